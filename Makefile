@@ -1,0 +1,29 @@
+# make demo, make test, make lint, make bench: each makes .venv from requirements.txt first.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test test-slow lint bench
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, \
+	$(PYTHON) is " + sys.version.split()[0] + "; call make with PYTHON=python3.11")'
+	@echo "making .venv and installing requirements.txt"
+	@$(PYTHON) -m venv .venv
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: .venv/installed  ## trains the main model at reduced width on made images, in about two minutes
+	@echo "training configs/unet_shapes.py into runs/demo"
+	@$(RUN) main.py --config=configs/unet_shapes.py --workdir=runs/demo --tfds_data_dir=data --mode=train
+
+test: .venv/installed  ## the tests, without the slow ones
+	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadgroup
+
+test-slow: .venv/installed  ## all tests
+	@$(RUN) -m pytest -n 2 --dist loadgroup
+
+lint: .venv/installed  ## ruff
+	@$(RUN) -m ruff check .
+
+bench: .venv/installed  ## one JSON line: the main model's training step
+	@$(RUN) -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16

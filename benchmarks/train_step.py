@@ -1,0 +1,68 @@
+"""Times the training step of a config on made images, without the input pipeline.
+
+    python -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
+
+prints one JSON line: images_per_second, step_ms (the median), compile_seconds, gflop_per_step (XLA's own count).
+"""
+
+import json
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import sharding
+from experiments.evidence import flops
+from experiments.step import compile_step, make_train_step
+from experiments.tasks import make_task
+from experiments.train import start
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")
+CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the made labels.")
+STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
+
+
+def make_batch(size: int, shape: tuple[int, int], classes: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (size, *shape, 3), np.uint8),
+        "label": rng.integers(0, classes, (size, *shape)).astype(np.uint8),
+        "example_mask": np.ones(size, bool),
+    }
+
+
+def main(_) -> None:
+    config = CONFIG.value
+    mesh = sharding.make_mesh(config.mesh)
+    task = make_task(config, tuple(map(str, range(CLASSES.value))))
+    architecture, state, optimizer = start(config, mesh, CLASSES.value)
+    batch = sharding.put_batch(make_batch(BATCH_SIZE.value, config.data.image_size, CLASSES.value), mesh)
+    began = time.perf_counter()
+    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)
+    compile_seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(STEPS.value + 2):
+        began = time.perf_counter()
+        state, logs = step(state, batch)
+        jax.block_until_ready((state, logs))
+        seconds.append(time.perf_counter() - began)
+    median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
+    count = flops(step)
+    result = {
+        "config": config.model.name,
+        "platform": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "batch_size": BATCH_SIZE.value,
+        "images_per_second": round(BATCH_SIZE.value / median, 2),
+        "step_ms": round(1e3 * median, 1),
+        "compile_seconds": round(compile_seconds, 2),
+        "gflop_per_step": None if count is None else round(count / 1e9, 2),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    app.run(main)

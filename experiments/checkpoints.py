@@ -1,0 +1,204 @@
+"""Checkpoints that can be trusted after a kill, a full disk or a damaged file.
+
+`checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` the best by the config's metric. Orbax writes each
+under a temporary name and renames it when it is whole; a SHA-256 of all arrays lies beside them, so that a checkpoint
+damaged later is recognised, moved aside and replaced by the one before.
+
+`python -m experiments.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.errors import RunError, warn
+
+Arrays = Mapping[str, Any]
+KINDS = ("last", "best")
+
+
+class Checkpoints:
+    """The checkpoints of one run. `state` is a tree of arrays everywhere below; `notes` is JSON: what else resumes the run."""
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 1, read_only: bool = False):
+        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.read_only = read_only
+        self._managers = {
+            kind: ocp.CheckpointManager(
+                self.folder / kind,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=None if read_only else {"last": keep, "best": 1}[kind],
+                    create=not read_only,
+                    read_only=read_only,
+                    cleanup_tmp_directories=not read_only,
+                ),
+            )
+            for kind in KINDS
+            if not read_only or (self.folder / kind).is_dir()
+        }
+
+    def steps(self, kind: str = "last") -> list[int]:
+        """The whole checkpoints on disk, oldest first."""
+        return sorted(self._managers[kind].all_steps()) if kind in self._managers else []
+
+    def save(self, step: int, state: Any, notes: dict, kind: str = "last") -> None:
+        """Starts to write a checkpoint; returns when the arrays are copied. Raises RunError when an earlier write failed.
+
+        Nothing older is removed before the new one is whole.
+        """
+        if step in self.steps(kind):
+            return
+        try:
+            arrays = {name: _owned(value) for name, value in flatten(state).items()}
+            shapes = {name: list(value.shape) for name, value in arrays.items()}
+            notes = dict(notes, step=step, sha256=_digest_if_here(arrays), shapes=shapes)
+            args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), notes=ocp.args.JsonSave(notes))
+            self._managers[kind].save(step, args=args, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._write_failed(step, kind, error) from error
+
+    def wait(self) -> None:
+        """Blocks until everything saved is on disk. Raises RunError when a write failed."""
+        for kind, manager in self._managers.items():
+            try:
+                manager.wait_until_finished()
+                manager.check_for_errors()
+            except (OSError, ValueError, RuntimeError) as error:
+                raise self._write_failed(None, kind, error) from error
+
+    def restore(self, like: Any, kind: str = "last") -> tuple[Any, dict] | None:
+        """The newest usable checkpoint in the shapes and shardings of `like` (a tree of arrays), and its notes.
+
+        One that cannot be read, or whose SHA-256 differs, is moved to `checkpoints/damaged` with a warning, and the one
+        before is tried. None where there is no checkpoint; RunError where there are only damaged ones.
+        """
+        steps = self.steps(kind)
+        names = flatten(like)
+        abstract = {name: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding) for name, v in names.items()}
+        for step in reversed(steps):
+            try:
+                notes = self._read_notes(step, kind)
+                self._check_fits(step, kind, notes["shapes"], abstract)
+                arrays = self._read_arrays(step, kind, notes, abstract)
+            except RunError:
+                raise
+            except Exception as error:  # whatever orbax and tensorstore raise for a file that is not what they wrote
+                self._set_aside(step, kind, error)
+                continue
+            leaves = [arrays[name] for name in names]
+            return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
+        if steps:
+            raise RunError(f"{self.folder / kind}: none of the checkpoints {steps} can be read; restore one from a backup")
+        return None
+
+    def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
+        """The newest usable checkpoint as {path: array} on the host, and its notes. RunError where there is none."""
+        for step in reversed(self.steps(kind)):
+            try:
+                notes = self._read_notes(step, kind)
+                return self._read_arrays(step, kind, notes, None), notes
+            except Exception as error:
+                self._set_aside(step, kind, error)
+        raise RunError(f"{self.folder / kind} holds no usable checkpoint; train first, or name another --workdir")
+
+    def close(self) -> None:
+        """Waits for the writers: an orbax manager that is not closed loses its last save."""
+        self.wait()
+        for manager in self._managers.values():
+            manager.close()
+
+    def _read_notes(self, step: int, kind: str) -> dict:
+        items = ocp.args.Composite(notes=ocp.args.JsonRestore())
+        return self._managers[kind].restore(step, args=items)["notes"]
+
+    def _read_arrays(self, step: int, kind: str, notes: dict, abstract: Arrays | None) -> dict[str, Any]:
+        """On the devices as `abstract` says, or on the host without it."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        arrays = self._managers[kind].restore(step, args=items)["state"]
+        if notes["sha256"] and notes["sha256"] != _digest_if_here(arrays):
+            raise ValueError("its arrays are not the ones that were saved (SHA-256 differs)")
+        return arrays
+
+    def _check_fits(self, step: int, kind: str, shapes: Mapping[str, list[int]], abstract: Arrays) -> None:
+        """A whole checkpoint of another model is the user's mistake, not damage."""
+        wanted = {name: list(value.shape) for name, value in abstract.items()}
+        differing = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
+        if differing:
+            name = differing[0]
+            raise RunError(
+                f"{self.folder / kind / str(step)} is of another model: {len(differing)} arrays differ, first {name} "
+                f"(saved {shapes.get(name)}, config {wanted.get(name)}); use the config of that run or another --workdir"
+            )
+
+    def _set_aside(self, step: int, kind: str, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        place = self.folder / kind / str(step)
+        if self.read_only:
+            warn(f"checkpoint {place} cannot be used ({reason}); trying the one before")
+            return
+        target = self.folder / "damaged" / f"{kind}-{step}"
+        warn(f"checkpoint {place} cannot be used ({reason}); moved to {target}, trying the one before")
+        if jax.process_index() == 0:
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            place.rename(target)
+        self._managers[kind].reload()
+
+    def _write_failed(self, step: int | None, kind: str, error: Exception) -> RunError:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        what = "a checkpoint" if step is None else f"checkpoint {step}"
+        return RunError(
+            f"{self.folder / kind}: {what} could not be written ({reason}); the earlier ones {self.steps(kind)} are whole: "
+            "make room and start the same command again"
+        )
+
+
+def flatten(state: Any) -> dict[str, Any]:
+    """A tree of arrays -> {path: array}, paths joined by dots."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def digest(arrays: Arrays) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _digest_if_here(arrays: Arrays) -> str | None:
+    """None where this process does not hold all of the state."""
+    here = all(getattr(value, "is_fully_addressable", True) for value in arrays.values())
+    return digest(arrays) if here else None
+
+
+def _owned(value: jax.Array) -> Any:
+    """A copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
+    return np.array(value) if value.is_fully_addressable else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Prints a checkpoint's step and the SHA-256 over all its state arrays.")
+    parser.add_argument("workdir")
+    parser.add_argument("--checkpoint", choices=KINDS, default="last")
+    flags = parser.parse_args()
+    try:
+        arrays, notes = Checkpoints(flags.workdir, read_only=True).read(flags.checkpoint)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    print(notes["step"], digest(arrays))
+
+
+if __name__ == "__main__":
+    main()

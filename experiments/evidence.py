@@ -1,0 +1,116 @@
+"""evidence.json: where, with what and how fast a run was made, so that its figures can be checked and made again."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from experiments.errors import RunError
+from experiments.writers import plain, write_atomically
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
+
+
+class Evidence:
+    """One session of a run, from its start or resume to its end. The file keeps the sessions before it."""
+
+    def __init__(self, workdir: Path, *, step: int, seed: int, parameters: int, data: Mapping[str, str]):
+        """Collect what is known at the start, and write it.
+
+        `step` is where the session starts, 0 or the restored one, `parameters` the number of parameters; `data` has the
+        fingerprint of each split. Raises RunError where an earlier evidence.json is damaged or the disk refuses.
+        """
+        self.path = workdir / "evidence.json"
+        self._earlier = _sessions(self.path)
+        self._session = {
+            "started": _now(),
+            "first_step": step,
+            "seed": seed,
+            "parameters": parameters,
+            "data": dict(data),
+            **environment(),
+        }
+        self._write()
+
+    def update(
+        self, *, step: int, flops_per_step: float | None, compilations: int, images_per_second: float, input_wait: float
+    ) -> None:
+        """Write what the session has measured until `step`; call it at the end, and whenever it may be the end.
+
+        `images_per_second` counts training images, `input_wait` is the share of time spent waiting for input, 0 to 1.
+        """
+        self._session |= {
+            "updated": _now(),
+            "last_step": step,
+            "flops_per_step": flops_per_step,
+            "compilations": compilations,
+            "images_per_second": plain(images_per_second),
+            "train/input_wait": plain(input_wait),
+        }
+        self._write()
+
+    def _write(self) -> None:
+        content = json.dumps({"sessions": [*self._earlier, self._session]}, indent=2)
+        write_atomically(self.path, content.encode() + b"\n")
+
+
+def environment() -> dict:
+    """The code's commit, the packages' versions and the devices, as JSON can say them."""
+    devices = jax.devices()
+    return {
+        "git": commit(Path(__file__).parent),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "processes": jax.process_count(),
+        },
+    }
+
+
+def commit(folder: Path) -> dict | None:
+    """The commit a folder is at, and whether its tree differs from it. None outside a repository or without git."""
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        return {"commit": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def flops(compiled: jax.stages.Compiled) -> float | None:
+    """Floating point operations of one call, by XLA's own count on one device. None where the backend does not say."""
+    analysis = compiled.cost_analysis()
+    return None if analysis is None or "flops" not in analysis else float(analysis["flops"])
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _sessions(path: Path) -> list[dict]:
+    try:
+        return json.loads(path.read_text())["sessions"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

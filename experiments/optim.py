@@ -1,0 +1,84 @@
+"""Optimisers and learning-rate schedules by name, from optax. Parameters are flat: {path: array}."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from experiments.errors import RunError
+
+
+def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
+    """step -> learning rate: `warmup_steps` linear from zero, then the schedule named in the config over the rest."""
+    rest = steps - optim.warmup_steps
+    if rest < 1:
+        raise RunError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
+    schedules: dict[str, Callable[[], optax.Schedule]] = {
+        "constant": lambda: optax.constant_schedule(optim.lr),
+        "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final),
+        "poly": lambda: optax.polynomial_schedule(optim.lr, optim.lr * optim.final, optim.power, rest),
+        "step": lambda: optax.piecewise_constant_schedule(
+            optim.lr, {round(rest * fraction): optim.decay for fraction in optim.boundaries}
+        ),
+    }
+    main = _choose("optim.schedule", optim.schedule, schedules)()
+    if not optim.warmup_steps:
+        return main
+    warmup = optax.linear_schedule(0.0, optim.lr, optim.warmup_steps)
+    return optax.join_schedules([warmup, main], [optim.warmup_steps])
+
+
+def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:
+    """Clipping, the optimiser, decoupled or classic weight decay, the schedule, and each path's own factor on it.
+
+    `names` are the paths of the trainable parameters; a pattern of `optim.rates` that matches none is an error.
+    """
+    optimizers: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adamw": lambda: optax.chain(
+            optax.scale_by_adam(*optim.betas), optax.add_decayed_weights(optim.weight_decay, mask=_kernels)
+        ),
+        # L2 in the gradient before the momentum, as the papers of the SGD era (and torch.optim.SGD) have it.
+        "sgd": lambda: optax.chain(
+            optax.add_decayed_weights(optim.weight_decay, mask=_kernels), optax.trace(optim.momentum)
+        ),
+    }
+    chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
+    chain.append(_choose("optim.name", optim.name, optimizers)())
+    chain.append(optax.scale_by_learning_rate(make_schedule(optim, steps)))
+    if optim.rates:
+        factors = _factors(optim.rates, names)
+        chain.append(optax.stateless(lambda updates, _: {name: factors[name] * u for name, u in updates.items()}))
+    return optax.chain(*chain)
+
+
+def match(field: str, patterns, names) -> dict[str, int]:
+    """name -> index of the first pattern that matches its beginning. Raises RunError for a pattern without a match."""
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise RunError(f"config.{field}: {pattern!r} is not a regular expression ({error})") from None
+    for pattern in compiled:
+        if not any(map(pattern.match, names)):
+            tops = sorted({name.split("/")[0] for name in names})
+            raise RunError(f"config.{field}: no parameter's path begins with {pattern.pattern!r}; paths begin with {tops}")
+    found = {name: next((i for i, pattern in enumerate(compiled) if pattern.match(name)), -1) for name in names}
+    return {name: index for name, index in found.items() if index >= 0}
+
+
+def _factors(rates, names: list[str]) -> dict[str, float]:
+    found = match("optim.rates", [pattern for pattern, _ in rates], names)
+    return {name: rates[found[name]][1] if name in found else 1.0 for name in names}
+
+
+def _kernels(params: Mapping[str, jax.Array]) -> dict[str, bool]:
+    return {name: value.ndim > 1 for name, value in params.items()}
+
+
+def _choose(field: str, name: str, choices: Mapping):
+    if name not in choices:
+        raise RunError(f"config.{field}={name!r} is unknown; choose one of {', '.join(sorted(choices))}")
+    return choices[name]

@@ -1,0 +1,122 @@
+"""What a training step carries from one step to the next.
+
+Variables are flat dictionaries {"encoder/stem/conv/kernel": array}: freezing, layer-wise rates, pretrained names and
+checkpoints all speak of paths, and nothing but this file needs to know how flax nests them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from experiments import optim
+from experiments.errors import RunError
+from models import registry
+
+Variables = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """`params` are trained; `rest` are frozen parameters and batch statistics; `ema` averages both, or is empty."""
+
+    step: jax.Array
+    params: Variables
+    rest: Variables
+    opt_state: optax.OptState
+    ema: Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The static half of a model: with its variables it becomes the module again."""
+
+    graphdef: nnx.GraphDef
+    paths: Mapping[str, tuple]  # name -> nnx path
+
+    def merge(self, variables: Variables) -> nnx.Module:
+        """A fresh module that holds `variables`, to be called inside the traced step."""
+        nested: dict = {}
+        for name, value in variables.items():
+            *parents, last = self.paths[name]
+            node = nested
+            for key in parents:
+                node = node.setdefault(key, {})
+            node[last] = value
+        return nnx.merge(self.graphdef, nested, copy=True)
+
+
+def variables_of(module: nnx.Module) -> Variables:
+    """Every array of a module by its path, batch statistics as the last call left them."""
+    return {_name(path): variable.get_value() for path, variable in nnx.to_flat_state(nnx.state(module))}
+
+
+def build(config: ConfigDict, num_classes: int, seed: int) -> tuple[Architecture, Variables, list[str]]:
+    """The model of a config: its static half, its initial variables, and the names of those that are trained.
+
+    A module with batch statistics below a path of `optim.freeze` keeps them, also in training.
+    """
+    fields = {name: value for name, value in config.model.items() if name != "name"}
+    module = registry.build(config.model.name, rngs=nnx.Rngs(seed), num_classes=num_classes, **fields)
+    state = nnx.to_flat_state(nnx.state(module))
+    params = [_name(path) for path, variable in state if isinstance(variable, nnx.Param)]
+    frozen = optim.match("optim.freeze", config.optim.freeze, params)
+    if len(frozen) == len(params):
+        raise RunError("config.optim.freeze leaves no parameter to train")
+    for path, child in nnx.iter_modules(module):
+        if hasattr(child, "frozen"):
+            child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
+    paths = {_name(path): path for path, _ in state}
+    return Architecture(nnx.graphdef(module), paths), variables_of(module), [n for n in params if n not in frozen]
+
+
+def create(variables: Variables, trained: list[str], optimizer: optax.GradientTransformation, ema: float) -> TrainState:
+    """The state before step 1."""
+    params = {name: variables[name] for name in trained}
+    rest = {name: value for name, value in variables.items() if name not in params}
+    # A copy: donated buffers must not appear twice in one state.
+    average = {name: jnp.array(value, copy=True) for name, value in variables.items()} if ema else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average)
+
+
+def update_ema(ema: Variables, params: Variables, rest: Variables, decay: float, step: jax.Array) -> Variables:
+    """The moving average after `step` steps; its decay rises to `decay`, so that early averages forget the start."""
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    current = params | rest
+    return {name: decay * value + (1.0 - decay) * current[name] for name, value in ema.items()}
+
+
+def evaluated(state: TrainState) -> Variables:
+    """The variables that evaluation uses: the moving average where the run keeps one."""
+    return state.ema or state.params | state.rest
+
+
+def select(arrays: Mapping[str, jax.Array], weights: str) -> Variables:
+    """The variables in a checkpoint's arrays: `ema`, `raw`, or `auto` for the average where there is one."""
+    ema, params, rest = (
+        {name.split(".", 1)[1]: value for name, value in arrays.items() if name.startswith(part)}
+        for part in ("ema.", "params.", "rest.")
+    )
+    if weights == "ema" and not ema:
+        raise RunError("this run kept no moving average (config.optim.ema=0); use --weights=raw")
+    return ema if ema and weights != "raw" else params | rest
+
+
+def check_same_shapes(variables: Variables, like: Variables, where: str) -> None:
+    """Raises RunError naming the first variable that differs from the model's own."""
+    for name in sorted(variables.keys() | like.keys()):
+        shapes = [tuple(group[name].shape) if name in group else None for group in (variables, like)]
+        if shapes[0] != shapes[1]:
+            raise RunError(
+                f"{where}: {name} is {shapes[0]} there and {shapes[1]} in this config's model; "
+                "use the model (and the classes) that it was made with"
+            )
+
+
+def _name(path: tuple) -> str:
+    return "/".join(map(str, path))

@@ -1,0 +1,16 @@
+"""Tasks by the name that `config.task.name` selects."""
+
+from ml_collections import ConfigDict
+
+from experiments.errors import RunError
+from experiments.tasks.base import Task
+from experiments.tasks.segmentation import Segmentation
+
+TASKS = {"segmentation": Segmentation}
+
+
+def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
+    """The task of a config for a dataset's classes. Raises RunError for an unknown name."""
+    if config.task.name not in TASKS:
+        raise RunError(f"config.task.name={config.task.name!r} is unknown; choose one of {', '.join(sorted(TASKS))}")
+    return TASKS[config.task.name](config, class_names)

@@ -1,0 +1,395 @@
+"""What a run writes while it trains: metrics.jsonl, the only truth, and the follower that sends it to W&B.
+
+The follower is a process of its own and reads nothing but the run directory, so W&B can be slow, away or broken and the
+training loop does not notice. It keeps in wandb/cursor.json how many lines it has sent. After a cut and a deterministic
+replay the k-th line is the same line again, so the follower of a resumed run goes on where the last one stopped.
+
+    echo finished | python -m experiments.writers WORKDIR RUN_ID        sends what no follower has sent yet
+
+Imports neither jax nor numpy: the follower starts in a moment and takes little memory from the run beside it.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import io
+import itertools
+import json
+import logging
+import math
+import operator
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from experiments.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+MODES = ("auto", "online", "offline", "disabled")
+POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
+LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
+RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
+FINISHED = b"finished\n"  # what the parent says on the pipe before it closes it, when the run came to its end
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a power cut leaves the old content or the new one, never a mixture.
+
+    Folders that are missing are made. Raises RunError where the disk refuses.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself survives a power cut only when the folder is on the disk
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(f"{path}: cannot be written: {error.strerror}; the earlier content is kept") from error
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`, steps in order.
+
+    Only one process writes it. A resumed run calls `cut` before its first `append`.
+    """
+
+    def __init__(self, path: Path):
+        """Open `path` to append to it, making it when missing. Raises RunError where the disk refuses."""
+        self.path = path
+        self._file = self._open()
+
+    def _open(self):
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.path, "ab", buffering=0)  # unbuffered: what append wrote outlives a kill -9
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
+    def append(self, step: int, values: Mapping[str, object]) -> None:
+        """Write one line. Values are numbers, strings, arrays or lists of them; NaN and infinities become null.
+
+        Raises RunError when the disk is full or away; the line is then absent, not half there.
+        """
+        row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), end)
+            raise RunError(f"{self.path}: cannot write step {step}: {error.strerror}; "
+                           "make room and start the same command again") from error
+
+    def sync(self) -> None:
+        """Bring every line to the disk: a checkpoint may only be saved after the lines that it covers."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be brought to the disk: {error.strerror}") from error
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.
+
+        The new content replaces the file in one rename, so a follower that still reads the old one is not disturbed.
+        Raises RunError naming the line where the content is damaged.
+        """
+        kept = b"".join(line for line, row in _lines(self.path) if row["step"] <= step)
+        if len(kept) != self.path.stat().st_size:
+            write_atomically(self.path, kept)
+            self._file.close()
+            self._file = self._open()
+
+    def rows(self) -> Iterator[dict]:
+        """Every complete line, in order. Raises RunError naming a damaged one."""
+        return (row for _, row in _lines(self.path))
+
+    def has(self, step: int, prefix: str) -> bool:
+        """Whether a line of this step holds a name that starts with `prefix`, such as "val/"."""
+        return any(name.startswith(prefix) for row in self.rows() if row["step"] == step for name in row)
+
+    def close(self) -> None:
+        """Close the file; lines stay as they are."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl, also of a run that is still writing it (its half-written last line is left out).
+
+    Raises RunError where the file is missing, or damaged (naming the line).
+    """
+    return [row for _, row in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict]]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}; is this the directory of a run?") from error
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        if line.endswith(b"\n"):
+            yield line, _row(path, number, line)
+
+
+def _row(path: Path, number: int, line: bytes) -> dict:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise RunError(f"{path}, line {number}: damaged, not a JSON object with an integer step; "
+                       "repair or delete the line")
+    return row
+
+
+def plain(value):
+    """What JSON can say: arrays (numpy's or jax's, by their `tolist`) as lists, numbers that are not finite as null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def run_id(config_json: str, workdir_name: str | None) -> str:
+    """The id of the W&B run, 16 hexadecimal digits: the same config resumes the same run, whatever the JSON's layout.
+
+    `workdir_name` is given when the user chose the workdir, so that one config run in two places makes two runs.
+    """
+    config = json.dumps(json.loads(config_json), sort_keys=True)
+    return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]
+
+
+class Follower:
+    """The process that sends a run directory to W&B, seen from the training loop: once made, it raises nothing.
+
+    It holds the writing end of a pipe to the process and nothing else: when this side closes it, or dies, the follower
+    sends what is left and ends by itself.
+    """
+
+    def __init__(self, workdir: Path, settings, run_id: str, timeout: float):
+        """`workdir` holds config.json, `settings` is config.wandb; `timeout` in seconds bounds the wait on leaving.
+
+        Raises RunError for an unknown wandb.mode: the one mistake that the user is told about at once.
+        """
+        if settings.mode not in MODES:
+            raise RunError(f"config.wandb.mode={settings.mode!r} is unknown; it is one of {', '.join(MODES)}")
+        self.workdir = workdir.absolute()
+        self.settings = settings
+        self.run_id = run_id
+        self.timeout = timeout
+        self._process = None
+
+    def __enter__(self) -> "Follower":
+        self.start()
+        return self
+
+    def __exit__(self, error_type, error, trace) -> None:
+        self.close(self.timeout, finished=error_type is None)
+
+    def start(self) -> None:
+        """Start the process, unless wandb.mode is disabled. Cut metrics.jsonl before. A failure is one warning."""
+        if self.settings.mode == "disabled":
+            return
+        spec = importlib.util.find_spec("wandb")
+        if spec is None or spec.origin is None:  # without an origin it is a folder of offline runs, not the package
+            logger.warning("W&B: the wandb package is not installed; metrics.jsonl is written all the same")
+            return
+        command = [sys.executable, "-u", "-m", "experiments.writers", str(self.workdir), self.run_id]
+        try:
+            folder = self.workdir / "wandb"
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / "follower.log", "ab") as log:
+                # A session of its own: Ctrl-C and SIGTERM to the run's group must not stop it before it has sent all.
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                                                 cwd=Path(__file__).parents[1], start_new_session=True)
+        except OSError as error:
+            logger.warning("W&B: the follower does not start: %s; metrics.jsonl is written all the same", error)
+
+    def close(self, timeout: float, finished: bool) -> None:
+        """Let the follower send what is left, and wait for it at most `timeout` seconds; then it goes on alone.
+
+        `finished` says that the run came to its end. A run that will be resumed keeps the lines of its newest step for
+        the next follower: W&B takes nothing more for a step that lies before a resume, and more may come for this one.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        log = self.workdir / "wandb" / "follower.log"
+        try:
+            process.communicate(FINISHED if finished else b"", timeout=timeout)
+        except subprocess.TimeoutExpired:
+            logger.warning("W&B: still sending, process %d goes on alone; see %s", process.pid, log)
+        else:
+            if process.returncode != 0:
+                logger.warning("W&B: not everything reached it, see %s; metrics.jsonl is complete", log)
+
+
+class _Parent:
+    """The run that is followed, seen from the follower: its pipe ends when it closes it or dies, however it dies."""
+
+    def __init__(self, pipe: int):
+        self.ended = threading.Event()
+        self.finished = False
+        self._pipe = pipe
+        # A thread, and not a look between two polls: W&B may hang in the main thread.
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        said = b""
+        while part := os.read(self._pipe, 64):  # unbuffered: a file object would still be locked at the process's exit
+            said += part
+        self.finished = said == FINISHED
+        signal.alarm(LINGER_SECONDS)  # the kernel ends this process then, in whatever call it hangs
+        self.ended.set()
+
+
+def follow(workdir: Path, run_id: str) -> int:
+    """Send workdir/metrics.jsonl to W&B until the parent ends. Returns the exit code; what went wrong is printed."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a job's end signals every process: the pipe says when to stop
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(5)  # training comes first
+    parent = _Parent(sys.stdin.fileno())
+    try:
+        config = json.loads((workdir / "config.json").read_text())
+        (workdir / "wandb").mkdir(exist_ok=True)
+        with open(workdir / "wandb" / "lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the follower of an earlier start may still be sending
+            for seconds in RETRY_SECONDS:
+                parent.ended.wait(seconds)
+                try:
+                    return _send_all(workdir, config, run_id, parent)
+                except Exception:
+                    traceback.print_exc()
+                    _forget_wandb()
+    except (OSError, ValueError) as error:
+        print(f"{workdir} cannot be followed: {error}", file=sys.stderr)
+    return 1
+
+
+def _send_all(workdir: Path, config: dict, run_id: str, parent: _Parent) -> int:
+    """Open the W&B run, send until the parent ends, finish. Returns 0, or 1 when the account could not be reached."""
+    run, as_asked = _open_run(workdir, config, run_id)
+    cursor = workdir / "wandb" / "cursor.json"
+    sent = json.loads(cursor.read_text())["lines"] if cursor.exists() else 0
+    print(f"{sent} lines of metrics.jsonl were sent before")
+    metrics = workdir / "metrics.jsonl"
+    metrics.touch()  # this process may be the faster one
+    with open(metrics, "rb") as file:
+        read, rows = 0, []  # rows: read and not sent
+        while True:
+            ended = parent.ended.is_set()  # asked before reading, so that all which was written before the end is read
+            for line in _new_lines(file):
+                read += 1
+                if read > sent:
+                    rows.append(_row(metrics, read, line))
+            # The newest step stays back until a later one or the end of the run closes it (see Follower.close).
+            closed = len(rows) if ended and parent.finished else sum(row["step"] != rows[-1]["step"] for row in rows)
+            if closed:
+                for step, group in itertools.groupby(rows[:closed], key=operator.itemgetter("step")):
+                    run.log(_payload(workdir, group), step=step)
+                sent, rows = sent + closed, rows[closed:]
+                write_atomically(cursor, json.dumps({"lines": sent}).encode())
+            if ended:
+                break
+            parent.ended.wait(POLL_SECONDS)
+    run.finish(exit_code=0 if parent.finished else 1)
+    print(f"{sent} lines of metrics.jsonl are sent")
+    return 0 if as_asked else 1
+
+
+def _open_run(workdir: Path, config: dict, run_id: str):
+    """The W&B run, and whether its mode is the one asked for: an account out of reach makes an offline run."""
+    import wandb
+
+    def init(mode: str):
+        return wandb.init(
+            id=run_id, resume="allow", mode=mode, dir=str(workdir), config=config,
+            project=asked["project"], entity=asked["entity"] or None, name=asked["name"] or None,
+            group=asked["group"] or None, tags=tuple(asked["tags"]),
+            settings=wandb.Settings(
+                console="off", quiet=True,
+                x_stats_pid=os.getppid(),  # the machine's figures are those of the training process
+                x_transaction_log_flush_interval=POLL_SECONDS,  # what a power cut can lose of an offline run
+                finish_timeout=LINGER_SECONDS - 60,
+            ),
+        )
+
+    asked = config["wandb"]
+    mode = os.environ.get("WANDB_MODE", "auto") if asked["mode"] == "auto" else asked["mode"]
+    if mode == "offline":
+        return init("offline"), True
+    try:
+        if mode == "auto":
+            mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
+        return init(mode), True
+    except Exception:
+        traceback.print_exc()
+        print("keeping the run offline; `wandb sync` uploads it later")
+        _forget_wandb()
+        return init("offline"), False
+
+
+def _forget_wandb() -> None:
+    """Let a failed attempt leave nothing behind; W&B's own service may be what died, so this may fail as well."""
+    with contextlib.suppress(Exception):
+        import wandb
+
+        wandb.teardown()
+
+
+def _new_lines(file) -> list[bytes]:
+    """The complete lines that were written since the last call."""
+    lines = file.readlines()
+    if lines and not lines[-1].endswith(b"\n"):
+        file.seek(-len(lines.pop()), os.SEEK_CUR)
+    return lines
+
+
+def _payload(workdir: Path, rows: Iterable[dict]) -> dict:
+    """What W&B is told of one step: the same names as in metrics.jsonl, pictures in place of their paths."""
+    return {name: _media(workdir, value) for row in rows for name, value in row.items()
+            if name != "step" and value is not None}
+
+
+def _media(workdir: Path, value):
+    if isinstance(value, list):
+        return [_media(workdir, item) for item in value]
+    if not (isinstance(value, str) and value.endswith(".png")):
+        return value
+    import wandb
+
+    try:
+        return wandb.Image(str(workdir / value))
+    except Exception as error:
+        print(f"{value}: sent as a name only, for the picture cannot be read: {error}")
+        return value
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Send a run to W&B until the standard input ends.")
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("run_id")
+    arguments = parser.parse_args()
+    sys.exit(follow(arguments.workdir.absolute(), arguments.run_id))

@@ -1,0 +1,68 @@
+"""Trains, evaluates and runs segmentation models and detectors.
+
+    python main.py --config=configs/unet_shapes.py --workdir=runs/shapes --mode=train
+
+`--config=FILE:debug` is the same experiment in seconds; `--config.optim.lr=3e-4` sets a field. Start the same command
+again to resume. evaluate and predict read the config from the workdir when none is given.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, checkpoints, predictions.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
+DATA_DIR = flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
+PROFILE = flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict: which one.")
+WEIGHTS = flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "evaluate, predict: auto is ema where there is one.")
+INPUTS = flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a glob.")
+OUTPUT = flags.DEFINE_string("output", None, "predict: a folder; WORKDIR/predictions/NAME if not given.")
+
+
+def main(argv: list[str]) -> int:
+    # Imported here, so that a mistake in the flags is told before jax has loaded.
+    from experiments import run_directory
+    from experiments.errors import RunError
+    from input_pipeline.batch import DataError
+    from models.registry import ModelError
+
+    try:
+        if argv[1:]:
+            raise RunError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+        if not WORKDIR.value:
+            raise RunError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
+        workdir = pathlib.Path(WORKDIR.value).expanduser().absolute()
+        if MODE.value == "train":
+            from experiments.train import train
+
+            if CONFIG.value is None:
+                raise RunError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
+            return train(CONFIG.value, workdir, DATA_DIR.value, PROFILE.value)
+        config = CONFIG.value or run_directory.read_config(workdir)
+        if MODE.value == "evaluate":
+            from experiments.evaluate import evaluate
+
+            evaluate(config, workdir, DATA_DIR.value, CHECKPOINT.value, WEIGHTS.value)
+        else:
+            from experiments.predict import predict
+
+            predict(config, workdir, INPUTS.value, OUTPUT.value, CHECKPOINT.value, WEIGHTS.value)
+    except (RunError, DataError, ModelError) as error:
+        sys.exit(f"error: {error}")
+    return 0
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Flags and the config's fields. A misspelt one is a line, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

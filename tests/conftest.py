@@ -1,0 +1,29 @@
+"""Shared by all tests: where compiled programs are kept, and where real data may be."""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Before jax is imported, and inherited by the processes that tests start: equal programs compile once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """The folder of real images beside the repository; tests that want it skip where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the folder of real images, ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> str:
+    """Where `shapes` is prepared, once for all workers of a test run."""
+    return str(tmp_path_factory.getbasetemp().parent / "tfds")

@@ -1,0 +1,78 @@
+"""evidence.json says where a run's figures come from, one entry for each start."""
+
+import json
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.errors import RunError
+from experiments.evidence import PACKAGES, Evidence, commit, environment, flops
+
+START = dict(seed=3, parameters=6504227, data={"train": "ab12", "validation": "cd34"})
+MEASURED = dict(flops_per_step=1e9, compilations=2, images_per_second=120.5, input_wait=0.125)
+
+
+def sessions(workdir):
+    return json.loads((workdir / "evidence.json").read_text())["sessions"]
+
+
+def test_a_session_is_there_from_its_start_and_keeps_what_it_measured(tmp_path):
+    evidence = Evidence(tmp_path, step=0, **START)
+    (session,) = sessions(tmp_path)
+    assert session["first_step"] == 0 and session["seed"] == 3 and session["parameters"] == 6504227
+    assert session["data"] == {"train": "ab12", "validation": "cd34"}
+    evidence.update(step=50, **MEASURED)
+    evidence.update(step=100, **MEASURED | {"images_per_second": np.float64("nan")})
+    (session,) = sessions(tmp_path)
+    assert session["last_step"] == 100 and session["compilations"] == 2
+    assert session["train/input_wait"] == 0.125 and session["images_per_second"] is None
+
+
+def test_a_resumed_run_adds_its_session(tmp_path):
+    Evidence(tmp_path, step=0, **START).update(step=50, **MEASURED)
+    first = sessions(tmp_path)
+    Evidence(tmp_path, step=40, **START).update(step=90, **MEASURED)
+    both = sessions(tmp_path)
+    assert both[:1] == first and [session["first_step"] for session in both] == [0, 40]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
+def test_a_damaged_file_is_one_clear_line_and_stays(tmp_path, damage):
+    (tmp_path / "evidence.json").write_text(damage)
+    with pytest.raises(RunError, match=r"evidence\.json: not the sessions of a run"):
+        Evidence(tmp_path, step=0, **START)
+    assert (tmp_path / "evidence.json").read_text() == damage
+
+
+def test_the_environment_names_versions_and_devices():
+    found = environment()
+    assert found["packages"].keys() == set(PACKAGES)
+    assert found["packages"]["jax"] == jax.__version__ and found["packages"]["numpy"] == np.__version__
+    assert found["devices"]["count"] == len(jax.devices()) and found["devices"]["platform"] == jax.default_backend()
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_commit_and_whether_the_tree_differs(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit(tmp_path) is None
+    assert commit(tmp_path / "nowhere") is None
+
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first", "--no-verify")
+    assert commit(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "file").write_text("2")
+    assert commit(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
+
+
+def test_flops_of_a_matmul():
+    compiled = jax.jit(jnp.dot).lower(jnp.ones((8, 16)), jnp.ones((16, 32))).compile()
+    assert flops(compiled) == 2 * 8 * 16 * 32

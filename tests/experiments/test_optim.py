@@ -1,0 +1,88 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from experiments import optim
+from experiments.errors import RunError
+
+PARAMS = {"encoder/conv/kernel": jnp.full((2, 2), 2.0), "encoder/norm/scale": jnp.full(2, 2.0), "head/kernel": jnp.ones((1, 2))}
+
+
+def fields(**changes):
+    config = common.get_config().optim
+    config.update(changes)
+    return config
+
+
+def updates(gradient=1.0, steps=10, **changes):
+    optimizer = optim.make_optimizer(fields(**changes), steps, list(PARAMS))
+    gradients = {name: jnp.full_like(value, gradient) for name, value in PARAMS.items()}
+    return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (dict(schedule="constant"), {0: 1.0, 99: 1.0}),
+        (dict(schedule="cosine"), {0: 1.0, 50: 0.5, 100: 0.0}),
+        (dict(schedule="cosine", final=0.1), {100: 0.1}),
+        (dict(schedule="poly", power=0.9), {0: 1.0, 50: 0.5**0.9, 100: 0.0}),
+        (dict(schedule="step", boundaries=(0.5, 0.75), decay=0.1), {49: 1.0, 51: 0.1, 76: 0.01}),
+        (dict(schedule="constant", warmup_steps=10), {0: 0.0, 5: 0.5, 10: 1.0, 50: 1.0}),
+        (dict(schedule="cosine", warmup_steps=20), {10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
+    ],
+)
+def test_schedules(changes, expected):
+    schedule = optim.make_schedule(fields(lr=1.0, **changes), 100)
+    assert {step: pytest.approx(value, abs=1e-6) for step, value in expected.items()} == {
+        step: float(schedule(step)) for step in expected
+    }
+
+
+def test_weight_decay_touches_kernels_only():
+    decayed = updates(gradient=0.0, name="adamw", lr=0.1, schedule="constant", weight_decay=0.5)
+    np.testing.assert_allclose(decayed["encoder/conv/kernel"], -0.1 * 0.5 * 2.0)
+    np.testing.assert_allclose(decayed["encoder/norm/scale"], 0.0)
+
+
+def test_sgd_momentum_is_the_classic_one():
+    optimizer = optim.make_optimizer(fields(name="sgd", lr=1.0, schedule="constant", momentum=0.9), 10, ["w"])
+    params, state = {"w": jnp.zeros((1, 1))}, optimizer.init({"w": jnp.zeros((1, 1))})
+    for _ in range(3):  # velocities 1, 1.9, 2.71
+        step, state = optimizer.update({"w": jnp.ones((1, 1))}, state, params)
+        params = optax.apply_updates(params, step)
+    np.testing.assert_allclose(params["w"], -(1 + 1.9 + 2.71), rtol=1e-6)
+
+
+def test_rates_take_the_first_match():
+    rates = (("encoder/norm", 0.0), ("encoder/", 0.1))
+    scaled = updates(name="sgd", lr=1.0, schedule="constant", momentum=0.0, rates=rates)
+    assert {name: float(value.ravel()[0]) for name, value in scaled.items()} == {
+        "encoder/conv/kernel": pytest.approx(-0.1),
+        "encoder/norm/scale": 0.0,
+        "head/kernel": -1.0,
+    }
+
+
+def test_clipping_is_by_the_global_norm():
+    clipped = updates(gradient=3.0, name="sgd", lr=1.0, schedule="constant", momentum=0.0, clip=0.5)
+    assert float(optax.global_norm(clipped)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        (dict(name="adamax"), ["optim.name", "adamax", "sgd"]),
+        (dict(schedule="cosin"), ["optim.schedule", "cosin", "poly"]),
+        (dict(warmup_steps=10), ["optim.warmup_steps", "train.steps=10"]),
+        (dict(rates=(("encodr/", 0.1),)), ["optim.rates", "encodr/", "encoder"]),
+        (dict(rates=(("(", 0.1),)), ["optim.rates", "regular expression"]),
+    ],
+)
+def test_mistakes_are_one_clear_line(changes, names):
+    with pytest.raises(RunError) as caught:
+        updates(**changes)
+    assert "\n" not in str(caught.value)
+    assert all(name in str(caught.value) for name in names)

@@ -1,0 +1,498 @@
+"""metrics.jsonl survives kills, cuts and full disks; the follower sends each line once and never holds up a run."""
+
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configs.common import get_config
+from experiments import writers
+from experiments.errors import RunError
+from experiments.pictures import write_png
+from experiments.writers import Follower, MetricsFile, read_metrics, run_id, write_atomically
+
+ROOT = Path(__file__).parents[2]
+
+
+# metrics.jsonl
+
+
+def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    values = {
+        "train/loss": np.float32(0.5), "val/mIoU": float("nan"), "rates": [1, float("inf"), np.float64(2.5)],
+        "IoU": np.array([0.25, np.nan]), "count": np.int64(3), "pictures": ["a.png"],
+    }  # fmt: skip
+    metrics.append(np.int64(7), values)
+    expected = {
+        "step": 7, "train/loss": 0.5, "val/mIoU": None, "rates": [1, None, 2.5], "IoU": [0.25, None], "count": 3,
+        "pictures": ["a.png"],
+    }  # fmt: skip
+    assert list(metrics.rows()) == read_metrics(metrics.path) == [expected]
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 5), st.dictionaries(st.text(min_size=1), st.floats() | st.text(), max_size=3)), max_size=8
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, step=st.integers(-1, 6), torn=st.integers(0, 30))
+def test_a_cut_keeps_the_first_steps_byte_for_byte(tmp_path, rows, step, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.unlink(missing_ok=True)
+    metrics = MetricsFile(path)
+    rows = sorted(rows, key=lambda row: row[0])
+    for at, values in rows:
+        metrics.append(at, {name: value for name, value in values.items() if name != "step"})
+    lines = path.read_bytes().splitlines(keepends=True)
+    with open(path, "ab") as file:
+        file.write(b'{"step": 0, "train/loss": 0.25}'[:torn])  # killed in the middle of a line
+    metrics.cut(step)
+    kept = [line for line, (at, _) in zip(lines, rows, strict=True) if at <= step]
+    assert path.read_bytes() == b"".join(kept)
+    metrics.append(step, {"after": 1})
+    assert read_metrics(path)[-1] == {"step": step, "after": 1}
+    metrics.close()
+
+
+def test_a_cut_leaves_a_reader_its_lines(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in range(4):
+        metrics.append(step, {"x": step})
+    with open(metrics.path, "rb") as reader:
+        first = reader.readline()
+        metrics.cut(1)
+        assert len([first, *reader]) == 4
+    assert len(read_metrics(metrics.path)) == 2
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "1"}\n', b"\xff\n", b"\n"])
+def test_damage_in_the_middle_names_the_line(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 0}\n' + damage + b'{"step": 1}\n')
+    before = path.read_bytes()
+    for use in (MetricsFile(path).cut, lambda _: read_metrics(path)):
+        with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: damaged"):
+            use(1)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path):
+    with pytest.raises(RunError, match="nowhere.jsonl: cannot be read: No such file"):
+        read_metrics(tmp_path / "nowhere.jsonl")
+
+
+def test_has_looks_at_the_step_and_the_prefix(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(10, {"train/loss": 1.0})
+    metrics.append(20, {"train/loss": 1.0})
+    metrics.append(20, {"val/mIoU": 0.5})
+    assert metrics.has(20, "val/") and metrics.has(10, "train/")
+    assert not metrics.has(10, "val/") and not metrics.has(30, "")
+
+
+def test_kill_9_loses_no_line_that_was_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    script = f"""
+        from pathlib import Path
+        from experiments.writers import MetricsFile
+        metrics = MetricsFile(Path({str(path)!r}))
+        step = 0
+        while True:
+            metrics.append(step, {{"filler": "x" * 1000}})
+            print(step, flush=True)
+            step += 1
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE)
+    for _ in range(50):
+        process.stdout.readline()
+    process.kill()
+    said = 50 + len(process.stdout.read().splitlines())
+    process.wait()
+    metrics = MetricsFile(path)
+    metrics.cut(10**9)
+    assert [row["step"] for row in metrics.rows()][:said] == list(range(said))
+
+
+@pytest.fixture
+def full_disk():
+    """A call that lets no file grow beyond a size: writes end half way, then fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_disk):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(1, {"x": 1})
+    before = metrics.path.read_bytes()
+    full_disk(len(before) + 5)
+    with pytest.raises(RunError, match="cannot write step 2: .* make room"):
+        metrics.append(2, {"x": 2})
+    assert metrics.path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_old_content(tmp_path, full_disk):
+    path = tmp_path / "deep" / "file.json"
+    write_atomically(path, b"old")
+    full_disk(10)
+    with pytest.raises(RunError, match="file.json: cannot be written"):
+        write_atomically(path, b"new" * 10)
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+# The id of a W&B run
+
+
+def test_run_id_is_stable():
+    # A golden value: another id for the same config would start a second W&B run for every run that is resumed.
+    assert run_id('{"seed": 0, "model": {"name": "unet"}}', None) == "948dc686615ef239"
+    assert run_id('{"model":{"name":"unet"},\n "seed":0}\n', None) == "948dc686615ef239"
+    ids = {run_id(config, name) for config in ('{"seed": 0}', '{"seed": 1}') for name in (None, "a", "b")}
+    assert len(ids) == 6 and all(len(id) == 16 and int(id, 16) >= 0 for id in ids)
+
+
+# The follower
+
+FAKE_WANDB = """
+import json, os, time
+
+def note(**what):
+    with open(os.environ["FAKE_WANDB_LOG"], "a") as file:
+        file.write(json.dumps(what) + "\\n")
+
+class Settings:
+    def __init__(self, **settings): pass
+
+class Image:
+    def __init__(self, path): self.size = os.path.getsize(path)
+
+class Run:
+    def log(self, values, step):
+        note(step=step, **json.loads(json.dumps(values, default=lambda image: {"bytes": image.size})))
+    def finish(self, exit_code): note(finish=exit_code)
+
+def login(prompt, verify): return False
+def teardown(): pass
+def init(mode, id, **rest):
+    note(init=mode, id=id)
+    return Run()
+"""
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A run directory with its config, and no W&B account or setting of the machine's in reach."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(get_config().to_dict()))
+    return folder
+
+
+@pytest.fixture
+def fake_wandb(tmp_path, monkeypatch):
+    """A call that puts a made wandb package before the real one; returns a reader of what it was told."""
+
+    def install(behaviour=""):
+        package = tmp_path / "fake" / "wandb"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").write_text(FAKE_WANDB + textwrap.dedent(behaviour))
+        log = tmp_path / "told.jsonl"
+        monkeypatch.setenv("PYTHONPATH", str(package.parent))
+        monkeypatch.setenv("FAKE_WANDB_LOG", str(log))
+        return lambda: [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    return install
+
+
+def follower(workdir, timeout=20.0):
+    return Follower(workdir, get_config().wandb, "0123456789abcdef", timeout)
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+OPENED = {"init": "offline", "id": "0123456789abcdef"}
+
+
+def test_it_sends_the_lines_under_their_names(workdir, fake_wandb):
+    told = fake_wandb()
+    (workdir / "predictions").mkdir()
+    (workdir / "predictions" / "1.png").write_bytes(b"12345")
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    with follower(workdir):
+        metrics.append(1, {"train/loss": 0.5, "train/nan": float("nan")})
+        metrics.append(1, {"val/mIoU": 0.25, "val/pictures": ["predictions/1.png"], "val/gone": "predictions/2.png"})
+        metrics.append(2, {"train/loss": 0.25})
+    first = {"train/loss": 0.5, "val/mIoU": 0.25, "val/pictures": [{"bytes": 5}], "val/gone": "predictions/2.png"}
+    assert told() == [OPENED, {"step": 1} | first, {"step": 2, "train/loss": 0.25}, {"finish": 0}]
+
+
+def test_a_resumed_run_sends_nothing_twice_and_no_step_in_two_parts(workdir, fake_wandb):
+    told = fake_wandb()
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    with pytest.raises(KeyboardInterrupt), follower(workdir):
+        for step in (1, 2, 3):
+            metrics.append(step, {"train/loss": 1 / step})
+        raise KeyboardInterrupt
+    assert [entry.get("step") for entry in told()] == [None, 1, 2, None]
+    metrics.cut(1)  # back to the checkpoint of step 1; steps 2 and 3 are replayed
+    with follower(workdir):
+        for step in (2, 3):
+            metrics.append(step, {"train/loss": 1 / step})
+        metrics.append(3, {"val/mIoU": 0.5})
+    resumed = told()[4:]
+    assert resumed == [OPENED, {"step": 3, "train/loss": 1 / 3, "val/mIoU": 0.5}, {"finish": 0}]
+    assert json.loads((workdir / "wandb" / "cursor.json").read_text()) == {"lines": 4}
+
+
+def test_a_half_written_line_waits_for_its_rest(workdir, fake_wandb):
+    told = fake_wandb()
+    with follower(workdir), open(workdir / "metrics.jsonl", "ab", buffering=0) as file:
+        file.write(b'{"step": 1, "x": 1}\n{"step": 2, "x')
+        wait_until(lambda: (workdir / "wandb" / "follower.log").read_text().count("sent before"))
+        file.write(b'": 2}\n')
+    assert told()[1:] == [{"step": 1, "x": 1}, {"step": 2, "x": 2}, {"finish": 0}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_job_do_not_stop_it_before_all_is_sent(workdir, fake_wandb, number):
+    told = fake_wandb()
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    with follower(workdir) as running:
+        wait_until(told)
+        assert os.getsid(running._process.pid) != os.getsid(0)
+        running._process.send_signal(number)
+        metrics.append(1, {"x": 1})
+    assert told()[1:] == [{"step": 1, "x": 1}, {"finish": 0}]
+
+
+def test_a_killed_run_is_followed_to_its_last_step_but_the_newest(workdir, fake_wandb):
+    told = fake_wandb()
+    script = f"""
+        import os
+        from pathlib import Path
+        from configs.common import get_config
+        from experiments.writers import Follower, MetricsFile
+        workdir = Path({str(workdir)!r})
+        metrics = MetricsFile(workdir / "metrics.jsonl")
+        Follower(workdir, get_config().wandb, "0123456789abcdef", 1.0).start()
+        for step in range(5):
+            metrics.append(step, {{"x": step}})
+        os.kill(os.getpid(), 9)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=30)
+    assert done.returncode == -signal.SIGKILL
+    wait_until(lambda: told() and "finish" in told()[-1])
+    assert told() == [OPENED, *({"step": step, "x": step} for step in range(4)), {"finish": 1}]
+
+
+def test_a_second_follower_waits_for_the_first(workdir, fake_wandb):
+    told = fake_wandb("""
+        def slow_finish(self, exit_code):
+            time.sleep(1)
+            note(finish=exit_code)
+        Run.finish = slow_finish
+    """)
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    metrics.append(1, {"x": 1})
+    metrics.append(2, {"x": 2})
+    first = follower(workdir)
+    first.start()
+    wait_until(told)
+    first.close(timeout=0.0, finished=False)
+    with follower(workdir):
+        metrics.append(3, {"x": 3})
+    expected = [OPENED, {"step": 1, "x": 1}, {"finish": 1}, OPENED, {"step": 2, "x": 2}, {"step": 3, "x": 3}]
+    assert told() == [*expected, {"finish": 0}]
+
+
+def test_an_account_out_of_reach_makes_an_offline_run(workdir, fake_wandb, caplog):
+    told = fake_wandb("""
+        def login(prompt, verify): return True
+        def init(mode, id, **rest):
+            note(init=mode, id=id)
+            if mode == "online":
+                raise RuntimeError("no network")
+            return Run()
+    """)
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    with caplog.at_level(logging.WARNING), follower(workdir):
+        metrics.append(1, {"x": 1})
+    assert told() == [OPENED | {"init": "online"}, OPENED, {"step": 1, "x": 1}, {"finish": 0}]
+    assert "no network" in (workdir / "wandb" / "follower.log").read_text()
+    assert len(caplog.messages) == 1 and "follower.log" in caplog.messages[0]
+
+
+def test_after_a_failure_while_sending_it_tries_again_from_its_cursor(workdir, fake_wandb):
+    told = fake_wandb("""
+        class Dying(Run):
+            def log(self, values, step):
+                if step == 2 and not os.path.exists(os.environ["FAKE_WANDB_LOG"] + ".died"):
+                    open(os.environ["FAKE_WANDB_LOG"] + ".died", "w").close()
+                    raise ConnectionResetError("the service died")
+                super().log(values, step)
+        Run = Dying
+    """)
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    metrics.append(1, {"x": 1})
+    with follower(workdir) as running:
+        metrics.append(2, {"x": 2})
+        wait_until(lambda: (workdir / "wandb" / "cursor.json").exists())
+        running.close(20.0, finished=True)
+    assert told() == [OPENED, {"step": 1, "x": 1}, OPENED, {"step": 2, "x": 2}, {"finish": 0}]
+
+
+@pytest.mark.parametrize("behaviour", ["raise ImportError('broken')", "def init(**settings): raise OSError('broken')"])
+def test_a_broken_wandb_is_one_warning(workdir, fake_wandb, caplog, behaviour):
+    fake_wandb(behaviour)
+    with caplog.at_level(logging.WARNING), follower(workdir):
+        pass
+    assert "broken" in (workdir / "wandb" / "follower.log").read_text()
+    assert len(caplog.messages) == 1 and "follower.log" in caplog.messages[0]
+
+
+def test_a_hanging_wandb_delays_the_end_by_no_more_than_the_timeout(workdir, fake_wandb, caplog):
+    told = fake_wandb("""
+        def init(mode, id, **rest):
+            note(init=mode, id=id)
+            time.sleep(100)
+    """)
+    running = follower(workdir)
+    began = time.monotonic()
+    running.start()
+    assert time.monotonic() - began < 0.5
+    wait_until(told)
+    process, began = running._process, time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        running.close(timeout=0.2, finished=True)
+    assert time.monotonic() - began < 1.0
+    assert process.poll() is None and "goes on alone" in caplog.text
+    process.kill()
+    process.wait()
+
+
+def test_it_does_not_outlive_the_run_for_long(workdir, fake_wandb):
+    fake_wandb("def init(**settings): time.sleep(100)")
+    script = (f"import pathlib\nfrom experiments import writers\nwriters.LINGER_SECONDS = 1\n"
+              f"writers.follow(pathlib.Path({str(workdir)!r}), 'id')")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, timeout=30)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_a_missing_wandb_is_one_warning(workdir, monkeypatch, caplog):
+    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
+    with caplog.at_level(logging.WARNING), follower(workdir) as running:
+        assert running._process is None
+    assert len(caplog.messages) == 1 and "not installed" in caplog.messages[0]
+
+
+def test_a_follower_that_cannot_start_is_one_warning(workdir, caplog):
+    (workdir / "wandb").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING), follower(workdir):
+        pass
+    assert len(caplog.messages) == 1 and "does not start" in caplog.messages[0]
+
+
+def test_disabled_starts_no_process(workdir):
+    disabled = get_config().wandb
+    disabled.mode = "disabled"
+    with Follower(workdir, disabled, "id", 1.0) as running:
+        assert running._process is None
+    assert not (workdir / "wandb").exists()
+
+
+def test_an_unknown_mode_is_one_clear_line(workdir):
+    unknown = get_config().wandb
+    unknown.mode = "onlin"
+    with pytest.raises(RunError, match="config.wandb.mode='onlin' is unknown; it is one of auto, online"):
+        Follower(workdir, unknown, "id", 1.0)
+
+
+def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):
+    told = fake_wandb()
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    metrics.append(1, {"x": 1})
+    command = [sys.executable, "-m", "experiments.writers", str(workdir), "0123456789abcdef"]
+    subprocess.run(command, cwd=ROOT, input=b"finished\n", check=True, timeout=30)
+    assert told() == [OPENED, {"step": 1, "x": 1}, {"finish": 0}]
+    (workdir / "config.json").unlink()
+    # The pipe stays open, as while a run goes on: the thread that reads it must not disturb the exit.
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as failing:
+        assert failing.wait(timeout=30) == 1
+        (line,) = failing.stderr.read().splitlines()
+    assert b"cannot be followed" in line and b"config.json" in line
+
+
+def test_the_module_is_light():
+    heavy = ["jax", "numpy", "flax", "wandb", "ml_collections"]
+    script = f"import sys, experiments.writers; sys.exit(any(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
+
+
+def test_the_real_wandb_offline_and_resumed(workdir):
+    pytest.importorskip("wandb")
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    running = follower(workdir)
+    running.start()
+    metrics.append(10, {"train/loss": 0.5})
+    write_png(workdir / "predictions" / "10.png", np.zeros((4, 6, 3), np.uint8))
+    metrics.append(10, {"val/mIoU": 0.25, "val/pictures": "predictions/10.png", "rates": [0.5, 0.25]})
+    metrics.append(20, {"train/loss": 0.25})
+    running.close(20.0, finished=False)
+    metrics.cut(10)
+    with follower(workdir):
+        metrics.append(20, {"train/loss": 0.25})
+        metrics.append(30, {"train/loss": 0.125})
+    files = (workdir / "wandb").glob("offline-run-*/*.wandb")
+    rows = sorted((row for path in files for row in history(path)), key=lambda row: row[0])
+    first = rows[0][2]
+    picture = {name: first.pop(name) for name in list(first) if name.startswith("val/pictures/")}
+    assert (picture["val/pictures/_type"], picture["val/pictures/width"]) == ("image-file", 6)
+    assert len(list((workdir / "wandb").glob(f"offline-run-*/files/{picture['val/pictures/path']}"))) == 1
+    assert rows == [
+        (10, "0123456789abcdef", {"train/loss": 0.5, "val/mIoU": 0.25, "rates": [0.5, 0.25]}),
+        (20, "0123456789abcdef", {"train/loss": 0.25}),
+        (30, "0123456789abcdef", {"train/loss": 0.125}),
+    ]
+
+
+def history(path):
+    """(step, run id, values) of each row in a .wandb file: protobuf records in LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, parts = path.read_bytes(), 7, b""  # seven bytes of W&B's own come first
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:  # what is left of a block that holds no header is padding
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        parts += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # the whole record, or its last part
+            record, parts = Record.FromString(parts), b""
+            if record.WhichOneof("record_type") == "history":
+                items = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                         for item in record.history.item}
+                values = {name: value for name, value in items.items() if not name.startswith("_")}
+                yield items["_step"], path.stem.removeprefix("run-"), values

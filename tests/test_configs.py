@@ -1,0 +1,75 @@
+"""Every config: its fields are the shared ones, its model builds, and its debug variant trains a step."""
+
+import importlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from experiments import sharding
+from experiments import state as states
+from experiments.optim import make_optimizer
+from experiments.step import compile_step, make_train_step
+from experiments.tasks import make_task
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
+CLASSES = ("a", "b", "c")
+
+
+def load(name: str, variant: str = ""):
+    return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+def fields(config) -> set[str]:
+    return {name for name in config.keys() if name != "model"} | {
+        f"{section}.{name}" for section, values in config.items() if section != "model" and hasattr(values, "keys") for name in values
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("variant", ["", "debug"])
+def test_a_config_adds_no_field_of_its_own_outside_the_model(name, variant):
+    assert fields(load(name, variant)) == fields(common.get_config())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_variant_is_an_error(name):
+    with pytest.raises(ValueError, match="no variant 'tiny'"):
+        load(name, "tiny")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_and_its_training_state_build(name):
+    config = load(name)
+
+    def build():
+        _, variables, trained = states.build(config, len(CLASSES), config.seed)
+        optimizer = make_optimizer(config.optim, config.train.steps, trained)
+        return states.create(variables, trained, optimizer, config.optim.ema)
+
+    state = jax.eval_shape(build)
+    assert sum(value.size for value in state.params.values()) > 10_000
+
+
+def test_a_debug_step_lowers_the_loss():
+    """One config stands for its family; the others differ in sizes only."""
+    config = load("unet_pets", "debug")
+    config.train.steps, config.optim.warmup_steps, config.optim.lr = 30, 0, 3e-3
+    task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
+    architecture, variables, trained = states.build(config, len(CLASSES), config.seed)
+    optimizer = make_optimizer(config.optim, config.train.steps, trained)
+    state = states.create(variables, trained, optimizer, config.optim.ema)
+    state = jax.device_put(state, sharding.tree_shardings(state, mesh))
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.repeat(rng.integers(0, 3, (4, 4, 4)), 16, 1), 16, 2).astype(np.uint8)
+    image = (label[..., None] * 100 + rng.integers(0, 50, (4, 64, 64, 3))).astype(np.uint8)
+    batch = sharding.put_batch({"image": image, "label": label, "example_mask": np.ones(4, bool)}, mesh)
+    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)
+    losses = []
+    for _ in range(30):
+        state, logs = step(state, batch)
+        losses.append(float(logs["loss"]))
+    assert losses[-1] < 0.5 * losses[0], losses

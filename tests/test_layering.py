@@ -1,0 +1,78 @@
+"""Who may import whom, read from the sources: the table of the README's map, enforced."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+OURS = {"configs", "models", "input_pipeline", "experiments", "benchmarks", "main"}
+DATA = {"numpy", "cv2", "PIL", "tensorflow_datasets", "grain", "ml_collections", "input_pipeline"}
+RUN = {"jax", "flax", "optax", "numpy", "ml_collections", "tqdm", "models", "input_pipeline", "experiments"}
+
+# The longest prefix of a module's name decides.
+ALLOWED = {
+    "configs": {"ml_collections", "configs.common"},
+    "models.ops": {"jax", "numpy", "models.ops"},
+    "models": {"flax", "jax", "numpy", "models"},
+    "input_pipeline": DATA,
+    "experiments.metrics": {"jax", "numpy", "scipy", "experiments.metrics", "input_pipeline.batch"},
+    "experiments.tasks": {
+        *("jax", "flax", "optax", "numpy", "cv2", "ml_collections", "models", "input_pipeline.batch"),
+        *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.errors"),
+    },
+    "experiments.state": {"jax", "flax", "optax", "ml_collections", "models", "experiments.optim", "experiments.errors"},
+    "experiments.optim": {"jax", "optax", "ml_collections", "experiments.errors"},
+    "experiments.sharding": {"jax", "numpy", "experiments.errors"},
+    "experiments.pretrained": {
+        *("flax", "numpy", "safetensors"),
+        *("experiments.checkpoints", "experiments.state", "experiments.errors"),
+    },
+    "experiments.checkpoints": {"jax", "numpy", "orbax", "experiments.errors"},
+    "experiments.writers": {"wandb", "experiments.errors"},
+    "experiments.run_directory": {"ml_collections", "experiments.writers", "experiments.errors"},
+    "experiments.pictures": {"numpy", "cv2", "PIL", "experiments.writers", "experiments.errors"},
+    "experiments.progress": {"tqdm"},
+    "experiments.preemption": set(),
+    "experiments.errors": set(),
+    "experiments": RUN,
+    "benchmarks": RUN | {"absl", "torch", "benchmarks"},
+    "main": {"absl", "ml_collections", "experiments", "input_pipeline.batch", "models.registry"},
+}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0].removesuffix(".py") in OURS)
+
+
+def module_name(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # `from experiments import optim` names a module, `from experiments.optim import match` a thing in one.
+            for alias in node.names:
+                is_module = (ROOT / node.module.replace(".", "/") / f"{alias.name}.py").exists()
+                found.add(f"{node.module}.{alias.name}" if is_module else node.module)
+    return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
+
+
+def below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_respect_the_layers(path):
+    rule = max((prefix for prefix in ALLOWED if below(module_name(path), prefix)), key=len)
+    foreign = {name for name in imports(path) if not any(below(name, prefix) for prefix in ALLOWED[rule])}
+    assert not foreign, f"{module_name(path)} may import {sorted(ALLOWED[rule])} only"
+
+
+@pytest.mark.parametrize(("package", "home"), [("orbax", "experiments.checkpoints"), ("wandb", "experiments.writers")])
+def test_a_package_with_one_home_stays_there(package, home):
+    users = {module_name(path) for path in FILES if any(below(name, package) for name in imports(path))}
+    assert users == {home}
