@@ -9,7 +9,7 @@ again to resume. evaluate and predict read the config from the workdir when none
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     from input_pipeline.batch import DataError
     from models.registry import ModelError
 
+    logging.set_verbosity(logging.ERROR)  # orbax tells of every file it renames
     try:
         if argv[1:]:
             raise RunError(f"{argv[1]!r} is not a flag; flags are written --name=value")

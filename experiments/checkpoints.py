@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
 from experiments.errors import RunError, warn
 
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("workdir")
     parser.add_argument("--checkpoint", choices=KINDS, default="last")
     flags = parser.parse_args()
+    logging.set_verbosity(logging.ERROR)
     try:
         arrays, notes = Checkpoints(flags.workdir, read_only=True).read(flags.checkpoint)
     except RunError as error:

@@ -28,13 +28,19 @@ from input_pipeline.batch import DataError, check_batch
 from input_pipeline.loader import TrainLoader
 from input_pipeline.sources import open_source
 
+FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
+
 
 def train(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, profile: bool) -> int:
     """`--mode=train`: trains, or resumes, the run in `workdir`. Returns the process's exit code."""
     with Preemption() as stop:
         trainer = Trainer(config, workdir, data_dir)
-        with run_directory.claim(workdir, config), Follower(workdir, config.wandb, run_directory.wandb_id(workdir, config)):
-            trainer.run(stop, workdir / "profile" if profile else None)
+        with run_directory.claim(workdir, config):
+            run_id = run_directory.wandb_id(workdir, config)
+            with Follower(workdir, config.wandb, run_id, timeout=FOLLOWER_SECONDS) as follower:
+                trainer.run(stop, workdir / "profile" if profile else None)
+                if stop.signal:
+                    follower.close(timeout=1.0, finished=False)
     return stop.exit_code
 
 

@@ -29,7 +29,7 @@ ALLOWED = {
         *("flax", "numpy", "safetensors"),
         *("experiments.checkpoints", "experiments.state", "experiments.errors"),
     },
-    "experiments.checkpoints": {"jax", "numpy", "orbax", "experiments.errors"},
+    "experiments.checkpoints": {"absl", "jax", "numpy", "orbax", "experiments.errors"},
     "experiments.writers": {"wandb", "experiments.errors"},
     "experiments.run_directory": {"ml_collections", "experiments.writers", "experiments.errors"},
     "experiments.pictures": {"numpy", "cv2", "PIL", "experiments.writers", "experiments.errors"},

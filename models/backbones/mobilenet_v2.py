@@ -10,7 +10,7 @@ from flax import nnx
 from models import layers
 from models.backbones import mobilenet_v2_names
 from models.backbones.mobilenet_v2_names import Convert, Path
-from models.layers import Conv, ConvNorm
+from models.layers import Conv, ConvNorm, relu6
 from models.ops.convolution import Padding
 from models.registry import ModelError
 
@@ -76,8 +76,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         """Maps [B,H,W,in] to the expanded activations [B,H,W,hidden] and the output [B,H/stride,W/stride,out]."""
-        expanded = x if self.expand is None else nnx.relu6(self.expand(x, train=train))
-        y = nnx.relu6(self.depthwise(expanded, train=train))
+        expanded = x if self.expand is None else relu6(self.expand(x, train=train))
+        y = relu6(self.depthwise(expanded, train=train))
         y = self.project(y) if self.final else self.project(y, train=train)
         return expanded, x + y if self.shortcut else y
 
@@ -137,7 +137,7 @@ class MobileNetV2(nnx.Module):
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[int, jax.Array]:
         stride_of = {number: stride for stride, number, _ in self._features}
-        x, features = nnx.relu6(self.stem(images, train=train)), {}
+        x, features = relu6(self.stem(images, train=train)), {}
         for number in range(sum(self.repeats)):
             expanded, x = getattr(self, f"block_{number}")(x, train=train)
             if number in stride_of:

@@ -128,12 +128,13 @@ def _depthwise_gradients(stride, pads, x, kernel, dy):
     after = [x.shape[1 + i] + size[i] - 1 - before[i] - dilated[i] for i in range(2)]
     padded = _pad(dy, tuple(zip(before, after, strict=True)), dilation=stride)
     dx = _shifted_sum(1, ((0, 0), (0, 0)), padded, kernel[::-1, ::-1]).astype(x.dtype)
-    # One reduction with an output for each position in the kernel reads dy once; XLA runs it without storing products.
+    # One reduction with an output for each position in the kernel reads dy once, and XLA runs it without storing the
+    # products. It works on one image at a time: they fit the cache, and the threads share them out.
     dy = dy.astype(jnp.float32)
     products = [window * dy for window in _windows(_pad(x, pads), size, stride, shape)]
     zeros = [jnp.zeros((), jnp.float32)] * len(products)
-    sums = lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (0, 1, 2))
-    return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    sums = lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (1, 2))
+    return dx, jnp.stack(sums).sum(1).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _depthwise_forward(x, kernel, stride, pads):

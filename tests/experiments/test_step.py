@@ -39,8 +39,9 @@ def registered(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny", f"{__name__}:Tiny")
 
 
-def make(norm="group", dropout=0.0, **optim):
+def make(norm="group", dropout=0.0, mesh=(1, -1, 1), **optim):
     config = common.get_config()
+    config.mesh = mesh
     config.model.update(name="tiny", norm=norm, dropout=dropout)
     config.optim.update(dict(name="sgd", lr=0.1, schedule="constant") | optim)
     task = make_task(config, CLASSES)

@@ -1,0 +1,192 @@
+"""Datasets as random-access sources of decoded examples.
+
+An example is {"image": [H,W,3] uint8 RGB, "label": [H,W] uint8 with 255 where no class is known}. Prepared tfds folders are
+read as they are; the encoded bytes are decoded here, by their content and not by their name.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from input_pipeline.batch import DataError
+from input_pipeline.decoding import decode_image, decode_mask, read_size
+
+Example = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """The examples of one split, by index."""
+
+    class_names: tuple[str, ...]
+    fingerprint: str  # of what was indexed: changes when the data does
+    dropped: tuple[str, ...]  # names of the files that were left out of the index
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def name(self, index: int) -> str:
+        """The example's file name, or the dataset's own id."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the image, without decoding it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """How a prepared tfds dataset becomes examples. `subtract` brings its first class to 0."""
+
+    class_names: tuple[str, ...]
+    image: str = "image"
+    label: str = "segmentation_mask"
+    name: str = "file_name"
+    subtract: int = 0
+
+
+ADAPTERS = {
+    "oxford_iiit_pet": Adapter(("pet", "background", "border"), subtract=1),
+    "shapes": Adapter(("background", "circle", "square", "triangle", "star", "ring")),
+}
+
+
+def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
+    """The split of the dataset that the config names, prepared first where that is possible; `train[:8]` takes a part.
+
+    Raises DataError in one line: an unknown dataset or split, data that is missing, files that cannot be used.
+    """
+    place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    if data.name == "image_mask":
+        from input_pipeline.datasets.image_mask import ImageMask
+
+        return ImageMask(data.folder, *parse_split(split), cache=place / "image_mask")
+    if data.name not in ADAPTERS:
+        known = ", ".join(sorted([*ADAPTERS, "image_mask"]))
+        raise DataError(f"config.data.name={data.name!r} is unknown; choose one of {known}")
+    return Prepared(data.name, split, place)
+
+
+def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
+    """"train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises DataError."""
+    match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    if not match:
+        raise DataError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
+
+    def select(count: int) -> range:
+        bounds = (
+            None if bound is None else round(count * int(bound[:-1]) / 100) if bound.endswith("%") else int(bound)
+            for bound in match.groups()[1:]
+        )
+        return range(count)[slice(*bounds)]
+
+    return match[1], select
+
+
+class Prepared:
+    """A dataset that tfds has prepared as array_record, read without TensorFlow."""
+
+    dropped = ()
+
+    def __init__(self, name: str, split: str, place: pathlib.Path):
+        self.adapter = ADAPTERS[name]
+        self.class_names = self.adapter.class_names
+        folder = find_prepared(name, place) or prepare(name, place)
+        with _quiet_tfds() as tfds:
+            builder = tfds.builder_from_directory(folder)
+            wanted, _ = parse_split(split)
+            if wanted not in builder.info.splits:
+                known = ", ".join(builder.info.splits)
+                raise DataError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
+            skip = tfds.decode.SkipDecoding()
+            decoders = {self.adapter.image: skip, self.adapter.label: skip}
+            try:
+                self._records = builder.as_data_source(split=split, decoders=decoders)
+            except (NotImplementedError, ValueError) as error:
+                raise DataError(
+                    f"{folder} cannot be read by index ({str(error).splitlines()[0]}); prepare it again as array_record: "
+                    f"tfds build {name} --file_format=array_record --data_dir={place}"
+                ) from error
+        checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
+        self.fingerprint = hashlib.sha256(f"{name} {builder.version} {split} {checksums}".encode()).hexdigest()[:16]
+        if not len(self._records):
+            raise DataError(f"config.data: {split!r} of {name} holds no example")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._records[index]
+        name = self._name(record)
+        image = decode_image(record[self.adapter.image], name)
+        label = decode_mask(record[self.adapter.label], f"the mask of {name}") - np.uint8(self.adapter.subtract)
+        if label.shape != image.shape[:2]:
+            raise DataError(f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again")
+        return {"image": image, "label": label}
+
+    def name(self, index: int) -> str:
+        return self._name(self._records[index])
+
+    def _name(self, record: dict) -> str:
+        name = record[self.adapter.name]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return read_size(self._records[index][self.adapter.image], self.name(index))
+
+
+def find_prepared(name: str, place: pathlib.Path) -> pathlib.Path | None:
+    """The newest prepared version of a dataset below `place`."""
+    versions = [path.parent for path in place.glob(f"{name}/*/dataset_info.json")]
+    return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
+
+
+def prepare(name: str, place: pathlib.Path) -> pathlib.Path:
+    """Makes or downloads a dataset into `place`, in a folder of its own that is renamed when it is whole.
+
+    Raises DataError where that is not possible here, with what to do instead.
+    """
+    print(f"preparing {name} in {place}", flush=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as scratch, _quiet_tfds() as tfds:
+            if name == "shapes":
+                from input_pipeline.datasets.shapes import Shapes
+
+                builder = Shapes(data_dir=scratch, file_format="array_record")
+            else:
+                builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
+            builder.download_and_prepare()
+            made = pathlib.Path(builder.data_path)
+            target = place / made.relative_to(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Another process may have been faster: its folder is as good.
+            with contextlib.suppress(OSError):
+                made.rename(target)
+    except Exception as error:
+        if find_prepared(name, place) is None:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            raise DataError(
+                f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); give the "
+                f"folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or where there is a network run "
+                f"tfds build {name} --file_format=array_record --data_dir={place}"
+            ) from error
+    return find_prepared(name, place)
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[Any]:
+    """tfds, imported when it is needed (it takes seconds), without its progress bars."""
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield tfds

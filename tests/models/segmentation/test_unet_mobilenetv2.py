@@ -1,0 +1,95 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models import registry
+
+FULL = dict(
+    width=1.0, depth=1.0, variant="keras", norm="batch", momentum=0.99, decoder=(512, 256, 128, 64), dtype="float32"
+)
+TINY = FULL | dict(width=0.1, depth=0.1, decoder=(8, 8, 8, 8))
+
+
+def build(num_classes=3, **fields):
+    return registry.build("unet_mobilenetv2", rngs=nnx.Rngs(0), num_classes=num_classes, **fields)
+
+
+def count(state):
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(state))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build(**TINY)
+
+
+def forward(model, images, train):
+    """The logits and the batch statistics after the call, from a program that leaves `model` alone."""
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    @jax.jit
+    def call(params, rest, images):
+        merged = nnx.merge(graphdef, params, rest, copy=True)
+        return merged(images, train=train), nnx.state(merged, nnx.BatchStat)
+
+    return call(params, rest, images)
+
+
+def test_parameters_are_those_of_the_tutorial():
+    model = nnx.eval_shape(lambda: build(**FULL))
+    assert count(nnx.state(model)) == 6_504_227
+    assert count(nnx.state(model.encoder)) == 1_841_984
+    assert count(nnx.state(nnx.eval_shape(lambda: build(**FULL | dict(norm="group"))), nnx.BatchStat)) == 0
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 70), (1, 31)])
+def test_any_size_is_kept(size):
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    model = nnx.eval_shape(lambda: build(num_classes=5, **TINY))
+    logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+    assert logits.shape == (2, *size, 5) and logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parameters_are_float32_and_logits_too(dtype):
+    model = nnx.eval_shape(lambda: build(**TINY | dict(dtype=dtype)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    assert nnx.eval_shape(lambda model, images: model(images, train=True), model, images).dtype == jnp.float32
+
+
+def test_evaluation_treats_examples_alone_and_training_does_not(tiny):
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 37, 32, 3)), jnp.float32)
+    other = images.at[1:].multiply(0.5)
+    for train in (False, True):
+        same = np.allclose(forward(tiny, images, train)[0][0], forward(tiny, other, train)[0][0], atol=1e-5)
+        assert same != train
+
+
+def test_a_frozen_encoder_keeps_its_statistics(tiny):
+    model = nnx.clone(tiny)
+    for _, module in nnx.iter_modules(model.encoder):
+        if hasattr(module, "frozen"):
+            module.frozen = True
+    _, after = forward(model, jnp.ones((2, 32, 32, 3)), train=True)
+    before = dict(nnx.to_flat_state(nnx.state(model, nnx.BatchStat)))
+    for path, value in nnx.to_flat_state(after):
+        assert np.array_equal(value[...], before[path][...]) == (path[0] == "encoder"), path
+
+
+def test_every_parameter_has_a_gradient(tiny):
+    graphdef, params, rest = nnx.split(tiny, nnx.Param, ...)
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
+
+    @jax.jit
+    def gradients(params, rest):
+        def loss(params):
+            return (nnx.merge(graphdef, params, rest, copy=True)(images, train=True) * weights).sum()
+
+        return jax.grad(loss)(params)
+
+    for path, gradient in nnx.to_flat_state(gradients(params, rest)):
+        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models import layers
+from models.registry import ModelError
+
+
+def random(*shape):
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+
+
+def batch_norm(momentum=0.75):
+    norm = layers.norm("batch", 4, momentum=momentum, epsilon=1e-3, dtype="float32")
+    norm.scale[...], norm.bias[...] = jnp.arange(1.0, 5.0), jnp.arange(4.0)
+    norm.mean[...], norm.var[...] = jnp.full(4, 0.5), jnp.full(4, 2.0)
+    return norm
+
+
+def test_batch_norm_uses_and_keeps_the_batch_statistics_in_training():
+    norm, x = batch_norm(), 3 * random(2, 3, 5, 4) + 1
+    y = norm(x, train=True)
+    flat = np.asarray(x, np.float64).reshape(-1, 4)
+    expected = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-3) * np.arange(1, 5) + np.arange(4)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(norm.mean[...], 0.75 * 0.5 + 0.25 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.75 * 2.0 + 0.25 * flat.var(0), rtol=1e-5)
+
+
+def test_batch_norm_has_the_gradient_of_the_plain_formula():
+    norm, x, weights = batch_norm(), 3 * random(2, 3, 5, 4) + 1, random(2, 3, 5, 4)[::-1] ** 2
+    graphdef, params, rest = nnx.split(norm, nnx.Param, ...)
+
+    def ours(x, params):
+        return (nnx.merge(graphdef, params, rest, copy=True)(x, train=True) * weights).sum()
+
+    def plain(x, params):
+        normalised = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-3)
+        return ((normalised * params["scale"][...] + params["bias"][...]) * weights).sum()
+
+    got, expected = (jax.jit(jax.grad(loss, (0, 1)))(x, params) for loss in (ours, plain))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_batch_norm_uses_running_statistics_when_evaluated_or_frozen(frozen):
+    norm, x = batch_norm(), random(2, 3, 5, 4)
+    norm.frozen = frozen
+    y = norm(x, train=frozen)
+    np.testing.assert_allclose(y, (x - 0.5) / np.sqrt(2.001) * np.arange(1, 5) + np.arange(4), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], np.full(4, 0.5))
+    np.testing.assert_array_equal(norm.var[...], np.full(4, 2.0))
+
+
+def test_batch_norm_keeps_float32_statistics_in_bfloat16():
+    norm = layers.norm("batch", 1, momentum=0.0, epsilon=1e-3, dtype="bfloat16")
+    y = norm((1 + random(4, 32, 32, 1)).astype(jnp.bfloat16), train=True)
+    assert y.dtype == jnp.bfloat16 and norm.mean[...].dtype == norm.var[...].dtype == jnp.float32
+    assert abs(float(y.astype(jnp.float32).mean())) < 1e-2
+
+
+def test_group_norm_normalises_each_example_by_itself():
+    norm = layers.norm("group", 48, momentum=0.9, epsilon=1e-5, dtype="float32")
+    assert norm.groups == 24  # the largest divisor up to 32
+    x = random(3, 4, 5, 48)
+    y = norm(x, train=True)
+    groups = np.asarray(x, np.float64).reshape(3, 20, 24, 2)
+    mean, var = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    np.testing.assert_allclose(y, ((groups - mean) / np.sqrt(var + 1e-5)).reshape(x.shape), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(norm(x[1:2], train=False), y[1:2], rtol=1e-5, atol=1e-6)
+    assert not jax.tree.leaves(nnx.state(norm, nnx.BatchStat))
+
+
+def test_an_unknown_norm_is_one_clear_line():
+    with pytest.raises(ModelError, match=r"^model\.norm: 'layer'.*'batch' or 'group'$"):
+        layers.norm("layer", 4, momentum=0.9, epsilon=1e-5, dtype="float32")
+
+
+def test_relu6_is_flat_outside_of_its_range():
+    x = jnp.array([-1.0, 2.0, 7.0])
+    np.testing.assert_array_equal(layers.relu6(x), [0, 2, 6])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(layers.relu6))(x), [0, 1, 0])
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 16, 32), (3, 3, 1, 64), (1, 1, 50, 7)])
+def test_he_normal_has_the_variance_of_the_fan_in(shape):
+    kernel = layers.he_normal(jax.random.key(0), shape)
+    assert kernel.shape == shape and kernel.dtype == jnp.float32
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / np.prod(shape[:-1])), rtol=0.15)
+
+
+def test_conv_is_lax_with_bias_and_dtype():
+    conv = layers.Conv(6, 4, 3, stride=2, groups=2, bias=True, dtype="bfloat16", rngs=nnx.Rngs(0))
+    conv.bias[...] = jnp.arange(4.0)
+    x = random(2, 5, 4, 6)
+    expected = jax.lax.conv_general_dilated(
+        x, conv.kernel[...], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
+    )
+    y = conv(x)
+    assert y.dtype == jnp.bfloat16 and conv.kernel[...].dtype == jnp.float32
+    np.testing.assert_allclose(y.astype(jnp.float32), expected + np.arange(4), rtol=0.02, atol=0.05)

@@ -1,0 +1,47 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+from flax import nnx
+
+from models import registry
+from models.registry import ModelError
+
+FIELDS = dict(width=0.1, depth=0.1, variant="keras", norm="batch", momentum=0.9, decoder=(8, 8, 8, 8), dtype="float32")
+
+
+def build(name="unet_mobilenetv2", **fields):
+    return nnx.eval_shape(lambda: registry.build(name, rngs=nnx.Rngs(0), num_classes=3, **fields))
+
+
+@pytest.mark.parametrize("place", registry.MODELS.values())
+def test_every_name_leads_to_a_module(place):
+    module, _, attribute = place.partition(":")
+    assert issubclass(getattr(importlib.import_module(module), attribute), nnx.Module)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            dict(name="unet_mobilenet2"),
+            r"^model\.name: unknown model 'unet_mobilenet2'; did you mean 'unet_mobilenetv2'",
+        ),
+        (dict(FIELDS, wdth=1.0), r"^model\.wdth: unet_mobilenetv2 takes no such field; did you mean 'width'"),
+        ({k: v for k, v in FIELDS.items() if k != "norm"}, r"^model\.norm: unet_mobilenetv2 needs this field"),
+        (dict(FIELDS, dtype="float23"), r"^model\.dtype: 'float23'"),
+        (dict(FIELDS, variant="caffe"), r"^model\.variant: 'caffe'.*'keras' or 'torchvision'"),
+        (dict(FIELDS, depth=0.0), r"^model\.width and model\.depth"),
+        (dict(FIELDS, decoder=(8, 8)), r"^model\.decoder: needs 4 channel counts"),
+    ],
+)
+def test_bad_fields_are_one_clear_line(fields, message):
+    with pytest.raises(ModelError, match=message) as error:
+        build(**fields)
+    assert "\n" not in str(error.value)
+
+
+def test_models_are_imported_when_built():
+    code = "import sys, models.registry; assert not any('segmentation' in name for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,143 @@
+"""main.py as a user meets it: what a mistake looks like, and what a run leaves behind."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+DEBUG = "--config=configs/unet_shapes.py:debug"
+
+
+def run(*arguments: str, data_dir: str = "/nowhere", **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "main.py", f"--tfds_data_dir={data_dir}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, data_dir) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("run") / "trained"
+    done = run(DEBUG, f"--workdir={workdir}", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--config=configs/unet_shapes.py", "--config.optim.lrr=1"], ["lrr"]),
+        (["--config=configs/unet_shapes.py", "--config.optim.lr=fast"], ["lr", "fast"]),
+        (["--config=configs/unet_shapes.py:tiny"], ["tiny", "debug"]),
+        (["--config=configs/unet_shape.py"], ["unet_shape.py"]),
+        (["--config=configs/unet_shapes.py", "--mode=trian"], ["trian", "train"]),
+        (["--config=configs/unet_shapes.py", "--workdri=x"], ["workdri"]),
+        (["--config=configs/unet_shapes.py", "--workdir="], ["--workdir"]),
+        ([], ["--config"]),
+        ([DEBUG, "train"], ["'train'", "--name=value"]),
+        ([DEBUG, "--config.model.name=unet_mobilenet"], ["unet_mobilenet", "unet_mobilenetv2"]),
+        ([DEBUG, "--config.train.best=val/miou"], ["val/miou", "val/mIoU"]),
+        ([DEBUG, "--config.train.batch_size=5", "--config.optim.accumulate=2"], ["batch_size=5", "multiple of 2"]),
+        ([DEBUG, "--config.data.name=shape"], ["shape", "shapes"]),
+        (["--config=configs/unet_pets.py"], ["oxford_iiit_pet", "tfds_data_dir"]),
+        (["--config=configs/unet_masks.py", "--config.data.folder.root=/nowhere"], ["/nowhere"]),
+        (["--mode=evaluate"], ["no run", "--mode=train"]),
+        ([DEBUG, "--pretrained=x"], ["pretrained"]),
+        ([DEBUG, "--config.pretrained=/nowhere.safetensors"], ["/nowhere.safetensors", "safetensors"]),
+        ([DEBUG, "--config.init_from=/nowhere"], ["/nowhere"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arguments, names):
+    workdir = tmp_path / "run"
+    place = data_dir if DEBUG in arguments else tmp_path / "no data"
+    done = run(f"--workdir={workdir}", *arguments, data_dir=place)
+    assert done.returncode != 0
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    assert all(name in lines[0] for name in names), lines[0]
+    assert not workdir.exists()
+
+
+def test_a_workdir_with_another_config_is_left_alone(trained, data_dir):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    done = run(DEBUG, f"--workdir={trained}", "--config.optim.lr=0.5", data_dir=data_dir)
+    assert done.returncode == 1
+    assert "optim.lr is 0.003 there, 0.5 now" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_leaves_what_its_directory_promises(trained):
+    written = rows(trained)
+    assert [row["step"] for row in written] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(row["train/loss"]) for row in written)
+    scored = [row for row in written if "val/mIoU" in row]
+    assert [row["step"] for row in scored] == [3, 6]
+    assert {"val/loss", "val/pixel_accuracy", "val/Dice", "val/IoU/background"} <= scored[0].keys()
+    assert all((trained / row["val/pictures"]).stat().st_size > 1000 for row in scored)
+    assert json.loads((trained / "config.json").read_text())["optim"]["lr"] == 0.003
+    session = json.loads((trained / "evidence.json").read_text())["sessions"][-1]
+    assert session["last_step"] == 6 and session["compilations"] == 2
+    assert session["parameters"] > 10_000 and session["flops_per_step"] > 1e6
+    assert sorted(path.name for path in (trained / "checkpoints" / "last").iterdir()) == ["3", "6"]
+    assert len(list((trained / "checkpoints" / "best").iterdir())) == 1
+
+
+def test_the_finished_run_started_again_changes_nothing(trained, data_dir):
+    before = (trained / "metrics.jsonl").read_bytes()
+    done = run(DEBUG, f"--workdir={trained}", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_evaluate_repeats_the_score_of_training(trained, data_dir):
+    done = run("--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(next((trained / "records").glob("*-last-auto-6.json")).read_text())
+    last = rows(trained)[-1]
+    assert summary["scores"]["mIoU"] == last["val/mIoU"]
+    assert summary["scores"]["loss"] == pytest.approx(last["val/loss"], rel=1e-6)
+    records = [json.loads(line) for line in next((trained / "records").glob("*-last-auto-6.jsonl")).read_text().splitlines()]
+    assert len(records) == summary["images"] == len({row["image_id"] for row in records})
+
+
+def test_the_batch_size_of_evaluation_does_not_change_the_score(trained, data_dir):
+    scores = []
+    for size in (7, 64):
+        size_flag = f"--config.eval.batch_size={size}"
+        done = run(DEBUG, "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", size_flag, data_dir=data_dir)
+        assert done.returncode == 0, done.stderr
+        scores.append(json.loads(next((trained / "records").glob("*-last-auto-6.json")).read_text())["scores"])
+    assert scores[0]["mIoU"] == scores[1]["mIoU"]
+
+
+def test_predict_writes_masks_at_the_original_size_and_skips_what_it_cannot_read(trained, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    sizes = {"tall.png": (130, 41), "wide.jpg": (33, 200), "dot.png": (1, 1)}
+    for name, size in sizes.items():
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    output = tmp_path / "out"
+    done = run("--mode=predict", f"--workdir={trained}", f"--inputs={folder}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 4 images, 1 skipped" in done.stdout
+    assert "broken.jpg" in done.stderr
+    for name, size in sizes.items():
+        mask = Image.open(output / f"{pathlib.Path(name).stem}_mask.png")
+        assert mask.mode == "P" and mask.size == size[::-1]
+        assert Image.open(output / f"{pathlib.Path(name).stem}_overlay.png").size == size[::-1]
+    again = run("--mode=predict", f"--workdir={trained}", f"--inputs={folder}", f"--output={output}")
+    assert again.returncode == 1 and "not an empty folder" in again.stderr
+
+
+def test_predict_without_images_is_one_line(trained, tmp_path):
+    done = run("--mode=predict", f"--workdir={trained}", f"--inputs={tmp_path}")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1

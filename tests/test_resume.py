@@ -1,0 +1,107 @@
+"""A run that is killed anywhere and started again ends bit by bit like one that never stopped."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FIELDS = ["--config.train.steps=16", "--config.train.checkpoint_every=4", "--config.train.eval_every=5", "--config.optim.ema=0.9"]
+
+
+def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
+    config = "--config=configs/unet_pets.py:debug"
+    return [sys.executable, "main.py", config, f"--workdir={workdir}", f"--tfds_data_dir={data_dir}", *FIELDS]
+
+
+def start(workdir: pathlib.Path, data_dir: str) -> subprocess.Popen:
+    return subprocess.Popen(command(workdir, data_dir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(workdir: pathlib.Path, data_dir: str) -> str:
+    done = subprocess.run(command(workdir, data_dir), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def digest(workdir: pathlib.Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "experiments.checkpoints", str(workdir), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.002)
+
+
+def lines(workdir: pathlib.Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def saving(workdir: pathlib.Path, step: int) -> bool:
+    """A checkpoint is half-way: its temporary folder is there."""
+    return any((workdir / "checkpoints").glob(f"*/{step}.*tmp*"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_dir) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(workdir, data_dir)
+    return workdir
+
+
+def assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
+    assert digest(workdir) == digest(reference)
+    assert digest(workdir, "--checkpoint=best") == digest(reference, "--checkpoint=best")
+    assert metrics(workdir) == metrics(reference)
+    assert [row["step"] for row in metrics(workdir)] == list(range(1, 17))
+    assert (workdir / "records" / "val.jsonl").read_bytes() == (reference / "records" / "val.jsonl").read_bytes()
+
+
+@pytest.mark.xdist_group("resume")
+def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    moments = [
+        lambda: lines(workdir) >= 3,  # before the first checkpoint
+        lambda: saving(workdir, 8),  # while one is written
+        lambda: lines(workdir) >= 14,  # with lines beyond the newest checkpoint
+    ]
+    for moment in moments:
+        process = start(workdir, data_dir)
+        wait_for(moment, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    # As if the last kill had torn a line, too.
+    with open(workdir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 15, "train/lo')
+    assert "resumed" in finish(workdir, data_dir)
+    assert_same(workdir, uninterrupted)
+
+
+@pytest.mark.xdist_group("resume")
+def test_sigterm_saves_and_exits_0(uninterrupted, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    process = start(workdir, data_dir)
+    wait_for(lambda: lines(workdir) >= 6, process)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert time.monotonic() - began < 10
+    step = int(digest(workdir).split()[0])
+    assert step >= 6 and lines(workdir) in (step, step - 1)
+    assert f"at step {step} of 16" in finish(workdir, data_dir)
+    assert_same(workdir, uninterrupted)
