@@ -59,9 +59,17 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
     """Flags and the config's fields. A misspelt one is a line, not a traceback."""
+    for argument in argv:
+        name, _, value = argument.partition("=")
+        path = pathlib.Path(value.split(":")[0])
+        if name.lstrip("-") == "config" and value and not path.is_file():
+            known = ", ".join(sorted(path.name for path in (pathlib.Path(__file__).parent / "configs").glob("[!_]*.py")))
+            sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {known}")
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        rest = flags.FLAGS(argv)
+        CONFIG.value  # noqa: B018 - a config file that fails to load tells so when it is first looked at
+        return rest
+    except Exception as error:  # flags and configs raise whatever they like; a config's own bug keeps its words
         sys.exit(f"error: {' '.join(str(error).split())}")
 
 

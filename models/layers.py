@@ -21,8 +21,7 @@ def he_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     The variance is 2 / fan-in, which is right for depthwise kernels [height, width, 1, channels] too.
     """
     count = math.prod(shape)
-    # XLA takes a quarter of a second to compile a draw of a new size: all draws
-    # have one of a few sizes, powers of four.
+    # XLA takes a quarter of a second to compile a draw of a new size: all draws have one of a few, powers of four.
     drawn = _draw(key, 1 << ((count - 1).bit_length() + 1) // 2 * 2)
     return _take(drawn, math.sqrt(2 / math.prod(shape[:-1])), shape)
 
@@ -45,8 +44,8 @@ def relu6(x: jax.Array) -> jax.Array:
 class Conv(nnx.Module):
     """Convolution [B,H,W,in] -> [B,H',W',out] with a square kernel.
 
-    `padding` is "SAME" or ((top, bottom), (left, right)).
-    `groups` equal to the channels makes it depthwise. 1x1 and depthwise convolutions take the forms of models.ops.
+    `padding` is "SAME" or ((top, bottom), (left, right)); `groups` equal to the channels makes it depthwise.
+    1x1 and depthwise convolutions take the forms of models.ops.convolution.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Conv(nnx.Module):
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
         if self.groups > 1 and self.groups == x.shape[-1] == kernel.shape[-1]:
             y = convolution.depthwise(x, kernel, self.stride, self.padding)
-        elif kernel.shape[:2] == (1, 1) and self.groups == self.stride == 1:
+        elif kernel.shape[:2] == (1, 1) and self.groups == self.stride == 1 and self.padding == "SAME":
             y = convolution.pointwise(x, kernel)
         else:
             y = convolution.convolve(x, kernel, self.stride, self.padding, self.groups)

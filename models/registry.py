@@ -42,5 +42,5 @@ def _check_fields(name: str, model: type, fields: dict) -> None:
     missing = [field for field in takes if field not in fields]
     if missing:
         raise ModelError(f"model.{missing[0]}: {name} needs this field; missing in all: {', '.join(missing)}")
-    if fields.get("dtype", DTYPES[0]) not in DTYPES:
+    if "dtype" in fields and fields["dtype"] not in DTYPES:
         raise ModelError(f"model.dtype: {fields['dtype']!r} is no dtype of computation; take {', '.join(DTYPES)}")

@@ -157,8 +157,8 @@ def transpose(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Transposed convolution of x [B,H,W,in] with a square kernel [k,k,in,out] to [B,stride*H,stride*W,out].
 
     It is the gradient of a SAME convolution, as Keras's Conv2DTranspose(padding="same"): with p = max(k - stride, 0)
-    // 2, pixel i of x adds x[i] kernel[j] to pixel i*stride + j - p of the output. `lax.conv_transpose` with padding
-    "SAME" is another operation: its kernel is mirrored, and for some sizes shifted by a pixel.
+    // 2, pixel i of x adds x[i] kernel[j] to pixel i*stride + j - p of the output. `lax.conv_transpose` mirrors the
+    kernel unless told `transpose_kernel=True`: weights from Keras or PyTorch would come out wrong.
     """
     return _native_transpose(stride, x, kernel)
 

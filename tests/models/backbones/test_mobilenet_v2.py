@@ -102,7 +102,7 @@ def test_pretrained_layouts_become_ours(abstract):
 
 
 def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
-    with pytest.raises(ModelError, match="none of 'features.0.0.weight'"):
+    with pytest.raises(ModelError, match=r"none of 'features\.0\.0\.weight'"):
         abstract.pretrained(["layer1.0.conv1.weight"])
     with pytest.raises(ModelError, match=r"Keras need model\.variant='keras', not 'torchvision'"):
         abstract.pretrained(["Conv1/kernel"])
