@@ -23,7 +23,7 @@ test-slow: .venv/installed  ## all tests
 	@$(RUN) -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed  ## ruff
-	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
 bench: .venv/installed  ## one JSON line: the main model's training step
 	@$(RUN) -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16

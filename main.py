@@ -18,7 +18,9 @@ MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "Wha
 DATA_DIR = flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
 PROFILE = flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict: which one.")
-WEIGHTS = flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "evaluate, predict: auto is ema where there is one.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "auto", ["auto", "ema", "raw"], "evaluate, predict: auto is ema where there is one."
+)
 INPUTS = flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a glob.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: a folder; WORKDIR/predictions/NAME if not given.")
 
@@ -63,7 +65,9 @@ def parse(argv: list[str]) -> list[str]:
         name, _, value = argument.partition("=")
         path = pathlib.Path(value.split(":")[0])
         if name.lstrip("-") == "config" and value and not path.is_file():
-            known = ", ".join(sorted(path.name for path in (pathlib.Path(__file__).parent / "configs").glob("[!_]*.py")))
+            known = ", ".join(
+                sorted(path.name for path in (pathlib.Path(__file__).parent / "configs").glob("[!_]*.py"))
+            )
             sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {known}")
     try:
         rest = flags.FLAGS(argv)

@@ -23,19 +23,19 @@ def get_config() -> ConfigDict:
     config.data.train_split = "train"
     config.data.eval_split = "validation"
     config.data.image_size = (128, 128)  # of a training example
-    config.data.canvases = ((128, 128),)  # of evaluation examples: each image takes the smallest that holds it
+    config.data.canvases = ((128, 128),)  # of evaluation: each image takes the one nearest to its shape
     config.data.fit = "stretch"  # stretch or letterbox: how an image comes to its size
     config.data.mean = (127.5, 127.5, 127.5)  # subtracted from RGB 0..255, then divided by std, on the device
     config.data.std = (127.5, 127.5, 127.5)
     config.data.num_threads = 2  # that read, decode and augment
-    config.data.prefetch = 8  # examples read ahead by each thread pool
+    config.data.prefetch = 8  # training batches made ahead
     config.data.folder = folder = ConfigDict()  # image_mask only
     folder.root = ""  # holds SPLIT/images and SPLIT/masks
     folder.classes = "classes.txt"  # a name a line, or `name red green blue` for colour masks
     folder.ignore_value = 255  # grey or palette index in the mask that is no class
     folder.drop_unreadable = False  # True: leave files that cannot be decoded out of the index, and count them
     config.data.augment = augment = ConfigDict()  # training only
-    augment.flip = 0.5  # probability of a horizontal mirror
+    augment.flip = 0.5  # probability of a mirror image, left for right
     augment.scale = (1.0, 1.0)  # zoom, log-uniform
     augment.aspect = 1.0  # stretch of height against width, log-uniform in [1/aspect, aspect]
     augment.rotation = 0.0  # degrees, uniform in [-rotation, rotation]

@@ -1,6 +1,6 @@
 """The U-Net of TensorFlow's segmentation tutorial on Oxford-IIIT Pet, 128x128, three classes, from scratch.
 
-    python main.py --config=configs/unet_pets.py --workdir=runs/pets --tfds_data_dir=DIR
+python main.py --config=configs/unet_pets.py --workdir=runs/pets --tfds_data_dir=DIR
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """The demo: the MobileNetV2 U-Net at reduced width on the `shapes` dataset, on a CPU.
 
-    python main.py --config=configs/unet_shapes.py --workdir=runs/shapes
+python main.py --config=configs/unet_shapes.py --workdir=runs/shapes
 """
 
 from ml_collections import ConfigDict

@@ -97,7 +97,9 @@ class Checkpoints:
             leaves = [arrays[name] for name in names]
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
-            raise RunError(f"{self.folder / kind}: none of the checkpoints {steps} can be read; restore one from a backup")
+            raise RunError(
+                f"{self.folder / kind}: none of the checkpoints {steps} can be read; restore one from a backup"
+            )
         return None
 
     def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
@@ -190,7 +192,9 @@ def _owned(value: jax.Array) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Prints a checkpoint's step and the SHA-256 over all its state arrays.")
+    parser = argparse.ArgumentParser(
+        description="Prints a checkpoint's step and the SHA-256 over all its state arrays."
+    )
     parser.add_argument("workdir")
     parser.add_argument("--checkpoint", choices=KINDS, default="last")
     flags = parser.parse_args()

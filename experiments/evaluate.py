@@ -143,8 +143,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
         summary["scores"] = {key: None if np.isnan(value) else value for key, value in result.scores.items()}
         write_atomically(workdir / "records" / f"{name}.json", json.dumps(summary, indent=2).encode() + b"\n")
         print(table(result.scores))
-        print(f"\n{len(result.records)} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
-              f"{weights} weights, {seconds:.1f} s; rows per image: {workdir / 'records' / name}.jsonl")
+        print(
+            f"\n{len(result.records)} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
+            f"{weights} weights, {seconds:.1f} s; rows per image: {workdir / 'records' / name}.jsonl"
+        )
         if result.picture is not None:
             pictures.write_png(workdir / "predictions" / f"{name}.png", result.picture)
             print(f"picture: {workdir / 'predictions' / name}.png")

@@ -64,7 +64,9 @@ def match(field: str, patterns, names) -> dict[str, int]:
     for pattern in compiled:
         if not any(map(pattern.match, names)):
             tops = sorted({name.split("/")[0] for name in names})
-            raise RunError(f"config.{field}: no parameter's path begins with {pattern.pattern!r}; paths begin with {tops}")
+            raise RunError(
+                f"config.{field}: no parameter's path begins with {pattern.pattern!r}; paths begin with {tops}"
+            )
     found = {name: next((i for i, pattern in enumerate(compiled) if pattern.match(name)), -1) for name in names}
     return {name: index for name, index in found.items() if index >= 0}
 

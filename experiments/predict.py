@@ -68,7 +68,9 @@ def predict(
     for queue in filter(None, queues.values()):
         flush(queue)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
-    print(f"{counted}; {checkpoint} checkpoint (step {notes['step']}), {weights} weights; {len(written)} files in {folder}")
+    print(
+        f"{counted}; {checkpoint} checkpoint (step {notes['step']}), {weights} weights; {len(written)} files in {folder}"
+    )
     for path in written[:2]:
         print(path)
     if skipped == len(paths):

@@ -23,22 +23,30 @@ def load_backbone(path: str, architecture: Architecture, variables: Variables) -
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"config.pretrained={path} cannot be read as safetensors ({error}); give a local .safetensors file") from None
+        raise RunError(
+            f"config.pretrained={path} cannot be read as safetensors ({error}); give a local .safetensors file"
+        ) from None
     prefix, backbone = _backbone(architecture.merge(variables))
     names, unused = backbone.pretrained(weights.keys())
     wanted = {key for key, _ in names.values()}
     _check_keys(path, "has no key", wanted - weights.keys(), "it is of another network")
-    _check_keys(path, "has the unknown key", weights.keys() - wanted - set(unused), "it is of another network, or width")
+    _check_keys(
+        path, "has the unknown key", weights.keys() - wanted - set(unused), "it is of another network, or width"
+    )
     loaded = {}
     for place, (key, convert) in names.items():
         name = "/".join(map(str, (*prefix, *place)))
         value = convert(weights[key]).astype(np.float32)
         if name not in variables or value.shape != variables[name].shape:
             shape = tuple(variables[name].shape) if name in variables else None
-            raise RunError(f"config.pretrained={path}: {key} gives {name} the shape {value.shape}, the model has {shape}")
+            raise RunError(
+                f"config.pretrained={path}: {key} gives {name} the shape {value.shape}, the model has {shape}"
+            )
         loaded[name] = value
     missing = {n for n in variables if n.startswith("/".join(prefix) + "/")} - loaded.keys()
-    _check_keys(path, "gives no value for", missing, "the file's names and the model differ: model.norm must be 'batch'")
+    _check_keys(
+        path, "gives no value for", missing, "the file's names and the model differ: model.norm must be 'batch'"
+    )
     return variables | {name: np.asarray(value) for name, value in loaded.items()}
 
 
@@ -53,7 +61,9 @@ def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]
     other = select(arrays, "auto")
     fitting = {n: other[n] for n, value in variables.items() if n in other and other[n].shape == value.shape}
     if not fitting:
-        raise RunError(f"config.init_from={workdir}: no parameter of that run fits this model; use a run of the same model")
+        raise RunError(
+            f"config.init_from={workdir}: no parameter of that run fits this model; use a run of the same model"
+        )
     return variables | fitting, sorted(variables.keys() - fitting.keys())
 
 

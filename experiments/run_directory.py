@@ -30,7 +30,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
         raise RunError(f"{workdir} holds a run without its config.json; choose another --workdir")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "a")
+        lock = open(workdir / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:
@@ -38,14 +38,16 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             # The kernel drops the lock with the process, however that ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"{workdir}: another process is training here; wait for it or choose another --workdir") from None
+            raise RunError(
+                f"{workdir}: another process is training here; wait for it or choose another --workdir"
+            ) from None
         if not stored.exists():
             write_atomically(stored, resolve(config).encode())
         yield
 
 
 def wandb_id(workdir: pathlib.Path, config: ConfigDict) -> str:
-    """The W&B run of this run: the same after every resume. The default workdir's name says nothing that the config does not."""
+    """The W&B run that this run is, also after a resume."""
     return run_id(resolve(config), workdir.name)
 
 
@@ -73,7 +75,9 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     try:
         return ConfigDict(_tuples(json.loads(path.read_text())))
     except FileNotFoundError:
-        raise RunError(f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir") from None
+        raise RunError(
+            f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
+        ) from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
 
@@ -88,4 +92,8 @@ def _tuples(value):
 def _flatten(value, prefix: str = "") -> dict:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {name: leaf for key, item in value.items() for name, leaf in _flatten(item, f"{prefix}.{key}".lstrip(".")).items()}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in _flatten(item, f"{prefix}.{key}".lstrip(".")).items()
+    }

@@ -46,7 +46,9 @@ def make_train_step(
                 rest, *parts_own = part(state.params, rest, rows, jax.random.fold_in(key, index))
                 return (rest, *jax.tree.map(jnp.add, totals, parts_own)), None
 
-            first = part(state.params, state.rest, jax.tree.map(lambda rows: rows[0], split), jax.random.fold_in(key, 0))
+            first = part(
+                state.params, state.rest, jax.tree.map(lambda rows: rows[0], split), jax.random.fold_in(key, 0)
+            )
             others = jnp.arange(1, parts), jax.tree.map(lambda rows: rows[1:], split)
             (rest, sums, gradients), _ = jax.lax.scan(add, first, others)
         weight = jnp.maximum(sums["loss"][1], 1.0)  # a batch without a single label is a step without a gradient

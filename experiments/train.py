@@ -15,8 +15,8 @@ from experiments import pictures, pretrained, run_directory, sharding
 from experiments import state as states
 from experiments.checkpoints import Checkpoints
 from experiments.errors import RunError
-from experiments.evidence import Evidence, flops
 from experiments.evaluate import Evaluation, Evaluator, Interrupted, table, write_records
+from experiments.evidence import Evidence, flops
 from experiments.optim import make_optimizer, make_schedule
 from experiments.preemption import Preemption
 from experiments.progress import Clock, Progress
@@ -86,7 +86,9 @@ class Trainer:
         first, total = int(self.state.step), self.config.train.steps
         self.metrics = MetricsFile(self.workdir / "metrics.jsonl")
         self.metrics.cut(first)
-        self.best = max((_number(row[self.best_name]) for row in self.metrics.rows() if self.best_name in row), default=-1.0)
+        self.best = max(
+            (_number(row[self.best_name]) for row in self.metrics.rows() if self.best_name in row), default=-1.0
+        )
         self.loader.set_state(notes["loader"])
         self.progress, self.clock, self.flops = Progress(first, total), Clock(), None
         self.evidence = Evidence(
@@ -105,7 +107,7 @@ class Trainer:
         finally:
             self.progress.close()
             self.loader.close()
-        self.checkpoints.close()
+            self.checkpoints.close()
 
     def _steps(self, first: int, total: int, trace: pathlib.Path | None) -> None:
         step_function = None
@@ -172,7 +174,9 @@ class Trainer:
 
     def _keep(self, step: int, result: Evaluation) -> dict[str, str]:
         """Writes an evaluation's records and picture; the picture's place goes into the step's line."""
-        self.progress.say(f"step {step}\n{table(result.scores)}" if step == self.config.train.steps else summary(step, result))
+        self.progress.say(
+            f"step {step}\n{table(result.scores)}" if step == self.config.train.steps else summary(step, result)
+        )
         write_records(self.workdir / "records" / "val.jsonl", result.records)
         if result.picture is None:
             return {}

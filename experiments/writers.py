@@ -97,8 +97,9 @@ class MetricsFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fileno(), end)
-            raise RunError(f"{self.path}: cannot write step {step}: {error.strerror}; "
-                           "make room and start the same command again") from error
+            raise RunError(
+                f"{self.path}: cannot write step {step}: {error.strerror}; make room and start the same command again"
+            ) from error
 
     def sync(self) -> None:
         """Bring every line to the disk: a checkpoint may only be saved after the lines that it covers."""
@@ -156,8 +157,9 @@ def _row(path: Path, number: int, line: bytes) -> dict:
     except ValueError:
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise RunError(f"{path}, line {number}: damaged, not a JSON object with an integer step; "
-                       "repair or delete the line")
+        raise RunError(
+            f"{path}, line {number}: damaged, not a JSON object with an integer step; repair or delete the line"
+        )
     return row
 
 
@@ -222,8 +224,14 @@ class Follower:
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / "follower.log", "ab") as log:
                 # A session of its own: Ctrl-C and SIGTERM to the run's group must not stop it before it has sent all.
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                                                 cwd=Path(__file__).parents[1], start_new_session=True)
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    cwd=Path(__file__).parents[1],
+                    start_new_session=True,
+                )
         except OSError as error:
             logger.warning("W&B: the follower does not start: %s; metrics.jsonl is written all the same", error)
 
@@ -325,11 +333,19 @@ def _open_run(workdir: Path, config: dict, run_id: str):
 
     def init(mode: str):
         return wandb.init(
-            id=run_id, resume="allow", mode=mode, dir=str(workdir), config=config,
-            project=asked["project"], entity=asked["entity"] or None, name=asked["name"] or None,
-            group=asked["group"] or None, tags=tuple(asked["tags"]),
+            id=run_id,
+            resume="allow",
+            mode=mode,
+            dir=str(workdir),
+            config=config,
+            project=asked["project"],
+            entity=asked["entity"] or None,
+            name=asked["name"] or None,
+            group=asked["group"] or None,
+            tags=tuple(asked["tags"]),
             settings=wandb.Settings(
-                console="off", quiet=True,
+                console="off",
+                quiet=True,
                 x_stats_pid=os.getppid(),  # the machine's figures are those of the training process
                 x_transaction_log_flush_interval=POLL_SECONDS,  # what a power cut can lose of an offline run
                 finish_timeout=LINGER_SECONDS - 60,
@@ -369,8 +385,12 @@ def _new_lines(file) -> list[bytes]:
 
 def _payload(workdir: Path, rows: Iterable[dict]) -> dict:
     """What W&B is told of one step: the same names as in metrics.jsonl, pictures in place of their paths."""
-    return {name: _media(workdir, value) for row in rows for name, value in row.items()
-            if name != "step" and value is not None}
+    return {
+        name: _media(workdir, value)
+        for row in rows
+        for name, value in row.items()
+        if name != "step" and value is not None
+    }
 
 
 def _media(workdir: Path, value):

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline import transforms
-from input_pipeline.batch import IGNORE
+from input_pipeline.batch import IGNORE, DataError
 from input_pipeline.sources import Source
 from input_pipeline.transforms import Size
 
@@ -34,12 +34,16 @@ class TrainLoader:
         process_index: int = 0,
         process_count: int = 1,
     ):
+        transforms.check_augment(data.augment)
+
         def draw(index: int, rng: np.random.Generator) -> Batch:
             return draw_row(source, int(index), data, rng)
 
         rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(draw)
         # Batches of one process's size: those of process 0, 1, ... in turn make up the global ones.
-        batches = rows.batch(batch_size // process_count).slice(slice(process_index, None, process_count))
+        # There is no remainder in an endless stream, but grain counts its batches in floats unless told to drop it.
+        batches = rows.batch(_local_size(batch_size, process_count), drop_remainder=True)
+        batches = batches.slice(slice(process_index, None, process_count))
         options = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.prefetch)
         self._iterator = iter(batches.to_iter_dataset(options))
 
@@ -67,7 +71,7 @@ def eval_batches(
 
     All processes yield the same number of batches of the same canvases.
     """
-    local = batch_size // process_count
+    local = _local_size(batch_size, process_count)
     plan = []
     for canvas, indices in group_by_canvas(source, data).items():
         for first in range(0, len(indices), batch_size):
@@ -128,6 +132,12 @@ def group_by_canvas(source: Source, data: ConfigDict) -> dict[Size, list[int]]:
     for index in range(len(source)):
         groups[choose_canvas(source.size(index) if data.canvases[1:] else (1, 1), data)].append(index)
     return groups
+
+
+def _local_size(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:  # the rest would never be seen
+        raise DataError(f"a batch of {batch_size} does not divide among {process_count} processes; choose a multiple")
+    return batch_size // process_count
 
 
 def _row(image: np.ndarray, label: np.ndarray, index: int, original: Size, matrix: np.ndarray) -> Batch:

@@ -11,7 +11,10 @@ import io
 import os
 import pathlib
 import re
+import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -51,11 +54,13 @@ class Adapter:
     label: str = "segmentation_mask"
     name: str = "file_name"
     subtract: int = 0
+    version: str = "*"  # the one our builder makes; any of a registered builder's
+    url: str = ""  # where tfds downloads it from; none for a dataset of ours
 
 
 ADAPTERS = {
-    "oxford_iiit_pet": Adapter(("pet", "background", "border"), subtract=1),
-    "shapes": Adapter(("background", "circle", "square", "triangle", "star", "ring")),
+    "oxford_iiit_pet": Adapter(("pet", "background", "border"), subtract=1, url="https://thor.robots.ox.ac.uk"),
+    "shapes": Adapter(("background", "circle", "square", "triangle", "star", "ring"), version="1.0.0"),
 }
 
 
@@ -76,7 +81,7 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
 
 
 def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
-    """"train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises DataError."""
+    """ "train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises DataError."""
     match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
     if not match:
         raise DataError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
@@ -102,23 +107,23 @@ class Prepared:
         folder = find_prepared(name, place) or prepare(name, place)
         with _quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
-            wanted, _ = parse_split(split)
+            wanted, select = parse_split(split)
             if wanted not in builder.info.splits:
                 known = ", ".join(builder.info.splits)
                 raise DataError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
+            if not select(builder.info.splits[wanted].num_examples):
+                raise DataError(f"config.data: {split!r} of {name} holds no example")
             skip = tfds.decode.SkipDecoding()
             decoders = {self.adapter.image: skip, self.adapter.label: skip}
             try:
                 self._records = builder.as_data_source(split=split, decoders=decoders)
             except (NotImplementedError, ValueError) as error:
                 raise DataError(
-                    f"{folder} cannot be read by index ({str(error).splitlines()[0]}); prepare it again as array_record: "
-                    f"tfds build {name} --file_format=array_record --data_dir={place}"
+                    f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
+                    "move it away and start again, to prepare it anew"
                 ) from error
         checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
         self.fingerprint = hashlib.sha256(f"{name} {builder.version} {split} {checksums}".encode()).hexdigest()[:16]
-        if not len(self._records):
-            raise DataError(f"config.data: {split!r} of {name} holds no example")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -129,7 +134,9 @@ class Prepared:
         image = decode_image(record[self.adapter.image], name)
         label = decode_mask(record[self.adapter.label], f"the mask of {name}") - np.uint8(self.adapter.subtract)
         if label.shape != image.shape[:2]:
-            raise DataError(f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again")
+            raise DataError(
+                f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again"
+            )
         return {"image": image, "label": label}
 
     def name(self, index: int) -> str:
@@ -144,8 +151,8 @@ class Prepared:
 
 
 def find_prepared(name: str, place: pathlib.Path) -> pathlib.Path | None:
-    """The newest prepared version of a dataset below `place`."""
-    versions = [path.parent for path in place.glob(f"{name}/*/dataset_info.json")]
+    """The prepared version of a dataset below `place`; the newest, where any will do."""
+    versions = [path.parent for path in place.glob(f"{name}/{ADAPTERS[name].version}/dataset_info.json")]
     return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
 
 
@@ -156,6 +163,8 @@ def prepare(name: str, place: pathlib.Path) -> pathlib.Path:
     """
     print(f"preparing {name} in {place}", flush=True)
     try:
+        if ADAPTERS[name].url:
+            reach(ADAPTERS[name].url)
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as scratch, _quiet_tfds() as tfds:
             if name == "shapes":
@@ -164,6 +173,8 @@ def prepare(name: str, place: pathlib.Path) -> pathlib.Path:
                 builder = Shapes(data_dir=scratch, file_format="array_record")
             else:
                 builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
+                # tfds would encode the Pet set's odd files anew, with TensorFlow. We read them as they are.
+                vars(sys.modules[type(builder).__module__]).update(_CORRUPT_SAMPLES=())
             builder.download_and_prepare()
             made = pathlib.Path(builder.data_path)
             target = place / made.relative_to(scratch)
@@ -176,10 +187,16 @@ def prepare(name: str, place: pathlib.Path) -> pathlib.Path:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise DataError(
                 f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); give the "
-                f"folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or where there is a network run "
-                f"tfds build {name} --file_format=array_record --data_dir={place}"
+                f"folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or start this once "
+                f"where there is a network and copy {place / name} from there"
             ) from error
     return find_prepared(name, place)
+
+
+def reach(url: str) -> None:
+    """Raises OSError at once where there is no network; tfds itself would try for minutes, and say so each time."""
+    with contextlib.suppress(urllib.error.HTTPError):  # any answer is good
+        urllib.request.urlopen(url, timeout=10).close()
 
 
 @contextlib.contextmanager

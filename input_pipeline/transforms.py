@@ -41,8 +41,31 @@ def fit(source: Size, output: Size, how: str) -> np.ndarray:
         return scaling(horizontal, vertical)
     if how == "letterbox":
         scale = min(vertical, horizontal)
-        return translation((output[1] - scale * source[1]) / 2, (output[0] - scale * source[0]) / 2) @ scaling(scale, scale)
+        # On whole pixels: an image that fits as it is must not be blurred by half of one.
+        height, width = (max(round(scale * length), 1) for length in source)
+        corner = translation((output[1] - width) // 2, (output[0] - height) // 2)
+        return corner @ scaling(width / source[1], height / source[0])
     raise DataError(f"config.data.fit={how!r} is unknown; choose stretch or letterbox")
+
+
+def check_augment(augment: ConfigDict) -> None:
+    """Raises DataError unless the fields of config.data.augment are in their ranges."""
+    low, high = augment.scale
+    deviation, smoothing = augment.elastic
+    rules = {
+        "flip": (0 <= augment.flip <= 1, "a probability, 0 to 1"),
+        "scale": (0 < low <= high, "two positive factors, the smaller one first"),
+        "aspect": (augment.aspect >= 1, "a factor of at least 1"),
+        "rotation": (0 <= augment.rotation <= 180, "0 to 180 degrees"),
+        "elastic": (deviation >= 0 and smoothing > 0, "a deviation of at least 0 and a smoothing above 0"),
+        "brightness": (0 <= augment.brightness <= 1, "0 to 1"),
+        "contrast": (0 <= augment.contrast <= 1, "0 to 1"),
+        "saturation": (0 <= augment.saturation <= 1, "0 to 1"),
+        "hue": (0 <= augment.hue <= 0.5, "0 to 0.5 turns"),
+    }
+    for field, (holds, wanted) in rules.items():
+        if not holds:
+            raise DataError(f"config.data.augment.{field}={augment[field]} is out of its range: {wanted}")
 
 
 def draw_geometry(rng: np.random.Generator, size: Size, augment: ConfigDict) -> np.ndarray:
@@ -75,11 +98,12 @@ def warp_image(
 ) -> np.ndarray:
     """[H,W,3] uint8 -> [*size,3] uint8, sampled linearly; `fill` is the colour outside.
 
-    An image that shrinks to less than half is averaged down first: linear sampling alone would skip pixels.
+    A side that shrinks to less than half is averaged down first: linear sampling alone would skip pixels.
     """
-    shrink = int(1.0 / max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-6))
-    if shrink > 1:
-        height, width = (max(1, length // shrink) for length in image.shape[:2])
+    steps = np.hypot(*np.linalg.inv(matrix)[:2, :2].T)  # source pixels, along x and y, to one pixel of the output
+    shrink_x, shrink_y = np.maximum((steps + 1e-6).astype(int), 1)
+    if shrink_x > 1 or shrink_y > 1:
+        height, width = max(1, round(image.shape[0] / shrink_y)), max(1, round(image.shape[1] / shrink_x))
         matrix = matrix @ scaling(image.shape[1] / width, image.shape[0] / height)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return _warp(image, matrix, size, cv2.INTER_LINEAR, fill, displacement)
@@ -91,15 +115,23 @@ def warp_label(label: np.ndarray, matrix: np.ndarray, size: Size, displacement: 
 
 
 def _warp(array, matrix, size, interpolation, fill, displacement):
-    # From the output's pixel indices to the source's: OpenCV counts from the centre of the first pixel.
-    inverse = translation(-0.5, -0.5) @ np.linalg.inv(matrix) @ translation(0.5, 0.5)
-    border = dict(borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
-    if displacement is None:
-        return cv2.warpAffine(array, inverse[:2], size[::-1], flags=interpolation | cv2.WARP_INVERSE_MAP, **border)
-    rows, columns = np.indices(size, np.float32)
-    points = np.stack([columns, rows], -1) + displacement
-    places = points @ inverse[:2, :2].T.astype(np.float32) + inverse[:2, 2].astype(np.float32)
-    return cv2.remap(array, places, None, interpolation, **border)
+    inverse = np.linalg.inv(matrix)
+    x, y = np.arange(size[1])[None, :] + 0.5, np.arange(size[0])[:, None] + 0.5
+    if displacement is not None:
+        x, y = x + displacement[..., 0], y + displacement[..., 1]
+    x, y = (row[0] * x + (row[1] * y + row[2]) for row in inverse[:2])
+    height, width = array.shape[:2]
+    column, row = (np.floor(place + 1e-9).astype(np.int32) for place in (x, y))  # no edge is missed by rounding
+    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
+    if interpolation == cv2.INTER_NEAREST:
+        result = array[row.clip(0, height - 1), column.clip(0, width - 1)]
+    else:
+        # OpenCV counts from the centre of the first pixel. The border repeats, or the fill would bleed into the image.
+        places = (np.float32(x - 0.5), np.float32(y - 0.5))
+        result = cv2.remap(array, *places, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    if outside.any():
+        result[outside] = np.rint(fill)
+    return result
 
 
 def draw_colours(rng: np.random.Generator, image: np.ndarray, augment: ConfigDict) -> np.ndarray:

@@ -24,9 +24,8 @@ def load(name: str, variant: str = ""):
 
 
 def fields(config) -> set[str]:
-    return {name for name in config.keys() if name != "model"} | {
-        f"{section}.{name}" for section, values in config.items() if section != "model" and hasattr(values, "keys") for name in values
-    }
+    sections = {name: values for name, values in config.items() if hasattr(values, "keys") and name != "model"}
+    return set(config) | {f"{section}.{name}" for section, values in sections.items() for name in values}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,7 +22,15 @@ ALLOWED = {
         *("jax", "flax", "optax", "numpy", "cv2", "ml_collections", "models", "input_pipeline.batch"),
         *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.errors"),
     },
-    "experiments.state": {"jax", "flax", "optax", "ml_collections", "models", "experiments.optim", "experiments.errors"},
+    "experiments.state": {
+        "jax",
+        "flax",
+        "optax",
+        "ml_collections",
+        "models",
+        "experiments.optim",
+        "experiments.errors",
+    },
     "experiments.optim": {"jax", "optax", "ml_collections", "experiments.errors"},
     "experiments.sharding": {"jax", "numpy", "experiments.errors"},
     "experiments.pretrained": {

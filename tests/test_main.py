@@ -103,7 +103,9 @@ def test_evaluate_repeats_the_score_of_training(trained, data_dir):
     last = rows(trained)[-1]
     assert summary["scores"]["mIoU"] == last["val/mIoU"]
     assert summary["scores"]["loss"] == pytest.approx(last["val/loss"], rel=1e-6)
-    records = [json.loads(line) for line in next((trained / "records").glob("*-last-auto-6.jsonl")).read_text().splitlines()]
+    records = [
+        json.loads(line) for line in next((trained / "records").glob("*-last-auto-6.jsonl")).read_text().splitlines()
+    ]
     assert len(records) == summary["images"] == len({row["image_id"] for row in records})
 
 

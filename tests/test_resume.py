@@ -10,7 +10,12 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FIELDS = ["--config.train.steps=16", "--config.train.checkpoint_every=4", "--config.train.eval_every=5", "--config.optim.ema=0.9"]
+FIELDS = [
+    "--config.train.steps=16",
+    "--config.train.checkpoint_every=4",
+    "--config.train.eval_every=5",
+    "--config.optim.ema=0.9",
+]
 
 
 def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
@@ -19,7 +24,9 @@ def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
 
 
 def start(workdir: pathlib.Path, data_dir: str) -> subprocess.Popen:
-    return subprocess.Popen(command(workdir, data_dir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command(workdir, data_dir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(workdir: pathlib.Path, data_dir: str) -> str:

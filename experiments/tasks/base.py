@@ -8,7 +8,9 @@ import numpy as np
 from flax import nnx
 
 Arrays = dict[str, jax.Array]
-Sum = tuple[jax.Array, jax.Array]  # a sum and the weight it is to be divided by, so that parts of a batch add up exactly
+Sum = tuple[
+    jax.Array, jax.Array
+]  # a sum and the weight it is to be divided by, so that parts of a batch add up exactly
 
 
 class Metric(Protocol):

@@ -87,8 +87,10 @@ def restore(values: np.ndarray, to_original: np.ndarray, size: tuple[int, int]) 
     matrix = cv2.invertAffineTransform(to_original.astype(np.float64))
     matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV measures from the centre of the first pixel
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    planes = [cv2.warpAffine(plane, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-              for plane in np.ascontiguousarray(np.moveaxis(values, -1, 0))]
+    planes = [
+        cv2.warpAffine(plane, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        for plane in np.ascontiguousarray(np.moveaxis(values, -1, 0))
+    ]
     return np.stack(planes, axis=-1)
 
 

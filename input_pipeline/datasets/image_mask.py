@@ -6,6 +6,7 @@ folder is opened, and what was found is remembered by their names, sizes and tim
 """
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -31,7 +32,9 @@ class ImageMask:
     def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
         root = pathlib.Path(folder.root).expanduser()
         if not folder.root or not root.is_dir():
-            raise DataError(f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images")
+            raise DataError(
+                f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
+            )
         self.class_names, self._colours = read_classes(root / folder.classes)
         self._ignore = folder.ignore_value
         pairs = find_pairs(root, split)
@@ -102,7 +105,7 @@ class ImageMask:
 
     def _check(self, pairs: list[Pair]) -> dict:
         """Reads every file once. Returns {"unfit": [message], "unreadable": {image name: message}}."""
-        unfit, unreadable = [], {}
+        unfit, unreadable, seen = [], {}, set()
         for image, mask in pairs:
             try:
                 size = decode_image(image.read_bytes(), str(image)).shape[:2]
@@ -115,8 +118,14 @@ class ImageMask:
             except DataError as error:
                 unfit.append(str(error))
                 continue
+            seen.update(np.unique(label).tolist())
             if label.shape != size:
                 unfit.append(f"{mask} is {_by(label.shape)}, its image {_by(size)}; both must have the same pixels")
+        if seen == {0, IGNORE} and not self._colours:
+            unfit.append(
+                f"all hold only 0 and {IGNORE}, and {IGNORE} is no class: black and white masks need colours in the "
+                f"classes file, `{self.class_names[0]} 0 0 0` and `{self.class_names[1]} 255 255 255`"
+            )
         return {"unfit": unfit, "unreadable": unreadable}
 
 
@@ -126,10 +135,14 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[tuple[int, 
         lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); write a class name a line into it") from None
-    coloured = [line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])]
+    coloured = [
+        line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
+    ]
     if coloured and len(coloured) < len(lines):
         line = next(line for line in lines if line not in coloured)
-        raise DataError(f"{path}: {' '.join(line)!r} has no colour, other lines do; write `name red green blue` on each")
+        raise DataError(
+            f"{path}: {' '.join(line)!r} has no colour, other lines do; write `name red green blue` on each"
+        )
     names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
     colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
     if not 2 <= len(names) <= IGNORE:
@@ -151,7 +164,7 @@ def find_pairs(root: pathlib.Path, split: str) -> list[Pair]:
     if not paths:
         raise DataError(f"{images} holds no image ({' '.join(SUFFIXES)})")
     stems = [path.stem for path in paths]
-    for first, second in zip(paths, paths[1:], strict=False):
+    for first, second in itertools.pairwise(paths):
         if first.stem == second.stem:
             raise DataError(f"{first} and {second.name} would share one mask; rename one of them")
     missing = [f"{masks / stem}.png" for stem in stems if not (masks / f"{stem}.png").is_file()]

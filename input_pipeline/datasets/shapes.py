@@ -16,7 +16,7 @@ from input_pipeline.decoding import encode_png
 
 FIGURES = ("circle", "square", "triangle", "star", "ring")
 CLASS_NAMES = ("background", *FIGURES)
-EXAMPLES = {"train": 400, "validation": 100}
+EXAMPLES = {"train": 600, "validation": 100}
 
 _SUBPIXELS = 16
 _MIN_VISIBLE = 0.5  # of a figure's area inside the picture; a placement that hides more of any figure is drawn again
@@ -26,15 +26,15 @@ _MIN_CONTRAST = 140  # sum of the three channels' differences between a figure's
 def draw_example(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A picture [H, W, 3] uint8, its instance mask [H, W] uint8 and the figures' labels [N] int64, indices of FIGURES.
 
-    The instance mask holds i + 1 where figure i is visible and 0 for the background. H and W lie within 96 to 160.
+    The instance mask holds i + 1 where figure i is visible and 0 for the background. H and W lie within 80 to 112.
     """
-    height, width = generator.integers(96, 161, 2)
-    background = generator.integers(0, 256, (2, 3))
+    height, width = generator.integers(80, 113, 2)
+    background = _draw_shades(generator)
     picture = _draw_texture(generator, height, width, background)
     instances = np.zeros((height, width), np.uint8)
     labels: list[int] = []
     areas: list[int] = []
-    for _ in range(generator.integers(1, 6)):
+    for _ in range(generator.integers(1, 5)):
         label = int(generator.integers(len(FIGURES)))
         for _attempt in range(10):
             inside = _draw_figure(generator, FIGURES[label], height, width)
@@ -63,12 +63,17 @@ def find_boxes(instances: np.ndarray) -> np.ndarray:
 
 
 def _draw_contrasting_colours(generator: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    """Two colours [2, 3], the second a shade of the first, both far from both colours of the background."""
+    """Two shades [2, 3], both far from both shades of the background."""
     while True:
-        colour = generator.integers(0, 256, 3)
-        colours = np.stack([colour, np.clip(colour + generator.integers(-50, 51, 3), 0, 255)])
+        colours = _draw_shades(generator)
         if np.abs(colours[:, None] - background).sum(axis=-1).min() >= _MIN_CONTRAST:
             return colours
+
+
+def _draw_shades(generator: np.random.Generator) -> np.ndarray:
+    """Two colours [2, 3], the second a shade of the first."""
+    colour = generator.integers(0, 256, 3)
+    return np.stack([colour, np.clip(colour + generator.integers(-50, 51, 3), 0, 255)])
 
 
 def _draw_texture(generator: np.random.Generator, height: int, width: int, colours: np.ndarray) -> np.ndarray:
@@ -92,7 +97,7 @@ def _draw_texture(generator: np.random.Generator, height: int, width: int, colou
 
 def _draw_figure(generator: np.random.Generator, figure: str, height: int, width: int) -> np.ndarray:
     """The pixels [H, W] bool of a figure of random size, angle and place, its centre inside the picture."""
-    radius = int(generator.integers(16 * _SUBPIXELS, 37 * _SUBPIXELS))
+    radius = int(generator.integers(16 * _SUBPIXELS, 33 * _SUBPIXELS))
     margin = radius // 2
     centre_x = int(generator.integers(margin, width * _SUBPIXELS - margin))
     centre_y = int(generator.integers(margin, height * _SUBPIXELS - margin))
@@ -161,14 +166,17 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
             image, instances, labels = draw_example(np.random.default_rng((number, i)))
             semantic = np.concatenate([[0], labels + 1]).astype(np.uint8)[instances]
             boxes = find_boxes(instances) / np.tile(instances.shape, 2)
-            yield i, {
-                "file_name": f"{split}_{i:05d}",
-                "image": io.BytesIO(encode_png(image)),
-                "image_id": number * 1_000_000 + i,
-                "segmentation_mask": io.BytesIO(encode_png(semantic)),
-                "instance_mask": io.BytesIO(encode_png(instances)),
-                "objects": [
-                    {"bbox": tfds.features.BBox(*box), "label": int(label)}
-                    for box, label in zip(boxes, labels, strict=True)
-                ],
-            }
+            yield (
+                i,
+                {
+                    "file_name": f"{split}_{i:05d}",
+                    "image": io.BytesIO(encode_png(image)),
+                    "image_id": number * 1_000_000 + i,
+                    "segmentation_mask": io.BytesIO(encode_png(semantic)),
+                    "instance_mask": io.BytesIO(encode_png(instances)),
+                    "objects": [
+                        {"bbox": tfds.features.BBox(*box), "label": int(label)}
+                        for box, label in zip(boxes, labels, strict=True)
+                    ],
+                },
+            )

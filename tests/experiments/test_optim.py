@@ -7,7 +7,11 @@ from configs import common
 from experiments import optim
 from experiments.errors import RunError
 
-PARAMS = {"encoder/conv/kernel": jnp.full((2, 2), 2.0), "encoder/norm/scale": jnp.full(2, 2.0), "head/kernel": jnp.ones((1, 2))}
+PARAMS = {
+    "encoder/conv/kernel": jnp.full((2, 2), 2.0),
+    "encoder/norm/scale": jnp.full(2, 2.0),
+    "head/kernel": jnp.ones((1, 2)),
+}
 
 
 def fields(**changes):

@@ -117,6 +117,8 @@ def test_a_comparison_has_a_legend_of_any_length():
     label = np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64) % 151
     label[label == 150] = IGNORE
     names = [f"a class with a long name, number {index}" for index in range(150)]
-    short, long = (comparison(np.zeros((1, 64, 64, 3), np.uint8), shown, shown, names)
-                   for shown in (np.zeros((1, 64, 64), np.uint8), label.astype(np.uint8)))
+    short, long = (
+        comparison(np.zeros((1, 64, 64, 3), np.uint8), shown, shown, names)
+        for shown in (np.zeros((1, 64, 64), np.uint8), label.astype(np.uint8))
+    )
     assert long.shape[1] == short.shape[1] and long.shape[0] > short.shape[0] + 50 * 15

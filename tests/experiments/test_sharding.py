@@ -26,7 +26,10 @@ print(json.dumps({name: np.asarray(value).tolist() for name, value in (state.par
 
 def run_on(devices: int, mesh: tuple[int, int, int]) -> dict[str, np.ndarray]:
     """Three steps of a small model with BatchNorm on `devices` of this CPU's making."""
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, "-c", PROGRAM, json.dumps(mesh)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

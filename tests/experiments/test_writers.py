@@ -394,8 +394,10 @@ def test_a_hanging_wandb_delays_the_end_by_no_more_than_the_timeout(workdir, fak
 
 def test_it_does_not_outlive_the_run_for_long(workdir, fake_wandb):
     fake_wandb("def init(**settings): time.sleep(100)")
-    script = (f"import pathlib\nfrom experiments import writers\nwriters.LINGER_SECONDS = 1\n"
-              f"writers.follow(pathlib.Path({str(workdir)!r}), 'id')")
+    script = (
+        f"import pathlib\nfrom experiments import writers\nwriters.LINGER_SECONDS = 1\n"
+        f"writers.follow(pathlib.Path({str(workdir)!r}), 'id')"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, timeout=30)
     assert done.returncode == -signal.SIGALRM
 
@@ -492,7 +494,8 @@ def history(path):
         if kind in (1, 4):  # the whole record, or its last part
             record, parts = Record.FromString(parts), b""
             if record.WhichOneof("record_type") == "history":
-                items = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
-                         for item in record.history.item}
+                items = {
+                    item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
+                }
                 values = {name: value for name, value in items.items() if not name.startswith("_")}
                 yield items["_step"], path.stem.removeprefix("run-"), values

@@ -1,0 +1,106 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from configs import unet_shapes
+from experiments import pretrained
+from experiments import state as states
+from experiments.checkpoints import Checkpoints
+from experiments.errors import RunError
+from experiments.optim import make_optimizer
+from models.registry import ModelError
+
+
+def build(classes: int = 3, **fields):
+    config = unet_shapes.get_config("debug")
+    config.model.update(dict(variant="torchvision") | fields)
+    return (config, *states.build(config, classes, seed=0))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+def torchvision_file(path, architecture, variables, **changes):
+    """A file with torchvision's names and layouts, its values random; `changes` adds keys, or with None takes them out."""
+    encoder = architecture.merge(variables).encoder
+    names, unused = encoder.pretrained(["features.0.0.weight", "classifier.1.bias"])
+    rng, weights = np.random.default_rng(0), {}
+    for place, (key, _) in names.items():
+        shape = variables["/".join(map(str, ("encoder", *place)))].shape
+        value = rng.normal(size=shape).astype(np.float32)
+        weights[key] = np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if len(shape) == 4 else value
+    weights["classifier.1.bias"] = np.zeros(1000, np.float32)
+    assert "classifier.1.bias" in unused
+    weights |= {key.replace("__", "."): value for key, value in changes.items()}
+    save_file({key: value for key, value in weights.items() if value is not None}, path)
+    return {key: value for key, value in weights.items() if value is not None}
+
+
+def test_every_encoder_variable_comes_from_the_file(model, tmp_path):
+    _, architecture, variables, _ = model
+    weights = torchvision_file(tmp_path / "w.safetensors", architecture, variables)
+    loaded = pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
+    assert loaded.keys() == variables.keys()
+    for name, value in loaded.items():
+        assert (name.startswith("encoder/")) != np.array_equal(value, variables[name]), name
+    stem = weights["features.0.0.weight"]
+    np.testing.assert_array_equal(loaded["encoder/stem/conv/kernel"], stem.transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(features__0__1__weight=None), ["has no key 'features.0.1.weight'"]),
+        (dict(features__99__0__weight=np.zeros(3, np.float32)), ["unknown key 'features.99.0.weight'"]),
+        (dict(features__0__0__weight=np.zeros((1, 3, 3, 3), np.float32)), ["features.0.0.weight", "shape"]),
+    ],
+)
+def test_a_file_that_does_not_match_is_an_error(model, tmp_path, changes, words):
+    _, architecture, variables, _ = model
+    torchvision_file(tmp_path / "w.safetensors", architecture, variables, **changes)
+    with pytest.raises(RunError) as caught:
+        pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
+    assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
+
+
+def test_weights_of_another_padding_are_refused(model, tmp_path):
+    _, architecture, variables, _ = model
+    torchvision_file(tmp_path / "w.safetensors", architecture, variables)
+    _, keras, variables, _ = build(variant="keras")
+    with pytest.raises(ModelError, match="torchvision"):
+        pretrained.load_backbone(str(tmp_path / "w.safetensors"), keras, variables)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_a_file_that_is_no_safetensors_is_one_line(model, tmp_path, content):
+    _, architecture, variables, _ = model
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match=r"w.safetensors cannot be read") as caught:
+        pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_init_from_takes_all_but_the_changed_head(tmp_path, ema):
+    config, _, variables, trained = build()
+    variables = {name: value + 1 for name, value in variables.items()}
+    optimizer = make_optimizer(config.optim, config.train.steps, trained)
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(5, states.create(variables, trained, optimizer, ema), {})
+    checkpoints.close()
+    _, _, other, _ = build(classes=7)
+    started, fresh = pretrained.init_from(str(tmp_path), other)
+    assert fresh == ["head/bias", "head/kernel"]
+    for name, value in started.items():
+        np.testing.assert_array_equal(value, other[name] if name in fresh else variables[name], err_msg=name)
+
+
+def test_init_from_a_run_of_another_model_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(1, {"params": {"trunk/kernel": jnp.zeros((2, 2))}}, {})
+    checkpoints.close()
+    with pytest.raises(RunError, match="no parameter of that run fits"):
+        pretrained.init_from(str(tmp_path), build()[2])

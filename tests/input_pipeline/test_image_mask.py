@@ -1,0 +1,199 @@
+"""A folder of the user's: kinds of masks, and one clear line for everything that can be wrong with it."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.common import get_config
+from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.sources import open_source
+
+REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
+MASK = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three good examples of three classes."""
+    root = tmp_path / "set"
+    for kind in ("images", "masks"):
+        (root / "train" / kind).mkdir(parents=True)
+    (root / "classes.txt").write_text("sky\ntraffic light\nroad\n")
+    for stem in "abc":
+        add(root, stem)
+    return root
+
+
+def add(root, stem, image=None, mask=MASK, suffix=".jpg"):
+    image = Image.new("RGB", (5, 4)) if image is None else image
+    image.save(root / "train" / "images" / f"{stem}{suffix}")
+    mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+    mask.save(root / "train" / "masks" / f"{stem}.png")
+
+
+def open_folder(root, split="train", **fields):
+    data = get_config().data
+    data.name = "image_mask"
+    data.folder.update(root=str(root), **fields)
+    return open_source(data, split, str(root.parent / "tfds"))
+
+
+def refuse(root, *words, split="train", **fields):
+    with pytest.raises(DataError) as caught:
+        open_folder(root, split, **fields)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_a_good_folder(root):
+    source = open_folder(root)
+    assert source.class_names == ("sky", "traffic light", "road")
+    assert [source.name(i) for i in range(len(source))] == ["a.jpg", "b.jpg", "c.jpg"]
+    np.testing.assert_array_equal(source[0]["label"], MASK)
+    assert source.size(0) == (4, 5) and source.dropped == ()
+    assert [open_folder(root, "train[1:]").name(i) for i in range(2)] == ["b.jpg", "c.jpg"]
+
+
+def test_nothing_is_written_to_the_folder(root):
+    before = sorted(root.rglob("*"))
+    open_folder(root)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_grey_16_bit_palette_and_grey_stored_as_rgb_are_the_same(root):
+    palette = Image.fromarray(MASK)
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    add(root, "d", mask=palette)
+    add(root, "e", mask=MASK.astype(np.uint16))
+    add(root, "f", mask=np.repeat(MASK[..., None], 3, -1))
+    source = open_folder(root)
+    for i in range(6):
+        np.testing.assert_array_equal(source[i]["label"], MASK)
+
+
+def test_colour_masks(root):
+    colours = np.array([[10, 20, 30], [0, 0, 0], [200, 100, 0]], np.uint8)
+    (root / "classes.txt").write_text("sky 10 20 30\ntraffic light 0 0 0\nroad 200 100 0\n")
+    for stem in "abc":
+        add(root, stem, mask=colours[MASK])
+    source = open_folder(root)
+    assert source.class_names == ("sky", "traffic light", "road")
+    np.testing.assert_array_equal(source[0]["label"], MASK)
+    add(root, "b", mask=(colours + np.uint8(1))[MASK])
+    refuse(root, "b.png", "(11, 21, 31)", "classes file")
+
+
+def test_black_and_white_masks_by_colours(root):
+    (root / "classes.txt").write_text("background 0 0 0\ncell 255 255 255\n")
+    mask = (MASK > 0).astype(np.uint8)
+    for stem in "abc":
+        add(root, stem, mask=mask * np.uint8(255))
+    np.testing.assert_array_equal(open_folder(root)[0]["label"], mask)
+
+
+def test_the_ignore_value(root):
+    add(root, "d", mask=np.where(MASK == 2, 11, MASK).astype(np.uint8))
+    message = refuse(root, "d.png", "11", "ignore_value")
+    assert "a.png" not in message
+    source = open_folder(root, ignore_value=11)
+    np.testing.assert_array_equal(source[3]["label"], np.where(MASK == 2, IGNORE, MASK))
+
+
+def test_gif_and_transparent_png_named_jpg(root):
+    Image.new("RGBA", (5, 4), (9, 8, 7, 0)).save(root / "train/images/a.png", "PNG")
+    (root / "train/images/a.png").rename(root / "train/images/a.jpg")
+    Image.new("P", (5, 4)).save(root / "train/images/b.gif", "GIF")
+    (root / "train/images/b.gif").rename(root / "train/images/b.jpg")
+    source = open_folder(root)
+    assert (source[0]["image"] == (9, 8, 7)).all() and source[1]["image"].shape == (4, 5, 3)
+
+
+def test_a_missing_mask_is_named(root):
+    (root / "train/masks/b.png").unlink()
+    refuse(root, "b.png", "missing")
+
+
+def test_a_mask_of_another_size_is_named(root):
+    add(root, "b", mask=MASK.T)
+    refuse(root, "b.png", "5x4", "4x5")
+
+
+def test_many_bad_files_are_counted(root):
+    for i in range(7):
+        add(root, f"x{i}", mask=MASK.T)
+    message = refuse(root, "7", "x0.png", "and 4 more")
+    assert "x6" not in message
+
+
+@pytest.mark.parametrize("place", ["images/b.jpg", "masks/b.png"])
+@pytest.mark.parametrize("content", [b"", b"no image", "cut"])
+def test_a_file_that_cannot_be_decoded(root, place, content):
+    path = root / "train" / place
+    noise = np.random.default_rng(0).integers(0, 3, (40, 50), dtype=np.uint8)
+    add(root, "b", Image.fromarray(np.dstack([noise * 80] * 3)), noise)
+    path.write_bytes(path.read_bytes()[:150] if content == "cut" else content)
+    refuse(root, path.name, "drop_unreadable")
+    source = open_folder(root, drop_unreadable=True)
+    assert source.dropped == ("b.jpg",)
+    assert [source.name(i) for i in range(len(source))] == ["a.jpg", "c.jpg"]
+
+
+def test_splits_folders_and_classes_that_are_not_there(root):
+    refuse(root, "train", split="val")
+    refuse(root.parent / "nowhere", "folder.root")
+    refuse(root, "names.txt", classes="names.txt")
+    for path in (root / "train/images").iterdir():
+        path.unlink()
+    refuse(root, "no image")
+
+
+@pytest.mark.parametrize("text", ["", "one\n", "a 1 2 3\nb\n", "a\na\n", "a 1 2 3\nb 1 2 3\n"])
+def test_a_classes_file_that_cannot_be_used(root, text):
+    (root / "classes.txt").write_text(text)
+    refuse(root, "classes.txt")
+
+
+def test_two_images_of_one_mask(root):
+    Image.new("RGB", (5, 4)).save(root / "train/images/a.png")
+    refuse(root, "a.jpg", "a.png")
+
+
+def test_findings_are_remembered_until_a_file_changes(root, monkeypatch):
+    open_folder(root)
+    with monkeypatch.context() as patch:
+        patch.setattr("input_pipeline.datasets.image_mask.ImageMask._check", lambda *_: pytest.fail("checked again"))
+        open_folder(root)
+    add(root, "b", mask=np.full((4, 5), 77, np.uint8))
+    refuse(root, "b.png", "77")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"unfit": 1}'])
+def test_a_corrupt_cache_is_made_anew(root, content):
+    open_folder(root)
+    (cache,) = (root.parent / "tfds" / "image_mask").iterdir()
+    cache.write_text(content)
+    assert len(open_folder(root)) == 3
+    assert cache.read_text() != content
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(root):
+    (root.parent / "tfds").write_text("a file where the folder should be")
+    assert len(open_folder(root)) == 3
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+def test_camvid_and_isbi(tmp_path):
+    data = get_config().data
+    data.name = "image_mask"
+    data.folder.update(root=str(REAL / "camvid"), ignore_value=11)
+    source = open_source(data, "val[:5]", str(tmp_path))
+    assert len(source) == 5 and len(source.class_names) == 11
+    labels = np.unique(np.concatenate([source[i]["label"].ravel() for i in range(5)]))
+    assert labels.max() == IGNORE and labels[labels != IGNORE].max() < 11
+    data.folder.update(root=str(REAL / "isbi2012"), ignore_value=255)
+    assert open_source(data, "val", str(tmp_path)).class_names == ("membrane", "cell")

@@ -1,0 +1,178 @@
+"""Geometry is one map: exact where it can be, and the label always goes where the image goes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.common import get_config
+from input_pipeline import transforms
+from input_pipeline.batch import IGNORE
+
+GREY = (127.0, 127.0, 127.0)
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)
+LABEL = RNG.integers(0, 6, (9, 14), dtype=np.uint8)
+
+
+def make_augment(**fields):
+    augment = get_config().data.augment
+    augment.update(flip=0.0, crop=False)
+    augment.update(fields)
+    return augment
+
+
+def warp(matrix, size, displacement=None, image=IMAGE, label=LABEL):
+    return (
+        transforms.warp_image(image, matrix, size, GREY, displacement),
+        transforms.warp_label(label, matrix, size, displacement),
+    )
+
+
+def test_identity_is_exact():
+    for displacement in (None, np.zeros((9, 14, 2), np.float32)):
+        image, label = warp(transforms.IDENTITY, (9, 14), displacement)
+        np.testing.assert_array_equal(image, IMAGE)
+        np.testing.assert_array_equal(label, LABEL)
+
+
+def test_flip_and_quarter_turn_are_exact():
+    image, label = warp(transforms.about((7, 4.5), transforms.scaling(-1, 1)), (9, 14))
+    np.testing.assert_array_equal(image, IMAGE[:, ::-1])
+    np.testing.assert_array_equal(label, LABEL[:, ::-1])
+    image, label = warp(transforms.translation(9, 0) @ transforms.rotation(90), (14, 9))
+    np.testing.assert_array_equal(image, np.rot90(IMAGE, -1))
+    np.testing.assert_array_equal(label, np.rot90(LABEL, -1))
+
+
+def test_a_move_by_whole_pixels_fills_with_grey_and_ignore():
+    image, label = warp(transforms.translation(3, 2), (9, 14))
+    np.testing.assert_array_equal(image[2:, 3:], IMAGE[:-2, :-3])
+    np.testing.assert_array_equal(label[2:, 3:], LABEL[:-2, :-3])
+    outside = np.ones((9, 14), bool)
+    outside[2:, 3:] = False
+    assert (image[outside] == 127).all() and (label[outside] == IGNORE).all()
+
+
+def test_halving_is_the_mean_of_four_pixels():
+    image = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    small = transforms.warp_image(image, transforms.fit((8, 12), (4, 6), "stretch"), (4, 6), GREY)
+    means = image.reshape(4, 2, 6, 2, 3).mean((1, 3))
+    assert np.abs(small - means).max() <= 0.51
+
+
+def test_enlarging_by_two_and_three_repeats_the_label():
+    for factor in (2, 3):
+        size = (9 * factor, 14 * factor)
+        label = transforms.warp_label(LABEL, transforms.fit((9, 14), size, "stretch"), size)
+        np.testing.assert_array_equal(label, LABEL.repeat(factor, 0).repeat(factor, 1))
+
+
+affine = st.tuples(
+    st.floats(0.3, 3), st.floats(0.3, 3), st.floats(-180, 180), st.floats(-50, 50), st.floats(-50, 50), st.booleans()
+)
+
+
+def build(parameters) -> np.ndarray:
+    x, y, angle, right, down, mirrored = parameters
+    shape = transforms.scaling(-x if mirrored else x, y)
+    return transforms.translation(right, down) @ transforms.rotation(angle) @ shape
+
+
+@given(affine, affine, st.tuples(st.floats(-100, 100), st.floats(-100, 100)))
+def test_maps_compose_and_invert(first, second, point):
+    first, second, point = build(first), build(second), np.array([*point, 1.0])
+    np.testing.assert_allclose((second @ first) @ point, second @ (first @ point), atol=1e-8)
+    np.testing.assert_allclose(np.linalg.inv(first) @ (first @ point), point, atol=1e-8)
+
+
+@given(affine, st.tuples(st.floats(-100, 100), st.floats(-100, 100)))
+def test_about_keeps_its_centre(parameters, centre):
+    np.testing.assert_allclose(
+        transforms.about(centre, transforms.rotation(parameters[2])) @ [*centre, 1.0], [*centre, 1.0], atol=1e-9
+    )
+
+
+@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.tuples(st.integers(8, 300), st.integers(8, 300)))
+def test_fit_brings_the_whole_image_inside(source, output):
+    for how in ("stretch", "letterbox"):
+        matrix = transforms.fit(source, output, how)
+        corners = matrix @ np.array([[0, source[1]], [0, source[0]], [1, 1]])
+        assert (corners[:2] >= -1e-6).all()
+        assert corners[0, 1] <= output[1] + 1e-6 and corners[1, 1] <= output[0] + 1e-6
+    assert transforms.fit(source, output, "stretch")[0, 0] * source[1] == pytest.approx(output[1])
+
+
+FIELDS = {
+    "nothing": {},
+    "flip": {"flip": 1.0},
+    "scale": {"scale": (0.6, 1.6), "crop": True},
+    "aspect": {"aspect": 1.5},
+    "rotation": {"rotation": 40.0},
+    "elastic": {"elastic": (2.0, 6.0)},
+    "all": {"flip": 0.5, "scale": (0.6, 1.6), "crop": True, "aspect": 1.3, "rotation": 30.0, "elastic": (1.5, 6.0)},
+}
+
+
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize("how", ["stretch", "letterbox"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_label_and_image_stay_aligned(fields, how, seed):
+    """The image shows its own label in two grey levels: after any augmentation both still say the same."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:70, :90]
+    label = ((x - 50) ** 2 + (y - 30) ** 2 < 20**2).astype(np.uint8)
+    image = np.repeat((40 + 160 * label)[..., None], 3, -1).astype(np.uint8)
+    size, augment = (64, 64), make_augment(**fields)
+    matrix = transforms.draw_geometry(rng, size, augment) @ transforms.fit((70, 90), size, how)
+    displacement = transforms.draw_displacement(rng, size, augment)
+    image, label = warp(matrix, size, displacement, image, label)
+    inside = label != IGNORE
+    shown = (image[..., 0] > 120).astype(np.uint8)
+    # Linear and nearest sampling may differ on the very outline, and the fill may blend in at the image's edge.
+    assert (shown[inside] != label[inside]).mean() < 0.05
+    clear = inside & ((image[..., 0] <= 41) | (image[..., 0] >= 199))
+    assert (shown[clear] == label[clear]).mean() > 0.995
+
+
+def test_augmentation_is_a_function_of_the_generator():
+    augment = make_augment(**FIELDS["all"])
+    first, second = (transforms.draw_geometry(np.random.default_rng(5), (8, 8), augment) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_without_augmentation_the_map_is_the_identity():
+    matrix = transforms.draw_geometry(np.random.default_rng(0), (8, 10), make_augment())
+    np.testing.assert_allclose(matrix, transforms.IDENTITY, atol=1e-12)
+    assert transforms.draw_displacement(np.random.default_rng(0), (8, 10), make_augment()) is None
+    image = transforms.draw_colours(np.random.default_rng(0), IMAGE, make_augment())
+    np.testing.assert_array_equal(image, IMAGE)
+
+
+def test_scale_is_log_uniform_and_the_flip_has_its_probability():
+    augment = make_augment(scale=(0.5, 2.0), flip=0.25)
+    rng = np.random.default_rng(0)
+    matrices = [transforms.draw_geometry(rng, (8, 8), augment) for _ in range(2000)]
+    zooms = np.array([abs(matrix[0, 0]) for matrix in matrices])
+    assert zooms.min() >= 0.5 and zooms.max() <= 2.0
+    assert abs(np.log(zooms).mean()) < 0.03
+    assert abs(np.mean([matrix[0, 0] < 0 for matrix in matrices]) - 0.25) < 0.03
+
+
+def test_elastic_has_its_standard_deviation():
+    field = transforms.draw_displacement(np.random.default_rng(0), (128, 128), make_augment(elastic=(3.0, 4.0)))
+    assert field.std() == pytest.approx(3.0, rel=0.05)
+
+
+def test_colours_known_answers():
+    image = np.array([[[100, 50, 200]]], np.float32)
+    grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
+    np.testing.assert_allclose(transforms.adjust_brightness(image, 1.5)[0, 0], [150, 75, 300])
+    np.testing.assert_allclose(transforms.adjust_saturation(image, 0.0)[0, 0], [grey] * 3, rtol=1e-5)
+    np.testing.assert_allclose(transforms.adjust_contrast(image, 0.0)[0, 0], [grey] * 3, rtol=1e-5)
+    for turns in (0.0, 1.0):
+        np.testing.assert_allclose(transforms.adjust_hue(image, turns), image, atol=1e-2)
+    # The hue turns, the brightness stays.
+    turned = transforms.adjust_hue(image, 0.3)[0, 0] @ [0.299, 0.587, 0.114]
+    assert turned == pytest.approx(grey, rel=1e-3)
