@@ -24,8 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
     augment = config.data.augment
     augment.scale = (0.8, 1.6)
     augment.aspect = 1.2
-    augment.rotation = 15.0
+    augment.rotation = 20.0
     augment.brightness, augment.contrast, augment.saturation, augment.hue = 0.3, 0.3, 0.3, 0.02
     config.train.update(batch_size=16, steps=3000, log_every=20, eval_every=250, checkpoint_every=250)
-    config.optim.update(name="adamw", lr=1e-3, warmup_steps=100, weight_decay=1e-2, ema=0.99)
+    config.optim.update(name="adamw", lr=2e-3, warmup_steps=200, weight_decay=0.05, ema=0.995)
     return common.vary(config, variant, model=dict(width=0.1, depth=0.3, decoder=(16, 16, 8, 8)))
