@@ -1,7 +1,9 @@
 """The loop: one for every model and task. It never asks what either of them is."""
 
 import collections
+import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 
@@ -108,6 +110,19 @@ class Trainer:
             self.progress.close()
             self.loader.close()
             self.checkpoints.close()
+        if int(self.state.step) == total:
+            print(self._closing_words())
+
+    def _closing_words(self) -> str:
+        rows = [row for row in self.metrics.rows() if "val/pictures" in row]
+        pictures_of = [f"predictions beside the truth: {self.workdir / rows[-1]['val/pictures']}"] if rows else []
+        return "\n".join(
+            [
+                f"finished at step {self.config.train.steps}; best {self.best_name} {self.best:.4f}",
+                *pictures_of,
+                f"next, on images of yours: {os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES",
+            ]
+        )
 
     def _steps(self, first: int, total: int, trace: pathlib.Path | None) -> None:
         step_function = None
