@@ -114,15 +114,11 @@ class Trainer:
             print(self._closing_words())
 
     def _closing_words(self) -> str:
-        rows = [row for row in self.metrics.rows() if "val/pictures" in row]
-        pictures_of = [f"predictions beside the truth: {self.workdir / rows[-1]['val/pictures']}"] if rows else []
-        return "\n".join(
-            [
-                f"finished at step {self.config.train.steps}; best {self.best_name} {self.best:.4f}",
-                *pictures_of,
-                f"next, on images of yours: {os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES",
-            ]
-        )
+        lines = [f"finished at step {self.config.train.steps}; best {self.best_name} {self.best:.4f}"]
+        drawn = [row["val/pictures"] for row in self.metrics.rows() if "val/pictures" in row]
+        lines += [f"predictions beside the truth: {self.workdir / drawn[-1]}"] if drawn else []
+        command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
+        return "\n".join([*lines, f"next, on images of yours: {command}"])
 
     def _steps(self, first: int, total: int, trace: pathlib.Path | None) -> None:
         step_function = None
