@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -104,7 +104,7 @@ def write_records(path: pathlib.Path, records: list[dict]) -> None:
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in records).encode())
 
 
-def table(scores: dict[str, float]) -> str:
+def table(scores: Mapping[str, float | None]) -> str:
     """Per-class scores as aligned text, the means below."""
     names = [name.split("/", 1)[1] for name in scores if name.startswith("IoU/")]
     kinds = sorted({name.split("/", 1)[0] for name in scores if "/" in name}, reverse=True)
@@ -115,8 +115,8 @@ def table(scores: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: float) -> str:
-    return f"{'-' if np.isnan(value) else format(value, '.3f'):>8}"
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None or np.isnan(value) else format(value, '.3f'):>8}"
 
 
 def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, checkpoint: str, weights: str) -> dict:

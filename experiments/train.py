@@ -114,9 +114,12 @@ class Trainer:
             print(self._closing_words())
 
     def _closing_words(self) -> str:
-        lines = [f"finished at step {self.config.train.steps}; best {self.best_name} {self.best:.4f}"]
-        drawn = [row["val/pictures"] for row in self.metrics.rows() if "val/pictures" in row]
-        lines += [f"predictions beside the truth: {self.workdir / drawn[-1]}"] if drawn else []
+        """The last step's scores, where its picture is, and what to do next."""
+        *_, last = self.metrics.rows()
+        scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
+        drawn = scores.pop("pictures", None)
+        lines = [table(scores), "", f"finished at step {last['step']}; best {self.best_name} {self.best:.4f}"]
+        lines += [f"predictions beside the truth: {self.workdir / drawn}"] if drawn else []
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
 
@@ -185,9 +188,7 @@ class Trainer:
 
     def _keep(self, step: int, result: Evaluation) -> dict[str, str]:
         """Writes an evaluation's records and picture; the picture's place goes into the step's line."""
-        self.progress.say(
-            f"step {step}\n{table(result.scores)}" if step == self.config.train.steps else summary(step, result)
-        )
+        self.progress.say(summary(step, result))
         write_records(self.workdir / "records" / "val.jsonl", result.records)
         if result.picture is None:
             return {}
