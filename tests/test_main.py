@@ -21,8 +21,9 @@ def run(*arguments: str, data_dir: str = "/nowhere", **options) -> subprocess.Co
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("run") / "trained"
-    done = run(DEBUG, f"--workdir={workdir}", data_dir=data_dir)
+    done = run(DEBUG, f"--workdir={workdir}", "--profile", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
+    assert "predictions beside the truth" in done.stdout and "mIoU" in done.stdout
     return workdir
 
 
@@ -65,6 +66,18 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arg
     assert not workdir.exists()
 
 
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path, data_dir):
+    fields = ["--config.optim.lr=1e38", "--config.train.eval_every=100", "--config.train.checkpoint_every=1"]
+    done = run(DEBUG, f"--workdir={tmp_path / 'run'}", *fields, data_dir=data_dir)
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: the loss of step"), done.stderr
+    assert "(train_0" in lines[0] and "optim.lr" in lines[0]
+    step = int(lines[0].split("step ")[1].split()[0])
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints" / "last").iterdir()]
+    assert max(saved) < step, "no checkpoint of a state behind a loss that was not finite"
+
+
 def test_a_workdir_with_another_config_is_left_alone(trained, data_dir):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
     done = run(DEBUG, f"--workdir={trained}", "--config.optim.lr=0.5", data_dir=data_dir)
@@ -87,6 +100,7 @@ def test_a_run_leaves_what_its_directory_promises(trained):
     assert session["parameters"] > 10_000 and session["flops_per_step"] > 1e6
     assert sorted(path.name for path in (trained / "checkpoints" / "last").iterdir()) == ["3", "6"]
     assert len(list((trained / "checkpoints" / "best").iterdir())) == 1
+    assert list((trained / "profile").rglob("*.xplane.pb"))
 
 
 def test_the_finished_run_started_again_changes_nothing(trained, data_dir):
