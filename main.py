@@ -7,6 +7,7 @@ again to resume. evaluate and predict read the config from the workdir when none
 """
 
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -26,6 +27,10 @@ OUTPUT = flags.DEFINE_string("output", None, "predict: a folder; WORKDIR/predict
 
 
 def main(argv: list[str]) -> int:
+    if MODE.value == "train":
+        from experiments.preemption import exit_at_once
+
+        signal.signal(signal.SIGTERM, exit_at_once)
     # Imported here, so that a mistake in the flags is told before jax has loaded.
     from experiments import run_directory
     from experiments.errors import RunError
@@ -73,8 +78,16 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         CONFIG.value  # noqa: B018 - a config file that fails to load tells so when it is first looked at
         return rest
-    except Exception as error:  # flags and configs raise whatever they like; a config's own bug keeps its words
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    except flags.UnrecognizedFlagError as error:
+        needs_config = error.flagname.startswith("config.") and not any(flag.startswith("--config=") for flag in argv)
+        hint = "; fields can be set where --config=FILE names the experiment" if needs_config else ""
+        sys.exit(f"error: {_line(error)}{hint}")
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"error: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

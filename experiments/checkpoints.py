@@ -53,8 +53,10 @@ class Checkpoints:
     def save(self, step: int, state: Any, notes: dict, kind: str = "last") -> None:
         """Starts to write a checkpoint; returns when the arrays are copied. Raises RunError when an earlier write failed.
 
-        Nothing older is removed before the new one is whole.
+        Nothing older is removed before the new one is whole, and what was saved before is whole before this one begins:
+        a `last` that exists vouches for the `best` of its step.
         """
+        self.wait()
         if step in self.steps(kind):
             return
         try:
@@ -78,10 +80,10 @@ class Checkpoints:
     def restore(self, like: Any, kind: str = "last") -> tuple[Any, dict] | None:
         """The newest usable checkpoint in the shapes and shardings of `like` (a tree of arrays), and its notes.
 
-        One that cannot be read, or whose SHA-256 differs, is moved to `checkpoints/damaged` with a warning, and the one
-        before is tried. None where there is no checkpoint; RunError where there are only damaged ones.
+        Where one cannot be read, or its SHA-256 differs, the one before is tried; once that is restored, the damaged one is
+        moved to `checkpoints/damaged` with a warning. None where there is no checkpoint; RunError where none is usable.
         """
-        steps = self.steps(kind)
+        steps, damaged = self.steps(kind), {}
         names = flatten(like)
         abstract = {name: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding) for name, v in names.items()}
         for step in reversed(steps):
@@ -92,25 +94,37 @@ class Checkpoints:
             except RunError:
                 raise
             except Exception as error:  # whatever orbax and tensorstore raise for a file that is not what they wrote
-                self._set_aside(step, kind, error)
+                damaged[step] = error
                 continue
+            for later, error in damaged.items():
+                self._set_aside(later, kind, error)
             leaves = [arrays[name] for name in names]
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
             raise RunError(
-                f"{self.folder / kind}: none of the checkpoints {steps} can be read; restore one from a backup"
+                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({_reason(damaged[steps[-1]])}); restore "
+                "one from a backup, or move the run away to start again"
             )
         return None
 
     def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
         """The newest usable checkpoint as {path: array} on the host, and its notes. RunError where there is none."""
-        for step in reversed(self.steps(kind)):
+        steps = self.steps(kind)
+        for step in reversed(steps):
             try:
                 notes = self._read_notes(step, kind)
                 return self._read_arrays(step, kind, notes, None), notes
             except Exception as error:
-                self._set_aside(step, kind, error)
-        raise RunError(f"{self.folder / kind} holds no usable checkpoint; train first, or name another --workdir")
+                warn(
+                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({_reason(error)}); trying the one before"
+                )
+        if kind in self._managers:
+            self._managers[kind].reload()
+            if self.steps(kind) != steps:  # the run goes on, and replaced them meanwhile
+                return self.read(kind)
+        other = next((name for name in KINDS if name != kind and self.steps(name)), None)
+        remedy = f"there is one with --checkpoint={other}" if other else "train first, or name another --workdir"
+        raise RunError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
 
     def close(self) -> None:
         """Waits for the writers: an orbax manager that is not closed loses its last save."""
@@ -142,13 +156,8 @@ class Checkpoints:
             )
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        place = self.folder / kind / str(step)
-        if self.read_only:
-            warn(f"checkpoint {place} cannot be used ({reason}); trying the one before")
-            return
-        target = self.folder / "damaged" / f"{kind}-{step}"
-        warn(f"checkpoint {place} cannot be used ({reason}); moved to {target}, trying the one before")
+        place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"
+        warn(f"checkpoint {place} cannot be used ({_reason(error)}); moved to {target}, the one before is used")
         if jax.process_index() == 0:
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
@@ -156,12 +165,17 @@ class Checkpoints:
         self._managers[kind].reload()
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> RunError:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
         what = "a checkpoint" if step is None else f"checkpoint {step}"
         return RunError(
-            f"{self.folder / kind}: {what} could not be written ({reason}); the earlier ones {self.steps(kind)} are whole: "
-            "make room and start the same command again"
+            f"{self.folder / kind}: {what} could not be written ({_reason(error)}); the earlier ones {self.steps(kind)} "
+            "are whole: make room and start the same command again"
         )
+
+
+def exists(workdir: pathlib.Path) -> bool:
+    """Whether a run has a checkpoint to resume from."""
+    folder = workdir / "checkpoints" / "last"
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def flatten(state: Any) -> dict[str, Any]:
@@ -184,6 +198,11 @@ def _digest_if_here(arrays: Arrays) -> str | None:
     """None where this process does not hold all of the state."""
     here = all(getattr(value, "is_fully_addressable", True) for value in arrays.values())
     return digest(arrays) if here else None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library had to say."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def _owned(value: jax.Array) -> Any:

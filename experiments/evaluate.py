@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from experiments import pictures, run_directory, sharding
-from experiments.checkpoints import Checkpoints
-from experiments.state import Architecture, Variables, build, check_same_shapes, select
+from experiments import pictures, sharding
+from experiments.errors import RunError
+from experiments.pretrained import load_run
+from experiments.state import Architecture, Variables
 from experiments.tasks import Task, make_task
 from experiments.writers import write_atomically
 from input_pipeline.loader import eval_batches
@@ -67,7 +68,8 @@ class Evaluator:
         for rows in self._batches():
             if stop():
                 raise Interrupted
-            out = jax.device_get(self._run(variables, sharding.put_batch(rows, self.mesh)))
+            batch = sharding.put_batch(rows, self.mesh)
+            out = jax.device_get(self._compile_for(variables, batch)(variables, batch))
             for name, pair in out["sums"].items():
                 sums[name] = sums.get(name, 0.0) + np.asarray(pair, np.float64)
             real = out["example_mask"]
@@ -92,11 +94,16 @@ class Evaluator:
             process_count=jax.process_count(),
         )
 
-    def _run(self, variables: Variables, batch: dict[str, jax.Array]) -> dict:
+    def compile(self, variables: Variables) -> None:
+        """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""
+        rows = next(iter(self._batches()))
+        self._compile_for(variables, sharding.put_batch(rows, self.mesh))
+
+    def _compile_for(self, variables: Variables, batch: dict[str, jax.Array]) -> Callable:
         shape = batch["image"].shape
         if shape not in self._compiled:
             self._compiled[shape] = self._step.lower(variables, batch).compile()
-        return self._compiled[shape](variables, batch)
+        return self._compiled[shape]
 
 
 def write_records(path: pathlib.Path, records: list[dict]) -> None:
@@ -124,14 +131,15 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
 
     The config may differ from the run's in everything but the model.
     """
-    run_directory.check_same(workdir, config, sections=("model",))
+    architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     source = open_source(config.data, config.data.eval_split, data_dir)
-    mesh = sharding.make_mesh(config.mesh)
+    if list(source.class_names) != notes["class_names"]:
+        raise RunError(
+            f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "
+            f"{notes['class_names']}; evaluate it on data with the same classes in the same order"
+        )
+    mesh, step = sharding.make_mesh(config.mesh), notes["step"]
     task = make_task(config, source.class_names)
-    architecture, initial, _ = build(config, len(source.class_names), config.seed)
-    arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
-    variables, step = select(arrays, weights), notes["step"]
-    check_same_shapes(variables, initial, f"{workdir} ({checkpoint} checkpoint)")
     variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
     began = time.perf_counter()
     result = Evaluator(config, task, architecture, source, mesh)(variables)

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.writers import write_atomically
+from input_pipeline.batch import IGNORE
 
-IGNORE = 255
 HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a class
 OPACITY = 0.6  # of a class colour over the grey image
 SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor

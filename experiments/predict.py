@@ -10,10 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import run_directory
-from experiments.checkpoints import Checkpoints
 from experiments.errors import RunError, warn
-from experiments.state import build, check_same_shapes, select
+from experiments.pretrained import load_run
 from experiments.tasks import make_task
 from input_pipeline.batch import DataError
 from input_pipeline.decoding import decode_image
@@ -29,18 +27,13 @@ def predict(
 
     Raises RunError where there is nothing to read, or where `output` holds files already.
     """
-    run_directory.check_same(workdir, config, sections=("model",))
     paths = find_images(inputs)
-    arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
+    architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     default = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}"
     folder = pathlib.Path(output).expanduser().absolute() if output else default
     if output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--output={output} exists and is not an empty folder; name a new one")
-    class_names = tuple(notes["class_names"])
-    task = make_task(config, class_names)
-    architecture, initial, _ = build(config, len(class_names), config.seed)
-    variables = select(arrays, weights)
-    check_same_shapes(variables, initial, f"{workdir} ({checkpoint} checkpoint)")
+    task = make_task(config, tuple(notes["class_names"]))
     variables = jax.device_put(variables)
     apply = jax.jit(lambda variables, image: task.predict(architecture.merge(variables), {"image": image}))
 

@@ -1,18 +1,35 @@
-"""Where a run's first parameters come from other than chance: a file of weights, or another run."""
+"""Variables that exist already: a run's own checkpoint, another run's, or a file of weights."""
 
 import pathlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from experiments import run_directory
 from experiments.checkpoints import Checkpoints
 from experiments.errors import RunError
-from experiments.state import Architecture, Variables, select
+from experiments.state import Architecture, Variables, check_same_shapes, describe, select
 
 Converter = Callable[[np.ndarray], np.ndarray]
+
+
+def load_run(
+    config: ConfigDict, workdir: pathlib.Path, checkpoint: str, weights: str
+) -> tuple[Architecture, Variables, dict]:
+    """A run's model with the variables of its `best` or `last` checkpoint (`ema`, `raw` or `auto`), and the notes.
+
+    `config` may differ from the run's in everything but the model. Raises RunError where they do not fit.
+    """
+    run_directory.check_same(workdir, config, sections=("model",))
+    arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
+    architecture, shapes, _ = describe(config, len(notes["class_names"]))
+    variables = select(arrays, weights)
+    check_same_shapes(variables, shapes, f"{workdir} ({checkpoint} checkpoint)")
+    return architecture, variables, notes
 
 
 def load_backbone(path: str, architecture: Architecture, variables: Variables) -> Variables:

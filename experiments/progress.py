@@ -13,9 +13,13 @@ class Progress:
 
     def __init__(self, start: int, total: int):
         self.start, self.total = start, total
-        self.began = time.perf_counter()
+        self.restart()
         terminal = sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True) if terminal else None
+
+    def restart(self) -> None:
+        """Measures the time left from here: what came before (compilation) does not repeat."""
+        self.began = time.perf_counter()
 
     def step(self) -> None:
         if self.bar:

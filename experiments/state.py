@@ -56,23 +56,32 @@ def variables_of(module: nnx.Module) -> Variables:
     return {_name(path): variable.get_value() for path, variable in nnx.to_flat_state(nnx.state(module))}
 
 
-def build(config: ConfigDict, num_classes: int, seed: int) -> tuple[Architecture, Variables, list[str]]:
-    """The model of a config: its static half, its initial variables, and the names of those that are trained.
+def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[str, jax.ShapeDtypeStruct], list[str]]:
+    """The model of a config without its values: the static half, every variable's shape, and the names of the trained.
 
     A module with batch statistics below a path of `optim.freeze` keeps them, also in training.
     """
-    fields = {name: value for name, value in config.model.items() if name != "name"}
-    module = registry.build(config.model.name, rngs=nnx.Rngs(seed), num_classes=num_classes, **fields)
+    module = nnx.eval_shape(lambda: _make(config, num_classes, seed=0))
     state = nnx.to_flat_state(nnx.state(module))
     params = [_name(path) for path, variable in state if isinstance(variable, nnx.Param)]
     frozen = optim.match("optim.freeze", config.optim.freeze, params)
     if len(frozen) == len(params):
-        raise RunError("config.optim.freeze leaves no parameter to train")
+        raise RunError("config.optim.freeze leaves no parameter to train; take a pattern out")
     for path, child in nnx.iter_modules(module):
         if hasattr(child, "frozen"):
             child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
-    paths = {_name(path): path for path, _ in state}
-    return Architecture(nnx.graphdef(module), paths), variables_of(module), [n for n in params if n not in frozen]
+    architecture = Architecture(nnx.graphdef(module), {_name(path): path for path, _ in state})
+    return architecture, variables_of(module), [name for name in params if name not in frozen]
+
+
+def initialise(config: ConfigDict, num_classes: int, seed: int) -> Variables:
+    """The variables that the model of a config starts with."""
+    return variables_of(_make(config, num_classes, seed))
+
+
+def _make(config: ConfigDict, num_classes: int, seed: int) -> nnx.Module:
+    fields = {name: value for name, value in config.model.items() if name != "name"}
+    return registry.build(config.model.name, rngs=nnx.Rngs(seed), num_classes=num_classes, **fields)
 
 
 def create(variables: Variables, trained: list[str], optimizer: optax.GradientTransformation, ema: float) -> TrainState:
@@ -85,7 +94,7 @@ def create(variables: Variables, trained: list[str], optimizer: optax.GradientTr
 
 
 def update_ema(ema: Variables, params: Variables, rest: Variables, decay: float, step: jax.Array) -> Variables:
-    """The moving average after `step` steps; its decay rises to `decay`, so that early averages forget the start."""
+    """The moving average after one step more than `step`; its decay rises to `decay`, so that early averages forget the start."""
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     current = params | rest
     return {name: decay * value + (1.0 - decay) * current[name] for name, value in ema.items()}
@@ -107,7 +116,7 @@ def select(arrays: Mapping[str, jax.Array], weights: str) -> Variables:
     return ema if ema and weights != "raw" else params | rest
 
 
-def check_same_shapes(variables: Variables, like: Variables, where: str) -> None:
+def check_same_shapes(variables: Variables, like: Mapping[str, jax.ShapeDtypeStruct], where: str) -> None:
     """Raises RunError naming the first variable that differs from the model's own."""
     for name in sorted(variables.keys() | like.keys()):
         shapes = [tuple(group[name].shape) if name in group else None for group in (variables, like)]

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import pictures, pretrained, run_directory, sharding
+from experiments import checkpoints, pictures, pretrained, run_directory, sharding
 from experiments import state as states
 from experiments.checkpoints import Checkpoints
 from experiments.errors import RunError
@@ -35,26 +35,31 @@ FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves
 
 def train(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, profile: bool) -> int:
     """`--mode=train`: trains, or resumes, the run in `workdir`. Returns the process's exit code."""
+    check_numbers(config)
+    if (workdir / "config.json").exists():
+        run_directory.check_same(workdir, config)
     with Preemption() as stop:
-        trainer = Trainer(config, workdir, data_dir)
+        trainer = Trainer(config, workdir, data_dir, stop)
         with run_directory.claim(workdir, config):
+            trainer.restore()
             run_id = run_directory.wandb_id(workdir, config)
-            with Follower(workdir, config.wandb, run_id, timeout=FOLLOWER_SECONDS) as follower:
-                trainer.run(stop, workdir / "profile" if profile else None)
+            # Only now: the follower must not send lines that the restore takes back.
+            with Follower(workdir, config.wandb, run_id, FOLLOWER_SECONDS) as follower:
+                trainer.run(workdir / "profile" if profile else None)
                 if stop.signal:
                     follower.close(timeout=1.0, finished=False)
     return stop.exit_code
 
 
 class Trainer:
-    """A run: everything that its config names, made once; then `run`.
+    """A run: everything that its config names, made once; then `restore`, then `run`.
 
     metrics.jsonl gets at most one line a step: every `log_every` steps the training scalars of that very step, every
     `eval_every` steps the scores. Names that begin with `time/` are the only ones that differ when a run is repeated.
     """
 
-    def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None):
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, stop: Preemption):
+        self.config, self.workdir, self.stop = config, workdir, stop
         self.mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
         self.source = open_source(config.data, config.data.train_split, data_dir)
@@ -66,8 +71,10 @@ class Trainer:
             )
         self.task = make_task(config, self.source.class_names)
         self.best_name = best_metric(config.train.best, self.task)
-        self.architecture, self.state, optimizer = start(config, self.mesh, len(self.source.class_names))
+        fresh = not checkpoints.exists(workdir)
+        self.architecture, self.state, optimizer = start(config, self.mesh, len(self.source.class_names), fresh)
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
+        self.compiled: jax.stages.Compiled | None = None
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.architecture, eval_source, self.mesh)
         self.nonfinite = NonFinite(self.source.name)
@@ -79,69 +86,70 @@ class Trainer:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        self.data = {"train": self.source.fingerprint, "eval": eval_source.fingerprint}
 
-    def run(self, stop: Preemption, trace: pathlib.Path | None) -> None:
-        """From the newest checkpoint, or the start, to the last step or to `stop`. `trace`: where to write a profile."""
-        self.stop = stop
+    def restore(self) -> None:
+        """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start."""
         self.checkpoints = Checkpoints(self.workdir, self.config.train.keep)
         self.state, notes = self.checkpoints.restore(self.state) or (self.state, {"loader": 0, "row": None})
-        first, total = int(self.state.step), self.config.train.steps
-        self.metrics = MetricsFile(self.workdir / "metrics.jsonl")
-        self.metrics.cut(first)
-        self.best = max(
-            (_number(row[self.best_name]) for row in self.metrics.rows() if self.best_name in row), default=-1.0
-        )
+        if notes.get("data", self.data) != self.data:
+            raise RunError(
+                f"the data is not what {self.workdir} was trained on (fingerprints {notes['data']} then, {self.data} now); "
+                "bring that back, or start a new run with config.init_from"
+            )
+        self.first, self.pending = int(self.state.step), notes["row"]
         self.loader.set_state(notes["loader"])
-        self.progress, self.clock, self.flops = Progress(first, total), Clock(), None
+        self.metrics = MetricsFile(self.workdir / "metrics.jsonl")
+        self.metrics.cut(self.first if self.pending is None else self.first - 1)
+        scores = (_number(row[self.best_name]) for row in self.metrics.rows() if self.best_name in row)
+        self.best = max(scores, default=-1.0)
         self.evidence = Evidence(
             self.workdir,
-            step=first,
+            step=self.first,
             seed=self.config.seed,
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
-            data={"train": self.source.fingerprint, "eval": self.evaluator.source.fingerprint},
+            data=self.data,
         )
-        if first:
-            self.progress.say(f"resumed {self.workdir} at step {first} of {total}")
+
+    def run(self, trace: pathlib.Path | None) -> None:
+        """From the restored step to the last one, or to a stop. `trace`: where to write a profile."""
+        self.progress, self.clock = Progress(self.first, self.config.train.steps), Clock()
+        if self.first:
+            self.progress.say(f"resumed {self.workdir} at step {self.first} of {self.config.train.steps}")
         try:
-            # A stop during an evaluation leaves that step's line unwritten, in the notes of its checkpoint.
-            if notes["row"] is None or self._finish(first, notes["row"]):
-                self._steps(first, total, trace)
+            # A stop during an evaluation left that step's line in the notes of its checkpoint, to be completed.
+            complete = self.pending is None or self._finish(self.first, self.pending)
+            if complete and self._steps(trace):
+                self.checkpoints.wait()
+                print(self._closing_words())
         finally:
             self.progress.close()
             self.loader.close()
             self.checkpoints.close()
-        if int(self.state.step) == total:
-            print(self._closing_words())
+            self.metrics.close()
 
-    def _closing_words(self) -> str:
-        """The last step's scores, where its picture is, and what to do next."""
-        *_, last = self.metrics.rows()
-        scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
-        drawn = scores.pop("pictures", None)
-        lines = [table(scores), "", f"finished at step {last['step']}; best {self.best_name} {self.best:.4f}"]
-        lines += [f"predictions beside the truth: {self.workdir / drawn}"] if drawn else []
-        command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
-        return "\n".join([*lines, f"next, on images of yours: {command}"])
-
-    def _steps(self, first: int, total: int, trace: pathlib.Path | None) -> None:
-        step_function = None
-        traced = range(min(first + 3, total), min(first + 5, total) + 1) if trace else range(0)
-        for step in range(first + 1, total + 1):
+    def _steps(self, trace: pathlib.Path | None) -> bool:
+        """False when a stop came."""
+        total = self.config.train.steps
+        traced = range(min(self.first + 3, total), min(self.first + 5, total) + 1) if trace else range(0)
+        for step in range(self.first + 1, total + 1):
             if self.stop.signal:
-                return self._save(step - 1)
+                self._save(step - 1)
+                return False
             with self.clock.waiting():
                 rows = next(self.loader)
             batch = sharding.put_batch(rows, self.mesh)
-            if step_function is None:
+            if self.compiled is None:
                 check_batch(rows)
-                step_function = compile_step(self.train_step, self.state, batch)
-                self.flops = flops(step_function)
+                self.compiled = compile_step(self.train_step, self.state, batch)
+                self.evaluator.compile(states.evaluated(self.state))
                 self.clock.restart()
+                self.progress.restart()
             if traced and step == traced[0]:
                 jax.profiler.start_trace(trace)
-            self.state, logs = step_function(self.state, batch)
+            self.state, logs = self.compiled(self.state, batch)
             self.stop.nothing_to_lose = False
-            self.nonfinite.push(step, logs["loss"], rows["image_id"])
+            self.nonfinite.push(step, logs, rows["image_id"])
             if traced and step == traced[-1]:
                 jax.block_until_ready(self.state)
                 jax.profiler.stop_trace()
@@ -156,9 +164,20 @@ class Trainer:
                 self.progress.report(step, row["train/loss"], rates["images_per_second"])
             self.progress.step()
             if not self._finish(step, row):
-                return
+                return False
             if self._evaluates_at(step):
                 self.clock.restart()
+        return True
+
+    def _closing_words(self) -> str:
+        """The last step's scores, where its picture is, and what to do next."""
+        *_, last = self.metrics.rows()
+        scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
+        drawn = scores.pop("pictures", None)
+        lines = [table(scores), "", f"finished at step {last['step']}; best {self.best_name} {self.best:.4f}"]
+        lines += [f"predictions beside the truth: {self.workdir / drawn}"] if drawn else []
+        command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
+        return "\n".join([*lines, f"next, on images of yours: {command}"])
 
     def _evaluates_at(self, step: int) -> bool:
         return step == self.config.train.steps or step % self.config.train.eval_every == 0
@@ -200,21 +219,27 @@ class Trainer:
         """`row` is the step's line, where it is still to be completed and written."""
         self.nonfinite.drain()
         self.metrics.sync()
-        notes = {"loader": self.loader.get_state(), "row": row, "class_names": self.source.class_names}
+        notes = {
+            "loader": self.loader.get_state(),
+            "row": row,
+            "class_names": self.source.class_names,
+            "data": self.data,
+        }
         self.checkpoints.save(step, self.state, notes, kind)
-        compilations = self.evaluator.compilations + (self.flops is not None)
-        self.evidence.update(step=step, flops_per_step=self.flops, compilations=compilations, **self.clock.total())
+        count = flops(self.compiled) if self.compiled else None
+        compilations = self.evaluator.compilations + (self.compiled is not None)
+        self.evidence.update(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
 
 
 class NonFinite:
-    """Stops the run at a loss that is NaN or infinite; looks a few steps late, so that the devices need not wait."""
+    """Stops the run at a loss or gradient that is NaN or infinite; looks a few steps late, so that devices need not wait."""
 
     def __init__(self, name: Callable[[int], str], depth: int = 2):
         self.name, self.depth = name, depth
         self.pending: collections.deque = collections.deque()
 
-    def push(self, step: int, loss: jax.Array, image_ids: np.ndarray) -> None:
-        self.pending.append((step, loss, image_ids))
+    def push(self, step: int, logs: dict[str, jax.Array], image_ids: np.ndarray) -> None:
+        self.pending.append((step, {"loss": logs["loss"], "gradient's norm": logs["grad_norm"]}, image_ids))
         while len(self.pending) > self.depth:
             self._check()
 
@@ -223,28 +248,45 @@ class NonFinite:
             self._check()
 
     def _check(self) -> None:
-        step, loss, image_ids = self.pending.popleft()
-        if not np.isfinite(loss):
-            images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
-            raise RunError(
-                f"the loss of step {step} is {float(loss)}; the images of its batch: {images}. Nothing of it was saved: "
-                "lower config.optim.lr, set config.optim.clip, or look at these images"
-            )
+        step, values, image_ids = self.pending.popleft()
+        for what, value in values.items():
+            if not np.isfinite(value):
+                images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
+                raise RunError(
+                    f"the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it was "
+                    "saved: lower config.optim.lr, set config.optim.clip, or look at these images"
+                )
 
 
 def start(
-    config: ConfigDict, mesh: Mesh, num_classes: int
+    config: ConfigDict, mesh: Mesh, num_classes: int, fresh: bool = True
 ) -> tuple[Architecture, TrainState, optax.GradientTransformation]:
-    """The model of a config and its state before step 1, on the devices."""
-    architecture, variables, trained = states.build(config, num_classes, config.seed)
-    if config.pretrained:
+    """The model of a config and its state before step 1, on the devices.
+
+    `fresh` reads what config.pretrained and config.init_from name; a run that resumes needs neither.
+    """
+    architecture, _, trained = states.describe(config, num_classes)
+    variables = states.initialise(config, num_classes, config.seed)
+    if config.pretrained and fresh:
         variables = pretrained.load_backbone(config.pretrained, architecture, variables)
-    if config.init_from:
-        variables, fresh = pretrained.init_from(config.init_from, variables)
-        print(f"parameters from {config.init_from}; new here: {', '.join(fresh) or 'none'}")
+    if config.init_from and fresh:
+        variables, new = pretrained.init_from(config.init_from, variables)
+        print(f"parameters from {config.init_from}; new here: {', '.join(new) or 'none'}")
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     state = states.create(variables, trained, optimizer, config.optim.ema)
     return architecture, jax.device_put(state, sharding.tree_shardings(state, mesh)), optimizer
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Raises RunError for a count that is not a positive whole number, and for a seed below 0."""
+    names = ["train.batch_size", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"]
+    names += ["train.keep", "eval.batch_size", "optim.accumulate", "data.num_threads", "data.prefetch"]
+    for name in names:
+        section, field = name.split(".")
+        if config[section][field] < 1:
+            raise RunError(f"config.{name}={config[section][field]} is out of its range; it must be 1 or more")
+    if config.seed < 0:
+        raise RunError(f"config.seed={config.seed} is out of its range; it must be 0 or more")
 
 
 def best_metric(name: str, task: Task) -> str:

@@ -1,8 +1,8 @@
 """What a run writes while it trains: metrics.jsonl, the only truth, and the follower that sends it to W&B.
 
 The follower is a process of its own and reads nothing but the run directory, so W&B can be slow, away or broken and the
-training loop does not notice. It keeps in wandb/cursor.json how many lines it has sent. After a cut and a deterministic
-replay the k-th line is the same line again, so the follower of a resumed run goes on where the last one stopped.
+training loop does not notice. It keeps in wandb/cursor.json the newest step that it has sent: a resumed run repeats the
+steps after its checkpoint, line for line, and its follower skips those that have been sent.
 
     echo finished | python -m experiments.writers WORKDIR RUN_ID        sends what no follower has sent yet
 
@@ -15,23 +15,18 @@ import fcntl
 import hashlib
 import importlib.util
 import io
-import itertools
 import json
-import logging
 import math
-import operator
 import os
 import signal
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from experiments.errors import RunError
-
-logger = logging.getLogger(__name__)
+from experiments.errors import RunError, warn
 
 MODES = ("auto", "online", "offline", "disabled")
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
@@ -65,9 +60,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`, steps in order.
+    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`.
 
-    Only one process writes it. A resumed run calls `cut` before its first `append`.
+    A step has at most one line, and the steps ascend. One process writes it; a resumed run first calls `cut`.
     """
 
     def __init__(self, path: Path):
@@ -111,10 +106,10 @@ class MetricsFile:
     def cut(self, step: int) -> None:
         """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.
 
-        The new content replaces the file in one rename, so a follower that still reads the old one is not disturbed.
+        The new content replaces the file in one rename: a reader sees the old file or the new one, never a part.
         Raises RunError naming the line where the content is damaged.
         """
-        kept = b"".join(line for line, row in _lines(self.path) if row["step"] <= step)
+        kept = b"".join(line for line, row in self._lines() if row["step"] <= step)
         if len(kept) != self.path.stat().st_size:
             write_atomically(self.path, kept)
             self._file.close()
@@ -122,33 +117,20 @@ class MetricsFile:
 
     def rows(self) -> Iterator[dict]:
         """Every complete line, in order. Raises RunError naming a damaged one."""
-        return (row for _, row in _lines(self.path))
-
-    def has(self, step: int, prefix: str) -> bool:
-        """Whether a line of this step holds a name that starts with `prefix`, such as "val/"."""
-        return any(name.startswith(prefix) for row in self.rows() if row["step"] == step for name in row)
+        return (row for _, row in self._lines())
 
     def close(self) -> None:
         """Close the file; lines stay as they are."""
         self._file.close()
 
-
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl, also of a run that is still writing it (its half-written last line is left out).
-
-    Raises RunError where the file is missing, or damaged (naming the line).
-    """
-    return [row for _, row in _lines(path)]
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, dict]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}; is this the directory of a run?") from error
-    for number, line in enumerate(io.BytesIO(content), start=1):
-        if line.endswith(b"\n"):
-            yield line, _row(path, number, line)
+    def _lines(self) -> Iterator[tuple[bytes, dict]]:
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be read: {error.strerror}") from error
+        for number, line in enumerate(io.BytesIO(content), start=1):
+            if line.endswith(b"\n"):
+                yield line, _row(self.path, number, line)
 
 
 def _row(path: Path, number: int, line: bytes) -> dict:
@@ -174,11 +156,8 @@ def plain(value):
     return value
 
 
-def run_id(config_json: str, workdir_name: str | None) -> str:
-    """The id of the W&B run, 16 hexadecimal digits: the same config resumes the same run, whatever the JSON's layout.
-
-    `workdir_name` is given when the user chose the workdir, so that one config run in two places makes two runs.
-    """
+def run_id(config_json: str, workdir_name: str) -> str:
+    """The id of the W&B run, 16 hexadecimal digits: one config in one workdir, whatever the JSON's layout."""
     config = json.dumps(json.loads(config_json), sort_keys=True)
     return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]
 
@@ -211,12 +190,12 @@ class Follower:
         self.close(self.timeout, finished=error_type is None)
 
     def start(self) -> None:
-        """Start the process, unless wandb.mode is disabled. Cut metrics.jsonl before. A failure is one warning."""
+        """Start the process, unless wandb.mode is disabled. A failure is one warning."""
         if self.settings.mode == "disabled":
             return
         spec = importlib.util.find_spec("wandb")
         if spec is None or spec.origin is None:  # without an origin it is a folder of offline runs, not the package
-            logger.warning("W&B: the wandb package is not installed; metrics.jsonl is written all the same")
+            warn("W&B: the wandb package is not installed; metrics.jsonl is written all the same")
             return
         command = [sys.executable, "-u", "-m", "experiments.writers", str(self.workdir), self.run_id]
         try:
@@ -233,13 +212,13 @@ class Follower:
                     start_new_session=True,
                 )
         except OSError as error:
-            logger.warning("W&B: the follower does not start: %s; metrics.jsonl is written all the same", error)
+            warn(f"W&B: the follower does not start: {error}; metrics.jsonl is written all the same")
 
     def close(self, timeout: float, finished: bool) -> None:
         """Let the follower send what is left, and wait for it at most `timeout` seconds; then it goes on alone.
 
-        `finished` says that the run came to its end. A run that will be resumed keeps the lines of its newest step for
-        the next follower: W&B takes nothing more for a step that lies before a resume, and more may come for this one.
+        `finished` says that the run came to its end; W&B shows any other as failed until it is resumed. A second call
+        does nothing.
         """
         process, self._process = self._process, None
         if process is None:
@@ -248,10 +227,10 @@ class Follower:
         try:
             process.communicate(FINISHED if finished else b"", timeout=timeout)
         except subprocess.TimeoutExpired:
-            logger.warning("W&B: still sending, process %d goes on alone; see %s", process.pid, log)
+            warn(f"W&B: still sending, process {process.pid} goes on alone; see {log}")
         else:
             if process.returncode != 0:
-                logger.warning("W&B: not everything reached it, see %s; metrics.jsonl is complete", log)
+                warn(f"W&B: not everything reached it, see {log}; metrics.jsonl is complete")
 
 
 class _Parent:
@@ -300,30 +279,24 @@ def _send_all(workdir: Path, config: dict, run_id: str, parent: _Parent) -> int:
     """Open the W&B run, send until the parent ends, finish. Returns 0, or 1 when the account could not be reached."""
     run, as_asked = _open_run(workdir, config, run_id)
     cursor = workdir / "wandb" / "cursor.json"
-    sent = json.loads(cursor.read_text())["lines"] if cursor.exists() else 0
-    print(f"{sent} lines of metrics.jsonl were sent before")
+    sent = json.loads(cursor.read_text())["step"] if cursor.exists() else -1
+    print(f"sending the steps after {sent}")
     metrics = workdir / "metrics.jsonl"
-    metrics.touch()  # this process may be the faster one
-    with open(metrics, "rb") as file:
-        read, rows = 0, []  # rows: read and not sent
-        while True:
-            ended = parent.ended.is_set()  # asked before reading, so that all which was written before the end is read
-            for line in _new_lines(file):
-                read += 1
-                if read > sent:
-                    rows.append(_row(metrics, read, line))
-            # The newest step stays back until a later one or the end of the run closes it (see Follower.close).
-            closed = len(rows) if ended and parent.finished else sum(row["step"] != rows[-1]["step"] for row in rows)
-            if closed:
-                for step, group in itertools.groupby(rows[:closed], key=operator.itemgetter("step")):
-                    run.log(_payload(workdir, group), step=step)
-                sent, rows = sent + closed, rows[closed:]
-                write_atomically(cursor, json.dumps({"lines": sent}).encode())
-            if ended:
-                break
-            parent.ended.wait(POLL_SECONDS)
+    metrics.touch()  # a run that was killed early has none
+    news = _new_rows(metrics)
+    while True:
+        ended = parent.ended.is_set()  # asked before reading, so that all which was written before the end is read
+        rows = [row for row in next(news) if row["step"] > sent]
+        for row in rows:
+            run.log(_payload(workdir, row), step=row["step"])
+        if rows:
+            sent = rows[-1]["step"]
+            write_atomically(cursor, json.dumps({"step": sent}).encode())
+        if ended:
+            break
+        parent.ended.wait(POLL_SECONDS)
     run.finish(exit_code=0 if parent.finished else 1)
-    print(f"{sent} lines of metrics.jsonl are sent")
+    print(f"sent up to step {sent}")
     return 0 if as_asked else 1
 
 
@@ -375,22 +348,22 @@ def _forget_wandb() -> None:
         wandb.teardown()
 
 
-def _new_lines(file) -> list[bytes]:
-    """The complete lines that were written since the last call."""
-    lines = file.readlines()
-    if lines and not lines[-1].endswith(b"\n"):
-        file.seek(-len(lines.pop()), os.SEEK_CUR)
-    return lines
+def _new_rows(path: Path) -> Iterator[list[dict]]:
+    """Without end, the rows completed since the last look; a file that a cut has put in place is read from its start."""
+    while True:
+        with open(path, "rb") as file:
+            read = 0
+            while os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                lines = file.readlines()
+                if lines and not lines[-1].endswith(b"\n"):
+                    file.seek(-len(lines.pop()), os.SEEK_CUR)
+                yield [_row(path, number, line) for number, line in enumerate(lines, start=read + 1)]
+                read += len(lines)
 
 
-def _payload(workdir: Path, rows: Iterable[dict]) -> dict:
+def _payload(workdir: Path, row: dict) -> dict:
     """What W&B is told of one step: the same names as in metrics.jsonl, pictures in place of their paths."""
-    return {
-        name: _media(workdir, value)
-        for row in rows
-        for name, value in row.items()
-        if name != "step" and value is not None
-    }
+    return {name: _media(workdir, value) for name, value in row.items() if name != "step" and value is not None}
 
 
 def _media(workdir: Path, value):

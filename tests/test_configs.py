@@ -44,12 +44,9 @@ def test_an_unknown_variant_is_an_error(name):
 def test_the_model_and_its_training_state_build(name):
     config = load(name)
 
-    def build():
-        _, variables, trained = states.build(config, len(CLASSES), config.seed)
-        optimizer = make_optimizer(config.optim, config.train.steps, trained)
-        return states.create(variables, trained, optimizer, config.optim.ema)
-
-    state = jax.eval_shape(build)
+    _, shapes, trained = states.describe(config, len(CLASSES))
+    optimizer = make_optimizer(config.optim, config.train.steps, trained)
+    state = jax.eval_shape(lambda variables: states.create(variables, trained, optimizer, config.optim.ema), shapes)
     assert sum(value.size for value in state.params.values()) > 10_000
 
 
@@ -58,7 +55,8 @@ def test_a_debug_step_lowers_the_loss():
     config = load("unet_pets", "debug")
     config.train.steps, config.optim.warmup_steps, config.optim.lr = 30, 0, 3e-3
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
-    architecture, variables, trained = states.build(config, len(CLASSES), config.seed)
+    architecture, _, trained = states.describe(config, len(CLASSES))
+    variables = states.initialise(config, len(CLASSES), config.seed)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     state = states.create(variables, trained, optimizer, config.optim.ema)
     state = jax.device_put(state, sharding.tree_shardings(state, mesh))

@@ -70,10 +70,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path, 
     fields = ["--config.optim.lr=1e38", "--config.train.eval_every=100", "--config.train.checkpoint_every=1"]
     done = run(DEBUG, f"--workdir={tmp_path / 'run'}", *fields, data_dir=data_dir)
     assert done.returncode == 1
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: the loss of step"), done.stderr
-    assert "(train_0" in lines[0] and "optim.lr" in lines[0]
-    step = int(lines[0].split("step ")[1].split()[0])
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]  # XLA may have complained of a slow machine before
+    assert line.startswith("error: the loss of step") and "(train_0" in line and "optim.lr" in line
+    step = int(line.split("step ")[1].split()[0])
     saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints" / "last").iterdir()]
     assert max(saved) < step, "no checkpoint of a state behind a loss that was not finite"
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-IGNORE = 255
+from input_pipeline.batch import IGNORE
 
 
 def count(label: jax.Array, prediction: jax.Array, example_mask: jax.Array, num_classes: int) -> jax.Array:

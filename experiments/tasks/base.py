@@ -24,8 +24,6 @@ class Metric(Protocol):
 class Task(Protocol):
     """Turns raw outputs into a loss, predictions and counts. Everything with a `model` is traced into the step."""
 
-    batch_keys: tuple[str, ...]
-
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """((sum, weight) of the loss, the same of each part worth logging)."""
 

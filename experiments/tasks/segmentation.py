@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from experiments import pictures
 from experiments.metrics import confusion
 from experiments.tasks.base import Arrays, Sum
+from input_pipeline.batch import IGNORE
 
 
 class Segmentation:
@@ -19,8 +20,6 @@ class Segmentation:
 
     A model's logits may be smaller than its input (unpadded convolutions): the label's centre is what they answer for.
     """
-
-    batch_keys = ("image", "label")
 
     def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
         self.class_names = class_names
@@ -32,7 +31,7 @@ class Segmentation:
         """Cross-entropy (Szegedy et al. 2016, section 7, where smoothed) summed over the pixels that count."""
         logits = model(self._normalise(batch["image"]), train=train, rngs=rngs)
         label = _centre(batch["label"], logits.shape[1:3])
-        counted = (label != confusion.IGNORE) & batch["example_mask"][:, None, None]
+        counted = (label != IGNORE) & batch["example_mask"][:, None, None]
         # One-hot instead of take_along_axis, whose gradient is a scatter. 255 has no one in it.
         target = jax.nn.one_hot(label, len(self.class_names), dtype=jnp.float32)
         target = (1.0 - self.smoothing) * target + self.smoothing / len(self.class_names)

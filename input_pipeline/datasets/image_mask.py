@@ -38,10 +38,11 @@ class ImageMask:
         self.class_names, self._colours = read_classes(root / folder.classes)
         self._ignore = folder.ignore_value
         pairs = find_pairs(root, split)
-        stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for pair in pairs for path in pair]
-        index = json.dumps([str(root.resolve()), split, self.class_names, self._colours, self._ignore, stamps])
-        self.fingerprint = hashlib.sha256(index.encode()).hexdigest()[:16]
-        findings = _remember(cache / f"{self.fingerprint}.json", lambda: self._check(pairs))
+        status = [path.stat() for pair in pairs for path in pair]
+        names = [[path.name for path in pair] for pair in pairs]
+        meaning = [names, [entry.st_size for entry in status], self.class_names, self._colours, self._ignore]
+        place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status]])
+        findings = _remember(cache / f"{place}.json", lambda: self._check(pairs))
         _refuse(f"{root / split}: masks that do not fit", findings["unfit"])
         if not folder.drop_unreadable:
             _refuse(
@@ -52,6 +53,7 @@ class ImageMask:
         self.dropped = tuple(findings["unreadable"])
         whole = [pair for pair in pairs if pair[0].name not in findings["unreadable"]]
         self._pairs = [whole[index] for index in select(len(whole))]
+        self.fingerprint = _hash([split, list(select(len(whole))), *meaning])  # the same wherever the folder lies
         if not self._pairs:
             raise DataError(f"{root / split}: no usable image in this part of the split")
 
@@ -195,6 +197,10 @@ def _remember(path: pathlib.Path, check: Callable[[], dict]) -> dict:
     except OSError:
         pass
     return findings
+
+
+def _hash(content: list) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _by(size: tuple[int, ...]) -> str:

@@ -15,7 +15,8 @@ from models.registry import ModelError
 def build(classes: int = 3, **fields):
     config = unet_shapes.get_config("debug")
     config.model.update(dict(variant="torchvision") | fields)
-    return (config, *states.build(config, classes, seed=0))
+    architecture, _, trained = states.describe(config, classes)
+    return config, architecture, states.initialise(config, classes, seed=0), trained
 
 
 @pytest.fixture(scope="module")

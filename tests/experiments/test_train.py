@@ -1,0 +1,118 @@
+"""The loop in this process: stops and kills at moments that a signal from outside would hit by luck only."""
+
+import json
+import signal
+import types
+
+import pytest
+
+from configs import unet_shapes
+from experiments.checkpoints import Checkpoints, digest
+from experiments.errors import RunError
+from experiments.evaluate import Interrupted
+from experiments.train import Trainer, check_numbers
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the loop may catch it."""
+
+
+def make(workdir, data_dir, **fields):
+    config = unet_shapes.get_config("debug")
+    config.train.update(fields)
+    stop = types.SimpleNamespace(signal=None, nothing_to_lose=True)
+    trainer = Trainer(config, workdir, data_dir, stop)
+    workdir.mkdir(exist_ok=True)
+    trainer.restore()
+    return trainer
+
+
+def stop_in_evaluation(trainer):
+    class Evaluator:
+        compilations, compile = 0, trainer.evaluator.compile
+
+        def __call__(self, *_, **__):
+            trainer.stop.signal = signal.SIGTERM
+            raise Interrupted
+
+    trainer.evaluator = Evaluator()
+
+
+def kill_at_batch(trainer, number):
+    loader = trainer.loader
+
+    class Loader:
+        get_state, set_state, close = loader.get_state, loader.set_state, loader.close
+
+        def __next__(self):
+            if loader.get_state() == number:
+                raise Killed
+            return next(loader)
+
+    trainer.loader = Loader()
+
+
+def rows(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in lines]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, data_dir):
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    make(workdir, data_dir).run(None)
+    return workdir
+
+
+def test_a_stop_in_an_evaluation_and_a_kill_after_it_write_every_line_once(reference, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    trainer = make(workdir, data_dir)
+    stop_in_evaluation(trainer)
+    trainer.run(None)
+    assert [row["step"] for row in rows(workdir)] == [1, 2]
+
+    trainer = make(workdir, data_dir)
+    assert (trainer.first, trainer.pending["train/loss"]) == (3, rows(reference)[2]["train/loss"])
+    kill_at_batch(trainer, 4)
+    with pytest.raises(Killed):
+        trainer.run(None)
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4]
+
+    make(workdir, data_dir).run(None)
+    assert rows(workdir) == rows(reference)
+    for kind in ("last", "best"):
+        left, right = (Checkpoints(place, read_only=True).read(kind)[0] for place in (workdir, reference))
+        assert digest(left) == digest(right)
+
+
+def test_a_stop_in_the_last_evaluation_is_made_up_for_once(reference, tmp_path, data_dir, capsys):
+    workdir = tmp_path / "run"
+    trainer = make(workdir, data_dir, eval_every=6)
+    stop_in_evaluation(trainer)
+    trainer.run(None)
+    assert "finished" not in capsys.readouterr().out
+    for _ in range(2):
+        make(workdir, data_dir, eval_every=6).run(None)
+        assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
+        assert rows(workdir)[-1] == rows(reference)[-1]
+        assert "finished at step 6" in capsys.readouterr().out
+
+
+def test_changed_data_is_refused_on_resume(reference, data_dir, monkeypatch):
+    config = unet_shapes.get_config("debug")
+    stop = types.SimpleNamespace(signal=None, nothing_to_lose=True)
+    trainer = Trainer(config, reference, data_dir, stop)
+    trainer.data = trainer.data | {"train": "another"}
+    before = (reference / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="the data is not what"):
+        trainer.restore()
+    assert (reference / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("field", ["train.log_every", "train.keep", "optim.accumulate", "data.num_threads"])
+def test_numbers_out_of_range_are_one_clear_line(field):
+    config = unet_shapes.get_config("debug")
+    section, name = field.split(".")
+    config[section][name] = 0
+    with pytest.raises(RunError, match=f"config.{field}=0 .* 1 or more"):
+        check_numbers(config)
