@@ -1,12 +1,13 @@
 """Trains, evaluates and runs segmentation models and detectors.
 
-    python main.py --config=configs/unet_shapes.py --workdir=runs/shapes --mode=train
+    .venv/bin/python main.py --config=configs/unet_shapes.py --workdir=runs/shapes --mode=train
 
 `--config=FILE:debug` is the same experiment in seconds; `--config.optim.lr=3e-4` sets a field. Start the same command
 again to resume. evaluate and predict read the config from the workdir when none is given.
 """
 
 import pathlib
+import re
 import signal
 import sys
 
@@ -71,7 +72,11 @@ def parse(argv: list[str]) -> list[str]:
         path = pathlib.Path(value.split(":")[0])
         if name.lstrip("-") == "config" and value and not path.is_file():
             known = ", ".join(
-                sorted(path.name for path in (pathlib.Path(__file__).parent / "configs").glob("[!_]*.py"))
+                sorted(
+                    path.name
+                    for path in (pathlib.Path(__file__).parent / "configs").glob("[!_]*.py")
+                    if path.stem != "common"
+                )
             )
             sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {known}")
     try:
@@ -87,7 +92,11 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """What an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
+    text = re.split(r"\n(?:\w+\.)*\w*(?:Error|Exception): ", str(error))[-1]
+    if isinstance(error, KeyError | AttributeError):
+        text = "the config has no such field: " + text.replace("\\n", ". ").translate(str.maketrans("", "", "\"'\\"))
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

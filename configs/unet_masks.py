@@ -1,6 +1,6 @@
 """The MobileNetV2 U-Net on your own images and masks.
 
-    python main.py --config=configs/unet_masks.py --workdir=runs/mine --config.data.folder.root=DIR
+    .venv/bin/python main.py --config=configs/unet_masks.py --workdir=runs/mine --config.data.folder.root=DIR
 
 DIR holds train/images, train/masks, val/images, val/masks (a PNG mask for each image, paired by name) and classes.txt.
 """

@@ -47,6 +47,8 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
     chain.append(_choose("optim.name", optim.name, optimizers)())
     chain.append(optax.scale_by_learning_rate(make_schedule(optim, steps)))
+    if not all(isinstance(rate, tuple) and len(rate) == 2 for rate in optim.rates):
+        raise RunError(f"config.optim.rates={optim.rates} holds no pairs; write \"(('encoder/', 0.1),)\"")
     if optim.rates:
         factors = _factors(optim.rates, names)
         chain.append(optax.stateless(lambda updates, _: {name: factors[name] * u for name, u in updates.items()}))

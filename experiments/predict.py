@@ -1,6 +1,7 @@
 """Applies a checkpoint to images of any size and writes what the task makes of them, at the images' own size."""
 
 import glob
+import hashlib
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -29,9 +30,12 @@ def predict(
     """
     paths = find_images(inputs)
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
-    default = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}"
-    folder = pathlib.Path(output).expanduser().absolute() if output else default
-    if output and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    folder = pathlib.Path(output).expanduser().absolute() if output else None
+    if folder is None:
+        # A name of its own for every input: two photos of one name must not share a result.
+        place = hashlib.sha256(str(pathlib.Path(inputs).expanduser().absolute()).encode()).hexdigest()[:6]
+        folder = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}" / place
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--output={output} exists and is not an empty folder; name a new one")
     task = make_task(config, tuple(notes["class_names"]))
     variables = jax.device_put(variables)
@@ -76,7 +80,7 @@ def find_images(inputs: str | None) -> list[pathlib.Path]:
         raise RunError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
     place = pathlib.Path(inputs).expanduser()
     if place.is_dir():
-        paths = [path for path in place.iterdir() if path.suffix.lower() in SUFFIXES]
+        paths = [path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
     elif place.exists():
         paths = [place]
     else:

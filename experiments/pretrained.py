@@ -74,6 +74,8 @@ def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]
     names are returned. Raises RunError where nothing fits.
     """
     checkpoints = Checkpoints(pathlib.Path(workdir), read_only=True)
+    if not checkpoints.steps("best") + checkpoints.steps("last"):
+        raise RunError(f"config.init_from={workdir} holds no checkpoint; give the workdir of a run that has saved one")
     arrays, _ = checkpoints.read("best" if checkpoints.steps("best") else "last")
     other = select(arrays, "auto")
     fitting = {n: other[n] for n, value in variables.items() if n in other and other[n].shape == value.shape}

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments import checkpoints, pictures, pretrained, run_directory, sharding
 from experiments import state as states
 from experiments.checkpoints import Checkpoints
-from experiments.errors import RunError
+from experiments.errors import RunError, warn
 from experiments.evaluate import Evaluation, Evaluator, Interrupted, table, write_records
 from experiments.evidence import Evidence, flops
 from experiments.optim import make_optimizer, make_schedule
@@ -87,6 +87,15 @@ class Trainer:
             process_count=jax.process_count(),
         )
         self.data = {"train": self.source.fingerprint, "eval": eval_source.fingerprint}
+        for split, part in ((config.data.train_split, self.source), (config.data.eval_split, eval_source)):
+            if part.dropped:
+                warn(
+                    f"{split}: {len(part.dropped)} files are left out, they cannot be decoded: {', '.join(part.dropped)}"
+                )
+        print(
+            f"{config.data.name}: {len(self.source)} images to train on, {len(eval_source)} to evaluate on, "
+            f"{len(self.source.class_names)} classes"
+        )
 
     def restore(self) -> None:
         """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start."""
@@ -119,9 +128,14 @@ class Trainer:
         try:
             # A stop during an evaluation left that step's line in the notes of its checkpoint, to be completed.
             complete = self.pending is None or self._finish(self.first, self.pending)
-            if complete and self._steps(trace):
-                self.checkpoints.wait()
-                print(self._closing_words())
+            finished = complete and self._steps(trace)
+            self.checkpoints.wait()
+            saved = self.checkpoints.steps()[-1]
+            print(
+                self._closing_words()
+                if finished
+                else f"stopped: step {saved} is saved, start the same command again to go on"
+            )
         finally:
             self.progress.close()
             self.loader.close()
@@ -131,7 +145,8 @@ class Trainer:
     def _steps(self, trace: pathlib.Path | None) -> bool:
         """False when a stop came."""
         total = self.config.train.steps
-        traced = range(min(self.first + 3, total), min(self.first + 5, total) + 1) if trace else range(0)
+        last_traced = min(self.first + 5, total)
+        traced = range(max(self.first + 1, last_traced - 2), last_traced + 1) if trace else range(0)
         for step in range(self.first + 1, total + 1):
             if self.stop.signal:
                 self._save(step - 1)
@@ -141,6 +156,7 @@ class Trainer:
             batch = sharding.put_batch(rows, self.mesh)
             if self.compiled is None:
                 check_batch(rows)
+                self.progress.say("compiling the training step and the evaluation")
                 self.compiled = compile_step(self.train_step, self.state, batch)
                 self.evaluator.compile(states.evaluated(self.state))
                 self.clock.restart()
@@ -174,7 +190,7 @@ class Trainer:
         *_, last = self.metrics.rows()
         scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
         drawn = scores.pop("pictures", None)
-        lines = [table(scores), "", f"finished at step {last['step']}; best {self.best_name} {self.best:.4f}"]
+        lines = [table(scores), "", f"finished at step {last['step']}; best {self.best_name} {max(self.best, 0.0):.4f}"]
         lines += [f"predictions beside the truth: {self.workdir / drawn}"] if drawn else []
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
@@ -254,7 +270,7 @@ class NonFinite:
                 images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
                 raise RunError(
                     f"the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it was "
-                    "saved: lower config.optim.lr, set config.optim.clip, or look at these images"
+                    "saved: look at these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
                 )
 
 

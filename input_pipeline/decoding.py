@@ -55,12 +55,6 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def read_orientation(data: bytes, name: str) -> int:
-    """The EXIF orientation of an encoded image, 1 to 8; 1 when there is none. From 5 on, width and height change places."""
-    with _open(data, name) as image:
-        return image.getexif().get(0x0112, 1)
-
-
 def encode_png(array: np.ndarray) -> bytes:
     """PNG bytes of [H, W] uint8 or uint16, or [H, W, 3] uint8. The pixels are exact; the bytes depend on the zlib used."""
     buffer = io.BytesIO()

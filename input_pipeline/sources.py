@@ -69,6 +69,7 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
 
     Raises DataError in one line: an unknown dataset or split, data that is missing, files that cannot be used.
     """
+    check_sizes(data)
     place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     if data.name == "image_mask":
         from input_pipeline.datasets.image_mask import ImageMask
@@ -78,6 +79,20 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
         known = ", ".join(sorted([*ADAPTERS, "image_mask"]))
         raise DataError(f"config.data.name={data.name!r} is unknown; choose one of {known}")
     return Prepared(data.name, split, place)
+
+
+def check_sizes(data: ConfigDict) -> None:
+    """Raises DataError unless config.data.image_size is a (height, width), and canvases a tuple of them."""
+
+    def is_size(value) -> bool:
+        return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
+
+    if not is_size(data.image_size):
+        raise DataError(f"config.data.image_size={data.image_size} is not a (height, width); write '(128, 128)'")
+    if not isinstance(data.canvases, tuple) or not data.canvases or not all(map(is_size, data.canvases)):
+        raise DataError(
+            f"config.data.canvases={data.canvases} is not a tuple of (height, width); write '((128, 128),)'"
+        )
 
 
 def parse_split(split: str) -> tuple[str, Callable[[int], range]]:

@@ -111,18 +111,19 @@ class ImageMask:
         for image, mask in pairs:
             try:
                 size = decode_image(image.read_bytes(), str(image)).shape[:2]
-                decode_mask(mask.read_bytes(), str(mask))
+                mask_size = decode_mask(mask.read_bytes(), str(mask)).shape[:2]
             except DataError as error:
                 unreadable[image.name] = str(error)
                 continue
+            if mask_size != size:
+                unfit.append(f"{mask} is {_by(mask_size)}, its image {_by(size)}; both must have the same pixels")
+                continue
             try:
-                label = self._read_label(mask)
+                seen.update(np.unique(self._read_label(mask)).tolist())
             except DataError as error:
                 unfit.append(str(error))
-                continue
-            seen.update(np.unique(label).tolist())
-            if label.shape != size:
-                unfit.append(f"{mask} is {_by(label.shape)}, its image {_by(size)}; both must have the same pixels")
+        if seen == {IGNORE}:
+            unfit.append(f"all hold only the value {self._ignore}, which is no class (config.data.folder.ignore_value)")
         if seen == {0, IGNORE} and not self._colours:
             unfit.append(
                 f"all hold only 0 and {IGNORE}, and {IGNORE} is no class: black and white masks need colours in the "
@@ -134,7 +135,7 @@ class ImageMask:
 def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...] | None]:
     """The names in a classes file, in order, and their colours where it gives them."""
     try:
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); write a class name a line into it") from None
     coloured = [
@@ -162,7 +163,8 @@ def find_pairs(root: pathlib.Path, split: str) -> list[Pair]:
     if not images.is_dir():
         splits = sorted(path.parent.name for path in root.glob("*/images"))
         raise DataError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
-    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+    # Names that begin with a dot are the file system's, not the user's.
+    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     if not paths:
         raise DataError(f"{images} holds no image ({' '.join(SUFFIXES)})")
     stems = [path.stem for path in paths]
@@ -170,7 +172,7 @@ def find_pairs(root: pathlib.Path, split: str) -> list[Pair]:
         if first.stem == second.stem:
             raise DataError(f"{first} and {second.name} would share one mask; rename one of them")
     missing = [f"{masks / stem}.png" for stem in stems if not (masks / f"{stem}.png").is_file()]
-    _refuse(f"{images}: masks that are missing", missing)
+    _refuse(f"{images}: masks that are missing", missing, "; each image needs a PNG of its own name there")
     return [(path, masks / f"{path.stem}.png") for path in paths]
 
 
