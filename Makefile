@@ -1,7 +1,7 @@
 # make demo, make test, make lint, make bench: each makes .venv from requirements.txt first.
 PYTHON ?= python3
 RUN := .venv/bin/python
-# On a CPU, large pages for the arrays of a step: 20 % faster, measured (RESULTS.md).
+# On a CPU, large pages for the arrays of a step: a tenth to a fifth faster (RESULTS.md).
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 
 .PHONY: demo test test-slow lint bench

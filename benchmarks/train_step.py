@@ -52,7 +52,7 @@ def main(_) -> None:
     median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
     count = flops(step)
     result = {
-        "config": config.model.name,
+        "model": config.model.name,
         "platform": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "batch_size": BATCH_SIZE.value,
