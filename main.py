@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     from input_pipeline.batch import DataError
     from models.registry import ModelError
 
-    logging.set_verbosity(logging.ERROR)  # orbax tells of every file it renames
+    logging.set_verbosity(logging.FATAL)  # orbax tells of every file it renames, and of errors that we tell better
     try:
         if argv[1:]:
             raise RunError(f"{argv[1]!r} is not a flag; flags are written --name=value")

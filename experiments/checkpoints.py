@@ -61,6 +61,7 @@ class Checkpoints:
             return
         try:
             arrays = {name: _owned(value) for name, value in flatten(state).items()}
+            self._check_room(sum(value.nbytes for value in arrays.values()))
             shapes = {name: list(value.shape) for name, value in arrays.items()}
             notes = dict(notes, step=step, sha256=_digest_if_here(arrays), shapes=shapes)
             args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), notes=ocp.args.JsonSave(notes))
@@ -154,6 +155,12 @@ class Checkpoints:
                 f"{self.folder / kind / str(step)} is of another model: {len(differing)} arrays differ, first {name} "
                 f"(saved {shapes.get(name)}, config {wanted.get(name)}); use the config of that run or another --workdir"
             )
+
+    def _check_room(self, size: int) -> None:
+        """Raises OSError where `size` bytes do not fit the disk: told before the attempt, it is one line and no half file."""
+        free = shutil.disk_usage(self.folder).free
+        if free < size:
+            raise OSError(f"it needs {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB left")
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
         place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"

@@ -2,6 +2,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -146,6 +147,18 @@ except RunError as error:
     manager.save(6, make_state(6), {})
     manager.close()
     assert equal(Checkpoints(tmp_path, 1).restore(make_state(0))[0], make_state(6))
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    save(tmp_path, [3])
+    manager = Checkpoints(tmp_path, 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=1000))
+    with pytest.raises(
+        RunError, match=r"checkpoint 6 could not be written \(it needs 0.1 MiB and the disk has 0.0 MiB left\)"
+    ):
+        manager.save(6, make_state(6), {})
+    manager.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / "last").iterdir()) == ["3"]
 
 
 def test_a_newest_checkpoint_vouches_for_the_best_of_its_step(tmp_path):
