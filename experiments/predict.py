@@ -15,10 +15,8 @@ from experiments.errors import RunError, warn
 from experiments.pretrained import load_run
 from experiments.tasks import make_task
 from input_pipeline.batch import DataError
-from input_pipeline.decoding import decode_image
+from input_pipeline.decoding import SUFFIXES, decode_image, list_images
 from input_pipeline.loader import fit_image
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def predict(
@@ -80,7 +78,7 @@ def find_images(inputs: str | None) -> list[pathlib.Path]:
         raise RunError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
     place = pathlib.Path(inputs).expanduser()
     if place.is_dir():
-        paths = [path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+        paths = list_images(place)
     elif place.exists():
         paths = [place]
     else:

@@ -64,7 +64,7 @@ def load_backbone(path: str, architecture: Architecture, variables: Variables) -
     _check_keys(
         path, "gives no value for", missing, "the file's names and the model differ: model.norm must be 'batch'"
     )
-    return variables | {name: np.asarray(value) for name, value in loaded.items()}
+    return variables | loaded
 
 
 def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]:

@@ -5,11 +5,19 @@ An EXIF orientation is not applied, to images or masks, so that a mask made from
 """
 
 import io
+import pathlib
 
 import numpy as np
 from PIL import Image
 
 from input_pipeline.batch import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def list_images(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The image files in a folder, sorted. Names that begin with a dot are the file system's, not the user's."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:

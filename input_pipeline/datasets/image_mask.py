@@ -16,9 +16,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.batch import IGNORE, DataError
-from input_pipeline.decoding import decode_colours, decode_image, decode_mask, read_size
+from input_pipeline.decoding import SUFFIXES, decode_colours, decode_image, decode_mask, list_images, read_size
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 NAMED = 3  # bad files that an error names; the rest are counted
 Pair = tuple[pathlib.Path, pathlib.Path]  # image and mask
 
@@ -163,8 +162,7 @@ def find_pairs(root: pathlib.Path, split: str) -> list[Pair]:
     if not images.is_dir():
         splits = sorted(path.parent.name for path in root.glob("*/images"))
         raise DataError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
-    # Names that begin with a dot are the file system's, not the user's.
-    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    paths = list_images(images)
     if not paths:
         raise DataError(f"{images} holds no image ({' '.join(SUFFIXES)})")
     stems = [path.stem for path in paths]

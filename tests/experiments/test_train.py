@@ -98,7 +98,7 @@ def test_a_stop_in_the_last_evaluation_is_made_up_for_once(reference, tmp_path, 
         assert "finished at step 6" in capsys.readouterr().out
 
 
-def test_changed_data_is_refused_on_resume(reference, data_dir, monkeypatch):
+def test_changed_data_is_refused_on_resume(reference, data_dir):
     config = unet_shapes.get_config("debug")
     stop = types.SimpleNamespace(signal=None, nothing_to_lose=True)
     trainer = Trainer(config, reference, data_dir, stop)
