@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, checkpoints, predictions.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "datacheck"], "What to do.")
 DATA_DIR = flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
 PROFILE = flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict: which one.")
@@ -42,14 +42,19 @@ def main(argv: list[str]) -> int:
     try:
         if argv[1:]:
             raise RunError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+        if CONFIG.value is None and MODE.value in ("train", "datacheck"):
+            raise RunError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
+        if MODE.value == "datacheck":
+            from experiments.datacheck import datacheck
+
+            datacheck(CONFIG.value, DATA_DIR.value)
+            return 0
         if not WORKDIR.value:
             raise RunError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
         workdir = pathlib.Path(WORKDIR.value).expanduser().absolute()
         if MODE.value == "train":
             from experiments.train import train
 
-            if CONFIG.value is None:
-                raise RunError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
             return train(CONFIG.value, workdir, DATA_DIR.value, PROFILE.value)
         config = CONFIG.value or run_directory.read_config(workdir)
         if MODE.value == "evaluate":

@@ -16,23 +16,39 @@ def get_config() -> ConfigDict:
     config.pretrained = ""  # a local .safetensors file with weights of the backbone
     config.init_from = ""  # the workdir of another run whose parameters this one starts from
 
-    config.task = ConfigDict(dict(name="segmentation", label_smoothing=0.0))
+    config.task = task = ConfigDict()
+    task.name = "segmentation"  # segmentation or adversarial_segmentation
+    task.losses = (("cross_entropy", 1.0),)  # (name, factor) of cross_entropy, dice, focal, lovasz_softmax, ohem
+    task.class_weights = ()  # of a pixel by its true class; () is 1 for all; `--mode=datacheck` counts median frequency's
+    task.label_smoothing = 0.0  # cross_entropy
+    task.focal_gamma = 2.0
+    task.ohem = (0.7, 0.25)  # pixels whose true class has less than this probability, at least this share of an image
+    task.adversarial = 0.01  # adversarial_segmentation: the discriminator's part of the generator's loss
+    task.metrics = ("confusion", "boundary")  # confusion, boundary, partition
 
     config.data = ConfigDict()
-    config.data.name = "shapes"  # shapes, oxford_iiit_pet or image_mask
+    config.data.name = "shapes"  # shapes, oxford_iiit_pet, image_mask or voc_segmentation
     config.data.train_split = "train"
     config.data.eval_split = "validation"
     config.data.image_size = (128, 128)  # of a training example
     config.data.canvases = ((128, 128),)  # of evaluation: each image takes the one nearest to its shape
-    config.data.fit = "stretch"  # stretch or letterbox: how an image comes to its size
+    config.data.fit = (
+        "stretch"  # stretch, letterbox or crop (its own scale, cut or padded): how an image comes to its size
+    )
+    config.data.margin = 0  # pixels at each side that are context only: (572 - 388) / 2 for an unpadded U-Net
+    config.data.border = "mean"  # mean or mirror: what lies beyond the image
+    config.data.weight_map = (0.0, 5.0)  # w0 and sigma of U-Net's weights between touching instances; w0=0: none
     config.data.mean = (127.5, 127.5, 127.5)  # subtracted from RGB 0..255, then divided by std, on the device
     config.data.std = (127.5, 127.5, 127.5)
     config.data.num_threads = 2  # that read, decode and augment
     config.data.prefetch = 8  # training batches made ahead
-    config.data.folder = folder = ConfigDict()  # image_mask only
-    folder.root = ""  # holds SPLIT/images and SPLIT/masks
+    config.data.folder = folder = ConfigDict()  # image_mask and voc_segmentation
+    folder.root = ""  # holds SPLIT/images and SPLIT/masks, or is a VOCdevkit
     folder.classes = "classes.txt"  # a name a line, or `name red green blue` for colour masks
     folder.ignore_value = 255  # grey or palette index in the mask that is no class
+    folder.instances = (
+        ""  # "folder": SPLIT/instances has each object's own id (0: none); "components": regions of class > 0
+    )
     folder.drop_unreadable = False  # True: leave files that cannot be decoded out of the index, and count them
     config.data.augment = augment = ConfigDict()  # training only
     augment.flip = 0.5  # probability of a mirror image, left for right
@@ -55,7 +71,15 @@ def get_config() -> ConfigDict:
     config.train.keep = 2  # newest checkpoints kept, the best one beside them
     config.train.best = "val/mIoU"  # the metric that names the best checkpoint; larger is better
 
-    config.eval = ConfigDict(dict(batch_size=16, pictures=8))  # pictures: predictions drawn beside the truth
+    config.eval = ConfigDict()
+    config.eval.batch_size = 16
+    config.eval.pictures = 8  # predictions drawn beside the truth
+    config.eval.method = (
+        "whole"  # whole or window, scored at the image's own size; canvas: image and mask resized first
+    )
+    config.eval.overlap = 0.5  # window: the share of a canvas that the next one sees again
+    config.eval.flip = False  # test-time augmentation: the mean of an image and its mirror image
+    config.eval.scales = (1.0,)  # test-time augmentation: the mean over these zooms
 
     config.optim = optim = ConfigDict()
     optim.name = "adamw"  # adamw or sgd
@@ -73,6 +97,7 @@ def get_config() -> ConfigDict:
     optim.accumulate = 1  # micro-batches that make one step's batch
     optim.ema = 0.0  # decay of the parameters' moving average; 0: none
     optim.rates = ()  # ((regular expression of a parameter path, factor on lr), ...): the first match counts
+    optim.partition = ()  # ((regular expression, (("lr", 2e-4), ...)), ...): paths with an optimiser of their own fields
     optim.freeze = ()  # regular expressions of parameter paths kept as they are, batch statistics included
 
     config.wandb = ConfigDict()
@@ -85,20 +110,72 @@ def get_config() -> ConfigDict:
     return config
 
 
-def vary(config: ConfigDict, variant: str, model: dict) -> ConfigDict:
+def use_camvid(config: ConfigDict) -> None:
+    """CamVid's 11 classes: `data.folder.root` holds train, val and classes.txt; crops of the 360x480 images at their scale."""
+    config.data.name = "image_mask"
+    config.data.eval_split = "val"
+    config.data.folder.ignore_value = 11
+    config.data.fit = "crop"
+    config.data.image_size = (360, 480)
+    config.data.canvases = ((360, 480),)
+    augment = config.data.augment
+    augment.scale = (0.6, 1.6)
+    augment.aspect = 1.1
+    augment.rotation = 5.0
+    augment.brightness, augment.contrast, augment.saturation, augment.hue = 0.3, 0.3, 0.3, 0.02
+    config.eval.batch_size = 4
+    # The square root of median frequency (Eigen and Fergus 2015) over the train split, as `--mode=datacheck` counts it.
+    frequency = (0.2794, 0.2018, 4.789, 0.1491, 1.0, 0.4235, 3.846, 1.98, 0.789, 6.385, 8.819)
+    config.task.class_weights = tuple(round(weight**0.5, 3) for weight in frequency)
+    config.task.losses = (("cross_entropy", 1.0), ("dice", 0.5))
+    config.train.update(batch_size=8, steps=20000, log_every=20, eval_every=1000, checkpoint_every=500)
+    config.optim.update(name="adamw", lr=1e-3, warmup_steps=500, weight_decay=0.05, ema=0.999)
+
+
+def use_camvid_light(config: ConfigDict) -> None:
+    """CamVid for a CPU: whole images at 192x256, some ten minutes; scores are at 360x480 all the same."""
+    use_camvid(config)
+    config.data.fit = "stretch"
+    config.data.image_size = (192, 256)
+    config.data.canvases = ((192, 256),)
+    config.data.augment.scale = (0.8, 1.6)
+    config.train.update(batch_size=8, steps=1200, log_every=20, eval_every=300, checkpoint_every=100)
+    config.optim.update(lr=2e-3, warmup_steps=100, ema=0.99)
+
+
+def use_voc(config: ConfigDict) -> None:
+    """VOC's 20 classes and background: `data.folder.root` is a VOCdevkit; images (at most 500x500) at their own scale."""
+    config.data.name = "voc_segmentation"
+    config.data.eval_split = "val"
+    config.data.fit = "crop"
+    config.data.image_size = (500, 500)
+    config.data.canvases = ((500, 500),)
+    config.data.mean = (123.675, 116.28, 103.53)  # of the weights that torchvision's names come with
+    config.data.std = (58.395, 57.12, 57.375)
+
+
+def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] = ()) -> ConfigDict:
     """The experiment itself, or its `debug` variant: made data, small images, few steps, no W&B, `model`'s fields shrunk.
 
-    Raises ValueError for any other name behind the colon.
+    `others` are variants that the experiment's file has made already. Raises ValueError for any other name behind the
+    colon.
     """
-    if variant not in ("", "debug"):
-        raise ValueError(f"--config: there is no variant {variant!r}; write FILE.py or FILE.py:debug")
+    if variant not in ("", "debug", *others):
+        known = " or ".join(f"FILE.py:{name}" for name in ("debug", *others))
+        raise ValueError(f"--config: there is no variant {variant!r}; write FILE.py or {known}")
     if variant == "debug":
         config.model.update(model)
+        config.task.class_weights = ()
+        config.task.metrics = ("confusion", "boundary")
         config.data.name = "shapes"
         config.data.train_split, config.data.eval_split = "train", "validation"
-        config.data.image_size = (64, 64)
-        config.data.canvases = ((64, 64),)
+        config.data.weight_map = (0.0, 5.0)
+        config.data.fit = "stretch"
+        margin = config.data.margin
+        config.data.image_size = (64 + 2 * margin, 64 + 2 * margin)
+        config.data.canvases = (config.data.image_size,)
         config.train.update(batch_size=4, steps=6, log_every=1, eval_every=3, checkpoint_every=3)
+        config.train.best = "val/mIoU"
         config.eval.update(batch_size=8, pictures=2)
         config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
         config.wandb.mode = "disabled"

@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.data.name = "oxford_iiit_pet"
     config.data.eval_split = "test"
+    config.eval.method = "canvas"  # scored at 128x128, as the tutorial does
     augment = config.data.augment
     augment.scale = (0.8, 1.6)
     augment.aspect = 1.2

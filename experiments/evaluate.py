@@ -3,127 +3,128 @@
 import dataclasses
 import json
 import pathlib
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import IO
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import pictures, sharding
 from experiments.errors import RunError
+from experiments.inference import Inference
 from experiments.pretrained import load_run
 from experiments.state import Architecture, Variables
 from experiments.tasks import Task, make_task
+from experiments.tasks.base import Metric
 from experiments.writers import write_atomically
-from input_pipeline.loader import eval_batches
 from input_pipeline.sources import Source, open_source
 
-
-class Interrupted(Exception):
-    """The evaluation was asked to stop; it left nothing behind."""
+IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """`scores` by name, `records` one row an image in the order of the split, `picture` of the first few images."""
+    """`scores` by name, `records` (a JSON object a line, an image each), `images` that they are of, and `pictures`.
+
+    `pictures` are [H,W,3] uint8 by name: `examples` beside their truth, and what the metrics draw.
+    """
 
     scores: dict[str, float]
-    records: list[dict]
-    picture: np.ndarray | None
+    records: IO[bytes]
+    images: int
+    pictures: dict[str, np.ndarray]
 
 
 class Evaluator:
-    """Evaluates any variables of one model on one split. Compiles once per canvas; `compilations` counts them."""
+    """Evaluates any variables of one model on one split, each image once, at its own size."""
 
     def __init__(self, config: ConfigDict, task: Task, architecture: Architecture, source: Source, mesh: Mesh):
-        sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-        self.config, self.task, self.source, self.mesh = config, task, source, mesh
-        self._compiled: dict[tuple, Callable] = {}
-
-        def step(variables: Variables, batch: dict[str, jax.Array]) -> dict:
-            model = architecture.merge(variables)
-            (total, weight), logs = task.loss(model, batch, train=False, rngs=None)
-            predictions = task.predict(model, batch)
-            return {
-                "sums": {"loss": (total, weight)} | logs,
-                "counts": task.measure(predictions, batch),
-                "image_id": batch["image_id"],
-                "example_mask": batch["example_mask"],
-                "predictions": jax.tree.map(lambda rows: rows[: config.eval.pictures], predictions),
-            }
-
-        # Counts come back whole to every process: all of them then know the same scores without another exchange.
-        self._step = jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()))
-
-    @property
-    def compilations(self) -> int:
-        return len(self._compiled)
+        self.config, self.task, self.source = config, task, source
+        self.inference = Inference(config, task, architecture, mesh)
 
     def __call__(self, variables: Variables, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Raises Interrupted as soon as `stop()` is true."""
-        metric, records, picture = self.task.metric(), [], None
-        sums: dict[str, np.ndarray] = {}
-        for rows in self._batches():
-            if stop():
-                raise Interrupted
-            batch = sharding.put_batch(rows, self.mesh)
-            out = jax.device_get(self._compile_for(variables, batch)(variables, batch))
-            for name, pair in out["sums"].items():
-                sums[name] = sums.get(name, 0.0) + np.asarray(pair, np.float64)
-            real = out["example_mask"]
-            metric = metric.merge(out["counts"][real])
-            for index, counts in zip(out["image_id"][real].tolist(), out["counts"][real], strict=True):
-                row = {"image_id": index, "name": self.source.name(index)}
-                records.append(row | self.task.record(counts))
-            if picture is None and self.config.eval.pictures:
-                shown = rows["example_mask"][: self.config.eval.pictures]
-                first = {name: values[: len(shown)][shown] for name, values in rows.items()}
-                picture = self.task.draw(first, {k: v[: len(shown)][shown] for k, v in out["predictions"].items()})
-        means = {name: float(total / weight) if weight else float("nan") for name, (total, weight) in sums.items()}
-        records.sort(key=lambda row: row["image_id"])
-        return Evaluation(means | metric.compute(), records, picture)
-
-    def _batches(self) -> Iterable[dict[str, np.ndarray]]:
-        return eval_batches(
-            self.source,
-            self.config.data,
-            batch_size=self.config.eval.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-    def compile(self, variables: Variables) -> None:
-        """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""
-        rows = next(iter(self._batches()))
-        self._compile_for(variables, sharding.put_batch(rows, self.mesh))
-
-    def _compile_for(self, variables: Variables, batch: dict[str, jax.Array]) -> Callable:
-        shape = batch["image"].shape
-        if shape not in self._compiled:
-            self._compiled[shape] = self._step.lower(variables, batch).compile()
-        return self._compiled[shape]
+        """Nothing that it holds grows with the number of images. Raises Interrupted as soon as `stop()` is true."""
+        metrics, count = self.task.metrics(), len(self.source)
+        drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
+        records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
+        shown: list[tuple] = []
+        # By index, so that they are the same images each time, in whatever order the canvases bring them.
+        for index, example, prediction in self.inference(variables, self.source, stop):
+            row = {"image_id": index, "name": self.source.name(index)}
+            for metric in metrics:
+                counts = metric.measure(prediction, example)
+                metric.add(counts)
+                row |= counts
+            records.write(json.dumps(row).encode() + b"\n")
+            if index in drawn:
+                shown.append((example, {"label": prediction["label"]}))
+        if jax.process_count() > 1:
+            _merge(metrics, records)
+        scores = {name: _mean(*pair) for name, pair in self.inference.sums.items()}
+        pictures = {"examples": self.task.draw(*zip(*shown, strict=True))} if shown else {}
+        for metric in metrics:
+            scores |= metric.compute()
+            pictures |= metric.pictures()
+        return Evaluation(scores, records, count, pictures)
 
 
-def write_records(path: pathlib.Path, records: list[dict]) -> None:
-    """One JSON object a line, an image each."""
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in records).encode())
+def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
+    """Brings the rows of all processes into `records` and those of the others into `metrics`."""
+    records.seek(0)
+    texts = sharding.gather_text(records.read().decode())
+    records.seek(0)
+    for process, text in enumerate(texts):
+        records.write(text.encode())
+        for row in map(json.loads, text.splitlines() if process != jax.process_index() else ()):
+            for metric in metrics:
+                metric.add(row)
+
+
+def _mean(total: float, weight: float) -> float:
+    return float(total / weight) if weight else float("nan")
+
+
+def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: str) -> dict[str, str]:
+    """Writes records/RECORDS.jsonl, and predictions/NAME-*: a table of the classes and the pictures. Returns their places."""
+    result.records.seek(0)
+    write_atomically(workdir / "records" / f"{records}.jsonl", result.records)
+    places = {}
+    classes = class_table(result.scores)
+    if classes:
+        places["classes"] = f"predictions/{name}-classes.csv"
+        write_atomically(workdir / places["classes"], "".join(",".join(row) + "\n" for row in classes).encode())
+    for kind, picture in result.pictures.items():
+        places[kind] = f"predictions/{name}-{kind}.png"
+        pictures.write_png(workdir / places[kind], picture)
+    return places
+
+
+def class_table(scores: Mapping[str, float | None]) -> list[list[str]]:
+    """Rows of text: a class and its scores each, below the scores' names; none where no score is of a class."""
+    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in scores if "/" in name))
+    names = list(dict.fromkeys(name.split("/", 1)[1] for name in scores if "/" in name))
+    rows = [[name, *(_text(scores.get(f"{kind}/{name}")) for kind in kinds)] for name in names]
+    return [["class", *kinds], *rows] if rows else []
 
 
 def table(scores: Mapping[str, float | None]) -> str:
-    """Per-class scores as aligned text, the means below."""
-    names = [name.split("/", 1)[1] for name in scores if name.startswith("IoU/")]
-    kinds = sorted({name.split("/", 1)[0] for name in scores if "/" in name}, reverse=True)
-    width = max(map(len, [*names, "pixel_accuracy"]))
-    lines = [f"{'class':<{width}}" + "".join(f"{kind:>8}" for kind in kinds)]
-    lines += [f"{name:<{width}}" + "".join(_cell(scores[f"{kind}/{name}"]) for kind in kinds) for name in names]
-    lines += [f"{name:<{width}}{_cell(value)}" for name, value in scores.items() if "/" not in name]
-    return "\n".join(lines)
+    """The scores as aligned text: those of the classes, then those of all."""
+    rows, whole = class_table(scores), [name for name in scores if "/" not in name]
+    first = max(map(len, [row[0] for row in rows] + whole))
+    widths = [max(len(kind), 6) + 2 for kind in (rows[0][1:] if rows else ())]
+    lines = [
+        f"{row[0]:<{first}}" + "".join(f"{cell or '-':>{width}}" for cell, width in zip(row[1:], widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(lines + [f"{name:<{first}}{_text(scores[name]) or '-':>8}" for name in whole])
 
 
-def _cell(value: float | None) -> str:
-    return f"{'-' if value is None or np.isnan(value) else format(value, '.3f'):>8}"
+def _text(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else format(value, ".4f")
 
 
 def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, checkpoint: str, weights: str) -> dict:
@@ -146,16 +147,15 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
     seconds = time.perf_counter() - began
     name = f"{config.data.eval_split}-{checkpoint}-{weights}-{step}".replace("/", "_")
     if jax.process_index() == 0:
-        write_records(workdir / "records" / f"{name}.jsonl", result.records)
-        summary = {"step": step, "images": len(result.records), "checkpoint": checkpoint, "weights": weights}
+        places = write_result(workdir, name, result, records=name)
+        summary = {"step": step, "images": result.images, "checkpoint": checkpoint, "weights": weights}
         summary["scores"] = {key: None if np.isnan(value) else value for key, value in result.scores.items()}
         write_atomically(workdir / "records" / f"{name}.json", json.dumps(summary, indent=2).encode() + b"\n")
         print(table(result.scores))
         print(
-            f"\n{len(result.records)} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
+            f"\n{result.images} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
             f"{weights} weights, {seconds:.1f} s; rows per image: {workdir / 'records' / name}.jsonl"
         )
-        if result.picture is not None:
-            pictures.write_png(workdir / "predictions" / f"{name}.png", result.picture)
-            print(f"picture: {workdir / 'predictions' / name}.png")
+        for kind, place in places.items():
+            print(f"{kind}: {workdir / place}")
     return result.scores

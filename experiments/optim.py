@@ -33,8 +33,38 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
 def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:
     """Clipping, the optimiser, decoupled or classic weight decay, the schedule, and each path's own factor on it.
 
-    `names` are the paths of the trainable parameters; a pattern of `optim.rates` that matches none is an error.
+    `names` are the paths of the trainable parameters; a pattern of `optim.rates` or `optim.partition` that matches none
+    is an error. Each pattern of `optim.partition` has an optimiser of its own, clipping included.
     """
+    if not optim.partition:
+        return _chain(optim, steps, names)
+    found = match("optim.partition", [pattern for pattern, _ in _pairs("partition", optim.partition)], names)
+    labels = {name: f"partition_{found[name]}" if name in found else "others" for name in names}
+    fields = {f"partition_{index}": changed for index, (_, changed) in enumerate(optim.partition)} | {"others": ()}
+    chains = {
+        label: _chain(_changed(optim, changed), steps, [name for name in names if labels[name] == label])
+        for label, changed in fields.items()
+    }
+    return optax.partition(chains, labels)
+
+
+def _changed(optim: ConfigDict, fields) -> ConfigDict:
+    own = optim.copy_and_resolve_references()
+    for field, value in _pairs("partition", fields):
+        if field not in own or field in ("partition", "freeze", "ema", "accumulate"):
+            raise RunError(f"config.optim.partition: a part has no field {field!r} of its own")
+        own[field] = value
+    return own
+
+
+def _pairs(field: str, entries) -> tuple:
+    if not isinstance(entries, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in entries):
+        examples = {"rates": "(('encoder/', 0.1),)", "partition": "(('discriminator/', (('lr', 2e-4),)),)"}
+        raise RunError(f'config.optim.{field}: {entries} holds no pairs; write "{examples[field]}"')
+    return entries
+
+
+def _chain(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:
     optimizers: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.chain(
             optax.scale_by_adam(*optim.betas), optax.add_decayed_weights(optim.weight_decay, mask=_kernels)
@@ -47,11 +77,13 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
     chain.append(_choose("optim.name", optim.name, optimizers)())
     chain.append(optax.scale_by_learning_rate(make_schedule(optim, steps)))
-    if not all(isinstance(rate, tuple) and len(rate) == 2 for rate in optim.rates):
-        raise RunError(f"config.optim.rates={optim.rates} holds no pairs; write \"(('encoder/', 0.1),)\"")
-    if optim.rates:
+    if _pairs("rates", optim.rates):
         factors = _factors(optim.rates, names)
-        chain.append(optax.stateless(lambda updates, _: {name: factors[name] * u for name, u in updates.items()}))
+        chain.append(
+            optax.stateless(
+                lambda updates, _: jax.tree.map_with_path(lambda path, update: factors[path[0].key] * update, updates)
+            )
+        )
     return optax.chain(*chain)
 
 
@@ -79,7 +111,7 @@ def _factors(rates, names: list[str]) -> dict[str, float]:
 
 
 def _kernels(params: Mapping[str, jax.Array]) -> dict[str, bool]:
-    return {name: value.ndim > 1 for name, value in params.items()}
+    return jax.tree.map(lambda value: value.ndim > 1, params)
 
 
 def _choose(field: str, name: str, choices: Mapping):

@@ -19,6 +19,10 @@ HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a cl
 OPACITY = 0.6  # of a class colour over the grey image
 SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor
 ROWS_OF_ONE_COLUMN = 4  # more examples than this stand in two columns
+MOST_NUMBERED_CLASSES = 40  # a confusion matrix of more has colours alone
+SHADES = ((247, 251, 255), (92, 158, 208), (8, 40, 96))  # 0, 50 and 100 percent: darker is more, in grey as well
+LIGHT = 0.65  # the part from which on a shade is so dark that white is read better on it
+INK = (60, 60, 60)
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness; "Color Universal Design", 2008.
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66))
@@ -116,7 +120,7 @@ def comparison(
     for column in range(columns):
         for part, name in enumerate(("image", "truth", "prediction")):
             middle = 2 * gap + column * (panel + 2 * gap) + part * (width + gap) + width // 2
-            draw.text((middle, title // 2), name, fill=(60, 60, 60), font=font, anchor="mm")
+            draw.text((middle, title // 2), name, fill=INK, font=font, anchor="mm")
     for example in range(count):
         row, column = divmod(example, columns)
         left, top = 2 * gap + column * (panel + 2 * gap), title + row * (height + gap)
@@ -127,7 +131,7 @@ def comparison(
     for (index, name), (x, y) in zip(entries, places, strict=True):
         left, top = 2 * gap + x, bottom + y
         canvas.paste(Image.fromarray(colour_mask(np.full((text, text), index, np.uint8))), (left, top))
-        draw.text((left + text * 3 // 2, top + text // 2), name, fill=(60, 60, 60), font=font, anchor="lm")
+        draw.text((left + text * 3 // 2, top + text // 2), name, fill=INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
 
@@ -143,6 +147,73 @@ def _legend(
         places.append((x, y))
         x += needed
     return y + int(font.size) * 3 // 2, places
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """[H,W,3] uint8: where the pixels of each true class went, in percent of that class; darker is more.
+
+    `counts` [C,C], true classes along the rows. Cells without a pixel stay blank, the row of a class without pixels in
+    the truth is hatched.
+    """
+    count = len(class_names)
+    numbered = count <= MOST_NUMBERED_CLASSES
+    cell = min(96, max(34, 640 // count)) if numbered else 14
+    font = ImageFont.load_default(size=15 if numbered else 11)
+    number, decimals = ImageFont.load_default(size=min(20, cell * 2 // 5)), 1 if count <= 10 else 0
+    gap = 12
+    line = 2 * gap + int(font.size)  # an axis title
+    names = gap + math.ceil(max(font.getlength(name) for name in class_names))
+    left, side = line + names, count * cell
+    width, height = max(left + side, 560) + 2 * gap, left + side + line + gap  # at least as wide as the scale
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    middle = left + side // 2
+    draw.text((middle, line // 2), "prediction", fill=INK, font=font, anchor="mm")
+    _draw_upwards(canvas, (line // 2, middle + int(font.getlength("truth")) // 2), "truth", font)
+    labelled = counts.sum(1)
+    for index, name in enumerate(class_names):
+        middle = left + index * cell + cell // 2
+        draw.text((left - gap // 2, middle), name, fill=INK, font=font, anchor="rm")
+        _draw_upwards(canvas, (middle, left - gap // 2), name, font)
+        if not labelled[index]:
+            hatch = colour_mask(np.full((cell, side), IGNORE, np.uint8))
+            canvas.paste(Image.fromarray(hatch), (left, middle - cell // 2))
+    for true, predicted in np.argwhere(counts):
+        part = counts[true, predicted] / labelled[true]
+        x, y = left + predicted * cell, left + true * cell
+        draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(part))
+        if numbered:
+            text, ink = f"{100 * part:.{decimals}f}", "black" if part < LIGHT else "white"
+            draw.text((x + cell / 2, y + cell / 2), text, fill=ink, font=number, anchor="mm")
+    draw.rectangle((left - 1, left - 1, left + side, left + side), outline=HATCH[0])
+    _draw_scale(canvas, (gap, height - line), font)
+    return np.asarray(canvas)
+
+
+def _draw_upwards(canvas: Image.Image, start: tuple[int, int], text: str, font: ImageFont.FreeTypeFont) -> None:
+    """Text that reads from (x, y) upwards, its middle line at x."""
+    size = math.ceil(font.getlength(text)), 2 * int(font.size)
+    tile = Image.new("L", size)
+    ImageDraw.Draw(tile).text((0, size[1] // 2), text, fill=255, font=font, anchor="lm")
+    tile = tile.transpose(Image.Transpose.ROTATE_90)
+    canvas.paste(INK, (start[0] - tile.width // 2, start[1] - tile.height), mask=tile)
+
+
+def _draw_scale(canvas: Image.Image, place: tuple[int, int], font: ImageFont.FreeTypeFont) -> None:
+    """What the colours of a confusion matrix mean, in a line from (x, y) on."""
+    draw, (x, y), size = ImageDraw.Draw(canvas), place, int(font.size)
+    for step in range(10 * size):
+        draw.line((x + step, y, x + step, y + size), fill=_shade(step / (10 * size - 1)))
+    x += 10 * size
+    text = "  0 to 100 % of the true class"
+    draw.text((x, y + size // 2), text, fill=INK, font=font, anchor="lm")
+    x += int(font.getlength(text)) + 2 * size
+    canvas.paste(Image.fromarray(colour_mask(np.full((size, 2 * size), IGNORE, np.uint8))), (x, y))
+    draw.text((x + 2 * size, y + size // 2), "  not in the truth", fill=INK, font=font, anchor="lm")
+
+
+def _shade(part: float) -> tuple[int, int, int]:
+    return tuple(round(float(np.interp(part, (0, 0.5, 1), channel))) for channel in zip(*SHADES, strict=True))
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

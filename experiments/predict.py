@@ -3,20 +3,20 @@
 import glob
 import hashlib
 import pathlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from experiments import sharding
 from experiments.errors import RunError, warn
+from experiments.inference import Inference
 from experiments.pretrained import load_run
 from experiments.tasks import make_task
 from input_pipeline.batch import DataError
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
-from input_pipeline.loader import fit_image
 
 
 def predict(
@@ -35,33 +35,15 @@ def predict(
         folder = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}" / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--output={output} exists and is not an empty folder; name a new one")
-    task = make_task(config, tuple(notes["class_names"]))
-    variables = jax.device_put(variables)
-    apply = jax.jit(lambda variables, image: task.predict(architecture.merge(variables), {"image": image}))
-
-    names, skipped, written = output_names(paths), 0, []
-    queues: dict[tuple, list] = defaultdict(list)  # by canvas: every shape compiles once
-
-    def flush(queue: list) -> None:
-        images = np.stack([canvas for _, _, canvas, _ in queue])
-        rows = np.concatenate([images, np.zeros((config.eval.batch_size - len(images), *images.shape[1:]), np.uint8)])
-        predictions = jax.device_get(apply(variables, rows))
-        for row, (name, image, _, to_original) in enumerate(queue):
-            one = {key: values[row] for key, values in predictions.items()}
-            written.extend(task.write(folder, name, image, one, to_original))
-        queue.clear()
-
-    for path, image in read_images(tqdm(paths, unit="image", disable=None)):
-        if image is None:
-            skipped += 1
-            continue
-        canvas, to_original, _ = fit_image(image, config.data)
-        queue = queues[canvas.shape]
-        queue.append((names[path], image, canvas, to_original))
-        if len(queue) == config.eval.batch_size:
-            flush(queue)
-    for queue in filter(None, queues.values()):
-        flush(queue)
+    task, mesh = make_task(config, tuple(notes["class_names"])), sharding.make_mesh(config.mesh)
+    variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
+    source, names, written = ImageFiles(paths), output_names(paths), []
+    with tqdm(total=len(paths), unit="image", disable=None) as progress:
+        for index, example, prediction in Inference(config, task, architecture, mesh)(variables, source):
+            if index not in source.unreadable:
+                written.extend(task.write(folder, names[paths[index]], example["image"], prediction))
+            progress.update()
+    skipped = len(source.unreadable)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
     print(
         f"{counted}; {checkpoint} checkpoint (step {notes['step']}), {weights} weights; {len(written)} files in {folder}"
@@ -70,6 +52,35 @@ def predict(
         print(path)
     if skipped == len(paths):
         raise RunError(f"none of the {skipped} files could be read as an image; see the warnings above")
+
+
+class ImageFiles:
+    """Image files as a source without labels. One that cannot be read is named in a warning, and a black pixel."""
+
+    class_names, fingerprint, dropped, absent = (), "", (), ()
+
+    def __init__(self, paths: list[pathlib.Path]):
+        self.paths = paths
+        self.unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        try:
+            return {"image": decode_image(self.paths[index].read_bytes(), self.name(index))}
+        except (DataError, OSError) as error:
+            if index not in self.unreadable:
+                warn(f"skipped: {error}")
+            self.unreadable.add(index)
+            return {"image": np.zeros((1, 1, 3), np.uint8)}
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        # From the pixels, not the header: a file that is cut short must not be planned at its full size.
+        return self[index]["image"].shape[:2]
 
 
 def find_images(inputs: str | None) -> list[pathlib.Path]:
@@ -95,13 +106,3 @@ def output_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
         shared = {name for name, times in Counter(names.values()).items() if times > 1}
         names = {path: longer(path) if name in shared else name for path, name in names.items()}
     return names
-
-
-def read_images(paths) -> Iterator[tuple[pathlib.Path, np.ndarray | None]]:
-    """Each path with its pixels [H,W,3] uint8, or with None (and a warning) where it cannot be read."""
-    for path in paths:
-        try:
-            yield path, decode_image(path.read_bytes(), str(path))
-        except (DataError, OSError) as error:
-            warn(f"skipped: {error}")
-            yield path, None

@@ -27,8 +27,8 @@ def load_run(
     run_directory.check_same(workdir, config, sections=("model",))
     arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
     architecture, shapes, _ = describe(config, len(notes["class_names"]))
-    variables = select(arrays, weights)
-    check_same_shapes(variables, shapes, f"{workdir} ({checkpoint} checkpoint)")
+    variables = architecture.lasting(select(arrays, weights))
+    check_same_shapes(variables, architecture.lasting(shapes), f"{workdir} ({checkpoint} checkpoint)")
     return architecture, variables, notes
 
 

@@ -6,6 +6,7 @@ Data parallelism needs no code of its own: the step is written for the global ba
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.errors import RunError
@@ -46,6 +47,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole of an array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def check_batch_size(name: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
     """Raises RunError unless `size` rows divide over the devices (and the micro-batches)."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
@@ -60,3 +66,20 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch -> the global batch on the devices."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """The rows of a batch on the devices that this process has fed, in their order."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
+def gather_text(text: str) -> list[str]:
+    """The text of every process, in the order of the processes, in each of them."""
+    if jax.process_count() == 1:
+        return [text]
+    own = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(own)))
+    padded = np.pad(own, (0, int(lengths.max()) - len(own)))
+    everyone = multihost_utils.process_allgather(padded)
+    return [bytes(rows[:length]).decode() for rows, length in zip(everyone, lengths.tolist(), strict=True)]

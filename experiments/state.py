@@ -34,13 +34,24 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """The static half of a model: with its variables it becomes the module again."""
+    """The static half of a model: with its variables it becomes the module again.
+
+    A model may name submodules that exist only to train (`training_only`, a GAN's discriminator): they have no moving
+    average, and evaluation and prediction do without them.
+    """
 
     graphdef: nnx.GraphDef
+    lasting_graphdef: nnx.GraphDef  # of the model without what exists only to train
     paths: Mapping[str, tuple]  # name -> nnx path
+    training_only: tuple[str, ...]
+
+    def lasting(self, variables: Mapping) -> dict:
+        """`variables` without those that exist only to train."""
+        return {name: value for name, value in variables.items() if name.split("/")[0] not in self.training_only}
 
     def merge(self, variables: Variables) -> nnx.Module:
-        """A fresh module that holds `variables`, to be called inside the traced step."""
+        """A fresh module that holds `variables`, all or the lasting ones, to be called inside the traced step."""
+        graphdef = self.graphdef if variables.keys() == self.paths.keys() else self.lasting_graphdef
         nested: dict = {}
         for name, value in variables.items():
             *parents, last = self.paths[name]
@@ -48,7 +59,7 @@ class Architecture:
             for key in parents:
                 node = node.setdefault(key, {})
             node[last] = value
-        return nnx.merge(self.graphdef, nested, copy=True)
+        return nnx.merge(graphdef, nested, copy=True)
 
 
 def variables_of(module: nnx.Module) -> Variables:
@@ -70,8 +81,12 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
     for path, child in nnx.iter_modules(module):
         if hasattr(child, "frozen"):
             child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
-    architecture = Architecture(nnx.graphdef(module), {_name(path): path for path, _ in state})
-    return architecture, variables_of(module), [name for name in params if name not in frozen]
+    shapes, graphdef = variables_of(module), nnx.graphdef(module)
+    training_only = getattr(module, "training_only", ())
+    for name in training_only:
+        setattr(module, name, nnx.data(None))
+    architecture = Architecture(graphdef, nnx.graphdef(module), {_name(path): path for path, _ in state}, training_only)
+    return architecture, shapes, [name for name in params if name not in frozen]
 
 
 def initialise(config: ConfigDict, num_classes: int, seed: int) -> Variables:
@@ -84,12 +99,14 @@ def _make(config: ConfigDict, num_classes: int, seed: int) -> nnx.Module:
     return registry.build(config.model.name, rngs=nnx.Rngs(seed), num_classes=num_classes, **fields)
 
 
-def create(variables: Variables, trained: list[str], optimizer: optax.GradientTransformation, ema: float) -> TrainState:
-    """The state before step 1."""
+def create(
+    variables: Variables, trained: list[str], optimizer: optax.GradientTransformation, averaged: Variables
+) -> TrainState:
+    """The state before step 1. `averaged` are those of `variables` that get a moving average, {} for none."""
     params = {name: variables[name] for name in trained}
     rest = {name: value for name, value in variables.items() if name not in params}
     # A copy: donated buffers must not appear twice in one state.
-    average = {name: jnp.array(value, copy=True) for name, value in variables.items()} if ema else {}
+    average = {name: jnp.array(value, copy=True) for name, value in averaged.items()}
     return TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average)
 
 
@@ -100,9 +117,9 @@ def update_ema(ema: Variables, params: Variables, rest: Variables, decay: float,
     return {name: decay * value + (1.0 - decay) * current[name] for name, value in ema.items()}
 
 
-def evaluated(state: TrainState) -> Variables:
+def evaluated(state: TrainState, architecture: Architecture) -> Variables:
     """The variables that evaluation uses: the moving average where the run keeps one."""
-    return state.ema or state.params | state.rest
+    return state.ema or architecture.lasting(state.params | state.rest)
 
 
 def select(arrays: Mapping[str, jax.Array], weights: str) -> Variables:

@@ -51,16 +51,20 @@ def make_train_step(
             )
             others = jnp.arange(1, parts), jax.tree.map(lambda rows: rows[1:], split)
             (rest, sums, gradients), _ = jax.lax.scan(add, first, others)
-        weight = jnp.maximum(sums["loss"][1], 1.0)  # a batch without a single label is a step without a gradient
-        gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
+        gradients = jax.tree.map(lambda gradient: divide(gradient, sums["loss"][1]), gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = states.update_ema(state.ema, params, rest, decay, state.step) if decay else {}
-        logs = {name: total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()}
+        logs = {name: divide(total, count) for name, (total, count) in sums.items()}
         logs["grad_norm"] = optax.global_norm(gradients)
         return TrainState(state.step + 1, params, rest, opt_state, ema), logs
 
     return step
+
+
+def divide(total: jax.Array, weight: jax.Array) -> jax.Array:
+    """The mean; 0 where nothing counted, so that a batch without a single label is a step without a gradient."""
+    return total / jnp.where(weight > 0, weight, 1.0)
 
 
 def compile_step(step: Callable, state: TrainState, batch: dict[str, jax.Array]) -> jax.stages.Compiled:

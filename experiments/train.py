@@ -13,12 +13,13 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import checkpoints, pictures, pretrained, run_directory, sharding
+from experiments import checkpoints, pretrained, run_directory, sharding
 from experiments import state as states
 from experiments.checkpoints import Checkpoints
 from experiments.errors import RunError, warn
-from experiments.evaluate import Evaluation, Evaluator, Interrupted, table, write_records
+from experiments.evaluate import Evaluation, Evaluator, table, write_result
 from experiments.evidence import Evidence, flops
+from experiments.inference import Interrupted
 from experiments.optim import make_optimizer, make_schedule
 from experiments.preemption import Preemption
 from experiments.progress import Clock, Progress
@@ -92,6 +93,11 @@ class Trainer:
                 warn(
                     f"{split}: {len(part.dropped)} files are left out, they cannot be decoded: {', '.join(part.dropped)}"
                 )
+        if self.source.absent:
+            warn(
+                f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
+                "and is no part of the mean scores unless it is predicted"
+            )
         print(
             f"{config.data.name}: {len(self.source)} images to train on, {len(eval_source)} to evaluate on, "
             f"{len(self.source.class_names)} classes"
@@ -158,7 +164,7 @@ class Trainer:
                 check_batch(rows)
                 self.progress.say("compiling the training step and the evaluation")
                 self.compiled = compile_step(self.train_step, self.state, batch)
-                self.evaluator.compile(states.evaluated(self.state))
+                self.evaluator.inference.compile(self._evaluated(), self.evaluator.source)
                 self.clock.restart()
                 self.progress.restart()
             if traced and step == traced[0]:
@@ -189,8 +195,13 @@ class Trainer:
         """The last step's scores, where its picture is, and what to do next."""
         *_, last = self.metrics.rows()
         scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
-        drawn = scores.pop("pictures", None)
-        lines = [table(scores), "", f"finished at step {last['step']}; best {self.best_name} {max(self.best, 0.0):.4f}"]
+        drawn = scores.pop("examples", None)
+        numbers = {name: value for name, value in scores.items() if not isinstance(value, str)}
+        lines = [
+            table(numbers),
+            "",
+            f"finished at step {last['step']}; best {self.best_name} {max(self.best, 0.0):.4f}",
+        ]
         lines += [f"predictions beside the truth: {self.workdir / drawn}"] if drawn else []
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
@@ -205,7 +216,7 @@ class Trainer:
             self.nonfinite.drain()
             began = time.perf_counter()
             try:
-                result = self.evaluator(states.evaluated(self.state), stop=lambda: self.stop.signal is not None)
+                result = self.evaluator(self._evaluated(), stop=lambda: self.stop.signal is not None)
             except Interrupted:
                 self._save(step, row)
                 return False
@@ -221,15 +232,14 @@ class Trainer:
             self._save(step)
         return True
 
+    def _evaluated(self) -> states.Variables:
+        return states.evaluated(self.state, self.architecture)
+
     def _keep(self, step: int, result: Evaluation) -> dict[str, str]:
-        """Writes an evaluation's records and picture; the picture's place goes into the step's line."""
+        """Writes an evaluation's records, table and pictures; the places of the latter two go into the step's line."""
         self.progress.say(summary(step, result))
-        write_records(self.workdir / "records" / "val.jsonl", result.records)
-        if result.picture is None:
-            return {}
-        place = pathlib.Path("predictions", f"val-{step:07d}.png")
-        pictures.write_png(self.workdir / place, result.picture)
-        return {"val/pictures": str(place)}
+        places = write_result(self.workdir, f"val-{step:07d}", result, records="val")
+        return {f"val/{kind}": place for kind, place in places.items()}
 
     def _save(self, step: int, row: dict | None = None, kind: str = "last") -> None:
         """`row` is the step's line, where it is still to be completed and written."""
@@ -243,7 +253,7 @@ class Trainer:
         }
         self.checkpoints.save(step, self.state, notes, kind)
         count = flops(self.compiled) if self.compiled else None
-        compilations = self.evaluator.compilations + (self.compiled is not None)
+        compilations = self.evaluator.inference.compilations + (self.compiled is not None)
         self.evidence.update(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
 
 
@@ -289,7 +299,8 @@ def start(
         variables, new = pretrained.init_from(config.init_from, variables)
         print(f"parameters from {config.init_from}; new here: {', '.join(new) or 'none'}")
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
-    state = states.create(variables, trained, optimizer, config.optim.ema)
+    averaged = architecture.lasting(variables) if config.optim.ema else {}
+    state = states.create(variables, trained, optimizer, averaged)
     return architecture, jax.device_put(state, sharding.tree_shardings(state, mesh)), optimizer
 
 
@@ -307,7 +318,7 @@ def check_numbers(config: ConfigDict) -> None:
 
 def best_metric(name: str, task: Task) -> str:
     """config.train.best, checked before the first step: RunError for a metric that the task does not have."""
-    names = [f"val/{known}" for known in task.metric().compute()]
+    names = [f"val/{known}" for metric in task.metrics() for known in metric.compute()]
     if name not in names:
         raise RunError(f"config.train.best={name!r} is no metric of this task; choose one of {', '.join(names)}")
     return name

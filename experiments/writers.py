@@ -11,6 +11,7 @@ Imports neither jax nor numpy: the follower starts in a moment and takes little 
 
 import argparse
 import contextlib
+import csv
 import fcntl
 import hashlib
 import importlib.util
@@ -18,6 +19,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from experiments.errors import RunError, warn
 
@@ -35,7 +38,7 @@ RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; th
 FINISHED = b"finished\n"  # what the parent says on the pipe before it closes it, when the run came to its end
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
     """Write a file so that a kill or a power cut leaves the old content or the new one, never a mixture.
 
     Folders that are missing are made. Raises RunError where the disk refuses.
@@ -44,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(content)
+            shutil.copyfileobj(io.BytesIO(content) if isinstance(content, bytes) else content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -369,14 +372,19 @@ def _payload(workdir: Path, row: dict) -> dict:
 def _media(workdir: Path, value):
     if isinstance(value, list):
         return [_media(workdir, item) for item in value]
-    if not (isinstance(value, str) and value.endswith(".png")):
+    if not (isinstance(value, str) and value.endswith((".png", ".csv"))):
         return value
     import wandb
 
     try:
+        if value.endswith(".csv"):
+            names, *rows = csv.reader((workdir / value).read_text().splitlines())
+            return wandb.Table(
+                columns=names, data=[[row[0], *map(float, (cell or "nan" for cell in row[1:]))] for row in rows]
+            )
         return wandb.Image(str(workdir / value))
     except Exception as error:
-        print(f"{value}: sent as a name only, for the picture cannot be read: {error}")
+        print(f"{value}: sent as a name only, for it cannot be read: {error}")
         return value
 
 

@@ -8,6 +8,8 @@ example_mask    [B]          bool     False for the rows that fill up the last e
 original_size   [B, 2]       int32    (height, width) of the image as stored
 to_original     [B, 2, 3]    float32  maps a point of `image` to the same point of the stored image
 
+weight_map      [B, H, W]    float32  only where config.data.weight_map asks for it, in training: U-Net's weight of each pixel
+
 Points are (x, y) in pixels with x to the right, measured from the image's top left *corner*: the pixel in row r and
 column c covers [c, c+1] x [r, r+1] and has its centre at (c + 0.5, r + 0.5). A resize is then a pure scaling and a flip
 is x -> W - x, with no half-pixel corrections. Elastic deformation is not part of `to_original`.
@@ -19,6 +21,7 @@ hold zeros in `image`, IGNORE in `label`, 0 in `image_id`, the canvas in `origin
 import numpy as np
 
 IGNORE = 255
+NAMED = 3  # bad things that an error names; the rest are counted
 
 SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "image": (("B", "H", "W", 3), np.uint8),
@@ -27,21 +30,31 @@ SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "example_mask": (("B",), np.bool_),
     "original_size": (("B", 2), np.int32),
     "to_original": (("B", 2, 3), np.float32),
+    "weight_map": (("B", "H", "W"), np.float32),
 }
+OPTIONAL = {"weight_map"}
 
 
 class DataError(ValueError):
     """Data or a data field that cannot be used. The message is one line: what is wrong, where, and what to do."""
 
 
+def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
+    """Raises DataError that counts what is wrong and names the first few, unless nothing is."""
+    if wrong:
+        others = f" (and {len(wrong) - NAMED} more)" if len(wrong) > NAMED else ""
+        raise DataError(f"{what}: {len(wrong)}: {' | '.join(wrong[:NAMED])}{others}{remedy}")
+
+
 def check_batch(batch: dict[str, np.ndarray]) -> None:
-    """Raises DataError unless `batch` holds exactly the keys above, with their shapes and dtypes."""
-    if batch.keys() != SPECIFICATION.keys():
-        missing, unknown = sorted(SPECIFICATION.keys() - batch.keys()), sorted(batch.keys() - SPECIFICATION.keys())
+    """Raises DataError unless `batch` holds the keys above and no other, with their shapes and dtypes."""
+    missing = sorted(SPECIFICATION.keys() - batch.keys() - OPTIONAL)
+    unknown = sorted(batch.keys() - SPECIFICATION.keys())
+    if missing or unknown:
         raise DataError(f"batch: missing keys {missing}, unknown keys {unknown}; see input_pipeline/batch.py")
     sizes: dict[str, int] = {}
-    for key, (shape, dtype) in SPECIFICATION.items():
-        array = batch[key]
+    for key, array in batch.items():
+        shape, dtype = SPECIFICATION[key]
         expected = tuple(sizes.get(axis, axis) for axis in shape)
         fits = len(array.shape) == len(expected) and all(
             isinstance(want, str) or want == have for want, have in zip(expected, array.shape, strict=True)

@@ -1,12 +1,14 @@
 """Datasets as random-access sources of decoded examples.
 
-An example is {"image": [H,W,3] uint8 RGB, "label": [H,W] uint8 with 255 where no class is known}. Prepared tfds folders are
-read as they are; the encoded bytes are decoded here, by their content and not by their name.
+An example is {"image": [H,W,3] uint8 RGB, "label": [H,W] uint8 with 255 where no class is known}; image_mask adds
+"instances" [H,W] int32, 0 for none, where the config asks for them. Prepared tfds folders are read as they are; the encoded
+bytes are decoded here, by their content and not by their name.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import io
 import os
 import pathlib
@@ -33,6 +35,7 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     fingerprint: str  # of what was indexed: changes when the data does
     dropped: tuple[str, ...]  # names of the files that were left out of the index
+    absent: tuple[str, ...]  # classes without a single pixel in the whole split; () where nobody counted
 
     def __len__(self) -> int: ...
 
@@ -47,7 +50,11 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """How a prepared tfds dataset becomes examples. `subtract` brings its first class to 0."""
+    """How a tfds dataset is prepared and becomes examples. `subtract` brings its first class to 0.
+
+    A builder of ours that is `over_folder` has `identify(root) -> str` and is made with `root`, the user's own folder: it is
+    prepared anew whenever that name changes, as NAME/IDENTITY/VERSION.
+    """
 
     class_names: tuple[str, ...]
     image: str = "image"
@@ -56,11 +63,33 @@ class Adapter:
     subtract: int = 0
     version: str = "*"  # the one our builder makes; any of a registered builder's
     url: str = ""  # where tfds downloads it from; none for a dataset of ours
+    builder: str = ""  # "module:Class" of ours; none for one that tfds has registered
+    over_folder: bool = False  # made from config.data.folder.root
+
+    def load_builder(self) -> Any:
+        module, name = self.builder.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
 
 
 ADAPTERS = {
     "oxford_iiit_pet": Adapter(("pet", "background", "border"), subtract=1, url="https://thor.robots.ox.ac.uk"),
-    "shapes": Adapter(("background", "circle", "square", "triangle", "star", "ring"), version="1.0.0"),
+    "shapes": Adapter(
+        ("background", "circle", "square", "triangle", "star", "ring"),
+        version="1.0.0",
+        builder="input_pipeline.datasets.shapes:Shapes",
+    ),
+    "voc_segmentation": Adapter(
+        VOC_CLASSES,
+        version="1.0.0",
+        builder="input_pipeline.datasets.voc_segmentation:VocSegmentation",
+        over_folder=True,
+    ),
 }
 
 
@@ -78,7 +107,7 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
     if data.name not in ADAPTERS:
         known = ", ".join(sorted([*ADAPTERS, "image_mask"]))
         raise DataError(f"config.data.name={data.name!r} is unknown; choose one of {known}")
-    return Prepared(data.name, split, place)
+    return Prepared(data.name, split, place, data.folder.root)
 
 
 def check_sizes(data: ConfigDict) -> None:
@@ -114,12 +143,12 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
 class Prepared:
     """A dataset that tfds has prepared as array_record, read without TensorFlow."""
 
-    dropped = ()
+    dropped = absent = ()
 
-    def __init__(self, name: str, split: str, place: pathlib.Path):
+    def __init__(self, name: str, split: str, place: pathlib.Path, root: str):
         self.adapter = ADAPTERS[name]
         self.class_names = self.adapter.class_names
-        folder = find_prepared(name, place) or prepare(name, place)
+        folder = find_prepared(name, place, root) or prepare(name, place, root)
         with _quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
             wanted, select = parse_split(split)
@@ -165,27 +194,39 @@ class Prepared:
         return read_size(self._records[index][self.adapter.image], self.name(index))
 
 
-def find_prepared(name: str, place: pathlib.Path) -> pathlib.Path | None:
-    """The prepared version of a dataset below `place`; the newest, where any will do."""
-    versions = [path.parent for path in place.glob(f"{name}/{ADAPTERS[name].version}/dataset_info.json")]
+def find_prepared(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path | None:
+    """The prepared version of a dataset below `place`; the newest, where any will do.
+
+    A dataset made from the folder `root` is that folder's as it is now; without a root, the only one. Raises DataError where
+    there is none or a choice, or the folder cannot be used.
+    """
+    adapter = ADAPTERS[name]
+    identity = "" if not adapter.over_folder else adapter.load_builder().identify(root) if root else "*"
+    pattern = pathlib.PurePath(name, identity, adapter.version, "dataset_info.json")
+    versions = [path.parent for path in place.glob(str(pattern))]
+    if identity == "*" and len(versions) != 1:
+        state = f"prepared {len(versions)} times" if versions else "not prepared"
+        raise DataError(
+            f"config.data.name={name!r} is {state} in {place}; give the folder that it is made from as config.data.folder.root"
+        )
     return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
 
 
-def prepare(name: str, place: pathlib.Path) -> pathlib.Path:
+def prepare(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path:
     """Makes or downloads a dataset into `place`, in a folder of its own that is renamed when it is whole.
 
     Raises DataError where that is not possible here, with what to do instead.
     """
+    adapter = ADAPTERS[name]
     print(f"preparing {name} in {place}", flush=True)
     try:
-        if ADAPTERS[name].url:
-            reach(ADAPTERS[name].url)
+        if adapter.url:
+            reach(adapter.url)
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as scratch, _quiet_tfds() as tfds:
-            if name == "shapes":
-                from input_pipeline.datasets.shapes import Shapes
-
-                builder = Shapes(data_dir=scratch, file_format="array_record")
+            if adapter.builder:
+                source = {"root": root} if adapter.over_folder else {}
+                builder = adapter.load_builder()(data_dir=scratch, file_format="array_record", **source)
             else:
                 builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
                 # tfds would encode the Pet set's odd files anew, with TensorFlow. We read them as they are.
@@ -197,15 +238,21 @@ def prepare(name: str, place: pathlib.Path) -> pathlib.Path:
             # Another process may have been faster: its folder is as good.
             with contextlib.suppress(OSError):
                 made.rename(target)
+    except DataError:
+        raise
     except Exception as error:
-        if find_prepared(name, place) is None:
+        if find_prepared(name, place, root) is None:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise DataError(
-                f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); give the "
-                f"folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or start this once "
+            remedy = (
+                "give a folder that can be written, with room for it, as --tfds_data_dir or TFDS_DATA_DIR"
+                if adapter.builder
+                else f"give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or start this once "
                 f"where there is a network and copy {place / name} from there"
+            )
+            raise DataError(
+                f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); {remedy}"
             ) from error
-    return find_prepared(name, place)
+    return find_prepared(name, place, root)
 
 
 def reach(url: str) -> None:

@@ -34,18 +34,22 @@ def about(centre: tuple[float, float], matrix: np.ndarray) -> np.ndarray:
     return translation(*centre) @ matrix @ translation(-centre[0], -centre[1])
 
 
-def fit(source: Size, output: Size, how: str) -> np.ndarray:
-    """The map that fills `output` with the whole image: "stretch", or "letterbox", which keeps its shape, centred."""
-    vertical, horizontal = output[0] / source[0], output[1] / source[1]
+def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
+    """The map that brings the whole image into `output`, less `margin` at each side.
+
+    "stretch" fills it, "letterbox" keeps the image's shape, centred, "crop" its scale too: what is too large is cut.
+    """
+    inner = (output[0] - 2 * margin, output[1] - 2 * margin)
+    if how not in ("stretch", "letterbox", "crop"):
+        raise DataError(f"config.data.fit={how!r} is unknown; choose stretch, letterbox or crop")
+    vertical, horizontal = inner[0] / source[0], inner[1] / source[1]
     if how == "stretch":
-        return scaling(horizontal, vertical)
-    if how == "letterbox":
-        scale = min(vertical, horizontal)
-        # On whole pixels: an image that fits as it is must not be blurred by half of one.
-        height, width = (max(round(scale * length), 1) for length in source)
-        corner = translation((output[1] - width) // 2, (output[0] - height) // 2)
-        return corner @ scaling(width / source[1], height / source[0])
-    raise DataError(f"config.data.fit={how!r} is unknown; choose stretch or letterbox")
+        return translation(margin, margin) @ scaling(horizontal, vertical)
+    scale = min(vertical, horizontal) if how == "letterbox" else 1.0
+    # On whole pixels: an image that fits as it is must not be blurred by half of one.
+    height, width = (max(round(scale * length), 1) for length in source)
+    corner = translation(margin + (inner[1] - width) // 2, margin + (inner[0] - height) // 2)
+    return corner @ scaling(width / source[1], height / source[0])
 
 
 def check_augment(augment: ConfigDict) -> None:
@@ -68,8 +72,14 @@ def check_augment(augment: ConfigDict) -> None:
             raise DataError(f"config.data.augment.{field}={augment[field]} is out of its range: {wanted}")
 
 
-def draw_geometry(rng: np.random.Generator, size: Size, augment: ConfigDict) -> np.ndarray:
-    """A random map of an output of `size` onto itself, by the fields of config.data.augment."""
+def draw_geometry(
+    rng: np.random.Generator, size: Size, augment: ConfigDict, content: Size | None = None, margin: int = 0
+) -> np.ndarray:
+    """A random map of an output of `size` onto itself, by the fields of config.data.augment.
+
+    `content` is the size of the image that lies in its middle; as large as the output unless given. A crop's position is
+    drawn for the part of the output inside `margin`, the part that has labels.
+    """
     height, width = size
     zoom = np.exp(rng.uniform(*np.log(augment.scale)))
     stretch = np.exp(rng.uniform(-1.0, 1.0) * np.log(augment.aspect) / 2)
@@ -78,7 +88,8 @@ def draw_geometry(rng: np.random.Generator, size: Size, augment: ConfigDict) -> 
     angle = rng.uniform(-augment.rotation, augment.rotation)
     matrix = about((width / 2, height / 2), rotation(angle) @ shape)
     # Where the zoomed image is larger than the output, another part of it is seen; where smaller, it lies elsewhere.
-    room = np.abs([zoom / stretch - 1.0, zoom * stretch - 1.0]) / 2 * (width, height)
+    tall, wide = content or (height - 2 * margin, width - 2 * margin)
+    room = np.abs([zoom / stretch * wide - (width - 2 * margin), zoom * stretch * tall - (height - 2 * margin)]) / 2
     shift = rng.uniform(-room, room) if augment.crop else (0.0, 0.0)
     return translation(*shift) @ matrix
 
@@ -93,10 +104,20 @@ def draw_displacement(rng: np.random.Generator, size: Size, augment: ConfigDict)
     return smooth * np.float32(deviation / max(float(smooth.std()), 1e-6))
 
 
+def check_border(border: str) -> None:
+    """Raises DataError unless config.data.border is known."""
+    if border not in ("mean", "mirror"):
+        raise DataError(f"config.data.border={border!r} is unknown; choose mean or mirror")
+
+
 def warp_image(
-    image: np.ndarray, matrix: np.ndarray, size: Size, fill: tuple[float, ...], displacement: np.ndarray | None = None
+    image: np.ndarray,
+    matrix: np.ndarray,
+    size: Size,
+    fill: tuple[float, ...] | None,
+    displacement: np.ndarray | None = None,
 ) -> np.ndarray:
-    """[H,W,3] uint8 -> [*size,3] uint8, sampled linearly; `fill` is the colour outside.
+    """[H,W,3] uint8 -> [*size,3] uint8, sampled linearly; `fill` is the colour outside, None continues by mirroring.
 
     A side that shrinks to less than half is averaged down first: linear sampling alone would skip pixels.
     """
@@ -106,32 +127,40 @@ def warp_image(
         height, width = max(1, round(image.shape[0] / shrink_y)), max(1, round(image.shape[1] / shrink_x))
         matrix = matrix @ scaling(image.shape[1] / width, image.shape[0] / height)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return _warp(image, matrix, size, cv2.INTER_LINEAR, fill, displacement)
+    x, y = _places(matrix, size, displacement)
+    # OpenCV counts from the centre of the first pixel. The border repeats, or the fill would bleed into the image.
+    border = cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_REPLICATE
+    result = cv2.remap(image, np.float32(x - 0.5), np.float32(y - 0.5), cv2.INTER_LINEAR, borderMode=border)
+    if fill is not None:
+        outside = _pixels(image.shape[:2], x, y)[2]
+        if outside.any():
+            result[outside] = np.rint(fill)
+    return result
 
 
-def warp_label(label: np.ndarray, matrix: np.ndarray, size: Size, displacement: np.ndarray | None = None) -> np.ndarray:
-    """[H,W] uint8 -> [*size] uint8, the nearest pixel's class; IGNORE outside."""
-    return _warp(label, matrix, size, cv2.INTER_NEAREST, (IGNORE,), displacement)
+def warp_label(
+    label: np.ndarray, matrix: np.ndarray, size: Size, displacement: np.ndarray | None = None, fill: int = IGNORE
+) -> np.ndarray:
+    """[H,W] -> [*size] of the same dtype, the nearest pixel's class (or instance); `fill` outside, mirrored image or not."""
+    row, column, outside = _pixels(label.shape, *_places(matrix, size, displacement))
+    return np.where(outside, label.dtype.type(fill), label[row, column])
 
 
-def _warp(array, matrix, size, interpolation, fill, displacement):
+def _places(matrix: np.ndarray, size: Size, displacement: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The places x and y in the source, each [*size], of the centres of the output's pixels."""
     inverse = np.linalg.inv(matrix)
     x, y = np.arange(size[1])[None, :] + 0.5, np.arange(size[0])[:, None] + 0.5
     if displacement is not None:
         x, y = x + displacement[..., 0], y + displacement[..., 1]
-    x, y = (row[0] * x + (row[1] * y + row[2]) for row in inverse[:2])
-    height, width = array.shape[:2]
+    return tuple(row[0] * x + (row[1] * y + row[2]) for row in inverse[:2])
+
+
+def _pixels(source: Size, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column of the source's pixel at each place, the nearest where there is none, and whether there is none."""
     column, row = (np.floor(place + 1e-9).astype(np.int32) for place in (x, y))  # no edge is missed by rounding
+    height, width = source
     outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
-    if interpolation == cv2.INTER_NEAREST:
-        result = array[row.clip(0, height - 1), column.clip(0, width - 1)]
-    else:
-        # OpenCV counts from the centre of the first pixel. The border repeats, or the fill would bleed into the image.
-        places = (np.float32(x - 0.5), np.float32(y - 0.5))
-        result = cv2.remap(array, *places, interpolation, borderMode=cv2.BORDER_REPLICATE)
-    if outside.any():
-        result[outside] = np.rint(fill)
-    return result
+    return row.clip(0, height - 1), column.clip(0, width - 1), outside
 
 
 def draw_colours(rng: np.random.Generator, image: np.ndarray, augment: ConfigDict) -> np.ndarray:

@@ -44,7 +44,8 @@ def relu6(x: jax.Array) -> jax.Array:
 class Conv(nnx.Module):
     """Convolution [B,H,W,in] -> [B,H',W',out] with a square kernel.
 
-    `padding` is "SAME" or ((top, bottom), (left, right)); `groups` equal to the channels makes it depthwise.
+    `padding` is "SAME", "VALID" or ((top, bottom), (left, right)); `groups` equal to the channels makes it depthwise;
+    `dilation` spreads the kernel's taps (atrous convolution).
     1x1 and depthwise convolutions take the forms of models.ops.convolution.
     """
 
@@ -57,6 +58,7 @@ class Conv(nnx.Module):
         stride: int = 1,
         padding: Padding = "SAME",
         groups: int = 1,
+        dilation: int = 1,
         bias: bool = False,
         kernel_init: Initializer = he_normal,
         dtype: str,
@@ -64,16 +66,17 @@ class Conv(nnx.Module):
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, in_channels // groups, out_channels)))
         self.bias = nnx.Param(jnp.zeros(out_channels)) if bias else nnx.data(None)
-        self.stride, self.padding, self.groups, self.dtype = stride, padding, groups, dtype
+        self.stride, self.padding, self.dtype = stride, padding, dtype
+        self.groups, self.dilation = groups, dilation
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        if self.groups > 1 and self.groups == x.shape[-1] == kernel.shape[-1]:
+        if self.groups > 1 and self.groups == x.shape[-1] == kernel.shape[-1] and self.dilation == 1:
             y = convolution.depthwise(x, kernel, self.stride, self.padding)
         elif kernel.shape[:2] == (1, 1) and self.groups == self.stride == 1 and self.padding == "SAME":
             y = convolution.pointwise(x, kernel)
         else:
-            y = convolution.convolve(x, kernel, self.stride, self.padding, self.groups)
+            y = convolution.convolve(x, kernel, self.stride, self.padding, self.groups, self.dilation)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -169,12 +172,21 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         padding: Padding = "SAME",
         groups: int = 1,
+        dilation: int = 1,
         norm: Callable[[int], nnx.Module],
         dtype: str,
         rngs: nnx.Rngs,
     ):
         self.conv = Conv(
-            in_channels, out_channels, size, stride=stride, padding=padding, groups=groups, dtype=dtype, rngs=rngs
+            in_channels,
+            out_channels,
+            size,
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            dilation=dilation,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.norm = norm(out_channels)
 

@@ -46,7 +46,7 @@ def test_the_model_and_its_training_state_build(name):
 
     _, shapes, trained = states.describe(config, len(CLASSES))
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
-    state = jax.eval_shape(lambda variables: states.create(variables, trained, optimizer, config.optim.ema), shapes)
+    state = jax.eval_shape(lambda variables: states.create(variables, trained, optimizer, variables), shapes)
     assert sum(value.size for value in state.params.values()) > 10_000
 
 
@@ -58,7 +58,7 @@ def test_a_debug_step_lowers_the_loss():
     architecture, _, trained = states.describe(config, len(CLASSES))
     variables = states.initialise(config, len(CLASSES), config.seed)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
-    state = states.create(variables, trained, optimizer, config.optim.ema)
+    state = states.create(variables, trained, optimizer, {})
     state = jax.device_put(state, sharding.tree_shardings(state, mesh))
     rng = np.random.default_rng(0)
     label = np.repeat(np.repeat(rng.integers(0, 3, (4, 4, 4)), 16, 1), 16, 2).astype(np.uint8)

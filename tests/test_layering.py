@@ -17,7 +17,10 @@ ALLOWED = {
     "models.ops": {"jax", "numpy", "models.ops"},
     "models": {"flax", "jax", "numpy", "models"},
     "input_pipeline": DATA,
-    "experiments.metrics": {"jax", "numpy", "scipy", "experiments.metrics", "input_pipeline.batch"},
+    "experiments.metrics": {
+        *("numpy", "cv2", "input_pipeline.batch"),
+        *("experiments.metrics", "experiments.pictures", "experiments.errors"),
+    },
     "experiments.tasks": {
         *("jax", "flax", "optax", "numpy", "cv2", "ml_collections", "models", "input_pipeline.batch"),
         *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.errors"),
@@ -32,6 +35,7 @@ ALLOWED = {
         "experiments.errors",
     },
     "experiments.optim": {"jax", "optax", "ml_collections", "experiments.errors"},
+    "experiments.datacheck": {"numpy", "ml_collections", "input_pipeline", "experiments.errors"},
     "experiments.sharding": {"jax", "numpy", "experiments.errors"},
     "experiments.pretrained": {
         *("flax", "numpy", "safetensors"),

@@ -93,7 +93,10 @@ def test_a_run_leaves_what_its_directory_promises(trained):
     scored = [row for row in written if "val/mIoU" in row]
     assert [row["step"] for row in scored] == [3, 6]
     assert {"val/loss", "val/pixel_accuracy", "val/Dice", "val/IoU/background"} <= scored[0].keys()
-    assert all((trained / row["val/pictures"]).stat().st_size > 1000 for row in scored)
+    for row in scored:
+        assert all((trained / row[f"val/{kind}"]).stat().st_size > 1000 for kind in ("examples", "confusion"))
+        table = (trained / row["val/classes"]).read_text().splitlines()
+        assert table[0].startswith("class,IoU") and table[1].startswith("background,")
     assert json.loads((trained / "config.json").read_text())["optim"]["lr"] == 0.003
     session = json.loads((trained / "evidence.json").read_text())["sessions"][-1]
     assert session["last_step"] == 6 and session["compilations"] == 2

@@ -1,52 +1,50 @@
-"""Segmentation scores from one confusion matrix: IoU, mIoU, pixel accuracy, Dice."""
+"""Segmentation scores from one confusion matrix: IoU, accuracy and Dice, of each class and in the mean."""
 
-import dataclasses
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments import pictures
 from input_pipeline.batch import IGNORE
 
 
-def count(label: jax.Array, prediction: jax.Array, example_mask: jax.Array, num_classes: int) -> jax.Array:
-    """Pixels by true and predicted class, per image: [B,H,W] x2, [B] -> int32 [B,C,C], true classes along the rows.
-
-    Pixels labelled 255 and images whose `example_mask` is False count nowhere. For use inside jit.
-    """
-    size = label.shape[0]
-    counted = (label != IGNORE) & example_mask[:, None, None]
-    cell = label.astype(jnp.int32) * num_classes + prediction.astype(jnp.int32)
-    cell = cell + jnp.arange(size, dtype=jnp.int32)[:, None, None] * num_classes**2
-    # Out of range on purpose where a pixel does not count: the scatter drops it.
-    cell = jnp.where(counted, cell, size * num_classes**2).ravel()
-    counts = jnp.zeros(size * num_classes**2, jnp.int32).at[cell].add(1, mode="drop")
-    return counts.reshape(size, num_classes, num_classes)
-
-
-@dataclasses.dataclass(frozen=True)
 class Confusion:
-    """The sum of any number of batches: int64 [C,C] on the host, so that billions of pixels stay exact."""
+    """Pixels by true and predicted class: `counts` [C,C] int64, so that billions of pixels stay exact.
 
-    counts: np.ndarray
-    class_names: tuple[str, ...]
+    True classes stand along the rows. Pixels labelled 255 count nowhere.
+    """
 
-    @classmethod
-    def empty(cls, class_names: tuple[str, ...]) -> "Confusion":
-        return cls(np.zeros((len(class_names), len(class_names)), np.int64), class_names)
+    def __init__(self, class_names: tuple[str, ...]):
+        self.class_names = class_names
+        self.counts = np.zeros((len(class_names), len(class_names)), np.int64)
 
-    def merge(self, counts: np.ndarray) -> "Confusion":
-        """With the counts of more images, [B,C,C] or [C,C]."""
-        added = np.asarray(counts, np.int64).reshape(-1, *self.counts.shape).sum(0)
-        return dataclasses.replace(self, counts=self.counts + added)
+    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
+        """`label` [H,W] uint8 of both -> {"confusion": [[true, predicted, pixels], ...]}, the cells that are not 0."""
+        classes = len(self.class_names)
+        counted = truth["label"] != IGNORE
+        cell = truth["label"][counted].astype(np.intp) * classes + prediction["label"][counted]
+        counts = np.bincount(cell, minlength=classes**2)
+        (cells,) = np.nonzero(counts)
+        rows, columns = np.divmod(cells, classes)
+        return {"confusion": np.stack([rows, columns, counts[cells]], axis=-1).tolist()}
+
+    def add(self, row: dict) -> None:
+        for true, predicted, pixels in row["confusion"]:
+            self.counts[true, predicted] += pixels
 
     def compute(self) -> dict[str, float]:
-        """The scores by name. A class that is neither in the truth nor predicted is nan and not in the mean."""
-        scores = class_scores(self.counts)
-        total = self.counts.sum()
+        """The scores by name. A class that is neither in the truth nor predicted is nan and not in the mean.
+
+        The accuracies and frequency_weighted_IoU are Long et al. 2015, section 5: a class's accuracy is the part of its
+        true pixels that was found, nan without any.
+        """
+        scores, labelled, total = class_scores(self.counts), self.counts.sum(1), self.counts.sum()
+        in_truth = labelled > 0
         means = {
             "mIoU": _mean(scores["IoU"]),
             "pixel_accuracy": float(np.trace(self.counts) / total) if total else float("nan"),
+            "mean_accuracy": _mean(scores["accuracy"]),
+            "frequency_weighted_IoU": (
+                float(labelled[in_truth] @ scores["IoU"][in_truth] / total) if total else float("nan")
+            ),
             "Dice": _mean(scores["Dice"]),
         }
         return means | {
@@ -55,22 +53,24 @@ class Confusion:
             for name, value in zip(self.class_names, values, strict=True)
         }
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        return {"confusion": pictures.confusion_matrix(self.counts, self.class_names)}
+
 
 def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """[C,C] -> IoU and Dice per class [C], nan where a class has no pixel in either truth or prediction."""
+    """[C,C] -> IoU, Dice and accuracy (recall) per class [C].
+
+    IoU and Dice are nan where a class has no pixel in either truth or prediction, accuracy where it has none in the
+    truth.
+    """
     hit = np.diagonal(counts).astype(np.float64)
     labelled, predicted = counts.sum(1), counts.sum(0)
     with np.errstate(invalid="ignore"):
-        return {"IoU": hit / (labelled + predicted - hit), "Dice": 2 * hit / (labelled + predicted)}
-
-
-def image_record(counts: np.ndarray) -> dict[str, list[int]]:
-    """One image's [C,C] -> the three counts per class that every score here (and a bootstrap of it) can be made of."""
-    return {
-        "intersection": np.diagonal(counts).tolist(),
-        "labelled": counts.sum(1).tolist(),
-        "predicted": counts.sum(0).tolist(),
-    }
+        return {
+            "IoU": hit / (labelled + predicted - hit),
+            "Dice": 2 * hit / (labelled + predicted),
+            "accuracy": hit / labelled,
+        }
 
 
 def _mean(values: np.ndarray) -> float:

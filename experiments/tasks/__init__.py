@@ -3,10 +3,11 @@
 from ml_collections import ConfigDict
 
 from experiments.errors import RunError
+from experiments.tasks.adversarial import AdversarialSegmentation
 from experiments.tasks.base import Task
 from experiments.tasks.segmentation import Segmentation
 
-TASKS = {"segmentation": Segmentation}
+TASKS = {"adversarial_segmentation": AdversarialSegmentation, "segmentation": Segmentation}
 
 
 def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:

@@ -1,5 +1,6 @@
 """What the loop asks of a task, and nothing more: the loop never learns what the model is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,21 +9,42 @@ import numpy as np
 from flax import nnx
 
 Arrays = dict[str, jax.Array]
+Rows = dict[str, np.ndarray]  # on the host, of one image: an example, or what was predicted for it
 Sum = tuple[
     jax.Array, jax.Array
 ]  # a sum and the weight it is to be divided by, so that parts of a batch add up exactly
 
 
 class Metric(Protocol):
-    """Adds up on the host what `Task.measure` counted on the device."""
+    """Scores of a split from one row an image; what it keeps does not grow with the number of images."""
 
-    def merge(self, counts: Any) -> "Metric": ...
+    def measure(self, prediction: Rows, truth: Rows) -> dict[str, Any]:
+        """One image's counts, fit for JSON: this metric's part of the image's row in records/."""
 
-    def compute(self) -> dict[str, float]: ...
+    def add(self, row: dict[str, Any]) -> None:
+        """Counts a row in that `measure` made, here, in another process or in an earlier run."""
+
+    def compute(self) -> dict[str, float]:
+        """The scores by name, nan where nothing was counted."""
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What is better seen than read: [H,W,3] uint8 by name."""
+
+
+class Assembly(Protocol):
+    """Puts what was predicted for the views of one image together again, at the image's own size."""
+
+    def add(self, prediction: Rows, canvas: tuple[int, int], matrix: np.ndarray) -> None:
+        """`matrix` [3,3] maps the image's points to those of the view's canvas of that (height, width)."""
+
+    def result(self) -> Rows: ...
 
 
 class Task(Protocol):
-    """Turns raw outputs into a loss, predictions and counts. Everything with a `model` is traced into the step."""
+    """Turns raw outputs into a loss and predictions, on the device, and predictions into scores and files, on the host.
+
+    Everything with a `model` is traced into the step.
+    """
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """((sum, weight) of the loss, the same of each part worth logging)."""
@@ -30,19 +52,14 @@ class Task(Protocol):
     def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
         """Arrays of fixed shape, the batch along axis 0."""
 
-    def measure(self, predictions: Arrays, batch: Arrays) -> jax.Array:
-        """Integer counts per example, [B, ...], for `metric().merge` and `record`."""
+    def assembly(self, size: tuple[int, int]) -> Assembly:
+        """An empty one for an image of `size` (height, width)."""
 
-    def metric(self) -> Metric:
-        """An empty metric."""
+    def metrics(self) -> list[Metric]:
+        """Empty ones."""
 
-    def record(self, counts: np.ndarray) -> dict:
-        """One example's counts -> its row in records/."""
-
-    def draw(self, batch: dict[str, np.ndarray], predictions: dict[str, np.ndarray]) -> np.ndarray:
+    def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
         """A picture [H,W,3] uint8 of predictions beside the truth."""
 
-    def write(
-        self, folder: Path, name: str, image: np.ndarray, prediction: dict[str, np.ndarray], to_original: np.ndarray
-    ) -> list[Path]:
-        """Writes one image's prediction at the image's own size; returns the files. `to_original` as in Batch."""
+    def write(self, folder: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
+        """Writes what was predicted for one image; returns the files."""

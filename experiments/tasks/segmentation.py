@@ -1,5 +1,6 @@
 """Semantic segmentation: a class for every pixel."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,87 +11,143 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments import pictures
-from experiments.metrics import confusion
-from experiments.tasks.base import Arrays, Sum
+from experiments.errors import RunError
+from experiments.metrics.boundary import BoundaryIoU
+from experiments.metrics.confusion import Confusion
+from experiments.metrics.partition import Partition
+from experiments.tasks import losses
+from experiments.tasks.base import Arrays, Metric, Rows, Sum
 from input_pipeline.batch import IGNORE
+
+METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
+    "confusion": Confusion,
+    "boundary": BoundaryIoU,
+    "partition": Partition,
+}
 
 
 class Segmentation:
-    """Pixelwise cross-entropy, the most probable class, and a confusion matrix. Pixels labelled 255 count nowhere.
+    """Losses of every pixel, the most probable class, and config.task.metrics. Pixels labelled 255 count nowhere.
 
-    A model's logits may be smaller than its input (unpadded convolutions): the label's centre is what they answer for.
+    A model's logits may be smaller than its input (unpadded convolutions): config.data.margin is then what they lack at
+    each side, and the label's centre is what they answer for.
     """
 
     def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
         self.class_names = class_names
-        self.smoothing = config.task.label_smoothing
+        self.margin = config.data.margin
         self.mean = np.asarray(config.data.mean, np.float32)
         self.std = np.asarray(config.data.std, np.float32)
+        self.class_weights = config.task.class_weights
+        self._loss = losses.make_loss(config.task, len(class_names))
+        for name in config.task.metrics:
+            if name not in METRICS:
+                raise RunError(f"config.task.metrics: {name!r} is unknown; choose of {', '.join(METRICS)}")
+        self._metrics = [METRICS[name] for name in config.task.metrics]
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        """Cross-entropy (Szegedy et al. 2016, section 7, where smoothed) summed over the pixels that count."""
-        logits = model(self._normalise(batch["image"]), train=train, rngs=rngs)
-        label = _centre(batch["label"], logits.shape[1:3])
-        counted = (label != IGNORE) & batch["example_mask"][:, None, None]
-        # One-hot instead of take_along_axis, whose gradient is a scatter. 255 has no one in it.
-        target = jax.nn.one_hot(label, len(self.class_names), dtype=jnp.float32)
-        target = (1.0 - self.smoothing) * target + self.smoothing / len(self.class_names)
-        losses = -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
-        weight = jnp.sum(counted, dtype=jnp.float32)
-        right = counted & (jnp.argmax(logits, -1) == label)
-        return (
-            (jnp.sum(jnp.where(counted, losses, 0.0)), weight),
-            {"pixel_accuracy": (jnp.sum(right, dtype=jnp.float32), weight)},
-        )
+        """The weighted sum of config.task.losses, a mean over the pixels by their weights."""
+        logits, label, weight = self._answers(model, batch, train, rngs)
+        total, logs = self._loss(logits, label, weight)
+        return total, logs | {"pixel_accuracy": accuracy(logits, label, batch["example_mask"])}
+
+    def _answers(
+        self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Logits [B,h,w,C] float32, and the label and the weight of each of their pixels."""
+        image = self._normalise(batch["image"])
+        logits = model(image, train=train, rngs=rngs).astype(jnp.float32)
+        expected = tuple(side - 2 * self.margin for side in image.shape[1:3])
+        if logits.shape[1:3] != expected:
+            lost = {(side - kept) / 2 for side, kept in zip(image.shape[1:3], logits.shape[1:3], strict=True)}
+            raise RunError(
+                f"config.data.margin={self.margin}: the model answers {logits.shape[1]}x{logits.shape[2]} pixels of a "
+                f"{image.shape[1]}x{image.shape[2]} input; the margin must be {' or '.join(f'{m:g}' for m in lost)}"
+            )
+        label = _centre(batch["label"], expected)
+        map_ = _centre(batch["weight_map"], expected) if "weight_map" in batch else None
+        return logits, label, losses.pixel_weights(label, batch["example_mask"], self.class_weights, map_)
 
     def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
-        """`probability` [B,h,w,C] float32 and `label` [B,h,w] uint8, at the size of the model's logits."""
+        """`probability` [B,h,w,C] float32, at the size of the model's logits."""
         logits = model(self._normalise(batch["image"]), train=False).astype(jnp.float32)
-        return {"probability": jax.nn.softmax(logits), "label": jnp.argmax(logits, -1).astype(jnp.uint8)}
+        return {"probability": jax.nn.softmax(logits)}
 
-    def measure(self, predictions: Arrays, batch: Arrays) -> jax.Array:
-        """int32 [B,C,C] per image, see `confusion.count`."""
-        label = _centre(batch["label"], predictions["label"].shape[1:3])
-        return confusion.count(label, predictions["label"], batch["example_mask"], len(self.class_names))
+    def assembly(self, size: tuple[int, int]) -> "Mosaic":
+        return Mosaic(size, len(self.class_names))
 
-    def metric(self) -> confusion.Confusion:
-        return confusion.Confusion.empty(self.class_names)
+    def metrics(self) -> list[Metric]:
+        return [metric(self.class_names) for metric in self._metrics]
 
-    def record(self, counts: np.ndarray) -> dict:
-        return confusion.image_record(counts)
+    def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
+        """Images of another size than the first are drawn at its size."""
+        size = examples[0]["label"].shape
 
-    def draw(self, batch: dict[str, np.ndarray], predictions: dict[str, np.ndarray]) -> np.ndarray:
-        size = predictions["label"].shape[1:3]
-        images, labels = _centre(batch["image"], size), _centre(batch["label"], size)
-        return pictures.comparison(images, labels, predictions["label"], self.class_names)
+        def stacked(rows: Sequence[Rows], name: str, how: int) -> np.ndarray:
+            return np.stack([cv2.resize(row[name], size[::-1], interpolation=how) for row in rows])
 
-    def write(
-        self, folder: Path, name: str, image: np.ndarray, prediction: dict[str, np.ndarray], to_original: np.ndarray
-    ) -> list[Path]:
+        images = stacked(examples, "image", cv2.INTER_AREA)
+        labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
+        return pictures.comparison(images, *labels, self.class_names)
+
+    def write(self, folder: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
         """NAME_mask.png (class indices) and NAME_overlay.png."""
-        label = restore(prediction["probability"], to_original, image.shape[:2]).argmax(-1).astype(np.uint8)
         mask, overlay = folder / f"{name}_mask.png", folder / f"{name}_overlay.png"
-        pictures.write_mask(mask, label)
-        pictures.write_png(overlay, pictures.overlay(image, label))
+        pictures.write_mask(mask, prediction["label"])
+        pictures.write_png(overlay, pictures.overlay(image, prediction["label"]))
         return [mask, overlay]
 
     def _normalise(self, image: jax.Array) -> jax.Array:
         return (image.astype(jnp.float32) - self.mean) / self.std
 
 
-def restore(values: np.ndarray, to_original: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Values on a canvas [h,w,C] float32, sampled at the pixel centres of the original image: [*size,C].
+class Mosaic:
+    """The mean of the class probabilities that an image's views give each of its pixels."""
 
-    `to_original` [2,3] maps the canvas's points (x, y), measured from its corner, to the image's.
-    """
-    matrix = cv2.invertAffineTransform(to_original.astype(np.float64))
-    matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV measures from the centre of the first pixel
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    planes = [
-        cv2.warpAffine(plane, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        for plane in np.ascontiguousarray(np.moveaxis(values, -1, 0))
-    ]
-    return np.stack(planes, axis=-1)
+    def __init__(self, size: tuple[int, int], num_classes: int):
+        self._sum = np.zeros((*size, num_classes), np.float32)
+        self._views = np.zeros(size, np.float32)
+
+    def add(self, prediction: Rows, canvas: tuple[int, int], matrix: np.ndarray) -> None:
+        """`probability` [h,w,C], the centre of the canvas, is sampled linearly at the image's pixel centres in it."""
+        probability = prediction["probability"]
+        spans, places = [], []
+        for axis in (0, 1):  # rows, columns
+            point = 1 - axis  # a point is (x, y)
+            count = probability.shape[axis]
+            scale, offset = matrix[point, point], matrix[point, 2] - (canvas[axis] - count) / 2
+            place = scale * (np.arange(self._views.shape[axis]) + 0.5) + offset
+            inside = np.flatnonzero((place > -1e-6) & (place < count + 1e-6))
+            if not len(inside):
+                return
+            span = slice(inside[0], inside[-1] + 1)
+            spans.append(span)
+            places.append(place[span] - 0.5)
+        sampled = _interpolate(_interpolate(probability, places[0], axis=0), places[1], axis=1)
+        self._sum[*spans] += sampled
+        self._views[*spans] += 1
+
+    def result(self) -> Rows:
+        """`probability` [H,W,C] float32 and `label` [H,W] uint8."""
+        probability = self._sum / self._views[..., None]
+        return {"probability": probability, "label": probability.argmax(-1).astype(np.uint8)}
+
+
+def _interpolate(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+    """`values` at `places` along an axis, in pixels from the first one's centre; beyond the ends they repeat."""
+    places = np.clip(places, 0, values.shape[axis] - 1)
+    low = np.floor(places).astype(int)
+    part = (places - low).astype(np.float32).reshape(-1, *(1,) * (values.ndim - 1 - axis))
+    if not part.any():
+        return values.take(low, axis)
+    high = np.minimum(low + 1, values.shape[axis] - 1)
+    return values.take(low, axis) * (1 - part) + values.take(high, axis) * part
+
+
+def accuracy(logits: jax.Array, label: jax.Array, example_mask: jax.Array) -> Sum:
+    counted = (label != IGNORE) & example_mask[:, None, None]
+    right = counted & (jnp.argmax(logits, -1) == label)
+    return jnp.sum(right, dtype=jnp.float32), jnp.sum(counted, dtype=jnp.float32)
 
 
 def _centre(array, size: tuple[int, int]):

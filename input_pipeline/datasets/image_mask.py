@@ -3,6 +3,10 @@
 ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; a class name a line in classes.txt, or
 `name red green blue` where masks are colours. No prepared copy is made that could go stale: the files are checked when the
 folder is opened, and what was found is remembered by their names, sizes and times.
+
+With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id and 0 where there is none:
+"folder" reads ROOT/SPLIT/instances/NAME.png; a pixel's class is then 1 or 0, with or without an object, if there is no
+SPLIT/masks. "components" takes the connected regions of the mask.
 """
 
 import hashlib
@@ -12,14 +16,16 @@ import os
 import pathlib
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE, DataError, refuse
 from input_pipeline.decoding import SUFFIXES, decode_colours, decode_image, decode_mask, list_images, read_size
 
-NAMED = 3  # bad files that an error names; the rest are counted
-Pair = tuple[pathlib.Path, pathlib.Path]  # image and mask
+Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
+Colours = tuple[tuple[int, int, int], ...]
+OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
 
 
 class ImageMask:
@@ -34,51 +40,63 @@ class ImageMask:
             raise DataError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
             )
-        self.class_names, self._colours = read_classes(root / folder.classes)
-        self._ignore = folder.ignore_value
-        pairs = find_pairs(root, split)
-        status = [path.stat() for pair in pairs for path in pair]
-        names = [[path.name for path in pair] for pair in pairs]
+        if folder.instances not in ("", "folder", "components"):
+            raise DataError(
+                f"config.data.folder.instances={folder.instances!r} is unknown; choose 'folder', 'components' or ''"
+            )
+        examples = find_files(root, split, folder.instances == "folder")
+        self.class_names, self._colours = name_classes(root / folder.classes, "masks" in examples[0])
+        self._ignore, self._instances = folder.ignore_value, folder.instances
+        status = [path.stat() for files in examples for path in files.values()]
+        names = [[path.name for path in files.values()] for files in examples]
         meaning = [names, [entry.st_size for entry in status], self.class_names, self._colours, self._ignore]
+        meaning += [self._instances] if self._instances else []
         place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status]])
-        findings = _remember(cache / f"{place}.json", lambda: self._check(pairs))
-        _refuse(f"{root / split}: masks that do not fit", findings["unfit"])
+        findings = _remember(cache / f"{place}.json", lambda: self._check(examples))
+        refuse(f"{root / split}: masks that do not fit", findings["unfit"])
         if not folder.drop_unreadable:
-            _refuse(
+            refuse(
                 f"{root / split}: files that cannot be decoded",
                 list(findings["unreadable"].values()),
                 "; repair them, or leave them out with config.data.folder.drop_unreadable=True",
             )
         self.dropped = tuple(findings["unreadable"])
-        whole = [pair for pair in pairs if pair[0].name not in findings["unreadable"]]
-        self._pairs = [whole[index] for index in select(len(whole))]
+        self.absent = tuple(name for value, name in enumerate(self.class_names) if value not in findings["seen"])
+        whole = [files for files in examples if files["images"].name not in findings["unreadable"]]
+        self._examples = [whole[index] for index in select(len(whole))]
         self.fingerprint = _hash([split, list(select(len(whole))), *meaning])  # the same wherever the folder lies
-        if not self._pairs:
+        if not self._examples:
             raise DataError(f"{root / split}: no usable image in this part of the split")
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        image, mask = self._pairs[index]
-        return {"image": decode_image(image.read_bytes(), str(image)), "label": self._read_label(mask)}
+        files = self._examples[index]
+        image = files["images"]
+        return {"image": decode_image(image.read_bytes(), str(image))} | self._read_truth(files)
 
     def name(self, index: int) -> str:
-        return self._pairs[index][0].name
+        return self._examples[index]["images"].name
 
     def size(self, index: int) -> tuple[int, int]:
-        image = self._pairs[index][0]
+        image = self._examples[index]["images"]
         return read_size(image.read_bytes(), str(image))
+
+    def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
+        """The label, and the instances where the config asks for them. Raises DataError for values that cannot be."""
+        if self._instances == "folder":
+            instances = _read_instances(files["instances"])
+            label = self._read_label(files["masks"]) if "masks" in files else (instances > 0).astype(np.uint8)
+            return {"label": label, "instances": instances}
+        label = self._read_label(files["masks"])
+        return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
     def _read_label(self, path: pathlib.Path) -> np.ndarray:
         """A mask file -> classes [H,W] uint8, 255 where there is none. Raises DataError for a value that is no class."""
         if self._colours:
             return self._from_colours(decode_colours(path.read_bytes(), str(path)), path)
-        values = decode_mask(path.read_bytes(), str(path))
-        if values.ndim == 3:
-            if np.ptp(values, axis=-1).any():
-                raise DataError(f"{path} is a colour mask; write `name red green blue` lines into the classes file")
-            values = values[..., 0]  # grey stored as RGB
+        values = _read_grey(path, "write `name red green blue` lines into the classes file")
         nowhere = (values == self._ignore) | (values == IGNORE)
         beyond = ~nowhere & ((values < 0) | (values >= len(self.class_names)))
         if beyond.any():
@@ -104,21 +122,27 @@ class ImageMask:
             )
         return np.where(found, label, IGNORE).astype(np.uint8)
 
-    def _check(self, pairs: list[Pair]) -> dict:
-        """Reads every file once. Returns {"unfit": [message], "unreadable": {image name: message}}."""
+    def _check(self, examples: list[Files]) -> dict:
+        """Reads every file once. Returns {"unfit": [message], "unreadable": {image name: message}, "seen": [class]}."""
         unfit, unreadable, seen = [], {}, set()
-        for image, mask in pairs:
+        for files in examples:
+            image, *masks = files.values()
             try:
                 size = decode_image(image.read_bytes(), str(image)).shape[:2]
-                mask_size = decode_mask(mask.read_bytes(), str(mask)).shape[:2]
+                sizes = {mask: decode_mask(mask.read_bytes(), str(mask)).shape[:2] for mask in masks}
             except DataError as error:
                 unreadable[image.name] = str(error)
                 continue
-            if mask_size != size:
-                unfit.append(f"{mask} is {_by(mask_size)}, its image {_by(size)}; both must have the same pixels")
+            wrong = [
+                f"{mask} is {_by(mask_size)}, its image {_by(size)}; both must have the same pixels"
+                for mask, mask_size in sizes.items()
+                if mask_size != size
+            ]
+            unfit += wrong
+            if wrong:
                 continue
             try:
-                seen.update(np.unique(self._read_label(mask)).tolist())
+                seen.update(np.unique(self._read_truth(files)["label"]).tolist())
             except DataError as error:
                 unfit.append(str(error))
         if seen == {IGNORE}:
@@ -128,10 +152,10 @@ class ImageMask:
                 f"all hold only 0 and {IGNORE}, and {IGNORE} is no class: black and white masks need colours in the "
                 f"classes file, `{self.class_names[0]} 0 0 0` and `{self.class_names[1]} 255 255 255`"
             )
-        return {"unfit": unfit, "unreadable": unreadable}
+        return {"unfit": unfit, "unreadable": unreadable, "seen": sorted(seen - {IGNORE})}
 
 
-def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...] | None]:
+def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     """The names in a classes file, in order, and their colours where it gives them."""
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -156,35 +180,80 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[tuple[int, 
     return names, colours or None
 
 
-def find_pairs(root: pathlib.Path, split: str) -> list[Pair]:
-    """The images of a split with their masks, sorted by name. Raises DataError for an image without one."""
-    images, masks = root / split / "images", root / split / "masks"
+def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...], Colours | None]:
+    """Like `read_classes`. Without masks there are two classes, which need no file to be named."""
+    if with_masks:
+        return read_classes(path)
+    names, _ = read_classes(path) if path.exists() else (OBJECT_CLASSES, None)
+    if len(names) != 2:
+        raise DataError(
+            f"{path} names {len(names)} classes, but without masks there are two, with and without an object; "
+            "name those, or add the masks"
+        )
+    return names, None
+
+
+def find_files(root: pathlib.Path, split: str, with_instances: bool) -> list[Files]:
+    """The files of each example of a split, sorted by the image's name. Raises DataError for an image without a mask.
+
+    With instances, masks may be absent altogether.
+    """
+    images = root / split / "images"
     if not images.is_dir():
         splits = sorted(path.parent.name for path in root.glob("*/images"))
         raise DataError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
     paths = list_images(images)
     if not paths:
         raise DataError(f"{images} holds no image ({' '.join(SUFFIXES)})")
-    stems = [path.stem for path in paths]
     for first, second in itertools.pairwise(paths):
         if first.stem == second.stem:
             raise DataError(f"{first} and {second.name} would share one mask; rename one of them")
-    missing = [f"{masks / stem}.png" for stem in stems if not (masks / f"{stem}.png").is_file()]
-    _refuse(f"{images}: masks that are missing", missing, "; each image needs a PNG of its own name there")
-    return [(path, masks / f"{path.stem}.png") for path in paths]
+    kinds = ["instances"] if with_instances else []
+    if not with_instances or (root / split / "masks").is_dir():
+        kinds.insert(0, "masks")
+    examples = [{"images": path} | {kind: root / split / kind / f"{path.stem}.png" for kind in kinds} for path in paths]
+    for kind in kinds:
+        missing = [str(files[kind]) for files in examples if not files[kind].is_file()]
+        refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
+    return examples
 
 
-def _refuse(what: str, wrong: list[str], remedy: str = "") -> None:
-    if wrong:
-        others = f" (and {len(wrong) - NAMED} more)" if len(wrong) > NAMED else ""
-        raise DataError(f"{what}: {len(wrong)}: {' | '.join(wrong[:NAMED])}{others}{remedy}")
+def find_components(label: np.ndarray) -> np.ndarray:
+    """Classes [H,W] uint8 -> ids [H,W] int32 of the regions of one class that hang together by their pixels' sides.
+
+    Class 0 and ignored pixels belong to none (0).
+    """
+    instances = np.zeros(label.shape, np.int32)
+    count = 0
+    for value in np.setdiff1d(label, (0, IGNORE)):
+        number, regions = cv2.connectedComponents((label == value).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+        instances += np.where(regions > 0, regions + count, 0)
+        count += number - 1  # the first is what lies around them
+    return instances
+
+
+def _read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
+    """A mask's values [H,W]: palette index or grey, also where that is stored as RGB. Raises DataError for colours."""
+    values = decode_mask(path.read_bytes(), str(path))
+    if values.ndim == 2:
+        return values
+    if np.ptp(values, axis=-1).any():
+        raise DataError(f"{path} is a colour mask; {remedy}")
+    return values[..., 0]
+
+
+def _read_instances(path: pathlib.Path) -> np.ndarray:
+    instances = _read_grey(path, "store each object's id as grey, of 8 or 16 bits").astype(np.int32)
+    if instances.min() < 0:
+        raise DataError(f"{path} holds the id {instances.min()}; ids are 1 and more, and 0 where there is no object")
+    return instances
 
 
 def _remember(path: pathlib.Path, check: Callable[[], dict]) -> dict:
     """What `check` finds, from the file where an earlier run left it. A cache that cannot be used is no error."""
     try:
         findings = json.loads(path.read_text())
-        if findings.keys() == {"unfit", "unreadable"}:
+        if findings.keys() == {"unfit", "unreadable", "seen"}:
             return findings
     except (OSError, ValueError, AttributeError):
         pass

@@ -1,40 +1,57 @@
-import jax
+import json
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.metrics import confusion
-from experiments.metrics.confusion import Confusion
-
-count = jax.jit(confusion.count, static_argnums=3)
+from experiments.metrics.confusion import Confusion, class_scores
 
 
-def oracle(label, prediction, mask, classes):
-    counts = np.zeros((len(label), classes, classes), np.int64)
-    for image, (truth, guess) in enumerate(zip(label, prediction, strict=True)):
-        for t, p in zip(truth.ravel(), guess.ravel(), strict=True):
-            if mask[image] and t != 255:
-                counts[image, t, p] += 1
-    return counts
+def maps(seed, classes, ignored, shape=(5, 7)):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, shape).astype(np.uint8)
+    label[rng.random(shape) < ignored] = 255
+    return {"label": rng.integers(0, classes, shape).astype(np.uint8)}, {"label": label}
+
+
+def measured(class_names, *images):
+    metric = Confusion(class_names)
+    for prediction, truth in images:
+        metric.add(json.loads(json.dumps(metric.measure(prediction, truth))))
+    return metric
+
+
+def from_counts(class_names, counts):
+    """As if the cells [C,C] were one image's."""
+    metric = Confusion(class_names)
+    metric.add({"confusion": [[t, p, int(pixels)] for (t, p), pixels in np.ndenumerate(counts)]})
+    return metric
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), ignored=st.floats(0, 1), real=st.integers(0, 3))
-def test_counts_equal_a_loop_over_pixels(seed, ignored, real):
-    rng = np.random.default_rng(seed)
-    label = rng.integers(0, 4, (3, 5, 7)).astype(np.uint8)
-    label[rng.random(label.shape) < ignored] = 255
-    prediction = rng.integers(0, 4, label.shape).astype(np.uint8)
-    mask = np.arange(3) < real
-    np.testing.assert_array_equal(count(label, prediction, mask, 4), oracle(label, prediction, mask, 4))
+@given(seed=st.integers(0, 2**32 - 1), ignored=st.floats(0, 1))
+def test_counts_equal_a_loop_over_pixels(seed, ignored):
+    images = [maps(seed, 4, ignored), maps(seed + 1, 3, ignored, (2, 9))]
+    expected = np.zeros((4, 4), np.int64)
+    for prediction, truth in images:
+        for t, p in zip(truth["label"].ravel(), prediction["label"].ravel(), strict=True):
+            if t != 255:
+                expected[t, p] += 1
+    for order in (images, images[::-1]):
+        np.testing.assert_array_equal(measured(tuple("abcd"), *order).counts, expected)
 
 
 def test_known_scores():
     # Truth 0 0 1 1, prediction 0 1 1 1: class 0 has 1 of 2, class 1 has 2 of 3; class 2 is nowhere and in no mean.
-    label = np.array([[[0, 0], [1, 1]]], np.uint8)
-    prediction = np.array([[[0, 1], [1, 1]]], np.uint8)
-    scores = Confusion.empty(("a", "b", "c")).merge(count(label, prediction, np.array([True]), 3)).compute()
+    label = {"label": np.array([[0, 0], [1, 1]], np.uint8)}
+    prediction = {"label": np.array([[0, 1], [1, 1]], np.uint8)}
+    metric = Confusion(("a", "b", "c"))
+    row = metric.measure(prediction, label)
+    assert row == {"confusion": [[0, 0, 1], [0, 1, 1], [1, 1, 2]]}
+    metric.add(row | {"image_id": 7, "boundary": []})
+    scores = metric.compute()
     assert scores["IoU/a"] == 1 / 2
     assert scores["IoU/b"] == 2 / 3
     assert np.isnan(scores["IoU/c"])
@@ -44,33 +61,63 @@ def test_known_scores():
     assert scores["Dice"] == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
+def test_the_scores_of_long_et_al_by_hand():
+    # 8 pixels of a, 6 of them found, 1 called b and 1 called c; 2 of b, 1 found, 1 called a; c is not in the truth.
+    scores = from_counts(("a", "b", "c"), [[6, 1, 1], [1, 1, 0], [0, 0, 0]]).compute()
+    assert scores["accuracy/a"] == 6 / 8 and scores["accuracy/b"] == 1 / 2 and np.isnan(scores["accuracy/c"])
+    assert scores["mean_accuracy"] == pytest.approx((6 / 8 + 1 / 2) / 2)
+    assert scores["IoU/a"] == 6 / 9 and scores["IoU/b"] == 1 / 3 and scores["IoU/c"] == 0
+    assert scores["frequency_weighted_IoU"] == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 3)
+    assert scores["mIoU"] == pytest.approx((6 / 9 + 1 / 3 + 0) / 3)
+
+
+def test_a_class_that_is_nowhere_leaves_the_weighted_mean_as_it_is():
+    scores = from_counts(("a", "b", "c"), [[6, 2, 0], [1, 1, 0], [0, 0, 0]]).compute()
+    assert scores["frequency_weighted_IoU"] == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 4)
+
+
 def test_a_class_predicted_but_absent_from_the_truth_counts_as_zero():
-    scores = Confusion.empty(("a", "b")).merge(np.array([[3, 1], [0, 0]])).compute()
+    scores = from_counts(("a", "b"), [[3, 1], [0, 0]]).compute()
     assert scores["IoU/b"] == 0.0
     assert scores["mIoU"] == pytest.approx(3 / 8)
 
 
-def test_no_pixel_gives_nan_and_no_warning(recwarn):
-    scores = Confusion.empty(("a", "b")).compute()
-    assert np.isnan(scores["mIoU"]) and np.isnan(scores["pixel_accuracy"])
+@pytest.mark.parametrize("images", [0, 1])
+def test_no_pixel_gives_nan_and_no_warning(recwarn, images):
+    ignored = {"label": np.zeros((2, 2), np.uint8)}, {"label": np.full((2, 2), 255, np.uint8)}
+    scores = measured(("a", "b"), *[ignored] * images).compute()
+    assert all(np.isnan(value) for value in scores.values())
+    assert {"mIoU", "pixel_accuracy", "mean_accuracy", "frequency_weighted_IoU", "Dice"} <= set(scores)
     assert not recwarn
 
 
 def test_billions_of_pixels_stay_exact():
-    batch = np.full((1, 2, 2), 2**30, np.int32)
-    total = Confusion.empty(("a", "b"))
+    metric = Confusion(("a", "b"))
     for _ in range(5):
-        total = total.merge(batch)
-    assert total.counts.sum() == 4 * 5 * 2**30
-    assert total.compute()["pixel_accuracy"] == 0.5
+        metric.add({"confusion": [[0, 0, 2**53], [1, 0, 1]]})
+    assert metric.counts.tolist() == [[5 * 2**53, 0], [5, 0]]
 
 
-def test_records_add_up_to_the_scores():
-    rng = np.random.default_rng(0)
-    counts = rng.integers(0, 50, (6, 3, 3))
-    records = [confusion.image_record(image) for image in counts]
-    hit, labelled, predicted = (
-        np.sum([row[name] for row in records], axis=0) for name in ("intersection", "labelled", "predicted")
-    )
-    scores = Confusion.empty(("a", "b", "c")).merge(counts).compute()
-    assert scores["mIoU"] == pytest.approx(np.mean(hit / (labelled + predicted - hit)))
+def test_the_scores_of_one_class_alone():
+    # 255 is the largest number of classes: the last has the index 254.
+    last = {"label": np.full((2, 3), 254, np.uint8)}
+    metric = measured(tuple(map(str, range(255))), (last, last))
+    assert metric.counts[254, 254] == metric.counts.sum() == 6
+    assert class_scores(metric.counts)["IoU"][254] == metric.compute()["mIoU"] == 1
+
+
+def test_an_image_takes_milliseconds():
+    image = maps(0, 11, 0.1, (360, 480))
+    metric = Confusion(tuple("abcdefghijk"))
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        metric.measure(*image)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.05  # 0.001 s on a quiet machine
+
+
+def test_the_picture_shows_the_counts():
+    right, wrong = (from_counts(("a", "b"), counts).pictures()["confusion"] for counts in ([[1, 0], [0, 1]], [[0, 1]]))
+    assert right.dtype == np.uint8 and right.shape == wrong.shape and right.shape[2] == 3
+    assert (right != wrong).any()

@@ -70,6 +70,33 @@ def test_rates_take_the_first_match():
     }
 
 
+def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
+    """Its fields replace the others', clipping and rates are each part's own, and decay spares biases in both."""
+    parted = updates(
+        gradient=1.0,
+        name="sgd",
+        lr=1.0,
+        schedule="constant",
+        momentum=0.0,
+        clip=1.0,
+        partition=(("head/", (("lr", 0.5), ("clip", 0.0), ("rates", (("head/kernel", 0.1),)))),),
+    )
+    norm = np.sqrt(4 + 2)  # of the encoder's six gradients
+    np.testing.assert_allclose(parted["encoder/conv/kernel"], -1 / norm, rtol=1e-6)
+    np.testing.assert_allclose(parted["head/kernel"], -0.05, rtol=1e-6)
+    decayed = updates(
+        gradient=0.0,
+        name="adamw",
+        lr=0.1,
+        schedule="constant",
+        weight_decay=0.5,
+        partition=(("head/", (("weight_decay", 0.1),)),),
+    )
+    np.testing.assert_allclose(decayed["encoder/conv/kernel"], -0.1 * 0.5 * 2.0)
+    np.testing.assert_allclose(decayed["encoder/norm/scale"], 0.0)
+    np.testing.assert_allclose(decayed["head/kernel"], -0.1 * 0.1)
+
+
 def test_clipping_is_by_the_global_norm():
     clipped = updates(gradient=3.0, name="sgd", lr=1.0, schedule="constant", momentum=0.0, clip=0.5)
     assert float(optax.global_norm(clipped)) == pytest.approx(0.5)
@@ -83,6 +110,10 @@ def test_clipping_is_by_the_global_norm():
         (dict(warmup_steps=10), ["optim.warmup_steps", "train.steps=10"]),
         (dict(rates=(("encodr/", 0.1),)), ["optim.rates", "encodr/", "encoder"]),
         (dict(rates=(("(", 0.1),)), ["optim.rates", "regular expression"]),
+        (dict(rates=("encoder/", 0.1)), ["optim.rates", "pairs"]),
+        (dict(partition=(("hed/", (("lr", 0.1),)),)), ["optim.partition", "hed/", "head"]),
+        (dict(partition=(("head/", (("rate", 0.1),)),)), ["optim.partition", "'rate'"]),
+        (dict(partition=(("head/", ("lr", 0.1)),)), ["optim.partition", "pairs"]),
     ],
 )
 def test_mistakes_are_one_clear_line(changes, names):

@@ -6,7 +6,16 @@ from PIL import Image
 
 from experiments import pictures
 from experiments.errors import RunError
-from experiments.pictures import IGNORE, colour_mask, comparison, overlay, palette, write_mask, write_png
+from experiments.pictures import (
+    IGNORE,
+    colour_mask,
+    comparison,
+    confusion_matrix,
+    overlay,
+    palette,
+    write_mask,
+    write_png,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -122,3 +131,57 @@ def test_a_comparison_has_a_legend_of_any_length():
         for shown in (np.zeros((1, 64, 64), np.uint8), label.astype(np.uint8))
     )
     assert long.shape[1] == short.shape[1] and long.shape[0] > short.shape[0] + 50 * 15
+
+
+def shares(drawn, colour):
+    return (drawn == np.array(colour, np.uint8)).all(-1)
+
+
+def corner(drawn, colour, cell):
+    """The top left corner (y, x) of the first cell of this colour."""
+    runs = np.lib.stride_tricks.sliding_window_view(shares(drawn, colour), cell, axis=1).all(-1)
+    return np.argwhere(runs)[0]
+
+
+def test_a_confusion_matrix_shows_each_row_in_percent_of_its_class():
+    # Three quarters of class a are called c, all of b is found; c is not in the truth.
+    drawn = confusion_matrix(np.array([[10, 0, 30], [0, 10**12, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
+    top, left = corner(drawn, pictures._shade(0.25), 96)
+    assert corner(drawn, pictures._shade(0.75), 96).tolist() == [top, left + 2 * 96]
+    assert corner(drawn, pictures._shade(1), 96).tolist() == [top + 96, left + 96]
+    assert (drawn[top : top + 96, left + 96 : left + 2 * 96] == 255).all()  # no pixel, no number
+    row = drawn[top + 2 * 96 : top + 3 * 96, left : left + 3 * 96]
+    np.testing.assert_array_equal(row, colour_mask(np.full((96, 3 * 96), IGNORE, np.uint8)))
+    fewer = confusion_matrix(np.array([[1, 0, 3], [0, 2, 0], [0, 0, 0]]), ["a", "b", "c"])
+    np.testing.assert_array_equal(drawn, fewer)
+
+
+@pytest.mark.parametrize("count", [2, 11, 40, 41, 151])
+def test_a_confusion_matrix_is_readable_for_any_number_of_classes(count):
+    drawn = confusion_matrix(np.eye(count, dtype=np.int64), [f"class number {index}" for index in range(count)])
+    cell = min(96, max(34, 640 // count)) if count <= 40 else 14
+    top, left = corner(drawn, pictures._shade(1.0), cell)
+    for row, column in ((0, 0), (count - 1, count - 1), (0, count - 1)):
+        y, x = top + row * cell, left + column * cell
+        inside = drawn[y : y + cell, x : x + cell]
+        if row != column:
+            assert (inside == 255).all()
+            continue
+        # White numbers stand in the dark cells, where there are any.
+        assert shares(inside, pictures._shade(1.0)).sum() > 0.5 * cell**2
+        assert shares(inside, (255, 255, 255)).any() == (count <= pictures.MOST_NUMBERED_CLASSES)
+
+
+def test_an_empty_confusion_matrix_is_hatched_all_over():
+    drawn = confusion_matrix(np.zeros((4, 4), np.int64), ["a", "b", "c", "d"])
+    assert sum(shares(drawn, stripe).sum() for stripe in pictures.HATCH) > (4 * 96) ** 2
+
+
+def test_the_shades_are_told_apart_in_grey_and_their_numbers_are_legible():
+    parts = np.linspace(0, 1, 101)
+    lightness = lab(np.array([pictures._shade(part) for part in parts]))[:, 0]
+    assert (np.diff(lightness) < 0).all()  # darker is more
+    luminance = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
+    contrast = np.where(parts < pictures.LIGHT, (luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05))
+    assert contrast.min() > 4.4  # the web's guidelines want 4.5 of small text, 3 of large

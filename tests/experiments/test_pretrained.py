@@ -90,7 +90,7 @@ def test_init_from_takes_all_but_the_changed_head(tmp_path, ema):
     variables = {name: value + 1 for name, value in variables.items()}
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     checkpoints = Checkpoints(tmp_path, 1)
-    checkpoints.save(5, states.create(variables, trained, optimizer, ema), {})
+    checkpoints.save(5, states.create(variables, trained, optimizer, variables if ema else {}), {})
     checkpoints.close()
     _, _, other, _ = build(classes=7)
     started, fresh = pretrained.init_from(str(tmp_path), other)

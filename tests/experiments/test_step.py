@@ -49,7 +49,7 @@ def make(norm="group", dropout=0.0, mesh=(1, -1, 1), **optim):
     architecture, _, trained = states.describe(config, len(CLASSES))
     variables = states.initialise(config, len(CLASSES), seed=0)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
-    state = states.create(variables, trained, optimizer, config.optim.ema)
+    state = states.create(variables, trained, optimizer, variables if config.optim.ema else {})
     state = jax.device_put(state, sharding.tree_shardings(state, mesh))
     return make_train_step(config, task, architecture, optimizer), state, mesh
 
@@ -112,7 +112,7 @@ def test_ema_follows_parameters_and_statistics():
         expected = {name: rate * value + (1 - rate) * np.array(current[name]) for name, value in expected.items()}
     for name, value in expected.items():
         np.testing.assert_allclose(state.ema[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
-    assert states.evaluated(state) is state.ema
+    assert states.evaluated(state, None) is state.ema
 
 
 def test_a_batch_without_labels_changes_no_parameter():

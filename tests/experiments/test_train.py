@@ -9,7 +9,7 @@ import pytest
 from configs import unet_shapes
 from experiments.checkpoints import Checkpoints, digest
 from experiments.errors import RunError
-from experiments.evaluate import Interrupted
+from experiments.inference import Interrupted
 from experiments.train import Trainer, check_numbers
 
 
@@ -29,7 +29,7 @@ def make(workdir, data_dir, **fields):
 
 def stop_in_evaluation(trainer):
     class Evaluator:
-        compilations, compile = 0, trainer.evaluator.compile
+        inference, source = trainer.evaluator.inference, trainer.evaluator.source
 
         def __call__(self, *_, **__):
             trainer.stop.signal = signal.SIGTERM

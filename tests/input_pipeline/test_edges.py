@@ -14,7 +14,8 @@ from configs.common import get_config
 from input_pipeline import sources, transforms
 from input_pipeline.batch import IGNORE, DataError
 from input_pipeline.datasets import shapes
-from input_pipeline.loader import TrainLoader, eval_batches
+from input_pipeline.loader import TrainLoader
+from input_pipeline.views import ViewBatches
 
 EXAMPLE = {"image": np.zeros((8, 8, 3), np.uint8), "label": np.zeros((8, 8), np.uint8)}
 
@@ -70,7 +71,9 @@ def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(DataError, match="divide"):
         TrainLoader([EXAMPLE] * 5, data, batch_size=5, seed=0, process_count=2)
     with pytest.raises(DataError, match="divide"):
-        next(iter(eval_batches([EXAMPLE] * 5, data, batch_size=5, process_count=2)))
+        config = get_config()
+        config.eval.batch_size = 5
+        ViewBatches([EXAMPLE] * 5, config.data, config.eval, process_count=2)
 
 
 def test_black_and_white_masks_are_not_silently_ignored(tmp_path):

@@ -1,6 +1,7 @@
 """A folder of the user's: kinds of masks, and one clear line for everything that can be wrong with it."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from configs.common import get_config
 from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.datasets.image_mask import find_components
 from input_pipeline.sources import open_source
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -172,7 +174,7 @@ def test_findings_are_remembered_until_a_file_changes(root, monkeypatch):
     refuse(root, "b.png", "77")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"unfit": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"unfit": 1}', '{"unfit": [], "unreadable": {}}'])
 def test_a_corrupt_cache_is_made_anew(root, content):
     open_folder(root)
     (cache,) = (root.parent / "tfds" / "image_mask").iterdir()
@@ -186,6 +188,124 @@ def test_a_cache_that_cannot_be_written_is_no_error(root):
     assert len(open_folder(root)) == 3
 
 
+def add_instances(root, stem, ids):
+    (root / "train/instances").mkdir(exist_ok=True)
+    (ids if isinstance(ids, Image.Image) else Image.fromarray(ids)).save(root / f"train/instances/{stem}.png")
+
+
+IDS = np.array([[0, 1, 1, 0, 300], [0, 0, 0, 0, 300], [7, 0, 0, 0, 0], [7, 7, 0, 0, 300]], np.uint16)
+
+
+@pytest.fixture
+def objects(root):
+    """Three examples whose objects have ids and no masks."""
+    shutil.rmtree(root / "train/masks")
+    (root / "classes.txt").unlink()
+    for stem in "abc":
+        add_instances(root, stem, IDS)
+    return root
+
+
+def test_instances_have_their_own_folder(objects):
+    add_instances(objects, "b", np.minimum(IDS, 255).astype(np.uint8))
+    source = open_folder(objects, instances="folder")
+    assert source.class_names == ("background", "object") and source.absent == ()
+    example = source[0]
+    assert example.keys() == {"image", "label", "instances"}
+    assert example["instances"].dtype == np.int32 and example["label"].dtype == np.uint8
+    np.testing.assert_array_equal(example["instances"], IDS)
+    np.testing.assert_array_equal(example["label"], IDS > 0)
+    np.testing.assert_array_equal(source[1]["instances"], np.minimum(IDS, 255))
+
+
+def test_instances_beside_masks_do_not_change_the_label(root):
+    for stem in "abc":
+        add_instances(root, stem, IDS)
+    source = open_folder(root, instances="folder")
+    np.testing.assert_array_equal(source[0]["label"], MASK)
+    np.testing.assert_array_equal(source[0]["instances"], IDS)
+    assert source.class_names == ("sky", "traffic light", "road")
+    assert open_folder(root)[0].keys() == {"image", "label"}, "not asked for"
+
+
+def test_without_masks_there_are_two_classes(objects):
+    (objects / "classes.txt").write_text("tissue\nnucleus\n")
+    assert open_folder(objects, instances="folder").class_names == ("tissue", "nucleus")
+    (objects / "classes.txt").write_text("tissue\nnucleus\ncell\n")
+    refuse(objects, "classes.txt names 3 classes", instances="folder")
+    (objects / "classes.txt").unlink()
+    (objects / "train/masks").mkdir()
+    refuse(objects, "masks that are missing: 3", instances="folder")
+    refuse(objects, "instances", "folder", "components", instances="folders")
+
+
+def test_components_are_regions_of_one_class_that_share_sides(root):
+    label = np.array([[1, 1, 0, 2, 2], [0, 0, 1, 2, 1], [2, 0, 1, 0, 1], [2, 9, 9, 9, 0]], np.uint8)
+    expected = np.array([[1, 1, 0, 4, 4], [0, 0, 2, 4, 3], [5, 0, 2, 0, 3], [5, 0, 0, 0, 0]])
+    add(root, "a", mask=label)
+    source = open_folder(root, instances="components", ignore_value=9)
+    example = source[0]
+    assert example["instances"].dtype == np.int32
+    np.testing.assert_array_equal(example["label"], np.where(label == 9, IGNORE, label))
+    np.testing.assert_array_equal(example["instances"], expected)
+    for value in (0, IGNORE):
+        assert not find_components(np.full((3, 4), value, np.uint8)).any()
+    assert find_components(np.full((1, 1), 1, np.uint8)).tolist() == [[1]]
+
+
+def test_instances_that_cannot_be_are_named(objects):
+    good = [path.read_bytes() for path in sorted((objects / "train/instances").iterdir())]
+    path = objects / "train/instances/b.png"
+    path.unlink()
+    refuse(objects, "instances that are missing: 1", str(path), instances="folder")
+    add_instances(objects, "b", IDS.T.copy())
+    refuse(objects, str(path), "5x4", "4x5", instances="folder")
+    colours = np.zeros((4, 5, 3), np.uint8)
+    add_instances(objects, "b", colours + np.uint8([1, 2, 3]))
+    refuse(objects, str(path), "colour", "grey", instances="folder")
+    Image.fromarray(np.full((4, 5), -3, np.int32)).save(path, "TIFF")
+    refuse(objects, str(path), "id -3", instances="folder")
+    path.write_bytes(good[1][:40])
+    refuse(objects, str(path), "decoded", instances="folder")
+    source = open_folder(objects, instances="folder", drop_unreadable=True)
+    assert source.dropped == ("b.jpg",) and len(source) == 2
+
+
+def test_the_fingerprint_knows_of_instances(root):
+    for stem in "abc":
+        add_instances(root, stem, IDS)
+    prints = {mode: open_folder(root, instances=mode).fingerprint for mode in ("", "folder", "components")}
+    assert len(set(prints.values())) == 3
+    add_instances(root, "b", (np.arange(20, dtype=np.uint16) * 3001).reshape(4, 5))
+    assert open_folder(root, instances="folder").fingerprint != prints["folder"]
+    for mode in ("", "components"):
+        assert open_folder(root, instances=mode).fingerprint == prints[mode]
+
+
+def test_classes_without_a_pixel_are_known(root, monkeypatch):
+    assert open_folder(root).absent == ()
+    with open(root / "classes.txt", "a") as file:
+        file.write("river\nbridge\n")
+    assert open_folder(root).absent == open_folder(root, "train[:1]").absent == ("river", "bridge")
+    monkeypatch.setattr("input_pipeline.datasets.image_mask.ImageMask._check", lambda *_: pytest.fail("checked again"))
+    assert open_folder(root).absent == ("river", "bridge"), "remembered"
+
+
+def test_a_class_of_a_file_that_is_left_out_is_absent(root):
+    add(root, "d", mask=np.full((4, 5), 3, np.uint8))
+    (root / "classes.txt").write_text("sky\ntraffic light\nroad\nriver\n")
+    assert open_folder(root).absent == ()
+    (root / "train/images/d.jpg").write_bytes(b"no image")
+    assert open_folder(root, drop_unreadable=True).absent == ("river",)
+
+
+def test_one_pixel(root):
+    add(root, "d", Image.new("RGB", (1, 1)), np.full((1, 1), 2, np.uint8))
+    source = open_folder(root, instances="components")
+    assert source[3]["image"].shape == (1, 1, 3) and source.size(3) == (1, 1)
+    assert source[3]["label"].tolist() == [[2]] and source[3]["instances"].tolist() == [[1]]
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
 def test_camvid_and_isbi(tmp_path):
     data = get_config().data
@@ -197,3 +317,14 @@ def test_camvid_and_isbi(tmp_path):
     assert labels.max() == IGNORE and labels[labels != IGNORE].max() < 11
     data.folder.update(root=str(REAL / "isbi2012"), ignore_value=255)
     assert open_source(data, "val", str(tmp_path)).class_names == ("membrane", "cell")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+def test_nuclei_have_ids(tmp_path):
+    data = get_config().data
+    data.name = "image_mask"
+    data.folder.update(root=str(REAL / "dsb2018"), instances="folder")
+    source = open_source(data, "val", str(tmp_path))
+    assert len(source) == 50 and source.class_names == ("background", "object") and source.absent == ()
+    example = source[0]
+    assert example["instances"].max() > 1 and ((example["instances"] > 0) == example["label"]).all()

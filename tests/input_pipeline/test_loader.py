@@ -1,4 +1,4 @@
-"""Batches are a function of the seed and their number, for any number of processes; evaluation sees all once."""
+"""Batches are a function of the seed and their number, for any number of processes."""
 
 import collections
 import itertools
@@ -8,12 +8,10 @@ import textwrap
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from configs.common import get_config
-from input_pipeline.batch import IGNORE, check_batch
-from input_pipeline.loader import TrainLoader, eval_batches, fit_image
+from input_pipeline.batch import IGNORE, DataError, check_batch
+from input_pipeline.loader import TrainLoader
 
 
 class Squares:
@@ -124,77 +122,6 @@ def test_fewer_examples_than_a_batch_are_repeated():
     assert collections.Counter(batch["image_id"].tolist()) == {0: 3, 1: 3}
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    count=st.integers(1, 11),
-    rows=st.integers(1, 3),
-    process_count=st.sampled_from([1, 2, 4]),
-    canvases=st.sampled_from([((8, 8),), ((8, 8), (6, 12), (12, 6))]),
-    fit=st.sampled_from(["stretch", "letterbox"]),
-)
-def test_evaluation_sees_every_image_once(count, rows, process_count, canvases, fit):
-    source = Squares([(10, 10), (6, 13), (14, 7)][i % 3] for i in range(count))
-    data, size = make_data(canvases=canvases, fit=fit), rows * process_count
-    shards = [
-        list(eval_batches(source, data, batch_size=size, process_index=i, process_count=process_count))
-        for i in range(process_count)
-    ]
-    shapes = [[batch["image"].shape for batch in shard] for shard in shards]
-    assert all(shape == shapes[0] for shape in shapes), "every process runs the same steps"
-    seen = []
-    for batch in itertools.chain(*shards):
-        check_batch(batch)
-        assert len(batch["image"]) == rows and batch["image"].shape[1:3] in canvases
-        assert (batch["label"][~batch["example_mask"]] == IGNORE).all()
-        for i in np.flatnonzero(batch["example_mask"]):
-            seen.append(int(batch["image_id"][i]))
-            assert tuple(batch["original_size"][i]) == source.size(seen[-1])
-            pixels = batch["image"][i][batch["label"][i] != IGNORE]
-            assert seen[-1] in pixels
-    assert sorted(seen) == list(range(count))
-
-
-def test_evaluation_never_augments():
-    plain = list(eval_batches(SOURCE, make_data(flip=0.0), batch_size=4))
-    for one, other in zip(plain, eval_batches(SOURCE, make_data(flip=1.0, **STRONG), batch_size=4), strict=True):
-        assert_equal(one, other)
-
-
-def test_evaluation_does_not_need_the_augment_fields():
-    data = make_data()
-    del data.augment
-    assert sum(batch["example_mask"].sum() for batch in eval_batches(SOURCE, data, batch_size=4)) == 7
-
-
-def test_an_abandoned_evaluation_ends():
-    batches = eval_batches(SOURCE, make_data(), batch_size=1)
-    next(iter(batches))
-    batches.close()
-
-
-@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_to_original_leads_back(fit):
-    """A point of the canvas and the point it maps to show the same colour."""
-    y, x = np.mgrid[:40, :60]
-    image = np.stack([4 * x, 6 * y, 0 * x], -1).astype(np.uint8)
-    canvas, to_original, size = fit_image(image, make_data(canvases=((20, 20),), fit=fit))
-    assert tuple(size) == (40, 60) and to_original.dtype == np.float32
-    rows, columns = np.mgrid[:20, :20]
-    points = np.stack([columns + 0.5, rows + 0.5, np.ones((20, 20))], -1) @ to_original.T
-    inside = ((points > 2) & (points < (58, 38))).all(-1)
-    assert inside.sum() > 100
-    expected = (points[inside] - 0.5) * (4, 6)
-    assert np.abs(canvas[inside][:, :2] - expected).max() < 4
-
-
-def test_predict_sees_what_evaluation_sees():
-    for i, batch in enumerate(eval_batches(SOURCE, make_data(fit="letterbox"), batch_size=1)):
-        image, to_original, size = fit_image(SOURCE[i]["image"], make_data(fit="letterbox"))
-        np.testing.assert_array_equal(image, batch["image"][0])
-        np.testing.assert_array_equal(to_original, batch["to_original"][0])
-        assert tuple(size) == tuple(batch["original_size"][0])
-
-
 def test_an_open_loader_does_not_keep_the_interpreter_alive():
     program = """
         import numpy as np
@@ -208,3 +135,58 @@ def test_an_open_loader_does_not_keep_the_interpreter_alive():
     command = [sys.executable, "-c", textwrap.dedent(program)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
+
+
+def test_a_weight_map_travels_with_the_crop():
+    """Two objects a pixel apart: whatever the crop, the weight is high where the label says background between them."""
+
+    class Pair(Squares):
+        def __getitem__(self, i):
+            instances = np.zeros(self.sizes[i], np.int32)
+            instances[:, 2:6], instances[:, 8:12] = 1, 2
+            return {"image": np.zeros((*self.sizes[i], 3), np.uint8), "label": (instances > 0).astype(np.uint8)} | {
+                "instances": instances
+            }
+
+    source, data = Pair([(16, 16)]), make_data(fit="crop")
+    data.update(image_size=(16, 16), weight_map=(10.0, 2.0))
+    with pytest.raises(DataError, match="folder.instances"):
+        TrainLoader(source, data, batch_size=2, seed=0)
+    data.folder.instances = "components"
+    for batch in take(TrainLoader(source, data, batch_size=2, seed=0), 3):
+        check_batch(batch)
+        between = np.zeros((2, 16, 16), bool)
+        between[:, :, 6:8] = True  # the gap is in the middle, so a flip leaves it there
+        between[batch["to_original"][:, 0, 0] < 0] = between[0][:, ::-1]
+        assert batch["weight_map"].dtype == np.float32
+        assert ((batch["weight_map"] > 3) == between).all()
+        assert (batch["weight_map"][batch["label"] == 1] == 1).all()
+
+
+def test_a_crop_keeps_the_scale_and_reaches_every_border():
+    """Also with a margin: every row and column of the image comes into the part that has labels."""
+    image = np.arange(24 * 30, dtype=np.uint8).reshape(24, 30)
+    seen = np.zeros(image.shape, bool)
+
+    class Counted(Squares):
+        def __getitem__(self, i):
+            return {"image": np.repeat(image[..., None], 3, -1), "label": np.zeros(image.shape, np.uint8)}
+
+    data = make_data(fit="crop", flip=0.0)
+    data.update(image_size=(16, 20), margin=4, border="mirror")
+    for batch in take(TrainLoader(Counted([image.shape]), data, batch_size=8, seed=0), 40):
+        for label, matrix in zip(batch["label"], batch["to_original"], strict=True):
+            assert np.allclose(matrix[:, :2], np.eye(2))
+            rows, columns = np.mgrid[4:12, 4:16][:, label[4:12, 4:16] != IGNORE] + 0.5
+            seen[(rows + matrix[1, 2]).astype(int), (columns + matrix[0, 2]).astype(int)] = True
+    assert seen.any(0).all() and seen.any(1).all()
+
+
+def test_an_image_smaller_than_the_crop_is_padded_and_labelled_only_where_it_is():
+    for border in ("mean", "mirror"):
+        data = make_data(fit="crop", flip=0.0)
+        data.update(image_size=(9, 9), border=border)
+        batch = take(TrainLoader(Squares([(1, 1)]), data, batch_size=1, seed=0), 1)[0]
+        assert (batch["label"] != IGNORE).sum() == 1
+        colours = set(np.unique(batch["image"]).tolist())
+        assert colours == ({0} if border == "mirror" else {0, 128})

@@ -55,7 +55,7 @@ def test_a_malformed_split_is_refused(split):
 
 
 def test_an_unknown_dataset_lists_the_known_ones(tmp_path):
-    with pytest.raises(DataError, match="image_mask, oxford_iiit_pet, shapes"):
+    with pytest.raises(DataError, match="image_mask, oxford_iiit_pet, shapes, voc_segmentation"):
         sources.open_source(make_data(name="shape"), "train", str(tmp_path))
 
 
@@ -116,3 +116,26 @@ def test_pet_classes_are_pet_background_border():
     assert counts[2] < counts[0] < counts[1], "the border is thin, and most of a picture is background"
     corners = [source[i]["label"][0, 0] for i in range(20)]
     assert np.median(corners) == 1
+
+
+def test_every_adapter_is_whole():
+    for name, adapter in sources.ADAPTERS.items():
+        assert bool(adapter.builder) != bool(adapter.url), f"{name} is made by us or comes from somewhere"
+        if adapter.builder:
+            assert str(adapter.load_builder().VERSION) == adapter.version
+            assert adapter.load_builder().name == name
+            assert hasattr(adapter.load_builder(), "identify") == adapter.over_folder
+
+
+def test_nobody_counted_the_classes_of_a_prepared_set(prepared):
+    assert sources.open_source(make_data(name="shapes"), "validation", str(prepared)).absent == ()
+
+
+def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
+    for version in ("3.2.0", "4.0.0", "10.0.0"):
+        (tmp_path / "oxford_iiit_pet" / version).mkdir(parents=True)
+        (tmp_path / "oxford_iiit_pet" / version / "dataset_info.json").touch()
+    assert sources.find_prepared("oxford_iiit_pet", tmp_path).name == "10.0.0"
+    (tmp_path / "shapes" / "0.9.0").mkdir(parents=True)
+    (tmp_path / "shapes" / "0.9.0" / "dataset_info.json").touch()
+    assert sources.find_prepared("shapes", tmp_path) is None

@@ -63,7 +63,16 @@ def test_depthwise_equals_a_grouped_convolution(shape, size, stride, padding):
 
 @pytest.mark.parametrize(
     ("shape", "size", "stride"),
-    [((3, 4), 3, 2), ((1, 5), 4, 2), ((3, 2), 5, 3), ((2, 3), 2, 3), ((4, 3), 3, 1), ((2, 2), 1, 2)],
+    [
+        ((3, 4), 3, 2),
+        ((1, 5), 4, 2),
+        ((3, 2), 5, 3),
+        ((2, 3), 2, 3),
+        ((4, 3), 3, 1),
+        ((2, 2), 1, 2),
+        ((2, 3), 9, 3),  # more blocks than two
+        ((2, 1), 16, 8),  # the kernels of FCN: twice the stride
+    ],
 )
 def test_transpose_is_the_gradient_of_a_same_convolution(shape, size, stride):
     x, kernel = arrays((2, *shape, 3), (size, size, 3, 5))
@@ -76,7 +85,7 @@ def test_transpose_is_the_gradient_of_a_same_convolution(shape, size, stride):
     assert_same(partial(convolution.transpose, stride=stride), reference, x, kernel)
 
 
-@pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (2, 3)])
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (2, 3), (8, 4)])
 def test_transpose_adds_every_pixel_where_keras_does(size, stride):
     x, kernel = arrays((1, 3, 4, 2), (size, size, 2, 3))
     height, width = 3 * stride, 4 * stride
@@ -93,6 +102,7 @@ FUNCTIONS = {
     "pointwise": (convolution.pointwise, (1, 1, 4, 4)),
     "depthwise": (partial(convolution.depthwise, stride=2, padding="SAME"), (3, 3, 1, 4)),
     "transpose": (partial(convolution.transpose, stride=2), (3, 3, 4, 4)),
+    "transpose in blocks": (partial(convolution.transpose, stride=2), (4, 4, 4, 4)),
 }
 
 

@@ -1,0 +1,49 @@
+"""DeepLabV3+ (Chen et al. 2018) with an atrous ResNet-50 on CamVid's 11 classes, from scratch.
+
+    python main.py --config=configs/deeplabv3plus_camvid.py --workdir=runs/deeplabv3plus_camvid --config.data.folder.root=DIR
+
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+FIGURE
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    if variant == "light":
+        common.use_camvid_light(config)
+        config.model.update(
+            name="deeplabv3plus",
+            backbone=dict(name="resnet", layers=18, width=0.5, norm="batch", momentum=0.9, output_stride=16),
+            aspp=96,
+            rates=(3, 6, 9),
+            decoder=64,
+            low_level=24,
+            separable=False,
+            dropout=0.1,
+            norm="batch",
+            momentum=0.9,
+        )
+    else:
+        common.use_camvid(config)
+        config.model.update(
+            name="deeplabv3plus",
+            backbone=dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16),
+            aspp=256,
+            rates=(6, 12, 18),
+            decoder=256,
+            low_level=48,
+            separable=True,
+            dropout=0.1,
+            norm="batch",
+            momentum=0.9,
+        )
+    return common.vary(
+        config,
+        variant,
+        model=dict(backbone=dict(layers=10, width=0.125), aspp=8, decoder=8, low_level=8),
+        others=("light",),
+    )

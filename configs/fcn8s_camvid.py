@@ -1,0 +1,40 @@
+"""FCN-8s (Long et al. 2015), all at once, on CamVid's 11 classes; from scratch, or from VGG-16 weights by `--config.pretrained`.
+
+    python main.py --config=configs/fcn8s_camvid.py --workdir=runs/fcn8s_camvid --config.data.folder.root=DIR
+
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+FIGURE
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    if variant == "light":
+        common.use_camvid_light(config)
+        config.model.update(
+            name="fcn",
+            backbone=dict(name="vgg", layers=16, width=0.25, norm="batch", momentum=0.9),
+            stride=8,
+            fc=256,
+            dropout=0.2,
+            padding="same",
+            upsampling="learned",
+            skip_scales=(1.0, 1.0),
+        )
+    else:
+        common.use_camvid(config)
+        config.model.update(
+            name="fcn",
+            backbone=dict(name="vgg", layers=16, width=1.0, norm="batch", momentum=0.9),
+            stride=8,
+            fc=4096,
+            dropout=0.5,
+            padding="same",
+            upsampling="learned",
+            skip_scales=(1.0, 1.0),
+        )
+    return common.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=("light",))

@@ -1,0 +1,22 @@
+"""The U-Net of Ronneberger et al. (2015), padded and normalised, on CamVid's 11 classes, from scratch.
+
+    python main.py --config=configs/unet_camvid.py --workdir=runs/unet_camvid --config.data.folder.root=DIR
+
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+FIGURE
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    if variant == "light":
+        common.use_camvid_light(config)
+        config.model.update(name="unet", depth=4, width=16, padding="same", norm="batch", momentum=0.9, dropout=0.2)
+    else:
+        common.use_camvid(config)
+        config.model.update(name="unet", depth=4, width=64, padding="same", norm="batch", momentum=0.9, dropout=0.5)
+    return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))

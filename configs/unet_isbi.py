@@ -1,0 +1,48 @@
+"""The original U-Net (Ronneberger et al. 2015) on the ISBI 2012 membranes: unpadded, overlap-tile, border weights, elastic.
+
+    python main.py --config=configs/unet_isbi.py --workdir=runs/unet_isbi --config.data.folder.root=DIR
+
+DIR holds train/images, train/masks, val/images, val/masks (0 membrane, 1 cell, 512x512 slices) and classes.txt. The
+published warping error of the paper is of the challenge's own test server; not reproduced here.
+`unet_isbi.py:light` is the same recipe for a CPU.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    light = variant == "light"
+    config.model.update(
+        name="unet",
+        depth=3 if light else 4,
+        width=16 if light else 64,
+        padding="valid",
+        norm="batch" if light else "none",
+        momentum=0.9,
+        dropout=0.5,
+    )
+    config.task.metrics = ("confusion", "partition")
+    config.data.name = "image_mask"
+    config.data.eval_split = "val"
+    config.data.folder.instances = "components"
+    config.data.weight_map = (10.0, 5.0)
+    config.data.fit = "crop"
+    config.data.border = "mirror"
+    config.data.margin = {"light": 44, "debug": 20}.get(variant, 92)  # of depth 3, 2 and 4
+    config.data.image_size = (316, 316) if light else (572, 572)
+    config.data.canvases = ((604, 604),) if light else ((572, 572),)
+    augment = config.data.augment
+    augment.scale = (0.9, 1.1)
+    augment.rotation = 180.0
+    augment.elastic = (6.0, 30.0)
+    augment.brightness = augment.contrast = 0.2
+    config.train.update(batch_size=1, steps=20000, log_every=50, eval_every=1000, checkpoint_every=1000)
+    config.train.best = "val/Rand"
+    config.eval.update(batch_size=1, method="window", overlap=0.0)
+    config.optim.update(name="sgd", lr=1e-2, momentum=0.99, warmup_steps=200, ema=0.99)
+    if light:
+        config.train.update(steps=1500, eval_every=500, checkpoint_every=250)
+    return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))

@@ -1,0 +1,95 @@
+"""Applies a model to images of any size: views in, one prediction an image out."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments import sharding
+from experiments.state import Architecture, Variables
+from experiments.tasks import Task
+from experiments.tasks.base import Arrays, Rows, Sum
+from input_pipeline.sources import Source
+from input_pipeline.views import ViewBatches
+
+
+class Interrupted(Exception):
+    """The work was asked to stop; it left nothing behind."""
+
+
+class Inference:
+    """A task's prediction for the images of a source. Compiles once per canvas; `compilations` counts them.
+
+    `sums` are those of the task's loss over the labels that the last pass has seen.
+    """
+
+    def __init__(self, config: ConfigDict, task: Task, architecture: Architecture, mesh: Mesh):
+        sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+        self.config, self.task, self.mesh = config, task, mesh
+        self.sums: dict[str, np.ndarray] = {}
+        self._compiled: dict[tuple, Callable] = {}
+
+        def step(variables: Variables, batch: Arrays) -> tuple[Arrays, dict[str, Sum]]:
+            model = architecture.merge(variables)
+            total, logs = task.loss(model, batch, train=False, rngs=None)
+            return task.predict(model, batch), {"loss": total} | logs
+
+        outputs = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+        self._step = jax.jit(step, out_shardings=outputs)
+
+    @property
+    def compilations(self) -> int:
+        return len(self._compiled)
+
+    def __call__(
+        self, variables: Variables, source: Source, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, Rows, Rows]]:
+        """(index, example, prediction) of this process's images, each as soon as its last view is in.
+
+        Raises Interrupted as soon as `stop()` is true.
+        """
+        self.sums = {}
+        batches = self._batches(source)
+        parts: dict[int, list] = {}  # of the images under way: their assembly, and the number of views to come
+        for rows, pieces in batches:
+            if stop():
+                raise Interrupted
+            batch = sharding.put_batch(rows, self.mesh)
+            predictions, sums = self._compile_for(variables, batch)(variables, batch)
+            for name, pair in jax.device_get(sums).items():
+                self.sums[name] = self.sums.get(name, 0.0) + np.asarray(pair, np.float64)
+            predictions = jax.tree.map(sharding.local_rows, predictions)
+            for row, piece in enumerate(pieces):
+                example = batches.example(piece.index)
+                if piece.index not in parts:
+                    parts[piece.index] = [self.task.assembly(example["image"].shape[:2]), piece.count]
+                part = parts[piece.index]
+                own = {name: values[row] for name, values in predictions.items()}
+                part[0].add(own, piece.view.canvas, piece.view.matrix)
+                part[1] -= 1
+                if not part[1]:
+                    yield piece.index, example, parts.pop(piece.index)[0].result()
+                    batches.release(piece.index)
+
+    def compile(self, variables: Variables, source: Source) -> None:
+        """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""
+        rows, _ = next(iter(self._batches(source)))
+        self._compile_for(variables, sharding.put_batch(rows, self.mesh))
+
+    def _batches(self, source: Source) -> ViewBatches:
+        return ViewBatches(
+            source,
+            self.config.data,
+            self.config.eval,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def _compile_for(self, variables: Variables, batch: Arrays) -> Callable[..., Any]:
+        shape = batch["image"].shape
+        if shape not in self._compiled:
+            self._compiled[shape] = self._step.lower(variables, batch).compile()
+        return self._compiled[shape]

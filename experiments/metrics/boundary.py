@@ -1,0 +1,68 @@
+"""Boundary IoU: the overlap of the borders of masks, which the inside of large objects does not hide."""
+
+import math
+
+import cv2
+import numpy as np
+
+from input_pipeline.batch import IGNORE
+
+
+class BoundaryIoU:
+    """IoU of the parts of the true and the predicted mask near their own contours; Cheng et al. 2021, section 4.
+
+    A pixel is near where less than a square of 2 d + 1 pixels around it lies in its mask; d is `distance` times the
+    image's diagonal, rounded, at least 1. Beyond the image there is no mask: its border is a contour. Pixels are summed
+    over the images, class by class. Pixels labelled 255 are taken out of the prediction too, before the contours are
+    drawn: they are in no mask, and both masks end at them.
+    """
+
+    def __init__(self, class_names: tuple[str, ...], distance: float = 0.02):
+        self.class_names = class_names
+        self.distance = distance
+        self.counts = np.zeros((len(class_names), 2), np.int64)  # intersection and union
+
+    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
+        """`label` [H,W] uint8 of both -> {"boundary": [[class, intersection, union], ...]}, the classes that occur."""
+        classes = len(self.class_names)
+        true = truth["label"]
+        predicted = np.where(true == IGNORE, np.uint8(IGNORE), prediction["label"])
+        distance = max(1, round(self.distance * math.hypot(*true.shape)))
+        near_true = near_contour(true, distance)
+        near_predicted = near_contour(predicted, distance)
+        both = near_true & near_predicted & (true == predicted)
+        intersection = np.bincount(true[both], minlength=classes)
+        union = np.bincount(true[near_true], minlength=classes) - intersection
+        union += np.bincount(predicted[near_predicted], minlength=classes)
+        (present,) = np.nonzero(union)
+        return {"boundary": np.stack([present, intersection[present], union[present]], axis=-1).tolist()}
+
+    def add(self, row: dict) -> None:
+        for index, intersection, union in row["boundary"]:
+            self.counts[index] += (intersection, union)
+
+    def compute(self) -> dict[str, float]:
+        """`boundary_IoU/NAME`, nan for a class neither in the truth nor predicted, and `boundary_IoU`, their mean."""
+        intersection, union = self.counts.T
+        present = union > 0
+        scores = np.full(len(self.class_names), np.nan)
+        scores[present] = intersection[present] / union[present]
+        mean = float(scores[present].mean()) if present.any() else float("nan")
+        names = (f"boundary_IoU/{name}" for name in self.class_names)
+        return {"boundary_IoU": mean} | dict(zip(names, scores.tolist(), strict=True))
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+def near_contour(label: np.ndarray, distance: int) -> np.ndarray:
+    """[H,W] uint8 -> [H,W] bool: is a pixel of another class, of none (255) or beyond the image within `distance`?
+
+    Distances are the larger of |dy| and |dx|. For every class at once: its mask minus the mask's erosion. False for
+    the pixels without a class.
+    """
+    # From a window of the image's own size on, every one reaches beyond the image.
+    window = np.ones((2 * min(distance, max(label.shape)) + 1,) * 2, np.uint8)
+    smallest = cv2.erode(label, window)
+    largest = cv2.dilate(label, window, borderType=cv2.BORDER_CONSTANT, borderValue=IGNORE)
+    return (smallest != largest) & (label != IGNORE)

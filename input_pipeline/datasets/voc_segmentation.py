@@ -1,0 +1,130 @@
+"""`voc_segmentation`: the segmentation task of PASCAL VOC, prepared from the user's own VOCdevkit. Nothing is downloaded.
+
+config.data.folder.root is the VOCdevkit (VOC2012 in it is taken, else its only year) or the folder of a year, which holds
+JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/{train,val,trainval}.txt, a name a line. Masks are
+palette or grey PNGs whose values are the classes, 255 for void. Both files are stored byte for byte.
+"""
+
+import hashlib
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from input_pipeline.batch import IGNORE, DataError, refuse
+from input_pipeline.decoding import decode_image, decode_mask
+from input_pipeline.sources import ADAPTERS
+
+CLASS_NAMES = ADAPTERS["voc_segmentation"].class_names
+SPLITS = ("train", "val", "trainval")
+
+
+class VocSegmentation(tfds.core.GeneratorBasedBuilder):
+    """The tfds builder of the VOCdevkit `root`; its config is named by what the devkit holds.
+
+    Raises DataError in one line: a folder that is no devkit when it is made, files that cannot be used in preparation.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+
+    def __init__(self, *, root: str, **options):
+        self._year = find_year(root)
+        super().__init__(config=tfds.core.BuilderConfig(name=self.identify(root)), **options)
+
+    @staticmethod
+    def identify(root: str) -> str:
+        """A name that changes with the lists, and with the names, sizes and times of the files that they name."""
+        year = find_year(root)
+        content = []
+        for split, stems in list_splits(year).items():
+            status = [path.stat() for stem in stems for path in files_of(year, stem)]
+            content.append((split, stems, [(entry.st_size, entry.st_mtime_ns) for entry in status]))
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "file_name": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "segmentation_mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),  # of CLASS_NAMES
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="PASCAL VOC: photographs with the class of each pixel, 255 where it is void.",
+            homepage="http://host.robots.ox.ac.uk/pascal/VOC/",
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,  # examples stay in the order of the lists
+        )
+
+    def _split_generators(self, dl_manager):
+        splits = list_splits(self._year)
+        wrong = []
+        for stem in dict.fromkeys(stem for stems in splits.values() for stem in stems):
+            try:
+                check(*files_of(self._year, stem))
+            except DataError as error:
+                wrong.append(str(error))
+        refuse(f"{self._year}: files that cannot be used", wrong)
+        return {split: self._generate_examples(stems) for split, stems in splits.items()}
+
+    def _generate_examples(self, stems: list[str]):
+        for number, stem in enumerate(stems):
+            image, mask = files_of(self._year, stem)
+            yield (
+                number,
+                {"file_name": image.name, "image": image.read_bytes(), "segmentation_mask": mask.read_bytes()},
+            )
+
+
+def find_year(root: str) -> pathlib.Path:
+    """The folder of one year's challenge. Raises DataError where `root` is no VOCdevkit."""
+    place = pathlib.Path(root).expanduser()
+    years = sorted(path.parent for path in place.glob("VOC20[0-9][0-9]/ImageSets"))
+    if (place / "ImageSets").is_dir():
+        return place
+    if place / "VOC2012" in years:
+        return place / "VOC2012"
+    if len(years) == 1:
+        return years[0]
+    held = f"holds {', '.join(path.name for path in years)}, give one of them" if years else "holds no VOC2012"
+    raise DataError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
+
+
+def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
+    """The names in each list that there is, in its order. Raises DataError for no list, an empty one, a missing file."""
+    lists = {split: year / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS}
+    splits = {split: path.read_text(errors="replace").split() for split, path in lists.items() if path.is_file()}
+    if not splits:
+        raise DataError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
+    for split, stems in splits.items():
+        if not stems:
+            raise DataError(f"{lists[split]} names no image; write a name a line, or take the file away")
+        twice = len(stems) - len(set(stems))
+        if twice:
+            raise DataError(f"{lists[split]} names {twice} images more than once; each may stand there once")
+        missing = [str(path) for stem in stems for path in files_of(year, stem) if not path.is_file()]
+        refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
+    return splits
+
+
+def check(image: pathlib.Path, mask: pathlib.Path) -> None:
+    """Raises DataError unless both files decode to the same size and the mask holds classes and void alone."""
+    height, width = decode_image(image.read_bytes(), str(image)).shape[:2]
+    values = decode_mask(mask.read_bytes(), str(mask))
+    if values.ndim == 3:
+        raise DataError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
+    if values.shape != (height, width):
+        raise DataError(
+            f"{mask} is {values.shape[0]}x{values.shape[1]} (height x width), its image {height}x{width}; "
+            "both must have the same pixels"
+        )
+    beyond = (values != IGNORE) & ((values < 0) | (values >= len(CLASS_NAMES)))
+    if beyond.any():
+        raise DataError(
+            f"{mask} holds the value {values[beyond][0]}; the classes are 0 to {len(CLASS_NAMES) - 1}, "
+            f"paint what is none of them {IGNORE}"
+        )
+
+
+def files_of(year: pathlib.Path, stem: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Image and mask of a name."""
+    return year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png"

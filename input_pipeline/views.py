@@ -1,0 +1,235 @@
+"""Evaluation and prediction: each image as views, canvases that hold the whole image or a window of it.
+
+The canvases are those of the config, so that every shape compiles once. What a model says of an image's views comes
+together again at the image's own size; `config.eval` says which views there are.
+"""
+
+import collections
+import concurrent.futures
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from input_pipeline import transforms
+from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.loader import Batch, border_fill, local_size, row, stack
+from input_pipeline.sources import Example, Source
+from input_pipeline.transforms import Size
+
+ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
+AHEAD = 2  # batches made before they are asked for
+
+
+class View(NamedTuple):
+    """A canvas, the map [3,3] of the image's points to it, and whether its labels count towards the loss."""
+
+    canvas: Size
+    matrix: np.ndarray
+    counted: bool
+
+
+class Piece(NamedTuple):
+    """What a row of a batch shows: a view of the image `index`, which has `count` views."""
+
+    index: int
+    view: View
+    count: int
+
+
+def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
+    """Raises DataError unless config.eval's fields of the views and config.data's margin are in their ranges."""
+    method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
+    if method not in ("whole", "window", "canvas"):
+        raise DataError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
+    if not 0 <= overlap < 1:
+        raise DataError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
+    if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
+        raise DataError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
+    for name, size in (("image_size", data.image_size), *(("canvases", canvas) for canvas in data.canvases)):
+        if not 0 <= 2 * data.margin < min(size):
+            raise DataError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
+
+
+def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:
+    """The views of an image of `size`: whole or windows, at each scale, and mirrored where config.eval.flip says so."""
+    views = []
+    for scale in evaluation.scales:
+        plan = _windows if evaluation.method == "window" else _whole
+        for canvas, matrix in plan(size, data, evaluation, scale):
+            views.append(View(canvas, matrix, counted=scale == evaluation.scales[0]))
+            if evaluation.flip:
+                mirror = transforms.about((canvas[1] / 2, canvas[0] / 2), transforms.scaling(-1.0, 1.0))
+                views.append(View(canvas, mirror @ matrix, counted=False))
+    return views
+
+
+def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
+    canvas = choose_canvas(size, data)
+    if scale != 1.0:
+        sides = (scale * (side - 2 * data.margin) / ALIGNMENT for side in canvas)
+        canvas = tuple(max(1, round(side)) * ALIGNMENT + 2 * data.margin for side in sides)
+    if data.fit != "crop":
+        return [(canvas, transforms.fit(size, canvas, data.fit, data.margin))]
+    scaled = tuple(max(1, round(scale * length)) for length in size)
+    if any(length > side - 2 * data.margin for length, side in zip(scaled, canvas, strict=True)):
+        raise DataError(
+            f"an image of {size[0]}x{size[1]} does not fit into any of config.data.canvases={data.canvases} (margin "
+            f"{data.margin}) at its own scale; add a larger canvas, or set config.eval.method=window"
+        )
+    stretch = transforms.scaling(scaled[1] / size[1], scaled[0] / size[0])
+    return [(canvas, transforms.fit(scaled, canvas, "crop", data.margin) @ stretch)]
+
+
+def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
+    """Overlap-tile (Ronneberger et al. 2015, figure 2): the parts that are answered for cover the scaled image."""
+    scaled = tuple(max(1, round(scale * length)) for length in size)
+    stretch = transforms.scaling(scaled[1] / size[1], scaled[0] / size[0])
+    canvas = choose_canvas(size, data)
+    tops, lefts = (
+        _offsets(length, side - 2 * data.margin, evaluation.overlap)
+        for length, side in zip(scaled, canvas, strict=True)
+    )
+    place = [transforms.translation(data.margin - left, data.margin - top) for top in tops for left in lefts]
+    return [(canvas, corner @ stretch) for corner in place]
+
+
+def _offsets(length: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin that cover `length`; the last one may end up to ALIGNMENT - 1 pixels beyond it."""
+    last = -(-max(length - window, 0) // ALIGNMENT) * ALIGNMENT
+    step = max(int(window * (1 - overlap)) // ALIGNMENT, 1) * ALIGNMENT
+    if last and step > window:
+        raise DataError(f"a canvas that answers for {window} pixels is too small for windows; they need {ALIGNMENT}")
+    return [*range(0, last, step), last]
+
+
+def choose_canvas(size: Size, data: ConfigDict) -> Size:
+    """The canvas whose shape is nearest to the image's, the smaller of equals; for fit=crop the smallest that holds it."""
+    canvases = [tuple(canvas) for canvas in data.canvases]
+    if data.fit == "crop":
+        holding = [c for c in canvases if all(n <= side - 2 * data.margin for n, side in zip(size, c, strict=True))]
+        return min(holding or canvases, key=lambda c: (c[0] * c[1] if holding else -c[0] * c[1], c))
+    aspect = np.log(size[0] / size[1])
+    return min(canvases, key=lambda canvas: (round(abs(np.log(canvas[0] / canvas[1]) - aspect), 6), canvas))
+
+
+class ViewBatches:
+    """Batches of one canvas each that show every view of every image once, the last ones filled up with blank rows.
+
+    Image i belongs to process i % process_count, whose rows show all its views; all processes yield the same number of
+    batches of the same canvases. Iterating yields (batch, pieces): piece k is what row k shows. `example(index)` is the
+    decoded image until `release(index)`, and no more images are held than are under way.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        data: ConfigDict,
+        evaluation: ConfigDict,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        check_views(data, evaluation)
+        transforms.check_border(data.border)
+        self.source, self.data, self.evaluation = source, data, evaluation
+        self.process_index, self.process_count = process_index, process_count
+        self._local = local_size(evaluation.batch_size, process_count)
+        self._examples: dict[int, concurrent.futures.Future] = {}
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[Piece]]]:
+        with concurrent.futures.ThreadPoolExecutor(self.data.num_threads) as pool:
+            ahead: collections.deque = collections.deque()
+            try:
+                for canvas, numbers in self._plan():
+                    for index, _ in numbers:
+                        if index not in self._examples:
+                            self._examples[index] = pool.submit(self._load, index)
+                    rows = [pool.submit(self._row, index, number) for index, number in numbers]
+                    rows += [pool.submit(_blank, canvas)] * (self._local - len(rows))
+                    ahead.append(rows)
+                    if len(ahead) > AHEAD:
+                        yield self._collect(ahead.popleft())
+                while ahead:
+                    yield self._collect(ahead.popleft())
+            finally:
+                for row in (row for rows in ahead for row in rows):
+                    row.cancel()
+                self._examples.clear()
+
+    def example(self, index: int) -> Example:
+        return self._examples[index].result()
+
+    def release(self, index: int) -> None:
+        del self._examples[index]
+
+    def _plan(self) -> Iterator[tuple[Size, list[tuple[int, int]]]]:
+        """For each batch its canvas and this process's rows: (index of the image, number of its view).
+
+        A batch is due as soon as one process has enough views of its canvas, so that few images are under way at once.
+        """
+        queues: dict[Size, list[list]] = collections.defaultdict(lambda: [[] for _ in range(self.process_count)])
+        for index in range(len(self.source)):
+            for number, view in enumerate(plan_views(self._size(index), self.data, self.evaluation)):
+                queue = queues[view.canvas]
+                mine = queue[index % self.process_count]
+                mine.append((index, number))
+                # The last process of a round completes it: the others then have as many images as it has.
+                while index % self.process_count == self.process_count - 1 and max(map(len, queue)) >= self._local:
+                    yield view.canvas, self._take(queue)
+        for canvas, queue in queues.items():
+            while any(queue):
+                yield canvas, self._take(queue)
+
+    def _take(self, queue: list[list]) -> list[tuple[int, int]]:
+        mine = queue[self.process_index][: self._local]
+        for rows in queue:
+            del rows[: self._local]
+        return mine
+
+    def _size(self, index: int) -> Size:
+        """Read only where the plan depends on it; any will do for whole images and a single canvas."""
+        method, canvases = self.evaluation.method, self.data.canvases
+        if method == "canvas" or (method == "whole" and len(canvases) == 1 and self.data.fit != "crop"):
+            return tuple(canvases[0])
+        try:
+            return self.source.size(index)
+        except DataError as error:
+            raise DataError(f"{self.source.name(index)}: {error}") from None
+
+    def _load(self, index: int) -> Example:
+        example = self.source[index]
+        if self.evaluation.method == "canvas":
+            size = example["image"].shape[:2]
+            canvas = choose_canvas(size, self.data)
+            matrix = transforms.fit(size, canvas, self.data.fit)
+            example = {name: self._warp(name, value, matrix, canvas) for name, value in example.items()}
+        return example
+
+    def _row(self, index: int, number: int) -> tuple[Batch, Piece]:
+        example = self.example(index)
+        size = example["image"].shape[:2]
+        views = plan_views(size, self.data, self.evaluation)
+        view = views[number]
+        image = self._warp("image", example["image"], view.matrix, view.canvas)
+        label = np.full(view.canvas, IGNORE, np.uint8)
+        if view.counted and "label" in example:
+            label = self._warp("label", example["label"], view.matrix, view.canvas)
+        return row(image, label, index, size, view.matrix), Piece(index, view, len(views))
+
+    def _warp(self, name: str, value: np.ndarray, matrix: np.ndarray, canvas: Size) -> np.ndarray:
+        if name == "image":
+            return transforms.warp_image(value, matrix, canvas, border_fill(self.data))
+        return transforms.warp_label(value, matrix, canvas, fill=IGNORE if name == "label" else 0)
+
+    @staticmethod
+    def _collect(futures: list) -> tuple[Batch, list[Piece]]:
+        results = [future.result() for future in futures]
+        return stack([rows for rows, _ in results]), [piece for _, piece in results if piece is not None]
+
+
+def _blank(canvas: Size) -> tuple[Batch, None]:
+    """A row that only fills up a batch."""
+    blank = np.zeros((*canvas, 3), np.uint8), np.full(canvas, IGNORE, np.uint8)
+    return row(*blank, 0, canvas, transforms.IDENTITY) | {"example_mask": np.bool_(False)}, None

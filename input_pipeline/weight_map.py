@@ -1,0 +1,58 @@
+"""U-Net's weights of pixels between touching objects (Ronneberger, Fischer and Brox 2015, section 3, equation 2)."""
+
+import math
+
+import cv2
+import numpy as np
+
+from input_pipeline.batch import DataError
+
+CUT_OFF = 1e-4  # of w0: weights that lie nearer to 1 than this are 1
+
+
+def weight_map(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:
+    """Objects' ids [H,W] (any integers, 0 where there is no object) -> weights [H,W] float32, 1 on every object.
+
+    Elsewhere 1 + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), where d1 and d2 are the distances in pixels, between pixels' centres,
+    to the nearest pixel of the nearest object and of the second nearest. The paper's first term, the balance of classes,
+    is config.task.class_weights and is multiplied in there. Fewer than two objects: 1 everywhere.
+
+    A weight is exact where d1 + d2 <= reach = sigma sqrt(2 ln(1 / CUT_OFF)), 4.3 sigma. Beyond it is 1, which is too little
+    by at most CUT_OFF w0. Raises DataError unless w0 >= 0 and sigma > 0.
+    """
+    if w0 < 0 or sigma <= 0:
+        raise DataError(f"config.data.weight_map={(w0, sigma)}: w0 is 0 or more, and sigma more than 0")
+    reach = sigma * math.sqrt(2 * math.log(1 / CUT_OFF))
+    nearest = np.full(instances.shape, np.inf, np.float32)
+    second = nearest.copy()
+    # d1 is 1 at least, so that no pixel counts whose d2 is more than reach - 1.
+    for number, box in _find_boxes(instances, max(0, math.floor(reach) - 1)):
+        distance = cv2.distanceTransform(
+            np.not_equal(instances[box], number).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
+        np.minimum(second[box], np.maximum(nearest[box], distance), out=second[box])
+        np.minimum(nearest[box], distance, out=nearest[box])
+    weights = np.ones(instances.shape, np.float32)
+    # Within reach of two objects lies little of most pictures; on an object d1 is 0.
+    between = (nearest > 0) & (nearest + second <= reach)
+    weights[between] += w0 * np.exp(-((nearest[between] + second[between]) ** 2) / (2 * sigma**2))
+    return weights
+
+
+def _find_boxes(instances: np.ndarray, margin: int) -> list[tuple[int, tuple[slice, slice]]]:
+    """Each object's id and the part of the picture that lies within `margin` pixels of its bounding box."""
+    # An object's runs along the rows have the same bounding box as its pixels, and are far fewer.
+    padded = np.pad(instances, ((0, 0), (1, 1)))
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    before, after = padded[rows, columns], padded[rows, columns + 1]
+    begins, ends = after != 0, before != 0  # in pairs: no run goes on in the next row
+    numbers, objects = np.unique(after[begins], return_inverse=True)
+
+    def span(first: np.ndarray, stop: np.ndarray) -> list[slice]:
+        low, high = np.full(len(numbers), np.iinfo(np.intp).max), np.zeros(len(numbers), np.intp)
+        np.minimum.at(low, objects, first)
+        np.maximum.at(high, objects, stop)
+        return [slice(max(0, a - margin), b + margin) for a, b in zip(low, high, strict=True)]
+
+    boxes = zip(span(rows[begins], rows[begins] + 1), span(columns[begins], columns[ends]), strict=True)
+    return list(zip(numbers, boxes, strict=True))

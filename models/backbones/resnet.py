@@ -1,0 +1,154 @@
+"""ResNet (He et al. 2016, "Deep Residual Learning for Image Recognition") as a pyramid of features."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import jax
+from flax import nnx
+
+from models import layers as modules
+from models.backbones import resnet_names
+from models.backbones.resnet_names import Convert, Path
+from models.layers import ConvNorm
+from models.ops.pooling import max_pool
+from models.registry import ModelError
+
+STEM = 64  # channels
+STAGES = (64, 128, 256, 512)  # channels of the 3x3 convolutions, at strides 4, 8, 16 and 32
+EXPANSION = 4  # of a bottleneck block's output over its 3x3 convolution
+EPSILON = 1e-5
+REPEATS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """`channels * width` rounded to a multiple of 8, at least 8."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+class Block(nnx.Module):
+    """Residual block: a path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] beside a shortcut.
+
+    The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, as in
+    torchvision's weights; the paper's bottleneck strides in the 1x1 before. That first 3x3 convolution sees the grid
+    the block gets, of dilation `dilation[0]`; a second one sees the grid it gives, of dilation `dilation[1]`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        bottleneck: bool,
+        stride: int,
+        dilation: tuple[int, int],
+        norm: Callable[[int], nnx.Module],
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        conv_norm = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
+        first, second = (dict(dilation=rate, padding=((rate, rate), (rate, rate))) for rate in dilation)
+        self.out_channels = channels * EXPANSION if bottleneck else channels
+        if bottleneck:
+            self.conv_1 = conv_norm(in_channels, channels, 1)
+            self.conv_2 = conv_norm(channels, channels, 3, stride=stride, **first)
+            self.conv_3 = conv_norm(channels, self.out_channels, 1)
+        else:
+            self.conv_1 = conv_norm(in_channels, channels, 3, stride=stride, **first)
+            self.conv_2 = conv_norm(channels, channels, 3, **second)
+            self.conv_3 = nnx.data(None)
+        self.stride = stride
+        same = stride == 1 and in_channels == self.out_channels
+        self.shortcut = nnx.data(None) if same else conv_norm(in_channels, self.out_channels, 1)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = self.conv_2(jax.nn.relu(self.conv_1(x, train=train)), train=train)
+        if self.conv_3 is not None:
+            y = self.conv_3(jax.nn.relu(y), train=train)
+        if self.shortcut is not None:
+            # A strided 1x1 convolution skips pixels; without them it is the matrix product that layers.Conv makes.
+            x = self.shortcut(x[:, :: self.stride, :: self.stride], train=train)
+        return jax.nn.relu(x + y)
+
+
+class ResNet(nnx.Module):
+    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+
+    Stride 2 gives the activated stem before pooling, the others the last block of their stage. `layers` is the paper's
+    18, 34, 50 or 101 (table 1), or 10: one basic block a stage, for tests and small machines. `width` scales the
+    channels. `output_stride` 32, 16 or 8 is the last one: later stages keep the grid and dilate instead (Chen et al.
+    2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
+    stride. At every second position they equal those of the next larger output stride.
+
+    Raises ModelError for other layers or output strides, and a width that is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        width: float,
+        norm: str,
+        momentum: float,
+        output_stride: int,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        if layers not in REPEATS:
+            raise ModelError(f"model.backbone.layers: no ResNet has {layers!r}; take {', '.join(map(str, REPEATS))}")
+        if output_stride not in (8, 16, 32):
+            raise ModelError(f"model.backbone.output_stride is 8, 16 or 32, not {output_stride!r}")
+        if width <= 0:
+            raise ModelError(f"model.backbone.width is a factor above 0, not {width}")
+        make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        self.layers, self.norm = layers, norm
+
+        channels = scale_channels(STEM, width)
+        self.stem = ConvNorm(3, channels, 7, stride=2, padding=((3, 3), (3, 3)), norm=make_norm, dtype=dtype, rngs=rngs)
+        ends, stride, dilation = [(2, channels)], 4, 1  # (stride, channels) of the stem and of every stage
+        for stage, (base, repeats) in enumerate(zip(STAGES, REPEATS[layers], strict=True), 1):
+            wanted, before = (1 if stage == 1 else 2), dilation
+            traded = stride * wanted > output_stride
+            stride, dilation = (stride, dilation * wanted) if traded else (stride * wanted, dilation)
+            for number in range(repeats):
+                block = Block(
+                    channels,
+                    scale_channels(base, width),
+                    bottleneck=layers in BOTTLENECK,
+                    stride=wanted if number == 0 and not traded else 1,
+                    dilation=(before if number == 0 else dilation, dilation),
+                    norm=make_norm,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                setattr(self, f"block_{stage}_{number}", block)
+                channels = block.out_channels
+            ends.append((stride, channels))
+        self._stages = tuple(ends)
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """Channels of the features by stride."""
+        return dict(self._stages)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[int, jax.Array]:
+        x = jax.nn.relu(self.stem(images, train=train))
+        features = {2: x}
+        x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        for stage, repeats in enumerate(REPEATS[self.layers], 1):
+            for number in range(repeats):
+                x = getattr(self, f"block_{stage}_{number}")(x, train=train)
+            features[self._stages[stage][0]] = x
+        return features
+
+    def pretrained(self, keys: Iterable[str]) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
+        """How weights of torchvision or timm, whose names agree, fit this backbone.
+
+        Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
+        keys that are left unused on purpose: the classifier. Raises ModelError for other names.
+        """
+        if self.norm != "batch":
+            raise ModelError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
+        stages = range(1, len(STAGES) + 1)
+        projected = frozenset(stage for stage in stages if getattr(self, f"block_{stage}_0").shortcut is not None)
+        return resnet_names.match(keys, REPEATS[self.layers], 3 if self.layers in BOTTLENECK else 2, projected)

@@ -1,0 +1,142 @@
+"""VGG (Simonyan and Zisserman 2015, "Very Deep Convolutional Networks") as a pyramid of features."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from models import layers as modules
+from models.backbones import vgg_names
+from models.backbones.vgg_names import Convert, Path
+from models.layers import Conv
+from models.ops.convolution import Padding
+from models.ops.pooling import max_pool
+from models.registry import ModelError
+
+STAGES = (64, 128, 256, 512, 512)  # channels at strides 1 to 16
+REPEATS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # columns A, B, D, E
+EPSILON = 1e-5
+
+
+class Classifier(NamedTuple):
+    """What a model decides about fc6 and fc7: their channels, the dropout after each, and fc6's padding."""
+
+    channels: int
+    dropout: float
+    padding: Padding
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """`channels * width` rounded to a multiple of 8, at least 8."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+class Block(nnx.Module):
+    """3x3 convolution [B,H,W,in] -> [B,H',W',out] with bias, normalisation where `norm` makes one, and a ReLU.
+
+    Before batch normalisation the bias does nothing; the published weights have it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        padding: Padding,
+        norm: Callable[[int], nnx.Module] | None,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Conv(in_channels, out_channels, 3, padding=padding, bias=True, dtype=dtype, rngs=rngs)
+        self.norm = nnx.data(None) if norm is None else norm(out_channels)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = self.conv(x)
+        return jax.nn.relu(x if self.norm is None else self.norm(x, train=train))
+
+
+class VGG(nnx.Module):
+    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+
+    Strides 1 to 16 give the last activation of each stage before its pooling (conv1_2 to conv5_3 of VGG-16), stride 32
+    pool5. `layers` is 11, 13, 16 or 19 (table 1: A, B, D, E), `width` scales the channels, and `norm` is "none" as in
+    the paper, "batch" or "group".
+
+    The last two fields are for a model to decide, not for a config. `padding` is that of the first convolution: with
+    more than ((1, 1), (1, 1)) the features are those of a larger image. A `classifier` appends the first two fully
+    connected layers as convolutions of 7x7 and 1x1, each with ReLU and dropout; stride 32 is then fc7.
+
+    Raises ModelError for other layers, and a width that is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        width: float,
+        norm: str,
+        momentum: float,
+        padding: Padding = "SAME",
+        classifier: Classifier | None = None,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        if layers not in REPEATS:
+            raise ModelError(f"model.backbone.layers: no VGG has {layers!r}; take {', '.join(map(str, REPEATS))}")
+        if width <= 0:
+            raise ModelError(f"model.backbone.width is a factor above 0, not {width}")
+        make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        self.layers, self.norm = layers, norm
+
+        channels, ends = 3, []
+        for stage, (base, repeats) in enumerate(zip(STAGES, REPEATS[layers], strict=True), 1):
+            for number in range(1, repeats + 1):
+                block = Block(
+                    channels,
+                    scale_channels(base, width),
+                    padding=padding if stage == number == 1 else "SAME",
+                    norm=None if norm == "none" else make_norm,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                setattr(self, f"conv_{stage}_{number}", block)
+                channels = scale_channels(base, width)
+            ends.append((2 ** (stage - 1), channels))
+        self.fc6, self.fc7 = nnx.data(None), nnx.data(None)
+        if classifier is not None:
+            conv = partial(Conv, bias=True, dtype=dtype, rngs=rngs)
+            self.fc6 = conv(channels, classifier.channels, 7, padding=classifier.padding)
+            self.fc7 = conv(classifier.channels, classifier.channels, 1)
+            self.dropout = nnx.Dropout(classifier.dropout)
+            channels = classifier.channels
+        self._stages = (*ends, (32, channels))
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """Channels of the features by stride."""
+        return dict(self._stages)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[int, jax.Array]:
+        x, features = images, {}
+        for stage, repeats in enumerate(REPEATS[self.layers], 1):
+            for number in range(1, repeats + 1):
+                x = getattr(self, f"conv_{stage}_{number}")(x, train=train)
+            features[2 ** (stage - 1)] = x
+            x = max_pool(x, 2, 2, "SAME")
+        if self.fc6 is not None:
+            for fc in (self.fc6, self.fc7):
+                x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
+        return features | {32: x}
+
+    def pretrained(self, keys: Iterable[str]) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
+        """How weights of torchvision or timm (vgg16, or vgg16_bn for norm="batch") fit this backbone.
+
+        Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
+        keys that are left unused on purpose: of the classifier, what this backbone lacks. Raises ModelError for other
+        names, and where the one has batch statistics and the other has not.
+        """
+        if self.norm == "group":
+            raise ModelError("pretrained: no published weights have model.backbone.norm='group'")
+        return vgg_names.match(keys, REPEATS[self.layers], self.norm == "batch", self.fc6 is not None)

@@ -1,0 +1,146 @@
+"""The discriminator beside the generator: one scalar whose gradients are each one's own, and nothing left of it afterwards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import pix2pix_camvid
+from experiments import pretrained, sharding
+from experiments import state as states
+from experiments.checkpoints import Checkpoints
+from experiments.errors import RunError
+from experiments.optim import make_optimizer
+from experiments.run_directory import resolve
+from experiments.step import compile_step, make_train_step
+from experiments.tasks import make_task
+
+CLASSES = ("a", "b", "c")
+
+
+def make(**fields):
+    config = pix2pix_camvid.get_config("debug")
+    config.task.losses = (("cross_entropy", 1.0),)
+    config.model.update(dict(norm="group", dropout=0.0) | fields)
+    return config
+
+
+def make_batch(size=4, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, (size, 32, 32)).astype(np.uint8)
+    label[: size // 2, :16] = 255
+    return {
+        "image": rng.integers(0, 256, (size, 32, 32, 3), np.uint8),
+        "label": label,
+        "example_mask": np.ones(size, bool),
+    }
+
+
+@pytest.fixture(scope="module")
+def setting():
+    config = make()
+    architecture, _, _ = states.describe(config, 3)
+    return config, make_task(config, CLASSES), architecture, states.initialise(config, 3, seed=0)
+
+
+def objectives(architecture, variables, batch, mean, std):
+    """The three parts of the paper's section 3, plainly: mean over patches, images weighted by their labelled pixels."""
+    model = architecture.merge(variables)
+    image = (batch["image"].astype(np.float32) - mean) / std
+    known = (batch["label"] != 255)[..., None]
+    truth = jax.nn.one_hot(batch["label"], 3)
+    logits = model(image, train=True, rngs=nnx.Rngs(0))
+    predicted = jnp.where(known, jax.nn.softmax(logits), 0.0)
+    share = known.sum((1, 2, 3)) / known.sum()
+    real, fake = (model.discriminate(image, maps, train=True)[..., 0] for maps in (truth, predicted))
+
+    def mean_of(patches):
+        return jnp.sum(share * patches.mean((1, 2)))
+
+    log_p = jax.nn.log_softmax(logits)
+    pixels = -jnp.sum(jnp.where(known, truth * log_p, 0.0)) / known.sum()
+    generator = mean_of(-jax.nn.log_sigmoid(fake))
+    discriminator = 0.5 * (mean_of(-jax.nn.log_sigmoid(real)) + mean_of(-jax.nn.log_sigmoid(-fake)))
+    return pixels, generator, discriminator
+
+
+def test_each_part_has_the_gradient_of_its_own_objective(setting):
+    _, task, architecture, variables = setting
+    batch = make_batch()
+
+    @jax.jit
+    def ours(variables):
+        model = architecture.merge(variables)
+        (total, weight), logs = task.loss(model, batch, train=True, rngs=nnx.Rngs(0))
+        return total / weight, {name: value / count for name, (value, count) in logs.items()}
+
+    parts = jax.jit(lambda variables: objectives(architecture, variables, batch, task.mean, task.std))
+    (total, logs), gradient = jax.value_and_grad(ours, has_aux=True)(variables)
+    pixels, generator, discriminator = parts(variables)
+    assert float(total) == pytest.approx(float(pixels + 0.01 * generator + discriminator), rel=1e-5)
+    assert float(logs["generator"]) == pytest.approx(float(generator), rel=1e-5)
+    assert float(logs["discriminator"]) == pytest.approx(float(discriminator), rel=1e-5)
+    of_generator = jax.grad(lambda v: parts(v)[0] + 0.01 * parts(v)[1])(variables)
+    of_discriminator = jax.grad(lambda v: parts(v)[2])(variables)
+    for name, value in gradient.items():
+        expected = of_discriminator if name.startswith("discriminator/") else of_generator
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-6, err_msg=name)
+        assert np.abs(value).max() > 0, name
+
+
+def test_evaluation_is_the_pixels_loss_alone(setting):
+    _, task, architecture, variables = setting
+    batch = make_batch()
+    (total, _), logs = task.loss(architecture.merge(architecture.lasting(variables)), batch, False, None)
+    assert logs.keys() == {"pixel_accuracy"}
+    (whole, _), _ = task.loss(architecture.merge(variables), batch, False, None)
+    assert float(total) == pytest.approx(float(whole), rel=1e-6)
+
+
+def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setting, tmp_path):
+    config, task, architecture, variables = setting
+    config = config.copy_and_resolve_references()
+    config.optim.update(ema=0.9, name="sgd", lr=0.1, schedule="constant", warmup_steps=0)
+    names = sorted(variables)
+    optimizer = make_optimizer(config.optim, 10, names)
+    state = states.create(variables, names, optimizer, architecture.lasting(variables))
+    assert any(name.startswith("discriminator/") for name in state.params)
+    assert not any(name.startswith("discriminator/") for name in state.ema)
+    mesh = sharding.make_mesh(config.mesh)
+    batch = sharding.put_batch(make_batch(), mesh)
+    before = {name: np.array(value) for name, value in state.params.items()}
+    state, _ = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)(state, batch)
+    assert all(not np.array_equal(before[name], state.params[name]) for name in names)
+    assert state.ema.keys() == architecture.lasting(variables).keys() == states.evaluated(state, architecture).keys()
+    (tmp_path / "config.json").write_text(resolve(config))
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(1, state, {"class_names": CLASSES})
+    checkpoints.close()
+    for weights in ("ema", "raw"):
+        loaded, found, _ = pretrained.load_run(config, tmp_path, "last", weights)
+        assert not any(name.startswith("discriminator/") for name in found)
+        assert loaded.merge(found).discriminator is None
+
+
+def test_it_has_an_optimiser_of_its_own(setting):
+    """`optim.partition` gives it other fields: here it stands still while the generator moves."""
+    config, _, _, variables = setting
+    optim = config.optim.copy_and_resolve_references()
+    optim.update(name="sgd", lr=1.0, schedule="constant", warmup_steps=0, momentum=0.0, weight_decay=0.0)
+    optim.partition = (("discriminator/", (("name", "adamw"), ("lr", 0.25))),)
+    optimizer = make_optimizer(optim, 10, sorted(variables))
+    gradients = {name: jnp.full_like(value, 3.0) for name, value in variables.items()}
+    updates, _ = optimizer.update(gradients, optimizer.init(variables), variables)
+    for name, update in updates.items():
+        # Adam's first step is lr times the gradient's sign; SGD's the gradient.
+        np.testing.assert_allclose(update, -0.25 if name.startswith("discriminator/") else -3.0, rtol=1e-5)
+
+
+def test_a_model_without_a_discriminator_is_one_clear_line():
+    config = make(discriminator=0)
+    architecture, _, _ = states.describe(config, 3)
+    model = architecture.merge(states.initialise(config, 3, seed=0))
+    with pytest.raises(RunError, match="needs a model with a discriminator") as caught:
+        make_task(config, CLASSES).loss(model, make_batch(), True, nnx.Rngs(0))
+    assert "\n" not in str(caught.value)

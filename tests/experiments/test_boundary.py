@@ -1,0 +1,134 @@
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.metrics.boundary import BoundaryIoU, near_contour
+from experiments.metrics.confusion import Confusion
+
+
+def masks(seed, shape, classes, ignored):
+    """Patches of 2 x 2 pixels, so that there are insides, and single ignored pixels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, classes, (2, -(-shape[0] // 2), -(-shape[1] // 2))).astype(np.uint8)
+    label, prediction = coarse.repeat(2, 1).repeat(2, 2)[:, : shape[0], : shape[1]]
+    return {"label": prediction}, {"label": np.where(rng.random(shape) < ignored, np.uint8(255), label)}
+
+
+def oracle_near(mask, distance):
+    """The pixels of one bool mask with a pixel outside it, or the outside of the image, in their square."""
+    height, width = mask.shape
+    near = np.zeros_like(mask)
+    for y, x in np.argwhere(mask):
+        for v in range(y - distance, y + distance + 1):
+            for u in range(x - distance, x + distance + 1):
+                near[y, x] |= not (0 <= v < height and 0 <= u < width and mask[v, u])
+    return near
+
+
+def measured(metric, *images):
+    for prediction, truth in images:
+        metric.add(json.loads(json.dumps(metric.measure(prediction, truth))) | {"image_id": 1})
+    return metric
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    ignored=st.sampled_from([0, 0.1, 1]),
+    share=st.sampled_from([0.01, 0.2, 0.35]),
+)
+def test_counts_equal_a_loop_over_classes_and_pixels(seed, shape, ignored, share):
+    (prediction, truth), other = masks(seed, shape, 3, ignored), masks(seed + 1, (6, 4), 2, 0)
+    metric = measured(BoundaryIoU(("a", "b", "c"), share), (prediction, truth))
+    distance = max(1, round(share * math.hypot(*shape)))
+    predicted = np.where(truth["label"] == 255, 255, prediction["label"])
+    for index in range(3):
+        near = [oracle_near(label == index, distance) for label in (truth["label"], predicted)]
+        assert metric.counts[index].tolist() == [(near[0] & near[1]).sum(), (near[0] | near[1]).sum()]
+    both, swapped = (
+        measured(BoundaryIoU(("a", "b", "c"), share), *images)
+        for images in (((prediction, truth), other), (other, (prediction, truth)))
+    )
+    np.testing.assert_array_equal(both.counts, swapped.counts)
+
+
+def test_a_square_shifted_by_one_pixel_by_hand():
+    # 4 x 4 of class 1 on 12 x 12, distance round(0.06 * 16.97) = 1: a ring of 12 pixels, shifted right by one. Of the
+    # two rings' 4 x 5 box the top and the bottom rows share 3 pixels each, the sides (columns 0 and 3, 1 and 4) none
+    # between. Class 0: a ring of 44 at the image's border, and what touches the square, corners too: a 6 x 6 ring of
+    # 20. The shifted one shares its top and bottom, 5 pixels each, and no more.
+    truth, prediction = np.zeros((2, 12, 12), np.uint8)
+    truth[4:8, 3:7] = 1
+    prediction[4:8, 4:8] = 1
+    metric = BoundaryIoU(("ground", "square"), 0.06)
+    row = metric.measure({"label": prediction}, {"label": truth})
+    assert row == {"boundary": [[0, 44 + 10, 44 + 30], [1, 6, 18]]}
+    metric.add(row)
+    scores = metric.compute()
+    assert scores["boundary_IoU/square"] == pytest.approx(6 / 18)
+    assert scores["boundary_IoU/ground"] == pytest.approx(54 / 74)
+    assert scores["boundary_IoU"] == pytest.approx((6 / 18 + 54 / 74) / 2)
+
+
+def test_the_erosion_step_by_step_gives_the_same():
+    # As the paper has it: a mask padded with a zero, eroded by 3 x 3 as often as the distance says.
+    rng = np.random.default_rng(1)
+    noise = cv2.GaussianBlur(rng.standard_normal((40, 60, 4)).astype(np.float32), (0, 0), 4)
+    label = noise.argmax(-1).astype(np.uint8)
+    near = near_contour(label, 3)
+    for index in range(4):
+        mask = (label == index).astype(np.uint8)
+        eroded = cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8), iterations=3)[1:-1, 1:-1]
+        assert 0 < eroded.sum() < mask.sum()
+        np.testing.assert_array_equal(near & (mask == 1), (mask - eroded) == 1)
+
+
+@pytest.mark.parametrize("distance", [0.5, 2, 1e6])
+def test_with_a_large_distance_it_is_the_iou(distance):
+    image = masks(3, (13, 20), 4, 0.05)
+    wide, plain = measured(BoundaryIoU(tuple("abcd"), distance), image), measured(Confusion(tuple("abcd")), image)
+    ious = [plain.compute()[f"IoU/{name}"] for name in "abcd"]
+    assert [wide.compute()[f"boundary_IoU/{name}"] for name in "abcd"] == ious
+    assert wide.compute()["boundary_IoU"] == pytest.approx(plain.compute()["mIoU"])
+
+
+def test_the_inside_of_an_object_hides_no_border():
+    truth, prediction = np.zeros((2, 200, 200), np.uint8)
+    truth[20:180, 20:180] = 1
+    prediction[24:176, 24:176] = 1
+    image = {"label": prediction}, {"label": truth}
+    assert measured(Confusion(("a", "b")), image).compute()["IoU/b"] > 0.9
+    assert measured(BoundaryIoU(("a", "b"), 0.02), image).compute()["boundary_IoU/b"] < 0.35  # of 6 pixels 2 are shared
+
+
+def test_what_is_predicted_where_the_truth_is_ignored_makes_no_difference():
+    prediction, truth = masks(5, (16, 16), 3, 0.2)
+    other = np.where(truth["label"] == 255, 2 - prediction["label"], prediction["label"])
+    metric = BoundaryIoU(tuple("abc"), 0.1)
+    assert metric.measure({"label": other}, truth) == metric.measure(prediction, truth)
+    perfect = {"label": np.where(truth["label"] == 255, np.uint8(0), truth["label"])}
+    assert measured(BoundaryIoU(tuple("abc"), 0.1), (perfect, truth)).compute()["boundary_IoU"] == 1
+
+
+def test_classes_that_are_nowhere_are_nan_and_in_no_mean():
+    scores = measured(BoundaryIoU(("a", "b", "c")), masks(0, (8, 8), 2, 0)).compute()
+    assert np.isnan(scores["boundary_IoU/c"])
+    assert scores["boundary_IoU"] == np.mean([scores["boundary_IoU/a"], scores["boundary_IoU/b"]])
+    label = np.zeros((4, 4), np.uint8)
+    assert measured(BoundaryIoU(("a", "b")), ({"label": label}, {"label": label + 1})).compute()["boundary_IoU"] == 0
+
+
+def test_nothing_gives_nan_and_no_warning(recwarn):
+    empty = BoundaryIoU(("a", "b"))
+    ignored = masks(0, (6, 6), 2, 1)
+    assert empty.measure(*ignored) == {"boundary": []}
+    for metric in (empty, measured(BoundaryIoU(("a", "b")), ignored)):
+        assert list(metric.compute()) == ["boundary_IoU", "boundary_IoU/a", "boundary_IoU/b"]
+        assert all(np.isnan(value) for value in metric.compute().values())
+    assert not recwarn and empty.pictures() == {}

@@ -1,0 +1,200 @@
+"""Evaluation of a model that can be reckoned by hand: scores at the original size, windows, and what is held meanwhile."""
+
+import json
+import tracemalloc
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import common
+from experiments import sharding
+from experiments import state as states
+from experiments.evaluate import Evaluator, class_table, table, write_result
+from experiments.inference import Inference, Interrupted
+from experiments.tasks import make_task
+from models import registry
+
+CLASSES = ("dark", "light")
+
+
+class Threshold(nnx.Module):
+    """The class of a pixel is whether its red is above a parameter; `margin` pixels at each side are not answered."""
+
+    def __init__(self, *, margin: int, num_classes: int, dtype: str, rngs: nnx.Rngs):
+        self.level, self.margin = nnx.Param(jnp.zeros(1)), margin
+
+    def __call__(self, images, *, train, rngs=None):
+        cut = slice(self.margin, -self.margin or None)
+        red = images[:, cut, cut, :1] - self.level[...]
+        return jnp.concatenate([-5 * red, 5 * red], -1)
+
+
+class Images:
+    """Random blocks of dark and light; the label is wrong in the first row."""
+
+    class_names, fingerprint, dropped, absent = CLASSES, "", (), ()
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        light = np.random.default_rng(index).random(self.sizes[index]) < 0.5
+        image = np.repeat(np.where(light, 200, 50)[..., None], 3, -1).astype(np.uint8)
+        label = light.astype(np.uint8)
+        label[0] = 1 - label[0]
+        return {"image": image, "label": label}
+
+    def name(self, index):
+        return f"image_{index}"
+
+    def size(self, index):
+        return self.sizes[index]
+
+
+class Bare(Images):
+    """Without labels."""
+
+    def __getitem__(self, index):
+        return {"image": super().__getitem__(index)["image"]}
+
+
+@pytest.fixture(autouse=True)
+def threshold(monkeypatch):
+    monkeypatch.setitem(registry.MODELS, "threshold", f"{__name__}:Threshold")
+
+
+def make(margin=0, canvases=((16, 16),), **evaluation):
+    config = common.get_config()
+    config.model.update(name="threshold", margin=margin)
+    config.data.update(canvases=canvases, image_size=canvases[0], margin=margin, fit="crop", border="mirror")
+    config.eval.update(dict(batch_size=2, pictures=2) | evaluation)
+    mesh = sharding.make_mesh(config.mesh)
+    architecture, _, _ = states.describe(config, 2)
+    return config, make_task(config, CLASSES), architecture, states.initialise(config, 2, seed=0), mesh
+
+
+def evaluate(source, **fields):
+    config, task, architecture, variables, mesh = make(**fields)
+    return Evaluator(config, task, architecture, source, mesh)(variables)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(canvases=((16, 24),)),
+        dict(canvases=((16, 24), (24, 16))),
+        dict(canvases=((48, 48),), margin=8, method="window", overlap=0.0),
+        dict(canvases=((32, 32),), method="window"),
+        dict(canvases=((16, 24),), flip=True),
+    ],
+)
+def test_scores_are_those_of_the_original_pixels(fields, tmp_path):
+    source = Images([(16, 24), (9, 17), (1, 1), (12, 24), (16, 16)])
+    result = evaluate(source, **fields)
+    pixels = sum(height * width for height, width in source.sizes)
+    wrong = sum(width for _, width in source.sizes)
+    assert result.scores["pixel_accuracy"] == pytest.approx(1 - wrong / pixels)
+    write_result(tmp_path, "one", result, "rows")
+    rows = [json.loads(line) for line in (tmp_path / "records" / "rows.jsonl").read_text().splitlines()]
+    assert sorted(row["name"] for row in rows) == [f"image_{i}" for i in range(5)] and result.images == 5
+    for row in rows:
+        height, width = source.sizes[row["image_id"]]
+        assert sum(count for _, _, count in row["confusion"]) == height * width
+    assert (tmp_path / "predictions" / "one-classes.csv").read_text().startswith("class,IoU")
+    assert (tmp_path / "predictions" / "one-confusion.png").stat().st_size > 500
+
+
+def test_stretched_images_are_scored_at_their_own_size():
+    """On a canvas of another size: a block of the image is a block there, and every pixel counts once."""
+
+    class Halves(Images):
+        def __getitem__(self, index):
+            label = np.zeros(self.sizes[index], np.uint8)
+            label[:, label.shape[1] // 2 :] = 1
+            return {"image": np.repeat(np.where(label, 255, 0)[..., None], 3, -1).astype(np.uint8), "label": label}
+
+    config, task, architecture, variables, mesh = make(scales=(1.0, 0.5))
+    config.data.fit = "stretch"
+    source = Halves([(64, 64), (10, 40), (33, 20)])
+    result = Evaluator(config, task, architecture, source, mesh)(variables)
+    assert result.scores["mIoU"] == 1.0
+    result.records.seek(0)
+    counted = [sum(n for _, _, n in json.loads(line)["confusion"]) for line in result.records]
+    assert sorted(counted) == sorted(height * width for height, width in source.sizes)
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    def peak(count):
+        config, task, architecture, variables, mesh = make(canvases=((64, 64),), pictures=0)
+        evaluator = Evaluator(config, task, architecture, Images([(64, 64)] * count), mesh)
+        evaluator(variables)  # compiles
+        tracemalloc.start()
+        evaluator(variables)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert peak(120) < 1.5 * peak(12)
+
+
+def test_a_stop_interrupts():
+    config, task, architecture, variables, mesh = make()
+    with pytest.raises(Interrupted):
+        Evaluator(config, task, architecture, Images([(16, 16)] * 9), mesh)(variables, stop=lambda: True)
+
+
+def test_it_compiles_once_a_canvas():
+    config, task, architecture, variables, mesh = make(canvases=((16, 24), (24, 16)))
+    inference = Inference(config, task, architecture, mesh)
+    for _ in range(2):
+        assert len(list(inference(variables, Images([(16, 20), (20, 16), (4, 4), (16, 24)] * 2)))) == 8
+    assert inference.compilations == 2
+
+
+def test_no_labels_no_scores():
+    """As in prediction: the loss has nothing to count."""
+
+    config, task, architecture, variables, mesh = make()
+    inference = Inference(config, task, architecture, mesh)
+    predictions = dict((index, prediction) for index, _, prediction in inference(variables, Bare([(16, 16)] * 3)))
+    assert sorted(predictions) == [0, 1, 2] and inference.sums["loss"][1] == 0
+    np.testing.assert_array_equal(predictions[1]["label"], Bare([(16, 16)] * 3)[1]["image"][..., 0] > 100)
+
+
+def test_the_table_has_a_row_a_class_and_then_the_means():
+    scores = {"mIoU": 0.5, "IoU/sky": 1.0, "IoU/tree": float("nan"), "accuracy/sky": 0.25, "loss": 2.0}
+    assert class_table(scores) == [["class", "IoU", "accuracy"], ["sky", "1.0000", "0.2500"], ["tree", "", ""]]
+    lines = table(scores).splitlines()
+    assert lines[0].split() == ["class", "IoU", "accuracy"] and lines[2].split() == ["tree", "-", "-"]
+    assert [line.split()[0] for line in lines[3:]] == ["mIoU", "loss"]
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_overlap_tile_equals_the_whole_image(overlap):
+    """Ronneberger et al. 2015, figure 2: an unpadded U-Net in tiles says what it says of the image in one, mirrored around."""
+
+    class Noise(Bare):
+        def __getitem__(self, index):
+            rng = np.random.default_rng(index)
+            return {"image": rng.integers(0, 256, (*self.sizes[index], 3), np.uint8)}
+
+    source, found = Noise([(70, 101), (45, 30), (108, 108)]), []
+    for canvas in ((148, 148), (84, 92)):
+        config = common.get_config()
+        fields = dict(depth=2, width=4, padding="valid", norm="none", momentum=0.9, dropout=0.5)
+        config.model.update(name="unet", **fields)
+        config.data.update(canvases=(canvas,), margin=20, fit="crop", border="mirror")
+        config.eval.update(method="window", overlap=overlap, batch_size=2)
+        architecture, _, _ = states.describe(config, 2)
+        mesh = sharding.make_mesh(config.mesh)
+        inference = Inference(config, make_task(config, CLASSES), architecture, mesh)
+        results = inference(states.initialise(config, 2, seed=0), source)
+        found.append({index: prediction["probability"] for index, _, prediction in results})
+    for index, size in enumerate(source.sizes):
+        assert found[0][index].shape == (*size, 2) and found[0][index].std() > 0.01
+        np.testing.assert_allclose(found[1][index], found[0][index], atol=1e-5)

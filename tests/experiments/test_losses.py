@@ -1,0 +1,493 @@
+import math
+import re
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import common
+from experiments.errors import RunError
+from experiments.tasks import losses
+
+NAMES = ("cross_entropy", "dice", "focal", "lovasz_softmax", "ohem")
+SHAPE = (4, 3, 4, 3)  # B, H, W, C: one for all drawn inputs, so that each loss is compiled once
+LOSSES = {
+    "cross_entropy": partial(losses.cross_entropy, smoothing=0.1),
+    "dice": losses.dice,
+    "focal": partial(losses.focal, gamma=2.0),
+    "lovasz_softmax": losses.lovasz_softmax,
+    "ohem": partial(losses.ohem, threshold=0.3, share=0.25),
+}
+
+
+@cache
+def compiled(name):
+    """(logits, label, weight) -> the loss [B] and the gradient of its sum."""
+
+    def value(logits, label, weight):
+        by_image = LOSSES[name](logits, label, weight)
+        return jnp.sum(by_image), by_image
+
+    def both(logits, label, weight):
+        (_, by_image), gradient = jax.value_and_grad(value, has_aux=True)(logits, label, weight)
+        return by_image, gradient
+
+    return jax.jit(both)
+
+
+def evaluate(loss, logits, label, weight, **fields):
+    """Compiled, which is faster than running each operation of a loss by itself."""
+    return jax.jit(partial(loss, **fields))(logits, label, weight)
+
+
+def draw(seed, ignored=0.25, scale=2.0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, SHAPE[-1], SHAPE[:3]).astype(np.uint8)
+    label[rng.random(label.shape) < ignored] = 255
+    weight = np.where(label == 255, 0.0, rng.uniform(0.5, 2.0, label.shape)).astype(np.float32)
+    return (scale * rng.normal(size=SHAPE)).astype(np.float32), label, weight
+
+
+def logits_of(probability):
+    """[H,W,C] probabilities -> [1,H,W,C] logits; a constant is added that softmax takes away again."""
+    return (np.log(np.asarray(probability)) + 3.0)[None].astype(np.float32)
+
+
+def image(values, dtype):
+    return np.asarray(values, dtype)[None]
+
+
+def softmax(logits):
+    power = np.exp(np.asarray(logits, np.float64))
+    return power / power.sum(-1, keepdims=True)
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+# One 2x2 image of two classes, one of whose pixels does not count.
+PROBABILITY = [[[0.7, 0.3], [0.4, 0.6]], [[0.2, 0.8], [0.9, 0.1]]]
+LABEL = image([[0, 0], [1, 255]], np.uint8)
+WEIGHT = image([[1.0, 2.0], [3.0, 0.0]], np.float32)
+
+
+# Known answers.
+
+
+def test_cross_entropy_by_hand():
+    value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, WEIGHT, smoothing=0.0)
+    assert value.shape == (1,)
+    assert float(value[0]) == pytest.approx(-(1 * math.log(0.7) + 2 * math.log(0.4) + 3 * math.log(0.8)), rel=1e-5)
+
+
+def test_smoothed_cross_entropy_by_hand():
+    value = evaluate(
+        losses.cross_entropy,
+        logits_of([[[0.7, 0.2, 0.1]]]),
+        image([[0]], np.uint8),
+        np.ones((1, 1, 1), np.float32),
+        smoothing=0.3,
+    )
+    assert float(value[0]) == pytest.approx(-(0.8 * math.log(0.7) + 0.1 * math.log(0.2) + 0.1 * math.log(0.1)), 1e-5)
+
+
+def test_focal_by_hand():
+    value = evaluate(losses.focal, logits_of(PROBABILITY), LABEL, WEIGHT, gamma=2.0)
+    by_hand = -(1 * 0.3**2 * math.log(0.7) + 2 * 0.6**2 * math.log(0.4) + 3 * 0.2**2 * math.log(0.8))
+    assert float(value[0]) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_dice_by_hand():
+    value = evaluate(losses.dice, logits_of(PROBABILITY), LABEL, WEIGHT)
+    # Class 0: sum w p t = 0.7 + 2 * 0.4 = 1.5, sum w p = 1.5 + 3 * 0.2 = 2.1, sum w t = 3.
+    # Class 1: sum w p t = 3 * 0.8 = 2.4, sum w p = 2.4 + 0.3 + 2 * 0.6 = 3.9, sum w t = 3.
+    mean = (1 - 2 * 1.5 / (2.1 + 3) + 1 - 2 * 2.4 / (3.9 + 3)) / 2
+    assert float(value[0]) == pytest.approx(6 * mean, rel=1e-5)
+
+
+def test_dice_averages_over_the_classes_present():
+    probability = [[[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]]
+    value = evaluate(losses.dice, logits_of(probability), image([[0, 0]], np.uint8), np.ones((1, 1, 2), np.float32))
+    assert float(value[0]) == pytest.approx(2 * (1 - 2 * 1.1 / (1.1 + 2)), rel=1e-5)
+
+
+def test_lovasz_softmax_by_hand():
+    value = evaluate(losses.lovasz_softmax, logits_of(PROBABILITY), LABEL, WEIGHT)
+    # The counted pixels' errors are 0.3, 0.6, 0.2 for either class. Mistakes in that order, the largest first:
+    # class 0 (true at 0.3 and 0.6): Jaccard loss 1/2, 2/2, 3/3 after one, two, three mistakes,
+    # class 1 (true at 0.2): 1/2, 2/3, 3/3.
+    first = 0.6 * 1 / 2 + 0.3 * 1 / 2 + 0.2 * 0
+    second = 0.6 * 1 / 2 + 0.3 * (2 / 3 - 1 / 2) + 0.2 * (1 - 2 / 3)
+    assert float(value[0]) == pytest.approx(6 * (first + second) / 2, rel=1e-5)
+
+
+def test_lovasz_softmax_of_mistakes_without_doubt_is_the_mean_jaccard_loss():
+    label = np.array([[[0, 0, 1, 1, 2, 255]]], np.uint8)
+    said = np.array([[[0, 1, 1, 0, 2, 1]]])
+    value = evaluate(
+        losses.lovasz_softmax, 100.0 * np.eye(4, dtype=np.float32)[said], label, (label != 255).astype(np.float32)
+    )
+    assert float(value[0]) == pytest.approx(5 * (1 - (1 / 3 + 1 / 3 + 1) / 3), rel=1e-5)
+
+
+HARD = [[[0.9, 0.1], [0.6, 0.4]], [[0.5, 0.5], [0.2, 0.8]]]  # all truly 0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "share", "kept"),
+    [
+        (0.55, 0.25, (0.5, 0.2)),  # the threshold takes more than the share asks for
+        (0.1, 0.25, (0.2,)),
+        (0.1, 0.26, (0.5, 0.2)),  # at least this share: 1.04 pixels are two
+        (0.3, 0.75, (0.6, 0.5, 0.2)),  # the share takes more than the threshold
+        (0.0, 1.0, (0.9, 0.6, 0.5, 0.2)),
+        (0.1, 0.0, ()),
+        (1.0, 0.0, (0.9, 0.6, 0.5, 0.2)),
+    ],
+)
+def test_ohem_keeps_the_hard_pixels(threshold, share, kept):
+    weight = {0.9: 1.0, 0.6: 2.0, 0.5: 3.0, 0.2: 4.0}
+
+    def loss(logits, threshold, share):
+        label, weights = np.zeros((1, 2, 2), np.uint8), image([[1.0, 2.0], [3.0, 4.0]], np.float32)
+        return losses.ohem(logits, label, weights, threshold, share)[0]
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(logits_of(HARD), threshold, share)
+    mean = sum(-weight[p] * math.log(p) for p in kept) / sum(weight[p] for p in kept) if kept else 0.0
+    assert float(value) == pytest.approx(10 * mean, rel=1e-5)
+    pixels = np.asarray(HARD)[..., 0]
+    np.testing.assert_array_equal(np.abs(gradient[0]).sum(-1) > 0, np.isin(pixels, kept))
+
+
+def test_ohem_keeps_all_that_tie_with_the_last():
+    probability = [[[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]]]
+    label = np.array([[[0, 0, 0, 0, 0, 255]]], np.uint8)
+    weight = np.array([[[1, 2, 1, 1, 1, 0]]], np.float32)
+    value = evaluate(losses.ohem, logits_of(probability), label, weight, threshold=0.1, share=0.4)  # two of five
+    assert float(value[0]) == pytest.approx(6 * -(4 * math.log(0.6) + math.log(0.3)) / 5, rel=1e-5)
+
+
+def test_ohem_counts_its_share_in_each_image():
+    """An image of easy pixels beside one of hard ones keeps its share all the same, of its counted pixels alone."""
+    probability = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1, 0.05, 0.01]).reshape(2, 1, 4)
+    logits = np.log(np.stack([probability, 1 - probability], -1)).astype(np.float32)
+    weight = np.array([[[1, 1, 1, 0]], [[1, 1, 1, 1]]], np.float32)
+    value = evaluate(losses.ohem, logits, np.zeros((2, 1, 4), np.uint8), weight, threshold=0.0, share=0.3)
+    np.testing.assert_allclose(value, [-3 * math.log(0.7), -4 * (math.log(0.05) + math.log(0.01)) / 2], rtol=1e-5)
+
+
+def test_class_weights_make_a_weighted_mean():
+    """sum of w l by sum of w, as torch's CrossEntropyLoss(weight=..., ignore_index=255) averages."""
+    weights = (0.5, 2.0)
+    weight = losses.pixel_weights(LABEL, np.array([True]), weights, None)
+    np.testing.assert_array_equal(weight, [[[0.5, 0.5], [2.0, 0.0]]])
+    value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, weight, smoothing=0.0)
+    by_hand = -(0.5 * math.log(0.7) + 0.5 * math.log(0.4) + 2 * math.log(0.8)) / (0.5 + 0.5 + 2)
+    assert float(value[0] / jnp.sum(weight)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_pixel_weights_multiply_class_map_and_mask():
+    label = np.array([[[0, 1, 255]], [[1, 1, 0]], [[0, 1, 1]]], np.uint8)
+    weight_map = np.array([[[3.0, 5.0, np.nan]], [[7.0, 1.0, 2.0]], [[1.0, 1.0, 1.0]]], np.float32)
+    mask = np.array([True, True, False])
+    plain = losses.pixel_weights(label, mask, (), None)
+    assert plain.dtype == jnp.float32
+    np.testing.assert_array_equal(plain, [[[1, 1, 0]], [[1, 1, 1]], [[0, 0, 0]]])
+    whole = losses.pixel_weights(label, mask, (2.0, 10.0), weight_map)
+    np.testing.assert_array_equal(whole, [[[6, 50, 0]], [[70, 10, 4]], [[0, 0, 0]]])
+
+
+# Properties.
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_dice_against_loops(seed):
+    logits, label, weight = draw(seed)
+    probability, expected = softmax(logits), []
+    for p, t, w in zip(probability, label, weight, strict=True):
+        by_class = []
+        for c in set(t[t != 255].tolist()):
+            both = sum(w[i] * p[i][c] for i in np.ndindex(t.shape) if t[i] == c)
+            sizes = sum(w[i] * (p[i][c] + (t[i] == c)) for i in np.ndindex(t.shape))
+            by_class.append(1 - 2 * both / sizes)
+        expected.append(w.sum() * np.mean(by_class) if by_class else 0.0)
+    np.testing.assert_allclose(compiled("dice")(logits, label, weight)[0], expected, rtol=2e-5)
+
+
+def lovasz_by_definition(logits, label, weight):
+    """Berman et al. 2018, equations 6, 8 and 9: the Jaccard loss of growing sets of mistakes, [B] float64."""
+    values = []
+    for p, t, w in zip(softmax(logits), label, weight, strict=True):
+        counted = w > 0
+        p, t = p[counted], t[counted]
+        by_class = []
+        for c in np.unique(t):
+            errors = np.where(t == c, 1 - p[:, c], p[:, c])
+            mistakes, before, value = set(), 0.0, 0.0
+            for pixel in np.argsort(-errors):
+                mistakes.add(int(pixel))
+                jaccard = len(mistakes) / len(mistakes | set(np.flatnonzero(t == c).tolist()))
+                value += errors[pixel] * (jaccard - before)
+                before = jaccard
+            by_class.append(value)
+        values.append(w.sum(dtype=np.float64) * np.mean(by_class) if by_class else 0.0)
+    return np.array(values)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([0.1, 2.0, 8.0]))
+def test_lovasz_softmax_against_its_definition(seed, ignored, scale):
+    logits, label, weight = draw(seed, ignored, scale)
+    value, _ = compiled("lovasz_softmax")(logits, label, weight)
+    np.testing.assert_allclose(value, lovasz_by_definition(logits, label, weight), rtol=2e-5, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_lovasz_softmax_against_its_definition_where_errors_tie(seed):
+    logits, label, weight = draw(seed)
+    logits = np.round(logits / 2)
+    value, _ = compiled("lovasz_softmax")(logits, label, weight)
+    np.testing.assert_allclose(value, lovasz_by_definition(logits, label, weight), rtol=2e-5, atol=1e-6)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seeds)
+def test_lovasz_softmax_has_the_gradient_of_its_definition(seed):
+    logits, label, weight = draw(seed)
+    _, gradient = compiled("lovasz_softmax")(logits, label, weight)
+    direction, step = np.random.default_rng(seed + 1).normal(size=SHAPE), 1e-7
+    above, below = (
+        lovasz_by_definition(logits.astype(np.float64) + sign * step * direction, label, weight) for sign in (1, -1)
+    )
+    np.testing.assert_allclose(
+        np.sum(gradient * direction, axis=(1, 2, 3)), (above - below) / (2 * step), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_slopes_keep_their_digits_in_a_large_image():
+    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit: float32 differences would be noise."""
+    rng = np.random.default_rng(0)
+    errors, truth = rng.permutation(200_000).astype(np.float32), (rng.random(200_000) < 0.1).astype(np.int32)
+    order = np.argsort(-errors)
+    found = np.cumsum(truth[order])
+    jaccard = 1 - (found[-1] - found) / (found[-1] + np.arange(1, len(order) + 1) - found)
+    expected = np.empty(len(order))
+    expected[order] = np.diff(jaccard, prepend=0.0)
+    slopes = jax.jit(losses._jaccard_slopes)(errors[None, None], truth[None, None])[0, 0]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.sampled_from([2.0**-2, 2.0**-4, 2.0**-24]))
+def test_both_forms_of_the_sort_give_one_order(seed, step):
+    """Errors in [0, 1] with many ties, some, and none."""
+    errors = (step * np.random.default_rng(seed).integers(0, 1 / step + 1, (2, 3, 16))).astype(np.float32)
+    tag = jnp.broadcast_to(2 * jnp.arange(16, dtype=jnp.int32), errors.shape)
+    packed, plain = losses._ordered_packed(errors, tag), losses._ordered(errors, tag)
+    assert packed.dtype == plain.dtype == jnp.int32
+    np.testing.assert_array_equal(packed, plain)
+    np.testing.assert_array_equal(plain, 2 * np.argsort(-errors, axis=-1, kind="stable"))
+
+
+def test_lovasz_softmax_lowers_for_accelerators_without_wide_integers():
+    traced = jax.jit(losses.lovasz_softmax).trace(*draw(0))
+    wide = {
+        platform: re.search(r"stablehlo.convert.*xi64>", traced.lower(lowering_platforms=(platform,)).as_text())
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    assert wide.pop("cpu") and not any(wide.values())
+
+
+@pytest.mark.parametrize("name", ["dice", "lovasz_softmax", "focal", "ohem"])
+def test_certain_and_right_costs_nothing(name):
+    _, label, weight = draw(3)
+    logits = 200.0 * np.asarray(jax.nn.one_hot(label, SHAPE[-1]))
+    value, gradient = compiled(name)(logits, label, weight)
+    np.testing.assert_allclose(value, 0.0, atol=1e-5)
+    assert np.all(np.isfinite(gradient))
+
+
+def test_focal_without_gamma_is_cross_entropy():
+    logits, label, weight = draw(4)
+
+    def total(loss, **fields):
+        return jax.jit(jax.value_and_grad(lambda logits: jnp.sum(loss(logits, label, weight, **fields))))(logits)
+
+    focal, entropy = total(losses.focal, gamma=0.0), total(losses.cross_entropy, smoothing=0.0)
+    np.testing.assert_allclose(focal[0], entropy[0], rtol=1e-5)
+    np.testing.assert_allclose(focal[1], entropy[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_is_finite_at_every_probability(gamma):
+    """Its value and derivative in the margin of the true class's logit, against the formula in float64."""
+    margin = np.array([0.0, 1e-3, 10.0, 18.0, 500.0, -500.0])
+
+    def loss(margin):
+        logits = jnp.stack([margin, jnp.zeros(6)], axis=-1)[:, None, None]
+        by_image = losses.focal(logits, np.zeros((6, 1, 1), np.uint8), np.ones((6, 1, 1), np.float32), gamma)
+        return jnp.sum(by_image), by_image
+
+    slope, value = jax.jit(jax.grad(loss, has_aux=True))(margin.astype(np.float32))
+    p, q = 1 / (1 + np.exp(-margin)), 1 / (1 + np.exp(margin))
+    log_p = -np.logaddexp(0.0, -margin)
+    np.testing.assert_allclose(value, -(q**gamma) * log_p, rtol=1e-3, atol=1e-6)
+    # d/dm of -(1-p)^g log p, with dp/dm = p (1-p)
+    np.testing.assert_allclose(slope, gamma * p * q**gamma * log_p - q ** (gamma + 1), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pixels_without_weight_change_nothing(name):
+    """Neither by their logits, finite or not, nor by their label; and they get no gradient."""
+    logits, label, weight = draw(5, ignored=0.4)
+    weight[1, 0] = 0.0  # a labelled pixel whose class has weight 0
+    counted = weight > 0
+    value, gradient = compiled(name)(logits, label, weight)
+    assert np.all(value > 0)
+    np.testing.assert_array_equal(gradient[~counted], 0.0)
+    for other in (77.0, np.nan, -np.inf):
+        changed = np.where(counted[..., None], logits, other).astype(np.float32)
+        again = compiled(name)(changed, np.where(counted, label, 2).astype(np.uint8), weight)
+        np.testing.assert_array_equal(again[0], value)
+        np.testing.assert_array_equal(again[1], gradient)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pixels_without_weight_are_as_if_cut_off(name):
+    logits, label, weight = draw(6, ignored=0.0)
+    label[:, -1], weight[:, -1] = 255, 0.0
+    value, gradient = compiled(name)(logits, label, weight)
+    cut, cut_gradient = compiled(name)(logits[:, :-1], label[:, :-1], weight[:, :-1])
+    np.testing.assert_allclose(value, cut, rtol=1e-5)
+    np.testing.assert_allclose(gradient[:, :-1], cut_gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_count_is_zero_without_gradient(name):
+    logits, label, weight = draw(7)
+    weight[2] = 0.0
+    value, gradient = compiled(name)(logits, label, weight)
+    assert value[2] == 0.0 and np.all(np.asarray(value)[[0, 1, 3]] > 0)
+    assert np.all(np.isfinite(gradient)) and not np.any(gradient[2])
+    value, gradient = compiled(name)(logits, np.full_like(label, 255), np.zeros_like(weight))
+    np.testing.assert_array_equal(value, 0.0)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_a_number_stays_seen(name):
+    logits, label, weight = draw(8, ignored=0.0)
+    logits[1, 0, 0] = np.nan
+    value, _ = compiled(name)(logits, label, weight)
+    np.testing.assert_array_equal(np.isnan(value), [False, True, False, False])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_weight_of_an_image_scales_its_loss(name):
+    logits, label, weight = draw(9)
+    value, _ = compiled(name)(logits, label, weight)
+    scaled, _ = compiled(name)(logits, label, weight * np.array([1, 2, 4, 0.5], np.float32)[:, None, None])
+    np.testing.assert_allclose(scaled, value * np.array([1, 2, 4, 0.5]), rtol=1e-5)
+
+
+# From the config.
+
+
+def make_task(**fields):
+    task = common.get_config().task
+    for name, value in fields.items():
+        task[name] = value
+    return task
+
+
+@cache
+def all_losses():
+    return jax.jit(losses.make_loss(make_task(losses=tuple((name, 0.5) for name in NAMES)), SHAPE[-1]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.sampled_from([0.0, 0.5, 0.95]))
+def test_parts_of_a_batch_add_up(seed, ignored):
+    logits, label, weight = draw(seed, ignored)
+    whole = all_losses()(logits, label, weight)
+    halves = [all_losses()(logits[part], label[part], weight[part]) for part in (slice(0, 2), slice(2, 4))]
+    added = jax.tree.map(lambda first, second: first + second, *halves)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), whole, added)
+
+
+def test_losses_are_added_by_their_factors_and_logged_without():
+    logits, label, weight = draw(10)
+    task = make_task(
+        losses=(("cross_entropy", 2.0), ("focal", 0.5), ("ohem", 3)),
+        label_smoothing=0.2,
+        focal_gamma=1.5,
+        ohem=(0.4, 0.5),
+    )
+    (total, counted), logs = jax.jit(losses.make_loss(task, 3))(logits, label, weight)
+    parts = {
+        "cross_entropy": jnp.sum(losses.cross_entropy(logits, label, weight, 0.2)),
+        "focal": jnp.sum(losses.focal(logits, label, weight, 1.5)),
+        "ohem": jnp.sum(losses.ohem(logits, label, weight, 0.4, 0.5)),
+    }
+    assert total.shape == counted.shape == ()
+    np.testing.assert_allclose(total, 2 * parts["cross_entropy"] + 0.5 * parts["focal"] + 3 * parts["ohem"], rtol=1e-6)
+    np.testing.assert_allclose(counted, weight.sum(), rtol=1e-6)
+    assert list(logs) == list(parts)
+    for name, (part, divisor) in logs.items():
+        np.testing.assert_allclose((part, divisor), (parts[name], counted), rtol=1e-6)
+
+
+def test_one_loss_is_not_logged_twice():
+    logits, label, weight = draw(11)
+    (total, _), logs = losses.make_loss(make_task(), 3)(logits, label, weight)
+    assert logs == {}
+    np.testing.assert_allclose(total, np.sum(losses.cross_entropy(logits, label, weight, 0.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"losses": (("diec", 1.0),)},
+            r"config.task.losses: there is no loss 'diec'; there are "
+            "cross_entropy, dice, focal, lovasz_softmax, ohem",
+        ),
+        ({"losses": ()}, r"config.task.losses must be pairs of a name and a factor such as .*, not \(\)"),
+        ({"losses": ("dice", 1.0)}, r"config.task.losses: 'dice' is not a pair"),
+        ({"losses": (("dice",),)}, r"config.task.losses: \('dice',\) is not a pair"),
+        ({"losses": ((1.0, "dice"),)}, r"config.task.losses: \(1.0, 'dice'\) is not a pair"),
+        ({"losses": (("dice", -1.0),)}, r"config.task.losses: the factor of 'dice' must be .* not -1.0"),
+        ({"losses": (("dice", math.nan),)}, r"config.task.losses: the factor of 'dice' must be .* not nan"),
+        ({"losses": (("dice", math.inf),)}, r"config.task.losses: the factor of 'dice' must be .* not inf"),
+        ({"losses": (("dice", "1"),)}, r"config.task.losses: the factor of 'dice' must be .* not '1'"),
+        ({"losses": (("dice", 1.0), ("dice", 2.0))}, r"config.task.losses names 'dice' twice"),
+        ({"losses": (("dice", 0.0), ("focal", 0))}, r"config.task.losses: every factor is 0"),
+        ({"label_smoothing": 1.0}, r"config.task.label_smoothing must be in \[0, 1\), not 1.0"),
+        ({"label_smoothing": -0.1}, r"config.task.label_smoothing must be in \[0, 1\), not -0.1"),
+        ({"focal_gamma": -1.0}, r"config.task.focal_gamma must be finite and not negative, not -1.0"),
+        ({"focal_gamma": math.inf}, r"config.task.focal_gamma must be finite and not negative, not inf"),
+        ({"ohem": (0.7, 1.5)}, r"config.task.ohem must be \(threshold, share\), .* not \(0.7, 1.5\)"),
+        ({"ohem": (-0.1, 0.5)}, r"config.task.ohem must be \(threshold, share\), .* not \(-0.1, 0.5\)"),
+        ({"ohem": (0.0, 0.0)}, r"config.task.ohem must be \(threshold, share\), .* not \(0.0, 0.0\)"),
+        ({"ohem": (0.7,)}, r"config.task.ohem must be \(threshold, share\), .* not \(0.7,\)"),
+        ({"class_weights": (1.0, 2.0)}, r"config.task.class_weights has 2 values, but there are 3 classes"),
+        ({"class_weights": (1.0, -2.0, 1.0)}, r"config.task.class_weights must be .* 3 finite values, .* its 3 values"),
+        ({"class_weights": (1.0, math.nan, 1.0)}, r"config.task.class_weights must be .* 3 finite values"),
+        ({"class_weights": (0.0, 0.0, 0.0)}, r"config.task.class_weights must be .* one above 0"),
+    ],
+)
+def test_senseless_fields_are_told_in_one_line(fields, line):
+    with pytest.raises(RunError, match=line) as error:
+        losses.make_loss(make_task(**fields), 3)
+    assert "\n" not in str(error.value)
+    assert "class_weights" not in fields or "--mode=datacheck" in str(error.value)
+
+
+@pytest.mark.parametrize("class_weights", [(), (1.0, 0.0, 2), [1.0, 1.0, 1.0]])
+def test_class_weights_that_make_sense_pass(class_weights):
+    losses.check_class_weights(class_weights, 3)

@@ -1,0 +1,184 @@
+"""Evaluation's views: every image once, over any number of processes, and windows that cover it."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.common import get_config
+from input_pipeline import transforms
+from input_pipeline.batch import IGNORE, DataError, check_batch
+from input_pipeline.views import ViewBatches, choose_canvas, plan_views
+from tests.input_pipeline.test_loader import Squares
+
+
+def make(canvases=((8, 8),), fit="stretch", margin=0, border="mean", **evaluation):
+    config = get_config()
+    config.data.update(canvases=canvases, fit=fit, margin=margin, border=border, image_size=canvases[0])
+    config.eval.update(evaluation)
+    return config
+
+
+def batches(source, config, **process):
+    views = ViewBatches(source, config.data, config.eval, **process)
+    for batch, pieces in views:
+        yield batch, pieces
+        for index in {piece.index for piece in pieces}:
+            assert views.example(index)["image"].shape[:2] == source.size(index)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(1, 11),
+    rows=st.integers(1, 3),
+    process_count=st.sampled_from([1, 2, 4]),
+    canvases=st.sampled_from([((64, 64),), ((64, 64), (48, 96), (96, 48))]),
+    fit=st.sampled_from(["stretch", "letterbox"]),
+    method=st.sampled_from(["whole", "window"]),
+    flip=st.booleans(),
+    scales=st.sampled_from([(1.0,), (1.0, 0.5)]),
+)
+def test_every_view_of_every_image_is_seen_once(count, rows, process_count, canvases, fit, method, flip, scales):
+    source = Squares([(80, 80), (60, 130), (140, 70)][i % 3] for i in range(count))
+    config = make(canvases, fit, method=method, flip=flip, scales=scales, batch_size=rows * process_count)
+    shards = [list(batches(source, config, process_index=i, process_count=process_count)) for i in range(process_count)]
+    shapes = [[batch["image"].shape for batch, _ in shard] for shard in shards]
+    assert all(shape == shapes[0] for shape in shapes), "every process runs the same steps"
+    seen = []
+    for process, shard in enumerate(shards):
+        for batch, pieces in shard:
+            check_batch(batch)
+            assert len(batch["image"]) == rows and batch["example_mask"].sum() == len(pieces)
+            assert (batch["label"][~batch["example_mask"]] == IGNORE).all()
+            for row, piece in enumerate(pieces):
+                assert piece.index % process_count == process, "one process has all views of an image"
+                assert batch["image_id"][row] == piece.index in batch["image"][row]
+                seen.append((piece.index, piece.view.canvas, piece.view.matrix.tobytes()))
+    planned = [
+        (index, view.canvas, view.matrix.tobytes())
+        for index in range(count)
+        for view in plan_views(source.size(index), config.data, config.eval)
+    ]
+    assert sorted(seen) == sorted(planned)
+
+
+def test_few_images_are_under_way_at_once():
+    """However many there are, and though their views go to canvases of two sizes."""
+
+    class Watched(Squares):
+        loaded = 0
+
+        def __getitem__(self, i):
+            Watched.loaded += 1
+            return super().__getitem__(i)
+
+    source = Watched([(70, 90), (90, 70)] * 50)
+    config = make(((64, 96), (96, 64)), scales=(1.0, 0.5), batch_size=2)
+    views = ViewBatches(source, config.data, config.eval)
+    done: dict[int, int] = {}
+    for _, pieces in views:
+        for piece in pieces:
+            done[piece.index] = done.get(piece.index, 0) + 1
+            if done[piece.index] == piece.count:
+                views.release(piece.index)
+        finished = sum(done[index] == 2 for index in done)
+        assert Watched.loaded - finished <= 16
+    assert Watched.loaded == 100, "an image is decoded once, whatever the number of its views"
+
+
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    canvas=st.tuples(st.integers(52, 130), st.integers(52, 130)),
+    margin=st.sampled_from([0, 5, 10]),
+    overlap=st.sampled_from([0.0, 0.3, 0.5]),
+    scale=st.sampled_from([1.0, 0.5, 1.7]),
+)
+def test_windows_cover_the_image_at_aligned_offsets(size, canvas, margin, overlap, scale):
+    config = make((canvas,), margin=margin, method="window", overlap=overlap, scales=(scale,))
+    covered = np.zeros(size, int)
+    for view in plan_views(size, config.data, config.eval):
+        assert view.canvas == canvas
+        to_original = np.linalg.inv(view.matrix)
+        offset = to_original[:2, 2] / np.diag(to_original)[:2] + margin
+        np.testing.assert_allclose(offset % 32 % 31.999, 0, atol=2e-3)
+        rows, columns = (
+            np.flatnonzero((place >= margin - 1e-6) & (place <= side - margin + 1e-6))
+            for place, side in (
+                (view.matrix[1, 1] * (np.arange(size[0]) + 0.5) + view.matrix[1, 2], canvas[0]),
+                (view.matrix[0, 0] * (np.arange(size[1]) + 0.5) + view.matrix[0, 2], canvas[1]),
+            )
+        )
+        covered[np.ix_(rows, columns)] += 1
+    assert covered.all()
+
+
+def test_a_mirrored_view_mirrors():
+    config = make(((8, 12),), flip=True)
+    plain, mirrored = plan_views((10, 13), config.data, config.eval)
+    image = np.random.default_rng(0).integers(0, 256, (10, 13, 3), dtype=np.uint8)
+    one, other = (transforms.warp_image(image, view.matrix, view.canvas, (0, 0, 0)) for view in (plain, mirrored))
+    assert np.abs(one[:, ::-1].astype(int) - other).max() <= 1
+    assert plain.counted and not mirrored.counted
+
+
+def test_labels_count_once_towards_the_loss():
+    config = make(((64, 64),), flip=True, scales=(1.0, 0.5), batch_size=1)
+    labelled = [(batch["label"] != IGNORE).any() for batch, _ in batches(Squares([(64, 64)]), config)]
+    assert labelled == [True, False, False, False]
+
+
+def test_canvas_scores_the_resized_image():
+    config = make(((8, 8),), method="canvas")
+    views = ViewBatches(Squares([(30, 40)]), config.data, config.eval)
+    for batch, pieces in views:
+        example = views.example(pieces[0].index)
+        assert example["image"].shape == (8, 8, 3) and example["label"].shape == (8, 8)
+        np.testing.assert_array_equal(batch["label"][0], example["label"])
+
+
+def test_a_crop_takes_the_smallest_canvas_that_holds_the_image():
+    config = make(((64, 64), (40, 96), (128, 128)), fit="crop", margin=4)
+    assert choose_canvas((20, 80), config.data) == (40, 96)
+    assert choose_canvas((56, 56), config.data) == (64, 64)
+    assert choose_canvas((57, 56), config.data) == (128, 128)
+    with pytest.raises(DataError, match="method=window"):
+        plan_views((121, 20), config.data, config.eval)
+
+
+def test_a_margin_is_context_and_mirrors_at_the_border():
+    config = make(((12, 12),), fit="crop", margin=2, border="mirror", batch_size=1)
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+    class One(Squares):
+        def __getitem__(self, i):
+            return {"image": np.repeat(image[..., None], 3, -1), "label": np.ones((8, 8), np.uint8)}
+
+    batch, _ = next(batches(One([(8, 8)]), config))
+    np.testing.assert_array_equal(batch["image"][0, ..., 0], np.pad(image, 2, mode="reflect"))
+    np.testing.assert_array_equal(batch["label"][0], np.pad(np.ones((8, 8)), 2, constant_values=IGNORE))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (dict(method="tile"), "eval.method"),
+        (dict(overlap=1.0), "eval.overlap"),
+        (dict(scales=()), "eval.scales"),
+        (dict(scales=(0.0,)), "eval.scales"),
+        (dict(margin=4), "data.margin"),
+        (dict(border="wrap"), "data.border"),
+    ],
+)
+def test_mistakes_are_one_clear_line(fields, name):
+    config = make(**fields)
+    with pytest.raises(DataError, match=f"config.{name}") as caught:
+        ViewBatches(Squares([(8, 8)]), config.data, config.eval)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_abandoned_evaluation_ends():
+    iterator = iter(batches(Squares([(10, 12)] * 7), make(batch_size=1)))
+    list(itertools.islice(iterator, 2))
+    iterator.close()

@@ -1,0 +1,82 @@
+"""U-Net's weight map against distances measured pixel by pixel, and an example worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from input_pipeline.batch import DataError
+from input_pipeline.weight_map import CUT_OFF, weight_map
+
+MAPS = arrays(
+    np.int32, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0] * 12 + [1, 2, 3, 70000])
+)
+SIGMAS = st.floats(0.05, 8.0)
+
+
+def measure(instances, w0, sigma):
+    """Equation 2 without its first term, exactly: (weights, d1 + d2), infinite where there are fewer than two objects."""
+    numbers = [number for number in np.unique(instances) if number]
+    pixels = np.argwhere(np.ones(instances.shape, bool))
+    distances = np.full((len(numbers) + 2, instances.size), np.inf)
+    for row, number in zip(distances, numbers, strict=False):
+        offsets = pixels[:, None] - np.argwhere(instances == number)
+        row[:] = np.sqrt((offsets**2).sum(-1)).min(1)
+    total = np.sort(distances, axis=0)[:2].sum(0).reshape(instances.shape)
+    return np.where(instances == 0, 1 + w0 * np.exp(-(total**2) / (2 * sigma**2)), 1.0), total
+
+
+@given(MAPS, st.floats(0.0, 20.0), SIGMAS)
+def test_it_is_the_formula_up_to_the_cut_off(instances, w0, sigma):
+    weights = weight_map(instances, w0, sigma)
+    expected, total = measure(instances, w0, sigma)
+    assert weights.dtype == np.float32 and weights.shape == instances.shape
+    assert (weights[instances != 0] == 1).all()
+    reach = sigma * math.sqrt(2 * math.log(1 / CUT_OFF))
+    near = total <= reach * (1 - 1e-6)
+    np.testing.assert_allclose(weights[near], expected[near], rtol=1e-5)
+    beyond = total > reach * (1 + 1e-6)
+    assert (weights[beyond] == 1).all()
+    assert (expected[beyond] - 1 <= CUT_OFF * w0).all()
+
+
+def test_two_objects_by_hand():
+    instances = np.array([[4, 0, 0, 0, 0, 9]])  # d1 + d2 = 5 everywhere between them
+    np.testing.assert_allclose(weight_map(instances, 10.0, 5.0), [[1, *[1 + 10 * math.exp(-0.5)] * 4, 1]], rtol=1e-6)
+    instances = np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 2, 0]])
+    middle, side = 1 + 3 * math.exp(-9 / 8), 1 + 3 * math.exp(-((1 + math.sqrt(5)) ** 2) / 8)
+    np.testing.assert_allclose(weight_map(instances, 3.0, 2.0)[1], [side, middle, side], rtol=1e-6)
+
+
+@given(MAPS, SIGMAS, st.sampled_from([np.flipud, np.fliplr, np.transpose]))
+def test_flips_carry_over(instances, sigma, move):
+    np.testing.assert_array_equal(weight_map(move(instances), 10.0, sigma), move(weight_map(instances, 10.0, sigma)))
+
+
+@given(MAPS, SIGMAS, st.permutations([1, 2, 3, 7, 60000]))
+def test_ids_are_only_names(instances, sigma, names):
+    renamed = np.select([instances == number for number in (1, 2, 3, 70000)], names[:4], 0)
+    np.testing.assert_array_equal(weight_map(renamed, 10.0, sigma), weight_map(instances, 10.0, sigma))
+
+
+@pytest.mark.parametrize("instances", [np.zeros((5, 4), int), np.eye(6, dtype=int) * 7, np.ones((1, 1), np.uint16)])
+def test_fewer_than_two_objects_weigh_one(instances):
+    assert (weight_map(instances, 10.0, 5.0) == 1).all()
+
+
+def test_an_object_in_two_parts_is_one():
+    assert (weight_map(np.array([[3, 0, 0, 3]]), 10.0, 5.0) == 1).all()
+
+
+def test_touching_objects_and_weight_zero():
+    assert (weight_map(np.array([[1, 2], [2, 1]]), 10.0, 5.0) == 1).all()
+    assert (weight_map(np.array([[1, 0, 2]]), 0.0, 5.0) == 1).all()
+
+
+def test_numbers_that_cannot_be_are_refused():
+    for w0, sigma in ((10.0, 0.0), (10.0, -1.0), (-1.0, 5.0)):
+        with pytest.raises(DataError, match="weight_map"):
+            weight_map(np.eye(3, dtype=int), w0, sigma)

@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models import registry
+from models.backbones.vgg import Classifier
+from models.registry import ModelError
+
+
+def build(padding="SAME", classifier=None, **fields):
+    backbone = dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9) | fields
+    return registry.build_backbone(backbone, padding=padding, classifier=classifier, dtype="float32", rngs=nnx.Rngs(0))
+
+
+def shapes(size, **fields):
+    model = nnx.eval_shape(lambda: build(**fields))
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    features = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+    assert {stride: feature.shape[-1] for stride, feature in features.items()} == model.channels
+    return {stride: feature.shape[1:3] for stride, feature in features.items()}
+
+
+def count(model):
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def test_features_are_the_last_activations_before_each_pooling():
+    expected = {stride: (-(-65 // stride), -(-47 // stride)) for stride in (1, 2, 4, 8, 16, 32)}
+    for fields in (dict(), dict(layers=11, width=0.25), dict(layers=19, width=0.1, norm="batch"), dict(norm="group")):
+        assert shapes((65, 47), **fields) == expected
+
+
+def test_sizes_are_those_of_the_released_fcn():
+    # 500 + 2 * 100 - 2 at the first convolution, halves rounded up, and 7x7 less at the end.
+    sizes = shapes((500, 500), padding=((100, 100), (100, 100)), classifier=Classifier(4096, 0.5, "VALID"))
+    assert sizes == {1: (698, 698), 2: (349, 349), 4: (175, 175), 8: (88, 88), 16: (44, 44), 32: (16, 16)}
+
+
+@pytest.mark.parametrize("layers", [11, 13, 16, 19])
+def test_parameters_are_the_papers(layers):
+    # Table 2, in millions: 133, 133, 138 and 144, with 4096 * 1000 + 1000 of a last layer that is not here.
+    convolutions = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}[layers]
+    expected, channels = 0, 3
+    for out, repeats in zip((64, 128, 256, 512, 512), convolutions, strict=True):
+        expected += 9 * channels * out + out + (repeats - 1) * (9 * out * out + out)
+        channels = out
+    assert count(nnx.eval_shape(lambda: build(layers=layers))) == expected
+    expected += 7 * 7 * 512 * 4096 + 4096 + 4096 * 4096 + 4096
+    model = nnx.eval_shape(lambda: build(layers=layers, classifier=Classifier(4096, 0.5, "SAME")))
+    assert count(model) == expected
+    assert round((expected + 4096 * 1000 + 1000) / 1e6) == {11: 133, 13: 133, 16: 138, 19: 144}[layers]
+
+
+# Names as torchvision has them: (ours, theirs).
+NAMES = {
+    "none": {
+        ("conv_1_1", "conv", "kernel"): "features.0.weight",
+        ("conv_1_2", "conv", "bias"): "features.2.bias",
+        ("conv_2_1", "conv", "kernel"): "features.5.weight",
+        ("conv_4_3", "conv", "kernel"): "features.21.weight",
+        ("conv_5_3", "conv", "bias"): "features.28.bias",
+    },
+    "batch": {
+        ("conv_1_1", "conv", "kernel"): "features.0.weight",
+        ("conv_1_1", "norm", "var"): "features.1.running_var",
+        ("conv_2_1", "conv", "bias"): "features.7.bias",
+        ("conv_5_3", "conv", "kernel"): "features.40.weight",
+        ("conv_5_3", "norm", "scale"): "features.41.weight",
+    },
+}
+LAYERS = {"torchvision": ("classifier.0", "classifier.3"), "timm": ("pre_logits.fc1", "pre_logits.fc2")}
+MARKS = {"none": ["features.0.weight"], "batch": ["features.0.weight", "features.1.running_mean"]}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("style", ["torchvision", "timm"])
+@pytest.mark.parametrize("classifier", [None, Classifier(64, 0.5, "SAME")])
+def test_pretrained_names_cover_the_backbone(norm, style, classifier):
+    model = nnx.eval_shape(lambda: build(norm=norm, width=0.1, classifier=classifier))
+    fc6, fc7 = (f"{layer}.weight" for layer in LAYERS[style])
+    last = {"torchvision": "classifier.6.bias", "timm": "head.fc.bias"}[style]
+    mapping, ignored = model.pretrained([*MARKS[norm], fc6, fc7, last, "features.1.num_batches_tracked", "unknown"])
+    assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
+    assert len({key for key, _ in mapping.values()}) == len(mapping)
+    assert {path: mapping[path][0] for path in NAMES[norm]} == NAMES[norm]
+    unused = {last, "features.1.num_batches_tracked"}
+    if classifier is None:
+        assert ignored == unused | {fc6, fc7}
+    else:
+        assert ignored == unused
+        assert (mapping["fc6", "kernel"][0], mapping["fc7", "kernel"][0]) == (fc6, fc7)
+
+
+def test_pretrained_weights_that_do_not_fit_are_refused():
+    models = {
+        norm: nnx.eval_shape(lambda norm=norm: build(norm=norm, width=0.1)) for norm in ("none", "batch", "group")
+    }
+    with pytest.raises(ModelError, match=r"it has no 'features\.0\.weight'"):
+        models["none"].pretrained(["layer1.0.conv1.weight"])
+    with pytest.raises(ModelError, match="'batch', and the file has no batch statistics"):
+        models["batch"].pretrained(MARKS["none"])
+    with pytest.raises(ModelError, match="'none', and the file has batch statistics"):
+        models["none"].pretrained(MARKS["batch"])
+    with pytest.raises(ModelError, match="'group'"):
+        models["group"].pretrained(MARKS["none"])
+
+
+def test_fields_that_cannot_be_are_refused():
+    with pytest.raises(ModelError, match="no VGG has 17; take 11, 13, 16, 19"):
+        build(layers=17)
+    with pytest.raises(ModelError, match="width is a factor above 0"):
+        build(width=0)
+
+
+def test_convolutions_equal_the_dense_classifier():
+    """An image of 224x224, weights in torchvision's layout: fc6 and fc7 as convolutions against plain numpy."""
+    model = build(width=0.05, classifier=Classifier(12, 0.5, "VALID"))  # 8 to 24 channels
+    generator = np.random.default_rng(0)
+    state = nnx.state(model)
+    kernels = {path[0]: variable.shape for path, variable in nnx.to_flat_state(state) if path[-1] == "kernel"}
+    mapping, _ = model.pretrained(["features.0.weight"])
+    weights = {}
+    for path, (key, _) in mapping.items():
+        height, width, inner, outer = kernels[path[0]]
+        shape = (outer, inner, height, width) if key.startswith("features") else (outer, inner * height * width)
+        values = generator.standard_normal(outer if path[-1] == "bias" else shape)
+        weights[key] = (0.1 * values if path[-1] == "bias" else values * np.sqrt(2 / np.prod(shape[1:]))).astype("f")
+    for path, variable in nnx.to_flat_state(state):
+        key, convert = mapping[path]
+        variable[...] = jnp.asarray(convert(weights[key]))
+    nnx.update(model, state)
+
+    images = jnp.asarray(generator.uniform(-1, 1, (2, 224, 224, 3)), jnp.float32)
+    features = nnx.jit(lambda model, images: model(images, train=False))(model, images)
+    conv5 = np.asarray(features[16])
+    pool5 = conv5.reshape(2, 7, 2, 7, 2, -1).max((2, 4))
+    x = pool5.transpose(0, 3, 1, 2).reshape(2, -1)  # channels, rows, columns: as PyTorch flattens
+    for layer in ("classifier.0", "classifier.3"):
+        x = np.maximum(x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"], 0)
+    assert features[32].shape == (2, 1, 1, 12) and np.abs(x).max() > 0.1
+    np.testing.assert_allclose(features[32][:, 0, 0], x, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_and_dropout_act_in_training_only():
+    model = build(width=0.05, norm="batch", classifier=Classifier(16, 0.5, "SAME"))
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)
+
+    @nnx.jit(static_argnames="train")
+    def last(model, images, seed, train):
+        return model(images, train=train, rngs=nnx.Rngs(dropout=jax.random.key(seed)))[32]
+
+    first, second = last(model, images, 0, train=True), last(model, images, 1, train=True)
+    assert not np.array_equal(first, second)
+    assert (np.asarray(first) == 0).mean() > (np.asarray(last(model, images, 0, train=False)) == 0).mean()
+    np.testing.assert_array_equal(last(model, images, 0, train=False), last(model, images, 1, train=False))

@@ -1,0 +1,177 @@
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from models import layers, registry
+from models.backbones.resnet import ResNet
+from models.registry import ModelError
+from models.segmentation.deeplabv3plus import ASPP
+
+BACKBONE = dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16)
+FULL = dict(
+    backbone=BACKBONE,
+    aspp=256,
+    rates=(6, 12, 18),
+    decoder=256,
+    low_level=48,
+    separable=False,
+    dropout=0.1,
+    norm="batch",
+    momentum=0.9,
+    dtype="float32",
+)
+LIGHT = FULL | dict(
+    backbone=BACKBONE | dict(layers=10, width=0.25), aspp=32, rates=(1, 2, 3), decoder=32, low_level=16, dropout=0.0
+)
+
+
+def build(num_classes=3, **fields):
+    return registry.build("deeplabv3plus", rngs=nnx.Rngs(0), num_classes=num_classes, **LIGHT | fields)
+
+
+def count(module):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def random(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+def point(channels_in, channels_out):
+    return channels_in * channels_out + 2 * channels_out
+
+
+def plain(channels_in, channels_out):
+    return 9 * channels_in * channels_out + 2 * channels_out
+
+
+def separable(channels_in, channels_out):
+    return 9 * channels_in + 2 * channels_in + point(channels_in, channels_out)
+
+
+@pytest.mark.parametrize("conv", [plain, separable])
+def test_parameters_are_those_of_the_architecture(conv):
+    model = nnx.eval_shape(lambda: build(num_classes=21, **FULL | dict(separable=conv is separable)))
+    resnet_50 = 23_508_032
+    aspp = 2 * point(2048, 256) + 3 * conv(2048, 256) + point(5 * 256, 256)
+    decoder = point(256, 48) + conv(256 + 48, 256) + conv(256, 256)
+    assert count(model.backbone) == resnet_50
+    assert count(model.aspp) == aspp
+    assert count(model) == resnet_50 + aspp + decoder + 256 * 21 + 21
+
+
+@pytest.mark.parametrize("size", [(64, 64), (97, 70), (1, 31)])
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_any_size_is_kept(size, output_stride):
+    backbone = LIGHT["backbone"] | dict(output_stride=output_stride)
+    model = nnx.eval_shape(lambda: build(num_classes=5, backbone=backbone, separable=True, dtype="bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+    assert logits.shape == (2, *size, 5) and logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_aspp_is_the_branches_of_its_rates_side_by_side(separable):
+    make_norm = partial(layers.norm, "batch", momentum=0.9, epsilon=1e-5, dtype="float32")
+    fields = dict(separable=separable, dropout=0.0, norm=make_norm, dtype="float32")
+    model = ASPP(4, 8, rates=(3, 1), rngs=nnx.Rngs(0), **fields)
+    spike = jnp.zeros((1, 9, 11, 4)).at[0, 4, 5].set(random(0, 4))
+    x = random(1, 2, 9, 11, 4)
+
+    @nnx.jit
+    def branches(model, x):
+        mean = nnx.relu(model.image(x.mean((1, 2), keepdims=True), train=False))
+        point = nnx.relu(model.point(x, train=False))
+        atrous = [branch(x, train=False) for branch in model.atrous]
+        return [point, *atrous, jnp.broadcast_to(mean, point.shape)]
+
+    # Where statistics are (0, 1) and biases 0, zeros stay zero: each branch shows the pixels that it takes from.
+    for rate, branch in zip((3, 1), branches(model, jnp.concatenate([spike, spike]))[1:-1], strict=True):
+        expected = {(row, column) for row in (4 - rate, 4, 4 + rate) for column in (5 - rate, 5, 5 + rate)}
+        assert {tuple(place) for place in np.argwhere(np.abs(branch).max((0, 3))).tolist()} == expected
+    # Each part of the projection's kernel alone gives the branch at its place.
+    whole = nnx.jit(lambda model, x: model(x, train=False, rngs=None))
+    for number, branch in enumerate(branches(model, x)):
+        kernel = np.zeros((1, 1, 32, 8), np.float32)
+        kernel[0, 0, 8 * number : 8 * number + 8] = np.eye(8)
+        model.project.conv.kernel[...] = jnp.asarray(kernel)
+        np.testing.assert_allclose(whole(model, x), branch / np.sqrt(1 + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_ends_aspp_in_training_alone():
+    make_norm = partial(layers.norm, "group", momentum=0.9, epsilon=1e-5, dtype="float32")
+    fields = dict(rates=(), separable=False, norm=make_norm, dtype="float32")
+    x = random(0, 1, 5, 6, 4)
+    half, none = (ASPP(4, 8, dropout=rate, rngs=nnx.Rngs(0), **fields) for rate in (0.5, 0.0))
+    dropped, kept = (np.asarray(model(x, train=True, rngs=nnx.Rngs(dropout=0))) for model in (half, none))
+    assert 0.2 < ((dropped == 0) & (kept > 0)).sum() / (kept > 0).sum() < 0.8
+    np.testing.assert_allclose(dropped[dropped > 0], 2 * kept[dropped > 0], rtol=1e-5)
+    np.testing.assert_array_equal(half(x, train=False, rngs=None), kept)
+
+
+@pytest.fixture(scope="module")
+def light():
+    return build()
+
+
+def forward(model, images, train):
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    return jax.jit(lambda p, r, x: nnx.merge(graphdef, p, r, copy=True)(x, train=train))(params, rest, images)
+
+
+def test_evaluation_treats_examples_alone(light):
+    images = random(0, 3, 37, 50, 3)
+    other = images.at[1:].multiply(0.5)
+    ours, theirs = (forward(light, x, train=False) for x in (images, other))
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
+    assert np.abs(ours[1] - theirs[1]).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def training(light):
+    """Gradients at the first step, and the losses of thirty steps on one batch whose classes are seen in its colours."""
+    graphdef, params, rest = nnx.split(light, nnx.Param, ...)
+    images = random(0, 4, 16, 16, 3).repeat(4, 1).repeat(4, 2)
+    labels = jax.nn.one_hot(images.argmax(-1), 3)
+
+    @jax.jit
+    def step(params, rest):
+        def loss(params):
+            logits = nnx.merge(graphdef, params, rest, copy=True)(images, train=True)
+            return -(jax.nn.log_softmax(logits) * labels).sum(-1).mean()
+
+        return jax.value_and_grad(loss)(params)
+
+    transform = optax.adam(3e-3)
+    state, losses, first = transform.init(params), [], None
+    update = jax.jit(transform.update)
+    for _ in range(30):
+        value, gradients = step(params, rest)
+        first = gradients if first is None else first
+        updates, state = update(gradients, state)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    return first, losses
+
+
+def test_every_parameter_has_a_gradient(training):
+    for path, gradient in nnx.to_flat_state(training[0]):
+        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
+
+
+def test_one_batch_is_learnt(training):
+    losses = training[1]
+    assert losses[0] > 0.8 and losses[-1] < 0.35 * losses[0], losses
+
+
+def test_a_backbone_without_stride_four_is_refused(monkeypatch):
+    monkeypatch.setattr(ResNet, "channels", {8: 16, 16: 32})
+    with pytest.raises(ModelError, match="needs features of stride 4"):
+        nnx.eval_shape(build)

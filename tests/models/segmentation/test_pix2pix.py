@@ -1,0 +1,191 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from models import registry
+from models.registry import ModelError
+
+PAPER = dict(width=64, depth=8, norm="batch", momentum=0.9, dropout=0.5, discriminator=64, dtype="float32")
+TINY = PAPER | dict(width=4, depth=3, discriminator=4)
+
+
+def build(num_classes=3, **fields):
+    return registry.build("pix2pix", rngs=nnx.Rngs(0), num_classes=num_classes, **fields)
+
+
+def count(state):
+    return sum(leaf.size for leaf in jax.tree.leaves(state))
+
+
+def pixels(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def forward(graphdef, state, images, train, key):
+    rngs = None if key is None else nnx.Rngs(dropout=key)
+    return nnx.merge(graphdef, state, copy=True)(images, train=train, rngs=rngs)
+
+
+def call(model, images, train=False, seed=None):
+    """The logits, from a program that leaves `model` alone; `seed` is that of dropout."""
+    return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build(**TINY)
+
+
+def test_the_parameters_are_the_papers():
+    model = nnx.eval_shape(lambda: build(**PAPER))
+    # 6.1.1, from RGB to three outputs. A decoder block sees what is below and its skip.
+    encoder = 3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 4 * 512 * 512
+    decoder = 512 * 512 + 3 * 1024 * 512 + 1024 * 256 + 512 * 128 + 256 * 64 + 128 * 3
+    normalised = 128 + 256 + 5 * 512 - 512 + 4 * 512 + 256 + 128 + 64
+    biases = 64 + 512 + 3  # where no normalisation follows: first, innermost and last
+    generator = 16 * (encoder + decoder) + 2 * normalised + biases
+    # 6.1.2, on an image and a map of three classes.
+    discriminator = 16 * (6 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 2 * (128 + 256 + 512) + 64 + 1
+    assert (generator, discriminator) == (54_414_531, 2_768_705)
+    assert count(nnx.state(model.discriminator, nnx.Param)) == discriminator
+    assert count(nnx.state(model, nnx.Param)) == generator + discriminator
+    alone = nnx.eval_shape(lambda: build(**PAPER | dict(discriminator=0)))
+    assert count(nnx.state(alone, nnx.Param)) == generator
+
+
+@pytest.mark.parametrize("fields, size", [(PAPER, (256, 256)), (TINY, (64, 48)), (TINY, (37, 22)), (TINY, (1, 5))])
+def test_any_size_is_kept(fields, size):
+    model = nnx.eval_shape(lambda: build(num_classes=5, **fields))
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+    assert logits.shape == (2, *size, 5) and logits.dtype == jnp.float32
+
+
+def test_six_levels_bring_64_pixels_to_one():
+    model = nnx.eval_shape(lambda: build(**PAPER | dict(depth=6)))
+    assert [block.conv.kernel.shape[-1] for block in model.encoder] == [64, 128, 256, 512, 512, 512]
+    assert [block.conv.kernel.shape[-1] for block in model.decoder] == [512, 512, 256, 128, 64]
+    assert [block.dropout.rate for block in model.decoder] == [0.5, 0.5, 0.5, 0, 0]
+    assert [block.norm is None for block in model.encoder] == [True, False, False, False, False, True]
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+
+    def innermost(model, images):
+        for block in model.encoder:
+            images = block(images, train=False)
+        return images
+
+    assert nnx.eval_shape(innermost, model, images).shape == (1, 1, 1, 512)
+
+
+def test_initial_kernels_are_narrow(tiny):
+    kernels = [value for path, value in nnx.to_flat_state(nnx.state(tiny, nnx.Param)) if path[-1] == "kernel"]
+    for kernel in kernels:
+        assert np.std(kernel[...]) == pytest.approx(0.02, rel=4 / np.sqrt(2 * kernel.size))
+    assert np.concatenate([kernel[...].ravel() for kernel in kernels]).mean() == pytest.approx(0, abs=1e-3)
+
+
+def test_a_batch_of_one_keeps_its_innermost_features(tiny):
+    """A 1x1 map that were normalised over one example would be the same for every image."""
+    widest = nnx.clone(tiny)
+    for block in (*widest.encoder, *widest.decoder):
+        block.conv.kernel[...] *= 10
+    for block in widest.decoder[1:]:  # nothing passes but what comes from below
+        kernel = block.conv.kernel
+        kernel[...] = kernel[...].at[:, :, kernel.shape[2] // 2 :].set(0)
+    widest.head.kernel[...] = widest.head.kernel[...].at[:, :, 4:].set(0) * 10
+    first, second = (call(widest, pixels(1, 8, 8, 3, seed=seed), True, 0) for seed in (0, 1))
+    assert np.abs(first - second).max() > 1e-2
+
+
+def test_dropout_is_in_training_only(tiny):
+    images = pixels(1, 8, 8, 3)
+    np.testing.assert_array_equal(call(tiny, images), call(tiny, images, seed=0))
+    first, again, other = (call(tiny, images, True, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-2 * np.abs(first).max()
+
+
+def test_each_patch_of_the_discriminator_sees_70_pixels():
+    model = build(num_classes=2, **TINY)
+
+    def patch(images, maps, row, column):
+        return model.discriminate(images, maps, train=False)[0, row, column, 0]
+
+    images, maps = pixels(1, 128, 104, 3), pixels(1, 128, 104, 2, seed=1)
+    assert model.discriminate(images, maps, train=False).shape == (1, 14, 11, 1)
+    seen = jax.jit(jax.grad(patch, argnums=(0, 1)))
+    for row, column in ((6, 5), (5, 5)):
+        for gradient in seen(images, maps, row, column):
+            # Patches are 8 pixels apart, and the padding begins the first one 1 + 2 + 4 + 8 + 8 pixels outside.
+            top, left = 8 * row - 23, 8 * column - 23
+            support = np.abs(gradient[0]).max(-1) > 0
+            expected = np.zeros((128, 104), bool)
+            expected[max(top, 0) : top + 70, max(left, 0) : left + 70] = True
+            np.testing.assert_array_equal(support, expected)
+
+
+def test_the_generator_leaves_the_discriminator_alone(tiny):
+    images = pixels(1, 8, 8, 3)
+    bare = nnx.clone(tiny)
+    for name in tiny.training_only:
+        setattr(bare, name, None)
+    assert not any("discriminator" in path for path, _ in nnx.to_flat_state(nnx.state(bare)))
+    np.testing.assert_array_equal(call(bare, images), call(tiny, images))
+
+
+def test_a_missing_discriminator_is_named():
+    model = nnx.eval_shape(lambda: build(**TINY | dict(discriminator=0)))
+    with pytest.raises(ModelError, match="model.discriminator is 0"):
+        model.discriminate(pixels(1, 32, 32, 3), pixels(1, 32, 32, 3), train=False)
+    with pytest.raises(ModelError, match="24 pixels a side, not 32x23"):
+        build(**TINY).discriminate(pixels(1, 32, 23, 3), pixels(1, 32, 23, 3), train=False)
+
+
+@pytest.fixture(scope="module")
+def learner(tiny):
+    """(loss and gradients of parameters on a fixed batch, the parameters to begin with)."""
+    graphdef, params, rest = nnx.split(tiny, nnx.Param, ...)
+    images = pixels(2, 32, 32, 3)
+    labels = jnp.asarray(np.random.default_rng(1).integers(0, 3, (2, 4, 4)).repeat(8, 1).repeat(8, 2))
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        logits = model(images, train=True, rngs=nnx.Rngs(dropout=0))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return jax.jit(jax.value_and_grad(loss)), params
+
+
+def test_every_parameter_has_a_gradient(tiny, learner):
+    gradients = dict(nnx.to_flat_state(learner[0](learner[1])[1]))
+    graphdef, params, rest = nnx.split(tiny.discriminator, nnx.Param, ...)
+
+    @jax.jit
+    @jax.grad
+    def judge(params):
+        logits = nnx.merge(graphdef, params, rest, copy=True)(pixels(2, 32, 32, 6), train=True)
+        return (logits * pixels(*logits.shape, seed=1)).sum()
+
+    for path, gradient in nnx.to_flat_state(judge(params)):
+        assert np.abs(gradients.pop(("discriminator", *path))[...]).max() == 0, path
+        gradients["discriminator", *path] = gradient
+    for path, gradient in gradients.items():
+        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
+
+
+def test_it_learns_a_batch_by_heart(learner):
+    compute, params = learner
+    optimizer = optax.adam(1e-2)
+    update, state, losses = jax.jit(optimizer.update), optimizer.init(params), []
+    for _ in range(80):
+        value, gradients = compute(params)
+        updates, state = update(gradients, state)
+        params = jax.tree.map(jnp.add, params, updates)
+        losses.append(float(value))
+    assert losses[0] > 0.8 and losses[-1] < 0.15, losses

@@ -1,0 +1,180 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from models import registry
+from models.registry import ModelError
+
+MOBILENET = dict(name="mobilenet_v2", width=1.0, depth=1.0, variant="keras", norm="batch", momentum=0.9)
+RESNET = dict(name="resnet", layers=34, width=1.0, norm="batch", momentum=0.9, output_stride=32)
+FULL = dict(backbone=MOBILENET, decoder=(128, 64, 32, 16), norm="batch", momentum=0.9, dropout=0.1, dtype="float32")
+TINY = FULL | dict(backbone=RESNET | dict(layers=10, width=0.1), decoder=(8, 8, 8, 8))
+
+
+def build(num_classes=3, **fields):
+    return registry.build("unet_backbone", rngs=nnx.Rngs(0), num_classes=num_classes, **fields)
+
+
+def count(state):
+    return sum(leaf.size for leaf in jax.tree.leaves(state))
+
+
+def pixels(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def forward(graphdef, state, images, train, key):
+    rngs = None if key is None else nnx.Rngs(dropout=key)
+    return nnx.merge(graphdef, state, copy=True)(images, train=train, rngs=rngs)
+
+
+def call(model, images, train=False, seed=None):
+    """The logits, from a program that leaves `model` alone; `seed` is that of dropout."""
+    return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build(**TINY)
+
+
+def expected(channels, decoder, num_classes):
+    """Parameters of the decoder: two 3x3 convolutions a block with a scale and a shift each, and the classifier."""
+    *skips, below = channels
+    total = 0
+    for skip, out in zip(reversed(skips), decoder, strict=True):
+        total += 9 * (below + skip) * out + 9 * out * out + 2 * 2 * out
+        below = out
+    return total + below * num_classes + num_classes
+
+
+@pytest.mark.parametrize(
+    "backbone, channels, parameters",
+    [(MOBILENET, (96, 144, 192, 576, 320), 1_811_072), (RESNET, (64, 64, 128, 256, 512), 21_284_672)],
+    ids=["mobilenet_v2", "resnet34"],
+)
+def test_parameters_follow_the_backbones_channels(backbone, channels, parameters):
+    model = nnx.eval_shape(lambda: build(**FULL | dict(backbone=backbone)))
+    assert count(nnx.state(model.backbone, nnx.Param)) == parameters
+    assert count(nnx.state(model, nnx.Param)) - parameters == expected(channels, FULL["decoder"], 3)
+
+
+@pytest.mark.parametrize("backbone", [MOBILENET | dict(width=0.1, depth=0.1), TINY["backbone"] | dict(output_stride=8)])
+@pytest.mark.parametrize("size", [(64, 96), (97, 70), (1, 31)])
+def test_any_size_is_kept(backbone, size):
+    fields = TINY | dict(backbone=backbone)
+    strides = nnx.eval_shape(lambda: registry.build_backbone(backbone, dtype="float32", rngs=nnx.Rngs(0))).channels
+    model = nnx.eval_shape(lambda: build(**fields | dict(decoder=(8,) * (len(strides) - 1))))
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+    assert logits.shape == (2, *size, 3) and logits.dtype == jnp.float32
+
+
+def test_parameters_are_float32_and_logits_too():
+    model = nnx.eval_shape(lambda: build(**TINY | dict(dtype="bfloat16")))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+    assert logits.dtype == jnp.float32
+
+
+def test_a_decoder_of_another_length_is_refused():
+    with pytest.raises(ModelError, match="model.decoder: needs 4 channel counts, one a skip, not 3"):
+        nnx.eval_shape(lambda: build(**TINY | dict(decoder=(8, 8, 8))))
+
+
+class Pyramid(nnx.Module):
+    """A backbone that only averages: features at strides 1, 2 and 4, so that a block's places can be followed."""
+
+    channels = {1: 3, 2: 3, 4: 3}
+
+    def __call__(self, images, *, train, rngs=None):
+        def shrink(x):
+            return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, 3).mean((2, 4))
+
+        return {1: images, 2: shrink(images), 4: shrink(shrink(images))}
+
+
+@pytest.fixture
+def pyramid(monkeypatch):
+    monkeypatch.setattr("models.segmentation.unet_backbone.build_backbone", lambda *_, **__: Pyramid())
+    return build(**FULL | dict(backbone={}, decoder=(4, 4), dropout=0.0))
+
+
+def test_a_ramp_stays_in_place(pyramid):
+    """With blocks that pass one map on, what comes from the deepest map lies where it was: upsampling has no shift."""
+    for block in pyramid.decoder:
+        for part, channel in ((block.first, 0), (block.second, 0)):
+            part.conv.kernel[...] = jnp.zeros_like(part.conv.kernel[...]).at[1, 1, channel, 0].set(1)
+            part.norm.epsilon = 0.0
+    pyramid.head.kernel[...] = jnp.zeros_like(pyramid.head.kernel[...]).at[0, 0, 0, 1].set(1)
+    rows, columns = np.mgrid[:32, :24]
+    ramp = jnp.asarray(np.stack([100.0 + rows - 2 * columns] * 3, -1)[None], jnp.float32)
+    logits = call(pyramid, ramp)
+    # Averages of a ramp and lines between them are the ramp itself, but at the border.
+    np.testing.assert_allclose(logits[0, 4:-4, 4:-4, 1], ramp[0, 4:-4, 4:-4, 0], rtol=1e-5)
+
+
+def test_skips_meet_the_block_of_their_stride(pyramid):
+    """A block's inputs are [what is below, skip]: only the last block, of stride 1, carries single pixels."""
+    for block in pyramid.decoder:
+        block.first.conv.kernel[...] = jnp.zeros_like(block.first.conv.kernel[...]).at[1, 1, 0, 0].set(1)
+        block.second.conv.kernel[...] = jnp.zeros_like(block.second.conv.kernel[...]).at[1, 1, 0, 0].set(1)
+        block.first.norm.epsilon = block.second.norm.epsilon = 0.0
+    last = pyramid.decoder[-1].first.conv.kernel
+    last[...] = jnp.zeros_like(last[...]).at[1, 1, 4, 0].set(1)  # channels 0 to 3 come from below
+    pyramid.head.kernel[...] = jnp.zeros_like(pyramid.head.kernel[...]).at[0, 0, 0, 2].set(1)
+    images = jnp.abs(pixels(1, 16, 12, 3))
+    np.testing.assert_allclose(call(pyramid, images)[..., 2], images[..., 0], rtol=1e-5)
+
+
+def test_evaluation_treats_examples_alone_and_training_does_not(tiny):
+    images = pixels(4, 37, 32, 3)
+    other = images.at[1:].multiply(0.5)
+    for train in (False, True):
+        same = np.allclose(call(tiny, images, train, 0)[0], call(tiny, other, train, 0)[0], atol=1e-5)
+        assert same != train
+
+
+def test_dropout_is_in_training_only(tiny):
+    images = pixels(4, 37, 32, 3)
+    np.testing.assert_array_equal(call(tiny, images), call(tiny, images, seed=0))
+    assert not np.allclose(call(tiny, images, True, 0), call(tiny, images, True, 1), atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def learner(tiny):
+    """(loss and gradients of parameters on a fixed batch, the parameters to begin with)."""
+    graphdef, params, rest = nnx.split(tiny, nnx.Param, ...)
+    images = pixels(2, 64, 64, 3)
+    labels = jnp.asarray(np.random.default_rng(1).integers(0, 3, (2, 4, 4)).repeat(16, 1).repeat(16, 2))
+
+    def loss(params):
+        logits = nnx.merge(graphdef, params, rest, copy=True)(images, train=True, rngs=nnx.Rngs(dropout=0))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return jax.jit(jax.value_and_grad(loss)), params
+
+
+def test_every_parameter_has_a_gradient(learner):
+    compute, params = learner
+    for path, gradient in nnx.to_flat_state(compute(params)[1]):
+        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
+
+
+def test_it_learns_a_batch_by_heart(learner):
+    compute, params = learner
+    optimizer = optax.adam(1e-2)
+    update, state, losses = jax.jit(optimizer.update), optimizer.init(params), []
+    for _ in range(80):
+        value, gradients = compute(params)
+        updates, state = update(gradients, state)
+        params = jax.tree.map(jnp.add, params, updates)
+        losses.append(float(value))
+    assert losses[0] > 0.6 and losses[-1] < 0.15, losses
