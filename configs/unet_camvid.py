@@ -15,7 +15,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     if variant == "light":
         common.use_camvid_light(config)
-        config.model.update(name="unet", depth=4, width=16, padding="same", norm="batch", momentum=0.9, dropout=0.2)
+        config.model.update(name="unet", depth=4, width=12, padding="same", norm="batch", momentum=0.9, dropout=0.2)
     else:
         common.use_camvid(config)
         config.model.update(name="unet", depth=4, width=64, padding="same", norm="batch", momentum=0.9, dropout=0.5)

@@ -44,5 +44,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.update(batch_size=1, method="window", overlap=0.0)
     config.optim.update(name="sgd", lr=1e-2, momentum=0.99, warmup_steps=200, ema=0.99)
     if light:
-        config.train.update(steps=1500, eval_every=500, checkpoint_every=250)
+        config.train.update(steps=2400, eval_every=400, checkpoint_every=200)
     return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))

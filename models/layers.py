@@ -71,8 +71,8 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        if self.groups > 1 and self.groups == x.shape[-1] == kernel.shape[-1] and self.dilation == 1:
-            y = convolution.depthwise(x, kernel, self.stride, self.padding)
+        if self.groups > 1 and self.groups == x.shape[-1] == kernel.shape[-1]:
+            y = convolution.depthwise(x, kernel, self.stride, self.padding, self.dilation)
         elif kernel.shape[:2] == (1, 1) and self.groups == self.stride == 1 and self.padding == "SAME":
             y = convolution.pointwise(x, kernel)
         else:

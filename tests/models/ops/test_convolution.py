@@ -62,6 +62,23 @@ def test_depthwise_equals_a_grouped_convolution(shape, size, stride, padding):
 
 
 @pytest.mark.parametrize(
+    ("shape", "size", "stride", "padding", "dilation"),
+    [
+        ((9, 8), 3, 1, "SAME", 2),
+        ((5, 4), 3, 1, ((12, 12), (12, 12)), 12),  # only the middle tap meets the map
+        ((9, 11), 3, 2, "SAME", 3),
+        ((11, 12), 2, 3, "VALID", 4),
+        ((13, 12), 5, 2, ((1, 3), (2, 0)), 2),
+    ],
+)
+def test_dilated_depthwise_equals_a_grouped_convolution(shape, size, stride, padding, dilation):
+    x, kernel = arrays((2, *shape, 3), (size, size, 1, 3))
+    ours = partial(convolution.depthwise, stride=stride, padding=padding, dilation=dilation)
+    theirs = partial(convolution.convolve, stride=stride, padding=padding, groups=3, dilation=dilation)
+    assert_same(ours, theirs, x, kernel)
+
+
+@pytest.mark.parametrize(
     ("shape", "size", "stride"),
     [
         ((3, 4), 3, 2),
