@@ -1,6 +1,8 @@
 """Scores a model on a split: every image counts exactly once, whatever the batch size and the number of devices."""
 
+import csv
 import dataclasses
+import io
 import json
 import pathlib
 import tempfile
@@ -47,7 +49,10 @@ class Evaluator:
         self.inference = Inference(config, task, architecture, mesh)
 
     def __call__(self, variables: Variables, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Nothing that it holds grows with the number of images. Raises Interrupted as soon as `stop()` is true."""
+        """Nothing that it holds grows with the number of images, but for the records where processes exchange them.
+
+        Raises Interrupted as soon as `stop()` is true.
+        """
         metrics, count = self.task.metrics(), len(self.source)
         drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
         records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
@@ -63,6 +68,7 @@ class Evaluator:
             if index in drawn:
                 shown.append((example, {"label": prediction["label"]}))
         if jax.process_count() > 1:
+            metrics = self.task.metrics()
             _merge(metrics, records)
         scores = {name: _mean(*pair) for name, pair in self.inference.sums.items()}
         pictures = {"examples": self.task.draw(*zip(*shown, strict=True))} if shown else {}
@@ -73,13 +79,16 @@ class Evaluator:
 
 
 def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
-    """Brings the rows of all processes into `records` and those of the others into `metrics`."""
+    """Brings the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
+
+    Sums of floats, and what is decided by them, are then the same in all processes.
+    """
     records.seek(0)
     texts = sharding.gather_text(records.read().decode())
     records.seek(0)
-    for process, text in enumerate(texts):
+    for text in texts:
         records.write(text.encode())
-        for row in map(json.loads, text.splitlines() if process != jax.process_index() else ()):
+        for row in map(json.loads, text.splitlines()):
             for metric in metrics:
                 metric.add(row)
 
@@ -96,7 +105,9 @@ def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: 
     classes = class_table(result.scores)
     if classes:
         places["classes"] = f"predictions/{name}-classes.csv"
-        write_atomically(workdir / places["classes"], "".join(",".join(row) + "\n" for row in classes).encode())
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(classes)
+        write_atomically(workdir / places["classes"], text.getvalue().encode())
     for kind, picture in result.pictures.items():
         places[kind] = f"predictions/{name}-{kind}.png"
         pictures.write_png(workdir / places[kind], picture)

@@ -12,8 +12,9 @@ from experiments import sharding
 from experiments.state import Architecture, Variables
 from experiments.tasks import Task
 from experiments.tasks.base import Arrays, Rows, Sum
+from input_pipeline.batch import DataError
 from input_pipeline.sources import Source
-from input_pipeline.views import ViewBatches
+from input_pipeline.views import ViewBatches, check_views
 
 
 class Interrupted(Exception):
@@ -23,10 +24,12 @@ class Interrupted(Exception):
 class Inference:
     """A task's prediction for the images of a source. Compiles once per canvas; `compilations` counts them.
 
-    `sums` are those of the task's loss over the labels that the last pass has seen.
+    `sums` are those of the task's loss over the labels that the last pass has seen; pixels in which windows overlap are
+    in it as often as they are seen.
     """
 
     def __init__(self, config: ConfigDict, task: Task, architecture: Architecture, mesh: Mesh):
+        check_views(config.data, config.eval)
         sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
         self.config, self.task, self.mesh = config, task, mesh
         self.sums: dict[str, np.ndarray] = {}
@@ -73,6 +76,8 @@ class Inference:
                 if not part[1]:
                     yield piece.index, example, parts.pop(piece.index)[0].result()
                     batches.release(piece.index)
+        if parts:
+            raise DataError(f"{source.name(min(parts))} is not of the size that its header told")
 
     def compile(self, variables: Variables, source: Source) -> None:
         """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""

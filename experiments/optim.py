@@ -36,13 +36,14 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
     `names` are the paths of the trainable parameters; a pattern of `optim.rates` or `optim.partition` that matches none
     is an error. Each pattern of `optim.partition` has an optimiser of its own, clipping included.
     """
+    factors = _factors(_pairs("rates", optim.rates), names)
     if not optim.partition:
-        return _chain(optim, steps, names)
+        return _chain(optim, steps, factors)
     found = match("optim.partition", [pattern for pattern, _ in _pairs("partition", optim.partition)], names)
     labels = {name: f"partition_{found[name]}" if name in found else "others" for name in names}
     fields = {f"partition_{index}": changed for index, (_, changed) in enumerate(optim.partition)} | {"others": ()}
     chains = {
-        label: _chain(_changed(optim, changed), steps, [name for name in names if labels[name] == label])
+        label: _chain(_changed(optim, changed), steps, {name: factors[name] for name in names if labels[name] == label})
         for label, changed in fields.items()
     }
     return optax.partition(chains, labels)
@@ -51,7 +52,7 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
 def _changed(optim: ConfigDict, fields) -> ConfigDict:
     own = optim.copy_and_resolve_references()
     for field, value in _pairs("partition", fields):
-        if field not in own or field in ("partition", "freeze", "ema", "accumulate"):
+        if field not in own or field in ("partition", "rates", "freeze", "ema", "accumulate"):
             raise RunError(f"config.optim.partition: a part has no field {field!r} of its own")
         own[field] = value
     return own
@@ -64,7 +65,8 @@ def _pairs(field: str, entries) -> tuple:
     return entries
 
 
-def _chain(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:
+def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.GradientTransformation:
+    """`factors` on the learning rate of each parameter, by its path."""
     optimizers: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.chain(
             optax.scale_by_adam(*optim.betas), optax.add_decayed_weights(optim.weight_decay, mask=_kernels)
@@ -77,8 +79,7 @@ def _chain(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTra
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
     chain.append(_choose("optim.name", optim.name, optimizers)())
     chain.append(optax.scale_by_learning_rate(make_schedule(optim, steps)))
-    if _pairs("rates", optim.rates):
-        factors = _factors(optim.rates, names)
+    if any(factor != 1.0 for factor in factors.values()):
         chain.append(
             optax.stateless(
                 lambda updates, _: jax.tree.map_with_path(lambda path, update: factors[path[0].key] * update, updates)

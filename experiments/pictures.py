@@ -18,6 +18,7 @@ from input_pipeline.batch import IGNORE
 HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a class
 OPACITY = 0.6  # of a class colour over the grey image
 SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor
+LARGEST_TILE = 768  # pixels of the longer side that enlarging does not exceed
 ROWS_OF_ONE_COLUMN = 4  # more examples than this stand in two columns
 MOST_NUMBERED_CLASSES = 40  # a confusion matrix of more has colours alone
 SHADES = ((247, 251, 255), (92, 158, 208), (8, 40, 96))  # 0, 50 and 100 percent: darker is more, in grey as well
@@ -103,7 +104,7 @@ def comparison(
     occur.
     """
     count, height, width = labels.shape
-    factor = max(1, math.ceil(SMALLEST_TILE / min(height, width)))
+    factor = max(1, min(math.ceil(SMALLEST_TILE / min(height, width)), LARGEST_TILE // max(height, width)))
     height, width = height * factor, width * factor
     text = max(15, height // 15)
     font, gap = ImageFont.load_default(size=text), max(6, text // 2)

@@ -35,6 +35,9 @@ def predict(
         folder = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}" / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--output={output} exists and is not an empty folder; name a new one")
+    if config.eval.method == "canvas":  # a way of scoring; what is written has the image's own size
+        config = config.copy_and_resolve_references()
+        config.eval.method = "whole"
     task, mesh = make_task(config, tuple(notes["class_names"])), sharding.make_mesh(config.mesh)
     variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
     source, names, written = ImageFiles(paths), output_names(paths), []

@@ -318,9 +318,12 @@ def check_numbers(config: ConfigDict) -> None:
 
 def best_metric(name: str, task: Task) -> str:
     """config.train.best, checked before the first step: RunError for a metric that the task does not have."""
-    names = [f"val/{known}" for metric in task.metrics() for known in metric.compute()]
+    scores = [known for metric in task.metrics() for known in metric.compute()]
+    names = [f"val/{known}" for known in scores if not known.endswith("_error")]  # of an error the largest is the worst
     if name not in names:
-        raise RunError(f"config.train.best={name!r} is no metric of this task; choose one of {', '.join(names)}")
+        raise RunError(
+            f"config.train.best={name!r} is no metric of this task; choose one of {', '.join(names) or 'none'}"
+        )
     return name
 
 

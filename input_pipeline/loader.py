@@ -34,10 +34,10 @@ class TrainLoader:
     ):
         transforms.check_augment(data.augment)
         transforms.check_border(data.border)
-        if data.weight_map[0] and not data.folder.instances:
+        if data.weight_map[0] and "instances" not in source[0]:
             raise DataError(
-                f"config.data.weight_map={tuple(data.weight_map)} needs objects to keep apart; set "
-                "config.data.folder.instances=folder or components"
+                f"config.data.weight_map={tuple(data.weight_map)} needs objects to keep apart, and {data.name} names none; "
+                "image_mask does with config.data.folder.instances=folder or components"
             )
 
         def draw(index: int, rng: np.random.Generator) -> Batch:

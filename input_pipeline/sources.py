@@ -35,7 +35,7 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     fingerprint: str  # of what was indexed: changes when the data does
     dropped: tuple[str, ...]  # names of the files that were left out of the index
-    absent: tuple[str, ...]  # classes without a single pixel in the whole split; () where nobody counted
+    absent: tuple[str, ...]  # classes without a single pixel in these examples; () where nobody counted
 
     def __len__(self) -> int: ...
 
@@ -122,6 +122,11 @@ def check_sizes(data: ConfigDict) -> None:
         raise DataError(
             f"config.data.canvases={data.canvases} is not a tuple of (height, width); write '((128, 128),)'"
         )
+    for name, size in (("image_size", data.image_size), *(("canvases", canvas) for canvas in data.canvases)):
+        if not 0 <= 2 * data.margin < min(size):
+            raise DataError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
+    if data.num_threads < 1:
+        raise DataError(f"config.data.num_threads={data.num_threads} is out of its range; it must be 1 or more")
 
 
 def parse_split(split: str) -> tuple[str, Callable[[int], range]]:

@@ -6,6 +6,7 @@ together again at the image's own size; `config.eval` says which views there are
 
 import collections
 import concurrent.futures
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from input_pipeline import transforms
 from input_pipeline.batch import IGNORE, DataError
 from input_pipeline.loader import Batch, border_fill, local_size, row, stack
-from input_pipeline.sources import Example, Source
+from input_pipeline.sources import Example, Source, check_sizes
 from input_pipeline.transforms import Size
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
@@ -39,7 +40,9 @@ class Piece(NamedTuple):
 
 
 def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
-    """Raises DataError unless config.eval's fields of the views and config.data's margin are in their ranges."""
+    """Raises DataError unless config.eval's fields of the views and config.data's sizes, margin and border make sense."""
+    check_sizes(data)
+    transforms.check_border(data.border)
     method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
     if method not in ("whole", "window", "canvas"):
         raise DataError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
@@ -47,9 +50,6 @@ def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
         raise DataError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
     if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
         raise DataError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
-    for name, size in (("image_size", data.image_size), *(("canvases", canvas) for canvas in data.canvases)):
-        if not 0 <= 2 * data.margin < min(size):
-            raise DataError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
 
 
 def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:
@@ -66,30 +66,26 @@ def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[Vie
 
 
 def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
+    """One view; but what no canvas holds at its own scale (fit=crop) is seen through windows."""
     canvas = choose_canvas(size, data)
+    if data.fit == "crop" and not _holds(canvas, size, data.margin):
+        return _windows(size, data, evaluation, scale)
     if scale != 1.0:
-        sides = (scale * (side - 2 * data.margin) / ALIGNMENT for side in canvas)
-        canvas = tuple(max(1, round(side)) * ALIGNMENT + 2 * data.margin for side in sides)
+        sides = (math.ceil(scale * side / ALIGNMENT) * ALIGNMENT for side in inner(canvas, data.margin))
+        canvas = tuple(side + 2 * data.margin for side in sides)
     if data.fit != "crop":
         return [(canvas, transforms.fit(size, canvas, data.fit, data.margin))]
-    scaled = tuple(max(1, round(scale * length)) for length in size)
-    if any(length > side - 2 * data.margin for length, side in zip(scaled, canvas, strict=True)):
-        raise DataError(
-            f"an image of {size[0]}x{size[1]} does not fit into any of config.data.canvases={data.canvases} (margin "
-            f"{data.margin}) at its own scale; add a larger canvas, or set config.eval.method=window"
-        )
-    stretch = transforms.scaling(scaled[1] / size[1], scaled[0] / size[0])
+    scaled, stretch = _zoom(size, scale)
     return [(canvas, transforms.fit(scaled, canvas, "crop", data.margin) @ stretch)]
 
 
 def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
     """Overlap-tile (Ronneberger et al. 2015, figure 2): the parts that are answered for cover the scaled image."""
-    scaled = tuple(max(1, round(scale * length)) for length in size)
-    stretch = transforms.scaling(scaled[1] / size[1], scaled[0] / size[0])
+    scaled, stretch = _zoom(size, scale)
     canvas = choose_canvas(size, data)
     tops, lefts = (
-        _offsets(length, side - 2 * data.margin, evaluation.overlap)
-        for length, side in zip(scaled, canvas, strict=True)
+        _offsets(length, side, evaluation.overlap)
+        for length, side in zip(scaled, inner(canvas, data.margin), strict=True)
     )
     place = [transforms.translation(data.margin - left, data.margin - top) for top in tops for left in lefts]
     return [(canvas, corner @ stretch) for corner in place]
@@ -104,12 +100,30 @@ def _offsets(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, last, step), last]
 
 
+def _zoom(size: Size, scale: float) -> tuple[Size, np.ndarray]:
+    """The size in whole pixels of an image of `size` at a scale, and the map to it."""
+    scaled = tuple(max(1, round(scale * length)) for length in size)
+    return scaled, transforms.scaling(scaled[1] / size[1], scaled[0] / size[0])
+
+
+def inner(canvas: Size, margin: int) -> Size:
+    """The part of a canvas that a model answers for."""
+    return canvas[0] - 2 * margin, canvas[1] - 2 * margin
+
+
+def _holds(canvas: Size, size: Size, margin: int) -> bool:
+    return all(length <= side for length, side in zip(size, inner(canvas, margin), strict=True))
+
+
 def choose_canvas(size: Size, data: ConfigDict) -> Size:
-    """The canvas whose shape is nearest to the image's, the smaller of equals; for fit=crop the smallest that holds it."""
+    """The canvas whose shape is nearest to the image's, the smaller of equals.
+
+    For fit=crop the smallest that holds the image, or the largest where none does.
+    """
     canvases = [tuple(canvas) for canvas in data.canvases]
     if data.fit == "crop":
-        holding = [c for c in canvases if all(n <= side - 2 * data.margin for n, side in zip(size, c, strict=True))]
-        return min(holding or canvases, key=lambda c: (c[0] * c[1] if holding else -c[0] * c[1], c))
+        holding = [canvas for canvas in canvases if _holds(canvas, size, data.margin)]
+        return min(holding, key=math.prod) if holding else max(canvases, key=math.prod)
     aspect = np.log(size[0] / size[1])
     return min(canvases, key=lambda canvas: (round(abs(np.log(canvas[0] / canvas[1]) - aspect), 6), canvas))
 
@@ -131,8 +145,6 @@ class ViewBatches:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        check_views(data, evaluation)
-        transforms.check_border(data.border)
         self.source, self.data, self.evaluation = source, data, evaluation
         self.process_index, self.process_count = process_index, process_count
         self._local = local_size(evaluation.batch_size, process_count)
@@ -146,7 +158,7 @@ class ViewBatches:
                     for index, _ in numbers:
                         if index not in self._examples:
                             self._examples[index] = pool.submit(self._load, index)
-                    rows = [pool.submit(self._row, index, number) for index, number in numbers]
+                    rows = [pool.submit(self._row, index, number, canvas) for index, number in numbers]
                     rows += [pool.submit(_blank, canvas)] * (self._local - len(rows))
                     ahead.append(rows)
                     if len(ahead) > AHEAD:
@@ -154,8 +166,7 @@ class ViewBatches:
                 while ahead:
                     yield self._collect(ahead.popleft())
             finally:
-                for row in (row for rows in ahead for row in rows):
-                    row.cancel()
+                pool.shutdown(cancel_futures=True)
                 self._examples.clear()
 
     def example(self, index: int) -> Example:
@@ -190,27 +201,29 @@ class ViewBatches:
 
     def _size(self, index: int) -> Size:
         """Read only where the plan depends on it; any will do for whole images and a single canvas."""
-        method, canvases = self.evaluation.method, self.data.canvases
-        if method == "canvas" or (method == "whole" and len(canvases) == 1 and self.data.fit != "crop"):
-            return tuple(canvases[0])
-        try:
-            return self.source.size(index)
-        except DataError as error:
-            raise DataError(f"{self.source.name(index)}: {error}") from None
+        canvases, resized = self.data.canvases, self.evaluation.method == "canvas"
+        if len(canvases) == 1 and (resized or (self.evaluation.method == "whole" and self.data.fit != "crop")):
+            return inner(canvases[0], self.data.margin)
+        size = self.source.size(index)
+        return inner(choose_canvas(size, self.data), self.data.margin) if resized else size
 
     def _load(self, index: int) -> Example:
         example = self.source[index]
         if self.evaluation.method == "canvas":
             size = example["image"].shape[:2]
-            canvas = choose_canvas(size, self.data)
-            matrix = transforms.fit(size, canvas, self.data.fit)
-            example = {name: self._warp(name, value, matrix, canvas) for name, value in example.items()}
+            output = inner(choose_canvas(size, self.data), self.data.margin)
+            matrix = transforms.fit(size, output, self.data.fit)
+            example = {name: self._warp(name, value, matrix, output) for name, value in example.items()}
         return example
 
-    def _row(self, index: int, number: int) -> tuple[Batch, Piece]:
+    def _row(self, index: int, number: int, canvas: Size) -> tuple[Batch, Piece]:
         example = self.example(index)
         size = example["image"].shape[:2]
         views = plan_views(size, self.data, self.evaluation)
+        if number >= len(views) or views[number].canvas != canvas:
+            raise DataError(
+                f"{self.source.name(index)} is {size[0]}x{size[1]} now, another size than when it was planned"
+            )
         view = views[number]
         image = self._warp("image", example["image"], view.matrix, view.canvas)
         label = np.full(view.canvas, IGNORE, np.uint8)

@@ -26,6 +26,10 @@ METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
 }
 
 
+TILE = 512  # pixels of an example's longer side in a picture
+ROWS = 64  # that are resampled at a time
+
+
 class Segmentation:
     """Losses of every pixel, the most probable class, and config.task.metrics. Pixels labelled 255 count nowhere.
 
@@ -40,6 +44,8 @@ class Segmentation:
         self.std = np.asarray(config.data.std, np.float32)
         self.class_weights = config.task.class_weights
         self._loss = losses.make_loss(config.task, len(class_names))
+        if not config.task.metrics:
+            raise RunError(f"config.task.metrics=() scores nothing; choose of {', '.join(METRICS)}")
         for name in config.task.metrics:
             if name not in METRICS:
                 raise RunError(f"config.task.metrics: {name!r} is unknown; choose of {', '.join(METRICS)}")
@@ -80,8 +86,9 @@ class Segmentation:
         return [metric(self.class_names) for metric in self._metrics]
 
     def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
-        """Images of another size than the first are drawn at its size."""
-        size = examples[0]["label"].shape
+        """All in the first one's shape, and no larger than TILE pixels."""
+        shrink = min(1.0, TILE / max(examples[0]["label"].shape))
+        size = tuple(max(1, round(shrink * side)) for side in examples[0]["label"].shape)
 
         def stacked(rows: Sequence[Rows], name: str, how: int) -> np.ndarray:
             return np.stack([cv2.resize(row[name], size[::-1], interpolation=how) for row in rows])
@@ -123,14 +130,16 @@ class Mosaic:
             span = slice(inside[0], inside[-1] + 1)
             spans.append(span)
             places.append(place[span] - 0.5)
-        sampled = _interpolate(_interpolate(probability, places[0], axis=0), places[1], axis=1)
-        self._sum[*spans] += sampled
+        target = self._sum[*spans]
+        for first in range(0, len(target), ROWS):  # a photo's probabilities are large, and need not be held twice
+            rows = _interpolate(probability, places[0][first : first + ROWS], axis=0)
+            target[first : first + ROWS] += _interpolate(rows, places[1], axis=1)
         self._views[*spans] += 1
 
     def result(self) -> Rows:
-        """`probability` [H,W,C] float32 and `label` [H,W] uint8."""
-        probability = self._sum / self._views[..., None]
-        return {"probability": probability, "label": probability.argmax(-1).astype(np.uint8)}
+        """`probability` [H,W,C] float32 and `label` [H,W] uint8. To be asked for once."""
+        self._sum /= self._views[..., None]
+        return {"probability": self._sum, "label": self._sum.argmax(-1).astype(np.uint8)}
 
 
 def _interpolate(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:

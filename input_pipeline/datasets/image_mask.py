@@ -61,9 +61,10 @@ class ImageMask:
                 "; repair them, or leave them out with config.data.folder.drop_unreadable=True",
             )
         self.dropped = tuple(findings["unreadable"])
-        self.absent = tuple(name for value, name in enumerate(self.class_names) if value not in findings["seen"])
         whole = [files for files in examples if files["images"].name not in findings["unreadable"]]
         self._examples = [whole[index] for index in select(len(whole))]
+        seen = {value for files in self._examples for value in findings["seen"][files["images"].name]}
+        self.absent = tuple(name for value, name in enumerate(self.class_names) if value not in seen)
         self.fingerprint = _hash([split, list(select(len(whole))), *meaning])  # the same wherever the folder lies
         if not self._examples:
             raise DataError(f"{root / split}: no usable image in this part of the split")
@@ -123,8 +124,8 @@ class ImageMask:
         return np.where(found, label, IGNORE).astype(np.uint8)
 
     def _check(self, examples: list[Files]) -> dict:
-        """Reads every file once. Returns {"unfit": [message], "unreadable": {image name: message}, "seen": [class]}."""
-        unfit, unreadable, seen = [], {}, set()
+        """Reads every file once. Returns {"unfit": [message], "unreadable": {image: message}, "seen": {image: [class]}}."""
+        unfit, unreadable, found = [], {}, {}
         for files in examples:
             image, *masks = files.values()
             try:
@@ -142,9 +143,10 @@ class ImageMask:
             if wrong:
                 continue
             try:
-                seen.update(np.unique(self._read_truth(files)["label"]).tolist())
+                found[image.name] = np.unique(self._read_truth(files)["label"]).tolist()
             except DataError as error:
                 unfit.append(str(error))
+        seen = {value for values in found.values() for value in values}
         if seen == {IGNORE}:
             unfit.append(f"all hold only the value {self._ignore}, which is no class (config.data.folder.ignore_value)")
         if seen == {0, IGNORE} and not self._colours:
@@ -152,7 +154,7 @@ class ImageMask:
                 f"all hold only 0 and {IGNORE}, and {IGNORE} is no class: black and white masks need colours in the "
                 f"classes file, `{self.class_names[0]} 0 0 0` and `{self.class_names[1]} 255 255 255`"
             )
-        return {"unfit": unfit, "unreadable": unreadable, "seen": sorted(seen - {IGNORE})}
+        return {"unfit": unfit, "unreadable": unreadable, "seen": found}
 
 
 def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
@@ -253,7 +255,7 @@ def _remember(path: pathlib.Path, check: Callable[[], dict]) -> dict:
     """What `check` finds, from the file where an earlier run left it. A cache that cannot be used is no error."""
     try:
         findings = json.loads(path.read_text())
-        if findings.keys() == {"unfit", "unreadable", "seen"}:
+        if findings.keys() == {"unfit", "unreadable", "seen"} and isinstance(findings["seen"], dict):
             return findings
     except (OSError, ValueError, AttributeError):
         pass

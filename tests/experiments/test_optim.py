@@ -71,7 +71,7 @@ def test_rates_take_the_first_match():
 
 
 def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
-    """Its fields replace the others', clipping and rates are each part's own, and decay spares biases in both."""
+    """Its fields replace the others', clipping is each part's own, rates are everybody's, decay spares biases in both."""
     parted = updates(
         gradient=1.0,
         name="sgd",
@@ -79,7 +79,8 @@ def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
         schedule="constant",
         momentum=0.0,
         clip=1.0,
-        partition=(("head/", (("lr", 0.5), ("clip", 0.0), ("rates", (("head/kernel", 0.1),)))),),
+        rates=(("head/kernel", 0.1),),
+        partition=(("head/", (("lr", 0.5), ("clip", 0.0))),),
     )
     norm = np.sqrt(4 + 2)  # of the encoder's six gradients
     np.testing.assert_allclose(parted["encoder/conv/kernel"], -1 / norm, rtol=1e-6)

@@ -10,7 +10,8 @@ from configs import unet_shapes
 from experiments.checkpoints import Checkpoints, digest
 from experiments.errors import RunError
 from experiments.inference import Interrupted
-from experiments.train import Trainer, check_numbers
+from experiments.tasks import make_task
+from experiments.train import Trainer, best_metric, check_numbers
 
 
 class Killed(BaseException):
@@ -107,6 +108,15 @@ def test_changed_data_is_refused_on_resume(reference, data_dir):
     with pytest.raises(RunError, match="the data is not what"):
         trainer.restore()
     assert (reference / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["val/pixel_error", "val/miou"])
+def test_the_best_is_named_by_a_score_whose_largest_is_best(name):
+    config = unet_shapes.get_config()
+    config.task.metrics = ("partition",)
+    with pytest.raises(RunError, match="choose one of val/Rand, "):
+        best_metric(name, make_task(config, ("membrane", "cell")))
+    assert best_metric("val/Rand", make_task(config, ("membrane", "cell"))) == "val/Rand"
 
 
 @pytest.mark.parametrize("field", ["train.log_every", "train.keep", "optim.accumulate", "data.num_threads"])

@@ -151,8 +151,7 @@ def test_a_weight_map_travels_with_the_crop():
     source, data = Pair([(16, 16)]), make_data(fit="crop")
     data.update(image_size=(16, 16), weight_map=(10.0, 2.0))
     with pytest.raises(DataError, match="folder.instances"):
-        TrainLoader(source, data, batch_size=2, seed=0)
-    data.folder.instances = "components"
+        TrainLoader(SOURCE, data, batch_size=2, seed=0)
     for batch in take(TrainLoader(source, data, batch_size=2, seed=0), 3):
         check_batch(batch)
         between = np.zeros((2, 16, 16), bool)

@@ -1,6 +1,7 @@
 """Evaluation's views: every image once, over any number of processes, and windows that cover it."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from configs.common import get_config
 from input_pipeline import transforms
 from input_pipeline.batch import IGNORE, DataError, check_batch
-from input_pipeline.views import ViewBatches, choose_canvas, plan_views
+from input_pipeline.views import ViewBatches, check_views, choose_canvas, plan_views
 from tests.input_pipeline.test_loader import Squares
 
 
@@ -129,13 +130,18 @@ def test_labels_count_once_towards_the_loss():
     assert labelled == [True, False, False, False]
 
 
-def test_canvas_scores_the_resized_image():
-    config = make(((8, 8),), method="canvas")
-    views = ViewBatches(Squares([(30, 40)]), config.data, config.eval)
-    for batch, pieces in views:
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("margin", [0, 2])
+def test_canvas_scores_the_resized_image(fit, margin):
+    config = make(((12, 12), (12, 16)), fit, margin, method="canvas", batch_size=1)
+    views = ViewBatches(Squares([(30, 30), (30, 45)]), config.data, config.eval)
+    for (batch, pieces), width in zip(views, (12, 16), strict=True):
         example = views.example(pieces[0].index)
-        assert example["image"].shape == (8, 8, 3) and example["label"].shape == (8, 8)
-        np.testing.assert_array_equal(batch["label"][0], example["label"])
+        # For fit=crop the largest canvas: none holds these images.
+        size = (12 - 2 * margin, (16 if fit == "crop" else width) - 2 * margin)
+        assert example["label"].shape == size
+        inside = batch["label"][0, margin : margin + size[0], margin : margin + size[1]]
+        np.testing.assert_array_equal(inside, example["label"])
 
 
 def test_a_crop_takes_the_smallest_canvas_that_holds_the_image():
@@ -143,8 +149,17 @@ def test_a_crop_takes_the_smallest_canvas_that_holds_the_image():
     assert choose_canvas((20, 80), config.data) == (40, 96)
     assert choose_canvas((56, 56), config.data) == (64, 64)
     assert choose_canvas((57, 56), config.data) == (128, 128)
-    with pytest.raises(DataError, match="method=window"):
-        plan_views((121, 20), config.data, config.eval)
+    windows = plan_views((121, 20), config.data, config.eval)
+    assert len(windows) == 2 and {view.canvas for view in windows} == {(128, 128)}, "what none holds is seen in windows"
+
+
+@pytest.mark.parametrize("scale", [0.75, 1.25, 1.5])
+def test_a_zoomed_crop_has_a_canvas_that_holds_it(scale):
+    config = make(((360, 480),), fit="crop", scales=(scale,))
+    (view,) = plan_views((360, 480), config.data, config.eval)
+    corners = view.matrix @ np.array([[0, 0, 1], [480, 360, 1]]).T
+    np.testing.assert_allclose(corners[0, 1] - corners[0, 0], scale * 480)
+    assert (corners[:2] >= 0).all() and (corners[:2, 1] <= view.canvas[::-1]).all()
 
 
 def test_a_margin_is_context_and_mirrors_at_the_border():
@@ -174,7 +189,7 @@ def test_a_margin_is_context_and_mirrors_at_the_border():
 def test_mistakes_are_one_clear_line(fields, name):
     config = make(**fields)
     with pytest.raises(DataError, match=f"config.{name}") as caught:
-        ViewBatches(Squares([(8, 8)]), config.data, config.eval)
+        check_views(config.data, config.eval)
     assert "\n" not in str(caught.value)
 
 
@@ -182,3 +197,30 @@ def test_an_abandoned_evaluation_ends():
     iterator = iter(batches(Squares([(10, 12)] * 7), make(batch_size=1)))
     list(itertools.islice(iterator, 2))
     iterator.close()
+
+
+def test_what_is_not_needed_any_more_is_not_loaded():
+    class Counted(Squares):
+        loaded = 0
+
+        def __getitem__(self, i):
+            Counted.loaded += 1
+            time.sleep(0.02)
+            return super().__getitem__(i)
+
+    config = make(batch_size=16)
+    config.data.num_threads = 1
+    iterator = iter(batches(Counted([(10, 12)] * 64), config))
+    next(iterator)
+    iterator.close()
+    assert Counted.loaded < 40
+
+
+def test_an_image_that_changes_its_size_is_named():
+    class Shrinking(Squares):
+        def size(self, i):
+            return (100, 100)
+
+    config = make(((64, 64),), method="window")
+    with pytest.raises(DataError, match="square_0 is 10x10 now"):
+        list(iter(ViewBatches(Shrinking([(10, 10)]), config.data, config.eval)))
