@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
         dropout=0.5,
     )
     config.task.metrics = ("confusion", "partition")
+    config.task.class_weights = (2.184, 0.6484)  # median frequency, by `--mode=datacheck`
     config.data.name = "image_mask"
     config.data.eval_split = "val"
     config.data.folder.instances = "components"
@@ -42,7 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.update(batch_size=1, steps=20000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.train.best = "val/Rand"
     config.eval.update(batch_size=1, method="window", overlap=0.0)
-    config.optim.update(name="sgd", lr=1e-2, momentum=0.99, warmup_steps=200, ema=0.99)
+    config.optim.update(name="sgd", lr=5e-3, momentum=0.99, warmup_steps=200, ema=0.99)
     if light:
-        config.train.update(steps=2400, eval_every=400, checkpoint_every=200)
+        config.train.update(batch_size=2, steps=2000, eval_every=400, checkpoint_every=200)
     return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))
