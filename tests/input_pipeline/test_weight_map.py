@@ -53,7 +53,9 @@ def test_two_objects_by_hand():
 
 @given(MAPS, SIGMAS, st.sampled_from([np.flipud, np.fliplr, np.transpose]))
 def test_flips_carry_over(instances, sigma, move):
-    np.testing.assert_allclose(weight_map(move(instances), 10.0, sigma), move(weight_map(instances, 10.0, sigma)), rtol=1e-5)
+    np.testing.assert_allclose(
+        weight_map(move(instances), 10.0, sigma), move(weight_map(instances, 10.0, sigma)), rtol=1e-5
+    )
 
 
 @given(MAPS, SIGMAS, st.permutations([1, 2, 3, 7, 60000]))

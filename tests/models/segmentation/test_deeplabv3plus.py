@@ -4,7 +4,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -132,43 +131,6 @@ def test_evaluation_treats_examples_alone(light):
     ours, theirs = (forward(light, x, train=False) for x in (images, other))
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
     assert np.abs(ours[1] - theirs[1]).max() > 1e-3
-
-
-@pytest.fixture(scope="module")
-def training(light):
-    """Gradients at the first step, and the losses of thirty steps on one batch whose classes are seen in its colours."""
-    graphdef, params, rest = nnx.split(light, nnx.Param, ...)
-    images = random(0, 4, 16, 16, 3).repeat(4, 1).repeat(4, 2)
-    labels = jax.nn.one_hot(images.argmax(-1), 3)
-
-    @jax.jit
-    def step(params, rest):
-        def loss(params):
-            logits = nnx.merge(graphdef, params, rest, copy=True)(images, train=True)
-            return -(jax.nn.log_softmax(logits) * labels).sum(-1).mean()
-
-        return jax.value_and_grad(loss)(params)
-
-    transform = optax.adam(3e-3)
-    state, losses, first = transform.init(params), [], None
-    update = jax.jit(transform.update)
-    for _ in range(30):
-        value, gradients = step(params, rest)
-        first = gradients if first is None else first
-        updates, state = update(gradients, state)
-        params = optax.apply_updates(params, updates)
-        losses.append(float(value))
-    return first, losses
-
-
-def test_every_parameter_has_a_gradient(training):
-    for path, gradient in nnx.to_flat_state(training[0]):
-        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
-
-
-def test_one_batch_is_learnt(training):
-    losses = training[1]
-    assert losses[0] > 0.8 and losses[-1] < 0.35 * losses[0], losses
 
 
 def test_a_backbone_without_stride_four_is_refused(monkeypatch):

@@ -3,7 +3,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -198,37 +197,3 @@ def test_dropout_is_in_the_two_deepest_levels_and_in_training_only(unpadded):
     logits = call(everything, images, True, 0)
     np.testing.assert_allclose(logits, call(silent, images), atol=1e-6)
     assert np.std(logits, axis=(1, 2)).max() > 1e-2
-
-
-@pytest.fixture(scope="module", params=[SAME, VALID], ids=["same", "valid"])
-def learner(request):
-    """(loss and gradients of parameters on a fixed batch, the parameters to begin with)."""
-    model = build(**request.param | dict(depth=2, width=8, dropout=0.0))
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-    size = 12 + 2 * margin(2) if request.param is VALID else 12
-    images = pixels(2, size, size, 3)
-    labels = jnp.asarray(np.random.default_rng(1).integers(0, 2, (2, 3, 3)).repeat(4, 1).repeat(4, 2))
-
-    def loss(params):
-        logits = nnx.merge(graphdef, params, rest, copy=True)(images, train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    return jax.jit(jax.value_and_grad(loss)), params
-
-
-def test_every_parameter_has_a_gradient(learner):
-    compute, params = learner
-    for path, gradient in nnx.to_flat_state(compute(params)[1]):
-        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
-
-
-def test_it_learns_a_batch_by_heart(learner):
-    compute, params = learner
-    optimizer = optax.adam(5e-3)
-    update, state, losses = jax.jit(optimizer.update), optimizer.init(params), []
-    for _ in range(60):
-        value, gradients = compute(params)
-        updates, state = update(gradients, state)
-        params = jax.tree.map(jnp.add, params, updates)
-        losses.append(float(value))
-    assert losses[0] > 0.3 and losses[-1] < 0.05, losses

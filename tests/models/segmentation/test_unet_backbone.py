@@ -3,7 +3,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -146,35 +145,3 @@ def test_dropout_is_in_training_only(tiny):
     images = pixels(4, 37, 32, 3)
     np.testing.assert_array_equal(call(tiny, images), call(tiny, images, seed=0))
     assert not np.allclose(call(tiny, images, True, 0), call(tiny, images, True, 1), atol=1e-3)
-
-
-@pytest.fixture(scope="module")
-def learner(tiny):
-    """(loss and gradients of parameters on a fixed batch, the parameters to begin with)."""
-    graphdef, params, rest = nnx.split(tiny, nnx.Param, ...)
-    images = pixels(2, 64, 64, 3)
-    labels = jnp.asarray(np.random.default_rng(1).integers(0, 3, (2, 4, 4)).repeat(16, 1).repeat(16, 2))
-
-    def loss(params):
-        logits = nnx.merge(graphdef, params, rest, copy=True)(images, train=True, rngs=nnx.Rngs(dropout=0))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    return jax.jit(jax.value_and_grad(loss)), params
-
-
-def test_every_parameter_has_a_gradient(learner):
-    compute, params = learner
-    for path, gradient in nnx.to_flat_state(compute(params)[1]):
-        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
-
-
-def test_it_learns_a_batch_by_heart(learner):
-    compute, params = learner
-    optimizer = optax.adam(1e-2)
-    update, state, losses = jax.jit(optimizer.update), optimizer.init(params), []
-    for _ in range(80):
-        value, gradients = compute(params)
-        updates, state = update(gradients, state)
-        params = jax.tree.map(jnp.add, params, updates)
-        losses.append(float(value))
-    assert losses[0] > 0.6 and losses[-1] < 0.15, losses

@@ -77,19 +77,3 @@ def test_a_frozen_encoder_keeps_its_statistics(tiny):
     before = dict(nnx.to_flat_state(nnx.state(model, nnx.BatchStat)))
     for path, value in nnx.to_flat_state(after):
         assert np.array_equal(value[...], before[path][...]) == (path[0] == "encoder"), path
-
-
-def test_every_parameter_has_a_gradient(tiny):
-    graphdef, params, rest = nnx.split(tiny, nnx.Param, ...)
-    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)), jnp.float32)
-    weights = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
-
-    @jax.jit
-    def gradients(params, rest):
-        def loss(params):
-            return (nnx.merge(graphdef, params, rest, copy=True)(images, train=True) * weights).sum()
-
-        return jax.grad(loss)(params)
-
-    for path, gradient in nnx.to_flat_state(gradients(params, rest)):
-        assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
