@@ -67,6 +67,12 @@ def main(argv: list[str]) -> int:
             predict(config, workdir, INPUTS.value, OUTPUT.value, CHECKPOINT.value, WEIGHTS.value)
     except (RunError, DataError, ModelError) as error:
         sys.exit(f"error: {error}")
+    except AttributeError as error:
+        if CONFIG.value is not None or not isinstance(error.args[0], KeyError):  # no field that a ConfigDict lacks
+            raise
+        sys.exit(
+            f"error: {workdir / 'config.json'} lacks the field {error.args[0].args[0]}; give the experiment as --config=FILE"
+        )
     return 0
 
 

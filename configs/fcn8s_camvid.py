@@ -1,8 +1,10 @@
-"""FCN-8s (Long et al. 2015), all at once, on CamVid's 11 classes; from scratch, or from VGG-16 weights by `--config.pretrained`.
+"""FCN-8s (Long, Shelhamer and Darrell 2015), all at once, on CamVid's 11 classes, from scratch.
 
     python main.py --config=configs/fcn8s_camvid.py --workdir=runs/fcn8s_camvid --config.data.folder.root=DIR
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+From VGG-16's weights instead (with batch normalisation, torchvision's names), which want images normalised as theirs were:
+`--config.pretrained=VGG16_BN.safetensors --config.data.mean='(123.675,116.28,103.53)' --config.data.std='(58.395,57.12,57.375)'`.
 FIGURE
 """
 

@@ -43,6 +43,16 @@ class Inference:
         outputs = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self._step = jax.jit(step, out_shardings=outputs)
 
+    def check(self, variables: Variables, size: tuple[int, int]) -> None:
+        """Traces the model for a canvas of `size` without running it: what it cannot take is told before a run begins."""
+        rows = self.config.eval.batch_size
+        batch = {
+            "image": jax.ShapeDtypeStruct((rows, *size, 3), np.uint8),
+            "label": jax.ShapeDtypeStruct((rows, *size), np.uint8),
+            "example_mask": jax.ShapeDtypeStruct((rows,), np.bool_),
+        }
+        jax.eval_shape(self._step, variables, batch)
+
     @property
     def compilations(self) -> int:
         return len(self._compiled)

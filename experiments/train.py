@@ -78,6 +78,8 @@ class Trainer:
         self.compiled: jax.stages.Compiled | None = None
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.architecture, eval_source, self.mesh)
+        for size in {tuple(config.data.image_size), *map(tuple, config.data.canvases)}:
+            self.evaluator.inference.check(self._evaluated(), size)
         self.nonfinite = NonFinite(self.source.name)
         self.loader = TrainLoader(
             self.source,

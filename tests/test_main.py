@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -53,11 +54,19 @@ def rows(workdir: pathlib.Path) -> list[dict]:
         ([DEBUG, "--pretrained=x"], ["pretrained"]),
         ([DEBUG, "--config.pretrained=/nowhere.safetensors"], ["/nowhere.safetensors", "safetensors"]),
         ([DEBUG, "--config.init_from=/nowhere"], ["/nowhere"]),
+        ([DEBUG, "--config.eval.method=tiles"], ["eval.method", "tiles", "window"]),
+        ([DEBUG, "--config.data.margin=32"], ["data.margin=32", "image_size"]),
+        ([DEBUG, "--config.task.losses=(('cross_entropy', 1.0), ('dise', 1.0))"], ["task.losses", "dise", "dice"]),
+        ([DEBUG, "--config.task.class_weights=(1.0, 2.0)"], ["task.class_weights", "2", "6", "datacheck"]),
+        (["--config=configs/unet_isbi.py:debug", "--config.data.weight_map=(10.0, 5.0)"], ["weight_map", "instances"]),
+        (["--config=configs/unet_isbi.py:debug", "--config.data.margin=21"], ["data.margin=21", "must be 20"]),
+        (["--config=configs/unet_isbi.py:debug", "--config.data.image_size=(105, 105)"], ["105", "104 or 108"]),
+        (["--config=configs/fcn8s_voc.py"], ["voc_segmentation", "folder.root"]),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arguments, names):
     workdir = tmp_path / "run"
-    place = data_dir if DEBUG in arguments else tmp_path / "no data"
+    place = data_dir if any(":debug" in argument for argument in arguments) else tmp_path / "no data"
     done = run(f"--workdir={workdir}", *arguments, data_dir=place)
     assert done.returncode != 0
     lines = done.stderr.strip().splitlines()
@@ -124,6 +133,18 @@ def test_evaluate_repeats_the_score_of_training(trained, data_dir):
         json.loads(line) for line in next((trained / "records").glob("*-last-auto-6.jsonl")).read_text().splitlines()
     ]
     assert len(records) == summary["images"] == len({row["image_id"] for row in records})
+
+
+def test_a_run_of_another_version_is_one_line(trained, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    del config["eval"]["method"]
+    (workdir / "config.json").write_text(json.dumps(config))
+    done = run("--mode=evaluate", f"--workdir={workdir}", data_dir=data_dir)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "lacks the field 'method'; give the experiment as --config=FILE" in done.stderr.splitlines()[-1]
+    assert run(DEBUG, "--mode=evaluate", f"--workdir={workdir}", data_dir=data_dir).returncode == 0
 
 
 def test_the_batch_size_of_evaluation_does_not_change_the_score(trained, data_dir):
