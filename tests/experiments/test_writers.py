@@ -169,11 +169,14 @@ class Settings:
     def __init__(self, **settings): pass
 
 class Image:
-    def __init__(self, path): self.size = os.path.getsize(path)
+    def __init__(self, path): self.told = {"bytes": os.path.getsize(path)}
+
+class Table:
+    def __init__(self, columns, data): self.told = {"columns": columns, "data": [[str(x) for x in row] for row in data]}
 
 class Run:
     def log(self, values, step):
-        note(step=step, **json.loads(json.dumps(values, default=lambda image: {"bytes": image.size})))
+        note(step=step, **json.loads(json.dumps(values, default=lambda media: media.told)))
     def finish(self, exit_code): note(finish=exit_code)
 
 def login(prompt, verify): return False
@@ -241,11 +244,19 @@ def test_it_sends_the_lines_under_their_names(workdir, fake_wandb):
     told = fake_wandb()
     (workdir / "predictions").mkdir()
     (workdir / "predictions" / "1.png").write_bytes(b"12345")
+    (workdir / "predictions" / "1.csv").write_text('class,IoU\n"van, white",0.25\nsky,\n')
     metrics = MetricsFile(workdir / "metrics.jsonl")
     with follower(workdir):
         metrics.append(1, {"train/loss": 0.5, "train/nan": float("nan")})
-        metrics.append(2, {"val/mIoU": 0.25, "val/pictures": ["predictions/1.png"], "val/gone": "predictions/2.png"})
-    second = {"val/mIoU": 0.25, "val/pictures": [{"bytes": 5}], "val/gone": "predictions/2.png"}
+        media = {
+            "val/pictures": ["predictions/1.png"],
+            "val/classes": "predictions/1.csv",
+            "val/gone": "predictions/2.png",
+        }
+        metrics.append(2, {"val/mIoU": 0.25} | media)
+    table = {"columns": ["class", "IoU"], "data": [["van, white", "0.25"], ["sky", "nan"]]}
+    media = {"val/pictures": [{"bytes": 5}], "val/classes": table, "val/gone": "predictions/2.png"}
+    second = {"val/mIoU": 0.25} | media
     assert told() == [OPENED, {"step": 1, "train/loss": 0.5}, {"step": 2} | second, {"finish": 0}]
 
 
@@ -470,7 +481,9 @@ def test_the_real_wandb_offline_and_resumed(workdir):
     running = follower(workdir)
     running.start()
     write_png(workdir / "predictions" / "10.png", np.zeros((4, 6, 3), np.uint8))
-    metrics.append(10, {"val/mIoU": 0.25, "val/pictures": "predictions/10.png", "rates": [0.5, 0.25]})
+    (workdir / "predictions" / "10.csv").write_text("class,IoU\nsky,0.25\ntree,\n")
+    media = {"val/pictures": "predictions/10.png", "val/classes": "predictions/10.csv"}
+    metrics.append(10, {"val/mIoU": 0.25, "rates": [0.5, 0.25]} | media)
     metrics.append(20, {"train/loss": 0.25})
     running.close(20.0, finished=False)
     metrics.cut(10)
@@ -483,6 +496,8 @@ def test_the_real_wandb_offline_and_resumed(workdir):
     picture = {name: first.pop(name) for name in list(first) if name.startswith("val/pictures/")}
     assert (picture["val/pictures/_type"], picture["val/pictures/width"]) == ("image-file", 6)
     assert len(list((workdir / "wandb").glob(f"offline-run-*/files/{picture['val/pictures/path']}"))) == 1
+    table = {name: first.pop(name) for name in list(first) if name.startswith("val/classes/")}
+    assert (table["val/classes/_type"], table["val/classes/nrows"], table["val/classes/ncols"]) == ("table-file", 2, 2)
     assert rows == [
         (10, "0123456789abcdef", {"val/mIoU": 0.25, "rates": [0.5, 0.25]}),
         (20, "0123456789abcdef", {"train/loss": 0.25}),
