@@ -143,8 +143,21 @@ def use_camvid_light(config: ConfigDict) -> None:
     config.optim.update(lr=2e-3, warmup_steps=100, ema=0.99)
 
 
-def use_voc(config: ConfigDict) -> None:
-    """VOC's 20 classes and background: `data.folder.root` is a VOCdevkit; images (at most 500x500) at their own scale."""
+def use_fcn_voc(config: ConfigDict, stride: int) -> None:
+    """FCN on VOC's 20 classes and background as published (Shelhamer et al. 2017): 500x500 at the images' own scale.
+
+    `data.folder.root` is a VOCdevkit. One image a step with a high momentum.
+    """
+    config.model.update(
+        name="fcn",
+        backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
+        stride=stride,
+        fc=4096,
+        dropout=0.5,
+        padding="paper",
+        upsampling="paper",
+        skip_scales=(1.0, 1.0),
+    )
     config.data.name = "voc_segmentation"
     config.data.eval_split = "val"
     config.data.fit = "crop"
@@ -152,6 +165,9 @@ def use_voc(config: ConfigDict) -> None:
     config.data.canvases = ((500, 500),)
     config.data.mean = (123.675, 116.28, 103.53)  # of the weights that torchvision's names come with
     config.data.std = (58.395, 57.12, 57.375)
+    config.train.update(batch_size=1, log_every=100, eval_every=4000, checkpoint_every=2000)
+    config.eval.batch_size = 4
+    config.optim.update(name="sgd", schedule="constant", momentum=0.99, weight_decay=5e-4, rates=((".*/bias", 2.0),))
 
 
 def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] = ()) -> ConfigDict:

@@ -15,20 +15,7 @@ from configs import common
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_voc(config)
-    config.model.update(
-        name="fcn",
-        backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
-        stride=8,
-        fc=4096,
-        dropout=0.5,
-        padding="paper",
-        upsampling="paper",
-        skip_scales=(1.0, 1.0),
-    )
-    # One image a step with a high momentum; the paper's rate of 1e-14 is of the sum over the pixels, ours of their mean.
-    config.train.update(batch_size=1, steps=50000, log_every=100, eval_every=4000, checkpoint_every=2000)
-    config.eval.batch_size = 4
-    config.optim.update(name="sgd", lr=2.5e-09, schedule="constant", momentum=0.99, weight_decay=5e-4)
-    config.optim.rates = ((".*/bias", 2.0),)
+    common.use_fcn_voc(config, stride=8)
+    config.train.steps = 50000
+    config.optim.lr = 2.5e-9  # the paper's 1e-14 is of the sum over some 250,000 pixels, this of their mean
     return common.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16, padding="same"))

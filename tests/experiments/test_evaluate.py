@@ -1,6 +1,11 @@
 """Evaluation of a model that can be reckoned by hand: scores at the original size, windows, and what is held meanwhile."""
 
 import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 import tracemalloc
 
 import jax.numpy as jnp
@@ -198,3 +203,54 @@ def test_overlap_tile_equals_the_whole_image(overlap):
     for index, size in enumerate(source.sizes):
         assert found[0][index].shape == (*size, 2) and found[0][index].std() > 0.01
         np.testing.assert_allclose(found[1][index], found[0][index], atol=1e-5)
+
+
+PROGRAM = """
+import json, sys
+import jax
+
+rank, count, port = map(int, sys.argv[1:])
+if count > 1:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", count, rank)
+from models import registry
+from tests.experiments import test_evaluate
+
+registry.MODELS["threshold"] = "tests.experiments.test_evaluate:Threshold"
+source = test_evaluate.Images([(16, 24), (9, 17), (1, 1), (12, 24), (40, 50)])
+result = test_evaluate.evaluate(source, canvases=((48, 56), (56, 48)), flip=True, scales=(1.0, 0.5))
+result.records.seek(0)
+names = sorted(json.loads(line)["name"] for line in result.records)
+print(json.dumps([result.scores, names, result.images]))
+"""
+
+
+def test_two_processes_give_the_same_numbers_as_one():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+
+    def run(count):
+        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(rank), str(count), str(port)],
+                cwd=pathlib.Path(__file__).parents[2],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+        outputs = [process.communicate(timeout=300) for process in running]
+        assert not any(process.returncode for process in running), outputs
+        return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+    (alone,), both = run(1), run(2)
+    assert both[0] == both[1]
+    scores, *rest = both[0]
+    assert rest == alone[1:]
+    assert scores.keys() == alone[0].keys()
+    for name, value in scores.items():  # the loss is a sum over other batches
+        assert value == pytest.approx(alone[0][name], rel=1e-5), name
