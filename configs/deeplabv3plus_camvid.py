@@ -15,6 +15,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     if variant == "light":
         common.use_camvid_light(config)
+        config.train.steps = 900
         config.model.update(
             name="deeplabv3plus",
             backbone=dict(name="resnet", layers=18, width=0.5, norm="batch", momentum=0.9, output_stride=16),
