@@ -139,7 +139,7 @@ def use_camvid_light(config: ConfigDict) -> None:
     config.data.image_size = (192, 256)
     config.data.canvases = ((192, 256),)
     config.data.augment.scale = (0.8, 1.6)
-    config.train.update(batch_size=8, steps=600, log_every=20, eval_every=300, checkpoint_every=100)
+    config.train.update(batch_size=8, steps=450, log_every=20, eval_every=300, checkpoint_every=100)
     config.optim.update(lr=2e-3, warmup_steps=100, ema=0.99)
 
 

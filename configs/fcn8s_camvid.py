@@ -17,6 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     if variant == "light":
         common.use_camvid_light(config)
+        config.train.steps = 600
         config.model.update(
             name="fcn",
             backbone=dict(name="vgg", layers=16, width=0.25, norm="batch", momentum=0.9),

@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
         padding="valid",
         norm="batch" if light else "none",
         momentum=0.9,
-        dropout=0.5,
+        dropout=0.3 if light else 0.5,
     )
     config.task.metrics = ("confusion", "partition")
     config.task.class_weights = (2.184, 0.6484)  # median frequency, by `--mode=datacheck`
@@ -36,14 +36,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.image_size = (316, 316) if light else (572, 572)
     config.data.canvases = ((604, 604),) if light else ((572, 572),)
     augment = config.data.augment
-    augment.scale = (0.9, 1.1)
+    augment.scale = (0.8, 1.3)
     augment.rotation = 180.0
-    augment.elastic = (6.0, 30.0)
-    augment.brightness = augment.contrast = 0.2
+    augment.elastic = (10.0, 25.0)
+    augment.brightness, augment.contrast = 0.3, 0.4
     config.train.update(batch_size=1, steps=20000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.train.best = "val/Rand"
-    config.eval.update(batch_size=1, method="window", overlap=0.0)
-    config.optim.update(name="sgd", lr=5e-3, momentum=0.99, warmup_steps=200, ema=0.99)
+    config.eval.update(batch_size=1, method="window", overlap=0.0, flip=True)
+    config.optim.update(
+        name="sgd", lr=5e-3 if light else 1e-3, momentum=0.99, weight_decay=5e-4, warmup_steps=200, ema=0.995
+    )
     if light:
-        config.train.update(batch_size=2, steps=2000, eval_every=400, checkpoint_every=200)
+        config.train.update(batch_size=2, steps=1600, eval_every=400, checkpoint_every=200)
     return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))
