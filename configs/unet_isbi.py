@@ -2,9 +2,9 @@
 
     python main.py --config=configs/unet_isbi.py --workdir=runs/unet_isbi --config.data.folder.root=DIR
 
-DIR holds train/images, train/masks, val/images, val/masks (0 membrane, 1 cell, 512x512 slices) and classes.txt. The
-published warping error of the paper is of the challenge's own test server; not reproduced here.
-`unet_isbi.py:light` is the same recipe for a CPU.
+DIR holds train/images, train/masks, val/images, val/masks (0 membrane, 1 cell, 512x512 slices) and classes.txt.
+The full recipe wants a GPU and has not been run. `unet_isbi.py:light` (width 16, depth 3, normalised, MINUTES_I minutes on two
+busy CPU cores) has pixel error ERR_I and Rand score RAND_I on val; RESULTS.md has its command.
 """
 
 from ml_collections import ConfigDict
