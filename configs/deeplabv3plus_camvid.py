@@ -4,7 +4,8 @@
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
 The full recipe wants a GPU and has not been run.
-`deeplabv3plus_camvid.py:light` (ResNet-18 at half width, 12 minutes on two busy CPU cores) has mIoU 0.543 on val at 360x480; RESULTS.md has its command.
+`deeplabv3plus_camvid.py:light` (ResNet-18 at half width, 12 minutes on two busy CPU cores) has mIoU 0.543 on val
+at 360x480; RESULTS.md has its command.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
 The full recipe wants a GPU and has not been run.
-`unet_resnet34_camvid.py:light` (half width, 192x256 crops, 55 minutes on two busy CPU cores) has mIoU 0.618 on val at 360x480; RESULTS.md has its command.
+`unet_resnet34_camvid.py:light` (half width, 192x256 crops, 55 minutes on two busy CPU cores) has mIoU 0.618 on val
+at 360x480; RESULTS.md has its command.
 """
 
 from ml_collections import ConfigDict
