@@ -17,6 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     if variant == "light":
         common.use_camvid_light(config)
+        config.train.steps = 900
         config.model.update(
             name="pix2pix", depth=6, width=24, norm="batch", momentum=0.9, dropout=0.3, discriminator=16
         )

@@ -1,5 +1,6 @@
 """U-Net's weight map against distances measured pixel by pixel, and an example worked out by hand."""
 
+import concurrent.futures
 import math
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_it_is_the_formula_up_to_the_cut_off(instances, w0, sigma):
     assert (weights[instances != 0] == 1).all()
     reach = sigma * math.sqrt(2 * math.log(1 / CUT_OFF))
     near = total <= reach * (1 - 1e-6)
-    np.testing.assert_allclose(weights[near], expected[near], rtol=1e-5)
+    np.testing.assert_allclose(weights[near], expected[near], rtol=1e-6, atol=CUT_OFF * w0)
     beyond = total > reach * (1 + 1e-6)
     assert (weights[beyond] == 1).all()
     assert (expected[beyond] - 1 <= CUT_OFF * w0).all()
@@ -45,17 +46,26 @@ def test_it_is_the_formula_up_to_the_cut_off(instances, w0, sigma):
 
 def test_two_objects_by_hand():
     instances = np.array([[4, 0, 0, 0, 0, 9]])  # d1 + d2 = 5 everywhere between them
-    np.testing.assert_allclose(weight_map(instances, 10.0, 5.0), [[1, *[1 + 10 * math.exp(-0.5)] * 4, 1]], rtol=1e-6)
+    np.testing.assert_allclose(weight_map(instances, 10.0, 5.0), [[1, *[1 + 10 * math.exp(-0.5)] * 4, 1]], atol=1e-3)
     instances = np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 2, 0]])
     middle, side = 1 + 3 * math.exp(-9 / 8), 1 + 3 * math.exp(-((1 + math.sqrt(5)) ** 2) / 8)
-    np.testing.assert_allclose(weight_map(instances, 3.0, 2.0)[1], [side, middle, side], rtol=1e-6)
+    np.testing.assert_allclose(weight_map(instances, 3.0, 2.0)[1], [side, middle, side], atol=3e-4)
 
 
 @given(MAPS, SIGMAS, st.sampled_from([np.flipud, np.fliplr, np.transpose]))
 def test_flips_carry_over(instances, sigma, move):
-    np.testing.assert_allclose(
-        weight_map(move(instances), 10.0, sigma), move(weight_map(instances, 10.0, sigma)), rtol=1e-5
-    )
+    np.testing.assert_array_equal(weight_map(move(instances), 10.0, sigma), move(weight_map(instances, 10.0, sigma)))
+
+
+def test_it_repeats_bit_for_bit():
+    """Wherever in memory its arrays lie, and in whatever thread: a run that resumes must see the same weights."""
+    rng = np.random.default_rng(0)
+    instances = np.zeros((200, 200), np.int32)
+    for number, (top, left) in enumerate(rng.integers(0, 190, (80, 2)), 1):
+        instances[top : top + 9, left : left + 9] = number
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = {weights.tobytes() for weights in pool.map(lambda _: weight_map(instances, 10.0, 5.0), range(40))}
+    assert len(results) == 1
 
 
 @given(MAPS, SIGMAS, st.permutations([1, 2, 3, 7, 60000]))
