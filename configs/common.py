@@ -132,9 +132,8 @@ def use_camvid(config: ConfigDict) -> None:
     config.optim.update(name="adamw", lr=1e-3, warmup_steps=500, weight_decay=0.05, ema=0.999)
 
 
-def use_camvid_light(config: ConfigDict) -> None:
-    """CamVid for a CPU: whole images at 192x256, ten to twenty minutes; scores are at 360x480 all the same."""
-    use_camvid(config)
+def lighten_camvid(config: ConfigDict) -> None:
+    """`use_camvid` for a CPU: whole images at 192x256, ten to twenty minutes; scores are at 360x480 all the same."""
     config.data.fit = "stretch"
     config.data.image_size = (192, 256)
     config.data.canvases = ((192, 256),)

@@ -4,7 +4,7 @@
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
 The full recipe wants a GPU and has not been run.
-`deeplabv3plus_camvid.py:light` (ResNet-18 at half width, 12 minutes on two busy CPU cores) has mIoU 0.543 on val
+`deeplabv3plus_camvid.py:light` (ResNet-18 at half width, 16 minutes on two busy CPU cores) has mIoU 0.543 on val
 at 360x480; RESULTS.md has its command.
 """
 
@@ -15,35 +15,23 @@ from configs import common
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
+    common.use_camvid(config)
+    config.model.update(
+        name="deeplabv3plus",
+        backbone=dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16),
+        aspp=256,
+        rates=(6, 12, 18),
+        decoder=256,
+        low_level=48,
+        separable=True,
+        dropout=0.1,
+        norm="batch",
+        momentum=0.9,
+    )
     if variant == "light":
-        common.use_camvid_light(config)
+        common.lighten_camvid(config)
+        config.model.update(backbone=dict(layers=18, width=0.5), aspp=96, rates=(3, 6, 9), decoder=64, low_level=24)
         config.train.steps = 900
-        config.model.update(
-            name="deeplabv3plus",
-            backbone=dict(name="resnet", layers=18, width=0.5, norm="batch", momentum=0.9, output_stride=16),
-            aspp=96,
-            rates=(3, 6, 9),
-            decoder=64,
-            low_level=24,
-            separable=True,
-            dropout=0.1,
-            norm="batch",
-            momentum=0.9,
-        )
-    else:
-        common.use_camvid(config)
-        config.model.update(
-            name="deeplabv3plus",
-            backbone=dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16),
-            aspp=256,
-            rates=(6, 12, 18),
-            decoder=256,
-            low_level=48,
-            separable=True,
-            dropout=0.1,
-            norm="batch",
-            momentum=0.9,
-        )
     return common.vary(
         config,
         variant,

@@ -17,29 +17,19 @@ from configs import common
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
+    common.use_camvid(config)
+    config.model.update(
+        name="fcn",
+        backbone=dict(name="vgg", layers=16, width=1.0, norm="batch", momentum=0.9),
+        stride=8,
+        fc=4096,
+        dropout=0.5,
+        padding="same",
+        upsampling="learned",
+        skip_scales=(1.0, 1.0),
+    )
     if variant == "light":
-        common.use_camvid_light(config)
+        common.lighten_camvid(config)
+        config.model.update(backbone=dict(width=0.25), fc=256, dropout=0.2)
         config.train.steps = 600
-        config.model.update(
-            name="fcn",
-            backbone=dict(name="vgg", layers=16, width=0.25, norm="batch", momentum=0.9),
-            stride=8,
-            fc=256,
-            dropout=0.2,
-            padding="same",
-            upsampling="learned",
-            skip_scales=(1.0, 1.0),
-        )
-    else:
-        common.use_camvid(config)
-        config.model.update(
-            name="fcn",
-            backbone=dict(name="vgg", layers=16, width=1.0, norm="batch", momentum=0.9),
-            stride=8,
-            fc=4096,
-            dropout=0.5,
-            padding="same",
-            upsampling="learned",
-            skip_scales=(1.0, 1.0),
-        )
     return common.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=("light",))

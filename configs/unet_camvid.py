@@ -15,10 +15,9 @@ from configs import common
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
+    common.use_camvid(config)
+    config.model.update(name="unet", depth=4, width=64, padding="same", norm="batch", momentum=0.9, dropout=0.5)
     if variant == "light":
-        common.use_camvid_light(config)
-        config.model.update(name="unet", depth=4, width=12, padding="same", norm="batch", momentum=0.9, dropout=0.2)
-    else:
-        common.use_camvid(config)
-        config.model.update(name="unet", depth=4, width=64, padding="same", norm="batch", momentum=0.9, dropout=0.5)
+        common.lighten_camvid(config)
+        config.model.update(width=12, dropout=0.2)
     return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))
