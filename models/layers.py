@@ -36,6 +36,11 @@ def _take(drawn: jax.Array, scale: float, shape: tuple[int, ...]) -> jax.Array:
     return scale * drawn[: math.prod(shape)].reshape(shape)
 
 
+def scale_channels(channels: int, width: float) -> int:
+    """`channels * width` rounded to a multiple of 8, at least 8."""
+    return max(8, round(channels * width / 8) * 8)
+
+
 def relu6(x: jax.Array) -> jax.Array:
     """min(max(x, 0), 6) by elements; its gradient is a mask, where jax.nn.relu6 splits ties with a division."""
     return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
@@ -78,6 +83,12 @@ class Conv(nnx.Module):
         else:
             y = convolution.convolve(x, kernel, self.stride, self.padding, self.groups, self.dilation)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+def classifier(in_channels: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:
+    """The 1x1 convolution that makes logits. No ReLU follows them, so Glorot's variance rather than He's."""
+    init = nnx.initializers.glorot_uniform()
+    return Conv(in_channels, num_classes, 1, bias=True, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
 class ConvTranspose(nnx.Module):

@@ -9,7 +9,7 @@ from flax import nnx
 from models import layers as modules
 from models.backbones import resnet_names
 from models.backbones.resnet_names import Convert, Path
-from models.layers import ConvNorm
+from models.layers import ConvNorm, scale_channels
 from models.ops.pooling import max_pool
 from models.registry import ModelError
 
@@ -19,11 +19,6 @@ EXPANSION = 4  # of a bottleneck block's output over its 3x3 convolution
 EPSILON = 1e-5
 REPEATS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
-
-
-def scale_channels(channels: int, width: float) -> int:
-    """`channels * width` rounded to a multiple of 8, at least 8."""
-    return max(8, round(channels * width / 8) * 8)
 
 
 class Block(nnx.Module):

@@ -10,7 +10,7 @@ from flax import nnx
 from models import layers as modules
 from models.backbones import vgg_names
 from models.backbones.vgg_names import Convert, Path
-from models.layers import Conv
+from models.layers import Conv, scale_channels
 from models.ops.convolution import Padding
 from models.ops.pooling import max_pool
 from models.registry import ModelError
@@ -26,11 +26,6 @@ class Classifier(NamedTuple):
     channels: int
     dropout: float
     padding: Padding
-
-
-def scale_channels(channels: int, width: float) -> int:
-    """`channels * width` rounded to a multiple of 8, at least 8."""
-    return max(8, round(channels * width / 8) * 8)
 
 
 class Block(nnx.Module):

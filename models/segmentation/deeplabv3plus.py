@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models import layers
-from models.layers import Conv, ConvNorm
+from models.layers import ConvNorm
 from models.ops.resize import resize
 from models.registry import ModelError, build_backbone
 
@@ -126,16 +126,7 @@ class DeepLabV3Plus(nnx.Module):
             Conv3x3(in_channels, decoder, rate=1, separable=separable, **make)
             for in_channels in (aspp + low_level, decoder)
         )
-        # No ReLU follows the logits, so Glorot's variance rather than He's.
-        self.head = Conv(
-            decoder,
-            num_classes,
-            1,
-            bias=True,
-            kernel_init=nnx.initializers.glorot_uniform(),
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.head = layers.classifier(decoder, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         features = self.backbone(images, train=train)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models import layers
-from models.layers import Conv, ConvNorm
+from models.layers import ConvNorm
 from models.ops.resize import resize
 from models.registry import ModelError, build_backbone
 
@@ -70,16 +70,7 @@ class UNetBackbone(nnx.Module):
             blocks.append(Block(channels, skip_channels, out_channels, norm=make_norm, dtype=dtype, rngs=rngs))
             channels = out_channels
         self.decoder = nnx.List(blocks)
-        # No ReLU follows the logits, so Glorot's variance rather than He's.
-        self.head = Conv(
-            channels,
-            num_classes,
-            1,
-            bias=True,
-            kernel_init=nnx.initializers.glorot_uniform(),
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.head = layers.classifier(channels, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         *skips, x = self.backbone(images, train=train).values()
