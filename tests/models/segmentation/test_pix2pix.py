@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +6,7 @@ from flax import nnx
 
 from models import registry
 from models.registry import ModelError
+from tests.models.segmentation.calls import call, pixels
 
 PAPER = dict(width=64, depth=8, norm="batch", momentum=0.9, dropout=0.5, discriminator=64, dtype="float32")
 TINY = PAPER | dict(width=4, depth=3, discriminator=4)
@@ -19,21 +18,6 @@ def build(num_classes=3, **fields):
 
 def count(state):
     return sum(leaf.size for leaf in jax.tree.leaves(state))
-
-
-def pixels(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def forward(graphdef, state, images, train, key):
-    rngs = None if key is None else nnx.Rngs(dropout=key)
-    return nnx.merge(graphdef, state, copy=True)(images, train=train, rngs=rngs)
-
-
-def call(model, images, train=False, seed=None):
-    """The logits, from a program that leaves `model` alone; `seed` is that of dropout."""
-    return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ from flax import nnx
 from models import registry
 from models.registry import ModelError
 from models.segmentation.unet import margin, output_size
+from tests.models.segmentation.calls import call, pixels
 
 PAPER = dict(depth=4, width=64, padding="valid", norm="none", momentum=0.9, dropout=0.5, dtype="float32")
 VALID = PAPER | dict(depth=2, width=4)
@@ -17,10 +16,6 @@ SAME = PAPER | dict(width=4, padding="same", norm="batch")
 
 def build(num_classes=2, **fields):
     return registry.build("unet", rngs=nnx.Rngs(0), num_classes=num_classes, **fields)
-
-
-def pixels(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
 
 
 def randomised(model):
@@ -34,17 +29,6 @@ def randomised(model):
 @pytest.fixture(scope="module")
 def unpadded():
     return randomised(build(**VALID))
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def forward(graphdef, state, images, train, key):
-    rngs = None if key is None else nnx.Rngs(dropout=key)
-    return nnx.merge(graphdef, state, copy=True)(images, train=train, rngs=rngs)
-
-
-def call(model, images, train=False, seed=None):
-    """The logits, from a program that leaves `model` alone; `seed` is that of dropout."""
-    return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))
 
 
 def shape(fields, size):

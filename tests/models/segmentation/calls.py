@@ -1,0 +1,23 @@
+"""Calling a model in a test: random images, and a program that leaves the model alone."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+def pixels(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def forward(graphdef, state, images, train, key):
+    rngs = None if key is None else nnx.Rngs(dropout=key)
+    return nnx.merge(graphdef, state, copy=True)(images, train=train, rngs=rngs)
+
+
+def call(model, images, train=False, seed=None):
+    """The logits; `seed` is that of dropout."""
+    return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))
