@@ -54,10 +54,10 @@ class Evaluator:
         Raises Interrupted as soon as `stop()` is true.
         """
         metrics, count = self.task.metrics(), len(self.source)
+        # By index, so that they are the same images each time, in whatever order the canvases bring them.
         drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
         records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
         shown: list[tuple] = []
-        # By index, so that they are the same images each time, in whatever order the canvases bring them.
         for index, example, prediction in self.inference(variables, self.source, stop):
             row = {"image_id": index, "name": self.source.name(index)}
             for metric in metrics:

@@ -170,7 +170,7 @@ class ViewBatches:
                 self._examples.clear()
 
     def example(self, index: int) -> Example:
-        return self._examples[index].result()
+        return self._examples[index].result()[0]
 
     def release(self, index: int) -> None:
         del self._examples[index]
@@ -207,19 +207,19 @@ class ViewBatches:
         size = self.source.size(index)
         return inner(choose_canvas(size, self.data), self.data.margin) if resized else size
 
-    def _load(self, index: int) -> Example:
+    def _load(self, index: int) -> tuple[Example, list[View]]:
+        """The decoded image, and its views by its true size."""
         example = self.source[index]
         if self.evaluation.method == "canvas":
             size = example["image"].shape[:2]
             output = inner(choose_canvas(size, self.data), self.data.margin)
             matrix = transforms.fit(size, output, self.data.fit)
             example = {name: self._warp(name, value, matrix, output) for name, value in example.items()}
-        return example
+        return example, plan_views(example["image"].shape[:2], self.data, self.evaluation)
 
     def _row(self, index: int, number: int, canvas: Size) -> tuple[Batch, Piece]:
-        example = self.example(index)
+        example, views = self._examples[index].result()
         size = example["image"].shape[:2]
-        views = plan_views(size, self.data, self.evaluation)
         if number >= len(views) or views[number].canvas != canvas:
             raise DataError(
                 f"{self.source.name(index)} is {size[0]}x{size[1]} now, another size than when it was planned"
