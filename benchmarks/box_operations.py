@@ -1,0 +1,86 @@
+"""Times suppression and matching at the sizes of SSD300 and RetinaNet, on made boxes.
+
+    python -m benchmarks.box_operations --batch_size=8
+
+prints a JSON line an operation: ms of a whole batch (the median), compile_seconds and what it worked on.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from models.ops import anchors, boxes, matching, nms
+
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of a batch.", lower_bound=1)
+RUNS = flags.DEFINE_integer("runs", 10, "Timed runs; the median counts.", lower_bound=3)
+CLASSES, TRUTHS = 20, 100
+
+
+def default_boxes() -> np.ndarray:
+    """The 8,732 of SSD300."""
+    grids = tuple((side, side) for side in (38, 19, 10, 5, 3, 1))
+    sizes = (0.1, 0.2, 0.375, 0.55, 0.725, 0.9, 1.075)
+    return anchors.default_boxes((300, 300), grids, sizes, ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)))
+
+
+def pyramid() -> np.ndarray:
+    """RetinaNet's 120,240 of an image of 640 x 1000."""
+    return np.concatenate(anchors.pyramid((640, 1000), (8, 16, 32, 64, 128), 4.0, 3, (0.5, 1.0, 2.0)))
+
+
+def make_boxes(rng: np.random.Generator, shape: tuple[int, ...], side: float) -> np.ndarray:
+    """Boxes [*shape,4] anywhere in a square, of up to half its side."""
+    middle, half = rng.uniform(0, side, (*shape, 2)), rng.uniform(0.01 * side, 0.25 * side, (*shape, 2))
+    return np.concatenate([middle - half, middle + half], -1).astype(np.float32)
+
+
+def measure(operation: str, function: Callable, images: tuple[np.ndarray, ...], **sizes: int) -> None:
+    """Prints the line of `function` of one image, run for a batch of them."""
+    images = jax.device_put(images)
+    began = time.perf_counter()
+    compiled = jax.jit(jax.vmap(function)).lower(*images).compile()
+    compile_seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(RUNS.value + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(*images))
+        seconds.append(time.perf_counter() - began)
+    result = {
+        "operation": operation,
+        "platform": jax.devices()[0].device_kind,
+        "batch_size": BATCH_SIZE.value,
+        **sizes,
+        "ms": round(1e3 * float(np.median(seconds[1:])), 2),  # the first touches memory for the first time
+        "compile_seconds": round(compile_seconds, 2),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def match(matcher: Callable, anchors: np.ndarray, truths: jax.Array, valid: jax.Array) -> matching.Matching:
+    return matcher(boxes.pairwise_iou(truths, anchors), valid)
+
+
+def main(_) -> None:
+    rng = np.random.default_rng(0)
+    priors, batch = default_boxes(), BATCH_SIZE.value
+    detect = partial(nms.detect, score=0.01, iou=0.45, candidates=400, count=200)
+    # Scores without a pattern keep nearly the most boxes, and so take nearly the longest.
+    scores = rng.random((batch, len(priors), CLASSES), np.float32)
+    images = np.broadcast_to(priors, (batch, *priors.shape)), scores
+    measure("nms", detect, images, boxes=len(priors), classes=CLASSES, candidates=400, detections=200)
+
+    bipartite = partial(matching.bipartite, threshold=0.5)
+    threshold = partial(matching.by_threshold, low=0.4, high=0.5, low_quality=True)
+    valid = np.ones((batch, TRUTHS), bool)
+    for name, matcher, fixed, side in (("bipartite", bipartite, priors, 300), ("threshold", threshold, pyramid(), 640)):
+        images = make_boxes(rng, (batch, TRUTHS), side), valid
+        measure(name, partial(match, matcher, fixed), images, anchors=len(fixed), truths=TRUTHS)
+
+
+if __name__ == "__main__":
+    app.run(main)

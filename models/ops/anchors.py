@@ -1,0 +1,66 @@
+"""Boxes that a detector's outputs stand at: constants of a program, in numpy.
+
+All are (top, left, bottom, right) in pixels, float32, ordered by level, row, column and shape, and not clipped to the
+image. A ratio is width / height.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Size = tuple[int, int]  # (height, width)
+
+
+def _lay(rows: np.ndarray, columns: np.ndarray, shapes: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Boxes [h*w*k,4] of k shapes (height, width), each around every centre of h rows and w columns."""
+    middle = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 1, 2)
+    half = np.asarray(shapes) / 2
+    return np.concatenate([middle - half, middle + half], -1).reshape(-1, 4).astype(np.float32)
+
+
+def default_boxes(
+    image_size: Size, grids: Sequence[Size], sizes: Sequence[float], ratios: Sequence[Sequence[float]]
+) -> np.ndarray:
+    """SSD's default boxes [A,4] (Liu et al. 2016, section 2.2).
+
+    `grids` are the (rows, columns) of the levels, `sizes` their scales as fractions of the image's sides and one more
+    for the last level's extra box, `ratios` a level's ratios over 1. A level's shapes are a square of its scale s_k, the
+    extra one of sqrt(s_k s_k+1), then each ratio and its inverse: (4, 6, 6, 6, 4, 4) shapes are SSD300's 8,732 boxes.
+    """
+    levels = []
+    for (rows, columns), scale, following, wide in zip(grids, sizes[:-1], sizes[1:], ratios, strict=True):
+        shapes = [(scale, scale), (math.sqrt(scale * following),) * 2]
+        for root in map(math.sqrt, wide):
+            shapes += [(scale / root, scale * root), (scale * root, scale / root)]
+        centres = [
+            (np.arange(count) + 0.5) * (side / count) for count, side in zip((rows, columns), image_size, strict=True)
+        ]
+        levels.append(_lay(*centres, np.multiply(shapes, image_size)))
+    return np.concatenate(levels)
+
+
+def cells(image_size: Size, grid: Size) -> np.ndarray:
+    """The cells [h,w,4] of a `grid` (rows, columns) over the image: YOLO's (Redmon et al. 2016, section 2)."""
+    top, left = (np.arange(count) * (side / count) for count, side in zip(grid, image_size, strict=True))
+    bottom, right = (np.arange(1, count + 1) * (side / count) for count, side in zip(grid, image_size, strict=True))
+    top, left = np.meshgrid(top, left, indexing="ij")
+    bottom, right = np.meshgrid(bottom, right, indexing="ij")
+    return np.stack([top, left, bottom, right], -1).astype(np.float32)
+
+
+def pyramid(
+    image_size: Size, strides: Sequence[int], scale: float, octaves: int, ratios: Sequence[float]
+) -> tuple[np.ndarray, ...]:
+    """RetinaNet's anchors [h*w*k,4] of each level of a pyramid (Lin et al. 2017, Focal Loss, section 4).
+
+    A level has ceil(side / stride) rows and columns and k = octaves * ratios shapes: of an area of (scale * stride *
+    2^(o / octaves))^2 for each o below `octaves`, each with every ratio. The paper's scale is 4.
+    """
+    levels = []
+    for stride in strides:
+        sides = [scale * stride * 2 ** (octave / octaves) for octave in range(octaves)]
+        shapes = [(side / math.sqrt(ratio), side * math.sqrt(ratio)) for side in sides for ratio in ratios]
+        centres = [(np.arange(math.ceil(side / stride)) + 0.5) * stride for side in image_size]
+        levels.append(_lay(*centres, shapes))
+    return tuple(levels)

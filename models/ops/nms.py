@@ -1,0 +1,63 @@
+"""Greedy non-maximum suppression at fixed shapes. Over a batch: jax.vmap."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from models.ops import boxes as ops
+
+
+def suppress(
+    boxes: jax.Array, scores: jax.Array, valid: jax.Array, *, iou: float, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """The first `count` boxes that remain when, by falling score, each kept box drops all others with IoU above `iou`.
+
+    boxes [N,4], scores [N] finite, valid [N] bool. Of equal scores the lower index comes first. Returns (indices
+    [count] int32 by falling score, mask [count]); an index outside the mask is 0.
+    """
+    boxes, scores = lax.stop_gradient((boxes, scores))
+    places = jnp.arange(len(scores))
+
+    # A round for each box that is kept, and none for those that it drops. On a CPU, for 8 images of 20 classes of 400
+    # clustered boxes, forms that sort and compare all pairs (row by row, in blocks, by iteration) took 3 to 9 times
+    # longer; for scattered boxes, of which nearly all are kept, 1.3 to 2.6 times.
+    def more(carry):
+        kept, left, _ = carry
+        return (kept < count) & (left > -jnp.inf).any()
+
+    def keep(carry):
+        kept, left, indices = carry
+        best = left.argmax().astype(jnp.int32)
+        dropped = (ops.iou(boxes[best], boxes) > iou) | (places == best)  # itself too when it has no area
+        return kept + 1, jnp.where(dropped, -jnp.inf, left), indices.at[kept].set(best)
+
+    start = 0, jnp.where(valid, scores, -jnp.inf), jnp.zeros(count, jnp.int32)
+    kept, _, indices = lax.while_loop(more, keep, start)
+    return indices, jnp.arange(count) < kept
+
+
+def detect(
+    boxes: jax.Array, scores: jax.Array, *, score: float, iou: float, candidates: int, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The `count` best detections of an image, after suppression within each class.
+
+    boxes [N,4], or [N,C,4] with one for each class; scores [N,C] of the foreground classes. A class's `candidates` best
+    boxes with a score of `score` or more are looked at; classes never suppress one another. Returns (boxes [count,4],
+    scores [count], classes [count] int32, mask [count]) by falling score, zeros outside the mask.
+    """
+    places = min(candidates, len(scores))
+    scores = jnp.where(scores >= score, scores, -jnp.inf).T
+    scores, best = lax.top_k(scores, places)
+    boxes = boxes[best] if boxes.ndim == 2 else boxes[best, jnp.arange(len(best))[:, None]]
+    kept, mask = jax.vmap(partial(suppress, iou=iou, count=min(count, places)))(boxes, scores, scores > -jnp.inf)
+    boxes = jnp.take_along_axis(boxes, kept[..., None], 1).reshape(-1, 4)
+    scores = jnp.where(mask, jnp.take_along_axis(scores, kept, 1), -jnp.inf).reshape(-1)
+
+    scores = jnp.pad(scores, (0, max(count - len(scores), 0)), constant_values=-jnp.inf)
+    scores, best = lax.top_k(scores, count)
+    mask = scores > -jnp.inf
+    best = jnp.where(mask, best, 0)
+    classes = (best // kept.shape[1]).astype(jnp.int32)
+    return jnp.where(mask[:, None], boxes[best], 0), jnp.where(mask, scores, 0), classes, mask

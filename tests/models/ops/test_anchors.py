@@ -1,0 +1,89 @@
+"""The papers' own boxes: how many, where, how large and in which order."""
+
+import math
+
+import numpy as np
+import pytest
+
+from models.ops import anchors
+
+GRIDS = tuple((n, n) for n in (38, 19, 10, 5, 3, 1))
+SIZES = (0.1, 0.2, 0.375, 0.55, 0.725, 0.9, 1.075)
+RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+
+
+def centres(boxes):
+    """(cy, cx, h, w) in float64."""
+    boxes = boxes.astype(float)
+    return np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
+
+
+def test_ssd300_has_its_8732_default_boxes():
+    boxes = anchors.default_boxes((300, 300), GRIDS, SIZES, RATIOS)
+    assert boxes.shape == (8732, 4) and boxes.dtype == np.float32
+    assert 8732 == 4 * 38**2 + 6 * 19**2 + 6 * 10**2 + 6 * 5**2 + 4 * 3**2 + 4 * 1**2
+    first, last = centres(boxes[:4]), centres(boxes[-4:])
+    # The first cell's centre is half of 300 / 38 pixels from the corner; the shapes are 30 px and sqrt(30 * 60) px
+    # squares, then 30 px at the ratios 2 and 1/2.
+    middle, root = 150 / 38, math.sqrt(2)
+    shapes = [(30, 30), (math.sqrt(1800),) * 2, (30 / root, 30 * root), (30 * root, 30 / root)]
+    np.testing.assert_allclose(first, [(middle, middle, *shape) for shape in shapes], rtol=1e-5)
+    shapes = [(270, 270), (math.sqrt(270 * 322.5),) * 2, (270 / root, 270 * root), (270 * root, 270 / root)]
+    np.testing.assert_allclose(last, [(150, 150, *shape) for shape in shapes], rtol=1e-5)
+    # Not clipped: the corner's box reaches out of the image.
+    np.testing.assert_allclose(boxes[0], (middle - 15, middle - 15, middle + 15, middle + 15), rtol=1e-5)
+
+
+def test_default_boxes_are_ordered_by_level_row_column_and_shape():
+    image, grids = (100, 200), ((2, 4), (1, 2))
+    boxes = centres(anchors.default_boxes(image, grids, (0.2, 0.5, 0.8), ((2,), (2, 3))))
+    expected = []
+    for (rows, columns), scale, extra, ratios in zip(
+        grids, (0.2, 0.5), (0.2 * 0.5, 0.5 * 0.8), ((1, 2, 1 / 2), (1, 2, 1 / 2, 3, 1 / 3)), strict=True
+    ):
+        for i in range(rows):
+            for j in range(columns):
+                shapes = [(scale / r**0.5, scale * r**0.5) for r in ratios]
+                shapes.insert(1, (extra**0.5, extra**0.5))
+                middle = (i + 0.5) / rows * 100, (j + 0.5) / columns * 200
+                expected += [(*middle, h * 100, w * 200) for h, w in shapes]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-5)
+
+
+def test_every_level_needs_its_size_and_ratios():
+    with pytest.raises(ValueError):
+        anchors.default_boxes((300, 300), GRIDS, SIZES[:-1], RATIOS)
+
+
+def test_cells_tile_the_image():
+    cells = anchors.cells((448, 224), (7, 7))
+    assert cells.shape == (7, 7, 4) and cells.dtype == np.float32
+    np.testing.assert_array_equal(cells[0, 0], (0, 0, 64, 32))
+    np.testing.assert_array_equal(cells[2, 5], (128, 160, 192, 192))
+    # Neighbours share their edges exactly, also where cells are no whole number of pixels.
+    cells = anchors.cells((100, 200), (3, 7))
+    np.testing.assert_array_equal(cells[1:, :, 0], cells[:-1, :, 2])
+    np.testing.assert_array_equal(cells[:, 1:, 1], cells[:, :-1, 3])
+    np.testing.assert_array_equal(cells[-1, -1, 2:], (100, 200))
+
+
+def test_retinanets_pyramid():
+    strides = (8, 16, 32, 64, 128)
+    levels = anchors.pyramid((512, 640), strides, 4.0, 3, (0.5, 1.0, 2.0))
+    assert [len(boxes) for boxes in levels] == [9 * (512 // s) * (640 // s) for s in strides]
+    for boxes, stride in zip(levels, strides, strict=True):
+        shapes = centres(boxes)[:9].reshape(3, 3, 4)  # octave, ratio
+        # Areas of 32^2 to 512^2 on the levels, times 2^(2 octave / 3), at every ratio.
+        sides = 4 * stride * 2 ** (np.arange(3) / 3)
+        np.testing.assert_allclose(shapes[..., 2] * shapes[..., 3], np.tile(sides[:, None] ** 2, 3), rtol=1e-4)
+        np.testing.assert_allclose(shapes[..., 3] / shapes[..., 2], np.tile((0.5, 1, 2), (3, 1)), rtol=1e-4)
+        np.testing.assert_allclose(shapes[..., :2], stride / 2, atol=1e-3)
+    np.testing.assert_array_equal(levels[0][1], (-12, -12, 20, 20))  # 32 px around (4, 4)
+    np.testing.assert_allclose(centres(levels[0][9 * 80 + 9 + 1]), (12, 12, 32, 32), atol=1e-5)  # second row and column
+
+
+def test_a_pyramids_levels_cover_a_side_that_no_stride_divides():
+    (boxes,) = anchors.pyramid((100, 33), (32,), 1.0, 1, (1.0,))
+    np.testing.assert_array_equal(
+        centres(boxes)[:, :2], [(16 + 32 * i, 16 + 32 * j) for i in range(4) for j in range(2)]
+    )

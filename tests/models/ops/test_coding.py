@@ -1,0 +1,67 @@
+"""Offsets decode to what was encoded, equal numbers computed by hand, and are finite whatever comes in."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.ops import coding
+
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+BOXES = arrays(np.float32, (2, 5, 2, 2), elements=st.floats(-300, 300, width=32)).map(
+    lambda x: np.sort(x, 2).reshape(2, 5, 4)
+)
+
+
+@jax.jit
+def encode(boxes, anchors):
+    return coding.encode(boxes, anchors, variances=VARIANCES)
+
+
+@jax.jit
+def decode(offsets, anchors):
+    return coding.decode(offsets, anchors, variances=VARIANCES)
+
+
+def test_hand_computed_offsets():
+    anchor, box = jnp.array([0.0, 0, 10, 20]), jnp.array([5.0, 10, 25, 30])
+    # The centre moves from (5, 10) to (15, 20), the sides go from (10, 20) to (20, 20).
+    offsets = coding.encode(box, anchor, variances=(1, 1, 1, 1))
+    np.testing.assert_allclose(offsets, [1, 0.5, math.log(2), 0], rtol=1e-6)
+    np.testing.assert_allclose(encode(box, anchor), [10, 5, 5 * math.log(2), 0], rtol=1e-6)
+    np.testing.assert_allclose(decode(jnp.array([10, 5, 5 * math.log(2), 0]), anchor), box, rtol=1e-6)
+    np.testing.assert_array_equal(decode(jnp.zeros(4), anchor), anchor)
+
+
+@given(BOXES)
+def test_decode_inverts_encode(pair):
+    boxes, anchors = pair
+    anchors = anchors + np.float32([0, 0, 20, 20])  # no side of an anchor is shorter
+    offsets = encode(boxes, anchors)
+    assert np.isfinite(offsets).all()
+    np.testing.assert_allclose(decode(offsets, anchors), boxes, atol=1e-3)
+
+
+def test_sides_are_limited_and_all_is_finite():
+    anchors = jnp.array([(0, 0, 10, 20), (3, 3, 3, 3), (0, 0, 0, 0)], jnp.float32)
+    for huge in (1e4, 1e30, -1e30):
+        boxes = decode(jnp.full((3, 4), huge), anchors)
+        assert np.isfinite(boxes).all()
+        assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    sides = decode(jnp.array([0.0, 0, 1e4, 1e4]), anchors[0])
+    np.testing.assert_allclose(sides[2:] - sides[:2], [625, 1250], rtol=1e-5)
+    for boxes in (anchors, anchors[::-1]):
+        assert np.isfinite(encode(boxes, anchors)).all()
+
+
+@pytest.mark.parametrize("function", [encode, decode])
+def test_gradients_are_finite(function):
+    anchors = jnp.array([(0, 0, 10, 20), (3, 3, 3, 3)], jnp.float32)
+    inputs = jnp.array([(0, 0, 0, 0), (0, 0, 1e4, 1e4)], jnp.float32)
+    gradients = jax.jit(jax.grad(lambda *x: function(*x).sum(), (0, 1)))(inputs, anchors)
+    assert all(np.isfinite(x).all() for x in gradients)

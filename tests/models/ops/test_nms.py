@@ -1,0 +1,153 @@
+"""Suppression equals a loop over boxes by falling score, ties and empty images included."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.ops import nms
+
+N, CLASSES = 10, 3
+SCORE, IOU, CANDIDATES, COUNT = 0.25, 1 / 3, 6, 8
+# Corners on a small grid and scores in eighths: identical and empty boxes, equal scores, overlaps of exactly a third.
+BOXES = arrays(np.int32, (N, 2, 2), elements=st.integers(0, 4)).map(lambda x: np.float32(np.sort(x, 1).reshape(N, 4)))
+SCORES = arrays(np.int32, (N, CLASSES), elements=st.integers(0, 8)).map(lambda x: np.float32(x / 8))
+
+suppress = jax.jit(partial(nms.suppress, iou=IOU, count=5))
+suppress_all = jax.jit(partial(nms.suppress, iou=IOU, count=N + 2))
+detect = jax.jit(partial(nms.detect, score=SCORE, iou=IOU, candidates=CANDIDATES, count=COUNT))
+
+
+def overlap(a, b):
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return np.float32(shared / union) if union else np.float32(0)
+
+
+def greedy(boxes, scores, indices):
+    """The indices that remain, by falling score."""
+    kept = []
+    for i in sorted(indices, key=lambda i: (-scores[i], i)):
+        if all(overlap(boxes[k], boxes[i]) <= np.float32(IOU) for k in kept):
+            kept.append(i)
+    return kept
+
+
+@given(boxes=BOXES, scores=SCORES, valid=arrays(bool, N))
+def test_suppression_equals_a_loop(boxes, scores, valid):
+    expected = greedy(boxes, scores[:, 0], np.flatnonzero(valid))
+    for function, count in ((suppress, 5), (suppress_all, N + 2)):
+        indices, mask = function(boxes, scores[:, 0], valid)
+        found = min(len(expected), count)
+        assert mask.tolist() == [True] * found + [False] * (count - found)
+        assert indices.tolist() == expected[:count] + [0] * (count - found)
+        assert indices.dtype == jnp.int32 and function._cache_size() == 1
+
+
+@given(boxes=BOXES, scores=SCORES)
+def test_detection_equals_a_loop_over_classes(boxes, scores):
+    expected = []
+    for c in range(CLASSES):
+        ranked = sorted(range(N), key=lambda i: (-scores[i, c], i))[:CANDIDATES]
+        kept = greedy(boxes, scores[:, c], [i for i in ranked if scores[i, c] >= SCORE])
+        expected += [(scores[i, c], c, boxes[i].tolist()) for i in kept]
+    expected = sorted(expected, key=lambda row: -row[0])[:COUNT]
+    found, values, classes, mask = map(np.asarray, detect(boxes, scores))
+    assert mask.sum() == len(expected) and mask[: len(expected)].all()
+    rows = [(values[i], int(classes[i]), found[i].tolist()) for i in range(len(expected))]
+    assert rows == expected
+    for padding in (found[~mask], values[~mask], classes[~mask]):
+        assert (padding == 0).all()
+    assert detect._cache_size() == 1
+
+
+def test_hand_computed_suppression():
+    # The second overlaps the first by 2/4 and the third by 2/4; the first and the third overlap by 1/5.
+    boxes = jnp.array([(0, 0, 1, 3), (0, 1, 1, 4), (0, 2, 1, 5)], jnp.float32)
+    function = jax.jit(lambda scores, iou: nms.suppress(boxes, scores, jnp.ones(3, bool), iou=iou, count=3))
+    indices, mask = function(np.float32([0.9, 0.8, 0.7]), 0.45)
+    assert indices.tolist() == [0, 2, 0] and mask.tolist() == [True, True, False]  # what is dropped drops nothing
+    indices, mask = function(np.float32([0.7, 0.9, 0.8]), 0.45)
+    assert indices.tolist() == [1, 0, 0] and mask.sum() == 1
+    assert function(np.float32([0.7, 0.9, 0.8]), 0.5)[1].all()  # above, not at
+
+
+def test_identical_boxes_leave_one_and_empty_ones_all():
+    scores, valid = jnp.full(N, 0.5), jnp.arange(N) > 1
+    indices, mask = suppress(jnp.tile(jnp.array([1.0, 1, 3, 3]), (N, 1)), scores, valid)
+    assert mask.sum() == 1 and indices[0] == 2
+    indices, mask = suppress_all(jnp.zeros((N, 4)), scores, valid)
+    assert indices[mask].tolist() == list(range(2, N))
+
+
+def test_classes_never_suppress_one_another():
+    boxes = jnp.tile(jnp.array([1.0, 1, 3, 3]), (N, 1))
+    scores = jnp.zeros((N, CLASSES)).at[0].set(jnp.array([0.5, 0.9, 0.7])).at[1].set(0.4)
+    _, values, classes, mask = detect(boxes, scores)
+    assert classes[mask].tolist() == [1, 2, 0]
+    np.testing.assert_allclose(values[mask], [0.9, 0.7, 0.5])
+
+
+def test_a_class_may_have_its_own_boxes():
+    rng = np.random.default_rng(0)
+    boxes = np.float32(np.sort(rng.integers(0, 9, (N, CLASSES, 2, 2)), 2).reshape(N, CLASSES, 4))
+    scores = np.float32(rng.random((N, CLASSES)))
+    every = jax.jit(partial(nms.detect, score=SCORE, iou=IOU, candidates=CANDIDATES, count=N * CLASSES))
+    found, values, classes, mask = every(boxes, scores)
+    for c in range(CLASSES):
+        alone = every(boxes[:, c], scores[:, c : c + 1])
+        mine = mask & (classes == c)
+        np.testing.assert_array_equal(found[mine], alone[0][alone[3]])
+        np.testing.assert_array_equal(values[mine], alone[1][alone[3]])
+    shared = np.repeat(boxes[:, :1], CLASSES, 1)
+    for a, b in zip(detect(shared, scores), detect(boxes[:, 0], scores), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan])
+def test_nothing_above_the_threshold_gives_nothing(fill):
+    result = detect(jnp.ones((N, 4)), jnp.full((N, CLASSES), fill))
+    assert not any(np.any(x) for x in result)
+
+
+def test_a_score_that_is_no_number_takes_no_place():
+    boxes = jnp.arange(N, dtype=jnp.float32)[:, None] * 10 + jnp.array([0.0, 0, 5, 5])
+    scores = jnp.full((N, CLASSES), jnp.nan).at[N - 1].set(SCORE)
+    found, _, _, mask = detect(boxes, scores)
+    assert mask.sum() == CLASSES and (found[mask] == boxes[N - 1]).all()
+
+
+def test_fewer_boxes_than_candidates_and_places():
+    boxes, scores = jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.5, 0.9]])
+    function = jax.jit(partial(nms.detect, score=0.1, iou=0.5, candidates=400, count=20))
+    found, _, classes, mask = function(boxes, scores)
+    assert found.shape == (20, 4) and mask.tolist() == [True, True] + [False] * 18
+    assert classes[:2].tolist() == [1, 0] and (found[:2] == boxes).all()
+
+
+def test_a_batch_is_a_loop_over_its_images():
+    rng = np.random.default_rng(2)
+    boxes = np.float32(np.sort(rng.integers(0, 5, (4, N, 2, 2)), 2).reshape(4, N, 4))
+    scores = np.float32(rng.integers(0, 9, (4, N, CLASSES)) / 8)
+    scores[1] = 0  # an image without a detection among others
+    batch = jax.jit(jax.vmap(detect))(boxes, scores)
+    for i in range(4):
+        for a, b in zip(batch, detect(boxes[i], scores[i]), strict=True):
+            np.testing.assert_array_equal(a[i], b)
+
+
+def test_gradients_reach_the_boxes_and_scores_that_are_kept():
+    boxes = jnp.array([(0, 0, 4, 4), (0, 0, 4, 4), (6, 6, 8, 8)], jnp.float32)
+    scores = jnp.array([[0.5], [0.9], [0.7]])
+
+    def total(boxes, scores):
+        found, values, _, _ = nms.detect(boxes, scores, score=0.1, iou=0.5, candidates=3, count=3)
+        return found.sum() + values.sum()
+
+    gradients = jax.jit(jax.grad(total, (0, 1)))(boxes, scores)
+    assert gradients[0].tolist() == [[0] * 4, [1] * 4, [1] * 4] and gradients[1].tolist() == [[0], [1], [1]]
