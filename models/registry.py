@@ -11,9 +11,11 @@ MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
     "fcn": "models.segmentation.fcn:FCN",
     "pix2pix": "models.segmentation.pix2pix:Pix2Pix",
+    "ssd": "models.detection.ssd:SSD",
     "unet": "models.segmentation.unet:UNet",
     "unet_backbone": "models.segmentation.unet_backbone:UNetBackbone",
     "unet_mobilenetv2": "models.segmentation.unet_mobilenetv2:UNetMobileNetV2",
+    "yolov1": "models.detection.yolov1:YOLOv1",
 }
 BACKBONES = {
     "mobilenet_v2": "models.backbones.mobilenet_v2:MobileNetV2",

@@ -21,15 +21,19 @@ EPSILON = 1e-5
 
 
 class Classifier(NamedTuple):
-    """What a model decides about fc6 and fc7: their channels, the dropout after each, and fc6's padding."""
+    """What a model decides about fc6 and fc7: their channels, the dropout after each, fc6's padding and dilation.
+
+    With a dilation above 1 fc6 has every third tap of its 7x7, and pool5 keeps the grid (see VGG).
+    """
 
     channels: int
     dropout: float
     padding: Padding
+    dilation: int = 1
 
 
 class Block(nnx.Module):
-    """3x3 convolution [B,H,W,in] -> [B,H',W',out] with bias, normalisation where `norm` makes one, and a ReLU.
+    """Convolution [B,H,W,in] -> [B,H',W',out] with bias, normalisation where `norm` makes one, and a ReLU.
 
     Before batch normalisation the bias does nothing; the published weights have it.
     """
@@ -38,13 +42,16 @@ class Block(nnx.Module):
         self,
         in_channels: int,
         out_channels: int,
+        size: int,
         *,
+        stride: int = 1,
         padding: Padding,
         norm: Callable[[int], nnx.Module] | None,
         dtype: str,
         rngs: nnx.Rngs,
     ):
-        self.conv = Conv(in_channels, out_channels, 3, padding=padding, bias=True, dtype=dtype, rngs=rngs)
+        conv = partial(Conv, in_channels, out_channels, size, stride=stride, padding=padding, bias=True)
+        self.conv = conv(dtype=dtype, rngs=rngs)
         self.norm = nnx.data(None) if norm is None else norm(out_channels)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -61,7 +68,10 @@ class VGG(nnx.Module):
 
     The last two fields are for a model to decide, not for a config. `padding` is that of the first convolution: with
     more than ((1, 1), (1, 1)) the features are those of a larger image. A `classifier` appends the first two fully
-    connected layers as convolutions of 7x7 and 1x1, each with ReLU and dropout; stride 32 is then fc7.
+    connected layers as convolutions of 7x7 and 1x1, each with ReLU and dropout; stride 32 is then fc7. If its dilation
+    is above 1, pool5 is 3x3 of stride 1 and fc6 an atrous convolution of 3x3 (Chen et al. 2015, "Semantic Image
+    Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3; SSD, section 3); stride 16, the
+    last one, is then fc7.
 
     Raises ModelError for other layers, and a width that is not positive.
     """
@@ -91,6 +101,7 @@ class VGG(nnx.Module):
                 block = Block(
                     channels,
                     scale_channels(base, width),
+                    3,
                     padding=padding if stage == number == 1 else "SAME",
                     norm=None if norm == "none" else make_norm,
                     dtype=dtype,
@@ -100,13 +111,15 @@ class VGG(nnx.Module):
                 channels = scale_channels(base, width)
             ends.append((2 ** (stage - 1), channels))
         self.fc6, self.fc7 = nnx.data(None), nnx.data(None)
+        self.atrous = classifier is not None and classifier.dilation > 1
         if classifier is not None:
             conv = partial(Conv, bias=True, dtype=dtype, rngs=rngs)
-            self.fc6 = conv(channels, classifier.channels, 7, padding=classifier.padding)
+            size, dilation = 3 if self.atrous else 7, classifier.dilation
+            self.fc6 = conv(channels, classifier.channels, size, padding=classifier.padding, dilation=dilation)
             self.fc7 = conv(classifier.channels, classifier.channels, 1)
             self.dropout = nnx.Dropout(classifier.dropout)
             channels = classifier.channels
-        self._stages = (*ends, (32, channels))
+        self._stages = (*ends, (16 if self.atrous else 32, channels))
 
     @property
     def channels(self) -> dict[int, int]:
@@ -119,19 +132,22 @@ class VGG(nnx.Module):
             for number in range(1, repeats + 1):
                 x = getattr(self, f"conv_{stage}_{number}")(x, train=train)
             features[2 ** (stage - 1)] = x
-            x = max_pool(x, 2, 2, "SAME")
+            keeps_grid = self.atrous and stage == len(STAGES)
+            x = max_pool(x, 3, 1, "SAME") if keeps_grid else max_pool(x, 2, 2, "SAME")
         if self.fc6 is not None:
             for fc in (self.fc6, self.fc7):
                 x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
-        return features | {32: x}
+        return features | {self._stages[-1][0]: x}
 
     def pretrained(self, keys: Iterable[str]) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
         """How weights of torchvision or timm (vgg16, or vgg16_bn for norm="batch") fit this backbone.
 
         Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
-        keys that are left unused on purpose: of the classifier, what this backbone lacks. Raises ModelError for other
-        names, and where the one has batch statistics and the other has not.
+        keys that are left unused on purpose: of the classifier, what this backbone lacks. An atrous fc6 and fc7 get a
+        part of the file's channels, evenly taken, and fc6 every third tap. Raises ModelError for other names, and where
+        the one has batch statistics and the other has not.
         """
         if self.norm == "group":
             raise ModelError("pretrained: no published weights have model.backbone.norm='group'")
-        return vgg_names.match(keys, REPEATS[self.layers], self.norm == "batch", self.fc6 is not None)
+        thinned = self.channels[16] if self.atrous else None
+        return vgg_names.match(keys, REPEATS[self.layers], self.norm == "batch", self.fc6 is not None, thinned)

@@ -1,6 +1,7 @@
 """Names of VGG's weights in files made from torchvision and timm."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
@@ -18,11 +19,12 @@ CLASSIFIERS = {  # names of fc6, fc7 and the last layer, which is left unused
 
 
 def match(
-    keys: Iterable[str], repeats: tuple[int, ...], norm: bool, classifier: bool
+    keys: Iterable[str], repeats: tuple[int, ...], norm: bool, classifier: bool, thinned: int | None
 ) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
     """Pairs our arrays with the file's; see VGG.pretrained. `repeats` are the convolutions of each stage.
 
-    `norm` says that each of them has batch normalisation, `classifier` that fc6 and fc7 are wanted.
+    `norm` says that each of them has batch normalisation, `classifier` that fc6 and fc7 are wanted, and `thinned` how
+    many channels an atrous fc6 and fc7 have; it is None where they are the file's own.
     """
     keys = frozenset(keys)
     if MARK not in keys:
@@ -44,9 +46,12 @@ def match(
     style = "timm" if "pre_logits.fc1.weight" in keys else "torchvision"
     *hidden, last = CLASSIFIERS[style]
     if classifier:
-        for ours, theirs in zip(("fc6", "fc7"), hidden, strict=True):
-            mapping[ours, "kernel"] = (f"{theirs}.weight", _fc6 if ours == "fc6" else _fc7)
-            mapping[ours, "bias"] = (f"{theirs}.bias", _same)
+        fc6, fc7, bias = _fc6, _fc7, _same
+        if thinned is not None:
+            fc6, fc7, bias = (partial(convert, thinned) for convert in (_thin_fc6, _thin_fc7, _thin))
+        for ours, theirs, kernel in zip(("fc6", "fc7"), hidden, (fc6, fc7), strict=True):
+            mapping[ours, "kernel"] = (f"{theirs}.weight", kernel)
+            mapping[ours, "bias"] = (f"{theirs}.bias", bias)
     unused = {last} if classifier else {*hidden, last}
     return mapping, frozenset(
         key for key in keys if key.rpartition(".")[0] in unused or key.endswith("num_batches_tracked")
@@ -65,6 +70,24 @@ def _fc6(kernel: np.ndarray) -> np.ndarray:
 def _fc7(kernel: np.ndarray) -> np.ndarray:
     """From [out, in], or the convolution [out, in, 1, 1] of timm."""
     return _oihw_to_hwio(kernel.reshape(len(kernel), -1, 1, 1))
+
+
+def _thin_fc6(channels: int, kernel: np.ndarray) -> np.ndarray:
+    """[3,3,in,channels]: rows and columns 0, 3 and 6 of the 7x7."""
+    return _thin(channels, _fc6(kernel)[::3, ::3])
+
+
+def _thin_fc7(channels: int, kernel: np.ndarray) -> np.ndarray:
+    """[1,1,channels,channels]: the inputs are the channels that fc6 has kept."""
+    return _thin(channels, _thin(channels, _fc7(kernel), axis=2))
+
+
+def _thin(channels: int, array: np.ndarray, axis: int = -1) -> np.ndarray:
+    """`channels` of an axis, as evenly spaced as they can be ("subsample parameters", Liu et al. 2016, section 3)."""
+    count = array.shape[axis]
+    if channels > count:
+        raise ModelError(f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}")
+    return array.take(np.arange(channels) * count // channels, axis)
 
 
 def _same(array: np.ndarray) -> np.ndarray:

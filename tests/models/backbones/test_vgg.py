@@ -155,3 +155,67 @@ def test_batch_norm_and_dropout_act_in_training_only():
     assert not np.array_equal(first, second)
     assert (np.asarray(first) == 0).mean() > (np.asarray(last(model, images, 0, train=False)) == 0).mean()
     np.testing.assert_array_equal(last(model, images, 0, train=False), last(model, images, 1, train=False))
+
+
+ATROUS = Classifier(12, 0.0, "SAME", dilation=6)
+
+
+def test_atrous_classifier_keeps_the_grid_of_stride_16():
+    assert shapes((300, 301), classifier=ATROUS) == {
+        1: (300, 301),
+        2: (150, 151),
+        4: (75, 76),
+        8: (38, 38),
+        16: (19, 19),
+    }
+
+
+def test_atrous_classifier_is_a_dilated_convolution_of_a_pooling_without_stride():
+    model, plain = build(width=0.05, classifier=ATROUS), build(width=0.05)
+    own = dict(nnx.to_flat_state(nnx.state(model)))
+    for path, variable in nnx.to_flat_state(nnx.state(plain)):
+        np.testing.assert_array_equal(own[path][...], variable[...])  # equal draws: conv5_3 is the same
+    generator = np.random.default_rng(0)
+    for layer in (model.fc6, model.fc7):
+        layer.bias[...] = jnp.asarray(generator.standard_normal(layer.bias.shape), jnp.float32)
+    images = jnp.asarray(generator.uniform(-1, 1, (1, 150, 120, 3)), jnp.float32)
+    forward = nnx.jit(lambda model, images: model(images, train=False)[16])
+    y = np.asarray(forward(model, images))
+
+    x = np.pad(forward(plain, images), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    rows, columns = y.shape[1:3]
+    assert (rows, columns) == (10, 8)
+    x = np.max([x[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0)
+    x = np.pad(x, ((0, 0), (6, 6), (6, 6), (0, 0)))
+    taps = [(i, j) for i in range(3) for j in range(3)]
+    fc6 = sum(x[:, 6 * i : 6 * i + rows, 6 * j : 6 * j + columns] @ np.asarray(model.fc6.kernel[i, j]) for i, j in taps)
+    x = np.maximum(fc6 + np.asarray(model.fc6.bias[...]), 0)
+    x = np.maximum(x @ np.asarray(model.fc7.kernel[0, 0]) + np.asarray(model.fc7.bias[...]), 0)
+    assert np.abs(x).max() > 0.1
+    np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["torchvision", "timm"])
+def test_an_atrous_classifier_gets_every_third_tap_and_evenly_taken_channels(style):
+    """A file of 8 channels in fc6 and fc7 for 4 here, and of 5 in conv5: each number tells where it comes from."""
+    model = nnx.eval_shape(lambda: build(width=0.05, classifier=Classifier(4, 0.0, "SAME", dilation=6)))
+    layers = LAYERS[style]
+    mapping, _ = model.pretrained(["features.0.weight", *(f"{layer}.weight" for layer in layers)])
+    out, inner, row, column = np.ogrid[:8, :5, :7, :7]
+    kernel = (1000 * out + 100 * inner + 10 * row + column).astype(np.float32)
+    key, convert = mapping["fc6", "kernel"]
+    assert key == f"{layers[0]}.weight"
+    for stored in (kernel, kernel.reshape(8, -1)):  # a convolution's and a dense layer's
+        expected = [
+            [[[1000 * o + 100 * i + 10 * r + c for o in (0, 2, 4, 6)] for i in range(5)] for c in (0, 3, 6)]
+            for r in (0, 3, 6)
+        ]
+        np.testing.assert_array_equal(convert(stored), expected)
+    key, convert = mapping["fc7", "kernel"]
+    assert key == f"{layers[1]}.weight"
+    stored = 10.0 * np.arange(8)[:, None] + np.arange(8)  # [out, in]
+    np.testing.assert_array_equal(convert(stored), [[[[10 * o + i for o in (0, 2, 4, 6)] for i in (0, 2, 4, 6)]]])
+    for fc in ("fc6", "fc7"):
+        np.testing.assert_array_equal(mapping[fc, "bias"][1](np.arange(8)), [0, 2, 4, 6])
+    with pytest.raises(ModelError, match="have 3 channels, model.fc wants 4"):
+        mapping["fc6", "bias"][1](np.arange(3))

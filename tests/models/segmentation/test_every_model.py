@@ -48,7 +48,8 @@ MODELS = {
 
 
 def test_every_model_is_here():
-    assert {fields["name"] for fields in MODELS.values()} == set(registry.MODELS)
+    here = {name for name, place in registry.MODELS.items() if place.startswith("models.segmentation.")}
+    assert {fields["name"] for fields in MODELS.values()} == here
 
 
 @pytest.mark.parametrize("name", MODELS)

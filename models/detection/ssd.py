@@ -1,0 +1,138 @@
+"""SSD (Liu et al. 2016, "SSD: Single Shot MultiBox Detector"): boxes and classes from maps of several strides."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from models import layers
+from models.backbones.vgg import Block, Classifier
+from models.layers import Conv
+from models.ops import anchors
+from models.registry import ModelError, build_backbone
+
+FIRST = 8  # stride of the finest map with boxes: conv4_3 of VGG-16
+DILATION = 6  # of fc6
+EPSILON = 1e-5
+SMALLEST = 1e-10  # added to squared norms
+
+
+class L2Norm(nnx.Module):
+    """Features [B,H,W,C] of norm 1 at each pixel, times a learned factor a channel that starts at `scale`.
+
+    Section 3.1, after Liu et al. 2016, "ParseNet", 3.3: conv4_3's features are larger than those of the layers after it.
+    """
+
+    def __init__(self, channels: int, scale: float, *, dtype: str):
+        self.scale, self.dtype = nnx.Param(jnp.full(channels, scale, jnp.float32)), dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        squared_norm = jnp.sum(x * x, -1, keepdims=True)
+        return (x * jax.lax.rsqrt(squared_norm + SMALLEST) * self.scale[...]).astype(self.dtype)
+
+
+class SSD(nnx.Module):
+    """Images [B,H,W,3] to {"offsets": [B,A,4], "logits": [B,A,num_classes + 1]} float32, of A default boxes.
+
+    The logits' first class is the background. Offsets are from the boxes of `anchors`, in their order.
+
+    `backbone` holds the fields of `registry.build_backbone`; its features of stride 8 and more have default boxes. `fc`
+    are the channels of fc6 and fc7 of a VGG, which are atrous and make its stride 16 (section 3); with 0 there are none,
+    as in every other backbone. Each of `extras` then adds a map: channels of a 1x1 convolution, channels of a 3x3
+    convolution and its stride, 2 (padded; a grid of half the size, rounded up) or 1 (unpadded; 2 rows and columns less).
+    `norm` and `momentum` are theirs, "none", "batch" or "group". `sizes` are the default boxes' of each map, as fractions
+    of the image, and one more; `ratios` those of each map (see `models.ops.anchors.default_boxes`). `l2_norm` is the
+    initial scale of the finest map's features (20 in the paper), 0 for none.
+
+    Raises ModelError for fields that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: Mapping,
+        fc: int,
+        extras: Sequence[tuple[int, int, int]],
+        sizes: Sequence[float],
+        ratios: Sequence[Sequence[float]],
+        l2_norm: float,
+        norm: str,
+        momentum: float,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        if fc and backbone.get("name") != "vgg":
+            raise ModelError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
+        decided = dict(classifier=Classifier(fc, 0.0, "SAME", DILATION)) if fc else {}
+        self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs, **decided)
+        channels = self.backbone.channels
+        self.strides = tuple(sorted(stride for stride in channels if stride >= FIRST))
+        if not self.strides or self.strides[0] != FIRST:
+            raise ModelError(f"model.backbone: SSD needs features of stride {FIRST}, not {list(channels)} alone")
+        maps = [channels[stride] for stride in self.strides]
+        self.l2_norm = L2Norm(maps[0], l2_norm, dtype=dtype) if l2_norm else nnx.data(None)
+
+        make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        block = partial(Block, norm=None if norm == "none" else make_norm, dtype=dtype, rngs=rngs)
+        for number, (middle, out, stride) in enumerate(extras, 1):
+            if stride not in (1, 2):
+                raise ModelError(f"model.extras: the stride is 1 or 2, not {stride!r}")
+            setattr(self, f"extra_{number}_1", block(maps[-1], middle, 1, padding="SAME"))
+            # Padded on both sides, as in Caffe, which keeps the cells' centres where the default boxes have theirs.
+            padding = ((1, 1), (1, 1)) if stride == 2 else "VALID"
+            setattr(self, f"extra_{number}_2", block(middle, out, 3, stride=stride, padding=padding))
+            maps.append(out)
+        self.extras = tuple(stride for _, _, stride in extras)
+
+        if len(ratios) != len(maps) or len(sizes) != len(maps) + 1:
+            raise ModelError(
+                f"model: there are {len(maps)} maps with default boxes, {len(self.strides)} of the backbone and "
+                f"{len(extras)} of model.extras; they need as many model.ratios, not {len(ratios)}, "
+                f"and one more of model.sizes, not {len(sizes)}"
+            )
+        self.num_classes, self.sizes, self.ratios = num_classes, tuple(sizes), tuple(map(tuple, ratios))
+        head = partial(Conv, size=3, bias=True, dtype=dtype, rngs=rngs)
+        for level, in_channels in enumerate(maps):
+            shapes = 2 + 2 * len(self.ratios[level])  # in a cell: two squares, and each ratio with its inverse
+            setattr(self, f"offsets_{level}", head(in_channels, 4 * shapes))
+            setattr(self, f"logits_{level}", head(in_channels, (num_classes + 1) * shapes))
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+        features = self.backbone(images, train=train, rngs=rngs)
+        maps = [features[stride] for stride in self.strides]
+        x = maps[-1]
+        if self.l2_norm is not None:
+            maps[0] = self.l2_norm(maps[0])
+        for number in range(1, len(self.extras) + 1):
+            for part in (1, 2):
+                x = getattr(self, f"extra_{number}_{part}")(x, train=train)
+            maps.append(x)
+        offsets = [getattr(self, f"offsets_{level}")(x) for level, x in enumerate(maps)]
+        logits = [getattr(self, f"logits_{level}")(x) for level, x in enumerate(maps)]
+        return {"offsets": _join(offsets, 4), "logits": _join(logits, self.num_classes + 1)}
+
+    def grids(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each map for images of `size` (height, width).
+
+        Raises ModelError for images so small that nothing is left of a map.
+        """
+        grids = [tuple(-(-side // stride) for side in size) for stride in self.strides]
+        for stride in self.extras:
+            grids.append(tuple(-(-side // 2) if stride == 2 else side - 2 for side in grids[-1]))
+        if min(grids[-1]) < 1:
+            raise ModelError(f"model.extras: images of {size[0]}x{size[1]} are too small; of their maps remain {grids}")
+        return tuple(grids)
+
+    def anchors(self, size: tuple[int, int]) -> np.ndarray:
+        """The default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
+        return anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios)
+
+
+def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:
+    """Maps [B,h,w,shapes * values] to [B,A,values] float32, in the order level, row, column, shape."""
+    return jnp.concatenate([x.reshape(len(x), -1, values) for x in maps], 1).astype(jnp.float32)

@@ -1,0 +1,217 @@
+"""YOLO, version 1 (Redmon et al. 2016, "You Only Look Once: Unified, Real-Time Object Detection")."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models import layers as modules
+from models.layers import Conv, classifier, scale_channels
+from models.ops.pooling import max_pool
+from models.registry import ModelError
+
+
+class Row(NamedTuple):
+    """Convolutions, (size, channels) each, `repeats` times over. The last one strides by two; a pooling halves too."""
+
+    convolutions: tuple[tuple[int, int], ...]
+    repeats: int = 1
+    strided: bool = False
+    pooled: bool = False
+
+
+# Figure 3, and Fast YOLO. Of that the paper says only that it has 9 convolutions with fewer filters (section 2.2);
+# these are the ones of the authors' first published definition.
+ROWS = {
+    24: (
+        Row(((7, 64),), strided=True, pooled=True),
+        Row(((3, 192),), pooled=True),
+        Row(((1, 128), (3, 256), (1, 256), (3, 512)), pooled=True),
+        Row(((1, 256), (3, 512)), repeats=4),
+        Row(((1, 512), (3, 1024)), pooled=True),
+        Row(((1, 512), (3, 1024)), repeats=2),
+        Row(((3, 1024), (3, 1024)), strided=True),
+        Row(((3, 1024), (3, 1024))),
+    ),
+    9: (
+        *(Row(((3, channels),), pooled=True) for channels in (16, 32, 64, 128, 256, 512)),
+        Row(((3, 1024),), repeats=3),
+    ),
+}
+STRIDES = (64, 32, 16)
+HEADS = ("connected", "convolution")
+NORMS = ("none", "batch", "group")
+BOTTLENECK = 256  # channels, without an activation, before the fully connected layer of Fast YOLO; from there as well
+EPSILON = 1e-5
+leaky_relu = partial(jax.nn.leaky_relu, negative_slope=0.1)  # equation 2
+
+
+class Block(nnx.Module):
+    """Convolution [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] and leaky ReLU; `pooled` halves that again.
+
+    `norm` is "none", and there is a bias, or that of the features before the activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        *,
+        stride: int,
+        pooled: bool,
+        norm: str,
+        momentum: float,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Conv(
+            in_channels,
+            out_channels,
+            size,
+            stride=stride,
+            padding="SAME" if stride == 1 else ((size // 2, size // 2),) * 2,
+            bias=norm == "none",
+            dtype=dtype,
+            rngs=rngs,
+        )
+        made = dict(momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        self.norm = nnx.data(None) if norm == "none" else modules.norm(norm, out_channels, **made)
+        self.pooled = pooled
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = self.conv(x)
+        x = leaky_relu(x if self.norm is None else self.norm(x, train=train))
+        return max_pool(x, 2, 2, "SAME") if self.pooled else x
+
+
+class YOLOv1(nnx.Module):
+    """Images [B,H,W,3] to what the R x C cells of a grid say of the objects whose centres lie in them, all linear:
+
+    {"boxes" [B,R,C,K,4] (y and x within the cell, 0 to 1; square roots of height and width as fractions of the image),
+    "confidence" [B,R,C,K], "classes" [B,R,C,num_classes]} float32, of `boxes` K a cell.
+
+    `layers` is 24 (figure 3) or 9 (Fast YOLO), with `norm` "none" as in the paper, "batch" or "group". `width` scales
+    the channels, `depth` the repeats of the rows that have some, to at least one. `stride` is the paper's 64; at 32 or
+    16 the last halvings are left out, for small images. The grid is the image's size by the stride, rounded up.
+
+    `head` "connected" is the paper's: fully connected layers, the one before the last of `connected` channels and with
+    `dropout` behind it. Every cell sees all of the image, which must have the one size that gives `grid`: a number of
+    rows and columns, or (rows, columns). "convolution" has a 3x3 convolution of `connected` channels and dropout in its
+    place, then a 1x1 convolution: far fewer parameters, all cells learn from an object in any of them, and `grid` may
+    be 0 for images of any size.
+
+    Raises ModelError for fields that make no sense, and for an image of another grid.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        layers: int,
+        width: float,
+        depth: float,
+        stride: int,
+        grid: int | tuple[int, int],
+        boxes: int,
+        head: str,
+        connected: int,
+        dropout: float,
+        norm: str,
+        momentum: float,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        for field, value, known in (
+            ("layers", layers, tuple(ROWS)),
+            ("stride", stride, STRIDES),
+            ("head", head, HEADS),
+            ("norm", norm, NORMS),
+        ):
+            if value not in known:
+                raise ModelError(f"model.{field}: YOLOv1 knows no {value!r}; take {', '.join(map(repr, known))}")
+        for field, value in (("width", width), ("depth", depth), ("boxes", boxes), ("connected", connected)):
+            if value <= 0:
+                raise ModelError(f"model.{field} must be above 0, not {value!r}")
+        self.stride, self.wanted = stride, _check_grid(grid, head)
+        self.boxes, self.num_classes = boxes, num_classes
+
+        convolutions, channels = _plan(layers, depth, stride), 3
+        for number, (size, base, by, pooled) in enumerate(convolutions, 1):
+            fields = dict(norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
+            out_channels = scale_channels(base, width)
+            setattr(self, f"conv_{number}", Block(channels, out_channels, size, stride=by, pooled=pooled, **fields))
+            channels = out_channels
+        self.depth = len(convolutions)
+
+        outputs, cells = boxes * 5 + num_classes, 1
+        self.reduce, self.connect = nnx.data(None), nnx.data(None)
+        if head == "convolution":
+            self.connect = Block(channels, connected, 3, stride=1, pooled=False, **fields)
+        else:
+            # Fully connected layers are 1x1 convolutions of the one pixel that has all features as its channels.
+            cells = math.prod(self.wanted)
+            channels *= cells
+            if layers == 9:
+                reduced = scale_channels(BOTTLENECK, width)
+                self.reduce = classifier(channels, reduced, dtype=dtype, rngs=rngs)
+                channels = reduced
+            self.connect = Block(channels, connected, 1, stride=1, pooled=False, **fields | dict(norm="none"))
+        self.head = head
+        self.dropout = nnx.Dropout(dropout)
+        self.output = classifier(connected, cells * outputs, dtype=dtype, rngs=rngs)
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of the cells of an image of `size`. Raises ModelError where the model cannot have them."""
+        grid = tuple(math.ceil(side / self.stride) for side in size)
+        if self.wanted is not None and grid != self.wanted:
+            height, width = (self.stride * count for count in self.wanted)
+            rows, columns = self.wanted
+            other = "or take model.grid=0" if self.head == "convolution" else f"or model.grid=({grid[0]}, {grid[1]})"
+            raise ModelError(
+                f"model.grid: an image of {size[0]}x{size[1]} has {grid[0]}x{grid[1]} cells at model.stride="
+                f"{self.stride}, not {rows}x{columns}; take config.data.image_size and canvases of "
+                f"({height}, {width}), {other}"
+            )
+        return grid
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+        grid, x = self.grid(images.shape[1:3]), images
+        for number in range(1, self.depth + 1):
+            x = getattr(self, f"conv_{number}")(x, train=train)
+        if self.head == "connected":
+            x = x.reshape(len(x), 1, 1, -1)
+            x = x if self.reduce is None else self.reduce(x)
+        x = self.dropout(self.connect(x, train=train), deterministic=not train, rngs=rngs)
+        x = self.output(x).astype(jnp.float32).reshape(len(x), *grid, -1)
+        boxes, confidence, classes = jnp.split(x, (4 * self.boxes, 5 * self.boxes), axis=-1)
+        return {"boxes": boxes.reshape(*boxes.shape[:3], -1, 4), "confidence": confidence, "classes": classes}
+
+
+def _check_grid(grid: int | tuple[int, int], head: str) -> tuple[int, int] | None:
+    """`grid` as (rows, columns), None for any."""
+    if grid == 0 and head == "convolution":
+        return None
+    pair = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(count, int) and count > 0 for count in pair):
+        any_size = "; 0, for images of any size, needs model.head='convolution'" if grid == 0 else ""
+        raise ModelError(f"model.grid must be a number of cells above 0 or (rows, columns), not {grid!r}{any_size}")
+    return pair
+
+
+def _plan(layers: int, depth: float, stride: int) -> list[tuple[int, int, int, bool]]:
+    """(size, channels, stride, whether a pooling follows) of each convolution of a network of total `stride`."""
+    plan, total = [], 1
+    for row in ROWS[layers]:
+        convolutions = row.convolutions * (max(1, round(row.repeats * depth)) if row.repeats > 1 else 1)
+        for number, (size, channels) in enumerate(convolutions, 1):
+            last = number == len(convolutions)
+            by = 2 if last and row.strided and total < stride else 1
+            total *= by
+            pooled = last and row.pooled and total < stride
+            total *= 2 if pooled else 1
+            plan.append((size, channels, by, pooled))
+    return plan

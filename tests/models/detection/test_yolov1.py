@@ -1,0 +1,220 @@
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models import registry
+from models.detection.yolov1 import Block
+from models.registry import ModelError
+
+FULL = dict(
+    layers=24,
+    width=1.0,
+    depth=1.0,
+    stride=64,
+    grid=7,
+    boxes=2,
+    head="connected",
+    connected=4096,
+    dropout=0.5,
+    norm="none",
+    momentum=0.9,
+    dtype="float32",
+)
+LIGHT = FULL | dict(layers=9, width=0.05, depth=0.3, stride=16, grid=0, head="convolution", connected=8)
+
+
+def build(fields=LIGHT, num_classes=3, **changed):
+    return registry.build("yolov1", rngs=nnx.Rngs(0), num_classes=num_classes, **fields | changed)
+
+
+def abstract(fields=FULL, num_classes=20, **changed):
+    return nnx.eval_shape(lambda: build(fields, num_classes, **changed))
+
+
+def outputs_of(model, *shape):
+    images = jax.ShapeDtypeStruct((*shape, 3), jnp.float32)
+    return nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
+
+
+def count(model):
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+@nnx.jit
+def call(model, images):
+    return model(images, train=False)
+
+
+def random_images(*shape):
+    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
+
+
+def test_parameters_are_those_of_figure_3():
+    kernels = 7 * 7 * 3 * 64 + 9 * 64 * 192
+    kernels += 192 * 128 + 9 * 128 * 256 + 256 * 256 + 9 * 256 * 512
+    kernels += 4 * (512 * 256 + 9 * 256 * 512) + 512 * 512 + 9 * 512 * 1024
+    kernels += 2 * (1024 * 512 + 9 * 512 * 1024) + 4 * 9 * 1024 * 1024
+    biases = 64 + 192 + (128 + 256 + 256 + 512) + 4 * (256 + 512) + (512 + 1024) + 2 * (512 + 1024) + 4 * 1024
+    connected = (7 * 7 * 1024 + 1) * 4096 + (4096 + 1) * 7 * 7 * 30
+    model = abstract()
+    assert count(model) == kernels + biases + connected == 271_703_550
+    assert sum(isinstance(module, Block) for _, module in nnx.iter_modules(model)) == 24 + 1
+    # Normalised convolutions have no bias, and a scale more; the fully connected layers stay as they are.
+    assert count(abstract(norm="batch")) == kernels + 2 * biases + connected
+
+
+def test_parameters_are_those_of_fast_yolo():
+    channels = (3, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024)
+    convolutions = sum((9 * a + 1) * b for a, b in pairwise(channels))
+    connected = (7 * 7 * 1024 + 1) * 256 + (256 + 1) * 4096 + (4096 + 1) * 7 * 7 * 30
+    assert count(abstract(layers=9)) == convolutions + connected == 45_089_374
+
+
+def test_a_convolution_as_the_head():
+    layers = dict(layers=9, width=0.25, depth=0.3, head="convolution", grid=0, connected=96, norm="batch")
+    channels = (3, 8, 8, 16, 32, 64, 128, 256, 96)  # one convolution of 1024 is left; then the head's
+    expected = sum((9 * a + 2) * b for a, b in pairwise(channels)) + (96 + 1) * (3 * 5 + 20)
+    assert count(abstract(**layers, boxes=3)) == expected
+
+
+@pytest.mark.parametrize("layers", [24, 9])
+@pytest.mark.parametrize("stride", [64, 32, 16])
+def test_the_grid_is_the_image_by_the_stride(layers, stride):
+    model = abstract(layers=layers, stride=stride, grid=0, head="convolution", boxes=3, dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    for size in ((448, 448), (64, 192), (100, 131), (1, 17)):
+        rows, columns = (-(-side // stride) for side in size)
+        assert model.grid(size) == (rows, columns)
+        outputs = outputs_of(model, 2, *size)
+        shapes = {name: (2, rows, columns, *last) for name, last in SHAPES.items()}
+        assert {name: value.shape for name, value in outputs.items()} == shapes
+        assert {value.dtype for value in outputs.values()} == {jnp.dtype("float32")}
+
+
+SHAPES = {"boxes": (3, 4), "confidence": (3,), "classes": (20,)}
+
+
+def test_a_grid_of_rows_and_columns_with_fully_connected_layers():
+    for layers in (24, 9):
+        model = abstract(layers=layers, grid=(3, 5), boxes=3)
+        outputs = outputs_of(model, 2, 192, 320)
+        assert {name: value.shape[1:] for name, value in outputs.items()} == {
+            name: (3, 5, *last) for name, last in SHAPES.items()
+        }
+
+
+def test_an_image_of_another_grid_is_one_clear_line():
+    model = abstract()
+    with pytest.raises(ModelError) as caught:
+        outputs_of(model, 1, 448, 512)
+    assert str(caught.value) == (
+        "model.grid: an image of 448x512 has 7x8 cells at model.stride=64, not 7x7; "
+        "take config.data.image_size and canvases of (448, 448), or model.grid=(7, 8)"
+    )
+    with pytest.raises(ModelError, match=r"not 2x3; .* of \(32, 48\), or take model\.grid=0$"):
+        abstract(LIGHT, grid=(2, 3)).grid((32, 32))
+
+
+def test_fields_that_cannot_be_are_refused():
+    for field, value, message in (
+        ("layers", 19, r"model\.layers: YOLOv1 knows no 19; take 24, 9"),
+        ("stride", 8, r"model\.stride: .* 64, 32, 16"),
+        ("head", "dense", r"model\.head: .* 'connected', 'convolution'"),
+        ("norm", "layer", r"model\.norm: .* 'none', 'batch', 'group'"),
+        ("width", 0.0, r"model\.width must be above 0"),
+        ("boxes", 0, r"model\.boxes must be above 0"),
+        ("grid", -7, r"model\.grid .* not -7$"),
+        ("grid", (7, 7, 3), r"model\.grid .* not \(7, 7, 3\)"),
+        ("grid", 7.5, r"model\.grid .* not 7\.5"),
+        ("grid", 0, r"model\.grid .* 0, for images of any size, needs model\.head='convolution'"),
+    ):
+        with pytest.raises(ModelError, match=message) as caught:
+            build(FULL, **{field: value})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["connected", "convolution"])
+def test_outputs_are_linear_and_cell_by_cell(head):
+    """Without its kernel, the last layer's bias is what every cell says, of any size and sign."""
+    model = build(head=head, grid=(2, 3), boxes=2)
+    model.output.kernel[...] = jnp.zeros_like(model.output.kernel[...])
+    numbers = np.arange(model.output.bias.shape[0]) - 5.0
+    model.output.bias[...] = jnp.asarray(numbers, jnp.float32)
+    outputs = call(model, random_images(1, 32, 48))
+    cells = np.broadcast_to(numbers.reshape(-1, 13), (6, 13)).reshape(2, 3, 13)
+    np.testing.assert_array_equal(outputs["boxes"][0].reshape(2, 3, 8), cells[..., :8])
+    np.testing.assert_array_equal(outputs["confidence"][0], cells[..., 8:10])
+    np.testing.assert_array_equal(outputs["classes"][0], cells[..., 10:])
+
+
+def test_a_convolution_moves_with_the_image_and_sees_a_part_of_it():
+    model, patch = build(), random_images(16, 16)
+    images = jnp.zeros((2, 256, 256, 3)).at[0, 112:128, 128:144].set(patch).at[1, 128:144, 112:128].set(patch)
+    for values in call(model, images).values():
+        assert np.abs(values[0, 7, 8]).max() > 0.01
+        np.testing.assert_allclose(values[0, :-1, 1:], values[1, 1:, :-1], rtol=1e-4, atol=1e-6)
+        assert not np.abs(values[:, [0, -1]]).any()
+
+
+def test_fully_connected_cells_see_all_of_the_image():
+    model = build(head="connected", grid=(4, 4))
+    image = random_images(1, 64, 64)
+    before, after = call(model, image), call(model, image.at[0, :8, :8].add(2.0))
+    for name in before:
+        assert np.abs(after[name] - before[name])[0, -1, -1].max() > 1e-4
+
+
+def test_a_block_is_a_convolution_and_a_leaky_relu():
+    made = dict(norm="none", momentum=0.9, dtype="float32", rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(np.float32)
+    for size, stride, pooled in ((1, 1, False), (3, 2, False), (3, 1, True), (7, 2, True)):
+        block = Block(2, 3, size, stride=stride, pooled=pooled, **made)
+        bias = np.array([0.1, -0.2, 0.3], np.float32)
+        block.conv.bias[...] = jnp.asarray(bias)
+        kernel, padded = np.asarray(block.conv.kernel[...]), np.pad(x[0], ((size // 2,) * 2,) * 2 + ((0, 0),))
+        expected = np.empty((-(-5 // stride), -(-6 // stride), 3))
+        for row, column in np.ndindex(expected.shape[:2]):
+            window = padded[row * stride : row * stride + size, column * stride : column * stride + size]
+            expected[row, column] = np.tensordot(window, kernel, 3) + bias
+        expected = np.where(expected > 0, expected, 0.1 * expected)
+        if pooled:  # half windows at the end stay
+            rows, columns = expected.shape[:2]
+            odd = ((0, rows % 2), (0, columns % 2), (0, 0))
+            expected = np.pad(expected, odd, constant_values=-np.inf)
+            expected = expected.reshape(-(-rows // 2), 2, -(-columns // 2), 2, 3).max((1, 3))
+        np.testing.assert_allclose(block(jnp.asarray(x), train=True)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["connected", "convolution"])
+def test_dropout_acts_in_training_only(head):
+    model, images = build(head=head, grid=1, connected=64), random_images(1, 16, 16)
+
+    @nnx.jit(static_argnames="train")
+    def classes(model, key, train):
+        return model(images, train=train, rngs=nnx.Rngs(dropout=key))["classes"]
+
+    keys = [jax.random.key(seed) for seed in (0, 1)]
+    first, second = (classes(model, key, train=True) for key in keys)
+    assert not np.allclose(first, second)
+    first, second = (classes(model, key, train=False) for key in keys)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_every_parameter_has_a_part_in_the_outputs():
+    graphdef, params = nnx.split(build(head="connected", grid=(1, 2)))
+
+    @jax.jit
+    def gradient(params):
+        def total(params):
+            model = nnx.merge(graphdef, params, copy=True)
+            outputs = model(random_images(2, 16, 32), train=True, rngs=nnx.Rngs(0))
+            return sum(jnp.sum(values**2) for values in outputs.values())
+
+        return jax.grad(total)(params)
+
+    for path, leaf in nnx.to_flat_state(gradient(params)):
+        assert np.isfinite(leaf[...]).all() and np.abs(leaf[...]).max() > 0, path
