@@ -2,20 +2,30 @@
 
 key             shape        dtype    meaning
 image           [B, H, W, 3] uint8    RGB, not normalised: that happens on the device, after a quarter of the transfer
-label           [B, H, W]    uint8    class of each pixel, IGNORE (255) where there is none or none is known
 image_id        [B]          int32    index of the example in its source: source[image_id], source.name(image_id)
 example_mask    [B]          bool     False for the rows that fill up the last evaluation batch; they count nowhere
 original_size   [B, 2]       int32    (height, width) of the image as stored
 to_original     [B, 2, 3]    float32  maps a point of `image` to the same point of the stored image
 
+By config.data.truth, a label or objects, M = config.data.max_boxes of them:
+
+label           [B, H, W]    uint8    class of each pixel, IGNORE (255) where there is none or none is known
 weight_map      [B, H, W]    float32  only where config.data.weight_map asks for it, in training: U-Net's weight of each pixel
+
+boxes           [B, M, 4]    float32  (top, left, bottom, right) in pixels of `image`; zeros where `valid` is False
+classes         [B, M]       int32    index in the source's class_names; there is no background among them
+valid           [B, M]       bool     there is an object
+crowd           [B, M]       bool     a region of many objects, neither to be learned nor to be held against a detection
+difficult       [B, M]       bool     VOC's flag
+boxes_lost      [B]          int32    objects of the picture that M has no room for
 
 Points are (x, y) in pixels with x to the right, measured from the image's top left *corner*: the pixel in row r and
 column c covers [c, c+1] x [r, r+1] and has its centre at (c + 0.5, r + 0.5). A resize is then a pure scaling and a flip
 is x -> W - x, with no half-pixel corrections. Elastic deformation is not part of `to_original`.
 
 B is what one process feeds: the global batch divided by the number of processes. The rows of a batch that are padding
-hold zeros in `image`, IGNORE in `label`, 0 in `image_id`, the canvas in `original_size` and the identity in `to_original`.
+hold zeros in `image`, IGNORE in `label`, no object, 0 in `image_id`, the canvas in `original_size` and the identity in
+`to_original`. A picture made of several examples has the `image_id`, `original_size` and `to_original` of the first.
 """
 
 import numpy as np
@@ -25,13 +35,20 @@ NAMED = 3  # bad things that an error names; the rest are counted
 
 SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "image": (("B", "H", "W", 3), np.uint8),
-    "label": (("B", "H", "W"), np.uint8),
     "image_id": (("B",), np.int32),
     "example_mask": (("B",), np.bool_),
     "original_size": (("B", 2), np.int32),
     "to_original": (("B", 2, 3), np.float32),
+    "label": (("B", "H", "W"), np.uint8),
     "weight_map": (("B", "H", "W"), np.float32),
+    "boxes": (("B", "M", 4), np.float32),
+    "classes": (("B", "M"), np.int32),
+    "valid": (("B", "M"), np.bool_),
+    "crowd": (("B", "M"), np.bool_),
+    "difficult": (("B", "M"), np.bool_),
+    "boxes_lost": (("B",), np.int32),
 }
+OBJECTS = {"boxes", "classes", "valid", "crowd", "difficult", "boxes_lost"}
 OPTIONAL = {"weight_map"}
 
 
@@ -48,8 +65,9 @@ def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
 
 def check_batch(batch: dict[str, np.ndarray]) -> None:
     """Raises DataError unless `batch` holds the keys above and no other, with their shapes and dtypes."""
-    missing = sorted(SPECIFICATION.keys() - batch.keys() - OPTIONAL)
-    unknown = sorted(batch.keys() - SPECIFICATION.keys())
+    other = {"label", "weight_map"} if "boxes" in batch else OBJECTS
+    missing = sorted(SPECIFICATION.keys() - batch.keys() - OPTIONAL - other)
+    unknown = sorted(batch.keys() & other | batch.keys() - SPECIFICATION.keys())
     if missing or unknown:
         raise DataError(f"batch: missing keys {missing}, unknown keys {unknown}; see input_pipeline/batch.py")
     sizes: dict[str, int] = {}

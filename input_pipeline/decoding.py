@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from input_pipeline.batch import DataError
+from input_pipeline.batch import DataError, refuse
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -61,6 +61,12 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
     """(height, width) of an encoded image, from its header alone."""
     with _open(data, name) as image:
         return image.height, image.width
+
+
+def refuse_unreadable(where: str, unreadable: list[str]) -> None:
+    """Raises DataError that names files that cannot be decoded, unless there are none."""
+    remedy = "; repair them, or leave them out with config.data.folder.drop_unreadable=True"
+    refuse(f"{where}: files that cannot be decoded", unreadable, remedy)
 
 
 def encode_png(array: np.ndarray) -> bytes:

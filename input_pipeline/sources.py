@@ -1,8 +1,15 @@
 """Datasets as random-access sources of decoded examples.
 
-An example is {"image": [H,W,3] uint8 RGB, "label": [H,W] uint8 with 255 where no class is known}; image_mask adds
-"instances" [H,W] int32, 0 for none, where the config asks for them. Prepared tfds folders are read as they are; the encoded
-bytes are decoded here, by their content and not by their name.
+By config.data.truth an example is {"image": [H,W,3] uint8 RGB} and
+
+label  {"label": [H,W] uint8 with 255 where no class is known}; image_mask adds "instances" [H,W] int32, 0 for none, where
+       the config asks for them
+boxes  {"boxes": [N,4] float64 (top, left, bottom, right) in pixels, as annotated but for what lies beyond the image,
+       "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the box's}
+masks  the same with {"masks": [N,H,W] bool}
+
+N may be 0, and no class is the background. Prepared tfds folders are read as they are; the encoded bytes are decoded here,
+by their content and not by their name.
 """
 
 import contextlib
@@ -24,7 +31,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.batch import DataError
-from input_pipeline.decoding import decode_image, decode_mask, read_size
+from input_pipeline.datasets import annotations
+from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
+from input_pipeline.objects import Objects, area, clip
+from input_pipeline.transforms import Size
+from input_pipeline.union import Union
 
 Example = dict[str, np.ndarray]
 
@@ -36,6 +47,8 @@ class Source(Protocol):
     fingerprint: str  # of what was indexed: changes when the data does
     dropped: tuple[str, ...]  # names of the files that were left out of the index
     absent: tuple[str, ...]  # classes without a single pixel in these examples; () where nobody counted
+    bad_boxes: tuple[str, ...]  # boxes of the split that preparation left out
+    category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; 1 to C where it has none
 
     def __len__(self) -> int: ...
 
@@ -44,23 +57,43 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """The example's file name, or the dataset's own id."""
 
-    def size(self, index: int) -> tuple[int, int]:
+    def size(self, index: int) -> Size:
         """(height, width) of the image, without decoding it."""
+
+    def image_id(self, index: int) -> int:
+        """The image's number in the data's own files; index + 1 where it has none."""
+
+
+class ObjectSource(Source, Protocol):
+    """A source of boxes, with or without masks."""
+
+    clipped_boxes: int  # of the split, that preparation clipped to their image
+
+    def objects(self, index: int) -> tuple[Size, Objects]:
+        """The image's size, and the example without image and masks; no image is decoded."""
+
+    def find_bad_boxes(self, index: int) -> tuple[str, ...]:
+        """Boxes that the example leaves out, and were not left out by preparation already."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
     """How a tfds dataset is prepared and becomes examples. `subtract` brings its first class to 0.
 
-    A builder of ours that is `over_folder` has `identify(root) -> str` and is made with `root`, the user's own folder: it is
+    A builder of ours that is `over_folder` has `identify(folder) -> str` and is made with `folder`, config.data.folder: it is
     prepared anew whenever that name changes, as NAME/IDENTITY/VERSION.
     """
 
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()  # of the label; those of boxes stand in the prepared set
+    truths: tuple[str, ...] = ("label",)
     image: str = "image"
     label: str = "segmentation_mask"
+    instances: str = ""  # where the masks of objects are one picture, i + 1 for the i-th of them
     name: str = "file_name"
+    image_id: str = ""
     subtract: int = 0
+    whole_pixels: bool = False  # boxes were whole pixels before tfds divided them by the size
+    by_tensorflow: bool = False  # tfds needs TensorFlow to prepare it
     version: str = "*"  # the one our builder makes; any of a registered builder's
     url: str = ""  # where tfds downloads it from; none for a dataset of ours
     builder: str = ""  # "module:Class" of ours; none for one that tfds has registered
@@ -77,10 +110,24 @@ VOC_CLASSES = (
 )
 
 
+def _of_tensorflow(image_id: str = "") -> Adapter:
+    return Adapter(truths=("boxes",), name="image/filename", image_id=image_id, by_tensorflow=True)
+
+
+def _over_folder(builder: str, truths: tuple[str, ...], image_id: str = "") -> Adapter:
+    return Adapter(truths=truths, image_id=image_id, version="1.0.0", builder=builder, over_folder=True)
+
+
 ADAPTERS = {
+    "coco/2017": _of_tensorflow("image/id"),
+    "voc/2007": _of_tensorflow(),
+    "voc/2012": _of_tensorflow(),
     "oxford_iiit_pet": Adapter(("pet", "background", "border"), subtract=1, url="https://thor.robots.ox.ac.uk"),
     "shapes": Adapter(
         ("background", "circle", "square", "triangle", "star", "ring"),
+        truths=("label", "boxes", "masks"),
+        instances="instance_mask",
+        whole_pixels=True,
         version="1.0.0",
         builder="input_pipeline.datasets.shapes:Shapes",
     ),
@@ -90,24 +137,49 @@ ADAPTERS = {
         builder="input_pipeline.datasets.voc_segmentation:VocSegmentation",
         over_folder=True,
     ),
+    "coco_folder": _over_folder("input_pipeline.datasets.coco_folder:CocoFolder", ("boxes", "masks"), "image/id"),
+    "voc_folder": _over_folder("input_pipeline.datasets.voc_folder:VocFolder", ("boxes",)),
+    "yolo_folder": _over_folder("input_pipeline.datasets.yolo_folder:YoloFolder", ("boxes", "masks")),
 }
+TRUTHS = {name: adapter.truths for name, adapter in ADAPTERS.items()} | {"image_mask": ("label",)}
 
 
 def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
     """The split of the dataset that the config names, prepared first where that is possible; `train[:8]` takes a part.
 
-    Raises DataError in one line: an unknown dataset or split, data that is missing, files that cannot be used.
+    `train+validation` is both, and `voc/2007:train+voc/2012:train` names datasets beside config.data.name. Raises DataError
+    in one line: an unknown dataset or split, a truth that it has not, data that is missing, files that cannot be used.
     """
     check_sizes(data)
     place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    parts = split.split("+")
+    opened = [_open_part(data, part, place) for part in parts]
+    return opened[0] if len(opened) == 1 else Union(parts, opened)
+
+
+def _open_part(data: ConfigDict, split: str, place: pathlib.Path) -> Source:
+    """One dataset's split, `SPLIT` or `NAME:SPLIT`."""
+    named = re.fullmatch(r"([\w/]+):(\w.*)", split)
+    if named:
+        data, split = data.copy_and_resolve_references(), named[2]
+        data.name = named[1]
+    _check_truth(data)
     if data.name == "image_mask":
         from input_pipeline.datasets.image_mask import ImageMask
 
         return ImageMask(data.folder, *parse_split(split), cache=place / "image_mask")
-    if data.name not in ADAPTERS:
-        known = ", ".join(sorted([*ADAPTERS, "image_mask"]))
-        raise DataError(f"config.data.name={data.name!r} is unknown; choose one of {known}")
-    return Prepared(data.name, split, place, data.folder.root)
+    return (PreparedLabels if data.truth == "label" else PreparedObjects)(data, split, place)
+
+
+def _check_truth(data: ConfigDict) -> None:
+    """Raises DataError unless the dataset is known and has the truth that is asked of it."""
+    if data.name not in TRUTHS:
+        raise DataError(f"config.data.name={data.name!r} is unknown; choose one of {', '.join(sorted(TRUTHS))}")
+    truths = TRUTHS[data.name]
+    if data.truth not in truths:
+        others = sorted(name for name, known in TRUTHS.items() if data.truth in known)
+        remedy = f"choose that, or a dataset with {data.truth} ({', '.join(others)})" if others else "choose that"
+        raise DataError(f"config.data.truth={data.truth!r}: {data.name} has {' and '.join(truths)}; {remedy}")
 
 
 def check_sizes(data: ConfigDict) -> None:
@@ -146,14 +218,15 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
 
 
 class Prepared:
-    """A dataset that tfds has prepared as array_record, read without TensorFlow."""
+    """A dataset that tfds has prepared as array_record, read without TensorFlow. A subclass reads its examples."""
 
-    dropped = absent = ()
+    absent: tuple[str, ...] = ()
+    class_names: tuple[str, ...]
 
-    def __init__(self, name: str, split: str, place: pathlib.Path, root: str):
+    def __init__(self, data: ConfigDict, split: str, place: pathlib.Path):
+        name = data.name
         self.adapter = ADAPTERS[name]
-        self.class_names = self.adapter.class_names
-        folder = find_prepared(name, place, root) or prepare(name, place, root)
+        folder = find_prepared(name, place, data.folder) or prepare(name, place, data.folder)
         with _quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
             wanted, select = parse_split(split)
@@ -162,20 +235,63 @@ class Prepared:
                 raise DataError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
             if not select(builder.info.splits[wanted].num_examples):
                 raise DataError(f"config.data: {split!r} of {name} holds no example")
-            skip = tfds.decode.SkipDecoding()
-            decoders = {self.adapter.image: skip, self.adapter.label: skip}
+            self._features = builder.info.features
+            images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
             try:
+                decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
                 self._records = builder.as_data_source(split=split, decoders=decoders)
             except (NotImplementedError, ValueError) as error:
                 raise DataError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
                     "move it away and start again, to prepare it anew"
                 ) from error
+        metadata = dict(builder.info.metadata.items())
+        self._findings = metadata.get("findings", {}).get(wanted, {})
+        self._category_ids = tuple(metadata.get("category_ids", ()))
+        self.dropped = tuple(self._findings.get("dropped", ()))
+        self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
+        self.clipped_boxes = self._findings.get("clipped_boxes", 0)
+        if self.dropped and not data.folder.drop_unreadable:
+            refuse_unreadable(f"{name} {wanted}", list(self.dropped))
         checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
-        self.fingerprint = hashlib.sha256(f"{name} {builder.version} {split} {checksums}".encode()).hexdigest()[:16]
+        content = self._findings.get("content", "")  # of a folder: the sizes alone would not tell every change
+        self.fingerprint = hashlib.sha256(
+            f"{name} {builder.version} {split} {checksums}{content}".encode()
+        ).hexdigest()[:16]
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        return self._category_ids or tuple(range(1, len(self.class_names) + 1))
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def name(self, index: int) -> str:
+        return self._name(self._records[index])
+
+    def _name(self, record: dict) -> str:
+        name = record[self.adapter.name]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def image_id(self, index: int) -> int:
+        return int(self._records[index][self.adapter.image_id]) if self.adapter.image_id else index + 1
+
+    def size(self, index: int) -> Size:
+        return self._size(self._records[index])
+
+    def _size(self, record: dict) -> Size:
+        if "image/size" in record:
+            height, width = map(int, record["image/size"])
+            return height, width
+        return read_size(record[self.adapter.image], self._name(record))
+
+
+class PreparedLabels(Prepared):
+    """Images with the class of each pixel."""
+
+    def __init__(self, data: ConfigDict, split: str, place: pathlib.Path):
+        super().__init__(data, split, place)
+        self.class_names = self.adapter.class_names
 
     def __getitem__(self, index: int) -> Example:
         record = self._records[index]
@@ -188,25 +304,90 @@ class Prepared:
             )
         return {"image": image, "label": label}
 
-    def name(self, index: int) -> str:
-        return self._name(self._records[index])
 
-    def _name(self, record: dict) -> str:
-        name = record[self.adapter.name]
-        return name.decode() if isinstance(name, bytes) else str(name)
+class PreparedObjects(Prepared):
+    """Images with the boxes of objects, and with their masks where config.data.truth asks for them."""
 
-    def size(self, index: int) -> tuple[int, int]:
-        return read_size(self._records[index][self.adapter.image], self.name(index))
+    def __init__(self, data: ConfigDict, split: str, place: pathlib.Path):
+        super().__init__(data, split, place)
+        import tensorflow_datasets as tfds
+
+        features = self._features["objects"]
+        self.class_names = tuple(features["label"].names)
+        self._relative = isinstance(features["bbox"], tfds.features.BBoxFeature)
+        self._with_masks = data.truth == "masks"
+        unmasked = self._findings.get("unmasked", 0)
+        if self._with_masks and unmasked:
+            raise DataError(
+                f"config.data.truth='masks': {unmasked} objects of {split} in {data.name} have no mask "
+                f"({self._findings['first_unmasked']}); draw them, or choose boxes"
+            )
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._records[index]
+        image = decode_image(record[self.adapter.image], self._name(record))
+        objects, keep, _ = self._read(record, image.shape[:2])
+        if self._with_masks:
+            objects["masks"] = self._read_masks(record, image.shape[:2])[keep]
+        return {"image": image} | objects
+
+    def objects(self, index: int) -> tuple[Size, Objects]:
+        record = self._records[index]
+        size = self._size(record)
+        return size, self._read(record, size)[0]
+
+    def find_bad_boxes(self, index: int) -> tuple[str, ...]:
+        record = self._records[index]
+        _, _, reasons = self._read(record, self._size(record))
+        labels = record["objects"]["label"]
+        return tuple(
+            annotations.describe(self._name(record), i + 1, self.class_names[labels[i]], reason)
+            for i, reason in enumerate(reasons)
+            if reason
+        )
+
+    def _read(self, record: dict, size: Size) -> tuple[Objects, np.ndarray, list[str]]:
+        """The good objects of a record; and of all that it lists, which are good [N] bool and what is wrong with others."""
+        listed = record["objects"]
+        boxes = np.array(listed["bbox"], np.float64).reshape(-1, 4)
+        if self._relative:
+            boxes = boxes * np.tile(size, 2)
+        if self.adapter.whole_pixels:
+            boxes = np.rint(boxes)
+        keep, reasons = annotations.clean(boxes, size)
+        boxes = clip(boxes, (0, 0, *size))
+
+        def read(key: str, dtype: type, otherwise: np.ndarray) -> np.ndarray:
+            return np.array(listed.get(key, otherwise), dtype)[keep]
+
+        none = np.zeros(len(boxes))
+        objects = {
+            "boxes": boxes[keep],
+            "classes": read("label", np.int32, none),
+            "crowd": read("is_crowd", np.bool_, none),
+            "difficult": read("is_difficult", np.bool_, none),
+            "area": read("area", np.float64, area(boxes)),
+        }
+        return objects, keep, reasons
+
+    def _read_masks(self, record: dict, size: Size) -> np.ndarray:
+        """Masks [N,H,W] bool of all objects that a record lists."""
+        if not self.adapter.instances:
+            return annotations.decode_masks(record["objects"]["mask"], size)
+        instances = decode_mask(record[self.adapter.instances], f"the instances of {self._name(record)}")
+        return instances == np.arange(1, len(record["objects"]["label"]) + 1)[:, None, None]
 
 
-def find_prepared(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path | None:
+def find_prepared(name: str, place: pathlib.Path, folder: ConfigDict | None = None) -> pathlib.Path | None:
     """The prepared version of a dataset below `place`; the newest, where any will do.
 
-    A dataset made from the folder `root` is that folder's as it is now; without a root, the only one. Raises DataError where
+    A dataset over config.data.folder is that folder's as it is now; without a root, the only one. Raises DataError where
     there is none or a choice, or the folder cannot be used.
     """
     adapter = ADAPTERS[name]
-    identity = "" if not adapter.over_folder else adapter.load_builder().identify(root) if root else "*"
+    identity = ""
+    if adapter.over_folder:
+        identity = adapter.load_builder().identify(folder) if folder.root else "*"
     pattern = pathlib.PurePath(name, identity, adapter.version, "dataset_info.json")
     versions = [path.parent for path in place.glob(str(pattern))]
     if identity == "*" and len(versions) != 1:
@@ -217,12 +398,19 @@ def find_prepared(name: str, place: pathlib.Path, root: str = "") -> pathlib.Pat
     return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
 
 
-def prepare(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path:
+def prepare(name: str, place: pathlib.Path, folder: ConfigDict | None = None) -> pathlib.Path:
     """Makes or downloads a dataset into `place`, in a folder of its own that is renamed when it is whole.
 
     Raises DataError where that is not possible here, with what to do instead.
     """
     adapter = ADAPTERS[name]
+    if adapter.by_tensorflow:
+        raise DataError(
+            f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow for that: in another environment "
+            "`pip install tensorflow tensorflow-datasets`, then "
+            f"`tfds build {name} --file_format=array_record --data_dir={place}`; "
+            f"or give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR"
+        )
     print(f"preparing {name} in {place}", flush=True)
     try:
         if adapter.url:
@@ -230,7 +418,7 @@ def prepare(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as scratch, _quiet_tfds() as tfds:
             if adapter.builder:
-                source = {"root": root} if adapter.over_folder else {}
+                source = {"folder": folder} if adapter.over_folder else {}
                 builder = adapter.load_builder()(data_dir=scratch, file_format="array_record", **source)
             else:
                 builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
@@ -246,7 +434,7 @@ def prepare(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path:
     except DataError:
         raise
     except Exception as error:
-        if find_prepared(name, place, root) is None:
+        if find_prepared(name, place, folder) is None:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             remedy = (
                 "give a folder that can be written, with room for it, as --tfds_data_dir or TFDS_DATA_DIR"
@@ -257,7 +445,7 @@ def prepare(name: str, place: pathlib.Path, root: str = "") -> pathlib.Path:
             raise DataError(
                 f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); {remedy}"
             ) from error
-    return find_prepared(name, place, root)
+    return find_prepared(name, place, folder)
 
 
 def reach(url: str) -> None:

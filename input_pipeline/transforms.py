@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from input_pipeline.batch import IGNORE, DataError
 
 Size = tuple[int, int]  # (height, width) in pixels
+Window = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels; it may reach beyond the image
 IDENTITY = np.eye(3)
 
 
@@ -52,16 +53,23 @@ def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
     return corner @ scaling(width / source[1], height / source[0])
 
 
-def check_augment(augment: ConfigDict) -> None:
-    """Raises DataError unless the fields of config.data.augment are in their ranges."""
+def check_augment(data: ConfigDict) -> None:
+    """Raises DataError unless the fields of config.data.augment are in their ranges and go with config.data.truth."""
+    augment = data.augment
     low, high = augment.scale
     deviation, smoothing = augment.elastic
+    probability, largest = augment.zoom_out
     rules = {
         "flip": (0 <= augment.flip <= 1, "a probability, 0 to 1"),
         "scale": (0 < low <= high, "two positive factors, the smaller one first"),
         "aspect": (augment.aspect >= 1, "a factor of at least 1"),
         "rotation": (0 <= augment.rotation <= 180, "0 to 180 degrees"),
         "elastic": (deviation >= 0 and smoothing > 0, "a deviation of at least 0 and a smoothing above 0"),
+        "zoom_out": (0 <= probability <= 1 and largest >= 1, "a probability, 0 to 1, and a factor of at least 1"),
+        "min_visible": (0 <= augment.min_visible <= 1, "a share, 0 to 1"),
+        "mosaic": (0 <= augment.mosaic <= 1, "a probability, 0 to 1"),
+        "mixup": (0 <= augment.mixup <= 1, "a probability, 0 to 1"),
+        "copy_paste": (0 <= augment.copy_paste <= 1, "a probability, 0 to 1"),
         "brightness": (0 <= augment.brightness <= 1, "0 to 1"),
         "contrast": (0 <= augment.contrast <= 1, "0 to 1"),
         "saturation": (0 <= augment.saturation <= 1, "0 to 1"),
@@ -70,6 +78,20 @@ def check_augment(augment: ConfigDict) -> None:
     for field, (holds, wanted) in rules.items():
         if not holds:
             raise DataError(f"config.data.augment.{field}={augment[field]} is out of its range: {wanted}")
+    asked = {  # whether a field asks for what only some truths have
+        "zoom_out": (probability, ("boxes", "masks")),
+        "iou_crop": (augment.iou_crop, ("boxes", "masks")),
+        "mosaic": (augment.mosaic, ("boxes", "masks")),
+        "mixup": (augment.mixup, ("boxes", "masks")),
+        "copy_paste": (augment.copy_paste, ("masks",)),
+        "elastic": (deviation, ("label",)),
+    }
+    for field, (wanted, truths) in asked.items():
+        if wanted and data.truth not in truths:
+            raise DataError(
+                f"config.data.augment.{field}={augment[field]} needs config.data.truth={' or '.join(truths)}, "
+                f"which is {data.truth}"
+            )
 
 
 def draw_geometry(
@@ -144,6 +166,19 @@ def warp_label(
     """[H,W] -> [*size] of the same dtype, the nearest pixel's class (or instance); `fill` outside, mirrored image or not."""
     row, column, outside = _pixels(label.shape, *_places(matrix, size, displacement))
     return np.where(outside, label.dtype.type(fill), label[row, column])
+
+
+def warp_masks(masks: np.ndarray, matrix: np.ndarray, size: Size) -> np.ndarray:
+    """[N,H,W] bool -> [N,*size] bool, each as `warp_label` has it; False outside."""
+    row, column, outside = _pixels(masks.shape[1:], *_places(matrix, size, None))
+    return masks[:, row, column] & ~outside
+
+
+def cut(window: Window, size: Size, matrix: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Rows and columns of an image of `size` that lie in `window`, and `matrix` for the points of that part."""
+    top, left, bottom, right = window
+    rows, columns = slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
+    return (rows, columns), matrix @ translation(columns.start, rows.start)
 
 
 def _places(matrix: np.ndarray, size: Size, displacement: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

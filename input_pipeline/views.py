@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline import transforms
+from input_pipeline import objects, transforms
 from input_pipeline.batch import IGNORE, DataError
 from input_pipeline.loader import Batch, border_fill, local_size, row, stack
 from input_pipeline.sources import Example, Source, check_sizes
@@ -24,7 +24,7 @@ AHEAD = 2  # batches made before they are asked for
 
 
 class View(NamedTuple):
-    """A canvas, the map [3,3] of the image's points to it, and whether its labels count towards the loss."""
+    """A canvas, the map [3,3] of the image's points to it, and whether its truth counts towards the loss."""
 
     canvas: Size
     matrix: np.ndarray
@@ -40,12 +40,17 @@ class Piece(NamedTuple):
 
 
 def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
-    """Raises DataError unless config.eval's fields of the views and config.data's sizes, margin and border make sense."""
+    """Raises DataError unless config.eval's fields of the views and config.data's sizes, truth and border make sense."""
     check_sizes(data)
+    objects.check_truth(data)
     transforms.check_border(data.border)
     method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
     if method not in ("whole", "window", "canvas"):
         raise DataError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
+    if method == "canvas" and data.truth != "label":
+        raise DataError(
+            "config.eval.method='canvas' is for labels: boxes are scored in original pixels; choose whole or window"
+        )
     if not 0 <= overlap < 1:
         raise DataError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
     if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
@@ -159,7 +164,7 @@ class ViewBatches:
                         if index not in self._examples:
                             self._examples[index] = pool.submit(self._load, index)
                     rows = [pool.submit(self._row, index, number, canvas) for index, number in numbers]
-                    rows += [pool.submit(_blank, canvas)] * (self._local - len(rows))
+                    rows += [pool.submit(self._blank, canvas)] * (self._local - len(rows))
                     ahead.append(rows)
                     if len(ahead) > AHEAD:
                         yield self._collect(ahead.popleft())
@@ -226,15 +231,25 @@ class ViewBatches:
             )
         view = views[number]
         image = self._warp("image", example["image"], view.matrix, view.canvas)
-        label = np.full(view.canvas, IGNORE, np.uint8)
-        if view.counted and "label" in example:
-            label = self._warp("label", example["label"], view.matrix, view.canvas)
-        return row(image, label, index, size, view.matrix), Piece(index, view, len(views))
+        return row(image, self._truth(example, view), index, size, view.matrix), Piece(index, view, len(views))
+
+    def _truth(self, example: Example, view: View) -> Batch:
+        """The label or the objects of a view that counts; an example that is only predicted has none."""
+        if not view.counted or self.data.truth not in example:
+            return no_truth(view.canvas, self.data)
+        if self.data.truth == "label":
+            return {"label": self._warp("label", example["label"], view.matrix, view.canvas)}
+        whole = (0, 0, *example["image"].shape[:2])
+        seen = objects.follow(objects.take(example, "boxes"), view.matrix, whole, view.canvas)
+        return objects.pad(seen, self.data.max_boxes)
 
     def _warp(self, name: str, value: np.ndarray, matrix: np.ndarray, canvas: Size) -> np.ndarray:
         if name == "image":
             return transforms.warp_image(value, matrix, canvas, border_fill(self.data))
         return transforms.warp_label(value, matrix, canvas, fill=IGNORE if name == "label" else 0)
+
+    def _blank(self, canvas: Size) -> tuple[Batch, None]:
+        return blank(canvas, self.data), None
 
     @staticmethod
     def _collect(futures: list) -> tuple[Batch, list[Piece]]:
@@ -242,7 +257,14 @@ class ViewBatches:
         return stack([rows for rows, _ in results]), [piece for _, piece in results if piece is not None]
 
 
-def _blank(canvas: Size) -> tuple[Batch, None]:
-    """A row that only fills up a batch."""
-    blank = np.zeros((*canvas, 3), np.uint8), np.full(canvas, IGNORE, np.uint8)
-    return row(*blank, 0, canvas, transforms.IDENTITY) | {"example_mask": np.bool_(False)}, None
+def blank(canvas: Size, data: ConfigDict) -> Batch:
+    """A row, with every key that a view's row of this canvas has, that only fills up a batch."""
+    filler = row(np.zeros((*canvas, 3), np.uint8), no_truth(canvas, data), 0, canvas, transforms.IDENTITY)
+    return filler | {"example_mask": np.bool_(False)}
+
+
+def no_truth(canvas: Size, data: ConfigDict) -> Batch:
+    """The keys of config.data.truth where nothing is known: IGNORE everywhere, or no object."""
+    if data.truth == "label":
+        return {"label": np.full(canvas, IGNORE, np.uint8)}
+    return objects.pad(objects.none(), data.max_boxes)

@@ -21,7 +21,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.batch import IGNORE, DataError, refuse
-from input_pipeline.decoding import SUFFIXES, decode_colours, decode_image, decode_mask, list_images, read_size
+from input_pipeline.decoding import (
+    SUFFIXES,
+    decode_colours,
+    decode_image,
+    decode_mask,
+    list_images,
+    read_size,
+    refuse_unreadable,
+)
 
 Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
 Colours = tuple[tuple[int, int, int], ...]
@@ -33,6 +41,8 @@ class ImageMask:
 
     Raises DataError in one line for everything that is wrong with it.
     """
+
+    bad_boxes = ()
 
     def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
         root = pathlib.Path(folder.root).expanduser()
@@ -46,6 +56,7 @@ class ImageMask:
             )
         examples = find_files(root, split, folder.instances == "folder")
         self.class_names, self._colours = name_classes(root / folder.classes, "masks" in examples[0])
+        self.category_ids = tuple(range(1, len(self.class_names) + 1))
         self._ignore, self._instances = folder.ignore_value, folder.instances
         status = [path.stat() for files in examples for path in files.values()]
         names = [[path.name for path in files.values()] for files in examples]
@@ -55,11 +66,7 @@ class ImageMask:
         findings = _remember(cache / f"{place}.json", lambda: self._check(examples))
         refuse(f"{root / split}: masks that do not fit", findings["unfit"])
         if not folder.drop_unreadable:
-            refuse(
-                f"{root / split}: files that cannot be decoded",
-                list(findings["unreadable"].values()),
-                "; repair them, or leave them out with config.data.folder.drop_unreadable=True",
-            )
+            refuse_unreadable(str(root / split), list(findings["unreadable"].values()))
         self.dropped = tuple(findings["unreadable"])
         whole = [files for files in examples if files["images"].name not in findings["unreadable"]]
         self._examples = [whole[index] for index in select(len(whole))]
@@ -83,6 +90,9 @@ class ImageMask:
     def size(self, index: int) -> tuple[int, int]:
         image = self._examples[index]["images"]
         return read_size(image.read_bytes(), str(image))
+
+    def image_id(self, index: int) -> int:
+        return index + 1
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
         """The label, and the instances where the config asks for them. Raises DataError for values that cannot be."""

@@ -9,6 +9,7 @@ import hashlib
 import pathlib
 
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
 from input_pipeline.batch import IGNORE, DataError, refuse
 from input_pipeline.decoding import decode_image, decode_mask
@@ -19,7 +20,7 @@ SPLITS = ("train", "val", "trainval")
 
 
 class VocSegmentation(tfds.core.GeneratorBasedBuilder):
-    """The tfds builder of the VOCdevkit `root`; its config is named by what the devkit holds.
+    """The tfds builder of the VOCdevkit config.data.folder.root; its config is named by what the devkit holds.
 
     Raises DataError in one line: a folder that is no devkit when it is made, files that cannot be used in preparation.
     """
@@ -27,14 +28,14 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
 
-    def __init__(self, *, root: str, **options):
-        self._year = find_year(root)
-        super().__init__(config=tfds.core.BuilderConfig(name=self.identify(root)), **options)
+    def __init__(self, *, folder: ConfigDict, **options):
+        self._year = find_year(folder.root)
+        super().__init__(config=tfds.core.BuilderConfig(name=self.identify(folder)), **options)
 
     @staticmethod
-    def identify(root: str) -> str:
+    def identify(folder: ConfigDict) -> str:
         """A name that changes with the lists, and with the names, sizes and times of the files that they name."""
-        year = find_year(root)
+        year = find_year(folder.root)
         content = []
         for split, stems in list_splits(year).items():
             status = [path.stat() for stem in stems for path in files_of(year, stem)]

@@ -8,10 +8,13 @@ import textwrap
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs.common import get_config
 from input_pipeline.batch import IGNORE, DataError, check_batch
-from input_pipeline.loader import TrainLoader
+from input_pipeline.loader import TrainLoader, draw_row
+from input_pipeline.objects import area
 
 
 class Squares:
@@ -38,10 +41,52 @@ class Squares:
         return self.sizes[i]
 
 
+class Rectangles(Squares):
+    """Pictures with objects: the k-th rectangle, of class k, is bright in colour channel k and nothing else is.
+
+    There are three that do not overlap unless `boxes` names them. Class 1 is always a crowd, and class 2 difficult.
+    """
+
+    class_names = ("red", "green", "blue")
+
+    def __init__(self, sizes, boxes=None):
+        super().__init__(sizes)
+        self.boxes = boxes
+
+    def __getitem__(self, i):
+        rng, (height, width) = np.random.default_rng(i), self.sizes[i]
+        boxes = (
+            [draw_box(rng, height, width // 3, k * width // 3) for k in range(3)] if self.boxes is None else self.boxes
+        )
+        boxes = np.array(boxes, np.float64).reshape(-1, 4)
+        classes = np.arange(len(boxes), dtype=np.int32)
+        image, masks = np.zeros((height, width, 3), np.uint8), np.zeros((len(boxes), height, width), bool)
+        for k, (top, left, bottom, right) in enumerate(boxes.astype(int)):
+            masks[k, top:bottom, left:right] = True
+            image[masks[k], k % 3] = 240
+        flags = {"crowd": classes == 1, "difficult": classes == 2, "area": area(boxes)}
+        return {"image": image, "boxes": boxes, "classes": classes, "masks": masks} | flags
+
+
+def draw_box(rng, height, width, left):
+    """Somewhere in a column of that width, with sides of a quarter to the whole of it."""
+    (top, bottom), (near, far) = (
+        (start := int(rng.integers(side * 3 // 4)), int(rng.integers(start + side // 4, side + 1)))
+        for side in (height, width)
+    )
+    return top, left + near, bottom, left + far
+
+
 def make_data(canvases=((8, 8),), fit="stretch", **augment):
     data = get_config().data
     data.update(image_size=(8, 8), canvases=canvases, fit=fit, prefetch=2)
     data.augment.update(augment)
+    return data
+
+
+def make_objects(truth="boxes", fit="stretch", **augment):
+    data = make_data(fit=fit, **augment)
+    data.update(truth=truth, image_size=(64, 80), max_boxes=16, mean=(0.0, 0.0, 0.0))
     return data
 
 
@@ -189,3 +234,169 @@ def test_an_image_smaller_than_the_crop_is_padded_and_labelled_only_where_it_is(
         assert (batch["label"] != IGNORE).sum() == 1
         colours = set(np.unique(batch["image"]).tolist())
         assert colours == ({0} if border == "mirror" else {0, 128})
+
+
+SSD = dict(zoom_out=(0.5, 4.0), iou_crop=True)
+JITTER = dict(scale=(0.1, 2.0), aspect=1.3)
+EVERYTHING = dict(**SSD, **COLOURS, scale=(0.7, 1.4), rotation=20.0, mosaic=0.5, mixup=0.5, copy_paste=0.5)
+PICTURES = Rectangles([(60, 90), (100, 70), (40, 40), (130, 200), (64, 80)])
+AUGMENTS = {
+    "nothing": dict(flip=0.0),
+    "flip": dict(flip=1.0),
+    "jitter": JITTER,
+    "zoom_out": dict(zoom_out=(1.0, 4.0)),
+    "ssd": SSD,
+    "ssd and jitter": SSD | JITTER,
+    "mosaic": dict(mosaic=1.0),
+    "mosaic of everything": dict(mosaic=1.0, **SSD, **JITTER),
+    "rotation": dict(rotation=40.0),
+    "copy_paste": dict(copy_paste=1.0),
+    "copy_paste and jitter": dict(copy_paste=1.0, scale=(0.5, 2.0)),
+}
+
+
+def spread(box, by):
+    """The pixels whose centres lie in the box made larger (or, negative, smaller) by that much, in 64x80."""
+    top, left, bottom, right = box
+    y, x = np.mgrid[:64, :80] + 0.5
+    return (y > top - by) & (y < bottom + by) & (x > left - by) & (x < right + by)
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, len(PICTURES) - 1))
+def test_what_is_bright_lies_in_its_box_and_its_box_is_full(name, fit, seed, index):
+    """To a pixel, or a quarter of one of the image's own, where a corner is smooth.
+
+    Of SSD's crops what has its centre elsewhere has no box; turned or covered rectangles do not fill theirs.
+    """
+    data = make_objects("masks", fit, min_visible=0.0, **AUGMENTS[name])
+    row = draw_row(PICTURES, index, data, np.random.default_rng(seed))
+    boxes, classes = row["boxes"][row["valid"]], row["classes"][row["valid"]]
+    np.testing.assert_array_equal(row["crowd"][row["valid"]], classes == 1)
+    np.testing.assert_array_equal(row["difficult"][row["valid"]], classes == 2)
+    assert row["boxes_lost"] == 0
+    within = max(1.0, 0.25 / np.abs(np.diag(row["to_original"])).min())
+    bright = row["image"] > 120
+    boxed = np.zeros_like(bright)
+    for box, kind in zip(boxes, classes, strict=True):
+        if not ("rotation" in name or "copy_paste" in name):
+            assert bright[spread(box, -within), kind].all()
+        boxed[spread(box, 1), kind] = True
+    if "iou_crop" not in AUGMENTS[name]:
+        assert not (bright & ~boxed).any()
+
+
+def test_an_example_under_known_maps():
+    source = Rectangles([(32, 40)], [[4, 8, 12, 32]])
+    row = draw_row(source, 0, make_objects(flip=0.0), np.random.default_rng(0))
+    np.testing.assert_allclose(row["boxes"][0], [8, 16, 24, 64])
+    np.testing.assert_allclose(row["to_original"], [[0.5, 0, 0], [0, 0.5, 0]])
+    row = draw_row(source, 0, make_objects(flip=1.0, scale=(0.5, 0.5), crop=False), np.random.default_rng(0))
+    np.testing.assert_allclose(row["boxes"][0], [16 + 4, 20 + 40 - 32, 16 + 12, 20 + 40 - 8])
+    assert row["valid"].sum() == 1 and row["original_size"].tolist() == [32, 40]
+
+
+def test_crops_keep_objects_by_their_centres():
+    """Whatever is seen of an object: a patch holds its centre, or the object is not there."""
+    source, kept, dropped = Rectangles([(64, 80)]), 0, 0
+    for seed in range(60):
+        data = make_objects(iou_crop=True, flip=0.0, min_visible=0.0)
+        row = draw_row(source, 0, data, np.random.default_rng(seed))
+        (left, top), (right, bottom) = row["to_original"] @ [0, 0, 1], row["to_original"] @ [80, 64, 1]
+        boxes = source[0]["boxes"]
+        y, x = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+        inside = (y >= top - 1e-3) & (y < bottom - 1e-3) & (x >= left - 1e-3) & (x < right - 1e-3)
+        np.testing.assert_array_equal(row["classes"][row["valid"]], np.flatnonzero(inside))
+        kept, dropped = kept + inside.sum(), dropped + (~inside).sum()
+    assert kept > 20 and dropped > 20
+
+
+def test_min_visible_drops_what_is_hardly_seen():
+    source, data = Rectangles([(32, 40)], [[0, 15, 32, 25]]), make_objects(flip=0.0, scale=(2.0, 2.0))
+    for least in (0.0, 0.4):
+        data.augment.min_visible = least
+        shares = []
+        for seed in range(80):
+            row = draw_row(source, 0, data, np.random.default_rng(seed))
+            shares += (area(row["boxes"][row["valid"]]) / (128 * 40)).tolist()
+        assert min(shares) >= least
+        assert len(shares) > 20 if least == 0 else 0 < len(shares) < 80
+    assert max(shares) == pytest.approx(0.5), "half of the height is seen"
+
+
+@pytest.mark.parametrize(("truth", "augment"), [("boxes", SSD | COLOURS), ("masks", EVERYTHING)], ids=["ssd", "all"])
+def test_batches_of_objects_are_a_function_of_the_seed_and_their_number(truth, augment):
+    data = make_objects(truth, **augment)
+    whole = take(TrainLoader(PICTURES, data, batch_size=4, seed=3), 4)
+    parts = [
+        take(TrainLoader(PICTURES, data, batch_size=4, seed=3, process_index=i, process_count=2), 4) for i in range(2)
+    ]
+    other = take(TrainLoader(PICTURES, data, batch_size=4, seed=4), 4)
+    for n, batch in enumerate(whole):
+        check_batch(batch)
+        assert_equal(batch, {key: np.concatenate([part[n][key] for part in parts]) for key in batch})
+        assert (batch["image"] != other[n]["image"]).any()
+    resumed = TrainLoader(PICTURES, data, batch_size=4, seed=3)
+    resumed.set_state(3)
+    assert_equal(next(resumed), whole[3])
+    resumed.close()
+
+
+@pytest.mark.parametrize("truth", ["boxes", "masks"])
+@pytest.mark.parametrize("boxes", [[], None], ids=["none", "three"])
+def test_pictures_without_objects_are_as_good(truth, boxes):
+    augment = EVERYTHING | dict(mosaic=0.5, copy_paste=0.5 * (truth == "masks"))
+    data, source = make_objects(truth, **augment), Rectangles([(20, 30), (30, 20)], boxes)
+    seen = 0
+    for batch in take(TrainLoader(source, data, batch_size=4, seed=0), 4):
+        check_batch(batch)
+        seen += batch["valid"].sum()
+    assert (seen > 0) == (boxes is None)
+
+
+def test_objects_beyond_the_room_are_counted():
+    boxes = [[0, 0, 8, 8], [0, 0, 4, 4], [0, 0, 16, 20], [0, 0, 2, 2], [0, 0, 6, 6]]
+    data, source = make_objects(flip=0.0), Rectangles([(32, 40)], boxes)
+    data.max_boxes = 2
+    batch = take(TrainLoader(source, data, batch_size=2, seed=0), 1)[0]
+    check_batch(batch)
+    np.testing.assert_array_equal(batch["classes"], [[0, 2], [0, 2]])
+    np.testing.assert_array_equal(batch["boxes_lost"], [3, 3])
+
+
+def test_partners_come_from_the_whole_source():
+    """The first quadrant of a mosaic is the example's own, of the others each may be any."""
+    data = make_objects(mosaic=1.0, flip=0.0)
+    source = Rectangles([(32, 40)] * 6)
+    areas = [area(source[i]["boxes"])[0] for i in range(6)]
+    assert len(set(areas)) == 6
+    partners = set()
+    for seed in range(40):
+        row = draw_row(source, 2, data, np.random.default_rng(seed))
+        assert row["image_id"] == 2
+        own = row["boxes"][:3]
+        matrix = np.linalg.inv(np.vstack([row["to_original"], [0, 0, 1]]))
+        np.testing.assert_allclose(own, source[2]["boxes"] * np.tile(np.diag(matrix)[1::-1], 2), rtol=1e-5)
+        right, bottom = np.diag(matrix)[:2] * (40, 32)
+        assert 0.25 * 80 - 1 <= right <= 0.75 * 80 + 1 and 0.25 * 64 - 1 <= bottom <= 0.75 * 64 + 1
+        # The last quadrant: its red object's area tells which example it is.
+        share = area(row["boxes"][9]) / ((80 - right) * (64 - bottom))
+        partners.add(int(np.argmin([abs(share - one / (32 * 40)) for one in areas])))
+    assert partners == set(range(6))
+
+
+def test_mixup_has_the_objects_of_two():
+    data = make_objects(mixup=1.0, flip=0.0)
+    row = draw_row(Rectangles([(64, 80)]), 0, data, np.random.default_rng(0))
+    assert row["valid"].sum() == 6
+    np.testing.assert_array_equal(row["boxes"][:3], row["boxes"][3:6])
+    np.testing.assert_array_equal(row["image"], Rectangles([(64, 80)])[0]["image"])  # blended with itself
+
+
+@pytest.mark.parametrize(("truth", "source"), [("boxes", SOURCE), ("masks", SOURCE), ("label", PICTURES)])
+def test_a_source_without_the_truth_is_refused(truth, source):
+    with pytest.raises(DataError, match=f"config.data.truth='{truth}'") as caught:
+        TrainLoader(source, make_objects(truth), batch_size=2, seed=0)
+    assert "\n" not in str(caught.value)

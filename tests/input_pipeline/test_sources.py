@@ -12,6 +12,7 @@ from configs.common import get_config
 from input_pipeline import sources
 from input_pipeline.batch import DataError
 from input_pipeline.datasets import shapes
+from input_pipeline.decoding import encode_png
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
@@ -55,7 +56,9 @@ def test_a_malformed_split_is_refused(split):
 
 
 def test_an_unknown_dataset_lists_the_known_ones(tmp_path):
-    with pytest.raises(DataError, match="image_mask, oxford_iiit_pet, shapes, voc_segmentation"):
+    with pytest.raises(
+        DataError, match="coco/2017, coco_folder, image_mask, .*shapes, .*voc_segmentation, yolo_folder"
+    ):
         sources.open_source(make_data(name="shape"), "train", str(tmp_path))
 
 
@@ -120,7 +123,10 @@ def test_pet_classes_are_pet_background_border():
 
 def test_every_adapter_is_whole():
     for name, adapter in sources.ADAPTERS.items():
-        assert bool(adapter.builder) != bool(adapter.url), f"{name} is made by us or comes from somewhere"
+        origins = [adapter.builder, adapter.url, adapter.by_tensorflow]
+        assert sum(map(bool, origins)) == 1, f"{name} is made by us, comes from somewhere or is prepared elsewhere"
+        assert ("label" in adapter.truths) == bool(adapter.class_names)
+        assert set(adapter.truths) <= {"label", "boxes", "masks"}
         if adapter.builder:
             assert str(adapter.load_builder().VERSION) == adapter.version
             assert adapter.load_builder().name == name
@@ -139,3 +145,137 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
     (tmp_path / "shapes" / "0.9.0").mkdir(parents=True)
     (tmp_path / "shapes" / "0.9.0" / "dataset_info.json").touch()
     assert sources.find_prepared("shapes", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "truth", "words"),
+    [
+        ("oxford_iiit_pet", "boxes", "oxford_iiit_pet has label; .*coco_folder.*shapes"),
+        ("image_mask", "masks", "image_mask has label; .*coco_folder, shapes, yolo_folder"),
+        ("coco/2017", "masks", "coco/2017 has boxes; .*coco_folder"),
+        ("voc_folder", "label", "voc_folder has boxes; .*voc_segmentation"),
+        ("shapes", "box", "shapes has label and boxes and masks; choose that$"),
+    ],
+)
+def test_a_truth_that_is_not_there_is_refused(tmp_path, name, truth, words):
+    with pytest.raises(DataError, match=words) as caught:
+        sources.open_source(make_data(name=name, truth=truth), "train", str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
+    source = sources.open_source(make_data(name="shapes", truth="masks"), "train", str(prepared))
+    boxes = sources.open_source(make_data(name="shapes", truth="boxes"), "train", str(prepared))
+    labels = sources.open_source(make_data(name="shapes"), "train", str(prepared))
+    assert source.class_names == shapes.FIGURES and source.category_ids == (1, 2, 3, 4, 5)
+    assert source.bad_boxes == source.dropped == () and source.image_id(3) == 4 and labels.image_id(3) == 4
+    assert labels.category_ids == (1, 2, 3, 4, 5, 6) and source.fingerprint == labels.fingerprint
+    for i in range(len(source)):
+        image, instances, figures = shapes.draw_example(np.random.default_rng((0, i)))
+        example = source[i]
+        expected = shapes.find_boxes(instances)
+        np.testing.assert_array_equal(example["image"], image)
+        np.testing.assert_array_equal(example["boxes"], expected)
+        np.testing.assert_array_equal(example["classes"], figures)
+        np.testing.assert_array_equal(example["masks"], [instances == number for number in range(1, len(figures) + 1)])
+        np.testing.assert_array_equal(example["area"], np.prod(expected[:, 2:] - expected[:, :2], axis=1))
+        assert not example["crowd"].any() and not example["difficult"].any()
+        dtypes = {key: str(values.dtype) for key, values in example.items()}
+        flags = {"crowd": "bool", "difficult": "bool", "masks": "bool"}
+        assert dtypes == {"image": "uint8", "boxes": "float64", "classes": "int32", "area": "float64"} | flags
+        size, objects = boxes.objects(i)
+        assert size == boxes.size(i) == instances.shape and boxes.find_bad_boxes(i) == ()
+        assert objects.keys() == example.keys() - {"image", "masks"} == boxes[i].keys() - {"image"}
+        for key, values in objects.items():
+            np.testing.assert_array_equal(values, example[key])
+
+
+def test_objects_do_not_decode_the_image(prepared, monkeypatch):
+    source = sources.open_source(make_data(name="shapes", truth="masks"), "train", str(prepared))
+    monkeypatch.setattr(sources, "decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(sources, "decode_mask", lambda *_: pytest.fail("decoded"))
+    assert len(source.objects(0)[1]["boxes"]) and source.find_bad_boxes(0) == ()
+
+
+@pytest.mark.parametrize("name", ["coco/2017", "voc/2007", "voc/2012"])
+def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
+    command = f"tfds build {name} --file_format=array_record --data_dir={tmp_path}"
+    with pytest.raises(DataError, match=command) as caught:
+        sources.open_source(make_data(name=name, truth="boxes"), "train", str(tmp_path))
+    assert "\n" not in str(caught.value) and "pip install tensorflow" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """voc/2007 with three examples, as tfds lays it out; the second has no object."""
+    import tensorflow_datasets as tfds
+
+    edges = [[(0.1, 0.2, 0.7, 0.9), (0.5, 0.25, 0.5, 0.75), (0.0, 0.0, 1.0, 1.0)], [], [(0.25, 1 / 3, 0.75, 2 / 3)]]
+
+    class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("5.0.0")
+
+        def _info(self):
+            label = tfds.features.ClassLabel(names=("aeroplane", "bicycle"))
+            objects = {
+                "label": label,
+                "bbox": tfds.features.BBoxFeature(),
+                "pose": tfds.features.ClassLabel(names=("frontal", "left")),
+                "is_truncated": np.bool_,
+                "is_difficult": np.bool_,
+            }
+            features = {
+                "image": tfds.features.Image(),
+                "image/filename": tfds.features.Text(),
+                "objects": tfds.features.Sequence(objects),
+                "labels": tfds.features.Sequence(label),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, boxes in enumerate(edges):
+                listed = [
+                    {
+                        "bbox": tfds.features.BBox(*box),
+                        "label": 1,
+                        "pose": 0,
+                        "is_truncated": False,
+                        "is_difficult": k == 2,
+                    }
+                    for k, box in enumerate(boxes)
+                ]
+                image = encode_png(np.zeros((5, 7, 3), np.uint8))
+                yield i, {"image": image, "image/filename": f"{i}.jpg", "objects": listed, "labels": []}
+
+    place = tmp_path_factory.mktemp("voc")
+    config = tfds.core.BuilderConfig(name="2007", version="5.0.0")
+    Voc(data_dir=str(place), file_format="array_record", config=config).download_and_prepare()
+    source = sources.open_source(make_data(name="voc/2007", truth="boxes"), "train", str(place))
+    return {source.name(i): (source, i) for i in range(len(source))}, edges
+
+
+def test_tfds_own_sets_give_pixels_and_flags(voc):
+    by_name, edges = voc
+    for name, (source, i) in by_name.items():
+        example = source[i]
+        good = [box for box in edges[int(name[0])] if box[0] < box[2]]
+        np.testing.assert_allclose(example["boxes"], np.reshape(good, (-1, 4)) * (5, 7, 5, 7), atol=1e-6)
+        assert example["boxes"].dtype == np.float64 and example["boxes"].shape == (len(good), 4)
+        assert source.class_names == ("aeroplane", "bicycle") and set(example["classes"]) <= {1}
+    source, i = by_name["0.jpg"]
+    assert source[i]["difficult"].tolist() == [False, True] and not source[i]["crowd"].any()
+    np.testing.assert_allclose(source[i]["area"], [0.6 * 5 * 0.7 * 7, 35], rtol=1e-6)
+    assert source.objects(i)[0] == (5, 7)
+
+
+def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc):
+    by_name, _ = voc
+    source, i = by_name["0.jpg"]
+    assert source.find_bad_boxes(i) == ("0.jpg: object 2 of class bicycle: zero area",)
+    assert source.bad_boxes == () and len(source.objects(i)[1]["boxes"]) == 2
+    source, i = by_name["1.jpg"]
+    assert source.find_bad_boxes(i) == ()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from configs.common import get_config
 from input_pipeline import transforms
-from input_pipeline.batch import IGNORE
+from input_pipeline.batch import IGNORE, DataError
 
 GREY = (127.0, 127.0, 127.0)
 RNG = np.random.default_rng(0)
@@ -176,3 +176,53 @@ def test_colours_known_answers():
     # The hue turns, the brightness stays.
     turned = transforms.adjust_hue(image, 0.3)[0, 0] @ [0.299, 0.587, 0.114]
     assert turned == pytest.approx(grey, rel=1e-3)
+
+
+def test_large_scale_jitter_cuts_what_is_too_large_and_keeps_the_rest_whole():
+    """Ghiasi et al. 2021: a letterboxed image at 0.1 to 2 times its size lies anywhere in the output, or is cut anywhere."""
+    augment, size, content = make_augment(scale=(0.1, 2.0), crop=True), (60, 60), (30, 60)
+    corners = np.array([[0, 15, 1], [60, 45, 1]]).T  # of the image in the letterbox
+    rng = np.random.default_rng(0)
+    zooms, places = [], []
+    for _ in range(600):
+        matrix = transforms.draw_geometry(rng, size, augment, content)
+        (left, right), (top, bottom), _ = matrix @ corners
+        zooms.append(matrix[0, 0])
+        assert right - left == pytest.approx(60 * matrix[0, 0]) and bottom - top == pytest.approx(30 * matrix[0, 0])
+        for low, high in ((left, right), (top, bottom)):
+            room = 60 - (high - low)
+            assert min(room, 0) - 1e-6 <= low <= max(room, 0) + 1e-6
+            places.append(low / room if abs(room) > 1 else 0.5)
+    assert 0.1 <= min(zooms) < 0.11 and 1.9 < max(zooms) <= 2.0
+    assert np.median(zooms) == pytest.approx(0.2**0.5, rel=0.15), "as often below sqrt(0.1 x 2) as above"
+    np.testing.assert_allclose(np.quantile(places, [0.02, 0.5, 0.98]), [0.02, 0.5, 0.98], atol=0.04)
+
+
+def test_a_window_cuts_the_image_and_the_map_stays():
+    matrix = transforms.scaling(2, 3)
+    part, from_part = transforms.cut((-2, 4, 6, 30), (9, 14), matrix)
+    assert LABEL[part].shape == (6, 10)
+    np.testing.assert_array_equal(from_part @ [0, 0, 1], matrix @ [4, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("truth", "field", "value"),
+    [
+        *(("boxes", "zoom_out", wrong) for wrong in ((1.5, 4.0), (0.5, 0.5))),
+        *(("masks", field, 1.5) for field in ("mosaic", "mixup", "copy_paste", "min_visible", "flip")),
+        *(("label", field, 0.5) for field in ("mosaic", "mixup", "copy_paste")),
+        ("label", "zoom_out", (0.5, 4.0)),
+        ("label", "iou_crop", True),
+        ("boxes", "copy_paste", 0.5),
+        ("boxes", "elastic", (1.0, 8.0)),
+        ("masks", "elastic", (1.0, 8.0)),
+    ],
+)
+def test_mistakes_are_one_clear_line(truth, field, value):
+    data = get_config().data
+    data.truth = truth
+    transforms.check_augment(data)
+    data.augment[field] = value
+    with pytest.raises(DataError, match=f"config.data.augment.{field}=") as caught:
+        transforms.check_augment(data)
+    assert "\n" not in str(caught.value)

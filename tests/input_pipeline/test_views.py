@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from configs.common import get_config
 from input_pipeline import transforms
 from input_pipeline.batch import IGNORE, DataError, check_batch
-from input_pipeline.views import ViewBatches, check_views, choose_canvas, plan_views
-from tests.input_pipeline.test_loader import Squares
+from input_pipeline.views import ViewBatches, blank, check_views, choose_canvas, plan_views
+from tests.input_pipeline.test_loader import Rectangles, Squares
 
 
 def make(canvases=((8, 8),), fit="stretch", margin=0, border="mean", **evaluation):
@@ -224,3 +224,75 @@ def test_an_image_that_changes_its_size_is_named():
     config = make(((64, 64),), method="window")
     with pytest.raises(DataError, match="square_0 is 10x10 now"):
         list(iter(ViewBatches(Shrinking([(10, 10)]), config.data, config.eval)))
+
+
+def make_detection(canvases=((64, 80),), truth="boxes", **fields):
+    config = make(canvases, **fields)
+    config.data.update(truth=truth, max_boxes=4)
+    return config
+
+
+def test_views_have_the_boxes_that_they_show():
+    """A stretched image; then windows of 64x64 at columns 0 and 32, of which each sees its part of the boxes."""
+    source = Rectangles([(32, 40)], [[4, 8, 12, 32], [0, 0, 32, 40]])
+    (batch, _), *_ = batches(source, make_detection(flip=True, batch_size=2))
+    check_batch(batch)
+    np.testing.assert_array_equal(batch["boxes"][0, :2], [[8, 16, 24, 64], [0, 0, 64, 80]])
+    np.testing.assert_array_equal(batch["valid"].sum(1), [2, 0])  # the mirror image's do not count
+    np.testing.assert_array_equal(batch["crowd"][0], [False, True, False, False])
+
+    source = Rectangles([(64, 96)], [[4, 8, 12, 32], [10, 20, 30, 90]])
+    (batch, _), *_ = batches(source, make_detection(((64, 64),), method="window", batch_size=2))
+    np.testing.assert_array_equal(batch["boxes"][0, :2], [[4, 8, 12, 32], [10, 20, 30, 64]])
+    np.testing.assert_array_equal(batch["boxes"][1, :1], [[10, 0, 30, 58]])
+    np.testing.assert_array_equal(batch["valid"].sum(1), [2, 1])
+    np.testing.assert_array_equal(batch["classes"][1, 0], 1)
+
+
+@pytest.mark.parametrize("truth", ["boxes", "masks"])
+def test_rows_without_objects(truth):
+    """Of an image without any, of one that is only predicted, and those that fill up a batch."""
+
+    class Files(Squares):
+        def __getitem__(self, i):
+            return {"image": super().__getitem__(i)["image"]}
+
+    for source in (Rectangles([(10, 12)] * 3, []), Files([(10, 12)] * 3)):
+        for batch, _ in batches(source, make_detection(truth=truth, batch_size=2)):
+            check_batch(batch)
+            assert not batch["valid"].any() and not batch["boxes"].any() and not batch["boxes_lost"].any()
+
+
+@pytest.mark.parametrize("truth", ["label", "boxes", "masks"])
+def test_a_blank_row_is_like_a_view(truth):
+    source = (Squares if truth == "label" else Rectangles)([(10, 12)])
+    config = make_detection(truth=truth, batch_size=2)
+    ((batch, _),) = batches(source, config)
+    filler = blank((64, 80), config.data)
+    assert filler.keys() == batch.keys()
+    for key, value in filler.items():
+        np.testing.assert_array_equal(batch[key][1], value, err_msg=key)
+        assert batch[key].dtype == value.dtype
+    assert not filler["example_mask"]
+
+
+def test_evaluation_is_not_augmented():
+    config = make_detection(fit="letterbox", batch_size=2)
+    plain = list(batches(Rectangles([(60, 90), (100, 70)]), config))
+    config.data.augment.update(
+        dict(flip=1.0, scale=(0.1, 0.2), rotation=90.0, zoom_out=(1.0, 4.0), iou_crop=True, min_visible=1.0),
+        **dict(mosaic=1.0, mixup=1.0, copy_paste=1.0, brightness=1.0),
+    )
+    for (one, _), (other, _) in zip(plain, batches(Rectangles([(60, 90), (100, 70)]), config), strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def test_boxes_are_not_scored_on_a_canvas():
+    config = make_detection(method="canvas")
+    with pytest.raises(DataError, match="config.eval.method='canvas'") as caught:
+        check_views(config.data, config.eval)
+    assert "\n" not in str(caught.value)
+    config.data.truth = "panoptic"
+    with pytest.raises(DataError, match="config.data.truth="):
+        check_views(config.data, config.eval)

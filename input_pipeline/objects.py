@@ -1,0 +1,126 @@
+"""An example's objects: boxes that go where the image's points go, with their masks, classes and flags.
+
+Objects are {"boxes" [N,4] float64 (top, left, bottom, right) in pixels, "classes" [N] int32, "crowd" [N] bool,
+"difficult" [N] bool, "area" [N] float64 as annotated} and, for config.data.truth="masks", "masks" [N,H,W] bool. N may
+be 0.
+"""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from input_pipeline import transforms
+from input_pipeline.batch import DataError
+from input_pipeline.transforms import Size, Window
+
+Objects = dict[str, np.ndarray]
+
+SHORTEST = 1e-3  # pixels: a box with a shorter side has no area, however its edges are rounded
+FIELDS = ("boxes", "classes", "crowd", "difficult", "area")
+
+
+def check_truth(data: ConfigDict) -> None:
+    """Raises DataError unless config.data.truth is known, with room for its objects and nothing that is a label's alone."""
+    if data.truth not in ("label", "boxes", "masks"):
+        raise DataError(f"config.data.truth={data.truth!r} is unknown; choose label, boxes or masks")
+    if data.max_boxes < 1:
+        raise DataError(f"config.data.max_boxes={data.max_boxes} is out of its range; it must be 1 or more")
+    labels_alone = {
+        "margin": (data.margin == 0, "an object in the margin would be learned; write 0"),
+        "border": (data.border == "mean", "mirrored objects would have no boxes; write mean"),
+        "weight_map": (data.weight_map[0] == 0, "it weights a label's pixels; write '(0.0, 5.0)'"),
+    }
+    for field, (holds, why) in labels_alone.items():
+        if data.truth != "label" and not holds:
+            raise DataError(
+                f"config.data.{field}={data[field]} does not go with config.data.truth={data.truth!r}: {why}"
+            )
+
+
+def take(example: dict[str, np.ndarray], truth: str) -> Objects:
+    """The objects of a source's example, with their masks for truth="masks"."""
+    return {name: example[name] for name in (FIELDS if truth == "boxes" else (*FIELDS, "masks"))}
+
+
+def pick(objects: Objects, which: np.ndarray) -> Objects:
+    """Those of the objects that `which` names: [N] bool, or indices in the order wanted."""
+    return {name: values[which] for name, values in objects.items()}
+
+
+def join(parts: list[Objects]) -> Objects:
+    """The objects of one picture from all `parts`, in their order."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """[...,4] -> [...] square pixels."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def has_area(boxes: np.ndarray) -> np.ndarray:
+    """[...,4] -> [...] bool."""
+    return (boxes[..., 2:] - boxes[..., :2] >= SHORTEST).all(-1)
+
+
+def clip(boxes: np.ndarray, window: Window) -> np.ndarray:
+    """[...,4] -> [...,4]: what of the boxes lies in `window`; without area where nothing does."""
+    top, left, bottom, right = window
+    return boxes.clip((top, left, top, left), (bottom, right, bottom, right))
+
+
+def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """[N,4] -> [N,4]: the upright boxes around the corners of `boxes` under `matrix` [3,3]."""
+    top, left, bottom, right = boxes.T
+    x, y = np.stack([left, right, left, right]), np.stack([top, top, bottom, bottom])
+    across, down = (row[0] * x + row[1] * y + row[2] for row in matrix[:2])
+    return np.stack([down.min(0), across.min(0), down.max(0), across.max(0)], -1)
+
+
+def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[N,4] and [M,4] -> [N,M]: the intersection over the union of each two; 0 where the union is empty."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    union = area(boxes)[:, None] + area(others)[None] - shared
+    return np.divide(shared, union, out=np.zeros(union.shape), where=union > 0)
+
+
+def follow(objects: Objects, matrix: np.ndarray, window: Window, size: Size, least: float = 0.0) -> Objects:
+    """The objects as an output of `size` has them, that shows `window` of the image through `matrix` [3,3].
+
+    Boxes follow by their corners and are clipped to what is seen. An object is dropped that has less than the share
+    `least` of its area left, or no area at all.
+    """
+    inside = clip(objects["boxes"], window)
+    boxes = clip(map_boxes(inside, matrix), (0, 0, *size))
+    whole = area(map_boxes(objects["boxes"], matrix))
+    # A box that was clipped to a line has area again when it is turned. The least share is rounded in the object's favour.
+    seen = has_area(inside) & has_area(boxes) & (area(boxes) >= least * whole * (1 - 1e-9))
+    followed = pick(objects, seen) | {"boxes": boxes[seen]}
+    if "masks" in objects:
+        part, matrix = transforms.cut(window, objects["masks"].shape[1:], matrix)
+        followed["masks"] = transforms.warp_masks(followed["masks"][:, *part], matrix, size)
+    return followed
+
+
+def pad(objects: Objects, rows: int) -> dict[str, np.ndarray]:
+    """The batch's keys for one picture: the `rows` largest objects in their order, and how many had no room."""
+    kept = np.sort(np.argsort(-area(objects["boxes"]), kind="stable")[:rows])
+
+    def fill(name: str, dtype: type) -> np.ndarray:
+        values = objects[name][kept]
+        return np.pad(values.astype(dtype), [(0, rows - len(kept))] + [(0, 0)] * (values.ndim - 1))
+
+    return {
+        "boxes": fill("boxes", np.float32),
+        "classes": fill("classes", np.int32),
+        "valid": np.arange(rows) < len(kept),
+        "crowd": fill("crowd", np.bool_),
+        "difficult": fill("difficult", np.bool_),
+        "boxes_lost": np.int32(len(objects["boxes"]) - len(kept)),
+    }
+
+
+def none() -> Objects:
+    """The objects, without masks, of a picture that has none."""
+    dtypes = (np.float64, np.int32, np.bool_, np.bool_, np.float64)
+    return {name: np.zeros((0, 4) if name == "boxes" else 0, dtype) for name, dtype in zip(FIELDS, dtypes, strict=True)}

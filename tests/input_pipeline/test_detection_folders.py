@@ -1,0 +1,628 @@
+"""Folders of a few pixels in three layouts: the numbers come back exactly, and one clear line for whatever can be wrong."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.common import get_config
+from input_pipeline import sources
+from input_pipeline.batch import DataError
+from input_pipeline.datasets import annotations
+from input_pipeline.sources import open_source
+
+REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+HEIGHT, WIDTH = 20, 30
+
+
+def open_folder(name, root, split, place, truth="boxes", **folder):
+    data = get_config().data
+    data.name, data.truth = name, truth
+    data.folder.update(dict(root=str(root), first_pixel=0) | folder)
+    return open_source(data, split, str(place))
+
+
+def refuse(name, root, place, *words, split="train", **folder):
+    with pytest.raises(DataError) as caught:
+        open_folder(name, root, split, place, **folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert not list(place.glob(f"{name}/*/1.0.0")) and not list(place.glob(".*")), "nothing is left of a failure"
+
+
+def draw(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(path)
+
+
+def fill(top, left, bottom, right):
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+# COCO
+
+COUNTS = [3 * HEIGHT + 2, 5, HEIGHT - 5, 5, HEIGHT * WIDTH - 4 * HEIGHT - 7]  # rows 2 to 6 of columns 3 and 4
+
+
+def square(top, left, bottom, right):
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def make_coco():
+    """The train split: two categories with a gap in their ids and out of order; crowds, polygons, an image without objects."""
+
+    def annotate(number, image_id, category_id, bbox, **fields):
+        return {"id": number, "image_id": image_id, "category_id": category_id, "bbox": bbox, "iscrowd": 0} | fields
+
+    images = [(70, "b.jpg"), (5, "a.jpg"), (900, "empty.png")]
+    return {
+        "images": [dict(id=number, file_name=name, height=HEIGHT, width=WIDTH) for number, name in images],
+        "categories": [{"id": 44, "name": "fox"}, {"id": 7, "name": " wild  boar"}],
+        "annotations": [
+            annotate(1, 70, 44, [1.1, 2.3, 4.7, 5.9], area=17.25, segmentation=[square(2, 1, 8, 6)]),
+            annotate(2, 5, 7, [3, 2, 2, 5], iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": COUNTS}),
+            annotate(3, 70, 7, [4, 4, 0, 3], area=1.0),
+            annotate(4, 70, 7, [4, 4, -1, 3]),
+            annotate(5, 70, 44, [float("nan"), 4, 2, 3]),
+            annotate(6, 70, 44, [WIDTH, 4, 2, 3]),
+            annotate(
+                7, 70, 7, [-2.5, 15, 5, 10], segmentation=[square(15, 0, 20, 2), square(16, 2, 20, 3), [1, 2, 3, 4]]
+            ),
+        ],
+    }
+
+
+def write_coco(root, content, split="train"):
+    for number, entry in enumerate(content["images"]):
+        draw(root / split / entry["file_name"], number)
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    root = tmp_path_factory.mktemp("coco") / "set"
+    root.mkdir()
+    write_coco(root, make_coco())
+    second = make_coco()
+    second["annotations"] = second["annotations"][2:5]
+    write_coco(root, second, "val2")
+    return root, root.parent / "tfds"
+
+
+def test_coco_numbers_are_exact(coco):
+    root, place = coco
+    source = open_folder("coco_folder", root, "train", place, "masks")
+    assert source.class_names == ("wild boar", "fox") and source.category_ids == (7, 44)
+    assert [(source.image_id(i), source.name(i)) for i in range(3)] == [(70, "b.jpg"), (5, "a.jpg"), (900, "empty.png")]
+    first, second, empty = (source[i] for i in range(3))
+    np.testing.assert_array_equal(first["boxes"], [[2.3, 1.1, 2.3 + 5.9, 1.1 + 4.7], [15, 0, HEIGHT, 2.5]])
+    assert first["classes"].tolist() == [1, 0] and first["crowd"].tolist() == [False, False]
+    assert first["area"].tolist() == [17.25, 5 * 2.5], "the second one's is that of the box in the image"
+    np.testing.assert_array_equal(first["masks"], [fill(2, 1, 8, 6), fill(15, 0, 20, 2) | fill(16, 2, 20, 3)])
+    assert second["boxes"].tolist() == [[2, 3, 7, 5]] and second["crowd"].tolist() == [True]
+    np.testing.assert_array_equal(second["masks"], [fill(2, 3, 7, 5)])
+    assert empty["masks"].shape == (0, HEIGHT, WIDTH) and empty["boxes"].shape == (0, 4) and len(empty["area"]) == 0
+    assert [str(empty[key].dtype) for key in ("boxes", "classes", "crowd", "difficult", "masks")] == [
+        *("float64", "int32", "bool", "bool", "bool")
+    ]
+    assert source.objects(2)[0] == source.size(2) == (HEIGHT, WIDTH)
+    assert source.objects(0)[1]["area"].tolist() == [17.25, 12.5] and source.find_bad_boxes(0) == ()
+
+
+def test_images_are_stored_byte_for_byte(coco):
+    root, place = coco
+    source = open_folder("coco_folder", root, "train", place)
+    for i in range(3):
+        assert source._records[i]["image"] == (root / "train" / source.name(i)).read_bytes()
+        np.testing.assert_array_equal(source[i]["image"], np.asarray(Image.open(root / "train" / source.name(i))))
+        assert "masks" not in source[i]
+
+
+def test_bad_boxes_are_named_and_clipped_ones_counted_also_by_later_runs(coco, monkeypatch):
+    root, place = coco
+    open_folder("coco_folder", root, "train", place)
+    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    source = open_folder("coco_folder", root, "train", place)
+    assert source.bad_boxes == (
+        "b.jpg: object 2 of class wild boar: zero area",
+        "b.jpg: object 3 of class wild boar: reversed",
+        "b.jpg: object 4 of class fox: not a finite number",
+        "b.jpg: object 5 of class fox: outside the image",
+    )
+    assert source.clipped_boxes == 1 and source.dropped == ()
+    other = open_folder("coco_folder", root, "val2", place)
+    assert len(other.bad_boxes) == 3 and other.clipped_boxes == 0 and len(other) == 3
+    assert sum(len(other.objects(i)[1]["boxes"]) for i in range(3)) == 0
+
+
+def test_slices_keep_the_ids(coco):
+    root, place = coco
+    part = open_folder("coco_folder", root, "train[1:]", place)
+    assert [part.image_id(i) for i in range(len(part))] == [5, 900]
+    assert part.fingerprint != open_folder("coco_folder", root, "train", place).fingerprint
+
+
+def test_the_fingerprint_is_the_contents(tmp_path):
+    """A box of the same length in digits changes it, the folder's place and the files' times do not."""
+    content = make_coco()
+    for name in ("same", "other"):
+        content["annotations"][0]["bbox"][0] = 1.1 if name == "same" else 1.2
+        (tmp_path / name).mkdir()
+        write_coco(tmp_path / name, content)
+    (tmp_path / "alone").mkdir()
+    write_coco(tmp_path / "alone", make_coco())
+    opened = [
+        open_folder("coco_folder", tmp_path / name, "train", tmp_path / "tfds") for name in ("alone", "same", "other")
+    ]
+    assert opened[0].fingerprint == opened[1].fingerprint != opened[2].fingerprint
+
+
+def test_a_changed_folder_is_prepared_anew(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    root.mkdir()
+    content = make_coco()
+    write_coco(root, content)
+    assert len(open_folder("coco_folder", root, "train", place).objects(1)[1]["boxes"]) == 1
+    content["annotations"].append(content["annotations"][0] | {"image_id": 5})
+    (root / "annotations/instances_train.json").write_text(json.dumps(content))
+    assert len(open_folder("coco_folder", root, "train", place).objects(1)[1]["boxes"]) == 2
+    image = root / "train/a.jpg"
+    before = image.stat()
+    draw(image, 99)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    shown = open_folder("coco_folder", root, "train", place)[1]["image"]
+    np.testing.assert_array_equal(shown, np.asarray(Image.open(image)))
+    assert len(list(place.glob("coco_folder/*/1.0.0/dataset_info.json"))) == 3
+    with pytest.raises(DataError, match="prepared 3 times.*config.data.folder.root"):
+        open_folder("coco_folder", "", "train", place)
+
+
+def test_a_folder_that_only_moved_is_not_prepared_again(coco, tmp_path, monkeypatch):
+    root, place = coco
+    first = open_folder("coco_folder", root, "train", place)
+    shutil.copytree(root, tmp_path / "moved")  # keeps the times
+    (tmp_path / "moved/train/.hidden.jpg").touch()
+    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    assert open_folder("coco_folder", tmp_path / "moved", "train", place).fingerprint == first.fingerprint
+    assert len(open_folder("coco_folder", "", "train", place)) == 3, "without a root, the only one there is"
+
+
+@pytest.mark.parametrize("images", ["train", "images/train", "images", "beside"])
+def test_coco_layouts(tmp_path, images):
+    root = tmp_path / "set"
+    root.mkdir()
+    write_coco(root, make_coco())
+    annotated = root / "annotations/instances_train.json"
+    if images == "beside":
+        annotated.rename(root / "train/_annotations.coco.json")
+    else:
+        annotated.rename(root / "annotations/train.json")
+        (root / "train").rename(root / "moved")
+        (root / images).parent.mkdir(exist_ok=True)
+        (root / "moved").rename(root / images)
+    assert len(open_folder("coco_folder", root, "train", tmp_path / "tfds")) == 3
+
+
+def test_a_coco_split_without_images_is_not_there(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    root.mkdir()
+    write_coco(root, make_coco())
+    (root / "annotations/instances_test.json").write_text("{}")
+    (root / "annotations/captions_train.json").write_text("{}")
+    assert len(open_folder("coco_folder", root, "train", place)) == 3
+    with pytest.raises(DataError, match="no split 'test'; choose one of train"):
+        open_folder("coco_folder", root, "test", place)
+
+
+def change(**fields):
+    """What makes a mistake of a COCO file: KEY_PLACE=fields to set there, None to leave that entry's field out."""
+
+    def spoil(content):
+        for key, changes in fields.items():
+            kind, place = key.rsplit("_", 1)
+            entry = content[kind][int(place)]
+            entry.update(changes)
+            for name in [name for name, value in entry.items() if value is None]:
+                del entry[name]
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (change(annotations_0=dict(image_id=71)), ["annotation 1", "no image 71"]),
+        (change(annotations_0=dict(category_id=8)), ["annotation 1", "no category 8"]),
+        (change(annotations_1=dict(bbox=None, id=None)), ["annotation at place 2", "bbox", "four numbers"]),
+        (change(annotations_0=dict(bbox=[1, 2, "3", 4])), ["annotation 1", "'3'", "four numbers"]),
+        (change(annotations_0=dict(bbox=[1, 2, 3])), ["four numbers"]),
+        (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 6, 7]])), ["annotation 1", "polygons"]),
+        (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 1e9]])), ["annotation 1", "polygons"]),
+        (change(annotations_1=dict(segmentation={"counts": [3]})), ["annotation 2", "polygons"]),
+        (
+            change(annotations_1=dict(segmentation={"size": [3, 3], "counts": [9]})),
+            ["a.jpg", "object 1", "[3, 3]", "[20, 30]"],
+        ),
+        (change(annotations_1=dict(segmentation={"size": [20, 30], "counts": [9]})), ["a.jpg", "cannot be decoded"]),
+        (change(annotations_1=dict(segmentation={"size": [20, 30], "counts": "Q"})), ["a.jpg", "cannot be decoded"]),
+        (change(images_1=dict(id=70)), ["image id 70", "more than once"]),
+        (change(images_1=dict(file_name="b.jpg")), ["file b.jpg", "more than once"]),
+        (change(images_1=dict(file_name=None)), ["place 2", "file_name"]),
+        (change(images_1=dict(height=HEIGHT + 1)), ["a.jpg is 20x30", "21x30"]),
+        (change(images_1=dict(height="20")), ["image 5", "whole numbers"]),
+        (change(images_1=dict(file_name="c.jpg")), ["c.jpg is missing"]),
+        (change(categories_1=dict(id=44)), ["category id 44", "more than once"]),
+        (change(categories_1=dict(name="fox ")), ["'fox'", "more than once"]),
+        (change(categories_1=dict(name=None)), ["category without"]),
+        (lambda content: content.pop("annotations"), ["no list 'annotations'"]),
+        (lambda content: content.update(images={}), ["no list 'images'"]),
+        (lambda content: content.update(images=[]), ["names no image"]),
+        (lambda content: content.update(categories=[]), ["names no class"]),
+    ],
+)
+def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
+    root = tmp_path / "set"
+    root.mkdir()
+    content = make_coco()
+    write_coco(root, content)
+    path = root / "annotations/instances_train.json"
+    spoil(content)
+    path.write_text(json.dumps(content))
+    refuse("coco_folder", root, tmp_path / "tfds", *words)
+
+
+def test_coco_files_and_folders_that_cannot_be(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    refuse("coco_folder", root, place, "set", "no folder")
+    root.mkdir()
+    refuse("coco_folder", root, place, "no images", "annotations/instances_SPLIT.json")
+    (root / "annotations").mkdir()
+    (root / "annotations/instances_train.json").write_text("{")
+    refuse("coco_folder", root, place, "annotations for instances_train but no images")
+    (root / "train").mkdir()
+    refuse("coco_folder", root, place, "instances_train.json", "cannot be parsed")
+    write_coco(root, make_coco())
+    other = make_coco()
+    other["categories"][0]["name"] = "hare"
+    write_coco(root, other, "val")
+    refuse("coco_folder", root, place, "instances_val.json", "other categories", "44")
+
+
+def test_masks_need_one_for_each_object(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    root.mkdir()
+    content = make_coco()
+    content["annotations"][0]["segmentation"] = []
+    write_coco(root, content)
+    assert len(open_folder("coco_folder", root, "train", place)) == 3
+    with pytest.raises(DataError, match=r"masks.*1 objects of train.*b.jpg") as caught:
+        open_folder("coco_folder", root, "train", place, "masks")
+    assert "\n" not in str(caught.value)
+
+
+# VOC
+
+
+def describe_object(name, xmin, ymin, xmax, ymax, more=""):
+    box = f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
+    return f"<object><name>{name}</name>{more}<bndbox>{box}</bndbox></object>"
+
+
+def write_voc(root, stem, *objects, height=HEIGHT, suffix=".jpg"):
+    size = f"<size><width>{WIDTH}</width><height>{height}</height><depth>3</depth></size>"
+    (root / "Annotations").mkdir(parents=True, exist_ok=True)
+    (root / f"Annotations/{stem}.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+    draw(root / f"JPEGImages/{stem}{suffix}", len(stem))
+
+
+def make_voc(root):
+    part = f"<part>{describe_object('head', 0, 0, 1, 1).removeprefix('<object>').removesuffix('</object>')}</part>"
+    write_voc(root, "one", describe_object("fox", 3, 2, 10.5, 8), describe_object("boar", 5, 5, 5, 9))
+    write_voc(
+        root, "two", describe_object(" ant ", 1, 1, WIDTH, HEIGHT, f"<difficult>1</difficult>{part}"), suffix=".png"
+    )
+    write_voc(root, "three")
+    lists = root / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("two\none\n")
+    (lists / "val.txt").write_text("three\n")
+    (lists / "fox_train.txt").write_text("one  1\ntwo -1\n")
+    (lists / "test.txt").write_text("four\n")  # without annotations
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    root = tmp_path_factory.mktemp("voc") / "VOC2007"
+    make_voc(root)
+    return root, root.parent / "tfds"
+
+
+def test_voc_numbers_are_exact(voc):
+    root, place = voc
+    source = open_folder("voc_folder", root, "train", place)
+    assert source.class_names == ("ant", "boar", "fox") and source.category_ids == (1, 2, 3)
+    assert [(source.image_id(i), source.name(i)) for i in range(2)] == [(1, "two.png"), (2, "one.jpg")]
+    assert source.bad_boxes == ("one.jpg: object 2 of class boar: zero area",) and source.clipped_boxes == 0
+    assert source[0]["boxes"].tolist() == [[1, 1, HEIGHT, WIDTH]] and source[0]["difficult"].tolist() == [True]
+    assert source[1]["boxes"].tolist() == [[2, 3, 8, 10.5]] and source[1]["difficult"].tolist() == [False]
+    assert source[1]["classes"].tolist() == [2] and source[1]["area"].tolist() == [6 * 7.5]
+    assert len(open_folder("voc_folder", root, "val", place)[0]["boxes"]) == 0
+    with pytest.raises(DataError, match="choose one of train, val"):
+        open_folder("voc_folder", root, "test", place)
+
+
+def test_voc_counts_pixels_from_one(voc, monkeypatch):
+    """A box from pixel 5 to pixel 5 is one pixel wide then."""
+    root, place = voc
+    open_folder("voc_folder", root, "train", place)
+    source = open_folder("voc_folder", root.parent, "train", place, first_pixel=1)
+    assert source.class_names == ("ant", "boar", "fox") and source.bad_boxes == ()
+    assert source[0]["boxes"].tolist() == [[0, 0, HEIGHT, WIDTH]]
+    assert source[1]["boxes"].tolist() == [[1, 2, 8, 10.5], [4, 4, 9, 5]]
+    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    assert open_folder("voc_folder", root, "train", place).bad_boxes != ()
+    with pytest.raises(DataError, match="first_pixel=2"):
+        open_folder("voc_folder", root, "train", place, first_pixel=2)
+
+
+def rewrite(old, new):
+    def spoil(root):
+        path = root / "Annotations/one.xml"
+        text = path.read_text()
+        assert re.search(old, text)
+        path.write_text(re.sub(old, new, text, count=1))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (rewrite("<size>.*</size>", ""), ["one.xml", "size/height"]),
+        (rewrite("<bndbox>.*?</bndbox>", ""), ["one.xml: object 1", "bndbox"]),
+        (rewrite("<xmax>10.5</xmax>", ""), ["one.xml: object 1", "xmax"]),
+        (rewrite("10.5", "wide"), ["one.xml: object 1", "'wide'", "no number"]),
+        (rewrite("<name>fox</name>", "<name> </name>"), ["one.xml: object 1", "no name"]),
+        (rewrite("</annotation>", ""), ["one.xml", "cannot be parsed"]),
+        (rewrite("<height>20", "<height>21"), ["one.jpg is 20x30", "21x30"]),
+        (lambda root: (root / "JPEGImages/one.jpg").unlink(), ["one.jpg", "missing"]),
+        (lambda root: (root / "Annotations/one.xml").unlink(), ["one.xml", "missing"]),
+        (lambda root: draw(root / "JPEGImages/one.png"), ["two images share", "one"]),
+        (lambda root: (root / "ImageSets/Main/train.txt").write_text("one\none\n"), ["train.txt", "more than once"]),
+        (lambda root: (root / "ImageSets/Main/train.txt").write_text("\n"), ["train.txt", "no image"]),
+        (lambda root: [path.unlink() for path in root.glob("ImageSets/Main/*")], ["no SPLIT.txt"]),
+        (lambda root: shutil.rmtree(root / "Annotations"), ["Annotations is not there"]),
+        (lambda root: shutil.rmtree(root / "ImageSets"), ["config.data.folder.root"]),
+    ],
+)
+def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
+    make_voc(tmp_path / "set")
+    spoil(tmp_path / "set")
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+# YOLO
+
+BOX = (0.3, 0.45, 0.25, 0.4)
+
+
+def make_yolo(root):
+    for stem in ("a", "b", "none"):
+        draw(root / f"images/train/{stem}.png")
+    (root / "labels/train").mkdir(parents=True)
+    (root / "labels/train/a.txt").write_text(f"1 {' '.join(map(str, BOX))}\n\n0 0.9 0.5 0.4 0.2\n0 0.5 0.5 0 0.2\n")
+    (root / "labels/train/b.txt").write_text("1 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75")
+    (root / "labels/train.cache").write_text("of Ultralytics")
+    (root / "data.yaml").write_text("names:\n  0: fox\n  1: boar\nnc: 2\n")
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory):
+    root = tmp_path_factory.mktemp("yolo") / "set"
+    make_yolo(root)
+    return root, root.parent / "tfds"
+
+
+def test_yolo_numbers_are_exact(yolo):
+    root, place = yolo
+    source = open_folder("yolo_folder", root, "train", place)
+    assert source.class_names == ("fox", "boar") and source.category_ids == (1, 2)
+    assert [source.name(i) for i in range(3)] == ["a.png", "b.png", "none.png"] and source.image_id(2) == 3
+    x, y, width, height = BOX
+    box = [(y - height / 2) * HEIGHT, (x - width / 2) * WIDTH, (y + height / 2) * HEIGHT, (x + width / 2) * WIDTH]
+    np.testing.assert_array_equal(source[0]["boxes"][0], box)
+    np.testing.assert_allclose(source[0]["boxes"][1], [8, 21, 12, WIDTH], atol=1e-12)
+    assert source.clipped_boxes == 1 and source.bad_boxes == ("a.png: object 3 of class fox: zero area",)
+    assert source[0]["classes"].tolist() == [1, 0]
+    assert source[1]["boxes"].tolist() == [[5, 3, 15, 15]] and source[1]["area"].tolist() == [120]
+    assert len(source[2]["boxes"]) == 0 and source[2]["image"].shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(DataError, match="2 objects of train"):
+        open_folder("yolo_folder", root, "train", place, "masks")
+
+
+def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_path):
+    root = tmp_path / "set"
+    draw(root / "train/images/b.png")
+    (root / "train/labels").mkdir()
+    (root / "train/labels/b.txt").write_text("1 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75")
+    (root / "classes.txt").write_text("fox\nwild boar\n")
+    source = open_folder("yolo_folder", root, "train", tmp_path / "tfds", "masks")
+    np.testing.assert_array_equal(source[0]["masks"], [fill(5, 3, 15, 15)])
+    assert source.class_names == ("fox", "wild boar")
+    (root / "data.yaml").write_text("names: [elk, hare]")
+    assert open_folder("yolo_folder", root, "train", tmp_path / "tfds").class_names == ("elk", "hare")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("2 0.5 0.5 0.1 0.1", ["a.txt line 1", "class 2", "0 to 1"]),
+        ("-1 0.5 0.5 0.1 0.1", ["class -1"]),
+        ("0.5 0.5 0.5 0.1 0.1", ["class 0.5"]),
+        ("0 0.5 0.5 0.1 wide", ["'0 0.5 0.5 0.1 wide'", "no number"]),
+        ("0 0.5 0.5 0.1", ["3 numbers", "a box has 4"]),
+        ("0 0.5 0.5 0.1 0.1 0.9", ["5 numbers", "a polygon"]),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", ["7 numbers"]),
+        ("0 0.1 0.1 0.2 0.2 0.3 nan", ["6 numbers"]),
+        ("0 12 15 4 5", ["12 is no fraction"]),
+    ],
+)
+def test_mistakes_in_a_yolo_row(tmp_path, row, words):
+    make_yolo(tmp_path / "set")
+    (tmp_path / "set/labels/train/a.txt").write_text(row)
+    refuse("yolo_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda root: (root / "images/train/a.png").unlink(), ["images that are missing", "a.txt"]),
+        (lambda root: draw(root / "images/train/a.jpg"), ["share one file of labels"]),
+        (lambda root: [path.unlink() for path in root.glob("labels/train/*.txt")], ["labels/train", "no file"]),
+        (lambda root: [path.unlink() for path in root.glob("images/train/*")], ["images/train", "no image"]),
+        (
+            lambda root: [(root / kind / "train").rename(root / kind / "a b") for kind in ("images", "labels")],
+            ["a b", "rename"],
+        ),
+        (lambda root: (root / "classes.txt").write_bytes(b"f\xf6x\n") and (root / "data.yaml").unlink(), ["class 1"]),
+        (lambda root: shutil.rmtree(root / "labels"), ["no images/SPLIT with a labels/SPLIT"]),
+        (lambda root: (root / "data.yaml").unlink(), ["no data.yaml and no classes.txt"]),
+        (lambda root: (root / "data.yaml").write_text("names: {0: fox, 2: boar}"), ["data.yaml", "names"]),
+        (lambda root: (root / "data.yaml").write_text("names: [fox, fox]"), ["'fox'", "more than once"]),
+        (lambda root: (root / "data.yaml").write_text("names: [fox"), ["data.yaml", "cannot be parsed"]),
+        (lambda root: (root / "data.yaml").write_text("fox"), ["data.yaml", "names"]),
+    ],
+)
+def test_mistakes_in_a_yolo_folder(tmp_path, spoil, words):
+    make_yolo(tmp_path / "set")
+    spoil(tmp_path / "set")
+    refuse("yolo_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+# All of them
+
+
+def test_images_that_cannot_be_decoded(tmp_path):
+    """Cut in the middle of the pixels: the header alone would tell nothing."""
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    make_yolo(root)
+    path = root / "images/train/a.png"
+    path.write_bytes(path.read_bytes()[:300])
+    refuse("yolo_folder", root, place, str(path), "drop_unreadable")
+    source = open_folder("yolo_folder", root, "train", place, drop_unreadable=True)
+    assert source.dropped == ("a.png",) and [source.name(i) for i in range(len(source))] == ["b.png", "none.png"]
+    with pytest.raises(DataError, match="a.png.*drop_unreadable"):
+        open_folder("yolo_folder", root, "train", place)
+    for path in (root / "images/train").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image can be decoded"):
+        open_folder("yolo_folder", root, "train", place, drop_unreadable=True)
+
+
+def test_what_is_no_box():
+    boxes = [
+        [0, 0, 1, 1],
+        [0, 0, 0, 1],
+        [2, 0, 1, 1],
+        [np.nan, 0, 1, 1],
+        [0, 0, np.inf, 1],
+        [-3, -3, 0, 2],
+        [9, 9, 40, 40],
+    ]
+    keep, reasons = annotations.clean(np.array(boxes, np.float64), (20, 30))
+    assert keep.tolist() == [True, False, False, False, False, False, True]
+    assert reasons == ["", "zero area", "reversed", *["not a finite number"] * 2, "outside the image", ""]
+    keep, reasons = annotations.clean(np.zeros((0, 4)), (20, 30))
+    assert keep.shape == (0,) and keep.dtype == bool and reasons == []
+
+
+def test_a_mask_is_the_same_in_all_of_cocos_forms():
+    mask = fill(2, 3, 7, 5)
+    size = (HEIGHT, WIDTH)
+    polygon = annotations.encode_mask([square(2, 3, 7, 5)], size)
+    lengths = annotations.encode_mask({"size": list(size), "counts": COUNTS}, size)
+    text = annotations.encode_mask({"size": list(size), "counts": lengths.decode()}, size)
+    np.testing.assert_array_equal(annotations.decode_masks([polygon, lengths, text], size), [mask] * 3)
+    assert annotations.encode_mask([[1, 2, 3, 4]], size) == annotations.encode_mask((), size) == b""
+
+
+# Real sets
+
+
+@needs_data
+def test_the_bad_boxes_of_bccd_are_found(tmp_path):
+    opened = {split: open_folder("voc_folder", REAL / "bccd", split, tmp_path) for split in ("train", "val")}
+    assert opened["train"].bad_boxes == ("BloodImage_00343.jpg: object 4 of class RBC: zero area",)
+    assert opened["val"].bad_boxes == ("BloodImage_00338.jpg: object 13 of class RBC: zero area",)
+    assert opened["train"].class_names == ("Platelets", "RBC", "WBC") and len(opened["train"]) == 205
+
+
+@pytest.fixture(scope="module")
+def real_coco(tmp_path_factory):
+    """The validation images of COCO's subset alone: the training ones would take longer to prepare."""
+    place = tmp_path_factory.mktemp("real")
+    root = place / "coco"
+    (root / "annotations").mkdir(parents=True)
+    content = json.loads((REAL / "coco/annotations/instances_val2017.json").read_bytes())
+    (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    (root / "val2017").symlink_to(REAL / "coco/val2017")
+    return content, root, place / "tfds"
+
+
+@needs_data
+def test_coco_is_what_its_json_says(real_coco):
+    content, root, place = real_coco
+    source = open_folder("coco_folder", root, "val2017", place, "masks")
+    assert len(source) == 80 and len(source.class_names) == 80 and source.category_ids[-1] == 90
+    assert source.bad_boxes == () and source.clipped_boxes == 0
+    by_image = {entry["id"]: [] for entry in content["images"]}
+    for entry in content["annotations"]:
+        by_image[entry["image_id"]].append(entry)
+    for i in range(len(source)):
+        listed = by_image[source.image_id(i)]
+        _, objects = source.objects(i)
+        edges = [(y, x, y + height, x + width) for x, y, width, height in (entry["bbox"] for entry in listed)]
+        np.testing.assert_array_equal(objects["boxes"], np.reshape(edges, (-1, 4)))
+        np.testing.assert_array_equal(objects["area"], [entry["area"] for entry in listed])
+        np.testing.assert_array_equal(objects["crowd"], [bool(entry["iscrowd"]) for entry in listed])
+        assert [source.category_ids[label] for label in objects["classes"]] == [
+            entry["category_id"] for entry in listed
+        ]
+    example = source[next(i for i in range(80) if source.objects(i)[1]["crowd"].any())]
+    for mask, (top, left, bottom, right) in zip(example["masks"], example["boxes"], strict=True):
+        rows, columns = np.nonzero(mask)
+        found = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+        np.testing.assert_allclose(found, (top, left, bottom, right), atol=1.01)
+    part = open_folder("coco_folder", root, "val2017[:8]", place)
+    assert [part.image_id(i) for i in range(8)] == [source.image_id(i) for i in range(8)] and len(part) == 8
+
+
+@needs_data
+def test_tfds_coco_agrees_with_the_folder(real_coco):
+    _, root, place = real_coco
+    folder = open_folder("coco_folder", root, "val2017", place)
+    own = open_folder("coco/2017", "", "validation", REAL / "tfds")
+    assert own.class_names == folder.class_names and len(own) == len(folder)
+    where = {folder.image_id(i): i for i in range(len(folder))}
+    for i in range(len(own)):
+        other = where[own.image_id(i)]
+        (size, objects), (folder_size, expected) = own.objects(i), folder.objects(other)
+        assert own.name(i) == folder.name(other) and size == folder_size
+        np.testing.assert_allclose(objects["boxes"], expected["boxes"], atol=1e-3)
+        np.testing.assert_array_equal(objects["area"], np.floor(expected["area"]))
+        for key in ("classes", "crowd", "difficult"):
+            np.testing.assert_array_equal(objects[key], expected[key])
+    np.testing.assert_array_equal(own[0]["image"], folder[where[own.image_id(0)]]["image"])
+    with pytest.raises(DataError, match="coco_folder"):
+        open_folder("coco/2017", "", "validation", REAL / "tfds", "masks")

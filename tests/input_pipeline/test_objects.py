@@ -1,0 +1,167 @@
+"""Objects follow the image's points; what is kept of them, and how many a row of a batch has room for."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from configs.common import get_config
+from input_pipeline import objects, transforms
+from input_pipeline.batch import DataError
+
+WHOLE = (0, 0, 40, 60)  # of an image of 40x60
+
+
+def make(boxes, **fields) -> objects.Objects:
+    """Objects whose class is their number, none of them a crowd or difficult unless `fields` say so."""
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    count = len(boxes)
+    made = dict(classes=np.arange(count), crowd=np.zeros(count), difficult=np.zeros(count), area=objects.area(boxes))
+    made = {name: np.asarray(fields.pop(name, values)) for name, values in made.items()}
+    none = objects.none()
+    return {"boxes": boxes} | {name: values.astype(none[name].dtype) for name, values in made.items()} | fields
+
+
+def test_boxes_under_known_maps():
+    boxes = np.array([[2.0, 3.0, 10.0, 8.0]])
+    mirror = transforms.about((30, 20), transforms.scaling(-1, 1))
+    np.testing.assert_allclose(objects.map_boxes(boxes, mirror), [[2, 52, 10, 57]])
+    np.testing.assert_allclose(objects.map_boxes(boxes, transforms.scaling(2, 0.5)), [[1, 6, 5, 16]])
+    np.testing.assert_allclose(objects.map_boxes(boxes, transforms.translation(-1, 4)), [[6, 2, 14, 7]])
+    # A quarter turn clockwise brings (x, y) of an image 40 high to (40 - y, x).
+    turn = transforms.translation(40, 0) @ transforms.rotation(90)
+    np.testing.assert_allclose(objects.map_boxes(boxes, turn), [[3, 30, 8, 38]])
+    # A square of side 8 about (6, 6), turned by 45 degrees, reaches 4 sqrt(2) to each side.
+    turn, reach = transforms.about((6, 6), transforms.rotation(45)), 4 * 2**0.5
+    near, far = 6 - reach, 6 + reach
+    np.testing.assert_allclose(objects.map_boxes(np.array([[2.0, 2, 10, 10]]), turn), [[near, near, far, far]])
+    assert objects.map_boxes(np.zeros((0, 4)), turn).shape == (0, 4)
+
+
+def test_overlap_known_answers():
+    boxes = np.array([[0.0, 0, 4, 4], [0, 0, 0, 0]])
+    others = np.array([[0.0, 0, 4, 4], [2, 2, 6, 6], [4, 0, 8, 4], [0, 0, 0, 0]])
+    np.testing.assert_allclose(objects.overlap(boxes, others), [[1, 4 / 28, 0, 0], [0, 0, 0, 0]])
+    assert objects.overlap(boxes, np.zeros((0, 4))).shape == (2, 0)
+
+
+def test_an_object_with_too_little_left_is_dropped():
+    """Of 10x10 pixels 50 lie right of the output's edge for the first, 90 for the second and all for the third."""
+    made = make([[0, 15, 10, 25], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[1, 0, 0], difficult=[0, 1, 1])
+    for least, kept in ((0.0, [0, 1]), (0.1, [0, 1]), (0.11, [0]), (0.5, [0]), (0.51, [])):
+        followed = objects.follow(made, transforms.scaling(2, 3), WHOLE, (30, 40), least)
+        np.testing.assert_allclose(followed["boxes"], np.array([[0, 30, 30, 40], [0, 38, 30, 40]])[kept])
+        for name in ("classes", "crowd", "difficult", "area"):
+            np.testing.assert_array_equal(followed[name], made[name][kept], err_msg=name)
+
+
+@given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.tuples(st.integers(8, 300), st.integers(8, 300)))
+def test_a_whole_object_stays_when_all_of_it_must_be_visible(source, output):
+    matrix = transforms.fit(source, output, "stretch")
+    box = [0, 0, *source]
+    assert len(objects.follow(make([box]), matrix, tuple(box), output, 1.0)["boxes"]) == 1
+
+
+def test_what_lies_beyond_the_window_is_not_seen_though_the_output_has_room():
+    made = make([[2, 2, 6, 10], [2, 10, 6, 14], [5, 20, 9, 30]])
+    followed = objects.follow(made, transforms.IDENTITY, (4, 0, 40, 10), (40, 60))
+    np.testing.assert_array_equal(followed["boxes"], [[4, 2, 6, 10]])
+    # A box that is clipped to a line is none, also when turned.
+    turned = objects.follow(made, transforms.about((10, 10), transforms.rotation(30)), (4, 0, 40, 10), (40, 60))
+    np.testing.assert_array_equal(turned["classes"], [0])
+
+
+def test_a_box_beyond_the_image_is_clipped_to_it():
+    followed = objects.follow(make([[-3, 50, 20, 70]]), transforms.translation(0, 5), WHOLE, (50, 80))
+    np.testing.assert_array_equal(followed["boxes"], [[5, 50, 25, 60]])
+
+
+affine = st.builds(
+    lambda x, y, angle, right, down: (
+        transforms.translation(right, down) @ transforms.rotation(angle) @ transforms.scaling(x, y)
+    ),
+    *(st.floats(0.05, 4) | st.floats(-4, -0.05), st.floats(0.05, 4), st.floats(-180, 180)),
+    *(st.floats(-60, 60), st.floats(-60, 60)),
+)
+
+
+@given(arrays(np.float64, (5, 4), elements=st.floats(-10, 70)), affine, st.sampled_from([0.0, 0.3]))
+def test_boxes_stay_inside_and_have_area(corners, matrix, least):
+    boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
+    followed = objects.follow(make(boxes), matrix, (0, 0, 40, 50), (32, 24), least)
+    row = objects.pad(followed, 5)
+    kept = row["boxes"][row["valid"]]
+    assert (kept >= 0).all() and (kept <= (32, 24, 32, 24)).all()
+    assert (objects.area(kept) > 0).all()
+    assert row["boxes_lost"] == 0 and (row["boxes"][~row["valid"]] == 0).all()
+
+
+@given(affine, st.floats(0, 1), st.floats(0, 1))
+def test_a_box_holds_the_points_of_its_object(matrix, down, across):
+    box = np.array([[3.0, 7.0, 20.0, 31.0]])
+    x, y, _ = matrix @ [7 + across * 24, 3 + down * 17, 1]
+    top, left, bottom, right = objects.map_boxes(box, matrix)[0]
+    assert top - 1e-6 <= y <= bottom + 1e-6 and left - 1e-6 <= x <= right + 1e-6
+
+
+@given(affine, st.sampled_from([WHOLE, (5, 10, 25, 50), (-8, -4, 60, 70)]))
+def test_masks_follow_like_labels(matrix, window):
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 40, 60)) < 0.5
+    made = make([[0, 0, 40, 60]] * 3, masks=masks)
+    followed = objects.follow(made, matrix, window, (24, 32))
+    shown = np.zeros((40, 60), bool)
+    shown[max(window[0], 0) : window[2], max(window[1], 0) : window[3]] = True
+    masks = (masks & shown).astype(np.uint8)[followed["classes"]]
+    assert len(masks) == len(followed["masks"])
+    for mask, mine in zip(masks, followed["masks"], strict=True):
+        expected = transforms.warp_label(mask, matrix, (24, 32), fill=0)
+        assert (expected != mine).mean() < 1e-2, "but for places on the very edge of the window"
+
+
+def test_the_largest_objects_have_room_in_their_order():
+    made = make([[0, 0, 2, 2], [0, 0, 5, 5], [0, 0, 1, 1], [0, 0, 3, 3], [0, 0, 2, 2]], crowd=[0, 1, 0, 0, 1])
+    row = objects.pad(made, 3)
+    np.testing.assert_array_equal(row["classes"], [0, 1, 3])
+    np.testing.assert_array_equal(row["crowd"], [False, True, False])
+    np.testing.assert_array_equal(row["boxes"], [[0, 0, 2, 2], [0, 0, 5, 5], [0, 0, 3, 3]])
+    assert row["boxes_lost"] == 2 and row["valid"].all()
+    row = objects.pad(made, 7)
+    np.testing.assert_array_equal(row["valid"], [True] * 5 + [False] * 2)
+    assert row["boxes_lost"] == 0
+    for name in ("boxes", "classes", "crowd", "difficult"):
+        assert not row[name][5:].any(), name
+
+
+def test_no_objects_fill_a_row():
+    for none in (objects.none(), objects.pick(make([[0, 0, 1, 1]]), np.array([False]))):
+        row = objects.pad(none, 4)
+        assert not any(row[name].any() for name in row) and row["boxes"].shape == (4, 4)
+    assert {name: values.dtype for name, values in objects.none().items()} == {
+        name: values.dtype for name, values in make([[0, 0, 1, 1]]).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (dict(truth="box"), "truth"),
+        (dict(max_boxes=0), "max_boxes"),
+        (dict(truth="boxes", margin=4), "margin"),
+        (dict(truth="masks", border="mirror"), "border"),
+        (dict(truth="boxes", weight_map=(10.0, 5.0)), "weight_map"),
+    ],
+)
+def test_mistakes_are_one_clear_line(fields, name):
+    data = get_config().data
+    data.update(fields)
+    with pytest.raises(DataError, match=f"config.data.{name}=") as caught:
+        objects.check_truth(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_have_margins_and_mirrors():
+    data = get_config().data
+    data.update(margin=4, border="mirror", weight_map=(10.0, 5.0))
+    objects.check_truth(data)

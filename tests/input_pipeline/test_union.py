@@ -1,0 +1,72 @@
+"""Several splits as one source."""
+
+import numpy as np
+import pytest
+
+from configs.common import get_config
+from input_pipeline import sources
+from input_pipeline.batch import DataError
+from input_pipeline.datasets import shapes
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "EXAMPLES", {"train": 5, "validation": 3})
+        sources.prepare("shapes", folder)
+    return str(folder)
+
+
+def open_split(place, split, truth="boxes"):
+    data = get_config().data
+    data.truth = truth
+    return sources.open_source(data, split, place)
+
+
+@pytest.mark.parametrize("split", ["train+validation", "shapes:train+shapes:validation"])
+def test_one_after_the_other(place, split):
+    both, parts = open_split(place, split), [open_split(place, name) for name in ("train", "validation")]
+    assert len(both) == 8 and both.class_names == parts[0].class_names and both.category_ids == parts[0].category_ids
+    for index in range(8):
+        part, i = (parts[0], index) if index < 5 else (parts[1], index - 5)
+        assert both.name(index) == part.name(i) and both.size(index) == part.size(i)
+        assert both.image_id(index) == part.image_id(i) and both.find_bad_boxes(index) == part.find_bad_boxes(i)
+        for mine, theirs in ((both[index], part[i]), (both.objects(index)[1], part.objects(i)[1])):
+            assert mine.keys() == theirs.keys()
+            for name, values in mine.items():
+                np.testing.assert_array_equal(values, theirs[name])
+    with pytest.raises(IndexError):
+        both[8]
+
+
+def test_parts_of_splits_and_the_fingerprint(place):
+    parts = open_split(place, "train[3:]+validation[:1]", truth="label")
+    assert [parts.name(i) for i in range(len(parts))] == ["train_00003", "train_00004", "validation_00000"]
+    other = open_split(place, "validation[:1]+train[3:]", truth="label")
+    assert len({parts.fingerprint, other.fingerprint, open_split(place, "train[3:]", truth="label").fingerprint}) == 3
+
+
+def test_what_parts_left_out_is_told_by_all(place):
+    from input_pipeline.union import Union
+
+    class Part:
+        def __init__(self, *, classes=("a", "b"), **told):
+            self.class_names, self.category_ids, self.fingerprint = classes, (1, 2), "x"
+            self.dropped = self.bad_boxes = self.absent = ()
+            self.clipped_boxes = 1
+            vars(self).update(told)
+
+        def __len__(self):
+            return 1
+
+    both = Union(["x", "y"], [Part(bad_boxes=("p",), absent=("a", "b")), Part(bad_boxes=("q",), absent=("b",))])
+    assert both.bad_boxes == ("p", "q") and both.absent == ("b",) and both.clipped_boxes == 2
+    with pytest.raises(DataError, match="x and y differ in their classes \\('b' there, 'c' here\\)"):
+        Union(["x", "y"], [Part(), Part(classes=("a", "c"))])
+
+
+def test_an_unknown_part_is_one_line(place):
+    for split in ("train+test", "shapes:test", "train+", "shape:train"):
+        with pytest.raises(DataError):
+            open_split(place, split)
