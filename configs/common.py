@@ -17,18 +17,30 @@ def get_config() -> ConfigDict:
     config.init_from = ""  # the workdir of another run whose parameters this one starts from
 
     config.task = task = ConfigDict()
-    task.name = "segmentation"  # segmentation or adversarial_segmentation
+    task.name = "segmentation"  # segmentation, adversarial_segmentation, yolov1 or ssd
     task.losses = (("cross_entropy", 1.0),)  # (name, factor) of cross_entropy, dice, focal, lovasz_softmax, ohem
     task.class_weights = ()  # of a pixel by its true class; () is 1 for all; `--mode=datacheck` counts median frequency's
     task.label_smoothing = 0.0  # cross_entropy
     task.focal_gamma = 2.0
     task.ohem = (0.7, 0.25)  # pixels whose true class has less than this probability, at least this share of an image
     task.adversarial = 0.01  # adversarial_segmentation: the discriminator's part of the generator's loss
-    task.metrics = ("confusion", "boundary")  # confusion, boundary, partition
+    task.metrics = ("confusion", "boundary")  # confusion, boundary, partition; of boxes: coco, voc07, voc12, confusion
+    task.use_difficult = True  # objects marked as difficult are learned; they are scored as config.task.metrics has it
+    task.match_iou = 0.5  # ssd: a default box with this overlap or more is an object's
+    task.negatives = 3.0  # ssd: hardest boxes without an object that count, for each with one
+    task.localisation = 1.0  # ssd: the factor (alpha) on the boxes' part of the loss
+    task.coordinates = 5.0  # yolov1: lambda_coord
+    task.no_object = 0.5  # yolov1: lambda_noobj
+    task.score = 0.01  # detections below it are dropped
+    task.nms_iou = 0.45  # of two detections of one class with more overlap the weaker one is dropped
+    task.candidates = 400  # best detections of each class that suppression looks at
+    task.detections = 200  # that an image keeps
 
     config.data = ConfigDict()
-    config.data.name = "shapes"  # shapes, oxford_iiit_pet, image_mask or voc_segmentation
-    config.data.train_split = "train"
+    config.data.name = "shapes"  # a name of input_pipeline/sources.py, or image_mask
+    config.data.truth = "label"  # label (a class for each pixel), boxes, or masks (boxes with each object's mask)
+    config.data.max_boxes = 100  # objects that a row of a batch has room for; what is beyond is counted
+    config.data.train_split = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     config.data.eval_split = "validation"
     config.data.image_size = (128, 128)  # of a training example
     config.data.canvases = ((128, 128),)  # of evaluation: each image takes the one nearest to its shape
@@ -42,8 +54,9 @@ def get_config() -> ConfigDict:
     config.data.std = (127.5, 127.5, 127.5)
     config.data.num_threads = 2  # that read, decode and augment
     config.data.prefetch = 8  # training batches made ahead
-    config.data.folder = folder = ConfigDict()  # image_mask and voc_segmentation
-    folder.root = ""  # holds SPLIT/images and SPLIT/masks, or is a VOCdevkit
+    config.data.folder = folder = ConfigDict()  # image_mask, voc_segmentation, coco_folder, voc_folder, yolo_folder
+    folder.root = ""  # what it holds, each file of input_pipeline/datasets says
+    folder.first_pixel = 0  # voc_folder: 1 where pixels count from 1 and the last one is the box's, as in VOC's own files
     folder.classes = "classes.txt"  # a name a line, or `name red green blue` for colour masks
     folder.ignore_value = 255  # grey or palette index in the mask that is no class
     folder.instances = (
@@ -57,6 +70,12 @@ def get_config() -> ConfigDict:
     augment.rotation = 0.0  # degrees, uniform in [-rotation, rotation]
     augment.crop = True  # a random position when the zoomed image and the output differ in size; else the centre
     augment.elastic = (0.0, 8.0)  # displacement's standard deviation and its smoothing, pixels of the output
+    augment.zoom_out = (0.0, 4.0)  # boxes: probability, and the largest side of the blank canvas an image is put on
+    augment.iou_crop = False  # boxes: SSD's crops, each with a least overlap with an object
+    augment.min_visible = 0.1  # boxes: an object with less of its area left in the picture is dropped
+    augment.mosaic = 0.0  # boxes: probability of four examples in one picture
+    augment.mixup = 0.0  # boxes: probability of two pictures blended, with the objects of both
+    augment.copy_paste = 0.0  # masks: probability of another picture's objects pasted in
     augment.brightness = 0.0  # factor in [1 - b, 1 + b]
     augment.contrast = 0.0
     augment.saturation = 0.0
@@ -85,7 +104,8 @@ def get_config() -> ConfigDict:
     optim.name = "adamw"  # adamw or sgd
     optim.lr = 1e-3
     optim.schedule = "cosine"  # constant, cosine, poly or step
-    optim.warmup_steps = 0  # linear, from zero
+    optim.warmup_steps = 0  # linear
+    optim.warmup_from = 0.0  # the fraction of lr that it begins with
     optim.final = 0.0  # cosine and poly end at this fraction of lr
     optim.power = 0.9  # poly
     optim.boundaries = (0.6, 0.8)  # step: fractions of the run
@@ -169,6 +189,90 @@ def use_fcn_voc(config: ConfigDict, stride: int) -> None:
     config.optim.update(name="sgd", schedule="constant", momentum=0.99, weight_decay=5e-4, rates=((".*/bias", 2.0),))
 
 
+def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
+    """What detectors share that train from scratch on a CPU: boxes, images of `size` whole, and COCO's scores."""
+    config.task.metrics = ("coco", "confusion")
+    config.data.truth = "boxes"
+    config.data.image_size = size
+    config.data.canvases = (size,)
+    config.train.update(batch_size=16, log_every=20, best="val/AP50")
+    config.eval.batch_size = 16
+    config.optim.update(name="adamw", lr=2e-3, warmup_steps=50, weight_decay=0.05, clip=10.0, ema=0.98)
+
+
+def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
+    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test as of that year; images stretched to `size`."""
+    config.task.metrics = ("voc07", "confusion")
+    config.data.name = "voc/2007"
+    config.data.truth = "boxes"
+    config.data.max_boxes = 60
+    years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
+    config.data.train_split = "+".join(f"{year}:{part}" for year in years for part in parts)
+    config.data.eval_split = "test"
+    config.data.image_size = size
+    config.data.canvases = (size,)
+    config.train.best = "val/mAP_voc07"
+
+
+def use_bccd(config: ConfigDict) -> None:
+    """BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
+    use_boxes(config, (256, 320))
+    config.data.name = "voc_folder"
+    config.data.eval_split = "val"
+    config.data.max_boxes = 40
+    augment = config.data.augment
+    augment.scale = (0.75, 1.5)
+    augment.aspect = 1.2
+    augment.brightness, augment.contrast, augment.saturation, augment.hue = 0.2, 0.2, 0.2, 0.02
+    config.train.update(batch_size=8, steps=2000, log_every=20, eval_every=200, checkpoint_every=200)
+    config.optim.update(ema=0.99, warmup_steps=100)
+
+
+def use_coco8(config: ConfigDict) -> None:
+    """Eight images of COCO 2017 to be learned by heart: what a detector that works does, and a broken one does not."""
+    use_boxes(config, (192, 192))
+    config.data.name = "coco/2017"
+    config.data.train_split = config.data.eval_split = "train[8:16]"
+    config.data.augment.flip = 0.0
+    config.train.update(batch_size=8, steps=300, log_every=20, eval_every=100, checkpoint_every=100)
+    config.optim.update(weight_decay=0.0)
+
+
+def use_light_yolov1(config: ConfigDict) -> None:
+    """Fast YOLO of seven convolutions, narrow and normalised, at stride 16 and with a convolution for a head."""
+    config.task.name = "yolov1"
+    config.model.update(
+        name="yolov1",
+        layers=9,
+        width=0.5,
+        depth=0.34,
+        stride=16,
+        grid=0,
+        boxes=2,
+        head="convolution",
+        connected=256,
+        dropout=0.0,
+        norm="batch",
+        momentum=0.9,
+    )
+
+
+def use_light_ssd(config: ConfigDict) -> None:
+    """Default boxes on three maps of a narrow, normalised VGG-11; of a quarter to two thirds of an image's sides."""
+    config.task.name = "ssd"
+    config.model.update(
+        name="ssd",
+        backbone=dict(name="vgg", layers=11, width=0.25, norm="batch", momentum=0.9),
+        fc=128,
+        extras=((64, 128, 2),),
+        sizes=(0.25, 0.45, 0.6, 0.7),
+        ratios=((2.0,), (2.0,), (2.0,)),
+        l2_norm=0.0,
+        norm="batch",
+        momentum=0.9,
+    )
+
+
 def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] = ()) -> ConfigDict:
     """The experiment itself, or its `debug` variant: made data, small images, few steps, no W&B, `model`'s fields shrunk.
 
@@ -181,7 +285,8 @@ def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] 
     if variant == "debug":
         config.model.update(model)
         config.task.class_weights = ()
-        config.task.metrics = ("confusion", "boundary")
+        of_labels = config.data.truth == "label"
+        config.task.metrics = ("confusion", "boundary") if of_labels else ("coco", "confusion")
         config.data.name = "shapes"
         config.data.train_split, config.data.eval_split = "train", "validation"
         config.data.weight_map = (0.0, 5.0)
@@ -190,7 +295,7 @@ def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] 
         config.data.image_size = (64 + 2 * margin, 64 + 2 * margin)
         config.data.canvases = (config.data.image_size,)
         config.train.update(batch_size=4, steps=6, log_every=1, eval_every=3, checkpoint_every=3)
-        config.train.best = "val/mIoU"
+        config.train.best = "val/mIoU" if of_labels else "val/AP50"
         config.eval.update(batch_size=8, pictures=2)
         config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
         config.wandb.mode = "disabled"

@@ -1,16 +1,32 @@
-"""What a training split holds: sizes, and how often each class is seen. It needs no model and no run directory."""
+"""What a training split holds: sizes, how often each class is seen, and which objects a detector can learn at all.
+
+Labels are counted on demand (`--mode=datacheck`), objects before the first step of every run too: boxes that no anchor
+or cell can be responsible for are the usual cause of an mAP of 0.
+"""
 
 import concurrent.futures
 import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 
+from experiments import state as states
 from experiments.errors import warn
+from experiments.tasks import Task, make_task
+from experiments.writers import write_atomically
+from input_pipeline import transforms
 from input_pipeline.batch import IGNORE, DataError
-from input_pipeline.sources import Source, open_source
+from input_pipeline.sources import ObjectSource, Source, open_source
 
 CHUNK = 256  # images handed to the threads at a time: what waits stays small, and Ctrl-C need not wait for long
+ENOUGH = 0.95  # of the objects that can be learned; less is warned of
+SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
+NAMED = 5  # bad boxes, or classes, that a warning names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +41,15 @@ class Counts:
 
 
 def datacheck(config: ConfigDict, data_dir: str | None) -> None:
-    """Prints what `config.data.train_split` holds, and weights that balance its classes.
+    """Prints what `config.data.train_split` holds; of labels also weights that balance their classes.
 
     Raises DataError for data that cannot be used.
     """
     data = config.data
     source = open_source(data, data.train_split, data_dir)
+    if data.truth != "label":
+        tell(check_objects(config, make_task(config, source.class_names), source))
+        return
     counts = count_labels(source, data.num_threads)
     weights = median_frequency_weights(counts)
     print("\n".join(describe(f"{data.name} {data.train_split}", source.class_names, counts, weights)))
@@ -38,6 +57,16 @@ def datacheck(config: ConfigDict, data_dir: str | None) -> None:
     if absent:
         warn(f"{data.train_split}: no pixel is {', '.join(absent)}; a class without an example gets the weight 0")
     print(f"--config.task.class_weights='({', '.join(map(_show_weight, weights))})'")
+
+
+def before_training(config: ConfigDict, task: Task, source: Source, workdir: pathlib.Path) -> None:
+    """Checks a detector's objects once a run: what was found is printed and kept in WORKDIR/datacheck.json."""
+    place = workdir / "datacheck.json"
+    if config.data.truth == "label" or place.exists():
+        return
+    report = check_objects(config, task, source)
+    tell(report)
+    write_atomically(place, json.dumps(report, indent=2).encode() + b"\n")
 
 
 def count_labels(source: Source, num_threads: int) -> Counts:
@@ -57,17 +86,21 @@ def count_labels(source: Source, num_threads: int) -> Counts:
     sizes = np.zeros((len(source), 2), np.int64)
     pixels, images, around = np.zeros((3, classes), np.int64)
     ignored = 0
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        for first in range(0, len(source), CHUNK):
-            part = range(first, min(first + CHUNK, len(source)))
-            for index, (size, values) in zip(part, pool.map(count, part), strict=True):
-                held = values[:classes] > 0
-                sizes[index] = size
-                pixels += values[:classes]
-                images += held
-                around += held * values[:classes].sum()
-                ignored += int(values[IGNORE])
+    for index, (size, values) in enumerate(_each(count, len(source), num_threads)):
+        held = values[:classes] > 0
+        sizes[index] = size
+        pixels += values[:classes]
+        images += held
+        around += held * values[:classes].sum()
+        ignored += int(values[IGNORE])
     return Counts(sizes, pixels, images, around, ignored)
+
+
+def _each(look: Callable[[int], Any], count: int, num_threads: int) -> Iterator[Any]:
+    """What `look` returns for each index, in order."""
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        for first in range(0, count, CHUNK):
+            yield from pool.map(look, range(first, min(first + CHUNK, count)))
 
 
 def median_frequency_weights(counts: Counts) -> np.ndarray:
@@ -109,3 +142,127 @@ def describe(title: str, class_names: tuple[str, ...], counts: Counts, weights: 
 
 def _show_weight(weight: float) -> str:
     return str(float(f"{weight:.4g}"))
+
+
+def check_objects(config: ConfigDict, task: Task, source: ObjectSource) -> dict[str, Any]:
+    """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
+
+    `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
+    fitted to config.data.image_size without augmentation; crowds are left out, as in training.
+    """
+    data, size = config.data, tuple(config.data.image_size)
+    model = states.blueprint(config, len(source.class_names))
+
+    def look(index: int) -> dict[str, np.ndarray]:
+        original, objects = source.objects(index)
+        matrix = transforms.fit(original, size, data.fit, data.margin)
+        return _look(task, model, objects, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
+
+    found = list(_each(look, len(source), data.num_threads))
+    every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
+    image = np.repeat(np.arange(len(found)), [len(objects["classes"]) for objects in found])
+    counts = np.bincount(image, minlength=len(found))
+    beyond = np.maximum(counts - data.max_boxes, 0)
+    bounds = [*SIZES.values(), np.inf]
+    learned = ~every["crowd"]
+
+    def matchable(chosen: np.ndarray) -> float | None:
+        chosen = chosen & learned
+        return float(every["matchable"][chosen].mean()) if chosen.any() else None
+
+    def counted(chosen: np.ndarray) -> dict[str, Any]:
+        images = len(np.unique(image[chosen]))
+        return {"objects": int(chosen.sum()), "images": images, "matchable": matchable(chosen)}
+
+    of_size = {
+        name: (every["area"] >= low) & (every["area"] < high)
+        for (name, low), high in zip(SIZES.items(), bounds[1:], strict=True)
+    }
+    return {
+        "split": f"{data.name} {data.train_split}",
+        "images": len(found),
+        "images_without_objects": int((counts == 0).sum()),
+        "objects": len(image),
+        "objects_per_image": {"mean": float(counts.mean()), "most": int(counts.max())},
+        "crowd": int(every["crowd"].sum()),
+        "difficult": int(every["difficult"].sum()),
+        "bad_boxes": [*source.bad_boxes, *(name for objects in found for name in objects["bad_boxes"])],
+        "clipped_boxes": source.clipped_boxes,
+        "padding": {
+            "max_boxes": data.max_boxes,
+            "images": int((beyond > 0).sum()),
+            "objects_lost": int(beyond.sum()),
+        },
+        "classes": {name: counted(every["classes"] == index) for index, name in enumerate(source.class_names)},
+        "sizes": {name: counted(chosen) for name, chosen in of_size.items()},
+        "network_pixels": {name: _quartiles(every[name]) for name in ("height", "width")},
+        "matchable": matchable(learned),
+        "advice": task.advice,
+    }
+
+
+def _look(task: Task, model: nnx.Module, objects: dict, matrix: np.ndarray, size: tuple[int, int]) -> dict:
+    """An image's objects as the network of input `size` meets them; `matrix` brings the image there."""
+    scale = np.array([matrix[1, 1], matrix[0, 0]])
+    boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
+    matched = np.zeros(len(boxes), bool)
+    learned = ~objects["crowd"]
+    matched[learned] = task.matchable(model, boxes[learned], size)
+    height, width = (boxes[:, 2:] - boxes[:, :2]).T
+    return {name: objects[name] for name in ("classes", "crowd", "difficult", "area")} | {
+        "height": height,
+        "width": width,
+        "matchable": matched,
+    }
+
+
+def _quartiles(values: np.ndarray) -> list[float]:
+    """Least, lower quartile, median, upper quartile, largest; empty where there is nothing."""
+    return np.percentile(values, (0, 25, 50, 75, 100)).round(2).tolist() if len(values) else []
+
+
+def tell(report: dict[str, Any]) -> None:
+    """Prints a report on objects, and warns of what will cost precision."""
+    per_image, padding = report["objects_per_image"], report["padding"]
+    print(
+        f"{report['split']}: {report['images']} images ({report['images_without_objects']} without objects), "
+        f"{report['objects']} objects, {per_image['mean']:.1f} an image and {per_image['most']} at most; "
+        f"{report['crowd']} crowds, {report['difficult']} difficult, "
+        f"{len(report['bad_boxes'])} bad boxes dropped, {report['clipped_boxes']} clipped to their image"
+    )
+    rows = report["classes"] | report["sizes"]
+    width = max(map(len, [*rows, "class"]))
+    print(f"{'class':{width}}  {'objects':>9}  {'images':>9}  {'matchable':>9}")
+    for name, row in rows.items():
+        print(f"{name:{width}}  {row['objects']:>9,}  {row['images']:>9,}  {_share(row['matchable']):>9}")
+    for side, values in report["network_pixels"].items():
+        if values:
+            print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
+    print(f"padding: {padding['max_boxes']} objects an image")
+    if report["bad_boxes"]:
+        warn(f"bad boxes were dropped: {_name(report['bad_boxes'], '; ')}")
+    absent = [name for name, row in report["classes"].items() if not row["objects"]]
+    if absent:
+        warn(f"{report['split']} has no object of {_name(absent, ', ')}: such a class cannot be learned")
+    if padding["objects_lost"]:
+        warn(
+            f"{padding['objects_lost']} objects in {padding['images']} images are beyond "
+            f"config.data.max_boxes={padding['max_boxes']}, of each image the smallest; {per_image['most']} holds all"
+        )
+    share = report["matchable"]
+    if share is None:
+        warn(f"{report['split']} has no object to learn from")
+    else:
+        print(f"matchable: {_share(share)} of the objects")
+        if share < ENOUGH:
+            warn(f"only {_share(share)} of the objects can be matched by this model at this size; {report['advice']}")
+
+
+def _name(names: list[str], separator: str) -> str:
+    """The first few; the others are counted."""
+    others = len(names) - NAMED
+    return separator.join(names[:NAMED]) + (f" (and {others} more)" if others > 0 else "")
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

@@ -49,7 +49,7 @@ class Evaluator:
         self.inference = Inference(config, task, architecture, mesh)
 
     def __call__(self, variables: Variables, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Nothing that it holds grows with the number of images, but for the records where processes exchange them.
+        """What it holds of the images are a metric's counts, and the records where processes exchange them.
 
         Raises Interrupted as soon as `stop()` is true.
         """
@@ -61,12 +61,12 @@ class Evaluator:
         for index, example, prediction in self.inference(variables, self.source, stop):
             row = {"image_id": index, "name": self.source.name(index)}
             for metric in metrics:
-                counts = metric.measure(prediction, example)
-                metric.add(counts)
-                row |= counts
+                row |= metric.measure(prediction, example)
+            for metric in metrics:
+                metric.add(row)
             records.write(json.dumps(row).encode() + b"\n")
             if index in drawn:
-                shown.append((example, {"label": prediction["label"]}))
+                shown.append((example, self.task.drawable(prediction)))
         if jax.process_count() > 1:
             metrics = self.task.metrics()
             _merge(metrics, records)

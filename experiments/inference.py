@@ -13,8 +13,9 @@ from experiments.state import Architecture, Variables
 from experiments.tasks import Task
 from experiments.tasks.base import Arrays, Rows, Sum
 from input_pipeline.batch import DataError
+from input_pipeline.loader import stack
 from input_pipeline.sources import Source
-from input_pipeline.views import ViewBatches, check_views
+from input_pipeline.views import ViewBatches, blank, check_views
 
 
 class Interrupted(Exception):
@@ -45,12 +46,7 @@ class Inference:
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
         """Traces the model for a canvas of `size` without running it: what it cannot take is told before a run begins."""
-        rows = self.config.eval.batch_size
-        batch = {
-            "image": jax.ShapeDtypeStruct((rows, *size, 3), np.uint8),
-            "label": jax.ShapeDtypeStruct((rows, *size), np.uint8),
-            "example_mask": jax.ShapeDtypeStruct((rows,), np.bool_),
-        }
+        batch = stack([blank(size, self.config.data)] * self.config.eval.batch_size)
         jax.eval_shape(self._step, variables, batch)
 
     @property

@@ -11,7 +11,7 @@ from experiments.errors import RunError
 
 
 def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
-    """step -> learning rate: `warmup_steps` linear from zero, then the schedule named in the config over the rest."""
+    """step -> learning rate: `warmup_steps` linear from `warmup_from` of lr, then the schedule that is named, over the rest."""
     rest = steps - optim.warmup_steps
     if rest < 1:
         raise RunError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
@@ -26,7 +26,7 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
     main = _choose("optim.schedule", optim.schedule, schedules)()
     if not optim.warmup_steps:
         return main
-    warmup = optax.linear_schedule(0.0, optim.lr, optim.warmup_steps)
+    warmup = optax.linear_schedule(optim.warmup_from * optim.lr, optim.lr, optim.warmup_steps)
     return optax.join_schedules([warmup, main], [optim.warmup_steps])
 
 

@@ -41,11 +41,14 @@ def predict(
     task, mesh = make_task(config, tuple(notes["class_names"])), sharding.make_mesh(config.mesh)
     variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
     source, names, written = ImageFiles(paths), output_names(paths), []
+    files = task.output(folder, notes["category_ids"])
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, architecture, mesh)(variables, source):
             if index not in source.unreadable:
-                written.extend(task.write(folder, names[paths[index]], example["image"], prediction))
+                path = paths[index]
+                written.extend(files.add(path, names[path], example["image"], prediction))
             progress.update()
+    written.extend(files.close())
     skipped = len(source.unreadable)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
     print(

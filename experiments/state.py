@@ -72,7 +72,7 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
 
     A module with batch statistics below a path of `optim.freeze` keeps them, also in training.
     """
-    module = nnx.eval_shape(lambda: _make(config, num_classes, seed=0))
+    module = blueprint(config, num_classes)
     state = nnx.to_flat_state(nnx.state(module))
     params = [_name(path) for path, variable in state if isinstance(variable, nnx.Param)]
     frozen = optim.match("optim.freeze", config.optim.freeze, params)
@@ -87,6 +87,11 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
         setattr(module, name, nnx.data(None))
     architecture = Architecture(graphdef, nnx.graphdef(module), {_name(path): path for path, _ in state}, training_only)
     return architecture, shapes, [name for name in params if name not in frozen]
+
+
+def blueprint(config: ConfigDict, num_classes: int) -> nnx.Module:
+    """The model of a config with shapes in the place of arrays: what it tells of its geometry needs no values."""
+    return nnx.eval_shape(lambda: _make(config, num_classes, seed=0))
 
 
 def initialise(config: ConfigDict, num_classes: int, seed: int) -> Variables:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from experiments import checkpoints, pretrained, run_directory, sharding
 from experiments import state as states
 from experiments.checkpoints import Checkpoints
+from experiments.datacheck import before_training
 from experiments.errors import RunError, warn
 from experiments.evaluate import Evaluation, Evaluator, table, write_result
 from experiments.evidence import Evidence, flops
@@ -43,6 +44,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, profi
         trainer = Trainer(config, workdir, data_dir, stop)
         with run_directory.claim(workdir, config):
             trainer.restore()
+            before_training(config, trainer.task, trainer.source, workdir)
             run_id = run_directory.wandb_id(workdir, config)
             # Only now: the follower must not send lines that the restore takes back.
             with Follower(workdir, config.wandb, run_id, FOLLOWER_SECONDS) as follower:
@@ -251,6 +253,7 @@ class Trainer:
             "loader": self.loader.get_state(),
             "row": row,
             "class_names": self.source.class_names,
+            "category_ids": self.source.category_ids,
             "data": self.data,
         }
         self.checkpoints.save(step, self.state, notes, kind)

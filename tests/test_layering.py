@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 OURS = {"configs", "models", "input_pipeline", "experiments", "benchmarks", "main"}
-DATA = {"numpy", "cv2", "PIL", "tensorflow_datasets", "grain", "ml_collections", "input_pipeline"}
+DATA = {"numpy", "cv2", "PIL", "tensorflow_datasets", "grain", "faster_coco_eval", "ml_collections", "input_pipeline"}
 RUN = {"jax", "flax", "optax", "numpy", "ml_collections", "tqdm", "models", "input_pipeline", "experiments"}
 
 # The longest prefix of a module's name decides.
@@ -17,13 +17,15 @@ ALLOWED = {
     "models.ops": {"jax", "numpy", "models.ops"},
     "models": {"flax", "jax", "numpy", "models"},
     "input_pipeline": DATA,
+    "input_pipeline.datasets.yolo_folder": DATA | {"yaml"},
     "experiments.metrics": {
-        *("numpy", "cv2", "input_pipeline.batch"),
+        *("numpy", "cv2", "faster_coco_eval", "input_pipeline.batch"),
         *("experiments.metrics", "experiments.pictures", "experiments.errors"),
     },
     "experiments.tasks": {
         *("jax", "flax", "optax", "numpy", "cv2", "ml_collections", "models", "input_pipeline.batch"),
-        *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.errors"),
+        *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.writers"),
+        "experiments.errors",
     },
     "experiments.state": {
         "jax",
@@ -35,7 +37,10 @@ ALLOWED = {
         "experiments.errors",
     },
     "experiments.optim": {"jax", "optax", "ml_collections", "experiments.errors"},
-    "experiments.datacheck": {"numpy", "ml_collections", "input_pipeline", "experiments.errors"},
+    "experiments.datacheck": {
+        *("flax", "numpy", "ml_collections", "input_pipeline"),
+        *("experiments.state", "experiments.tasks", "experiments.writers", "experiments.errors"),
+    },
     "experiments.sharding": {"jax", "numpy", "experiments.errors"},
     "experiments.pretrained": {
         *("flax", "numpy", "safetensors"),

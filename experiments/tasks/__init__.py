@@ -6,8 +6,15 @@ from experiments.errors import RunError
 from experiments.tasks.adversarial import AdversarialSegmentation
 from experiments.tasks.base import Task
 from experiments.tasks.segmentation import Segmentation
+from experiments.tasks.ssd import SSD
+from experiments.tasks.yolov1 import YOLOv1
 
-TASKS = {"adversarial_segmentation": AdversarialSegmentation, "segmentation": Segmentation}
+TASKS = {
+    "adversarial_segmentation": AdversarialSegmentation,
+    "segmentation": Segmentation,
+    "ssd": SSD,
+    "yolov1": YOLOv1,
+}
 
 
 def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:

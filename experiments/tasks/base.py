@@ -16,13 +16,13 @@ Sum = tuple[
 
 
 class Metric(Protocol):
-    """Scores of a split from one row an image; what it keeps does not grow with the number of images."""
+    """Scores of a split from one row an image. What it keeps is counts, or where scores rank all (AP) the rows."""
 
     def measure(self, prediction: Rows, truth: Rows) -> dict[str, Any]:
         """One image's counts, fit for JSON: this metric's part of the image's row in records/."""
 
     def add(self, row: dict[str, Any]) -> None:
-        """Counts a row in that `measure` made, here, in another process or in an earlier run."""
+        """Counts a row in that `measure` made, here, in another process or in an earlier run, with its `image_id`."""
 
     def compute(self) -> dict[str, float]:
         """The scores by name, nan where nothing was counted."""
@@ -38,6 +38,16 @@ class Assembly(Protocol):
         """`matrix` [3,3] maps the image's points to those of the view's canvas of that (height, width)."""
 
     def result(self) -> Rows: ...
+
+
+class Output(Protocol):
+    """The files that predictions become."""
+
+    def add(self, path: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
+        """Writes what was predicted for the image in `path`, to files named after `name`; returns those."""
+
+    def close(self) -> list[Path]:
+        """Writes what is of all images together; returns the files."""
 
 
 class Task(Protocol):
@@ -58,8 +68,11 @@ class Task(Protocol):
     def metrics(self) -> list[Metric]:
         """Empty ones."""
 
+    def drawable(self, prediction: Rows) -> Rows:
+        """The part of a prediction that `draw` needs."""
+
     def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
         """A picture [H,W,3] uint8 of predictions beside the truth."""
 
-    def write(self, folder: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
-        """Writes what was predicted for one image; returns the files."""
+    def output(self, folder: Path, category_ids: Sequence[int]) -> Output:
+        """Where predictions are written to. `category_ids` are the data's own numbers of the classes."""

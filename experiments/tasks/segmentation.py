@@ -16,7 +16,7 @@ from experiments.metrics.boundary import BoundaryIoU
 from experiments.metrics.confusion import Confusion
 from experiments.metrics.partition import Partition
 from experiments.tasks import losses
-from experiments.tasks.base import Arrays, Metric, Rows, Sum
+from experiments.tasks.base import Arrays, Metric, Output, Rows, Sum
 from input_pipeline.batch import IGNORE
 
 METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
@@ -85,6 +85,9 @@ class Segmentation:
     def metrics(self) -> list[Metric]:
         return [metric(self.class_names) for metric in self._metrics]
 
+    def drawable(self, prediction: Rows) -> Rows:
+        return {"label": prediction["label"]}
+
     def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
         """All in the first one's shape, and no larger than TILE pixels."""
         shrink = min(1.0, TILE / max(examples[0]["label"].shape))
@@ -97,15 +100,27 @@ class Segmentation:
         labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
         return pictures.comparison(images, *labels, self.class_names)
 
-    def write(self, folder: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
-        """NAME_mask.png (class indices) and NAME_overlay.png."""
-        mask, overlay = folder / f"{name}_mask.png", folder / f"{name}_overlay.png"
+    def output(self, folder: Path, category_ids: Sequence[int]) -> "MaskOutput":
+        return MaskOutput(folder)
+
+    def _normalise(self, image: jax.Array) -> jax.Array:
+        return (image.astype(jnp.float32) - self.mean) / self.std
+
+
+class MaskOutput(Output):
+    """NAME_mask.png (class indices) and NAME_overlay.png for each image."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def add(self, path: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
+        mask, overlay = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
         pictures.write_mask(mask, prediction["label"])
         pictures.write_png(overlay, pictures.overlay(image, prediction["label"]))
         return [mask, overlay]
 
-    def _normalise(self, image: jax.Array) -> jax.Array:
-        return (image.astype(jnp.float32) - self.mean) / self.std
+    def close(self) -> list[Path]:
+        return []
 
 
 class Mosaic:

@@ -35,6 +35,7 @@ def updates(gradient=1.0, steps=10, **changes):
         (dict(schedule="poly", power=0.9), {0: 1.0, 50: 0.5**0.9, 100: 0.0}),
         (dict(schedule="step", boundaries=(0.5, 0.75), decay=0.1), {49: 1.0, 51: 0.1, 76: 0.01}),
         (dict(schedule="constant", warmup_steps=10), {0: 0.0, 5: 0.5, 10: 1.0, 50: 1.0}),
+        (dict(schedule="constant", warmup_steps=10, warmup_from=0.1), {0: 0.1, 5: 0.55, 10: 1.0}),
         (dict(schedule="cosine", warmup_steps=20), {10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
     ],
 )

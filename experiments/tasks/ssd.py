@@ -1,0 +1,100 @@
+"""SSD's loss (Liu et al. 2016, section 2.2): matched default boxes, hard negatives, smooth L1 and softmax."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.tasks.base import Arrays, Sum
+from experiments.tasks.detection import Detection
+from models.ops import boxes as ops
+from models.ops import coding, matching, sampling
+
+VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the released networks: offsets are of about unit size
+COVERED = 0.5  # a default box with this part of it or more in a crowd is no background
+CHUNK = 64  # objects whose overlaps are on the host at a time
+
+
+class Targets(NamedTuple):
+    """What default boxes are to answer, [A] or, of a batch, [B,A]."""
+
+    positive: jax.Array  # bool, the box has an object
+    negative: jax.Array  # bool, it is background; neither where a crowd, or an object that is not learned, may be in it
+    classes: jax.Array  # int32, 0 for background and the object's class + 1
+    offsets: jax.Array  # [A,4], of the object's box; where there is no object any finite ones
+
+
+class SSD(Detection):
+    """Sums over default boxes, divided by the number of those with an object.
+
+    In each image the negatives of largest loss count, config.task.negatives for each positive; an image without an
+    object to learn has none, and so adds nothing.
+    """
+
+    advice = (
+        "bring config.model.sizes and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
+    )
+
+    def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
+        """Cross-entropy and config.task.localisation times smooth L1 of the offsets, equations 1 to 3."""
+        outputs = model(self.normalise(batch["image"]), train=train, rngs=rngs)
+        positive, negative, classes, offsets = self.targets(model.anchors(batch["image"].shape[1:3]), batch)
+
+        # One-hot instead of take_along_axis, whose gradient is a scatter.
+        truth = jax.nn.one_hot(classes, outputs["logits"].shape[-1])
+        cross_entropy = -jnp.sum(truth * jax.nn.log_softmax(outputs["logits"]), -1)
+        most = (self.fields.negatives * jnp.sum(positive, -1)).astype(jnp.int32)
+        hard = jax.vmap(sampling.hardest)(jax.lax.stop_gradient(cross_entropy), negative, most)
+        classification = jnp.sum(cross_entropy, where=positive | hard)
+
+        # where, not a product with the mask: far from every object offsets may be of any size.
+        error = jnp.where(positive[..., None], outputs["offsets"] - offsets, 0.0)
+        localisation = jnp.sum(optax.huber_loss(error, delta=1.0))
+
+        matched = jnp.sum(positive, dtype=jnp.float32)
+        images = jnp.sum(batch["example_mask"], dtype=jnp.float32)
+        logs = {
+            "classification": (classification, matched),
+            "localisation": (localisation, matched),
+            "matched": (matched, images),
+            "boxes_lost": (jnp.sum(batch["boxes_lost"], dtype=jnp.float32), images),
+        }
+        return (classification + self.fields.localisation * localisation, matched), logs
+
+    def targets(self, anchors: np.ndarray, batch: Arrays) -> Targets:
+        """What each of the default boxes [A,4] has to learn from each image of a batch."""
+
+        def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
+            iou = ops.pairwise_iou(boxes, anchors)
+            match = matching.bipartite(iou, learned, threshold=self.fields.match_iou)
+            on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
+            on_left = (iou >= self.fields.match_iou) & left[:, None]
+            background = ~match.positive & ~on_crowd.any(1) & ~on_left.any(0)
+            offsets = coding.encode(boxes[match.index], anchors, variances=VARIANCES)
+            classes = jnp.where(match.positive, classes[match.index] + 1, 0)
+            return Targets(match.positive, background, classes, offsets)
+
+        learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
+        left = batch["valid"] & ~crowd & ~learned  # difficult ones
+        return jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
+
+    def decode(self, model: nnx.Module, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+        boxes = coding.decode(outputs["offsets"], model.anchors(size), variances=VARIANCES)
+        return boxes, jax.nn.softmax(outputs["logits"])[..., 1:]
+
+    def matchable(self, model: nnx.Module, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Those that a default box overlaps by config.task.match_iou; of others too one box learns, the best."""
+        anchors = model.anchors(size).astype(np.float64)
+        best = [_best_iou(boxes[first : first + CHUNK], anchors) for first in range(0, len(boxes), CHUNK)]
+        return np.concatenate([np.zeros(0), *best]) >= self.fields.match_iou
+
+
+def _best_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """The largest overlap [N] of each of boxes [N,4] with one of the anchors [A,4]."""
+    sides = np.minimum(boxes[:, None, 2:], anchors[:, 2:]) - np.maximum(boxes[:, None, :2], anchors[:, :2])
+    shared = sides.clip(0).prod(-1)
+    areas, anchor_areas = ((box[:, 2:] - box[:, :2]).prod(-1) for box in (boxes, anchors))
+    return (shared / (areas[:, None] + anchor_areas - shared)).max(1)

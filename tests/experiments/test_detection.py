@@ -1,0 +1,319 @@
+"""What detectors share, with a detector that can be reckoned by hand: scores in original pixels, views, files."""
+
+import importlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import common
+from experiments import datacheck, sharding, tasks
+from experiments import state as states
+from experiments.errors import RunError
+from experiments.evaluate import Evaluator
+from experiments.inference import Inference
+from experiments.step import make_train_step
+from experiments.tasks import make_task
+from experiments.tasks.detection import Detection, Detections
+from experiments.train import start
+from input_pipeline.batch import DataError, check_batch
+from input_pipeline.loader import TrainLoader
+from models import registry
+
+ROOT = pathlib.Path(__file__).parents[2]
+CLASSES = ("red", "green", "blue")
+
+
+class Bright(nnx.Module):
+    """The box around what is bright in each colour: one detection a class."""
+
+    def __init__(self, *, num_classes: int, dtype: str, rngs: nnx.Rngs):
+        self.level = nnx.Param(jnp.zeros(1))
+
+    def __call__(self, images, *, train, rngs=None):
+        bright = images > self.level[...]
+        sides = []
+        for axis, length in ((2, images.shape[1]), (1, images.shape[2])):
+            there = bright.any(axis)  # [B,length,3]
+            sides.append((jnp.argmax(there, 1), length - jnp.argmax(there[:, ::-1], 1)))
+        (top, bottom), (left, right) = sides
+        boxes = jnp.stack([top, left, bottom, right], -1).astype(jnp.float32)
+        return {"boxes": boxes, "present": bright.any((1, 2)).astype(jnp.float32)}
+
+
+class BrightTask(Detection):
+    advice = "brighten it"
+
+    def loss(self, model, batch, train, rngs):
+        objects = self.learnable(batch)
+        total = jnp.sum(objects, dtype=jnp.float32), jnp.sum(batch["example_mask"], dtype=jnp.float32)
+        return total, {}
+
+    def decode(self, model, outputs, size):
+        return outputs["boxes"], outputs["present"][..., None] * jnp.eye(3) * jnp.array([0.9, 0.8, 0.7])
+
+    def matchable(self, model, boxes, size):
+        return boxes[:, 2] - boxes[:, 0] >= 4
+
+
+class Scenes:
+    """Images with at most one rectangle of each colour; `count` of 0 is an image without objects."""
+
+    class_names, category_ids, fingerprint, dropped, absent = CLASSES, (7, 8, 90), "", (), ()
+    bad_boxes, clipped_boxes = ("scene_0: object 9 of class red: zero area",), 0
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        (height, width), objects = self.objects(index)
+        image = np.zeros((height, width, 3), np.uint8)
+        for (top, left, bottom, right), colour in zip(objects["boxes"].astype(int), objects["classes"], strict=True):
+            image[top:bottom, left:right, colour] = 255
+        return {"image": image} | objects
+
+    def objects(self, index):
+        rng = np.random.default_rng(index)
+        height, width = self.sizes[index]
+        count = index % 4
+        top, left = rng.integers(0, height // 2, count), rng.integers(0, width // 2, count)
+        boxes = np.stack([top, left, top + rng.integers(3, height // 2, count), left + width // 2], -1)
+        flags = np.zeros((2, count), bool)
+        return (height, width), {
+            "boxes": boxes.astype(np.float64),
+            "classes": rng.permutation(3)[:count].astype(np.int32),
+            "crowd": flags[0],
+            "difficult": flags[1],
+            "area": np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1).astype(np.float64),
+        }
+
+    def find_bad_boxes(self, index):
+        return ("scene_3: object 4 of class blue: reversed",) if index == 3 else ()
+
+    def name(self, index):
+        return f"scene_{index}"
+
+    def size(self, index):
+        return self.sizes[index]
+
+
+SIZES = [(16, 24), (20, 18), (24, 24), (24, 20), (14, 22), (24, 24), (18, 16), (22, 22)]
+
+
+@pytest.fixture(autouse=True)
+def bright(monkeypatch):
+    monkeypatch.setitem(registry.MODELS, "bright", f"{__name__}:Bright")
+    monkeypatch.setitem(tasks.TASKS, "bright", BrightTask)
+
+
+def make(**evaluation):
+    config = common.get_config()
+    config.model.name = config.task.name = "bright"
+    config.task.metrics = ("coco", "voc07", "voc12", "confusion")
+    config.data.update(truth="boxes", max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
+    config.data.mean = (100.0, 100.0, 100.0)
+    config.eval.update(dict(batch_size=3, pictures=2) | evaluation)
+    mesh = sharding.make_mesh(config.mesh)
+    architecture, _, _ = states.describe(config, 3)
+    return config, make_task(config, CLASSES), architecture, states.initialise(config, 3, seed=0), mesh
+
+
+def evaluate(source, **fields):
+    config, task, architecture, variables, mesh = make(**fields)
+    return Evaluator(config, task, architecture, source, mesh)(variables)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, dict(flip=True), dict(method="window", overlap=0.0), dict(flip=True, scales=(1.0, 2.0))]
+)
+def test_boxes_come_back_in_original_pixels(fields):
+    """One detection an object, however many views have seen it."""
+    config, task, architecture, variables, mesh = make(**fields)
+    source = Scenes(SIZES)
+    found = {index: rows for index, _, rows in Inference(config, task, architecture, mesh)(variables, source)}
+    for index in range(len(source)):
+        _, objects = source.objects(index)
+        order = np.argsort(objects["classes"])
+        assert found[index]["classes"].tolist() == objects["classes"][order].tolist()
+        np.testing.assert_allclose(
+            found[index]["boxes"], objects["boxes"][order], atol=0.51 if "scales" in fields else 0
+        )
+
+
+def test_scores_and_records_of_a_perfect_detector(tmp_path):
+    result = evaluate(Scenes(SIZES))
+    assert result.scores["AP50"] == result.scores["AP"] == 1.0 == result.scores["AP50/green"]
+    assert result.scores["mAP_voc07"] == pytest.approx(1.0) and result.scores["mAP_voc12"] == pytest.approx(1.0)
+    result.records.seek(0)
+    rows = sorted(map(json.loads, result.records), key=lambda row: row["image_id"])
+    assert [len(row["objects"]) for row in rows] == [index % 4 for index in range(8)]
+    assert {"examples", "confusion", "precision_recall"} <= result.pictures.keys()
+
+
+def test_a_stretched_image_is_scored_against_its_own_annotations():
+    config, task, architecture, variables, mesh = make()
+    config.data.fit, config.data.canvases = "stretch", ((48, 72),)
+    result = Evaluator(config, task, architecture, Scenes([(16, 24)] * 8), mesh)(variables)
+    assert result.scores["AP"] == 1.0
+
+
+def test_batches_of_no_few_and_many_objects_compile_once():
+    config, task, architecture, variables, mesh = make()
+    inference = Inference(config, task, architecture, mesh)
+    for source in (Scenes(SIZES[:1]), Scenes(SIZES), Scenes(SIZES * 2)):
+        assert len(list(inference(variables, source))) == len(source)
+    assert inference.compilations == 1
+
+
+@pytest.mark.parametrize("name", ["ssd_shapes", "yolov1_shapes"])
+def test_training_compiles_once_for_no_few_and_many_objects(name):
+    """What the loader gives of images without objects, with some, and with more than there is room for."""
+    config = importlib.import_module(f"configs.{name}").get_config("debug")
+    config.data.max_boxes, config.optim.warmup_steps, config.optim.lr = 2, 0, 1e-2
+    config.model.update(norm="group")
+    if name == "ssd_shapes":
+        config.model.backbone.norm = "group"
+    task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
+    architecture, state, optimizer = start(config, mesh, len(CLASSES))
+    step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
+    for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects
+        loader = TrainLoader(Scenes(sizes), config.data, batch_size=4, seed=0)
+        for _ in range(6):
+            rows = next(loader)
+            check_batch(rows)
+            state, logs = step(state, sharding.put_batch(rows, mesh))
+            losses.append(float(logs["loss"]))
+            lost.append(float(logs["boxes_lost"]))
+        loader.close()
+    assert step._cache_size() == 1
+    assert np.isfinite(losses).all() and losses[-1] > 0
+    assert max(lost[:6]) == 0 < max(lost), "what M has no room for is told"
+
+
+def test_the_weaker_of_two_views_detections_goes():
+    merged = Detections((100, 100), iou=0.5, count=2)
+    shift = np.eye(3)
+    for left, score in ((10.0, 0.6), (11.0, 0.9), (60.0, 0.5)):
+        boxes = np.array([[10, left, 30, left + 20], [5, 5, 5, 90]], np.float32)
+        row = {"boxes": boxes, "scores": np.array([score, 1.0], np.float32), "classes": np.zeros(2, np.int32)}
+        merged.add(row | {"valid": np.ones(2, bool)}, (100, 100), shift)
+    result = merged.result()
+    assert result["scores"].tolist() == pytest.approx([0.9, 0.5])
+    assert result["boxes"].tolist() == [[10, 11, 30, 31], [10, 60, 30, 80]]
+
+
+@pytest.mark.parametrize(("names", "ids"), [(("000012.png", "7.png"), [12, 7]), (("7.png", "a.png"), [1, 2])])
+def test_predictions_are_cocos_results(tmp_path, names, ids):
+    _, task, *_ = make()
+    output = task.output(tmp_path, (7, 8, 90))
+    prediction = {
+        "boxes": np.array([[2.0, 1.0, 5.0, 9.0]]),
+        "scores": np.array([0.5], np.float32),
+        "classes": np.array([2], np.int32),
+    }
+    files = [output.add(pathlib.Path(name), name[:-4], np.zeros((12, 14, 3), np.uint8), prediction) for name in names]
+    assert all(path.stat().st_size > 100 for paths in files for path in paths)
+    (place,) = output.close()
+    entries = json.loads(place.read_text())
+    assert [entry["image_id"] for entry in entries] == ids and [entry["file_name"] for entry in entries] == [*names]
+    assert entries[0] | {"image_id": 0, "file_name": ""} == {
+        **{"image_id": 0, "category_id": 90, "bbox": [1.0, 2.0, 8.0, 3.0], "score": 0.5},
+        **{"file_name": "", "category_name": "blue"},
+    }
+
+
+def test_labels_are_no_boxes():
+    config, *_ = make()
+    config.data.truth = "label"
+    with pytest.raises(DataError, match=r"truth='label' has no boxes"):
+        make_task(config, CLASSES)
+
+
+@pytest.mark.parametrize("metrics", [(), ("boundary",)])
+def test_a_score_that_boxes_do_not_have(metrics):
+    config, *_ = make()
+    config.task.metrics = metrics
+    with pytest.raises(RunError, match=r"config.task.metrics.*coco"):
+        make_task(config, CLASSES)
+
+
+def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
+    config, task, *_ = make()
+    config.data.max_boxes, config.data.fit = 2, "stretch"
+    source = Scenes(SIZES)
+    datacheck.before_training(config, task, source, tmp_path)
+    report = json.loads((tmp_path / "datacheck.json").read_text())
+    every = [source.objects(index) for index in range(len(source))]
+    boxes = np.concatenate([objects["boxes"] * 24 / np.tile(size, 2) for size, objects in every])
+    heights = boxes[:, 2] - boxes[:, 0]
+    assert report["images"] == 8 and report["images_without_objects"] == 2 and report["objects"] == 12
+    assert report["padding"] == {"max_boxes": 2, "images": 2, "objects_lost": 2}
+    assert report["matchable"] == pytest.approx(np.mean(heights >= 4)) and 0 < report["matchable"] < 0.95
+    assert report["network_pixels"]["height"][4] == pytest.approx(heights.max(), abs=0.01)
+    assert sum(row["objects"] for row in report["classes"].values()) == 12 == report["sizes"]["small"]["objects"]
+    printed = capsys.readouterr()
+    assert (
+        "zero area; scene_3: object 4" in printed.err
+        and "config.data.max_boxes=2" in printed.err
+        and "brighten it" in printed.err
+    )
+    assert "red" in printed.out
+    datacheck.before_training(config, task, source, tmp_path)
+    assert not capsys.readouterr().out, "once a run"
+
+
+PROGRAM = """
+import json, sys
+import jax
+
+rank, count, port = map(int, sys.argv[1:])
+if count > 1:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", count, rank)
+from experiments import tasks
+from models import registry
+from tests.experiments import test_detection
+
+registry.MODELS["bright"] = "tests.experiments.test_detection:Bright"
+tasks.TASKS["bright"] = test_detection.BrightTask
+source = test_detection.Scenes(test_detection.SIZES[:7])
+result = test_detection.evaluate(source, batch_size=4, scales=(0.5,))
+print(json.dumps(result.scores))
+"""
+
+
+def test_two_processes_give_the_same_numbers_as_one():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+
+    def run(count):
+        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", PROGRAM]
+        running = [
+            subprocess.Popen(
+                [*command, str(rank), str(count), str(port)], cwd=ROOT, env=environment, stdout=-1, text=True
+            )
+            for rank in range(count)
+        ]
+        outputs = [process.communicate(timeout=300)[0] for process in running]
+        assert not any(process.returncode for process in running), outputs
+        return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+    (alone,), both = run(1), run(2)
+    assert 0 < alone["AP"] < 1
+    for scores in both:
+        assert scores.keys() == alone.keys()
+        for name, value in alone.items():
+            assert scores[name] == value or (value != value and scores[name] != scores[name]), name

@@ -1,0 +1,341 @@
+import importlib
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from configs import common
+from experiments import state as states
+from experiments.tasks.ssd import SSD
+from models.ops.anchors import default_boxes
+
+CLASSES = ("cat", "dog", "owl")
+SIZE = (40, 48)
+ANCHORS = default_boxes(SIZE, ((4, 5), (2, 2)), (0.3, 0.5, 0.8), ((2.0,), ()))  # 80 and 8
+MOST = 5  # objects
+
+
+def make_task(**fields):
+    config = common.get_config()
+    config.data.truth = "boxes"
+    config.task.name, config.task.metrics = "ssd", ("coco",)
+    config.task.update(fields)
+    return SSD(config, CLASSES)
+
+
+class Answers:
+    """In the model's place: outputs that are given."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def __call__(self, images, *, train, rngs=None):
+        return self.outputs
+
+    def anchors(self, size):
+        assert size == SIZE
+        return ANCHORS
+
+
+def make_loss(**fields):
+    """(outputs, batch) -> (((sum, weight), logs), gradients of the sum by output), compiled."""
+    task = make_task(**fields)
+
+    def loss(outputs, batch):
+        (total, weight), logs = task.loss(Answers(outputs), batch, True, None)
+        return total, ((total, weight), logs)
+
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    def run(outputs, batch):
+        (_, result), gradients = compiled(outputs, batch)
+        return jax.tree.map(np.asarray, (result, gradients))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def loss():
+    return make_loss()
+
+
+def make_batch(*images):
+    """Each image is a list of objects (box, class, flags), where flags are of "c" (crowd) and "d" (difficult).
+
+    Images without objects make it a multiple of three, so that few programs are compiled.
+    """
+    count = len(images) + -len(images) % 3
+    batch = {
+        "image": np.zeros((count, *SIZE, 3), np.uint8),
+        "example_mask": np.ones(count, bool),
+        "boxes": np.zeros((count, MOST, 4), np.float32),
+        "classes": np.zeros((count, MOST), np.int32),
+        "boxes_lost": np.zeros(count, np.int32),
+    } | {name: np.zeros((count, MOST), bool) for name in ("valid", "crowd", "difficult")}
+    for row, objects in enumerate(images):
+        for place, (box, index, flags) in enumerate(objects):
+            batch["boxes"][row, place], batch["classes"][row, place] = box, index
+            batch["valid"][row, place] = True
+            batch["crowd"][row, place], batch["difficult"][row, place] = "c" in flags, "d" in flags
+    return batch
+
+
+def random_outputs(generator, count):
+    offsets = 2 * generator.standard_normal((count, len(ANCHORS), 4))
+    logits = 2 * generator.standard_normal((count, len(ANCHORS), len(CLASSES) + 1))
+    return {"offsets": offsets.astype(np.float32), "logits": logits.astype(np.float32)}
+
+
+def random_batch(generator):
+    """Crowds, difficult objects, an image without an object, one with nothing but a crowd, and a padded row."""
+
+    def box():
+        height, width = generator.uniform(6, 28, 2)
+        top, left = generator.uniform(0, SIZE[0] - height), generator.uniform(0, SIZE[1] - width)
+        return top, left, top + height, left + width
+
+    flags = (["", "c", "", "d", ""], [], ["d", "d", ""], ["c"], ["", ""], ["", "c", "d"])
+    batch = make_batch(*([(box(), generator.integers(3), flag) for flag in image] for image in flags))
+    batch["example_mask"][4] = False
+    batch["boxes_lost"] = np.array([2, 0, 1, 0, 0, 0], np.int32)
+    hidden = ~batch["valid"]  # what padding holds counts nowhere
+    batch["boxes"][hidden] = (0, 0, *SIZE)
+    batch["crowd"][hidden], batch["classes"][hidden] = True, 2
+    return batch
+
+
+def overlap(a, b):
+    height, width = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(height, 0) * max(width, 0)
+
+
+def area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def iou(a, b):
+    return overlap(a, b) / (area(a) + area(b) - overlap(a, b))
+
+
+def oracle(outputs, batch, *, match_iou=0.5, negatives=3.0, localisation=1.0, use_difficult=True):
+    """The loss by loops in float64: (sum, matched, classification, localisation), and [B,A] what counted as background."""
+    classified = located = matched = 0.0
+    counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
+    for row, boxes in enumerate(batch["boxes"].astype(float)):
+        objects = [i for i in range(MOST) if batch["valid"][row, i]]
+        crowds = [i for i in objects if batch["crowd"][row, i]]
+        learned = [
+            i
+            for i in objects
+            if i not in crowds and batch["example_mask"][row] and (use_difficult or not batch["difficult"][row, i])
+        ]
+        owner, free = {}, list(learned)
+        while free:  # every object has its best box, the largest overlap of all first
+            _, i, a = max(
+                (iou(boxes[i], ANCHORS[a]), i, a) for i in free for a in range(len(ANCHORS)) if a not in owner
+            )
+            owner[a] = i
+            free.remove(i)
+        for a in range(len(ANCHORS)):
+            best = max(((iou(boxes[i], ANCHORS[a]), i) for i in learned), default=(0, 0))
+            if a not in owner and best[0] >= match_iou:
+                owner[a] = best[1]
+        logits = outputs["logits"][row].astype(float)
+        cost = np.log(np.exp(logits).sum(-1, keepdims=True)) - logits
+        for a, i in owner.items():
+            classified += cost[a, batch["classes"][row, i] + 1]
+            (y, x), (h, w) = (ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2, ANCHORS[a, 2:] - ANCHORS[a, :2]
+            (top, left), (bottom, right) = boxes[i, :2], boxes[i, 2:]
+            target = [
+                ((top + bottom) / 2 - y) / h / 0.1,
+                ((left + right) / 2 - x) / w / 0.1,
+                np.log((bottom - top) / h) / 0.2,
+                np.log((right - left) / w) / 0.2,
+            ]
+            for error in np.abs(outputs["offsets"][row, a] - target):
+                located += error**2 / 2 if error < 1 else error - 0.5
+        background = [
+            a
+            for a in range(len(ANCHORS))
+            if a not in owner
+            and not any(overlap(ANCHORS[a], boxes[i]) >= 0.5 * area(ANCHORS[a]) for i in crowds)
+            and not any(iou(ANCHORS[a], boxes[i]) >= match_iou for i in objects if i not in crowds + learned)
+        ]
+        hardest = sorted(background, key=lambda a: -cost[a, 0])[: int(negatives * len(owner))]
+        counted[row, hardest] = True
+        classified += cost[hardest, 0].sum()
+        matched += len(owner)
+    return (classified + localisation * located, matched, classified, located), counted
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        dict(use_difficult=False, negatives=1.5, localisation=0.25, match_iou=0.4),
+    ],
+)
+def test_loss_equals_the_oracle(fields, loss):
+    compiled = make_loss(**fields) if fields else loss
+    for seed in range(6):
+        generator = np.random.default_rng(seed)
+        batch = random_batch(generator)
+        outputs = random_outputs(generator, len(batch["boxes"]))
+        ((total, weight), logs), gradients = compiled(outputs, batch)
+        expected, background = oracle(outputs, batch, **fields)
+        assert weight == expected[1] > 5
+        np.testing.assert_allclose(total, expected[0], rtol=1e-4)
+        images = 5
+        for name, (part, count) in {
+            "classification": (expected[2], expected[1]),
+            "localisation": (expected[3], expected[1]),
+            "matched": (expected[1], images),
+            "boxes_lost": (3, images),
+        }.items():
+            np.testing.assert_allclose(logs[name], (part, count), rtol=1e-4)
+        assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+        # A box that counts as background has a gradient on its logits and none on its offsets; objects have both.
+        moved = {name: np.abs(gradient).max(-1) > 0 for name, gradient in gradients.items()}
+        np.testing.assert_array_equal(moved["logits"] & ~moved["offsets"], background)
+        assert moved["offsets"].sum() == weight
+        assert not moved["logits"][[1, 3, 4]].any()  # no object, a crowd alone, a padded row
+
+
+def test_loss_of_one_object_is_known(loss):
+    """All classes equally likely: log 4 for each matched box and its three negatives. Then offsets wrong by 0.5 and 3."""
+    batch = make_batch([(ANCHORS[40], 1, "")])
+    outputs = {name: np.zeros_like(values) for name, values in random_outputs(np.random.default_rng(0), 3).items()}
+    matched = sum(iou(anchor, ANCHORS[40]) >= 0.5 for anchor in ANCHORS)
+    ((right, weight), logs), _ = loss(outputs, batch)
+    assert weight == matched
+    np.testing.assert_allclose(logs["classification"][0], 4 * matched * np.log(4), rtol=1e-5)
+    outputs["offsets"][0, 40] = (0.5, 0, -3.0, 0)
+    ((wrong, _), _), _ = loss(outputs, batch)
+    np.testing.assert_allclose(wrong - right, 0.5 * 0.5**2 + 3.0 - 0.5, rtol=1e-4)
+
+
+def test_the_best_box_learns_an_object_that_no_box_overlaps_enough(loss):
+    batch = make_batch([((1, 1, 4, 4), 2, "")])
+    ((_, weight), _), gradients = loss(random_outputs(np.random.default_rng(0), 3), batch)
+    best = max(range(len(ANCHORS)), key=lambda a: iou(ANCHORS[a], (1, 1, 4, 4)))
+    assert iou(ANCHORS[best], (1, 1, 4, 4)) < 0.3 and weight == 1
+    assert np.flatnonzero(np.abs(gradients["offsets"][0]).sum(-1)).tolist() == [best]
+
+
+def test_a_batch_without_objects_is_without_a_gradient(loss):
+    batch = make_batch([], [((0, 0, 20, 20), 0, "c")])
+    ((total, weight), logs), gradients = loss(random_outputs(np.random.default_rng(0), 3), batch)
+    assert total == weight == 0
+    assert all(np.array_equal(gradient, np.zeros_like(gradient)) for gradient in gradients.values())
+    assert all(np.isfinite(value).all() for value in logs.values())
+
+
+def test_parts_of_a_batch_add_up(loss):
+    generator = np.random.default_rng(7)
+    batch = random_batch(generator)
+    outputs = random_outputs(generator, 6)
+    whole, _ = loss(outputs, batch)
+    halves = [jax.tree.map(lambda rows, half=half: rows[half], (outputs, batch)) for half in (slice(3), slice(3, 6))]
+    halves = [loss(*half)[0] for half in halves]
+    for expected, *parts in zip(*map(jax.tree.leaves, (whole, *halves)), strict=True):
+        np.testing.assert_allclose(expected, sum(parts), rtol=1e-5)
+
+
+def test_decoded_targets_are_the_objects():
+    task, batch = make_task(), random_batch(np.random.default_rng(3))
+    targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch))
+    logits = 50.0 * np.eye(4, dtype=np.float32)[targets.classes]
+    boxes, scores = task.decode(Answers(None), {"offsets": jnp.asarray(targets.offsets), "logits": logits}, SIZE)
+    assert scores.shape == (6, len(ANCHORS), 3)
+    seen = set()
+    for row, a in zip(*np.nonzero(targets.positive), strict=True):
+        distances = np.abs(batch["boxes"][row] - boxes[row, a]).max(-1)
+        assert distances.min() < 1e-3
+        index = batch["classes"][row, distances.argmin()]
+        seen.add((row, distances.argmin()))
+        np.testing.assert_allclose(scores[row, a], np.eye(3)[index], atol=1e-6)
+    assert seen == set(zip(*np.nonzero(np.asarray(task.learnable(batch))), strict=True))
+    np.testing.assert_allclose(np.asarray(scores)[~targets.positive], 0, atol=1e-6)
+
+
+def test_matchable_is_enough_overlap_with_a_default_box():
+    generator = np.random.default_rng(0)
+    corner, side = generator.uniform(-5, 40, (150, 2)), generator.uniform(0.5, 40, (150, 2))
+    boxes = np.concatenate([corner, corner + side], -1)
+    expected = [max(iou(box, anchor) for anchor in ANCHORS) for box in boxes]
+    for threshold in (0.5, 0.7):
+        found = make_task(match_iou=threshold).matchable(Answers(None), boxes, SIZE)
+        np.testing.assert_array_equal(found, np.array(expected) >= threshold)
+        assert 0 < found.sum() < len(found)
+    assert make_task().matchable(Answers(None), np.zeros((0, 4)), SIZE).shape == (0,)
+
+
+@pytest.fixture(scope="module")
+def overfitted():
+    """The debug config on two pictures: (task, model, batch, losses of the steps, gradients of the first)."""
+    config = importlib.import_module("configs.ssd300_voc").get_config("debug")
+    config.model.backbone.norm = config.model.norm = "batch"
+    config.task.metrics = ("coco",)
+    task = SSD(config, CLASSES)
+    generator = np.random.default_rng(0)
+    objects = [  # for each map of the model
+        [((4, 6, 30, 34), 0), ((30, 32, 62, 62), 1), ((8, 44, 21, 57), 2)],
+        [((2, 8, 44, 50), 2), ((47, 20, 60, 33), 1)],
+    ]
+    batch = make_batch(*([(box, index, "") for box, index in image] for image in objects))
+    batch = {name: rows[:2] for name, rows in batch.items()}
+    batch["image"] = generator.integers(100, 140, (2, 64, 64, 3)).astype(np.uint8)
+    for image, row in zip(batch["image"], objects, strict=True):
+        for (top, left, bottom, right), index in row:
+            image[top:bottom, left:right, index] = 255
+    architecture, _, trained = states.describe(config, len(CLASSES))
+    variables = states.initialise(config, len(CLASSES), seed=0)
+    optimizer = optax.adam(5e-3)
+
+    @jax.jit
+    def step(params, rest, state):
+        def loss(params):
+            model = architecture.merge(params | rest)
+            (total, weight), _ = task.loss(model, batch, True, None)
+            after = states.variables_of(model)
+            return total / weight, {name: after[name] for name in rest}
+
+        (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradients, state)
+        return optax.apply_updates(params, updates), after, state, value, gradients
+
+    params = {name: value for name, value in variables.items() if name in trained}
+    rest = {name: value for name, value in variables.items() if name not in trained}
+    state, losses, first = optimizer.init(params), [], None
+    for _ in range(80):
+        params, rest, state, value, gradients = step(params, rest, state)
+        losses.append(float(value))
+        first = gradients if first is None else first
+    return SimpleNamespace(task=task, model=architecture.merge(params | rest), batch=batch, losses=losses, first=first)
+
+
+def test_every_parameter_is_learned(overfitted):
+    for name, gradient in overfitted.first.items():
+        assert np.isfinite(gradient).all(), name
+        # A bias before batch normalisation does nothing.
+        assert np.any(np.abs(gradient) > 1e-6) or name.endswith("conv/bias"), name
+
+
+def test_two_pictures_are_learned_by_heart(overfitted):
+    assert overfitted.losses[-1] < 0.1 * overfitted.losses[0]
+    prediction = jax.tree.map(np.asarray, nnx.jit(overfitted.task.predict)(overfitted.model, overfitted.batch))
+    for row in range(2):
+        valid = overfitted.batch["valid"][row]
+        certain = prediction["valid"][row] & (prediction["scores"][row] > 0.5)
+        found = sorted(
+            zip(prediction["classes"][row][certain], prediction["boxes"][row][certain].tolist(), strict=True)
+        )
+        truth = sorted(
+            zip(overfitted.batch["classes"][row][valid], overfitted.batch["boxes"][row][valid].tolist(), strict=True)
+        )
+        assert [index for index, _ in found] == [index for index, _ in truth]
+        assert all(iou(a, b) > 0.8 for (_, a), (_, b) in zip(found, truth, strict=True))
