@@ -27,5 +27,8 @@ test-slow: .venv/installed  ## all tests
 lint: .venv/installed  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
-bench: .venv/installed  ## one JSON line: the main model's training step
+bench: .venv/installed  ## JSON lines: training steps of the main model and of two detectors, and box operations
 	@$(RUN) -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
+	@$(RUN) -m benchmarks.train_step --config=configs/yolov1_shapes.py --batch_size=16
+	@$(RUN) -m benchmarks.train_step --config=configs/ssd_shapes.py --batch_size=16
+	@$(RUN) -m benchmarks.box_operations

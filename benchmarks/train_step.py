@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from experiments import sharding
 from experiments.evidence import flops
@@ -21,16 +21,28 @@ from experiments.train import start
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")
-CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the made labels.")
+CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the made truth.")
+OBJECTS = 8  # in an image
 STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
 
 
-def make_batch(size: int, shape: tuple[int, int], classes: int) -> dict[str, np.ndarray]:
+def make_batch(size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
+    """Noise with what config.data.truth asks for: a label, or OBJECTS random boxes an image."""
     rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (size, *shape, 3), np.uint8),
-        "label": rng.integers(0, classes, (size, *shape)).astype(np.uint8),
-        "example_mask": np.ones(size, bool),
+    height, width = data.image_size
+    batch = {"image": rng.integers(0, 256, (size, height, width, 3), np.uint8), "example_mask": np.ones(size, bool)}
+    if data.truth == "label":
+        return batch | {"label": rng.integers(0, classes, (size, height, width)).astype(np.uint8)}
+    shape = (size, data.max_boxes)
+    corners = np.sort(rng.uniform(0, 1, (2, *shape, 2)), axis=0) * data.image_size
+    valid = np.broadcast_to(np.arange(data.max_boxes) < OBJECTS, shape)
+    return batch | {
+        "boxes": (np.concatenate([*corners], -1) * valid[..., None]).astype(np.float32),
+        "classes": (rng.integers(0, classes, shape) * valid).astype(np.int32),
+        "valid": valid,
+        "crowd": np.zeros(shape, bool),
+        "difficult": np.zeros(shape, bool),
+        "boxes_lost": np.zeros(size, np.int32),
     }
 
 
@@ -39,7 +51,7 @@ def main(_) -> None:
     mesh = sharding.make_mesh(config.mesh)
     task = make_task(config, tuple(map(str, range(CLASSES.value))))
     architecture, state, optimizer = start(config, mesh, CLASSES.value)
-    batch = sharding.put_batch(make_batch(BATCH_SIZE.value, config.data.image_size, CLASSES.value), mesh)
+    batch = sharding.put_batch(make_batch(BATCH_SIZE.value, config.data, CLASSES.value), mesh)
     began = time.perf_counter()
     step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)
     compile_seconds = time.perf_counter() - began

@@ -3,11 +3,14 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def test_the_training_steps_benchmark_prints_one_line_of_json():
-    arguments = ["--config=configs/unet_pets.py:debug", "--batch_size=2"]
+@pytest.mark.parametrize("config", ["unet_pets", "ssd_shapes", "yolov1_shapes"])
+def test_the_training_steps_benchmark_prints_one_line_of_json(config):
+    arguments = [f"--config=configs/{config}.py:debug", "--batch_size=2"]
     command = [sys.executable, "-m", "benchmarks.train_step", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -18,3 +21,14 @@ def test_the_training_steps_benchmark_prints_one_line_of_json():
         assert result[name] > 0, name
     # Both are rounded for reading.
     assert abs(2e3 / result["step_ms"] - result["images_per_second"]) < 0.05 * result["images_per_second"]
+
+
+def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
+    command = [sys.executable, "-m", "benchmarks.box_operations", "--batch_size=1", "--runs=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["operation"] for result in results] == ["nms", "bipartite", "threshold"]
+    assert [result.get("anchors", result.get("boxes")) for result in results] == [8732, 8732, 120240]
+    for result in results:
+        assert result["batch_size"] == 1 and result["ms"] > 0 and result["platform"]

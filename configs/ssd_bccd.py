@@ -1,0 +1,20 @@
+"""A light SSD on BCCD, blood cells of three classes, from scratch on a CPU.
+
+    python main.py --config=configs/ssd_bccd.py --workdir=runs/ssd_bccd --config.data.folder.root=BCCD_Dataset/BCCD
+
+To expect on two CPU cores: see RESULTS.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    common.use_bccd(config)
+    common.use_light_ssd(config)
+    config.model.sizes = (0.08, 0.2, 0.4, 0.7)
+    config.model.ratios = ((1.5,), (1.5,), (1.5,))
+    small = dict(backbone=dict(layers=11, width=0.07), fc=16, extras=((8, 16, 2),))
+    return common.vary(config, variant, model=small)

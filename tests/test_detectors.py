@@ -1,0 +1,97 @@
+"""A detector as a user meets it: trained, scored, applied to images, and its detections scored again by the command."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from configs import ssd_shapes
+from input_pipeline.sources import open_source
+
+ROOT = pathlib.Path(__file__).parents[1]
+TWELVE = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("run") / "ssd"
+    run("main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={workdir}", f"--tfds_data_dir={data_dir}")
+    return workdir
+
+
+def test_a_run_leaves_scores_pictures_and_what_it_found_in_the_data(trained, data_dir):
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert {f"val/{name}" for name in TWELVE} | {"val/AP/circle", "val/AP50/ring", "val/loss"} <= rows[-1].keys()
+    for kind in ("examples", "confusion", "precision_recall", "classes"):
+        assert (trained / rows[-1][f"val/{kind}"]).stat().st_size > 100
+    report = json.loads((trained / "datacheck.json").read_text())
+    assert report["images"] == len(open_source(ssd_shapes.get_config("debug").data, "train", data_dir))
+    assert report["classes"]["star"]["objects"] > 100
+    assert 0 < report["matchable"] <= 1 and report["padding"]["objects_lost"] == 0
+    session = json.loads((trained / "evidence.json").read_text())["sessions"][-1]
+    assert session["compilations"] == 2
+
+
+def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
+    """evaluate, then predict on the same images as files, then the command: three ways to one number."""
+    part, data = "validation[:12]", f"--tfds_data_dir={data_dir}"
+    fields = ["--config=configs/ssd_shapes.py:debug", f"--config.data.eval_split={part}"]
+    run("main.py", "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", data, *fields)
+    scores = json.loads(next((trained / "records").glob("*-last-auto-6.json")).read_text())["scores"]
+
+    config = ssd_shapes.get_config("debug")
+    source = open_source(config.data, part, data_dir)
+    truth = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3 * i, "name": name} for i, name in enumerate(source.class_names)],
+    }
+    (tmp_path / "images").mkdir()
+    for index in range(len(source)):
+        example, name = source[index], f"{source.name(index)}.png"
+        Image.fromarray(example["image"]).save(tmp_path / "images" / name)
+        truth["images"].append({"id": 100 - index, "file_name": name})
+        for (top, left, bottom, right), label in zip(example["boxes"].tolist(), example["classes"], strict=True):
+            box = [left, top, right - left, bottom - top]
+            row = {"id": len(truth["annotations"]) + 1, "image_id": 100 - index, "category_id": 3 * int(label)}
+            truth["annotations"].append(row | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+
+    output = tmp_path / "out"
+    run(
+        "main.py",
+        "--mode=predict",
+        "--checkpoint=last",
+        f"--workdir={trained}",
+        f"--inputs={tmp_path / 'images'}",
+        f"--output={output}",
+    )
+    assert len(list(output.glob("*_boxes.png"))) == len(source)
+    entries = json.loads((output / "detections.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= set(range(1, len(source) + 1))
+    assert {entry["category_id"] for entry in entries} <= {1, 2, 3, 4, 5}
+
+    files = [f"--ground_truth={tmp_path / 'truth.json'}", f"--detections={output / 'detections.json'}"]
+    printed = run("-m", "experiments.metrics.average_precision", *files, "--style=coco").stdout
+    (line,) = printed.splitlines()
+    result = json.loads(line)
+    assert result["AP"] > 0
+    for name in TWELVE:
+        assert result[name] == (pytest.approx(scores[name], abs=1e-9) if scores[name] is not None else None), name
+
+
+def test_a_detector_without_boxes_is_told_so(tmp_path, data_dir):
+    command = [sys.executable, "main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={tmp_path / 'run'}"]
+    wrong = [*command, f"--tfds_data_dir={data_dir}", "--config.data.truth=label"]
+    done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "data.truth" in done.stderr
+    assert not (tmp_path / "run").exists()
