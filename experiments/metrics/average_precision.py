@@ -111,7 +111,8 @@ class AveragePrecision:
         )
         label, crowd, difficult = objects[:, [0, 5, 6]].T.astype(int)
         truths = Truths(where, label, _sized(objects[:, 1:5]), crowd > 0, difficult > 0, objects[:, 7])
-        detections = Detections(place, found[:, 0].astype(int), _sized(found[:, 2:]), found[:, 1])
+        boxes = _sized(found[:, 2:])
+        detections = Detections(place, found[:, 0].astype(int), boxes, found[:, 1], boxes[:, 2:].prod(1))
         return Split(truths, detections, len(tables), len(self.class_names))
 
 

@@ -151,7 +151,10 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[Split, li
     )
     scores = np.array([entry.number("score") for entry in found], np.float64)
     regions = _regions(found, image, sizes)
-    return Split(truths, Detections(image, label, regions, scores), len(images), len(categories)), class_names
+    # As COCO's tools: where detections of masks have boxes too, those say what is small, medium and large.
+    boxed = bool(found) and all(entry.fields.get("bbox") for entry in found)
+    areas = np.array([_area(region) for region in (_regions(found, image, []) if boxed else regions)], np.float64)
+    return Split(truths, Detections(image, label, regions, scores, areas), len(images), len(categories)), class_names
 
 
 def _load(path: Path):

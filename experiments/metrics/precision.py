@@ -40,6 +40,7 @@ class Detections:
     label: np.ndarray
     region: np.ndarray
     score: np.ndarray  # [D] float64
+    area: np.ndarray  # [D] float64 pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +94,8 @@ def _coco_tables(split: Split, ious: tuple[float, ...]) -> tuple[np.ndarray, np.
         last = split.classes, 4, len(MOST_DETECTIONS)
         return np.full((len(ious), 101, *last), np.nan), np.full((len(ious), *last), np.nan)
     boxes = split.truths.region.ndim == 2
-    areas = split.detections.region[:, 2:].prod(1) if boxes else mask.area(split.detections.region.tolist())
-    truths = _annotations(split.truths, split.truths.area, "iscrowd", split.truths.crowd.astype(int))
-    detections = _annotations(split.detections, areas.astype(np.float64), "score", split.detections.score)
+    truths = _annotations(split.truths, "iscrowd", split.truths.crowd.astype(int))
+    detections = _annotations(split.detections, "score", split.detections.score)
     images = [{"id": index} for index in range(split.images)]
     if not boxes:
         for row in (*truths, *detections):
@@ -111,10 +111,10 @@ def _coco_tables(split: Split, ious: tuple[float, ...]) -> tuple[np.ndarray, np.
     return tuple(np.where(table < 0, np.nan, table) for table in map(evaluation.eval.get, ("precision", "recall")))
 
 
-def _annotations(table: Truths | Detections, areas: np.ndarray, name: str, values: np.ndarray) -> list[dict]:
+def _annotations(table: Truths | Detections, name: str, values: np.ndarray) -> list[dict]:
     """COCO's rows, with `values` as a further field. Their ids count from 1, for 0 means unmatched to COCO's tools."""
     kind = "bbox" if table.region.ndim == 2 else "segmentation"
-    columns = (column.tolist() for column in (table.image, table.label, table.region, areas, values))
+    columns = (column.tolist() for column in (table.image, table.label, table.region, table.area, values))
     return [
         {"id": index, "image_id": image, "category_id": label, kind: region, "area": area, name: value}
         for index, (image, label, region, area, value) in enumerate(zip(*columns, strict=True), start=1)
