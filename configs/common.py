@@ -56,7 +56,9 @@ def get_config() -> ConfigDict:
     config.data.prefetch = 8  # training batches made ahead
     config.data.folder = folder = ConfigDict()  # image_mask, voc_segmentation, coco_folder, voc_folder, yolo_folder
     folder.root = ""  # what it holds, each file of input_pipeline/datasets says
-    folder.first_pixel = 0  # voc_folder: 1 where pixels count from 1 and the last one is the box's, as in VOC's own files
+    folder.first_pixel = (
+        0  # voc_folder: 1 where pixels count from 1 and the last one is the box's, as in VOC's own files
+    )
     folder.classes = "classes.txt"  # a name a line, or `name red green blue` for colour masks
     folder.ignore_value = 255  # grey or palette index in the mask that is no class
     folder.instances = (
@@ -67,6 +69,7 @@ def get_config() -> ConfigDict:
     augment.flip = 0.5  # probability of a mirror image, left for right
     augment.scale = (1.0, 1.0)  # zoom, log-uniform
     augment.aspect = 1.0  # stretch of height against width, log-uniform in [1/aspect, aspect]
+    augment.translate = 0.0  # share of each side, uniform in [-t, t], beside what the crop moves
     augment.rotation = 0.0  # degrees, uniform in [-rotation, rotation]
     augment.crop = True  # a random position when the zoomed image and the output differ in size; else the centre
     augment.elastic = (0.0, 8.0)  # displacement's standard deviation and its smoothing, pixels of the output

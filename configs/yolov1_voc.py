@@ -34,8 +34,8 @@ def get_config(variant: str = "") -> ConfigDict:
     task.coordinates, task.no_object = 5.0, 0.5
     task.score, task.nms_iou = 0.001, 0.5  # of the authors' evaluation; the paper has no figures
     augment = config.data.augment
-    augment.scale = (0.8, 1.2)
-    augment.brightness, augment.saturation = 0.5, 0.5
+    augment.scale, augment.translate = (0.8, 1.2), 0.2
+    augment.brightness, augment.saturation = 0.5, 0.5  # in RGB; the paper's exposure and saturation are HSV's
     # 135 epochs of the paper's 16,551 images, after three in which the rate rises: of those it gives no number.
     config.train.update(batch_size=64, steps=35700, log_every=100, eval_every=2600, checkpoint_every=1300)
     config.eval.batch_size = 64

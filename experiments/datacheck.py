@@ -148,15 +148,18 @@ def check_objects(config: ConfigDict, task: Task, source: ObjectSource) -> dict[
     """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
 
     `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
-    fitted to config.data.image_size without augmentation; crowds are left out, as in training.
+    fitted to config.data.image_size without augmentation. What training leaves out is left out there too: crowds, and
+    difficult objects where config.task.use_difficult is False.
     """
     data, size = config.data, tuple(config.data.image_size)
     model = states.blueprint(config, len(source.class_names))
+    task.check(model)
 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
         matrix = transforms.fit(original, size, data.fit, data.margin)
-        return _look(task, model, objects, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
+        learned = ~objects["crowd"] & (config.task.use_difficult | ~objects["difficult"])
+        return _look(task, model, objects, learned, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
     every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
@@ -164,15 +167,15 @@ def check_objects(config: ConfigDict, task: Task, source: ObjectSource) -> dict[
     counts = np.bincount(image, minlength=len(found))
     beyond = np.maximum(counts - data.max_boxes, 0)
     bounds = [*SIZES.values(), np.inf]
-    learned = ~every["crowd"]
 
     def matchable(chosen: np.ndarray) -> float | None:
-        chosen = chosen & learned
+        chosen = chosen & every["learned"]
         return float(every["matchable"][chosen].mean()) if chosen.any() else None
 
     def counted(chosen: np.ndarray) -> dict[str, Any]:
         images = len(np.unique(image[chosen]))
-        return {"objects": int(chosen.sum()), "images": images, "matchable": matchable(chosen)}
+        learned = int((chosen & every["learned"]).sum())
+        return {"objects": int(chosen.sum()), "learned": learned, "images": images, "matchable": matchable(chosen)}
 
     of_size = {
         name: (every["area"] >= low) & (every["area"] < high)
@@ -196,20 +199,22 @@ def check_objects(config: ConfigDict, task: Task, source: ObjectSource) -> dict[
         "classes": {name: counted(every["classes"] == index) for index, name in enumerate(source.class_names)},
         "sizes": {name: counted(chosen) for name, chosen in of_size.items()},
         "network_pixels": {name: _quartiles(every[name]) for name in ("height", "width")},
-        "matchable": matchable(learned),
+        "matchable": matchable(every["learned"]),
         "advice": task.advice,
     }
 
 
-def _look(task: Task, model: nnx.Module, objects: dict, matrix: np.ndarray, size: tuple[int, int]) -> dict:
+def _look(
+    task: Task, model: nnx.Module, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+) -> dict[str, np.ndarray]:
     """An image's objects as the network of input `size` meets them; `matrix` brings the image there."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
     matched = np.zeros(len(boxes), bool)
-    learned = ~objects["crowd"]
     matched[learned] = task.matchable(model, boxes[learned], size)
     height, width = (boxes[:, 2:] - boxes[:, :2]).T
     return {name: objects[name] for name in ("classes", "crowd", "difficult", "area")} | {
+        "learned": learned,
         "height": height,
         "width": width,
         "matchable": matched,
@@ -230,20 +235,20 @@ def tell(report: dict[str, Any]) -> None:
         f"{report['crowd']} crowds, {report['difficult']} difficult, "
         f"{len(report['bad_boxes'])} bad boxes dropped, {report['clipped_boxes']} clipped to their image"
     )
-    rows = report["classes"] | report["sizes"]
-    width = max(map(len, [*rows, "class"]))
-    print(f"{'class':{width}}  {'objects':>9}  {'images':>9}  {'matchable':>9}")
-    for name, row in rows.items():
-        print(f"{name:{width}}  {row['objects']:>9,}  {row['images']:>9,}  {_share(row['matchable']):>9}")
+    width = max(map(len, ["class", *report["classes"], *SIZES]))
+    for kind, rows in (("class", report["classes"]), ("size", report["sizes"])):
+        print(f"{kind:{width}}  {'objects':>9}  {'images':>9}  {'matchable':>9}")
+        for name, row in rows.items():
+            print(f"{name:{width}}  {row['objects']:>9,}  {row['images']:>9,}  {_share(row['matchable']):>9}")
     for side, values in report["network_pixels"].items():
         if values:
             print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
     print(f"padding: {padding['max_boxes']} objects an image")
     if report["bad_boxes"]:
         warn(f"bad boxes were dropped: {_name(report['bad_boxes'], '; ')}")
-    absent = [name for name, row in report["classes"].items() if not row["objects"]]
+    absent = [name for name, row in report["classes"].items() if not row["learned"]]
     if absent:
-        warn(f"{report['split']} has no object of {_name(absent, ', ')}: such a class cannot be learned")
+        warn(f"{report['split']} has no object to learn of {_name(absent, ', ')}: such a class cannot be learned")
     if padding["objects_lost"]:
         warn(
             f"{padding['objects_lost']} objects in {padding['images']} images are beyond "
@@ -251,7 +256,7 @@ def tell(report: dict[str, Any]) -> None:
         )
     share = report["matchable"]
     if share is None:
-        warn(f"{report['split']} has no object to learn from")
+        warn(f"{report['split']} has no object to learn")
     else:
         print(f"matchable: {_share(share)} of the objects")
         if share < ENOUGH:

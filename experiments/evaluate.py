@@ -59,7 +59,7 @@ class Evaluator:
         records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
         shown: list[tuple] = []
         for index, example, prediction in self.inference(variables, self.source, stop):
-            row = {"image_id": index, "name": self.source.name(index)}
+            row = {"image_id": index, "name": self.source.name(index), "source_id": self.source.image_id(index)}
             for metric in metrics:
                 row |= metric.measure(prediction, example)
             for metric in metrics:

@@ -69,6 +69,11 @@ def palette() -> np.ndarray:
     return colours
 
 
+def class_colour(index: int) -> tuple[int, int, int]:
+    """Of an object's class, of which there may be any number: after 255 the colours come again, and grey is none's."""
+    return tuple(palette()[index % IGNORE].tolist())
+
+
 def _appearance(colours: np.ndarray) -> np.ndarray:
     """[3,N,3] Oklab coordinates of [N,3] sRGB colours: with all cones, without the red, without the green ones."""
     value = colours / 255
@@ -122,7 +127,7 @@ def comparison(
     title = 2 * text
     bottom = title + math.ceil(count / columns) * (height + gap)
     present = np.unique(np.concatenate([labels.ravel(), predictions.ravel()]))
-    entries = [(int(index), "no label" if index == IGNORE else class_names[index]) for index in present]
+    entries = [(None, "no label") if index == IGNORE else (int(index), class_names[index]) for index in present]
     legend, places = _legend(entries, font, total - 4 * gap)
     canvas = Image.new("RGB", (total, bottom + legend + gap), "white")
     draw = ImageDraw.Draw(canvas)
@@ -142,7 +147,7 @@ def comparison(
 
 
 def _legend(
-    entries: list[tuple[int, str]], font: ImageFont.FreeTypeFont, width: int
+    entries: list[tuple[int | None, str]], font: ImageFont.FreeTypeFont, width: int
 ) -> tuple[int, list[tuple[int, int]]]:
     """The height of the legend, and each entry's place in lines of at most `width` pixels."""
     x, y, places = 0, int(font.size) // 2, []
@@ -158,15 +163,18 @@ def _legend(
 def _draw_legend(
     canvas: Image.Image,
     start: tuple[int, int],
-    entries: list[tuple[int, str]],
+    entries: list[tuple[int | None, str]],
     places: list[tuple[int, int]],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """The colours and the names of `entries` at their `places`, which count from `start` (x, y)."""
+    """The colours and the names of `entries` at their `places`, which count from `start` (x, y); None is hatched."""
     draw, size = ImageDraw.Draw(canvas), int(font.size)
     for (index, name), (x, y) in zip(entries, places, strict=True):
         left, top = start[0] + x, start[1] + y
-        canvas.paste(Image.fromarray(colour_mask(np.full((size, size), index, np.uint8))), (left, top))
+        if index is None:
+            canvas.paste(Image.fromarray(colour_mask(np.full((size, size), IGNORE, np.uint8))), (left, top))
+        else:
+            canvas.paste(class_colour(index), (left, top, left + size, top + size))
         draw.text((left + size * 3 // 2, top + size // 2), name, fill=INK, font=font, anchor="lm")
 
 
@@ -207,14 +215,14 @@ def _draw_boxes(
         order = order[scores[order] >= SHOWN_SCORE]
     corners = boxes.round().astype(int)[:, [1, 0, 3, 2]].tolist()
     for index in order[::-1]:  # the most certain on top
-        colour = tuple(palette()[classes[index]].tolist())
+        colour = class_colour(classes[index])
         length = DASH * line if dashed is not None and dashed[index] else None
         _draw_outline(draw, corners[index], line, colour, length)
     taken: list[tuple[int, int, int, int]] = []
     for index in order:  # the most certain first to choose a place
         name = class_names[classes[index]] + ("" if scores is None else f" {scores[index]:.2f}")
         taken.append(_place_name(draw, corners[index], name, font, canvas.size, taken))
-        colour = tuple(palette()[classes[index]].tolist())
+        colour = class_colour(classes[index])
         draw.rectangle((taken[-1][0], taken[-1][1], taken[-1][2] - 1, taken[-1][3] - 1), fill=colour)
         middle = (taken[-1][1] + taken[-1][3]) / 2
         draw.text((taken[-1][0] + text // 4, middle), name, fill=_ink(colour), font=font, anchor="lm")
@@ -424,15 +432,15 @@ def precision_recall(
         part = PLOT * tick // 10
         draw.text((left + part, top + PLOT + 9), f"{tick / 10:.1f}", fill=INK, font=font, anchor="mt")
         draw.text((left - 6, top + PLOT - part), f"{tick / 10:.1f}", fill=INK, font=font, anchor="rm")
-    colours = [HATCH[1]] * len(grey) + [tuple(palette()[index].tolist()) for index in named[::-1]]
+    colours = [HATCH[1]] * len(grey) + [class_colour(index) for index in named[::-1]]
     canvas.paste(_plot([curves[index] for index in grey + named[::-1]], colours), (left, top))
-    swatches = [palette()[index].tolist() for index in named]
+    swatches = [class_colour(index) for index in named]
     swatches[half:half] = [HATCH[1]] * bool(grey)
     for row, text in enumerate(lines):
         x, y = left + PLOT + 3 * gap, top + row * line + line // 2
         if row < len(swatches):
             border = INK if _luminance(swatches[row]) > LIGHT_LINE else None
-            draw.rectangle((x, y - 3, x + 21, y + 3), fill=tuple(swatches[row]), outline=border)
+            draw.rectangle((x, y - 3, x + 21, y + 3), fill=swatches[row], outline=border)
         draw.text((x + 30, y), text, fill=INK, font=font, anchor="lm")
     return np.asarray(canvas)
 

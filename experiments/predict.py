@@ -41,7 +41,8 @@ def predict(
     task, mesh = make_task(config, tuple(notes["class_names"])), sharding.make_mesh(config.mesh)
     variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
     source, names, written = ImageFiles(paths), output_names(paths), []
-    files = task.output(folder, notes["category_ids"])
+    category_ids = notes.get("category_ids", range(1, 1 + len(notes["class_names"])))  # of older runs nobody knows them
+    files = task.output(folder, paths, category_ids)
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, architecture, mesh)(variables, source):
             if index not in source.unreadable:

@@ -158,7 +158,7 @@ def draw_alone(example: Example, size: Size, data: ConfigDict, rng: np.random.Ge
     part, from_part = transforms.cut(window, original, matrix)
     image = transforms.warp_image(example["image"][part], from_part, size, border_fill(data))
     if augment.iou_crop:
-        annotated = objects.pick(annotated, crops.have_centre(annotated["boxes"], window))
+        annotated = objects.pick(annotated, annotated["crowd"] | crops.have_centre(annotated["boxes"], window))
     seen = objects.follow(annotated, matrix, window, size, augment.min_visible)
     return Picture(image, seen, original, matrix)
 

@@ -88,13 +88,14 @@ def follow(objects: Objects, matrix: np.ndarray, window: Window, size: Size, lea
     """The objects as an output of `size` has them, that shows `window` of the image through `matrix` [3,3].
 
     Boxes follow by their corners and are clipped to what is seen. An object is dropped that has less than the share
-    `least` of its area left, or no area at all.
+    `least` of its area left, or no area at all; of a crowd every bit stays, for there it says what must not be learned.
     """
     inside = clip(objects["boxes"], window)
     boxes = clip(map_boxes(inside, matrix), (0, 0, *size))
     whole = area(map_boxes(objects["boxes"], matrix))
     # A box that was clipped to a line has area again when it is turned. The least share is rounded in the object's favour.
-    seen = has_area(inside) & has_area(boxes) & (area(boxes) >= least * whole * (1 - 1e-9))
+    enough = objects["crowd"] | (area(boxes) >= least * whole * (1 - 1e-9))
+    seen = has_area(inside) & has_area(boxes) & enough
     followed = pick(objects, seen) | {"boxes": boxes[seen]}
     if "masks" in objects:
         part, matrix = transforms.cut(window, objects["masks"].shape[1:], matrix)

@@ -5,7 +5,8 @@ By config.data.truth an example is {"image": [H,W,3] uint8 RGB} and
 label  {"label": [H,W] uint8 with 255 where no class is known}; image_mask adds "instances" [H,W] int32, 0 for none, where
        the config asks for them
 boxes  {"boxes": [N,4] float64 (top, left, bottom, right) in pixels, as annotated but for what lies beyond the image,
-       "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the box's}
+       "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the box's};
+       of tfds's own sets as exact as tfds keeps them: boxes in float32, COCO's areas in whole pixels
 masks  the same with {"masks": [N,H,W] bool}
 
 N may be 0, and no class is the background. Prepared tfds folders are read as they are; the encoded bytes are decoded here,
@@ -93,6 +94,8 @@ class Adapter:
     image_id: str = ""
     subtract: int = 0
     whole_pixels: bool = False  # boxes were whole pixels before tfds divided them by the size
+    first_pixel: int = 0  # 1 where pixels count from 1 and the last one is the box's
+    category_ids: tuple[int, ...] = ()  # where the prepared set does not tell them
     by_tensorflow: bool = False  # tfds needs TensorFlow to prepare it
     version: str = "*"  # the one our builder makes; any of a registered builder's
     url: str = ""  # where tfds downloads it from; none for a dataset of ours
@@ -110,8 +113,12 @@ VOC_CLASSES = (
 )
 
 
-def _of_tensorflow(image_id: str = "") -> Adapter:
-    return Adapter(truths=("boxes",), name="image/filename", image_id=image_id, by_tensorflow=True)
+# COCO's own numbers of its 80 classes: 1 to 90 without those that no object was annotated with.
+COCO_IDS = tuple(sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}))
+
+
+def _of_tensorflow(**fields) -> Adapter:
+    return Adapter(truths=("boxes",), name="image/filename", by_tensorflow=True, **fields)
 
 
 def _over_folder(builder: str, truths: tuple[str, ...], image_id: str = "") -> Adapter:
@@ -119,9 +126,9 @@ def _over_folder(builder: str, truths: tuple[str, ...], image_id: str = "") -> A
 
 
 ADAPTERS = {
-    "coco/2017": _of_tensorflow("image/id"),
-    "voc/2007": _of_tensorflow(),
-    "voc/2012": _of_tensorflow(),
+    "coco/2017": _of_tensorflow(image_id="image/id", category_ids=COCO_IDS),
+    "voc/2007": _of_tensorflow(first_pixel=1),
+    "voc/2012": _of_tensorflow(first_pixel=1),
     "oxford_iiit_pet": Adapter(("pet", "background", "border"), subtract=1, url="https://thor.robots.ox.ac.uk"),
     "shapes": Adapter(
         ("background", "circle", "square", "triangle", "star", "ring"),
@@ -247,7 +254,7 @@ class Prepared:
                 ) from error
         metadata = dict(builder.info.metadata.items())
         self._findings = metadata.get("findings", {}).get(wanted, {})
-        self._category_ids = tuple(metadata.get("category_ids", ()))
+        self._category_ids = tuple(metadata.get("category_ids", self.adapter.category_ids))
         self.dropped = tuple(self._findings.get("dropped", ()))
         self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
         self.clipped_boxes = self._findings.get("clipped_boxes", 0)
@@ -354,6 +361,7 @@ class PreparedObjects(Prepared):
             boxes = boxes * np.tile(size, 2)
         if self.adapter.whole_pixels:
             boxes = np.rint(boxes)
+        boxes[:, :2] -= self.adapter.first_pixel
         keep, reasons = annotations.clean(boxes, size)
         boxes = clip(boxes, (0, 0, *size))
 

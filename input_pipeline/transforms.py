@@ -58,11 +58,14 @@ def check_augment(data: ConfigDict) -> None:
     augment = data.augment
     low, high = augment.scale
     deviation, smoothing = augment.elastic
+    if len(augment.zoom_out) != 2:
+        raise DataError(f"config.data.augment.zoom_out={augment.zoom_out} is not a (probability, largest factor)")
     probability, largest = augment.zoom_out
     rules = {
         "flip": (0 <= augment.flip <= 1, "a probability, 0 to 1"),
         "scale": (0 < low <= high, "two positive factors, the smaller one first"),
         "aspect": (augment.aspect >= 1, "a factor of at least 1"),
+        "translate": (0 <= augment.translate < 1, "a share of the sides, 0 to below 1"),
         "rotation": (0 <= augment.rotation <= 180, "0 to 180 degrees"),
         "elastic": (deviation >= 0 and smoothing > 0, "a deviation of at least 0 and a smoothing above 0"),
         "zoom_out": (0 <= probability <= 1 and largest >= 1, "a probability, 0 to 1, and a factor of at least 1"),
@@ -112,7 +115,9 @@ def draw_geometry(
     # Where the zoomed image is larger than the output, another part of it is seen; where smaller, it lies elsewhere.
     tall, wide = content or (height - 2 * margin, width - 2 * margin)
     room = np.abs([zoom / stretch * wide - (width - 2 * margin), zoom * stretch * tall - (height - 2 * margin)]) / 2
-    shift = rng.uniform(-room, room) if augment.crop else (0.0, 0.0)
+    shift = rng.uniform(-room, room) if augment.crop else np.zeros(2)
+    if augment.translate:
+        shift += rng.uniform(-augment.translate, augment.translate, 2) * (width, height)
     return translation(*shift) @ matrix
 
 

@@ -25,8 +25,10 @@ class Union:
         self.parts = parts
         self.class_names, self.category_ids = parts[0].class_names, parts[0].category_ids
         self.fingerprint = hashlib.sha256("+".join(part.fingerprint for part in parts).encode()).hexdigest()[:16]
+        # What preparation left out is told of whole splits: two slices of one tell it once.
+        self._whole = {name.split("[")[0]: part for name, part in zip(names, parts, strict=True)}.values()
         self.dropped, self.bad_boxes = (
-            tuple(itertools.chain.from_iterable(getattr(part, kind) for part in parts))
+            tuple(itertools.chain.from_iterable(getattr(part, kind) for part in self._whole))
             for kind in ("dropped", "bad_boxes")
         )
         self.absent = tuple(name for name in parts[0].absent if all(name in part.absent for part in parts))
@@ -34,7 +36,7 @@ class Union:
 
     @property
     def clipped_boxes(self) -> int:
-        return sum(part.clipped_boxes for part in self.parts)
+        return sum(part.clipped_boxes for part in self._whole)
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -1,7 +1,7 @@
 """Reads truths and detections from COCO's two kinds of files; what cannot be used is one line that names its place."""
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from experiments.errors import RunError
 from experiments.metrics.precision import Detections, Split, Truths
 
 SHOWN = 80  # letters of a wrong value that its error shows
+FARTHEST = 1_000_000  # pixels: a coordinate of a polygon or a side beyond it is a mistake that would take gigabytes
 
 
 class Entry:
@@ -34,10 +35,17 @@ class Entry:
         return self.fields[key]
 
     def number(self, key: str) -> float:
-        """Raises RunError for NaN, too."""
+        """Raises RunError for NaN, too, and for a whole number that is too large."""
         if not _finite(self[key]):
             raise self.error(f"has no finite number as its {key}: {_shown(self[key])}")
         return float(self[key])
+
+    def side(self, key: str) -> int:
+        """Of an image, in pixels."""
+        value = self.number(key)
+        if not (value.is_integer() and 1 <= value <= FARTHEST):
+            raise self.error(f"has a {key} that is no whole number from 1 to {FARTHEST}: {_shown(self[key])}")
+        return int(value)
 
     def flag(self, *keys: str) -> bool:
         """Is one of `keys` there and set?"""
@@ -69,13 +77,14 @@ class Entry:
             if whole and sum(runs) == height * width:  # COCO's tools may wait forever for the end of a shorter mask
                 return mask.segmToRle({"size": [height, width], "counts": runs}, width, height)
         raise self.error(
-            f"has a segmentation that is neither polygons nor the runs of a mask of {height}x{width} pixels: "
-            f"{_shown(value)}"
+            f"has a segmentation that is neither polygons, within {FARTHEST} pixels, nor the runs of a mask of "
+            f"{height}x{width} pixels: {_shown(value)}"
         )
 
 
 def _is_polygon(value: object) -> bool:
-    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and all(map(_finite, value))
+    paired = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
+    return paired and all(_finite(number) and abs(number) <= FARTHEST for number in value)
 
 
 def _decoded(text: str) -> list[int] | None:
@@ -84,7 +93,7 @@ def _decoded(text: str) -> list[int] | None:
     A character is 48 and 5 bits of a number, the lowest first, and 32 where more of it follow; the fifth bit of its last
     one is the sign. From the fourth number on they are differences to the run two before.
     """
-    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - 48
     if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] > 31:
         return None
     ends = np.flatnonzero(codes < 32)
@@ -100,11 +109,16 @@ def _decoded(text: str) -> list[int] | None:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that a float can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _shown(value: object) -> str:
-    return json.dumps(value)[:SHOWN]
+    try:
+        return json.dumps(value)[:SHOWN]
+    except RecursionError:  # writing needs a little more of the stack than reading did
+        return "too deeply nested to be shown"
 
 
 def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[Split, list[str]]:
@@ -125,7 +139,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[Split, li
     class_names = list(_index(categories, "name"))  # refuses two of one name: the scores go by it
     sizes = []
     if iou_type == "segm":
-        sizes = [(int(entry.number("height")), int(entry.number("width"))) for entry in images]
+        sizes = [(entry.side("height"), entry.side("width")) for entry in images]
 
     image_ids, category_ids = _index(images, "id"), _index(categories, "id")
     image, label, objects = _placed(ground_truth, objects, ("image_id", image_ids), ("category_id", category_ids))
@@ -164,6 +178,8 @@ def _load(path: Path):
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RunError(f"{path}: not JSON: {error}") from error
+    except RecursionError as error:
+        raise RunError(f"{path}: not COCO's JSON: lists or objects are nested too deeply") from error
 
 
 def _entries(path: Path, kind: str, values: object) -> list[Entry]:

@@ -74,5 +74,5 @@ class Task(Protocol):
     def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
         """A picture [H,W,3] uint8 of predictions beside the truth."""
 
-    def output(self, folder: Path, category_ids: Sequence[int]) -> Output:
-        """Where predictions are written to. `category_ids` are the data's own numbers of the classes."""
+    def output(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> Output:
+        """Where predictions for the images in `paths` are written. `category_ids` are the data's own numbers of the classes."""

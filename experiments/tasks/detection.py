@@ -1,6 +1,7 @@
 """Object detection: boxes with a class and a score. What detectors share; their losses are in the files beside this one."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,11 @@ class Detection:
     """Prediction by suppression, scores in the images' own pixels, pictures and files.
 
     A detector's own class adds `loss`, `decode` (raw outputs to boxes [B,N,4] in pixels of the input and scores [B,N,C]),
-    `matchable`, and the `advice` for when little is.
+    `matchable`, the `advice` for when little is, and `geometry`.
     """
 
     advice: str
+    geometry: str  # the method of a model that tells where its outputs stand
 
     def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
         if config.data.truth == "label":
@@ -36,8 +38,7 @@ class Detection:
         self.fields = config.task
         self.mean = np.asarray(config.data.mean, np.float32)
         self.std = np.asarray(config.data.std, np.float32)
-        if not config.task.metrics:
-            raise RunError("config.task.metrics=() scores nothing; choose of coco, voc07, voc12, confusion")
+        _check_fields(config.task)
         self.metrics()  # refuses a style that there is not
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
@@ -51,8 +52,18 @@ class Detection:
         """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, the model's anchors or cells can learn."""
         raise NotImplementedError
 
-    def normalise(self, image: jax.Array) -> jax.Array:
-        return (image.astype(jnp.float32) - self.mean) / self.std
+    def check(self, model: nnx.Module) -> None:
+        """Raises RunError for a model that is not of this task."""
+        if not hasattr(model, self.geometry):
+            raise RunError(
+                f"config.task.name={self.fields.name} does not go with this model, which has no {self.geometry}; "
+                "take the task that is named like the detector"
+            )
+
+    def call(self, model: nnx.Module, image: jax.Array, train: bool, rngs: nnx.Rngs | None = None) -> Arrays:
+        """The raw outputs for images [B,H,W,3] uint8."""
+        self.check(model)
+        return model((image.astype(jnp.float32) - self.mean) / self.std, train=train, rngs=rngs)
 
     def learnable(self, batch: Arrays) -> jax.Array:
         """[B,M] bool: the objects that a detection is to be learned from."""
@@ -61,7 +72,7 @@ class Detection:
 
     def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
         """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one."""
-        outputs = model(self.normalise(batch["image"]), train=False)
+        outputs = self.call(model, batch["image"], train=False)
         boxes, scores = self.decode(model, outputs, batch["image"].shape[1:3])
 
         def detect(boxes: jax.Array, scores: jax.Array):
@@ -89,8 +100,28 @@ class Detection:
         images = [example["image"] for example in examples]
         return pictures.box_comparison(images, examples, predictions, self.class_names)
 
-    def output(self, folder: Path, category_ids: Sequence[int]) -> "DetectionOutput":
-        return DetectionOutput(folder, self.class_names, category_ids)
+    def output(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionOutput":
+        return DetectionOutput(folder, paths, self.class_names, category_ids)
+
+
+def _check_fields(fields: ConfigDict) -> None:
+    """Raises RunError unless the fields of config.task that detectors have are in their ranges."""
+    positive, share, factor = "a whole number above 0", "0 to 1", "0 or more"
+    rules = {
+        "match_iou": (0 < fields.match_iou <= 1, "above 0, up to 1"),
+        "negatives": (fields.negatives >= 0, factor),
+        "localisation": (fields.localisation >= 0, factor),
+        "coordinates": (fields.coordinates >= 0, factor),
+        "no_object": (fields.no_object >= 0, factor),
+        "score": (0 <= fields.score <= 1, share),
+        "nms_iou": (0 <= fields.nms_iou <= 1, share),
+        "candidates": (fields.candidates >= 1, positive),
+        "detections": (fields.detections >= 1, positive),
+        "metrics": (set(fields.metrics) - {"confusion"}, "one of coco, voc07 and voc12 at least, beside confusion"),
+    }
+    for field, (holds, wanted) in rules.items():
+        if not holds:
+            raise RunError(f"config.task.{field}={fields[field]} is out of its range: {wanted}")
 
 
 class Detections:
@@ -132,39 +163,42 @@ class Detections:
 class DetectionOutput(Output):
     """NAME_boxes.png for each image, and detections.json of them all: COCO's results, a list with an entry a detection.
 
-    `image_id` is the number that an image's file is called by, as COCO's are, where all are; otherwise it counts them
-    from 1. `file_name` and `category_name` say the same in words.
+    `image_id` is the number that an image's file is called by, as COCO's are, where all are; otherwise its place among
+    `paths`, from 1. `file_name` and `category_name` say the same in words; where two files share a name, with their folders.
     """
 
-    def __init__(self, folder: Path, class_names: tuple[str, ...], category_ids: Sequence[int]):
+    def __init__(self, folder: Path, paths: Sequence[Path], class_names: tuple[str, ...], category_ids: Sequence[int]):
         self.folder, self.class_names, self.category_ids = folder, class_names, category_ids
-        self._images: list[tuple[Path, Rows]] = []
+        names, numbers = [path.name for path in paths], [path.stem for path in paths]
+        if len(set(names)) < len(names):
+            common = os.path.commonpath([path.absolute() for path in paths])
+            names = [path.absolute().relative_to(common).as_posix() for path in paths]
+        if not all(map(str.isdecimal, numbers)) or len(set(map(int, numbers))) < len(numbers):
+            numbers = range(1, len(paths) + 1)
+        self._images = {path: (int(number), name) for path, number, name in zip(paths, numbers, names, strict=True)}
+        self._entries: list[dict] = []
 
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Rows) -> list[Path]:
-        self._images.append((path, prediction))
+        number, file_name = self._images[path]
+        columns = (prediction[key].tolist() for key in ("boxes", "scores", "classes"))
+        for (top, left, bottom, right), score, index in zip(*columns, strict=True):
+            self._entries.append(
+                {
+                    "image_id": number,
+                    "category_id": self.category_ids[index],
+                    "bbox": [left, top, right - left, bottom - top],
+                    "score": score,
+                    "file_name": file_name,
+                    "category_name": self.class_names[index],
+                }
+            )
         picture = self.folder / f"{name}_boxes.png"
         boxes = (prediction[key] for key in ("boxes", "classes", "scores"))
         pictures.write_png(picture, pictures.draw_boxes(image, *boxes, self.class_names))
         return [picture]
 
     def close(self) -> list[Path]:
-        numbers = [int(path.stem) for path, _ in self._images if path.stem.isdecimal()]
-        if len(set(numbers)) < len(self._images):
-            numbers = range(1, len(self._images) + 1)
-        entries = []
-        for number, (path, prediction) in zip(numbers, self._images, strict=True):
-            for box, score, index in zip(*(prediction[key] for key in ("boxes", "scores", "classes")), strict=True):
-                top, left, bottom, right = box.tolist()
-                entries.append(
-                    {
-                        "image_id": number,
-                        "category_id": self.category_ids[index],
-                        "bbox": [left, top, right - left, bottom - top],
-                        "score": float(score),
-                        "file_name": path.name,
-                        "category_name": self.class_names[index],
-                    }
-                )
+        """Writes detections.json, by the images' numbers whatever order they came in."""
         place = self.folder / "detections.json"
-        write_atomically(place, json.dumps(entries).encode())
+        write_atomically(place, json.dumps(sorted(self._entries, key=lambda entry: entry["image_id"])).encode())
         return [place]

@@ -62,7 +62,12 @@ class Segmentation:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Logits [B,h,w,C] float32, and the label and the weight of each of their pixels."""
         image = self._normalise(batch["image"])
-        logits = model(image, train=train, rngs=rngs).astype(jnp.float32)
+        logits = model(image, train=train, rngs=rngs)
+        if not hasattr(logits, "astype"):
+            raise RunError(
+                "config.task.name: this model's outputs are no logits of pixels; take the detector's own task"
+            )
+        logits = logits.astype(jnp.float32)
         expected = tuple(side - 2 * self.margin for side in image.shape[1:3])
         if logits.shape[1:3] != expected:
             lost = {(side - kept) / 2 for side, kept in zip(image.shape[1:3], logits.shape[1:3], strict=True)}
@@ -100,7 +105,7 @@ class Segmentation:
         labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
         return pictures.comparison(images, *labels, self.class_names)
 
-    def output(self, folder: Path, category_ids: Sequence[int]) -> "MaskOutput":
+    def output(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "MaskOutput":
         return MaskOutput(folder)
 
     def _normalise(self, image: jax.Array) -> jax.Array:

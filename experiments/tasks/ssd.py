@@ -34,13 +34,14 @@ class SSD(Detection):
     object to learn has none, and so adds nothing.
     """
 
+    geometry = "anchors"
     advice = (
         "bring config.model.sizes and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
     )
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """Cross-entropy and config.task.localisation times smooth L1 of the offsets, equations 1 to 3."""
-        outputs = model(self.normalise(batch["image"]), train=train, rngs=rngs)
+        outputs = self.call(model, batch["image"], train, rngs)
         positive, negative, classes, offsets = self.targets(model.anchors(batch["image"].shape[1:3]), batch)
 
         # One-hot instead of take_along_axis, whose gradient is a scatter.

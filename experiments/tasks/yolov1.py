@@ -36,12 +36,13 @@ class YOLOv1(Detection):
     The network predicts the square roots that equation 3 compares, and its sizes are their squares; below zero, zero.
     """
 
+    geometry = "grid"
     advice = "objects share cells: a finer grid (a larger config.data.image_size, a smaller model.stride) parts them"
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """Logs each of the five parts without its factor, and `boxes_lost` and `unmatched` objects, for each image."""
         size, counted = batch["image"].shape[1:3], batch["example_mask"]
-        outputs = model(self.normalise(batch["image"]), train=train, rngs=rngs)
+        outputs = self.call(model, batch["image"], train, rngs)
         # Zeros are right about a row without objects: padding costs nothing and has no gradient.
         outputs = {name: jnp.where(_columns(counted, value.ndim), value, 0.0) for name, value in outputs.items()}
         learnable = self.learnable(batch)

@@ -50,7 +50,7 @@ def encode_mask(segmentation: list | dict, size: Size) -> bytes:
             if isinstance(segmentation["counts"], list):
                 encoded = run_lengths.frPyObjects(segmentation, height, width)
             run_lengths.decode(encoded)  # says whether the lengths make up the image
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"its mask cannot be decoded ({str(error).splitlines()[0]})") from error

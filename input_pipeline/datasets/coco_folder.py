@@ -8,6 +8,7 @@ it. A split is there where both are. Classes stand in the order of their ids, wh
 import json
 import math
 import pathlib
+import reprlib
 
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ from input_pipeline.datasets.detection_folder import (
     check_names,
     is_number,
     is_polygon,
+    is_whole,
     walk,
 )
 from input_pipeline.decoding import list_images
@@ -98,7 +100,7 @@ def read_json(path: pathlib.Path, images: pathlib.Path) -> tuple[list[Picture], 
         if problem:
             wrong.append(f"annotation {entry.get('id', f'at place {number + 1}')}: {problem}")
             continue
-        left, top, width, height = entry["bbox"]
+        left, top, width, height = map(float, entry["bbox"])  # so that sums too large are infinite, not an error
         area = entry.get("area")
         pictures[entry["image_id"]].objects.append(
             Annotation(
@@ -114,8 +116,8 @@ def read_json(path: pathlib.Path, images: pathlib.Path) -> tuple[list[Picture], 
 
 
 def _read_categories(path: pathlib.Path, entries: list[dict]) -> dict[int, str]:
-    if not all(isinstance(entry.get("id"), int) and isinstance(entry.get("name"), str) for entry in entries):
-        raise DataError(f"{path} has a category without an id (a whole number) or a name; write both")
+    if not all(is_whole(entry.get("id")) and isinstance(entry.get("name"), str) for entry in entries):
+        raise DataError(f"{path} has a category without an id (a whole number of int64) or a name; write both")
     entries = sorted(entries, key=lambda entry: entry["id"])
     ids = [entry["id"] for entry in entries]
     if len(set(ids)) < len(ids):
@@ -133,13 +135,13 @@ def _read_images(path: pathlib.Path, folder: pathlib.Path, entries: list[dict]) 
     for number, entry in enumerate(entries):
         image_id, name = entry.get("id"), entry.get("file_name")
         size = entry.get("height"), entry.get("width")
-        if not isinstance(image_id, int) or not isinstance(name, str):
-            wrong.append(f"the image at place {number + 1} has no id (a whole number) or no file_name")
+        if not is_whole(image_id) or not isinstance(name, str):
+            wrong.append(f"the image at place {number + 1} has no id (a whole number of int64) or no file_name")
         elif image_id in pictures:
             wrong.append(f"the image id {image_id} stands there more than once")
         elif name in names:
             wrong.append(f"the file {name} stands there more than once")
-        elif size != (None, None) and not all(isinstance(side, int) for side in size):
+        elif size != (None, None) and not all(map(is_whole, size)):
             wrong.append(f"the image {image_id} has no height and width in whole numbers")
         elif not (folder / name).is_file():
             wrong.append(f"{folder / name} is missing")
@@ -158,7 +160,9 @@ def _find_mistake(entry: dict, pictures: dict[int, Picture], categories: dict[in
     if not isinstance(category_id, int) or category_id not in categories:
         return f"there is no category {category_id!r}"
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        return f"bbox is {box!r}, not four numbers"
+        return f"bbox is {reprlib.repr(box)}, not four numbers of float64"
+    if entry.get("iscrowd", 0) not in (0, 1):
+        return f"iscrowd is {reprlib.repr(entry['iscrowd'])}, not 0 or 1"
     segmentation = entry.get("segmentation") or []
     if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
         return ""

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from input_pipeline.transforms import Size
 
 CHUNK = 64  # images handed to the threads at a time: what waits to be written stays small
 FARTHEST = 1e6  # pixels: a coordinate of a polygon beyond it is a mistake that would take gigabytes to draw
+SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +91,11 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._contents = self.read(folder)
         odd = [split for split in self._contents.splits if not re.fullmatch(r"[\w-]+", split)]
         refuse(f"{folder.root}: splits with names of more than letters, digits, _ and -", odd, "; rename them")
+        if "all" in self._contents.splits:
+            raise DataError(f"{folder.root} has a split named 'all', which tfds takes for all of the splits; rename it")
+        names = (picture.name for pictures in self._contents.splits.values() for picture in pictures)
+        odd = [ascii(name) for name in names if SURROGATE.search(name)]
+        refuse(f"{folder.root}: images with names that are no UTF-8", odd, "; rename them")
         super().__init__(config=tfds.core.BuilderConfig(name=self.identify(folder)), **options)
 
     @staticmethod
@@ -259,19 +266,27 @@ def walk(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[pat
 
 
 def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names, spaces tidied. Raises DataError for none, an empty one, one that stands there twice."""
+    """The classes' names, spaces tidied. Raises DataError for none, an empty one, one twice, one that is no UTF-8."""
     tidy = tuple(" ".join(name.split()) for name in names)
     if not all(tidy) or not tidy:
         raise DataError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
     twice = sorted({name for name in tidy if tidy.count(name) > 1})
     if twice:
         raise DataError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
+    odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
+    refuse(f"{where}: classes with names that are no UTF-8", odd, "; rename them")
     return tidy
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value out of a file is a number, NaN included: that is left to `annotations.clean`."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value out of a file is a number of float64, NaN included: that is left to `annotations.clean`."""
+    # Whole numbers have no end in JSON.
+    return isinstance(value, float) or (_is_int(value) and abs(value) <= sys.float_info.max)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value out of a file is a whole number of int64."""
+    return _is_int(value) and -(2**63) <= value < 2**63
 
 
 def is_polygon(values: Any) -> bool:
@@ -281,3 +296,7 @@ def is_polygon(values: Any) -> bool:
         and len(values) % 2 == 0
         and all(is_number(value) and math.isfinite(value) and abs(value) < FARTHEST for value in values)
     )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -60,8 +60,7 @@ class VocFolder(DetectionFolder):
         year = cls.find_place(folder)
         stems = {stem for listed in list_splits(year).values() for stem in listed}
         files = [path for path in list_images(year / "JPEGImages") if path.stem in stems]
-        lists = sorted((year / "ImageSets" / "Main").glob("*.txt"))
-        return [*lists, *files, *(year / "Annotations" / f"{stem}.xml" for stem in sorted(stems))]
+        return [*find_lists(year), *files, *(year / "Annotations" / f"{stem}.xml" for stem in sorted(stems))]
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
@@ -92,6 +91,11 @@ class VocFolder(DetectionFolder):
         return Contents(class_names, tuple(range(1, len(class_names) + 1)), pictures)
 
 
+def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
+    """The files that may be lists, sorted."""
+    return sorted(path for path in (year / "ImageSets" / "Main").glob("*.txt") if path.is_file())
+
+
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     """The names in each list, in its order. Raises DataError for no list, an empty one, a missing file."""
     images, annotations, main = year / "JPEGImages", year / "Annotations", year / "ImageSets" / "Main"
@@ -100,13 +104,17 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
             raise DataError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
     there = collections.Counter(path.stem for path in list_images(images))
     annotated = {path.stem for path in annotations.glob("*.xml")}
-    splits = {}
-    for path in sorted(main.glob("*.txt")):
-        lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    splits, unknown = {}, []
+    for path in find_lists(year):
+        text = path.read_text("utf-8-sig", errors="replace")
+        lines = [line.split() for line in text.splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{path} names no image; write a name a line, or take the file away")
         stems = [line[0] for line in lines]
-        if any(len(line) > 1 for line in lines) or not annotated.intersection(stems):
+        if any(len(line) > 1 for line in lines):
+            continue
+        if not annotated.intersection(stems):
+            unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
             continue
         twice = len(stems) - len(set(stems))
         if twice:
@@ -116,20 +124,25 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
         splits[path.stem] = stems
     if not splits:
-        raise DataError(f"{main} has no SPLIT.txt with names of annotated images; write a name a line")
+        problem = f"{main} has no SPLIT.txt with names of annotated images"
+        remedy = "; write a name a line, without suffix"
+        refuse(problem, unknown, remedy)
+        raise DataError(problem + remedy)
     listed = {stem for stems in splits.values() for stem in stems}
     double = sorted(stem for stem in listed if there[stem] > 1)
     refuse(f"{images}: names that two images share", double, "; rename one of them")
     return splits
 
 
-def read_xml(path: pathlib.Path) -> tuple[Size, list[Named]]:
-    """The image's (height, width) and its objects. Raises DataError for what is missing or no number."""
+def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
+    """The image's (height, width), None where it is unknown, and its objects. Raises DataError for what cannot be used."""
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise DataError(f"{path} cannot be parsed as XML ({error})") from error
-    height, width = (_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
+    size = None
+    if root.find("size") is not None:
+        size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
     objects = []
     for number, element in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
@@ -137,8 +150,11 @@ def read_xml(path: pathlib.Path) -> tuple[Size, list[Named]]:
         if not name:
             raise DataError(f"{where} has no name")
         edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
-        objects.append(Named(name, edges, (element.findtext("difficult") or "").strip() == "1"))
-    return (height, width), objects
+        difficult = element.findtext("difficult", "0").strip()
+        if difficult not in ("0", "1"):
+            raise DataError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
+        objects.append(Named(name, edges, difficult == "1"))
+    return None if size == (0, 0) else size, objects  # some programs write 0 for what they do not know
 
 
 def _read_number(element: ElementTree.Element, place: str, where: str) -> float:

@@ -76,13 +76,16 @@ def read_names(root: pathlib.Path) -> tuple[str, ...]:
         )
     try:
         content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of dates and numbers that cannot be
         raise DataError(f"{path} cannot be parsed as YAML ({str(error).splitlines()[0]}); correct it") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
         raise DataError(f"{path} has no `names`: a list, or each number from 0 with its name; write them")
+    # Without quotes on, no, 1.5 and null are no text in YAML.
+    odd = [f"{i} is {name!r}" for i, name in enumerate(names) if type(name) not in (str, int)]  # bool is an int
+    refuse(f"{path}: classes with names that are neither text nor whole numbers", odd, "; put them in quotes")
     return check_names([str(name) for name in names], path)
 
 

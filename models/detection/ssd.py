@@ -1,5 +1,6 @@
 """SSD (Liu et al. 2016, "SSD: Single Shot MultiBox Detector"): boxes and classes from maps of several strides."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -48,7 +49,7 @@ class SSD(nnx.Module):
     of the image, and one more; `ratios` those of each map (see `models.ops.anchors.default_boxes`). `l2_norm` is the
     initial scale of the finest map's features (20 in the paper), 0 for none.
 
-    Raises ModelError for fields that do not fit each other.
+    Raises ModelError for values that cannot be, and for fields that do not fit each other.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SSD(nnx.Module):
         dtype: str,
         rngs: nnx.Rngs,
     ):
+        _check_shapes(extras, sizes, ratios)
         if fc and backbone.get("name") != "vgg":
             raise ModelError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
         decided = dict(classifier=Classifier(fc, 0.0, "SAME", DILATION)) if fc else {}
@@ -131,6 +133,24 @@ class SSD(nnx.Module):
     def anchors(self, size: tuple[int, int]) -> np.ndarray:
         """The default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
         return anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios)
+
+
+def _check_shapes(extras: object, sizes: object, ratios: object) -> None:
+    """Raises ModelError unless all are nested as the model wants them, of numbers above 0."""
+
+    def above_0(values: object, kind=(int, float)) -> bool:
+        return isinstance(values, Sequence) and all(isinstance(x, kind) and 0 < x < math.inf for x in values)
+
+    if not (isinstance(extras, Sequence) and all(above_0(extra, int) and len(extra) == 3 for extra in extras)):
+        raise ModelError(
+            f"model.extras: {extras!r} is wrong; write (channels, channels, stride) for each map, whole numbers above 0"
+        )
+    if not above_0(sizes):
+        raise ModelError(f"model.sizes: {sizes!r} is wrong; write fractions of the image, numbers above 0")
+    if not (isinstance(ratios, Sequence) and all(map(above_0, ratios))):
+        raise ModelError(
+            f"model.ratios: {ratios!r} is wrong; write a tuple for each map, of numbers above 0, as in ((2.0,), ())"
+        )
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:

@@ -2,7 +2,8 @@
 
 The unit is the pixel and edges are continuous: pixel (r, c) covers [c, c+1] x [r, r+1], and no side gets a one added.
 The bottom is nowhere above the top, nor the right left of the left; a side may be zero. Values and gradients are finite
-for every such box.
+for every such box with sides of up to 1e18 pixels, those of a pair's hull included: the squares of larger ones overflow
+float32.
 """
 
 from collections.abc import Sequence

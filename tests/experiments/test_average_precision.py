@@ -585,7 +585,16 @@ GT, DT = ground_truth(), results()
         (changed(GT, "annotations", 0, "area", value="big"), DT, (), 'annotations[0] has no finite number as its area'),
         (changed(GT, "annotations", 0, "segmentation"), DT, ("--iou_type=segm",), "annotations[0] lacks 'segmentation'"),
         (changed(GT, "images", 0, "height"), DT, ("--iou_type=segm",), "images[0] lacks 'height'"),
+        (changed(GT, "images", 0, "height", value=-5), DT, ("--iou_type=segm",), "images[0] has a height that is no whole"),
+        (changed(GT, "images", 0, "height", value=0), DT, ("--iou_type=segm",), "height that is no whole number from 1 to"),
+        (changed(GT, "images", 1, "width", value=50.5), DT, ("--iou_type=segm",), "no whole number from 1 to 1000000: 50.5"),
+        (changed(GT, "images", 1, "width", value=1e30), DT, ("--iou_type=segm",), "images[1] has a width that is no whole"),
+        (changed(GT, "annotations", 0, "area", value=10**400), DT, (), "annotations[0] has no finite number as its area: 1"),
+        (changed(GT, "images", 0, "id", value=-(10**400)), DT, (), "images[0] has no finite number as its id: -1000"),
+        ("[" * 100_000, DT, (), "gt.json: not COCO's JSON: lists or objects are nested too deeply"),
         (GT, "[1, ", (), "dt.json: not JSON: "),
+        (GT, '[{"score":' * 100_000, (), "dt.json: not COCO's JSON: lists or objects are nested too deeply"),
+        (GT, changed(DT, 0, "bbox", value=[0, 0, 10**400, 1]), (), "detections[0] has a bbox that is not [left, top, width"),
         (GT, {"annotations": DT}, (), "dt.json: detections are not a list"),
         (GT, [*DT, 5], (), "dt.json: detections[3] is not an object: 5"),
         (GT, changed(DT, 1, "score"), (), "dt.json: detections[1] lacks 'score'"),
@@ -602,7 +611,11 @@ GT, DT = ground_truth(), results()
         (GT, changed(DT, 1, "segmentation", "counts", value="\x01zz"), ("--iou_type=segm",), "the runs of a mask of"),
         (GT, changed(DT, 1, "segmentation", "counts", value="d03~"), ("--iou_type=segm",), "the runs of a mask of"),
         (GT, changed(DT, 1, "segmentation", "counts", value="0o1"), ("--iou_type=segm",), "the runs of a mask of"),
-        (GT, changed(DT, 0, "segmentation", value=[[1, 2, 3]]), ("--iou_type=segm",), "neither polygons nor the runs"),
+        (GT, changed(DT, 1, "segmentation", "counts", value="\ud800"), ("--iou_type=segm",), "the runs of a mask of"),
+        (GT, changed(DT, 0, "segmentation", value=[[1, 2, 3]]), ("--iou_type=segm",), "that is neither polygons, within"),
+        (GT, changed(DT, 0, "segmentation", 0, 3, value=1e300), ("--iou_type=segm",), "neither polygons, within 1000000 pi"),
+        (GT, changed(DT, 0, "segmentation", 0, 3, value=-1e9), ("--iou_type=segm",), "neither polygons, within 1000000 pix"),
+        (GT, changed(DT, 0, "segmentation", 0, 3, value=10**400), ("--iou_type=segm",), "neither polygons, within 1000000"),
         (GT, DT, ("--iou=0",), "--iou=0.0: an overlap is more than 0 and at most 1"),
         (GT, DT, ("--detections=nowhere.json",), "nowhere.json: cannot be read: No such file or directory"),
     ],
@@ -612,6 +625,12 @@ def test_what_cannot_be_scored_is_one_clear_line(files, capsys, known, found, mo
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert said in err
+
+
+def test_any_depth_is_one_clear_line(files, capsys):
+    for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10):  # read or not, shown or not
+        assert main([*files(GT, "[" * depth + "]" * depth), "--style=coco"]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 KNOWN = {

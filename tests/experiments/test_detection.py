@@ -51,6 +51,7 @@ class Bright(nnx.Module):
 
 class BrightTask(Detection):
     advice = "brighten it"
+    geometry = "level"
 
     def loss(self, model, batch, train, rngs):
         objects = self.learnable(batch)
@@ -97,6 +98,9 @@ class Scenes:
             "difficult": flags[1],
             "area": np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1).astype(np.float64),
         }
+
+    def image_id(self, index):
+        return 100 + index
 
     def find_bad_boxes(self, index):
         return ("scene_3: object 4 of class blue: reversed",) if index == 3 else ()
@@ -213,20 +217,31 @@ def test_the_weaker_of_two_views_detections_goes():
     assert result["boxes"].tolist() == [[10, 11, 30, 31], [10, 60, 30, 80]]
 
 
-@pytest.mark.parametrize(("names", "ids"), [(("000012.png", "7.png"), [12, 7]), (("7.png", "a.png"), [1, 2])])
-def test_predictions_are_cocos_results(tmp_path, names, ids):
+@pytest.mark.parametrize(
+    ("paths", "ids", "names"),
+    [
+        (("a/000012.png", "a/7.png"), [12, 7], ["000012.png", "7.png"]),
+        (("a/7.png", "a/b.png"), [1, 2], ["7.png", "b.png"]),
+        (("a/1.png", "b/1.png"), [1, 2], ["a/1.png", "b/1.png"]),
+    ],
+)
+def test_predictions_are_cocos_results(tmp_path, paths, ids, names):
+    """Whatever order the images come in, and with one left out."""
     _, task, *_ = make()
-    output = task.output(tmp_path, (7, 8, 90))
+    paths = [pathlib.Path(path) for path in (*paths, "c/0099.jpg")]
+    output = task.output(tmp_path, paths, (7, 8, 90))
     prediction = {
         "boxes": np.array([[2.0, 1.0, 5.0, 9.0]]),
         "scores": np.array([0.5], np.float32),
         "classes": np.array([2], np.int32),
     }
-    files = [output.add(pathlib.Path(name), name[:-4], np.zeros((12, 14, 3), np.uint8), prediction) for name in names]
-    assert all(path.stat().st_size > 100 for paths in files for path in paths)
+    for number in (1, 0):
+        (picture,) = output.add(paths[number], f"image{number}", np.zeros((12, 14, 3), np.uint8), prediction)
+        assert picture.name == f"image{number}_boxes.png" and picture.stat().st_size > 100
     (place,) = output.close()
     entries = json.loads(place.read_text())
-    assert [entry["image_id"] for entry in entries] == ids and [entry["file_name"] for entry in entries] == [*names]
+    assert {entry["file_name"]: entry["image_id"] for entry in entries} == dict(zip(names, ids, strict=True))
+    assert [entry["image_id"] for entry in entries] == sorted(ids)
     assert entries[0] | {"image_id": 0, "file_name": ""} == {
         **{"image_id": 0, "category_id": 90, "bbox": [1.0, 2.0, 8.0, 3.0], "score": 0.5},
         **{"file_name": "", "category_name": "blue"},
@@ -240,12 +255,55 @@ def test_labels_are_no_boxes():
         make_task(config, CLASSES)
 
 
-@pytest.mark.parametrize("metrics", [(), ("boundary",)])
+@pytest.mark.parametrize("metrics", [(), ("boundary",), ("confusion",)])
 def test_a_score_that_boxes_do_not_have(metrics):
     config, *_ = make()
     config.task.metrics = metrics
     with pytest.raises(RunError, match=r"config.task.metrics.*coco"):
         make_task(config, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("match_iou", 0.0), ("negatives", -1.0), ("score", 1.5), ("nms_iou", -0.1), ("candidates", 0), ("detections", 0)],
+)
+def test_a_field_out_of_its_range_is_one_line(field, value):
+    config, *_ = make()
+    config.task[field] = value
+    with pytest.raises(RunError, match=rf"config.task.{field}={value} is out of its range"):
+        make_task(config, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("yolov1_shapes", "ssd"), ("ssd_shapes", "yolov1"), ("ssd_shapes", "segmentation")]
+)
+def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
+    config = importlib.import_module(f"configs.{name}").get_config("debug")
+    config.task.name = task
+    if task == "segmentation":
+        config.data.truth, config.task.metrics = "label", ("confusion",)
+    architecture, shapes, _ = states.describe(config, 3)
+    inference = Inference(config, make_task(config, CLASSES), architecture, sharding.make_mesh(config.mesh))
+    with pytest.raises(RunError, match="config.task.name"):
+        inference.check(shapes, config.data.image_size)
+
+
+def test_datacheck_leaves_out_what_training_does(capsys):
+    class Marked(Scenes):
+        def objects(self, index):
+            size, objects = super().objects(index)
+            return size, objects | {"difficult": objects["classes"] == 0, "crowd": objects["classes"] == 1}
+
+    config, task, *_ = make()
+    for use_difficult in (True, False):
+        config.task.use_difficult = use_difficult
+        report = datacheck.check_objects(config, task, Marked(SIZES))
+        learned = {name: row["learned"] for name, row in report["classes"].items()}
+        assert learned["green"] == 0 < report["classes"]["green"]["objects"]
+        assert (learned["red"] > 0) == use_difficult and learned["blue"] > 0
+        datacheck.tell(report)
+        told = capsys.readouterr().err
+        assert f"no object to learn of {'green' if use_difficult else 'red, green'}" in told
 
 
 def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):

@@ -60,6 +60,9 @@ class Images:
     def size(self, index):
         return self.sizes[index]
 
+    def image_id(self, index):
+        return index + 1
+
 
 class Bare(Images):
     """Without labels."""

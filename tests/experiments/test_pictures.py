@@ -9,6 +9,7 @@ from experiments.errors import RunError
 from experiments.pictures import (
     IGNORE,
     box_comparison,
+    class_colour,
     colour_mask,
     comparison,
     confusion_matrix,
@@ -309,6 +310,25 @@ def test_a_comparison_dashes_what_counts_for_nothing():
         for flag in ({}, {"crowd": np.array([True])}, {"difficult": np.array([True])})
     ]
     assert amounts[1] == amounts[2] < 0.75 * amounts[0]
+
+
+def test_any_number_of_classes_has_colours_and_none_is_the_grey_of_no_class():
+    assert [class_colour(index) for index in range(255)] == [tuple(colour) for colour in palette()[:255].tolist()]
+    assert [class_colour(index) for index in range(255, 1203)] == [
+        class_colour(index % 255) for index in range(255, 1203)
+    ]
+    names = [f"class {index}" for index in range(1203)]
+    image, box = np.full((448, 448, 3), 128, np.uint8), (50, 50, 400, 400)
+    nothing = boxed(classes=[], scores=np.zeros(0))
+    for index in (255, 256, 1202):
+        drawn = draw_boxes(image, np.array([box]), np.array([index]), None, names)
+        assert drawn[200, 51].tolist() == list(class_colour(index))
+        legend = box_comparison([image], [boxed(box, classes=[index])], [nothing], names)[36 + 448 :]
+        assert shares(legend, class_colour(index)).sum() == 18 * 18
+        curves = [curve(0.5, 0.7) if k == index else None for k in range(1203)]
+        drawn = precision_recall(curves, [0.35] * 1203, names, "IoU")
+        assert plotted(drawn, 0.3, 0.5) == list(class_colour(index))
+        assert shares(legend_of(drawn), class_colour(index)).any()
 
 
 def curve(precision, recall):

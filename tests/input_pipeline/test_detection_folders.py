@@ -247,6 +247,10 @@ def change(**fields):
         (change(annotations_1=dict(bbox=None, id=None)), ["annotation at place 2", "bbox", "four numbers"]),
         (change(annotations_0=dict(bbox=[1, 2, "3", 4])), ["annotation 1", "'3'", "four numbers"]),
         (change(annotations_0=dict(bbox=[1, 2, 3])), ["four numbers"]),
+        (change(annotations_0=dict(bbox=[1, 2, 3, 10**400])), ["annotation 1", "four numbers of float64"]),
+        (change(annotations_0=dict(iscrowd="0")), ["annotation 1", "iscrowd is '0'", "0 or 1"]),
+        (change(annotations_0=dict(iscrowd=2)), ["annotation 1", "iscrowd is 2"]),
+        (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 10**400]])), ["annotation 1", "polygons"]),
         (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 6, 7]])), ["annotation 1", "polygons"]),
         (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 1e9]])), ["annotation 1", "polygons"]),
         (change(annotations_1=dict(segmentation={"counts": [3]})), ["annotation 2", "polygons"]),
@@ -256,15 +260,23 @@ def change(**fields):
         ),
         (change(annotations_1=dict(segmentation={"size": [20, 30], "counts": [9]})), ["a.jpg", "cannot be decoded"]),
         (change(annotations_1=dict(segmentation={"size": [20, 30], "counts": "Q"})), ["a.jpg", "cannot be decoded"]),
+        (
+            change(annotations_1=dict(segmentation={"size": [20, 30], "counts": [10**30]})),
+            ["a.jpg", "cannot be decoded"],
+        ),
+        (change(images_1=dict(id=10**30)), ["the image at place 2", "int64"]),
         (change(images_1=dict(id=70)), ["image id 70", "more than once"]),
         (change(images_1=dict(file_name="b.jpg")), ["file b.jpg", "more than once"]),
         (change(images_1=dict(file_name=None)), ["place 2", "file_name"]),
         (change(images_1=dict(height=HEIGHT + 1)), ["a.jpg is 20x30", "21x30"]),
         (change(images_1=dict(height="20")), ["image 5", "whole numbers"]),
+        (change(images_1=dict(height=10**400)), ["image 5", "whole numbers"]),
         (change(images_1=dict(file_name="c.jpg")), ["c.jpg is missing"]),
         (change(categories_1=dict(id=44)), ["category id 44", "more than once"]),
         (change(categories_1=dict(name="fox ")), ["'fox'", "more than once"]),
         (change(categories_1=dict(name=None)), ["category without"]),
+        (change(categories_1=dict(id=2**63)), ["category without", "int64"]),
+        (change(categories_1=dict(name="\ud800x")), ["instances_train.json", r"'\ud800x'", "UTF-8"]),
         (lambda content: content.pop("annotations"), ["no list 'annotations'"]),
         (lambda content: content.update(images={}), ["no list 'images'"]),
         (lambda content: content.update(images=[]), ["names no image"]),
@@ -282,6 +294,36 @@ def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
     refuse("coco_folder", root, tmp_path / "tfds", *words)
 
 
+@pytest.mark.parametrize(
+    ("fields", "key", "expected"),
+    [
+        (dict(area=10**400), "area", 4.7 * 5.9),
+        (dict(area=float("nan")), "area", 4.7 * 5.9),
+        (dict(iscrowd=True), "crowd", True),
+        (dict(iscrowd=False), "crowd", False),
+        (dict(iscrowd=None), "crowd", False),
+    ],
+)
+def test_what_a_coco_object_may_leave_open(tmp_path, fields, key, expected):
+    root = tmp_path / "set"
+    root.mkdir()
+    content = make_coco()
+    change(annotations_0=fields)(content)  # None takes the field away
+    write_coco(root, content)
+    _, objects = open_folder("coco_folder", root, "train", tmp_path / "tfds").objects(0)
+    assert objects[key][0] == pytest.approx(expected)
+
+
+def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    content = make_coco()
+    content["annotations"][0]["bbox"] = [10**308] * 4
+    write_coco(root, content)
+    source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
+    assert source.bad_boxes[0] == "b.jpg: object 1 of class fox: not a finite number"
+
+
 def test_coco_files_and_folders_that_cannot_be(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "no folder")
@@ -297,6 +339,9 @@ def test_coco_files_and_folders_that_cannot_be(tmp_path):
     other["categories"][0]["name"] = "hare"
     write_coco(root, other, "val")
     refuse("coco_folder", root, place, "instances_val.json", "other categories", "44")
+    (root / "annotations/instances_val.json").unlink()
+    write_coco(root, make_coco(), "all")
+    refuse("coco_folder", root, place, "split named 'all'", "rename it")
 
 
 def test_masks_need_one_for_each_object(tmp_path):
@@ -387,9 +432,29 @@ def rewrite(old, new):
 
 
 @pytest.mark.parametrize(
+    "untidy",
+    [
+        rewrite("<size>.*</size>", ""),
+        rewrite("<size>.*</size>", "<size><width>0</width><height>0</height></size>"),
+        rewrite("</name>", "</name><difficult> 0 </difficult>"),
+        lambda root: (root / "ImageSets/Main/all.txt").mkdir(),
+        lambda root: (root / "ImageSets/Main/train.txt").write_bytes(b"\xef\xbb\xbftwo\r\none\r\n"),
+    ],
+)
+def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
+    make_voc(tmp_path / "set")
+    untidy(tmp_path / "set")
+    source = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    assert source[1]["boxes"].tolist() == [[2, 3, 8, 10.5]] and source.size(1) == (HEIGHT, WIDTH)
+    assert not source[1]["difficult"].any()
+
+
+@pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (rewrite("<size>.*</size>", ""), ["one.xml", "size/height"]),
+        (rewrite("<height>20</height>", ""), ["one.xml", "size/height"]),
+        (rewrite("<height>20", "<height>0"), ["one.jpg is 20x30", "0x30"]),
+        (rewrite("</name>", "</name><difficult>true</difficult>"), ["one.xml: object 1", "'true' as difficult"]),
         (rewrite("<bndbox>.*?</bndbox>", ""), ["one.xml: object 1", "bndbox"]),
         (rewrite("<xmax>10.5</xmax>", ""), ["one.xml: object 1", "xmax"]),
         (rewrite("10.5", "wide"), ["one.xml: object 1", "'wide'", "no number"]),
@@ -402,6 +467,14 @@ def rewrite(old, new):
         (lambda root: (root / "ImageSets/Main/train.txt").write_text("one\none\n"), ["train.txt", "more than once"]),
         (lambda root: (root / "ImageSets/Main/train.txt").write_text("\n"), ["train.txt", "no image"]),
         (lambda root: [path.unlink() for path in root.glob("ImageSets/Main/*")], ["no SPLIT.txt"]),
+        (
+            lambda root: [path.write_text("one.jpg\n") for path in root.glob("ImageSets/Main/*")],
+            ["no SPLIT.txt", "train.txt begins with 'one.jpg'", "no one.jpg.xml", "without suffix"],
+        ),
+        (
+            lambda root: (root / "ImageSets/Main/train.txt").rename(root / "ImageSets/Main/all.txt"),
+            ["split named 'all'"],
+        ),
         (lambda root: shutil.rmtree(root / "Annotations"), ["Annotations is not there"]),
         (lambda root: shutil.rmtree(root / "ImageSets"), ["config.data.folder.root"]),
     ],
@@ -460,8 +533,8 @@ def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_pa
     source = open_folder("yolo_folder", root, "train", tmp_path / "tfds", "masks")
     np.testing.assert_array_equal(source[0]["masks"], [fill(5, 3, 15, 15)])
     assert source.class_names == ("fox", "wild boar")
-    (root / "data.yaml").write_text("names: [elk, hare]")
-    assert open_folder("yolo_folder", root, "train", tmp_path / "tfds").class_names == ("elk", "hare")
+    (root / "data.yaml").write_text("names: [elk, 7, 'on']")
+    assert open_folder("yolo_folder", root, "train", tmp_path / "tfds").class_names == ("elk", "7", "on")
 
 
 @pytest.mark.parametrize(
@@ -501,6 +574,18 @@ def test_mistakes_in_a_yolo_row(tmp_path, row, words):
         (lambda root: (root / "data.yaml").write_text("names: {0: fox, 2: boar}"), ["data.yaml", "names"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox, fox]"), ["'fox'", "more than once"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox"), ["data.yaml", "cannot be parsed"]),
+        (lambda root: (root / "data.yaml").write_text("names: [2024-13-45]"), ["data.yaml", "cannot be parsed"]),
+        (lambda root: (root / "data.yaml").write_text("names: [on, 7]"), ["data.yaml", "0 is True", "in quotes"]),
+        (lambda root: (root / "data.yaml").write_text("names: {0: fox, 1: null}"), ["1 is None", "in quotes"]),
+        (lambda root: (root / "data.yaml").write_text("names: [fox, 1.5]"), ["1 is 1.5", "in quotes"]),
+        (lambda root: (root / "data.yaml").write_text(r'names: [fox, "\ud800"]'), [r"'\ud800'", "UTF-8"]),
+        (
+            lambda root: (
+                (root / "images/train/b.png").rename(root / os.fsdecode(b"images/train/\xff.png"))
+                and (root / "labels/train/b.txt").unlink()
+            ),
+            [r"'\udcff.png'", "UTF-8", "rename"],
+        ),
         (lambda root: (root / "data.yaml").write_text("fox"), ["data.yaml", "names"]),
     ],
 )

@@ -48,12 +48,20 @@ def test_overlap_known_answers():
 
 def test_an_object_with_too_little_left_is_dropped():
     """Of 10x10 pixels 50 lie right of the output's edge for the first, 90 for the second and all for the third."""
-    made = make([[0, 15, 10, 25], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[1, 0, 0], difficult=[0, 1, 1])
+    made = make([[0, 15, 10, 25], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 0, 0], difficult=[0, 1, 1])
     for least, kept in ((0.0, [0, 1]), (0.1, [0, 1]), (0.11, [0]), (0.5, [0]), (0.51, [])):
         followed = objects.follow(made, transforms.scaling(2, 3), WHOLE, (30, 40), least)
         np.testing.assert_allclose(followed["boxes"], np.array([[0, 30, 30, 40], [0, 38, 30, 40]])[kept])
         for name in ("classes", "crowd", "difficult", "area"):
             np.testing.assert_array_equal(followed[name], made[name][kept], err_msg=name)
+
+
+def test_of_a_crowd_every_bit_stays():
+    """Where it is, nothing is background."""
+    made = make([[0, 19, 10, 29], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 1, 1])
+    followed = objects.follow(made, transforms.scaling(2, 3), WHOLE, (30, 40), 0.5)
+    np.testing.assert_allclose(followed["boxes"], [[0, 38, 30, 40]])
+    assert followed["crowd"].tolist() == [True]
 
 
 @given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.tuples(st.integers(8, 300), st.integers(8, 300)))

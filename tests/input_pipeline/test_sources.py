@@ -1,5 +1,6 @@
 """Sources: splits and slices, clear errors, the Pet set's classes, and preparing by two processes at once."""
 
+import dataclasses
 import multiprocessing
 import pathlib
 
@@ -254,28 +255,37 @@ def voc(tmp_path_factory):
     place = tmp_path_factory.mktemp("voc")
     config = tfds.core.BuilderConfig(name="2007", version="5.0.0")
     Voc(data_dir=str(place), file_format="array_record", config=config).download_and_prepare()
-    source = sources.open_source(make_data(name="voc/2007", truth="boxes"), "train", str(place))
-    return {source.name(i): (source, i) for i in range(len(source))}, edges
+    return str(place), edges
+
+
+def by_name(place):
+    source = sources.open_source(make_data(name="voc/2007", truth="boxes"), "train", place)
+    return {source.name(i): (source, i) for i in range(len(source))}
 
 
 def test_tfds_own_sets_give_pixels_and_flags(voc):
-    by_name, edges = voc
-    for name, (source, i) in by_name.items():
+    place, edges = voc
+    named = by_name(place)
+    for name, (source, i) in named.items():
         example = source[i]
-        good = [box for box in edges[int(name[0])] if box[0] < box[2]]
-        np.testing.assert_allclose(example["boxes"], np.reshape(good, (-1, 4)) * (5, 7, 5, 7), atol=1e-6)
+        # VOC counts pixels from 1, and the last one is the box's.
+        good = np.reshape(edges[int(name[0])], (-1, 4)) * (5, 7, 5, 7) - (1, 1, 0, 0)
+        good = good[good[:, 0] < good[:, 2]].clip(0)
+        np.testing.assert_allclose(example["boxes"], good, atol=1e-6)
         assert example["boxes"].dtype == np.float64 and example["boxes"].shape == (len(good), 4)
         assert source.class_names == ("aeroplane", "bicycle") and set(example["classes"]) <= {1}
-    source, i = by_name["0.jpg"]
-    assert source[i]["difficult"].tolist() == [False, True] and not source[i]["crowd"].any()
-    np.testing.assert_allclose(source[i]["area"], [0.6 * 5 * 0.7 * 7, 35], rtol=1e-6)
+    source, i = named["0.jpg"]
+    assert source[i]["difficult"].tolist() == [False, False, True] and not source[i]["crowd"].any()
+    np.testing.assert_allclose(source[i]["area"], [(3.5 - 0) * (6.3 - 0.4), 1 * 4.5, 35], rtol=1e-6)
     assert source.objects(i)[0] == (5, 7)
 
 
-def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc):
-    by_name, _ = voc
-    source, i = by_name["0.jpg"]
+def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
+    edges = dataclasses.replace(sources.ADAPTERS["voc/2007"], first_pixel=0)  # as COCO's are
+    monkeypatch.setitem(sources.ADAPTERS, "voc/2007", edges)
+    named = by_name(voc[0])
+    source, i = named["0.jpg"]
     assert source.find_bad_boxes(i) == ("0.jpg: object 2 of class bicycle: zero area",)
     assert source.bad_boxes == () and len(source.objects(i)[1]["boxes"]) == 2
-    source, i = by_name["1.jpg"]
+    source, i = named["1.jpg"]
     assert source.find_bad_boxes(i) == ()

@@ -109,9 +109,17 @@ FIELDS = {
     "scale": {"scale": (0.6, 1.6), "crop": True},
     "aspect": {"aspect": 1.5},
     "rotation": {"rotation": 40.0},
+    "translate": {"translate": 0.3},
     "elastic": {"elastic": (2.0, 6.0)},
     "all": {"flip": 0.5, "scale": (0.6, 1.6), "crop": True, "aspect": 1.3, "rotation": 30.0, "elastic": (1.5, 6.0)},
 }
+
+
+def test_translation_moves_by_up_to_its_share_of_each_side():
+    augment = make_augment(translate=0.2, flip=0.0)
+    shifts = [transforms.draw_geometry(np.random.default_rng(seed), (50, 80), augment)[:2, 2] for seed in range(200)]
+    np.testing.assert_allclose(np.abs(shifts).max(0), [16, 10], rtol=0.05)
+    assert (np.abs(shifts).max(0) <= [16, 10]).all()
 
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)

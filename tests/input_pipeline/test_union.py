@@ -62,6 +62,8 @@ def test_what_parts_left_out_is_told_by_all(place):
 
     both = Union(["x", "y"], [Part(bad_boxes=("p",), absent=("a", "b")), Part(bad_boxes=("q",), absent=("b",))])
     assert both.bad_boxes == ("p", "q") and both.absent == ("b",) and both.clipped_boxes == 2
+    slices = Union(["x[:1]", "x[1:]"], [Part(bad_boxes=("p",)), Part(bad_boxes=("p",))])
+    assert slices.bad_boxes == ("p",) and slices.clipped_boxes == 1 and len(slices) == 2
     with pytest.raises(DataError, match="x and y differ in their classes \\('b' there, 'c' here\\)"):
         Union(["x", "y"], [Part(), Part(classes=("a", "c"))])
 

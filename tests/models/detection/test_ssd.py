@@ -188,6 +188,18 @@ def test_fields_that_cannot_be_are_refused():
         (dict(sizes=(0.1, 0.2, 0.3)), "3 maps with default boxes, 2 of the backbone and 1 of model.extras"),
         (dict(ratios=((2.0,),)), "as many model.ratios, not 1, and one more of model.sizes, not 4"),
         (dict(extras=((8, 16, 3),)), "stride is 1 or 2, not 3"),
+        (dict(extras=((8, 16),)), r"model.extras: \(\(8, 16\),\) is wrong; write \(channels, channels, stride\)"),
+        (dict(extras=(8, 16, 2)), "model.extras: "),
+        (dict(extras=((8, 0, 2),)), "model.extras: .* whole numbers above 0"),
+        (dict(extras=((8, 16.0, 2),)), "model.extras: .* whole numbers above 0"),
+        (dict(ratios=(2.0, 2.0, 2.0)), r"model.ratios: \(2.0, 2.0, 2.0\) is wrong; write a tuple for each map"),
+        (dict(ratios=2.0), "model.ratios: 2.0 is wrong"),
+        (dict(ratios=((2.0,), (0.0,), ())), "model.ratios: .* numbers above 0"),
+        (dict(ratios=((2.0,), ("wide",), ())), "model.ratios: .* numbers above 0"),
+        (dict(sizes=(0.2, 0.4, -0.6, 0.8)), r"model.sizes: \(0.2, 0.4, -0.6, 0.8\) is wrong; .* numbers above 0"),
+        (dict(sizes=(0.0, 0.4, 0.6, 0.8)), "model.sizes: "),
+        (dict(sizes=(0.2, 0.4, 0.6, float("nan"))), "model.sizes: "),
+        (dict(sizes=(0.2, 0.4, 0.6, float("inf"))), "model.sizes: "),
         (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; give 0"),
     ):
         with pytest.raises(ModelError, match=message):

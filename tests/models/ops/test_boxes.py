@@ -93,9 +93,13 @@ def test_overlaps_of_boxes_that_are_apart_or_empty():
 
 def test_values_and_gradients_are_finite_for_every_pair():
     kinds = np.float32([POINT, LINE, BOX, FAR, (1, 2, 1 + 1e-6, 2 + 1e-6), (0, 0, 1e-9, 1e-9), (-1e5, -1e5, 1e5, 1e5)])
-    a, b = np.repeat(kinds, len(kinds), 0), np.tile(kinds, (len(kinds), 1))
-    for name, results in measure(a, b).items():
-        assert all(np.isfinite(x).all() for x in results), name
+    huge = np.float32([POINT, LINE, (0, 0, 1e18, 1e18), (0, 0, 1, 1e18), (5e17, 0, 1e18, 5e17), (1e18,) * 4])
+    for boxes in (kinds, huge):
+        a, b = np.repeat(boxes, len(boxes), 0), np.tile(boxes, (len(boxes), 1))
+        for name, results in measure(a, b).items():
+            assert all(np.isfinite(x).all() for x in results), name
+    assert value("iou", huge[2], huge[4]) == pytest.approx(0.25)
+    assert value("ciou", huge[2], huge[4]) == pytest.approx(0.25 - 0.0625)  # centres a quarter of the diagonal apart
 
 
 def test_gradients_equal_differences_with_alpha_held():
