@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     task.detections = 200  # that an image keeps
 
     config.data = ConfigDict()
-    config.data.name = "shapes"  # a name of input_pipeline/sources.py, or image_mask
+    config.data.name = "shapes"  # a name of input_pipeline/prepared.py, or image_mask
     config.data.truth = "label"  # label (a class for each pixel), boxes, or masks (boxes with each object's mask)
     config.data.max_boxes = 100  # objects that a row of a batch has room for; what is beyond is counted
     config.data.train_split = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's

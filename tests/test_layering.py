@@ -20,12 +20,12 @@ ALLOWED = {
     "input_pipeline.datasets.yolo_folder": DATA | {"yaml"},
     "experiments.metrics": {
         *("numpy", "cv2", "faster_coco_eval", "input_pipeline.batch"),
-        *("experiments.metrics", "experiments.pictures", "experiments.errors"),
+        *("experiments.metrics", "experiments.pictures", "experiments.box_pictures", "experiments.errors"),
     },
     "experiments.tasks": {
         *("jax", "flax", "optax", "numpy", "cv2", "ml_collections", "models", "input_pipeline.batch"),
-        *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.writers"),
-        "experiments.errors",
+        *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.box_pictures"),
+        *("experiments.writers", "experiments.errors"),
     },
     "experiments.state": {
         "jax",
@@ -58,6 +58,7 @@ ALLOWED = {
         "experiments.writers",
         "experiments.errors",
     },
+    "experiments.box_pictures": {"numpy", "PIL", "experiments.pictures"},
     "experiments.progress": {"tqdm"},
     "experiments.preemption": set(),
     "experiments.errors": set(),

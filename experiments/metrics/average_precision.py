@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import pictures
+from experiments import box_pictures, pictures
 from experiments.errors import RunError
 from experiments.metrics import coco_files, precision
 from experiments.metrics.precision import Detections, Split, Truths
@@ -89,7 +89,7 @@ class AveragePrecision:
             name = "AP50" if style == "coco" else "AP"
             scores = [values[name] for values in result.classes]
             title = {"coco": "IoU 0.5, COCO", "voc07": "IoU 0.5, VOC 2007", "voc12": "IoU 0.5, VOC 2012"}[style]
-            drawn["precision_recall"] = pictures.precision_recall(result.curves, scores, self.class_names, title)
+            drawn["precision_recall"] = box_pictures.precision_recall(result.curves, scores, self.class_names, title)
         return drawn
 
     def _scored(self) -> dict[str, precision.Scores]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments import pictures
+from experiments import box_pictures, pictures
 from experiments.errors import RunError
 from experiments.metrics.average_precision import AveragePrecision
 from experiments.tasks.base import Arrays, Metric, Output, Rows, Sum
@@ -98,7 +98,7 @@ class Detection:
 
     def draw(self, examples: Sequence[Rows], predictions: Sequence[Rows]) -> np.ndarray:
         images = [example["image"] for example in examples]
-        return pictures.box_comparison(images, examples, predictions, self.class_names)
+        return box_pictures.box_comparison(images, examples, predictions, self.class_names)
 
     def output(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionOutput":
         return DetectionOutput(folder, paths, self.class_names, category_ids)
@@ -194,7 +194,7 @@ class DetectionOutput(Output):
             )
         picture = self.folder / f"{name}_boxes.png"
         boxes = (prediction[key] for key in ("boxes", "classes", "scores"))
-        pictures.write_png(picture, pictures.draw_boxes(image, *boxes, self.class_names))
+        pictures.write_png(picture, box_pictures.draw_boxes(image, *boxes, self.class_names))
         return [picture]
 
     def close(self) -> list[Path]:

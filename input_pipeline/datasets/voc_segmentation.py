@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from input_pipeline.batch import IGNORE, DataError, refuse
 from input_pipeline.decoding import decode_image, decode_mask
-from input_pipeline.sources import ADAPTERS
+from input_pipeline.prepared import ADAPTERS
 
 CLASS_NAMES = ADAPTERS["voc_segmentation"].class_names
 SPLITS = ("train", "val", "trainval")

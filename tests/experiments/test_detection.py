@@ -2,11 +2,7 @@
 
 import importlib
 import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +23,7 @@ from experiments.train import start
 from input_pipeline.batch import DataError, check_batch
 from input_pipeline.loader import TrainLoader
 from models import registry
+from tests.processes import run_together
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("red", "green", "blue")
@@ -332,13 +329,6 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
 
 
 PROGRAM = """
-import json, sys
-import jax
-
-rank, count, port = map(int, sys.argv[1:])
-if count > 1:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", count, rank)
 from experiments import tasks
 from models import registry
 from tests.experiments import test_detection
@@ -352,24 +342,7 @@ print(json.dumps(result.scores))
 
 
 def test_two_processes_give_the_same_numbers_as_one():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-
-    def run(count):
-        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", PROGRAM]
-        running = [
-            subprocess.Popen(
-                [*command, str(rank), str(count), str(port)], cwd=ROOT, env=environment, stdout=-1, text=True
-            )
-            for rank in range(count)
-        ]
-        outputs = [process.communicate(timeout=300)[0] for process in running]
-        assert not any(process.returncode for process in running), outputs
-        return [json.loads(output.splitlines()[-1]) for output in outputs]
-
-    (alone,), both = run(1), run(2)
+    (alone,), both = run_together(PROGRAM, 1), run_together(PROGRAM, 2)
     assert 0 < alone["AP"] < 1
     for scores in both:
         assert scores.keys() == alone.keys()

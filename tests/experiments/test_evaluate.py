@@ -1,11 +1,6 @@
 """Evaluation of a model that can be reckoned by hand: scores at the original size, windows, and what is held meanwhile."""
 
 import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 import tracemalloc
 
 import jax.numpy as jnp
@@ -20,6 +15,7 @@ from experiments.evaluate import Evaluator, class_table, table, write_result
 from experiments.inference import Inference, Interrupted
 from experiments.tasks import make_task
 from models import registry
+from tests.processes import run_together
 
 CLASSES = ("dark", "light")
 
@@ -209,13 +205,6 @@ def test_overlap_tile_equals_the_whole_image(overlap):
 
 
 PROGRAM = """
-import json, sys
-import jax
-
-rank, count, port = map(int, sys.argv[1:])
-if count > 1:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", count, rank)
 from models import registry
 from tests.experiments import test_evaluate
 
@@ -229,28 +218,7 @@ print(json.dumps([result.scores, names, result.images]))
 
 
 def test_two_processes_give_the_same_numbers_as_one():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-
-    def run(count):
-        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(rank), str(count), str(port)],
-                cwd=pathlib.Path(__file__).parents[2],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(count)
-        ]
-        outputs = [process.communicate(timeout=300) for process in running]
-        assert not any(process.returncode for process in running), outputs
-        return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
-
-    (alone,), both = run(1), run(2)
+    (alone,), both = run_together(PROGRAM, 1), run_together(PROGRAM, 2)
     assert both[0] == both[1]
     scores, *rest = both[0]
     assert rest == alone[1:]

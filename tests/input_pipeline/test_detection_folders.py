@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
-from input_pipeline import sources
+from input_pipeline import prepared as prepared_sets
 from input_pipeline.batch import DataError
 from input_pipeline.datasets import annotations
 from input_pipeline.sources import open_source
@@ -132,7 +132,7 @@ def test_images_are_stored_byte_for_byte(coco):
 def test_bad_boxes_are_named_and_clipped_ones_counted_also_by_later_runs(coco, monkeypatch):
     root, place = coco
     open_folder("coco_folder", root, "train", place)
-    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     source = open_folder("coco_folder", root, "train", place)
     assert source.bad_boxes == (
         "b.jpg: object 2 of class wild boar: zero area",
@@ -193,7 +193,7 @@ def test_a_folder_that_only_moved_is_not_prepared_again(coco, tmp_path, monkeypa
     first = open_folder("coco_folder", root, "train", place)
     shutil.copytree(root, tmp_path / "moved")  # keeps the times
     (tmp_path / "moved/train/.hidden.jpg").touch()
-    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     assert open_folder("coco_folder", tmp_path / "moved", "train", place).fingerprint == first.fingerprint
     assert len(open_folder("coco_folder", "", "train", place)) == 3, "without a root, the only one there is"
 
@@ -415,7 +415,7 @@ def test_voc_counts_pixels_from_one(voc, monkeypatch):
     assert source.class_names == ("ant", "boar", "fox") and source.bad_boxes == ()
     assert source[0]["boxes"].tolist() == [[0, 0, HEIGHT, WIDTH]]
     assert source[1]["boxes"].tolist() == [[1, 2, 8, 10.5], [4, 4, 9, 5]]
-    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     assert open_folder("voc_folder", root, "train", place).bad_boxes != ()
     with pytest.raises(DataError, match="first_pixel=2"):
         open_folder("voc_folder", root, "train", place, first_pixel=2)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.datasets import shapes
-from input_pipeline.sources import prepare
+from input_pipeline.prepared import prepare
 
 GOLDEN = "2e0eb22d2f3f0b07068d684f9583302c55bb7944dfaf3b0e6f0d29ca4bd2e63e"  # changes only with VERSION
 

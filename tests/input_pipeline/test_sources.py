@@ -6,10 +6,9 @@ import pathlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from configs.common import get_config
+from input_pipeline import prepared as prepared_sets
 from input_pipeline import sources
 from input_pipeline.batch import DataError
 from input_pipeline.datasets import shapes
@@ -30,30 +29,8 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "EXAMPLES", {"train": 12, "validation": 5})
-        sources.prepare("shapes", folder)
+        prepared_sets.prepare("shapes", folder)
     return folder
-
-
-@given(st.integers(0, 50), st.none() | st.integers(-60, 60), st.none() | st.integers(-60, 60))
-def test_slices_are_those_of_python(count, first, last):
-    def show(bound):
-        return "" if bound is None else str(bound)
-
-    name, select = sources.parse_split(f"train[{show(first)}:{show(last)}]")
-    assert name == "train"
-    assert list(select(count)) == list(range(count))[first:last]
-
-
-@given(st.integers(0, 500), st.integers(0, 100))
-def test_percentages_part_a_split_without_gap_or_overlap(count, percent):
-    parts = [sources.parse_split(f"train[{bounds}]")[1](count) for bounds in (f":{percent}%", f"{percent}%:")]
-    assert [*parts[0], *parts[1]] == list(range(count))
-
-
-@pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "train[1:2:3]"])
-def test_a_malformed_split_is_refused(split):
-    with pytest.raises(DataError, match="split"):
-        sources.parse_split(split)
 
 
 def test_an_unknown_dataset_lists_the_known_ones(tmp_path):
@@ -94,7 +71,7 @@ def test_the_environment_names_the_folder(prepared, monkeypatch):
 
 def _prepare(folder, queue):
     shapes.EXAMPLES = {"train": 4, "validation": 2}
-    queue.put(str(sources.prepare("shapes", folder)))
+    queue.put(str(prepared_sets.prepare("shapes", folder)))
 
 
 def test_two_processes_may_prepare_at_once(tmp_path):
@@ -123,7 +100,7 @@ def test_pet_classes_are_pet_background_border():
 
 
 def test_every_adapter_is_whole():
-    for name, adapter in sources.ADAPTERS.items():
+    for name, adapter in prepared_sets.ADAPTERS.items():
         origins = [adapter.builder, adapter.url, adapter.by_tensorflow]
         assert sum(map(bool, origins)) == 1, f"{name} is made by us, comes from somewhere or is prepared elsewhere"
         assert ("label" in adapter.truths) == bool(adapter.class_names)
@@ -142,10 +119,10 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
     for version in ("3.2.0", "4.0.0", "10.0.0"):
         (tmp_path / "oxford_iiit_pet" / version).mkdir(parents=True)
         (tmp_path / "oxford_iiit_pet" / version / "dataset_info.json").touch()
-    assert sources.find_prepared("oxford_iiit_pet", tmp_path).name == "10.0.0"
+    assert prepared_sets.find_prepared("oxford_iiit_pet", tmp_path).name == "10.0.0"
     (tmp_path / "shapes" / "0.9.0").mkdir(parents=True)
     (tmp_path / "shapes" / "0.9.0" / "dataset_info.json").touch()
-    assert sources.find_prepared("shapes", tmp_path) is None
+    assert prepared_sets.find_prepared("shapes", tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -193,8 +170,8 @@ def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
 
 def test_objects_do_not_decode_the_image(prepared, monkeypatch):
     source = sources.open_source(make_data(name="shapes", truth="masks"), "train", str(prepared))
-    monkeypatch.setattr(sources, "decode_image", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr(sources, "decode_mask", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(prepared_sets, "decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(prepared_sets, "decode_mask", lambda *_: pytest.fail("decoded"))
     assert len(source.objects(0)[1]["boxes"]) and source.find_bad_boxes(0) == ()
 
 
@@ -281,8 +258,8 @@ def test_tfds_own_sets_give_pixels_and_flags(voc):
 
 
 def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
-    edges = dataclasses.replace(sources.ADAPTERS["voc/2007"], first_pixel=0)  # as COCO's are
-    monkeypatch.setitem(sources.ADAPTERS, "voc/2007", edges)
+    edges = dataclasses.replace(prepared_sets.ADAPTERS["voc/2007"], first_pixel=0)  # as COCO's are
+    monkeypatch.setitem(prepared_sets.ADAPTERS, "voc/2007", edges)
     named = by_name(voc[0])
     source, i = named["0.jpg"]
     assert source.find_bad_boxes(i) == ("0.jpg: object 2 of class bicycle: zero area",)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
-from input_pipeline import sources
+from input_pipeline import prepared as prepared_sets
 from input_pipeline.batch import IGNORE, DataError
 from input_pipeline.datasets import voc_segmentation
 from input_pipeline.sources import open_source
@@ -94,7 +94,7 @@ def test_the_examples_are_the_files(year, tmp_path):
 def test_the_year_and_the_devkit_are_the_same_set_prepared_once(year, tmp_path, monkeypatch):
     place = tmp_path / "tfds"
     whole = open_voc(place, year.parent)
-    monkeypatch.setattr(sources, "prepare", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     assert open_voc(place, year).fingerprint == whole.fingerprint
     shutil.copytree(year.parent, tmp_path / "moved")  # keeps the times
     assert open_voc(place, tmp_path / "moved").fingerprint == whole.fingerprint

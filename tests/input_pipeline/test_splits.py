@@ -1,12 +1,37 @@
-"""Several splits as one source."""
+"""Parts of a split, and several splits as one source."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from configs.common import get_config
-from input_pipeline import sources
+from input_pipeline import prepared as prepared_sets
+from input_pipeline import sources, splits
 from input_pipeline.batch import DataError
 from input_pipeline.datasets import shapes
+
+
+@given(st.integers(0, 50), st.none() | st.integers(-60, 60), st.none() | st.integers(-60, 60))
+def test_slices_are_those_of_python(count, first, last):
+    def show(bound):
+        return "" if bound is None else str(bound)
+
+    name, select = splits.parse_split(f"train[{show(first)}:{show(last)}]")
+    assert name == "train"
+    assert list(select(count)) == list(range(count))[first:last]
+
+
+@given(st.integers(0, 500), st.integers(0, 100))
+def test_percentages_part_a_split_without_gap_or_overlap(count, percent):
+    parts = [splits.parse_split(f"train[{bounds}]")[1](count) for bounds in (f":{percent}%", f"{percent}%:")]
+    assert [*parts[0], *parts[1]] == list(range(count))
+
+
+@pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "train[1:2:3]"])
+def test_a_malformed_split_is_refused(split):
+    with pytest.raises(DataError, match="split"):
+        splits.parse_split(split)
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +39,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "EXAMPLES", {"train": 5, "validation": 3})
-        sources.prepare("shapes", folder)
+        prepared_sets.prepare("shapes", folder)
     return str(folder)
 
 
@@ -48,7 +73,7 @@ def test_parts_of_splits_and_the_fingerprint(place):
 
 
 def test_what_parts_left_out_is_told_by_all(place):
-    from input_pipeline.union import Union
+    from input_pipeline.splits import Union
 
     class Part:
         def __init__(self, *, classes=("a", "b"), **told):

@@ -1,12 +1,29 @@
-"""Several splits as one: `train+validation`, or `voc/2007:train+voc/2012:train` of several datasets with the same classes."""
+"""Splits by their names: a part of one (`train[:100]`), and several as one (`train+validation`)."""
 
 import bisect
 import hashlib
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from input_pipeline.batch import DataError
+
+
+def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
+    """ "train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises DataError."""
+    match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    if not match:
+        raise DataError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
+
+    def select(count: int) -> range:
+        bounds = (
+            None if bound is None else round(count * int(bound[:-1]) / 100) if bound.endswith("%") else int(bound)
+            for bound in match.groups()[1:]
+        )
+        return range(count)[slice(*bounds)]
+
+    return match[1], select
 
 
 class Union:
