@@ -2,7 +2,7 @@
 
     python main.py --config=configs/ssd_bccd.py --workdir=runs/ssd_bccd --config.data.folder.root=BCCD_Dataset/BCCD
 
-To expect on two CPU cores: see RESULTS.md.
+To expect on two CPU cores: AP50 0.899, AP 0.580 on val after 36 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

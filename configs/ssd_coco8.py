@@ -2,7 +2,7 @@
 
     python main.py --config=configs/ssd_coco8.py --workdir=runs/ssd_coco8 --tfds_data_dir=DIR
 
-To expect on two CPU cores: see RESULTS.md.
+To expect on two CPU cores: AP50 1.000 after three minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python main.py --config=configs/yolov1_bccd.py --workdir=runs/yolov1_bccd --config.data.folder.root=BCCD_Dataset/BCCD
 
-To expect on two CPU cores: see RESULTS.md.
+To expect on two CPU cores: AP50 0.836, AP 0.491 on val after 33 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

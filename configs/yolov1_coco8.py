@@ -2,7 +2,7 @@
 
     python main.py --config=configs/yolov1_coco8.py --workdir=runs/yolov1_coco8 --tfds_data_dir=DIR
 
-To expect on two CPU cores: see RESULTS.md.
+To expect on two CPU cores: AP50 0.995 after two minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
