@@ -19,10 +19,10 @@ demo: .venv/installed  ## trains the main model at reduced width on made images,
 	@$(RUN) main.py --config=configs/unet_shapes.py --workdir=runs/demo --tfds_data_dir=data --mode=train
 
 test: .venv/installed  ## the tests, without the slow ones
-	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadgroup
+	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope
 
 test-slow: .venv/installed  ## all tests
-	@$(RUN) -m pytest -n 2 --dist loadgroup
+	@$(RUN) -m pytest -n 2 --dist loadscope
 
 lint: .venv/installed  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -78,7 +78,6 @@ def assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
     assert (workdir / "records" / "val.jsonl").read_bytes() == (reference / "records" / "val.jsonl").read_bytes()
 
 
-@pytest.mark.xdist_group("resume")
 def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
     moments = [
@@ -98,7 +97,6 @@ def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_d
     assert_same(workdir, uninterrupted)
 
 
-@pytest.mark.xdist_group("resume")
 def test_sigterm_saves_and_exits_0(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
     process = start(workdir, data_dir)
