@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from experiments import state as states
 from experiments.errors import warn
 from experiments.tasks import Task, make_task
+from experiments.tasks.detection import Detection
 from experiments.writers import write_atomically
 from input_pipeline import transforms
 from input_pipeline.batch import IGNORE, DataError
@@ -144,7 +145,7 @@ def _show_weight(weight: float) -> str:
     return str(float(f"{weight:.4g}"))
 
 
-def check_objects(config: ConfigDict, task: Task, source: ObjectSource) -> dict[str, Any]:
+def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> dict[str, Any]:
     """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
 
     `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
@@ -205,7 +206,7 @@ def check_objects(config: ConfigDict, task: Task, source: ObjectSource) -> dict[
 
 
 def _look(
-    task: Task, model: nnx.Module, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+    task: Detection, model: nnx.Module, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """An image's objects as the network of input `size` meets them; `matrix` brings the image there."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])

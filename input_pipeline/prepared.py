@@ -6,6 +6,7 @@ their name.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib
 import io
@@ -29,6 +30,7 @@ from input_pipeline.splits import parse_split
 from input_pipeline.transforms import Size
 
 Example = dict[str, np.ndarray]  # input_pipeline/sources.py says what it holds
+RECENT = 64  # records that are kept, encoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Prepared:
             try:
                 decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
                 self._records = builder.as_data_source(split=split, decoders=decoders)
+                # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
+                self._record = functools.lru_cache(maxsize=RECENT)(self._records.__getitem__)
             except (NotImplementedError, ValueError) as error:
                 raise DataError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
@@ -154,17 +158,17 @@ class Prepared:
         return len(self._records)
 
     def name(self, index: int) -> str:
-        return self._name(self._records[index])
+        return self._name(self._record(index))
 
     def _name(self, record: dict) -> str:
         name = record[self.adapter.name]
         return name.decode() if isinstance(name, bytes) else str(name)
 
     def image_id(self, index: int) -> int:
-        return int(self._records[index][self.adapter.image_id]) if self.adapter.image_id else index + 1
+        return int(self._record(index)[self.adapter.image_id]) if self.adapter.image_id else index + 1
 
     def size(self, index: int) -> Size:
-        return self._size(self._records[index])
+        return self._size(self._record(index))
 
     def _size(self, record: dict) -> Size:
         if "image/size" in record:
@@ -181,7 +185,7 @@ class PreparedLabels(Prepared):
         self.class_names = self.adapter.class_names
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
+        record = self._record(index)
         name = self._name(record)
         image = decode_image(record[self.adapter.image], name)
         label = decode_mask(record[self.adapter.label], f"the mask of {name}") - np.uint8(self.adapter.subtract)
@@ -211,7 +215,7 @@ class PreparedObjects(Prepared):
             )
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
+        record = self._record(index)
         image = decode_image(record[self.adapter.image], self._name(record))
         objects, keep, _ = self._read(record, image.shape[:2])
         if self._with_masks:
@@ -219,12 +223,12 @@ class PreparedObjects(Prepared):
         return {"image": image} | objects
 
     def objects(self, index: int) -> tuple[Size, Objects]:
-        record = self._records[index]
+        record = self._record(index)
         size = self._size(record)
         return size, self._read(record, size)[0]
 
     def find_bad_boxes(self, index: int) -> tuple[str, ...]:
-        record = self._records[index]
+        record = self._record(index)
         _, _, reasons = self._read(record, self._size(record))
         labels = record["objects"]["label"]
         return tuple(

@@ -1,5 +1,6 @@
 """Object detection: boxes with a class and a score. What detectors share; their losses are in the files beside this one."""
 
+import abc
 import json
 import os
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from input_pipeline.batch import DataError
 from models.ops import nms
 
 
-class Detection:
+class Detection(abc.ABC):
     """Prediction by suppression, scores in the images' own pixels, pictures and files.
 
     A detector's own class adds `loss`, `decode` (raw outputs to boxes [B,N,4] in pixels of the input and scores [B,N,C]),
@@ -41,16 +42,17 @@ class Detection:
         _check_fields(config.task)
         self.metrics()  # refuses a style that there is not
 
+    @abc.abstractmethod
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        raise NotImplementedError
+        """As of tasks.base.Task."""
 
+    @abc.abstractmethod
     def decode(self, model: nnx.Module, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
         """Boxes [B,N,4] in pixels of an input of `size`, and the scores [B,N,C] of each class."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def matchable(self, model: nnx.Module, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, the model's anchors or cells can learn."""
-        raise NotImplementedError
 
     def check(self, model: nnx.Module) -> None:
         """Raises RunError for a model that is not of this task."""
