@@ -14,6 +14,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from errors import UserError
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, checkpoints, predictions.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "datacheck"], "What to do.")
@@ -29,28 +31,25 @@ OUTPUT = flags.DEFINE_string("output", None, "predict: a folder; WORKDIR/predict
 
 def main(argv: list[str]) -> int:
     if MODE.value == "train":
-        from experiments.preemption import exit_at_once
+        from experiments.run.preemption import exit_at_once
 
         signal.signal(signal.SIGTERM, exit_at_once)
     # Imported here, so that a mistake in the flags is told before jax has loaded.
-    from experiments import run_directory
-    from experiments.errors import RunError
-    from input_pipeline.batch import DataError
-    from models.registry import ModelError
+    from experiments.run import directory as run_directory
 
     logging.set_verbosity(logging.FATAL)  # orbax tells of every file it renames, and of errors that we tell better
     try:
         if argv[1:]:
-            raise RunError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+            raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         if CONFIG.value is None and MODE.value in ("train", "datacheck"):
-            raise RunError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
+            raise UserError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
         if MODE.value == "datacheck":
             from experiments.datacheck import datacheck
 
             datacheck(CONFIG.value, DATA_DIR.value)
             return 0
         if not WORKDIR.value:
-            raise RunError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
+            raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
         workdir = pathlib.Path(WORKDIR.value).expanduser().absolute()
         if MODE.value == "train":
             from experiments.train import train
@@ -65,7 +64,7 @@ def main(argv: list[str]) -> int:
             from experiments.predict import predict
 
             predict(config, workdir, INPUTS.value, OUTPUT.value, CHECKPOINT.value, WEIGHTS.value)
-    except (RunError, DataError, ModelError) as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     except AttributeError as error:
         if CONFIG.value is not None or not isinstance(error.args[0], KeyError):  # no field that a ConfigDict lacks

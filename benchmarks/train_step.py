@@ -13,11 +13,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import sharding
-from experiments.evidence import flops
-from experiments.step import compile_step, make_train_step
-from experiments.tasks import make_task
-from experiments.train import start
+from experiments.run import sharding
+from experiments.run.evidence import flops
+from experiments.run.step import compile_step, make_train_step
+from experiments.run.trainer import start
+from experiments.tasks.registry import make_task
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")

@@ -24,8 +24,7 @@ def get_config() -> ConfigDict:
     task.focal_gamma = 2.0
     task.ohem = (0.7, 0.25)  # pixels whose true class has less than this probability, at least this share of an image
     task.adversarial = 0.01  # adversarial_segmentation: the discriminator's part of the generator's loss
-    task.metrics = ("confusion", "boundary")  # confusion, boundary, partition; of boxes: coco, voc07, voc12, confusion
-    task.use_difficult = True  # objects marked as difficult are learned; they are scored as config.task.metrics has it
+    task.use_difficult = True  # objects marked as difficult are learned; they are scored as config.eval.metrics has it
     task.match_iou = 0.5  # ssd: a default box with this overlap or more is an object's
     task.negatives = 3.0  # ssd: hardest boxes without an object that count, for each with one
     task.localisation = 1.0  # ssd: the factor (alpha) on the boxes' part of the loss
@@ -95,13 +94,21 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = 16
-    config.eval.pictures = 8  # predictions drawn beside the truth
+    config.eval.metrics = (
+        "confusion",
+        "boundary",
+    )  # confusion, boundary, partition; boxes: coco, voc07, voc12, confusion
+    config.eval.pictures = 8  # predictions drawn beside the ground truth
     config.eval.method = (
         "whole"  # whole or window, scored at the image's own size; canvas: image and mask resized first
     )
     config.eval.overlap = 0.5  # window: the share of a canvas that the next one sees again
     config.eval.flip = False  # test-time augmentation: the mean of an image and its mirror image
     config.eval.scales = (1.0,)  # test-time augmentation: the mean over these zooms
+    config.eval.merge_iou = (
+        0.45  # boxes of several views: of two of one class with more overlap the weaker one is dropped
+    )
+    config.eval.max_detections = 200  # boxes: that an image keeps of several views
 
     config.optim = optim = ConfigDict()
     optim.name = "adamw"  # adamw or sgd
@@ -194,7 +201,7 @@ def use_fcn_voc(config: ConfigDict, stride: int) -> None:
 
 def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """What detectors share that train from scratch on a CPU: boxes, images of `size` whole, and COCO's scores."""
-    config.task.metrics = ("coco", "confusion")
+    config.eval.metrics = ("coco", "confusion")
     config.data.truth = "boxes"
     config.data.image_size = size
     config.data.canvases = (size,)
@@ -205,7 +212,7 @@ def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
 
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """VOC 2007 and 2012, train and validation, scored on VOC 2007 test as of that year; images stretched to `size`."""
-    config.task.metrics = ("voc07", "confusion")
+    config.eval.metrics = ("voc07", "confusion")
     config.data.name = "voc/2007"
     config.data.truth = "boxes"
     config.data.max_boxes = 60
@@ -289,7 +296,7 @@ def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] 
         config.model.update(model)
         config.task.class_weights = ()
         of_labels = config.data.truth == "label"
-        config.task.metrics = ("confusion", "boundary") if of_labels else ("coco", "confusion")
+        config.eval.metrics = ("confusion", "boundary") if of_labels else ("coco", "confusion")
         config.data.name = "shapes"
         config.data.train_split, config.data.eval_split = "train", "validation"
         config.data.weight_map = (0.0, 5.0)

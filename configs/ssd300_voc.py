@@ -30,6 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     task = config.task
     task.name = "ssd"
     task.score, task.nms_iou, task.candidates, task.detections = 0.01, 0.45, 400, 200
+    config.eval.merge_iou, config.eval.max_detections = 0.45, 200
     config.data.mean = (123.675, 116.28, 103.53)  # of the weights that torchvision's names come with
     config.data.std = (58.395, 57.12, 57.375)
     augment = config.data.augment

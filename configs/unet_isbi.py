@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
         momentum=0.9,
         dropout=0.3 if light else 0.5,
     )
-    config.task.metrics = ("confusion", "partition")
+    config.eval.metrics = ("confusion", "partition")
     config.task.class_weights = (2.184, 0.6484)  # median frequency, by `--mode=datacheck`
     config.data.name = "image_mask"
     config.data.eval_split = "val"

@@ -33,6 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     task.name = "yolov1"
     task.coordinates, task.no_object = 5.0, 0.5
     task.score, task.nms_iou = 0.001, 0.5  # of the authors' evaluation; the paper has no figures
+    config.eval.merge_iou = 0.5
     augment = config.data.augment
     augment.scale, augment.translate = (0.8, 1.2), 0.2
     augment.brightness, augment.saturation = 0.5, 0.5  # in RGB; the paper's exposure and saturation are HSV's

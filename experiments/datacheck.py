@@ -15,13 +15,14 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments import state as states
-from experiments.errors import warn
-from experiments.tasks import Task, make_task
-from experiments.tasks.detection import Detection
-from experiments.writers import write_atomically
+from errors import UserError, warn
+from experiments.run import state as states
+from experiments.tasks.base import Task
+from experiments.tasks.dense import Detection
+from experiments.tasks.registry import make_task
+from files import write_atomically
 from input_pipeline import transforms
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE
 from input_pipeline.sources import ObjectSource, Source, open_source
 
 CHUNK = 256  # images handed to the threads at a time: what waits stays small, and Ctrl-C need not wait for long
@@ -44,7 +45,7 @@ class Counts:
 def datacheck(config: ConfigDict, data_dir: str | None) -> None:
     """Prints what `config.data.train_split` holds; of labels also weights that balance their classes.
 
-    Raises DataError for data that cannot be used.
+    Raises UserError for data that cannot be used.
     """
     data = config.data
     source = open_source(data, data.train_split, data_dir)
@@ -71,7 +72,7 @@ def before_training(config: ConfigDict, task: Task, source: Source, workdir: pat
 
 
 def count_labels(source: Source, num_threads: int) -> Counts:
-    """Reads every example once. Raises DataError for a label that is no class of the source."""
+    """Reads every example once. Raises UserError for a label that is no class of the source."""
     classes = len(source.class_names)
 
     def count(index: int) -> tuple[tuple[int, ...], np.ndarray]:
@@ -79,7 +80,7 @@ def count_labels(source: Source, num_threads: int) -> Counts:
         values = np.bincount(label.ravel(), minlength=IGNORE + 1)
         beyond = np.flatnonzero(values[classes:IGNORE])
         if len(beyond):
-            raise DataError(
+            raise UserError(
                 f"{source.name(index)} holds the class {classes + beyond[0]}, but {classes} are named; prepare the set again"
             )
         return label.shape, values

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.writers import write_atomically
+from files import write_atomically
 from input_pipeline.batch import IGNORE
 
 HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a class
@@ -239,7 +239,7 @@ def _shade(part: float) -> tuple[int, int, int]:
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write [H,W,3] RGB or [H,W] grey uint8 as PNG; the file is there whole or not at all. Raises RunError."""
+    """Write [H,W,3] RGB or [H,W] grey uint8 as PNG; the file is there whole or not at all. Raises UserError."""
     _write(path, Image.fromarray(picture))
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import sharding
-from experiments.errors import RunError, warn
-from experiments.inference import Inference
-from experiments.pretrained import load_run
-from experiments.tasks import make_task
-from input_pipeline.batch import DataError
+from errors import UserError, warn
+from experiments.results.registry import make_results
+from experiments.run import sharding
+from experiments.run.inference import Inference
+from experiments.run.pretrained import load_run
+from experiments.tasks.registry import make_task
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
 
 
@@ -24,7 +24,7 @@ def predict(
 ) -> None:
     """`--mode=predict`: `inputs` is an image, a folder of them, or a glob. What cannot be read is named and counted.
 
-    Raises RunError where there is nothing to read, or where `output` holds files already.
+    Raises UserError where there is nothing to read, or where `output` holds files already.
     """
     paths = find_images(inputs)
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
@@ -34,17 +34,19 @@ def predict(
         place = hashlib.sha256(str(pathlib.Path(inputs).expanduser().absolute()).encode()).hexdigest()[:6]
         folder = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}" / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"--output={output} exists and is not an empty folder; name a new one")
+        raise UserError(f"--output={output} exists and is not an empty folder; name a new one")
     if config.eval.method == "canvas":  # a way of scoring; what is written has the image's own size
         config = config.copy_and_resolve_references()
         config.eval.method = "whole"
-    task, mesh = make_task(config, tuple(notes["class_names"])), sharding.make_mesh(config.mesh)
+    class_names = tuple(notes["class_names"])
+    task, mesh = make_task(config, class_names), sharding.make_mesh(config.mesh)
+    results = make_results(task.needs, config.eval, class_names)
     variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
     source, names, written = ImageFiles(paths), output_names(paths), []
     category_ids = notes.get("category_ids", range(1, 1 + len(notes["class_names"])))  # of older runs nobody knows them
-    files = task.output(folder, paths, category_ids)
+    files = results.writer(folder, paths, category_ids)
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
-        for index, example, prediction in Inference(config, task, architecture, mesh)(variables, source):
+        for index, example, prediction in Inference(config, task, results, architecture, mesh)(variables, source):
             if index not in source.unreadable:
                 path = paths[index]
                 written.extend(files.add(path, names[path], example["image"], prediction))
@@ -58,7 +60,7 @@ def predict(
     for path in written[:2]:
         print(path)
     if skipped == len(paths):
-        raise RunError(f"none of the {skipped} files could be read as an image; see the warnings above")
+        raise UserError(f"none of the {skipped} files could be read as an image; see the warnings above")
 
 
 class ImageFiles:
@@ -76,7 +78,7 @@ class ImageFiles:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         try:
             return {"image": decode_image(self.paths[index].read_bytes(), self.name(index))}
-        except (DataError, OSError) as error:
+        except (UserError, OSError) as error:
             if index not in self.unreadable:
                 warn(f"skipped: {error}")
             self.unreadable.add(index)
@@ -91,9 +93,9 @@ class ImageFiles:
 
 
 def find_images(inputs: str | None) -> list[pathlib.Path]:
-    """The files that `--inputs` names, sorted. Raises RunError where there are none."""
+    """The files that `--inputs` names, sorted. Raises UserError where there are none."""
     if not inputs:
-        raise RunError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
+        raise UserError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
     place = pathlib.Path(inputs).expanduser()
     if place.is_dir():
         paths = list_images(place)
@@ -102,7 +104,9 @@ def find_images(inputs: str | None) -> list[pathlib.Path]:
     else:
         paths = [path for path in map(pathlib.Path, glob.glob(str(place), recursive=True)) if path.is_file()]
     if not paths:
-        raise RunError(f"--inputs={inputs}: no such file, and no image ({' '.join(SUFFIXES)}) in such a folder or glob")
+        raise UserError(
+            f"--inputs={inputs}: no such file, and no image ({' '.join(SUFFIXES)}) in such a folder or glob"
+        )
     return sorted(paths)
 
 

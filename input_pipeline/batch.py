@@ -30,6 +30,8 @@ hold zeros in `image`, IGNORE in `label`, no object, 0 in `image_id`, the canvas
 
 import numpy as np
 
+from errors import UserError
+
 IGNORE = 255
 NAMED = 3  # bad things that an error names; the rest are counted
 
@@ -52,24 +54,20 @@ OBJECTS = {"boxes", "classes", "valid", "crowd", "difficult", "boxes_lost"}
 OPTIONAL = {"weight_map"}
 
 
-class DataError(ValueError):
-    """Data or a data field that cannot be used. The message is one line: what is wrong, where, and what to do."""
-
-
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
-    """Raises DataError that counts what is wrong and names the first few, unless nothing is."""
+    """Raises UserError that counts what is wrong and names the first few, unless nothing is."""
     if wrong:
         others = f" (and {len(wrong) - NAMED} more)" if len(wrong) > NAMED else ""
-        raise DataError(f"{what}: {len(wrong)}: {' | '.join(wrong[:NAMED])}{others}{remedy}")
+        raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:NAMED])}{others}{remedy}")
 
 
 def check_batch(batch: dict[str, np.ndarray]) -> None:
-    """Raises DataError unless `batch` holds the keys above and no other, with their shapes and dtypes."""
+    """Raises UserError unless `batch` holds the keys above and no other, with their shapes and dtypes."""
     other = {"label", "weight_map"} if "boxes" in batch else OBJECTS
     missing = sorted(SPECIFICATION.keys() - batch.keys() - OPTIONAL - other)
     unknown = sorted(batch.keys() & other | batch.keys() - SPECIFICATION.keys())
     if missing or unknown:
-        raise DataError(f"batch: missing keys {missing}, unknown keys {unknown}; see input_pipeline/batch.py")
+        raise UserError(f"batch: missing keys {missing}, unknown keys {unknown}; see input_pipeline/batch.py")
     sizes: dict[str, int] = {}
     for key, array in batch.items():
         shape, dtype = SPECIFICATION[key]
@@ -79,7 +77,7 @@ def check_batch(batch: dict[str, np.ndarray]) -> None:
         )
         if not fits or array.dtype != dtype:
             wanted = ", ".join(map(str, expected))
-            raise DataError(
+            raise UserError(
                 f"batch[{key!r}] is {array.dtype} {array.shape}, expected {np.dtype(dtype)} ({wanted}); "
                 "see input_pipeline/batch.py"
             )

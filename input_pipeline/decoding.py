@@ -10,7 +10,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from input_pipeline.batch import DataError, refuse
+from errors import UserError
+from input_pipeline.batch import refuse
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -23,20 +24,20 @@ def list_images(folder: pathlib.Path) -> list[pathlib.Path]:
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """RGB pixels [H, W, 3] uint8 of an encoded image: grey is repeated, transparency dropped, 16-bit grey divided by 257.
 
-    Raises DataError, naming the image by `name`, when the bytes cannot be decoded.
+    Raises UserError, naming the image by `name`, when the bytes cannot be decoded.
     """
     image = _load(data, name)
     if image.mode.startswith("I"):
         return np.repeat(_grey16_to_uint8(np.asarray(image), name)[..., None], 3, axis=2)
     if image.mode == "F":
-        raise DataError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits a channel")
+        raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits a channel")
     return np.asarray(image.convert("RGB"))
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
     """The values of an encoded mask: [H, W] integers (palette index or grey, 8 or 16 bits), or [H, W, 3] uint8 colours.
 
-    Raises DataError, naming the mask by `name`, when the bytes cannot be decoded.
+    Raises UserError, naming the mask by `name`, when the bytes cannot be decoded.
     """
     image = _load(data, name)
     match image.mode:
@@ -64,7 +65,7 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
 
 
 def refuse_unreadable(where: str, unreadable: list[str]) -> None:
-    """Raises DataError that names files that cannot be decoded, unless there are none."""
+    """Raises UserError that names files that cannot be decoded, unless there are none."""
     remedy = "; repair them, or leave them out with config.data.folder.drop_unreadable=True"
     refuse(f"{where}: files that cannot be decoded", unreadable, remedy)
 
@@ -80,7 +81,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except Exception as error:  # decoders raise whatever they like on bad bytes
-        raise DataError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
+        raise UserError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
 
 
 def _load(data: bytes, name: str) -> Image.Image:
@@ -88,7 +89,7 @@ def _load(data: bytes, name: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        raise DataError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
+        raise UserError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
     return image
 
 
@@ -98,5 +99,5 @@ def _reason(error: Exception) -> str:
 
 def _grey16_to_uint8(values: np.ndarray, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits a channel")
+        raise UserError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits a channel")
     return (values // 257).astype(np.uint8)

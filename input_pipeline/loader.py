@@ -6,8 +6,8 @@ import grain
 import numpy as np
 from ml_collections import ConfigDict
 
+from errors import UserError
 from input_pipeline import crops, mixtures, objects, transforms
-from input_pipeline.batch import DataError
 from input_pipeline.mixtures import Picture
 from input_pipeline.sources import Example, Source
 from input_pipeline.transforms import Size
@@ -42,11 +42,11 @@ class TrainLoader:
         transforms.check_border(data.border)
         first = source[0]
         if data.truth not in first:
-            raise DataError(
+            raise UserError(
                 f"config.data.truth={data.truth!r} is not what {data.name} has; choose another or another set"
             )
         if data.weight_map[0] and "instances" not in first:
-            raise DataError(
+            raise UserError(
                 f"config.data.weight_map={tuple(data.weight_map)} needs objects to keep apart, and {data.name} names none; "
                 "image_mask does with config.data.folder.instances=folder or components"
             )
@@ -169,9 +169,9 @@ def border_fill(data: ConfigDict) -> tuple[float, ...] | None:
 
 
 def local_size(batch_size: int, process_count: int) -> int:
-    """The rows of one process. Raises DataError where they would differ."""
+    """The rows of one process. Raises UserError where they would differ."""
     if batch_size % process_count:  # the rest would never be seen
-        raise DataError(f"a batch of {batch_size} does not divide among {process_count} processes; choose a multiple")
+        raise UserError(f"a batch of {batch_size} does not divide among {process_count} processes; choose a multiple")
     return batch_size // process_count
 
 

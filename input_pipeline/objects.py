@@ -8,8 +8,8 @@ be 0.
 import numpy as np
 from ml_collections import ConfigDict
 
+from errors import UserError
 from input_pipeline import transforms
-from input_pipeline.batch import DataError
 from input_pipeline.transforms import Size, Window
 
 Objects = dict[str, np.ndarray]
@@ -19,11 +19,11 @@ FIELDS = ("boxes", "classes", "crowd", "difficult", "area")
 
 
 def check_truth(data: ConfigDict) -> None:
-    """Raises DataError unless config.data.truth is known, with room for its objects and nothing that is a label's alone."""
+    """Raises UserError unless config.data.truth is known, with room for its objects and nothing that is a label's alone."""
     if data.truth not in ("label", "boxes", "masks"):
-        raise DataError(f"config.data.truth={data.truth!r} is unknown; choose label, boxes or masks")
+        raise UserError(f"config.data.truth={data.truth!r} is unknown; choose label, boxes or masks")
     if data.max_boxes < 1:
-        raise DataError(f"config.data.max_boxes={data.max_boxes} is out of its range; it must be 1 or more")
+        raise UserError(f"config.data.max_boxes={data.max_boxes} is out of its range; it must be 1 or more")
     labels_alone = {
         "margin": (data.margin == 0, "an object in the margin would be learned; write 0"),
         "border": (data.border == "mean", "mirrored objects would have no boxes; write mean"),
@@ -31,7 +31,7 @@ def check_truth(data: ConfigDict) -> None:
     }
     for field, (holds, why) in labels_alone.items():
         if data.truth != "label" and not holds:
-            raise DataError(
+            raise UserError(
                 f"config.data.{field}={data[field]} does not go with config.data.truth={data.truth!r}: {why}"
             )
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import DataError
+from errors import UserError
 from input_pipeline.datasets import annotations
 from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
 from input_pipeline.objects import Objects, area, clip
@@ -121,9 +121,9 @@ class Prepared:
             wanted, select = parse_split(split)
             if wanted not in builder.info.splits:
                 known = ", ".join(builder.info.splits)
-                raise DataError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
+                raise UserError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
             if not select(builder.info.splits[wanted].num_examples):
-                raise DataError(f"config.data: {split!r} of {name} holds no example")
+                raise UserError(f"config.data: {split!r} of {name} holds no example")
             self._features = builder.info.features
             images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
             try:
@@ -132,7 +132,7 @@ class Prepared:
                 # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
                 self._record = functools.lru_cache(maxsize=RECENT)(self._records.__getitem__)
             except (NotImplementedError, ValueError) as error:
-                raise DataError(
+                raise UserError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
                     "move it away and start again, to prepare it anew"
                 ) from error
@@ -190,7 +190,7 @@ class PreparedLabels(Prepared):
         image = decode_image(record[self.adapter.image], name)
         label = decode_mask(record[self.adapter.label], f"the mask of {name}") - np.uint8(self.adapter.subtract)
         if label.shape != image.shape[:2]:
-            raise DataError(
+            raise UserError(
                 f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again"
             )
         return {"image": image, "label": label}
@@ -209,7 +209,7 @@ class PreparedObjects(Prepared):
         self._with_masks = data.truth == "masks"
         unmasked = self._findings.get("unmasked", 0)
         if self._with_masks and unmasked:
-            raise DataError(
+            raise UserError(
                 f"config.data.truth='masks': {unmasked} objects of {split} in {data.name} have no mask "
                 f"({self._findings['first_unmasked']}); draw them, or choose boxes"
             )
@@ -273,7 +273,7 @@ class PreparedObjects(Prepared):
 def find_prepared(name: str, place: pathlib.Path, folder: ConfigDict | None = None) -> pathlib.Path | None:
     """The prepared version of a dataset below `place`; the newest, where any will do.
 
-    A dataset over config.data.folder is that folder's as it is now; without a root, the only one. Raises DataError where
+    A dataset over config.data.folder is that folder's as it is now; without a root, the only one. Raises UserError where
     there is none or a choice, or the folder cannot be used.
     """
     adapter = ADAPTERS[name]
@@ -284,7 +284,7 @@ def find_prepared(name: str, place: pathlib.Path, folder: ConfigDict | None = No
     versions = [path.parent for path in place.glob(str(pattern))]
     if identity == "*" and len(versions) != 1:
         state = f"prepared {len(versions)} times" if versions else "not prepared"
-        raise DataError(
+        raise UserError(
             f"config.data.name={name!r} is {state} in {place}; give the folder that it is made from as config.data.folder.root"
         )
     return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
@@ -293,11 +293,11 @@ def find_prepared(name: str, place: pathlib.Path, folder: ConfigDict | None = No
 def prepare(name: str, place: pathlib.Path, folder: ConfigDict | None = None) -> pathlib.Path:
     """Makes or downloads a dataset into `place`, in a folder of its own that is renamed when it is whole.
 
-    Raises DataError where that is not possible here, with what to do instead.
+    Raises UserError where that is not possible here, with what to do instead.
     """
     adapter = ADAPTERS[name]
     if adapter.by_tensorflow:
-        raise DataError(
+        raise UserError(
             f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow for that: in another environment "
             "`pip install tensorflow tensorflow-datasets`, then "
             f"`tfds build {name} --file_format=array_record --data_dir={place}`; "
@@ -323,7 +323,7 @@ def prepare(name: str, place: pathlib.Path, folder: ConfigDict | None = None) ->
             # Another process may have been faster: its folder is as good.
             with contextlib.suppress(OSError):
                 made.rename(target)
-    except DataError:
+    except UserError:
         raise
     except Exception as error:
         if find_prepared(name, place, folder) is None:
@@ -334,7 +334,7 @@ def prepare(name: str, place: pathlib.Path, folder: ConfigDict | None = None) ->
                 else f"give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or start this once "
                 f"where there is a network and copy {place / name} from there"
             )
-            raise DataError(
+            raise UserError(
                 f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); {remedy}"
             ) from error
     return find_prepared(name, place, folder)

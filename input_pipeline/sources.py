@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import DataError
+from errors import UserError
 from input_pipeline.objects import Objects
 from input_pipeline.prepared import ADAPTERS, Example, PreparedLabels, PreparedObjects
 from input_pipeline.splits import Union, parse_split
@@ -68,7 +68,7 @@ TRUTHS = {name: adapter.truths for name, adapter in ADAPTERS.items()} | {"image_
 def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
     """The split of the dataset that the config names, prepared first where that is possible; `train[:8]` takes a part.
 
-    `train+validation` is both, and `voc/2007:train+voc/2012:train` names datasets beside config.data.name. Raises DataError
+    `train+validation` is both, and `voc/2007:train+voc/2012:train` names datasets beside config.data.name. Raises UserError
     in one line: an unknown dataset or split, a truth that it has not, data that is missing, files that cannot be used.
     """
     check_sizes(data)
@@ -93,30 +93,30 @@ def _open_part(data: ConfigDict, split: str, place: pathlib.Path) -> Source:
 
 
 def _check_truth(data: ConfigDict) -> None:
-    """Raises DataError unless the dataset is known and has the truth that is asked of it."""
+    """Raises UserError unless the dataset is known and has the truth that is asked of it."""
     if data.name not in TRUTHS:
-        raise DataError(f"config.data.name={data.name!r} is unknown; choose one of {', '.join(sorted(TRUTHS))}")
+        raise UserError(f"config.data.name={data.name!r} is unknown; choose one of {', '.join(sorted(TRUTHS))}")
     truths = TRUTHS[data.name]
     if data.truth not in truths:
         others = sorted(name for name, known in TRUTHS.items() if data.truth in known)
         remedy = f"choose that, or a dataset with {data.truth} ({', '.join(others)})" if others else "choose that"
-        raise DataError(f"config.data.truth={data.truth!r}: {data.name} has {' and '.join(truths)}; {remedy}")
+        raise UserError(f"config.data.truth={data.truth!r}: {data.name} has {' and '.join(truths)}; {remedy}")
 
 
 def check_sizes(data: ConfigDict) -> None:
-    """Raises DataError unless config.data.image_size is a (height, width), and canvases a tuple of them."""
+    """Raises UserError unless config.data.image_size is a (height, width), and canvases a tuple of them."""
 
     def is_size(value) -> bool:
         return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
 
     if not is_size(data.image_size):
-        raise DataError(f"config.data.image_size={data.image_size} is not a (height, width); write '(128, 128)'")
+        raise UserError(f"config.data.image_size={data.image_size} is not a (height, width); write '(128, 128)'")
     if not isinstance(data.canvases, tuple) or not data.canvases or not all(map(is_size, data.canvases)):
-        raise DataError(
+        raise UserError(
             f"config.data.canvases={data.canvases} is not a tuple of (height, width); write '((128, 128),)'"
         )
     for name, size in (("image_size", data.image_size), *(("canvases", canvas) for canvas in data.canvases)):
         if not 0 <= 2 * data.margin < min(size):
-            raise DataError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
+            raise UserError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
     if data.num_threads < 1:
-        raise DataError(f"config.data.num_threads={data.num_threads} is out of its range; it must be 1 or more")
+        raise UserError(f"config.data.num_threads={data.num_threads} is out of its range; it must be 1 or more")

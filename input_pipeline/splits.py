@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from input_pipeline.batch import DataError
+from errors import UserError
 
 
 def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
-    """ "train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises DataError."""
+    """ "train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises UserError."""
     match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
     if not match:
-        raise DataError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
+        raise UserError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
 
     def select(count: int) -> range:
         bounds = (
@@ -29,13 +29,13 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
 class Union:
     """The examples of `parts`, sources of the splits `names`, one after the other. It tells what all of them tell.
 
-    Raises DataError where their classes differ.
+    Raises UserError where their classes differ.
     """
 
     def __init__(self, names: Sequence[str], parts: Sequence[Any]):
         for name, part in zip(names, parts, strict=True):
             if part.class_names != parts[0].class_names:
-                raise DataError(
+                raise UserError(
                     f"config.data: {names[0]} and {name} differ in their classes ({_differences(parts[0], part)}); "
                     "only splits with the same classes in the same order can be one"
                 )

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import IGNORE, DataError
+from errors import UserError
+from input_pipeline.batch import IGNORE
 
 Size = tuple[int, int]  # (height, width) in pixels
 Window = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels; it may reach beyond the image
@@ -42,7 +43,7 @@ def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
     """
     inner = (output[0] - 2 * margin, output[1] - 2 * margin)
     if how not in ("stretch", "letterbox", "crop"):
-        raise DataError(f"config.data.fit={how!r} is unknown; choose stretch, letterbox or crop")
+        raise UserError(f"config.data.fit={how!r} is unknown; choose stretch, letterbox or crop")
     vertical, horizontal = inner[0] / source[0], inner[1] / source[1]
     if how == "stretch":
         return translation(margin, margin) @ scaling(horizontal, vertical)
@@ -54,12 +55,12 @@ def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
 
 
 def check_augment(data: ConfigDict) -> None:
-    """Raises DataError unless the fields of config.data.augment are in their ranges and go with config.data.truth."""
+    """Raises UserError unless the fields of config.data.augment are in their ranges and go with config.data.truth."""
     augment = data.augment
     low, high = augment.scale
     deviation, smoothing = augment.elastic
     if len(augment.zoom_out) != 2:
-        raise DataError(f"config.data.augment.zoom_out={augment.zoom_out} is not a (probability, largest factor)")
+        raise UserError(f"config.data.augment.zoom_out={augment.zoom_out} is not a (probability, largest factor)")
     probability, largest = augment.zoom_out
     rules = {
         "flip": (0 <= augment.flip <= 1, "a probability, 0 to 1"),
@@ -80,7 +81,7 @@ def check_augment(data: ConfigDict) -> None:
     }
     for field, (holds, wanted) in rules.items():
         if not holds:
-            raise DataError(f"config.data.augment.{field}={augment[field]} is out of its range: {wanted}")
+            raise UserError(f"config.data.augment.{field}={augment[field]} is out of its range: {wanted}")
     asked = {  # whether a field asks for what only some truths have
         "zoom_out": (probability, ("boxes", "masks")),
         "iou_crop": (augment.iou_crop, ("boxes", "masks")),
@@ -91,7 +92,7 @@ def check_augment(data: ConfigDict) -> None:
     }
     for field, (wanted, truths) in asked.items():
         if wanted and data.truth not in truths:
-            raise DataError(
+            raise UserError(
                 f"config.data.augment.{field}={augment[field]} needs config.data.truth={' or '.join(truths)}, "
                 f"which is {data.truth}"
             )
@@ -132,9 +133,9 @@ def draw_displacement(rng: np.random.Generator, size: Size, augment: ConfigDict)
 
 
 def check_border(border: str) -> None:
-    """Raises DataError unless config.data.border is known."""
+    """Raises UserError unless config.data.border is known."""
     if border not in ("mean", "mirror"):
-        raise DataError(f"config.data.border={border!r} is unknown; choose mean or mirror")
+        raise UserError(f"config.data.border={border!r} is unknown; choose mean or mirror")
 
 
 def warp_image(

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from errors import UserError
 from input_pipeline import objects, transforms
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE
 from input_pipeline.loader import Batch, border_fill, local_size, row, stack
 from input_pipeline.sources import Example, Source, check_sizes
 from input_pipeline.transforms import Size
@@ -40,21 +41,21 @@ class Piece(NamedTuple):
 
 
 def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
-    """Raises DataError unless config.eval's fields of the views and config.data's sizes, truth and border make sense."""
+    """Raises UserError unless config.eval's fields of the views and config.data's sizes, truth and border make sense."""
     check_sizes(data)
     objects.check_truth(data)
     transforms.check_border(data.border)
     method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
     if method not in ("whole", "window", "canvas"):
-        raise DataError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
+        raise UserError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
     if method == "canvas" and data.truth != "label":
-        raise DataError(
+        raise UserError(
             "config.eval.method='canvas' is for labels: boxes are scored in original pixels; choose whole or window"
         )
     if not 0 <= overlap < 1:
-        raise DataError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
+        raise UserError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
     if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
-        raise DataError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
+        raise UserError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
 
 
 def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:
@@ -101,7 +102,7 @@ def _offsets(length: int, window: int, overlap: float) -> list[int]:
     last = -(-max(length - window, 0) // ALIGNMENT) * ALIGNMENT
     step = max(int(window * (1 - overlap)) // ALIGNMENT, 1) * ALIGNMENT
     if last and step > window:
-        raise DataError(f"a canvas that answers for {window} pixels is too small for windows; they need {ALIGNMENT}")
+        raise UserError(f"a canvas that answers for {window} pixels is too small for windows; they need {ALIGNMENT}")
     return [*range(0, last, step), last]
 
 
@@ -226,7 +227,7 @@ class ViewBatches:
         example, views = self._examples[index].result()
         size = example["image"].shape[:2]
         if number >= len(views) or views[number].canvas != canvas:
-            raise DataError(
+            raise UserError(
                 f"{self.source.name(index)} is {size[0]}x{size[1]} now, another size than when it was planned"
             )
         view = views[number]

@@ -6,7 +6,7 @@ import math
 import cv2
 import numpy as np
 
-from input_pipeline.batch import DataError
+from errors import UserError
 
 CUT_OFF = 1e-4  # of w0: weights that lie nearer to 1 than this are 1
 STEPS = 4096  # a sigma, of the distances that are told apart: an error of 0.61 / (2 STEPS) < CUT_OFF
@@ -20,10 +20,10 @@ def weight_map(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:
     is config.task.class_weights and is multiplied in there. Fewer than two objects: 1 everywhere.
 
     Every weight is right to CUT_OFF w0. Beyond d1 + d2 = sigma sqrt(2 ln(1 / CUT_OFF)), 4.3 sigma, it is 1. Raises
-    DataError unless w0 >= 0 and sigma > 0.
+    UserError unless w0 >= 0 and sigma > 0.
     """
     if w0 < 0 or sigma <= 0:
-        raise DataError(f"config.data.weight_map={(w0, sigma)}: w0 is 0 or more, and sigma more than 0")
+        raise UserError(f"config.data.weight_map={(w0, sigma)}: w0 is 0 or more, and sigma more than 0")
     reach = sigma * math.sqrt(2 * math.log(1 / CUT_OFF))
     nearest = np.full(instances.shape, np.inf, np.float32)
     second = nearest.copy()

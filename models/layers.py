@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models.ops import convolution
 from models.ops.convolution import Padding
-from models.registry import ModelError
 
 Initializer = Callable[..., jax.Array]
 
@@ -168,7 +168,7 @@ def norm(name: str, channels: int, *, momentum: float, epsilon: float, dtype: st
     if name == "group":
         groups = next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0)
         return GroupNorm(channels, groups=groups, epsilon=epsilon, dtype=dtype)
-    raise ModelError(f"model.norm: {name!r} is no normalisation; take 'batch' or 'group'")
+    raise UserError(f"model.norm: {name!r} is no normalisation; take 'batch' or 'group'")
 
 
 class ConvNorm(nnx.Module):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from flax import nnx
 
+from errors import UserError
+
 MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
     "fcn": "models.segmentation.fcn:FCN",
@@ -25,14 +27,10 @@ BACKBONES = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class ModelError(ValueError):
-    """A model that cannot be built as asked, in one line for the user."""
-
-
 def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **fields) -> nnx.Module:
     """Builds the model `name` with the fields of its config; every parameter is made here, in float32.
 
-    Raises ModelError for an unknown name, and for fields that the model does not take or that are missing.
+    Raises UserError for an unknown name, and for fields that the model does not take or that are missing.
     """
     return _make(MODELS, "model", name, fields, rngs=rngs, num_classes=num_classes)
 
@@ -51,7 +49,7 @@ def _make(known: Mapping[str, str], where: str, name: str, fields: dict, **given
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ModelError(
+        raise UserError(
             f"{where}.name: unknown {where.split('.')[-1]} {name!r}; {hint}known: {', '.join(sorted(known))}"
         )
     module, _, attribute = known[name].partition(":")
@@ -67,10 +65,10 @@ def _check_fields(where: str, name: str, model: type, fields: dict, given: dict)
         if field not in takes:
             near = difflib.get_close_matches(field, takes, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ModelError(f"{where}.{field}: {name} takes no such field; {hint}its fields: {', '.join(takes)}")
+            raise UserError(f"{where}.{field}: {name} takes no such field; {hint}its fields: {', '.join(takes)}")
     # What has a default is for a model that holds a backbone to decide, not for a config.
     missing = [field for field in takes if field not in fields and parameters[field].default is inspect.Parameter.empty]
     if missing:
-        raise ModelError(f"{where}.{missing[0]}: {name} needs this field; missing in all: {', '.join(missing)}")
+        raise UserError(f"{where}.{missing[0]}: {name} needs this field; missing in all: {', '.join(missing)}")
     if "dtype" in fields and fields["dtype"] not in DTYPES:
-        raise ModelError(f"model.dtype: {fields['dtype']!r} is no dtype of computation; take {', '.join(DTYPES)}")
+        raise UserError(f"model.dtype: {fields['dtype']!r} is no dtype of computation; take {', '.join(DTYPES)}")

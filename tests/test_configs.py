@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import sharding
-from experiments import state as states
-from experiments.optim import make_optimizer
-from experiments.step import compile_step, make_train_step
-from experiments.tasks import make_task
+from experiments.run import sharding
+from experiments.run import state as states
+from experiments.run.optim import make_optimizer
+from experiments.run.step import compile_step, make_train_step
+from experiments.tasks.registry import make_task
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))

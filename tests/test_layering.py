@@ -25,45 +25,45 @@ ALLOWED = {
     "experiments.tasks": {
         *("jax", "flax", "optax", "numpy", "cv2", "ml_collections", "models", "input_pipeline.batch"),
         *("experiments.tasks", "experiments.metrics", "experiments.pictures", "experiments.box_pictures"),
-        *("experiments.writers", "experiments.errors"),
+        *("experiments.run.follower", "experiments.errors"),
     },
-    "experiments.state": {
+    "experiments.run.state": {
         "jax",
         "flax",
         "optax",
         "ml_collections",
         "models",
-        "experiments.optim",
+        "experiments.run.optim",
         "experiments.errors",
     },
-    "experiments.optim": {"jax", "optax", "ml_collections", "experiments.errors"},
+    "experiments.run.optim": {"jax", "optax", "ml_collections", "experiments.errors"},
     "experiments.datacheck": {
         *("flax", "numpy", "ml_collections", "input_pipeline"),
-        *("experiments.state", "experiments.tasks", "experiments.writers", "experiments.errors"),
+        *("experiments.run.state", "experiments.tasks", "experiments.run.follower", "experiments.errors"),
     },
-    "experiments.sharding": {"jax", "numpy", "experiments.errors"},
-    "experiments.pretrained": {
+    "experiments.run.sharding": {"jax", "numpy", "experiments.errors"},
+    "experiments.run.pretrained": {
         *("flax", "numpy", "safetensors"),
-        *("ml_collections", "experiments.run_directory"),
-        *("experiments.checkpoints", "experiments.state", "experiments.errors"),
+        *("ml_collections", "experiments.run.directory"),
+        *("experiments.run.checkpoints", "experiments.run.state", "experiments.errors"),
     },
-    "experiments.checkpoints": {"absl", "jax", "numpy", "orbax", "experiments.errors"},
-    "experiments.writers": {"wandb", "experiments.errors"},
-    "experiments.run_directory": {"ml_collections", "experiments.writers", "experiments.errors"},
+    "experiments.run.checkpoints": {"absl", "jax", "numpy", "orbax", "experiments.errors"},
+    "experiments.run.follower": {"wandb", "experiments.errors"},
+    "experiments.run.directory": {"ml_collections", "experiments.run.follower", "experiments.errors"},
     "experiments.pictures": {
         "numpy",
         "cv2",
         "PIL",
         "input_pipeline.batch",
-        "experiments.writers",
+        "experiments.run.follower",
         "experiments.errors",
     },
     "experiments.box_pictures": {"numpy", "PIL", "experiments.pictures"},
-    "experiments.progress": {"tqdm"},
-    "experiments.preemption": set(),
+    "experiments.run.progress": {"tqdm"},
+    "experiments.run.preemption": set(),
     "experiments.errors": set(),
-    "experiments.step": {"jax", "optax", "flax", "ml_collections", "experiments.state", "experiments.tasks"},
-    "experiments.evidence": {"jax", "experiments.writers", "experiments.errors"},
+    "experiments.run.step": {"jax", "optax", "flax", "ml_collections", "experiments.run.state", "experiments.tasks"},
+    "experiments.run.evidence": {"jax", "experiments.run.follower", "experiments.errors"},
     "experiments": RUN,
     "benchmarks": RUN | {"absl", "torch", "benchmarks"},
     "main": {"absl", "ml_collections", "experiments", "input_pipeline.batch", "models.registry"},
@@ -82,7 +82,7 @@ def imports(path: pathlib.Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # `from experiments import optim` names a module, `from experiments.optim import match` a thing in one.
+            # `from experiments import optim` names a module, `from experiments.run.optim import match` a thing in one.
             for alias in node.names:
                 is_module = (ROOT / node.module.replace(".", "/") / f"{alias.name}.py").exists()
                 found.add(f"{node.module}.{alias.name}" if is_module else node.module)
@@ -100,7 +100,9 @@ def test_imports_respect_the_layers(path):
     assert not foreign, f"{module_name(path)} may import {sorted(ALLOWED[rule])} only"
 
 
-@pytest.mark.parametrize(("package", "home"), [("orbax", "experiments.checkpoints"), ("wandb", "experiments.writers")])
+@pytest.mark.parametrize(
+    ("package", "home"), [("orbax", "experiments.run.checkpoints"), ("wandb", "experiments.run.follower")]
+)
 def test_a_package_with_one_home_stays_there(package, home):
     users = {module_name(path) for path in FILES if any(below(name, package) for name in imports(path))}
     assert users == {home}

@@ -36,7 +36,7 @@ def finish(workdir: pathlib.Path, data_dir: str) -> str:
 
 
 def digest(workdir: pathlib.Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "experiments.checkpoints", str(workdir), *arguments]
+    command = [sys.executable, "-m", "experiments.run.checkpoints", str(workdir), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from errors import UserError
 from experiments import box_pictures, pictures
-from experiments.errors import RunError
 from experiments.metrics import coco_files, precision
 from experiments.metrics.precision import Detections, Split, Truths
 
@@ -34,14 +34,14 @@ class AveragePrecision:
     """Scores of `styles`, some of coco, voc07, voc12 and confusion, against the annotations as their source has them.
 
     Unlike a count, average precision needs all detections of a split together, sorted by score: they are kept, 48 bytes
-    each, and COCO's tools take some two kilobytes each while they score. Raises RunError for an unknown style.
+    each, and COCO's tools take some two kilobytes each while they score. Raises UserError for an unknown style.
     """
 
     def __init__(self, class_names: tuple[str, ...], styles: tuple[str, ...]):
         for style in styles:
             if style not in (*STYLES, "confusion"):
                 known = ", ".join((*STYLES, "confusion"))
-                raise RunError(f"config.task.metrics: {style!r} does not score boxes; choose of {known}")
+                raise UserError(f"config.task.metrics: {style!r} does not score boxes; choose of {known}")
         self.class_names = class_names
         self.styles = styles
         self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # objects and detections by image
@@ -159,9 +159,9 @@ def main(argv: list[str]) -> int:
     flags = parser.parse_args(argv)
     try:
         if flags.iou is not None and not 0 < flags.iou <= 1:
-            raise RunError(f"--iou={flags.iou}: an overlap is more than 0 and at most 1")
+            raise UserError(f"--iou={flags.iou}: an overlap is more than 0 and at most 1")
         split, class_names = coco_files.read(flags.ground_truth, flags.detections, flags.iou_type)
-    except RunError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     asked = {"style": flags.style, "iou_type": flags.iou_type}

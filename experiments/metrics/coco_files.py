@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from faster_coco_eval.core import mask
 
-from experiments.errors import RunError
+from errors import UserError
 from experiments.metrics.precision import Detections, Split, Truths
 
 SHOWN = 80  # letters of a wrong value that its error shows
@@ -23,8 +23,8 @@ class Entry:
         if not isinstance(fields, dict):
             raise self.error(f"is not an object: {_shown(fields)}")
 
-    def error(self, problem: str) -> RunError:
-        return RunError(f"{self.path}: {self.place} {problem}")
+    def error(self, problem: str) -> UserError:
+        return UserError(f"{self.path}: {self.place} {problem}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.fields
@@ -35,7 +35,7 @@ class Entry:
         return self.fields[key]
 
     def number(self, key: str) -> float:
-        """Raises RunError for NaN, too, and for a whole number that is too large."""
+        """Raises UserError for NaN, too, and for a whole number that is too large."""
         if not _finite(self[key]):
             raise self.error(f"has no finite number as its {key}: {_shown(self[key])}")
         return float(self[key])
@@ -125,11 +125,11 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[Split, li
     """COCO's two files -> what there is to score, by the images' ids, and the categories' names by theirs.
 
     `iou_type` is bbox or segm. Where every detection has a file_name or a category_name, it refers to the image or the
-    category by that, else by the id. Raises RunError naming the file and the entry that cannot be used.
+    category by that, else by the id. Raises UserError naming the file and the entry that cannot be used.
     """
     known = _load(ground_truth)
     if not isinstance(known, dict) or not {"images", "annotations", "categories"} <= known.keys():
-        raise RunError(f"{ground_truth}: not COCO's ground truth, an object of images, annotations and categories")
+        raise UserError(f"{ground_truth}: not COCO's ground truth, an object of images, annotations and categories")
     images, objects, categories = (
         _entries(ground_truth, kind, known[kind]) for kind in ("images", "annotations", "categories")
     )
@@ -175,21 +175,21 @@ def _load(path: Path):
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise RunError(f"{path}: not JSON: {error}") from error
+        raise UserError(f"{path}: not JSON: {error}") from error
     except RecursionError as error:
-        raise RunError(f"{path}: not COCO's JSON: lists or objects are nested too deeply") from error
+        raise UserError(f"{path}: not COCO's JSON: lists or objects are nested too deeply") from error
 
 
 def _entries(path: Path, kind: str, values: object) -> list[Entry]:
     if not isinstance(values, list):
-        raise RunError(f"{path}: {kind} are not a list: {_shown(values)}")
+        raise UserError(f"{path}: {kind} are not a list: {_shown(values)}")
     return [Entry(path, f"{kind}[{index}]", fields) for index, fields in enumerate(values)]
 
 
 def _index(entries: list[Entry], key: str) -> dict[int | str, int]:
-    """The place of the entry of each key. Raises RunError where two have the same."""
+    """The place of the entry of each key. Raises UserError where two have the same."""
     places: dict[int | str, int] = {}
     for place, entry in enumerate(entries):
         if places.setdefault(entry.key(key), place) != place:
@@ -202,7 +202,7 @@ def _placed(
 ) -> tuple[np.ndarray, np.ndarray, list[Entry]]:
     """The places of the image and of the category of each of `entries`, and these, sorted by the image's.
 
-    `references` are, for both, the field that names them and their places by name. Raises RunError for unknown ones.
+    `references` are, for both, the field that names them and their places by name. Raises UserError for unknown ones.
     """
     columns = np.zeros((2, len(entries)), int)
     for row, entry in enumerate(entries):

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from experiments.errors import RunError
+from errors import UserError
 from input_pipeline.batch import IGNORE
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the probability that a pixel is inside a segment
@@ -16,12 +16,12 @@ class Partition:
     Class 0 is the border, class 1 what it parts. True segments are the 4-connected components of label 1, predicted
     ones those of probability > threshold, grown until they meet: that thins a border to the line between two segments.
     The pixels of the true segments count, so the width of the true border does not matter either. No predicted segment
-    at all scores 0. An image without a true segment is in no mean. Raises RunError unless there are two classes.
+    at all scores 0. An image without a true segment is in no mean. Raises UserError unless there are two classes.
     """
 
     def __init__(self, class_names: tuple[str, ...]):
         if len(class_names) != 2:
-            raise RunError(
+            raise UserError(
                 f"config.task.metrics: 'partition' scores two classes, a border (0) and what it parts (1), but the "
                 f"data has {len(class_names)}; leave it out"
             )

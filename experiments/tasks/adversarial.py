@@ -6,7 +6,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments.errors import RunError
+from errors import UserError
 from experiments.tasks.base import Arrays, Sum
 from experiments.tasks.segmentation import Segmentation, accuracy
 from input_pipeline.batch import IGNORE
@@ -30,7 +30,7 @@ class AdversarialSegmentation(Segmentation):
         if not train:
             return super().loss(model, batch, train, rngs)
         if getattr(model, "discriminator", None) is None:
-            raise RunError(
+            raise UserError(
                 "config.task.name=adversarial_segmentation needs a model with a discriminator, such as pix2pix"
             )
         logits, label, weight = self._answers(model, batch, train, rngs)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments.errors import RunError
+from errors import UserError
 from experiments.tasks.base import Sum
 from input_pipeline.batch import IGNORE
 
@@ -38,13 +38,13 @@ def pixel_weights(
 
 
 def check_class_weights(class_weights: tuple[float, ...], num_classes: int) -> None:
-    """Raises RunError unless `class_weights` is () or a finite weight >= 0 for each class, one of them above 0."""
+    """Raises UserError unless `class_weights` is () or a finite weight >= 0 for each class, one of them above 0."""
     where = "config.task.class_weights"
     hint = "`--mode=datacheck` prints them"
     if len(class_weights) not in (0, num_classes):
-        raise RunError(f"{where} has {len(class_weights)} values, but there are {num_classes} classes: {hint}")
+        raise UserError(f"{where} has {len(class_weights)} values, but there are {num_classes} classes: {hint}")
     if not all(_is_number(value) for value in class_weights) or (class_weights and max(class_weights) == 0):
-        raise RunError(
+        raise UserError(
             f"{where} must be () or {num_classes} finite values, none negative and one above 0, "
             f"but its {len(class_weights)} values are {tuple(class_weights)}: {hint}"
         )
@@ -171,7 +171,7 @@ def make_loss(
     """The sum of `task.losses`, each times its factor, as (logits, label, weight) -> ((sum, weight), logs).
 
     `logs` has (sum, weight) of each loss by its name, without its factor; it is empty when there is only one. Raises
-    RunError for fields of `task` that make no sense, `class_weights` (see `pixel_weights`) among them.
+    UserError for fields of `task` that make no sense, `class_weights` (see `pixel_weights`) among them.
     """
     check_class_weights(task.class_weights, num_classes)
     losses = _losses(task)
@@ -189,12 +189,12 @@ def make_loss(
 def _losses(task: ConfigDict) -> dict[str, Loss]:
     """Each loss by its name in the config, its own fields checked and filled in."""
     if not _is_number(task.label_smoothing) or task.label_smoothing >= 1:
-        raise RunError(f"config.task.label_smoothing must be in [0, 1), not {task.label_smoothing!r}")
+        raise UserError(f"config.task.label_smoothing must be in [0, 1), not {task.label_smoothing!r}")
     if not _is_number(task.focal_gamma):
-        raise RunError(f"config.task.focal_gamma must be finite and not negative, not {task.focal_gamma!r}")
+        raise UserError(f"config.task.focal_gamma must be finite and not negative, not {task.focal_gamma!r}")
     chosen = tuple(task.ohem)
     if len(chosen) != 2 or not all(_is_number(value) and value <= 1 for value in chosen) or not any(chosen):
-        raise RunError(f"config.task.ohem must be (threshold, share), each in [0, 1] and not both 0, not {chosen}")
+        raise UserError(f"config.task.ohem must be (threshold, share), each in [0, 1] and not both 0, not {chosen}")
     return {
         "cross_entropy": partial(cross_entropy, smoothing=task.label_smoothing),
         "dice": dice,
@@ -208,21 +208,21 @@ def _factors(entries: tuple, known: tuple[str, ...]) -> dict[str, float]:
     """`config.task.losses` as {name: factor}."""
     where, form = "config.task.losses", '(("cross_entropy", 1.0), ("dice", 0.5))'
     if not isinstance(entries, (tuple, list)) or not entries:
-        raise RunError(f"{where} must be pairs of a name and a factor such as {form}, not {entries!r}")
+        raise UserError(f"{where} must be pairs of a name and a factor such as {form}, not {entries!r}")
     factors = {}
     for entry in entries:
         if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise RunError(f"{where}: {entry!r} is not a pair of a name and a factor; write it as in {form}")
+            raise UserError(f"{where}: {entry!r} is not a pair of a name and a factor; write it as in {form}")
         name, factor = entry
         if name not in known:
-            raise RunError(f"{where}: there is no loss {name!r}; there are {', '.join(known)}")
+            raise UserError(f"{where}: there is no loss {name!r}; there are {', '.join(known)}")
         if name in factors:
-            raise RunError(f"{where} names {name!r} twice; add up its factors")
+            raise UserError(f"{where} names {name!r} twice; add up its factors")
         if not _is_number(factor):
-            raise RunError(f"{where}: the factor of {name!r} must be finite and not negative, not {factor!r}")
+            raise UserError(f"{where}: the factor of {name!r} must be finite and not negative, not {factor!r}")
         factors[name] = factor
     if not any(factors.values()):
-        raise RunError(f"{where}: every factor is 0, so there is nothing to learn from; one must be above 0")
+        raise UserError(f"{where}: every factor is 0, so there is nothing to learn from; one must be above 0")
     return factors
 
 

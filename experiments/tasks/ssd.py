@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from experiments.tasks.base import Arrays, Sum
-from experiments.tasks.detection import Detection
+from experiments.tasks.dense import Detection
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 

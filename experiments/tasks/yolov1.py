@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 
 from experiments.tasks.base import Arrays, Sum
-from experiments.tasks.detection import Detection
+from experiments.tasks.dense import Detection
 from models.ops import anchors
 from models.ops import boxes as ops
 

@@ -3,7 +3,7 @@
 import numpy as np
 from faster_coco_eval.core import mask as run_lengths
 
-from input_pipeline.batch import DataError
+from errors import UserError
 from input_pipeline.transforms import Size
 
 
@@ -33,7 +33,7 @@ def encode_mask(segmentation: list | dict, size: Size) -> bytes:
     """A mask in any of COCO's three forms, as compressed run lengths; b"" where there is none.
 
     The forms are polygons [[x, y, x, y, ...], ...] in pixels, {"size": [h, w], "counts": [...]}, and the same with text for
-    counts. Polygons of less than three points hold nothing. Raises DataError where it is none of them or of another size.
+    counts. Polygons of less than three points hold nothing. Raises UserError where it is none of them or of another size.
     """
     height, width = size
     try:
@@ -45,15 +45,15 @@ def encode_mask(segmentation: list | dict, size: Size) -> bytes:
             encoded = run_lengths.merge(run_lengths.frPyObjects(polygons, height, width))
         else:
             if tuple(segmentation["size"]) != size:
-                raise DataError(f"its mask is of {segmentation['size']} (height, width), the image of {list(size)}")
+                raise UserError(f"its mask is of {segmentation['size']} (height, width), the image of {list(size)}")
             encoded = segmentation
             if isinstance(segmentation["counts"], list):
                 encoded = run_lengths.frPyObjects(segmentation, height, width)
             run_lengths.decode(encoded)  # says whether the lengths make up the image
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, UserError):
             raise
-        raise DataError(f"its mask cannot be decoded ({str(error).splitlines()[0]})") from error
+        raise UserError(f"its mask cannot be decoded ({str(error).splitlines()[0]})") from error
     counts = encoded["counts"]
     return counts if isinstance(counts, bytes) else counts.encode()
 

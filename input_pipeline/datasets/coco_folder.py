@@ -13,7 +13,8 @@ import reprlib
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import DataError, refuse
+from errors import UserError
+from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import (
     Annotation,
     Contents,
@@ -49,7 +50,7 @@ class CocoFolder(DetectionFolder):
         for path, named in others:
             if named != known:
                 differ = sorted(dict(known.items() ^ named.items()))
-                raise DataError(
+                raise UserError(
                     f"{path} and {first.name} name other categories (ids {', '.join(map(str, differ[:3]))}); "
                     "write the same ones into both"
                 )
@@ -57,7 +58,7 @@ class CocoFolder(DetectionFolder):
 
 
 def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """The annotations and the folder of the images of each split. Raises DataError where there is none."""
+    """The annotations and the folder of the images of each split. Raises UserError where there is none."""
     listed = sorted((root / "annotations").glob("instances_*.json")) or sorted((root / "annotations").glob("*.json"))
     splits = {}
     for path in listed:
@@ -72,7 +73,7 @@ def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Pat
         splits.setdefault(path.parent.name, (path, path.parent))
     if not splits:
         found = f"has annotations for {', '.join(path.stem for path in listed)} but no" if listed else "has no"
-        raise DataError(
+        raise UserError(
             f"config.data.folder.root={str(root)!r} {found} images; it needs annotations/instances_SPLIT.json and the images "
             f"in SPLIT, images/SPLIT or images, or SPLIT/{BESIDE} with the images beside it"
         )
@@ -80,15 +81,15 @@ def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Pat
 
 
 def read_json(path: pathlib.Path, images: pathlib.Path) -> tuple[list[Picture], dict[int, str]]:
-    """The pictures in the file's order, and the categories' names by id, in its order. Raises DataError."""
+    """The pictures in the file's order, and the categories' names by id, in its order. Raises UserError."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path} cannot be parsed as JSON ({error}); bring it whole") from error
+        raise UserError(f"{path} cannot be parsed as JSON ({error}); bring it whole") from error
     for key in ("images", "annotations", "categories"):
         held = content.get(key) if isinstance(content, dict) else None
         if not isinstance(held, list) or not all(isinstance(entry, dict) for entry in held):
-            raise DataError(
+            raise UserError(
                 f"{path} has no list {key!r}; COCO's instances files hold images, annotations and categories"
             )
     categories = _read_categories(path, content["categories"])
@@ -117,12 +118,12 @@ def read_json(path: pathlib.Path, images: pathlib.Path) -> tuple[list[Picture], 
 
 def _read_categories(path: pathlib.Path, entries: list[dict]) -> dict[int, str]:
     if not all(is_whole(entry.get("id")) and isinstance(entry.get("name"), str) for entry in entries):
-        raise DataError(f"{path} has a category without an id (a whole number of int64) or a name; write both")
+        raise UserError(f"{path} has a category without an id (a whole number of int64) or a name; write both")
     entries = sorted(entries, key=lambda entry: entry["id"])
     ids = [entry["id"] for entry in entries]
     if len(set(ids)) < len(ids):
         twice = next(number for number in ids if ids.count(number) > 1)
-        raise DataError(f"{path} has the category id {twice} more than once; give each category its own")
+        raise UserError(f"{path} has the category id {twice} more than once; give each category its own")
     names = check_names([entry["name"] for entry in entries], path)
     return dict(zip(ids, names, strict=True))
 
@@ -130,7 +131,7 @@ def _read_categories(path: pathlib.Path, entries: list[dict]) -> dict[int, str]:
 def _read_images(path: pathlib.Path, folder: pathlib.Path, entries: list[dict]) -> dict[int, Picture]:
     """The pictures by id, without their objects."""
     if not entries:
-        raise DataError(f"{path} names no image; write them into 'images', or take the file away")
+        raise UserError(f"{path} names no image; write them into 'images', or take the file away")
     pictures, names, wrong = {}, set(), []
     for number, entry in enumerate(entries):
         image_id, name = entry.get("id"), entry.get("file_name")

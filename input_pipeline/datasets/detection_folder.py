@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import DataError, refuse
+from errors import UserError
+from input_pipeline.batch import refuse
 from input_pipeline.datasets.annotations import clean, describe, encode_mask
 from input_pipeline.decoding import SUFFIXES, decode_image, refuse_unreadable
 from input_pipeline.objects import area, clip
@@ -78,7 +79,7 @@ class Findings:
 class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The tfds builder of the folder config.data.folder; its config is named by what lies there.
 
-    A subclass says where the files are (`list_files`) and what the annotations mean (`read`). Raises DataError in one line:
+    A subclass says where the files are (`list_files`) and what the annotations mean (`read`). Raises UserError in one line:
     annotations that cannot be used when it is made, images that cannot be used in preparation.
     """
 
@@ -92,7 +93,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         odd = [split for split in self._contents.splits if not re.fullmatch(r"[\w-]+", split)]
         refuse(f"{folder.root}: splits with names of more than letters, digits, _ and -", odd, "; rename them")
         if "all" in self._contents.splits:
-            raise DataError(f"{folder.root} has a split named 'all', which tfds takes for all of the splits; rename it")
+            raise UserError(f"{folder.root} has a split named 'all', which tfds takes for all of the splits; rename it")
         names = (picture.name for pictures in self._contents.splits.values() for picture in pictures)
         odd = [ascii(name) for name in names if SURROGATE.search(name)]
         refuse(f"{folder.root}: images with names that are no UTF-8", odd, "; rename them")
@@ -100,10 +101,10 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @staticmethod
     def find_place(folder: ConfigDict) -> pathlib.Path:
-        """The folder that all of it lies in. Raises DataError where it is none."""
+        """The folder that all of it lies in. Raises UserError where it is none."""
         root = pathlib.Path(folder.root).expanduser()
         if not root.is_dir():
-            raise DataError(
+            raise UserError(
                 f"config.data.folder.root={folder.root!r} is no folder; give the one that holds the dataset"
             )
         return root
@@ -115,7 +116,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
-        """What the annotations say. Raises DataError."""
+        """What the annotations say. Raises UserError."""
         raise NotImplementedError
 
     @classmethod
@@ -174,7 +175,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         continue
                     try:
                         objects = self._convert(picture, size, findings)
-                    except DataError as error:
+                    except UserError as error:
                         wrong.append(str(error))
                         continue
                     digest.update(repr((picture.name, size, hashlib.sha256(data).digest(), objects)).encode())
@@ -195,12 +196,12 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not self._folder.drop_unreadable:
             refuse_unreadable(split, unreadable)
         if not count:
-            raise DataError(f"{split}: no image can be decoded ({unreadable[0]})")
+            raise UserError(f"{split}: no image can be decoded ({unreadable[0]})")
         findings.content = digest.hexdigest()[:16]
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
     def _convert(self, picture: Picture, size: Size, findings: Findings) -> list[dict[str, Any]]:
-        """The objects of a picture as they are stored; the rest goes into `findings`. Raises DataError for a bad mask."""
+        """The objects of a picture as they are stored; the rest goes into `findings`. Raises UserError for a bad mask."""
         height, width = size
         boxes = np.array([found.box for found in picture.objects], np.float64).reshape(-1, 4)
         if self.relative:
@@ -221,8 +222,8 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 ]
             try:
                 mask = encode_mask(segmentation, size)
-            except DataError as error:
-                raise DataError(f"{picture.path}: object {i + 1}: {error}") from error
+            except UserError as error:
+                raise UserError(f"{picture.path}: object {i + 1}: {error}") from error
             if not mask:
                 findings.unmasked += 1
                 findings.first_unmasked = findings.first_unmasked or picture.name
@@ -244,7 +245,7 @@ def load(picture: Picture) -> tuple[bytes, Size | None, str]:
     data = picture.path.read_bytes()
     try:
         height, width = decode_image(data, str(picture.path)).shape[:2]
-    except DataError as error:
+    except UserError as error:
         return data, None, str(error)
     if picture.size not in (None, (height, width)):
         said = f"{picture.size[0]:g}x{picture.size[1]:g}"
@@ -266,13 +267,13 @@ def walk(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[pat
 
 
 def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names, spaces tidied. Raises DataError for none, an empty one, one twice, one that is no UTF-8."""
+    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, one that is no UTF-8."""
     tidy = tuple(" ".join(name.split()) for name in names)
     if not all(tidy) or not tidy:
-        raise DataError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
+        raise UserError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
     twice = sorted({name for name in tidy if tidy.count(name) > 1})
     if twice:
-        raise DataError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
+        raise UserError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
     odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
     refuse(f"{where}: classes with names that are no UTF-8", odd, "; rename them")
     return tidy

@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import IGNORE, DataError, refuse
+from errors import UserError
+from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.decoding import (
     SUFFIXES,
     decode_colours,
@@ -39,7 +40,7 @@ OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
 class ImageMask:
     """One split of such a folder as a source. `folder` is config.data.folder; `cache` keeps what the checks found.
 
-    Raises DataError in one line for everything that is wrong with it.
+    Raises UserError in one line for everything that is wrong with it.
     """
 
     bad_boxes = ()
@@ -47,11 +48,11 @@ class ImageMask:
     def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
         root = pathlib.Path(folder.root).expanduser()
         if not folder.root or not root.is_dir():
-            raise DataError(
+            raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
             )
         if folder.instances not in ("", "folder", "components"):
-            raise DataError(
+            raise UserError(
                 f"config.data.folder.instances={folder.instances!r} is unknown; choose 'folder', 'components' or ''"
             )
         examples = find_files(root, split, folder.instances == "folder")
@@ -74,7 +75,7 @@ class ImageMask:
         self.absent = tuple(name for value, name in enumerate(self.class_names) if value not in seen)
         self.fingerprint = _hash([split, list(select(len(whole))), *meaning])  # the same wherever the folder lies
         if not self._examples:
-            raise DataError(f"{root / split}: no usable image in this part of the split")
+            raise UserError(f"{root / split}: no usable image in this part of the split")
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -95,7 +96,7 @@ class ImageMask:
         return index + 1
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
-        """The label, and the instances where the config asks for them. Raises DataError for values that cannot be."""
+        """The label, and the instances where the config asks for them. Raises UserError for values that cannot be."""
         if self._instances == "folder":
             instances = _read_instances(files["instances"])
             label = self._read_label(files["masks"]) if "masks" in files else (instances > 0).astype(np.uint8)
@@ -104,14 +105,14 @@ class ImageMask:
         return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
     def _read_label(self, path: pathlib.Path) -> np.ndarray:
-        """A mask file -> classes [H,W] uint8, 255 where there is none. Raises DataError for a value that is no class."""
+        """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is no class."""
         if self._colours:
             return self._from_colours(decode_colours(path.read_bytes(), str(path)), path)
         values = _read_grey(path, "write `name red green blue` lines into the classes file")
         nowhere = (values == self._ignore) | (values == IGNORE)
         beyond = ~nowhere & ((values < 0) | (values >= len(self.class_names)))
         if beyond.any():
-            raise DataError(
+            raise UserError(
                 f"{path} holds the value {int(values[beyond][0])}, but there are {len(self.class_names)} classes (0 to "
                 f"{len(self.class_names) - 1}); set config.data.folder.ignore_value if it is no class, or add the class"
             )
@@ -127,7 +128,7 @@ class ImageMask:
         found = known[label] == packed
         if not (found | white).all():
             row, column = np.argwhere(~(found | white))[0]
-            raise DataError(
+            raise UserError(
                 f"{path} holds the colour {tuple(map(int, colours[row, column]))}, which no line of the classes file names; "
                 "add it there, or paint what is no class white"
             )
@@ -141,7 +142,7 @@ class ImageMask:
             try:
                 size = decode_image(image.read_bytes(), str(image)).shape[:2]
                 sizes = {mask: decode_mask(mask.read_bytes(), str(mask)).shape[:2] for mask in masks}
-            except DataError as error:
+            except UserError as error:
                 unreadable[image.name] = str(error)
                 continue
             wrong = [
@@ -154,7 +155,7 @@ class ImageMask:
                 continue
             try:
                 found[image.name] = np.unique(self._read_truth(files)["label"]).tolist()
-            except DataError as error:
+            except UserError as error:
                 unfit.append(str(error))
         seen = {value for values in found.values() for value in values}
         if seen == {IGNORE}:
@@ -172,23 +173,23 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); write a class name a line into it") from None
+        raise UserError(f"{path} cannot be read ({error}); write a class name a line into it") from None
     coloured = [
         line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
     ]
     if coloured and len(coloured) < len(lines):
         line = next(line for line in lines if line not in coloured)
-        raise DataError(
+        raise UserError(
             f"{path}: {' '.join(line)!r} has no colour, other lines do; write `name red green blue` on each"
         )
     names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
     colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
     if not 2 <= len(names) <= IGNORE:
-        raise DataError(f"{path} names {len(names)} classes; 2 to {IGNORE} are possible, background included")
+        raise UserError(f"{path} names {len(names)} classes; 2 to {IGNORE} are possible, background included")
     for what, values in (("name", names), ("colour", colours)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:
-            raise DataError(f"{path}: the {what} {sorted(twice)[0]!r} stands there twice; give each class its own")
+            raise UserError(f"{path}: the {what} {sorted(twice)[0]!r} stands there twice; give each class its own")
     return names, colours or None
 
 
@@ -198,7 +199,7 @@ def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...],
         return read_classes(path)
     names, _ = read_classes(path) if path.exists() else (OBJECT_CLASSES, None)
     if len(names) != 2:
-        raise DataError(
+        raise UserError(
             f"{path} names {len(names)} classes, but without masks there are two, with and without an object; "
             "name those, or add the masks"
         )
@@ -206,20 +207,20 @@ def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...],
 
 
 def find_files(root: pathlib.Path, split: str, with_instances: bool) -> list[Files]:
-    """The files of each example of a split, sorted by the image's name. Raises DataError for an image without a mask.
+    """The files of each example of a split, sorted by the image's name. Raises UserError for an image without a mask.
 
     With instances, masks may be absent altogether.
     """
     images = root / split / "images"
     if not images.is_dir():
         splits = sorted(path.parent.name for path in root.glob("*/images"))
-        raise DataError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
+        raise UserError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
     paths = list_images(images)
     if not paths:
-        raise DataError(f"{images} holds no image ({' '.join(SUFFIXES)})")
+        raise UserError(f"{images} holds no image ({' '.join(SUFFIXES)})")
     for first, second in itertools.pairwise(paths):
         if first.stem == second.stem:
-            raise DataError(f"{first} and {second.name} would share one mask; rename one of them")
+            raise UserError(f"{first} and {second.name} would share one mask; rename one of them")
     kinds = ["instances"] if with_instances else []
     if not with_instances or (root / split / "masks").is_dir():
         kinds.insert(0, "masks")
@@ -245,19 +246,19 @@ def find_components(label: np.ndarray) -> np.ndarray:
 
 
 def _read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
-    """A mask's values [H,W]: palette index or grey, also where that is stored as RGB. Raises DataError for colours."""
+    """A mask's values [H,W]: palette index or grey, also where that is stored as RGB. Raises UserError for colours."""
     values = decode_mask(path.read_bytes(), str(path))
     if values.ndim == 2:
         return values
     if np.ptp(values, axis=-1).any():
-        raise DataError(f"{path} is a colour mask; {remedy}")
+        raise UserError(f"{path} is a colour mask; {remedy}")
     return values[..., 0]
 
 
 def _read_instances(path: pathlib.Path) -> np.ndarray:
     instances = _read_grey(path, "store each object's id as grey, of 8 or 16 bits").astype(np.int32)
     if instances.min() < 0:
-        raise DataError(f"{path} holds the id {instances.min()}; ids are 1 and more, and 0 where there is no object")
+        raise UserError(f"{path} holds the id {instances.min()}; ids are 1 and more, and 0 where there is no object")
     return instances
 
 

@@ -16,7 +16,8 @@ import xml.etree.ElementTree as ElementTree
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import DataError, refuse
+from errors import UserError
+from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import (
     Annotation,
     Contents,
@@ -52,7 +53,7 @@ class VocFolder(DetectionFolder):
     @classmethod
     def identify(cls, folder: ConfigDict) -> str:
         if folder.first_pixel not in (0, 1):
-            raise DataError(f"config.data.folder.first_pixel={folder.first_pixel} is unknown; choose 0 or 1")
+            raise UserError(f"config.data.folder.first_pixel={folder.first_pixel} is unknown; choose 0 or 1")
         return f"{super().identify(folder)}_{folder.first_pixel}"
 
     @classmethod
@@ -71,7 +72,7 @@ class VocFolder(DetectionFolder):
         for stem in dict.fromkeys(stem for stems in splits.values() for stem in stems):
             try:
                 described[stem] = read_xml(year / "Annotations" / f"{stem}.xml")
-            except DataError as error:
+            except UserError as error:
                 wrong.append(str(error))
         refuse(f"{year}: annotations that cannot be used", wrong, "; correct them, or take their names off the lists")
         class_names = sorted({named.class_name for _, objects in described.values() for named in objects})
@@ -97,11 +98,11 @@ def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
 
 
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
-    """The names in each list, in its order. Raises DataError for no list, an empty one, a missing file."""
+    """The names in each list, in its order. Raises UserError for no list, an empty one, a missing file."""
     images, annotations, main = year / "JPEGImages", year / "Annotations", year / "ImageSets" / "Main"
     for place in (images, annotations, main):
         if not place.is_dir():
-            raise DataError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
+            raise UserError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
     there = collections.Counter(path.stem for path in list_images(images))
     annotated = {path.stem for path in annotations.glob("*.xml")}
     splits, unknown = {}, []
@@ -109,7 +110,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         text = path.read_text("utf-8-sig", errors="replace")
         lines = [line.split() for line in text.splitlines() if line.strip()]
         if not lines:
-            raise DataError(f"{path} names no image; write a name a line, or take the file away")
+            raise UserError(f"{path} names no image; write a name a line, or take the file away")
         stems = [line[0] for line in lines]
         if any(len(line) > 1 for line in lines):
             continue
@@ -118,7 +119,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
             continue
         twice = len(stems) - len(set(stems))
         if twice:
-            raise DataError(f"{path} names {twice} images more than once; each may stand there once")
+            raise UserError(f"{path} names {twice} images more than once; each may stand there once")
         missing = [f"{images / stem}{SUFFIXES[0]}" for stem in stems if stem not in there]
         missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
         refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
@@ -127,7 +128,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         problem = f"{main} has no SPLIT.txt with names of annotated images"
         remedy = "; write a name a line, without suffix"
         refuse(problem, unknown, remedy)
-        raise DataError(problem + remedy)
+        raise UserError(problem + remedy)
     listed = {stem for stems in splits.values() for stem in stems}
     double = sorted(stem for stem in listed if there[stem] > 1)
     refuse(f"{images}: names that two images share", double, "; rename one of them")
@@ -135,11 +136,11 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
 
 
 def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
-    """The image's (height, width), None where it is unknown, and its objects. Raises DataError for what cannot be used."""
+    """The image's (height, width), None where it is unknown, and its objects. Raises UserError for what cannot be used."""
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
-        raise DataError(f"{path} cannot be parsed as XML ({error})") from error
+        raise UserError(f"{path} cannot be parsed as XML ({error})") from error
     size = None
     if root.find("size") is not None:
         size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
@@ -148,11 +149,11 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
         where = f"{path}: object {number}"
         name = " ".join((element.findtext("name") or "").split())
         if not name:
-            raise DataError(f"{where} has no name")
+            raise UserError(f"{where} has no name")
         edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
         difficult = element.findtext("difficult", "0").strip()
         if difficult not in ("0", "1"):
-            raise DataError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
+            raise UserError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
         objects.append(Named(name, edges, difficult == "1"))
     return None if size == (0, 0) else size, objects  # some programs write 0 for what they do not know
 
@@ -160,8 +161,8 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
 def _read_number(element: ElementTree.Element, place: str, where: str) -> float:
     text = element.findtext(place)
     if text is None:
-        raise DataError(f"{where} has no {place}")
+        raise UserError(f"{where} has no {place}")
     try:
         return float(text)
     except ValueError:
-        raise DataError(f"{where} has {text!r} as {place}, which is no number") from None
+        raise UserError(f"{where} has {text!r} as {place}, which is no number") from None

@@ -11,7 +11,8 @@ import pathlib
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import IGNORE, DataError, refuse
+from errors import UserError
+from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.decoding import decode_image, decode_mask
 from input_pipeline.prepared import ADAPTERS
 
@@ -22,7 +23,7 @@ SPLITS = ("train", "val", "trainval")
 class VocSegmentation(tfds.core.GeneratorBasedBuilder):
     """The tfds builder of the VOCdevkit config.data.folder.root; its config is named by what the devkit holds.
 
-    Raises DataError in one line: a folder that is no devkit when it is made, files that cannot be used in preparation.
+    Raises UserError in one line: a folder that is no devkit when it is made, files that cannot be used in preparation.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -62,7 +63,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
         for stem in dict.fromkeys(stem for stems in splits.values() for stem in stems):
             try:
                 check(*files_of(self._year, stem))
-            except DataError as error:
+            except UserError as error:
                 wrong.append(str(error))
         refuse(f"{self._year}: files that cannot be used", wrong)
         return {split: self._generate_examples(stems) for split, stems in splits.items()}
@@ -77,7 +78,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
 
 
 def find_year(root: str) -> pathlib.Path:
-    """The folder of one year's challenge. Raises DataError where `root` is no VOCdevkit."""
+    """The folder of one year's challenge. Raises UserError where `root` is no VOCdevkit."""
     place = pathlib.Path(root).expanduser()
     years = sorted(path.parent for path in place.glob("VOC20[0-9][0-9]/ImageSets"))
     if (place / "ImageSets").is_dir():
@@ -87,40 +88,40 @@ def find_year(root: str) -> pathlib.Path:
     if len(years) == 1:
         return years[0]
     held = f"holds {', '.join(path.name for path in years)}, give one of them" if years else "holds no VOC2012"
-    raise DataError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
+    raise UserError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
 
 
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
-    """The names in each list that there is, in its order. Raises DataError for no list, an empty one, a missing file."""
+    """The names in each list that there is, in its order. Raises UserError for no list, an empty one, a missing file."""
     lists = {split: year / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS}
     splits = {split: path.read_text(errors="replace").split() for split, path in lists.items() if path.is_file()}
     if not splits:
-        raise DataError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
+        raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
         if not stems:
-            raise DataError(f"{lists[split]} names no image; write a name a line, or take the file away")
+            raise UserError(f"{lists[split]} names no image; write a name a line, or take the file away")
         twice = len(stems) - len(set(stems))
         if twice:
-            raise DataError(f"{lists[split]} names {twice} images more than once; each may stand there once")
+            raise UserError(f"{lists[split]} names {twice} images more than once; each may stand there once")
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not path.is_file()]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits
 
 
 def check(image: pathlib.Path, mask: pathlib.Path) -> None:
-    """Raises DataError unless both files decode to the same size and the mask holds classes and void alone."""
+    """Raises UserError unless both files decode to the same size and the mask holds classes and void alone."""
     height, width = decode_image(image.read_bytes(), str(image)).shape[:2]
     values = decode_mask(mask.read_bytes(), str(mask))
     if values.ndim == 3:
-        raise DataError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
+        raise UserError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
     if values.shape != (height, width):
-        raise DataError(
+        raise UserError(
             f"{mask} is {values.shape[0]}x{values.shape[1]} (height x width), its image {height}x{width}; "
             "both must have the same pixels"
         )
     beyond = (values != IGNORE) & ((values < 0) | (values >= len(CLASS_NAMES)))
     if beyond.any():
-        raise DataError(
+        raise UserError(
             f"{mask} holds the value {values[beyond][0]}; the classes are 0 to {len(CLASS_NAMES) - 1}, "
             f"paint what is none of them {IGNORE}"
         )

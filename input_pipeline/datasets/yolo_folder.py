@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 import yaml
 from ml_collections import ConfigDict
 
-from input_pipeline.batch import DataError, refuse
+from errors import UserError
+from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import (
     Annotation,
     Contents,
@@ -52,12 +53,12 @@ class YoloFolder(DetectionFolder):
 
 
 def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """The folders of images and of labels of each split. Raises DataError where there is none."""
+    """The folders of images and of labels of each split. Raises UserError where there is none."""
     splits = {place.name: (place, root / "labels" / place.name) for place in sorted(root.glob("images/*"))}
     splits |= {place.parent.name: (place, place.parent / "labels") for place in sorted(root.glob("*/images"))}
     splits = {split: places for split, places in splits.items() if all(place.is_dir() for place in places)}
     if not splits:
-        raise DataError(
+        raise UserError(
             f"config.data.folder.root={str(root)!r} has no images/SPLIT with a labels/SPLIT, and no SPLIT/images with a "
             "SPLIT/labels; give the folder that holds them"
         )
@@ -65,24 +66,24 @@ def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Pat
 
 
 def read_names(root: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names. Raises DataError where there are none."""
+    """The classes' names. Raises UserError where there are none."""
     path = root / "data.yaml"
     if not path.is_file():
         path = root / "classes.txt"
         if not path.is_file():
-            raise DataError(f"{root} has no data.yaml and no classes.txt; write a class name a line into classes.txt")
+            raise UserError(f"{root} has no data.yaml and no classes.txt; write a class name a line into classes.txt")
         return check_names(
             [line for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()], path
         )
     try:
         content = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, ValueError) as error:  # the latter of dates and numbers that cannot be
-        raise DataError(f"{path} cannot be parsed as YAML ({str(error).splitlines()[0]}); correct it") from error
+        raise UserError(f"{path} cannot be parsed as YAML ({str(error).splitlines()[0]}); correct it") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
-        raise DataError(f"{path} has no `names`: a list, or each number from 0 with its name; write them")
+        raise UserError(f"{path} has no `names`: a list, or each number from 0 with its name; write them")
     # Without quotes on, no, 1.5 and null are no text in YAML.
     odd = [f"{i} is {name!r}" for i, name in enumerate(names) if type(name) not in (str, int)]  # bool is an int
     refuse(f"{path}: classes with names that are neither text nor whole numbers", odd, "; put them in quotes")
@@ -90,18 +91,18 @@ def read_names(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def read_split(images: pathlib.Path, labels: pathlib.Path, class_count: int) -> list[Picture]:
-    """The pictures, sorted by name. Raises DataError for rows that cannot be used."""
+    """The pictures, sorted by name. Raises UserError for rows that cannot be used."""
     paths = list_images(images)
     if not paths:
-        raise DataError(f"{images} holds no image")
+        raise UserError(f"{images} holds no image")
     for first, second in itertools.pairwise(paths):
         if first.stem == second.stem:
-            raise DataError(f"{first} and {second.name} would share one file of labels; rename one of them")
+            raise UserError(f"{first} and {second.name} would share one file of labels; rename one of them")
     rows = {path.stem: path for path in walk(labels, (".txt",)) if path.name != "classes.txt"}
     missing = [str(path) for stem, path in rows.items() if stem not in {path.stem for path in paths}]
     refuse(f"{images}: images that are missing for files of labels", missing, "; bring them, or take the labels away")
     if not rows:
-        raise DataError(f"{labels} has no file for any image in {images}; an image's labels are NAME.txt there")
+        raise UserError(f"{labels} has no file for any image in {images}; an image's labels are NAME.txt there")
     pictures, wrong = [], []
     for number, path in enumerate(paths, 1):
         picture = Picture(path, path.name, number, None, [])
@@ -112,31 +113,31 @@ def read_split(images: pathlib.Path, labels: pathlib.Path, class_count: int) -> 
             if row.strip():
                 try:
                     picture.objects.append(read_row(row, class_count))
-                except DataError as error:
+                except UserError as error:
                     wrong.append(f"{rows[path.stem]} line {line}: {error}")
     refuse(f"{labels}: rows that cannot be used", wrong)
     return pictures
 
 
 def read_row(row: str, class_count: int) -> Annotation:
-    """One object, in fractions of the image. Raises DataError that says what is wrong with the row."""
+    """One object, in fractions of the image. Raises UserError that says what is wrong with the row."""
     try:
         number, *values = map(float, row.split())
     except ValueError:
-        raise DataError(f"{row.strip()!r} holds what is no number") from None
+        raise UserError(f"{row.strip()!r} holds what is no number") from None
     if number not in range(class_count):
-        raise DataError(
+        raise UserError(
             f"class {row.split()[0]}, but there are {class_count} (0 to {class_count - 1}); name it, or correct it"
         )
     label = int(number)
     far = [value for value in values if abs(value) > LARGEST]
     if far:
-        raise DataError(f"{far[0]:g} is no fraction of the image; divide x by its width and y by its height")
+        raise UserError(f"{far[0]:g} is no fraction of the image; divide x by its width and y by its height")
     if len(values) == 4:
         x, y, width, height = values
         return Annotation((y - height / 2, x - width / 2, y + height / 2, x + width / 2), label)
     if len(values) < 6 or not is_polygon(values):
-        raise DataError(
+        raise UserError(
             f"{len(values)} numbers after the class; a box has 4 (centre x, centre y, width, height), a polygon x and y of 3 "
             "points or more"
         )

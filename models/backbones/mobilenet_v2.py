@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.backbones import mobilenet_v2_names
 from models.backbones.mobilenet_v2_names import Convert, Path
 from models.layers import Conv, ConvNorm, relu6
 from models.ops.convolution import Padding
-from models.registry import ModelError
 
 
 class Stage(NamedTuple):
@@ -97,9 +97,9 @@ class MobileNetV2(nnx.Module):
         self, *, width: float, depth: float, variant: str, norm: str, momentum: float, dtype: str, rngs: nnx.Rngs
     ):
         if variant not in EPSILON:
-            raise ModelError(f"model.variant: {variant!r} is not known; take {' or '.join(map(repr, EPSILON))}")
+            raise UserError(f"model.variant: {variant!r} is not known; take {' or '.join(map(repr, EPSILON))}")
         if min(width, depth) <= 0:
-            raise ModelError(f"model.width and model.depth are factors above 0, not {width} and {depth}")
+            raise UserError(f"model.width and model.depth are factors above 0, not {width} and {depth}")
         padding = STRIDED_PADDING[variant]
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON[variant], dtype=dtype)
         self.variant, self.norm = variant, norm
@@ -148,9 +148,9 @@ class MobileNetV2(nnx.Module):
         """How weights of torchvision, timm or Keras, told apart by the `keys` of their file, fit this backbone.
 
         Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
-        keys that are left unused on purpose: what lies beyond the features. Raises ModelError for names of no known
+        keys that are left unused on purpose: what lies beyond the features. Raises UserError for names of no known
         style, or of one that was trained with another padding and epsilon.
         """
         if self.norm != "batch":
-            raise ModelError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
+            raise UserError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
         return mobilenet_v2_names.match(keys, self.variant, self.repeats)

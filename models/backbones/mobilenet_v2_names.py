@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.registry import ModelError
+from errors import UserError
 
 Path = tuple[str, ...]
 Convert = Callable[[np.ndarray], np.ndarray]
@@ -101,10 +101,10 @@ def match(
     name = next((name for name, style in STYLES.items() if style.mark in keys), None)
     if name is None:
         marks = ", ".join(f"{style.mark!r} ({name})" for name, style in STYLES.items())
-        raise ModelError(f"pretrained: the file holds no MobileNetV2 whose names are known; it has none of {marks}")
+        raise UserError(f"pretrained: the file holds no MobileNetV2 whose names are known; it has none of {marks}")
     style = STYLES[name]
     if style.variant != variant:
-        raise ModelError(
+        raise UserError(
             f"pretrained: weights with the names of {name} need model.variant={style.variant!r}, not {variant!r}: "
             "another padding would give wrong features"
         )

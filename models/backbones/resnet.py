@@ -6,12 +6,12 @@ from functools import partial
 import jax
 from flax import nnx
 
+from errors import UserError
 from models import layers as modules
 from models.backbones import resnet_names
 from models.backbones.resnet_names import Convert, Path
 from models.layers import ConvNorm, scale_channels
 from models.ops.pooling import max_pool
-from models.registry import ModelError
 
 STEM = 64  # channels
 STAGES = (64, 128, 256, 512)  # channels of the 3x3 convolutions, at strides 4, 8, 16 and 32
@@ -75,7 +75,7 @@ class ResNet(nnx.Module):
     2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
     stride. At every second position they equal those of the next larger output stride.
 
-    Raises ModelError for other layers or output strides, and a width that is not positive.
+    Raises UserError for other layers or output strides, and a width that is not positive.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class ResNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if layers not in REPEATS:
-            raise ModelError(f"model.backbone.layers: no ResNet has {layers!r}; take {', '.join(map(str, REPEATS))}")
+            raise UserError(f"model.backbone.layers: no ResNet has {layers!r}; take {', '.join(map(str, REPEATS))}")
         if output_stride not in (8, 16, 32):
-            raise ModelError(f"model.backbone.output_stride is 8, 16 or 32, not {output_stride!r}")
+            raise UserError(f"model.backbone.output_stride is 8, 16 or 32, not {output_stride!r}")
         if width <= 0:
-            raise ModelError(f"model.backbone.width is a factor above 0, not {width}")
+            raise UserError(f"model.backbone.width is a factor above 0, not {width}")
         make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         self.layers, self.norm = layers, norm
 
@@ -140,10 +140,10 @@ class ResNet(nnx.Module):
         """How weights of torchvision or timm, whose names agree, fit this backbone.
 
         Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
-        keys that are left unused on purpose: the classifier. Raises ModelError for other names.
+        keys that are left unused on purpose: the classifier. Raises UserError for other names.
         """
         if self.norm != "batch":
-            raise ModelError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
+            raise UserError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
         stages = range(1, len(STAGES) + 1)
         projected = frozenset(stage for stage in stages if getattr(self, f"block_{stage}_0").shortcut is not None)
         return resnet_names.match(keys, REPEATS[self.layers], 3 if self.layers in BOTTLENECK else 2, projected)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from models.registry import ModelError
+from errors import UserError
 
 Path = tuple[str, ...]
 Convert = Callable[[np.ndarray], np.ndarray]
@@ -35,7 +35,7 @@ def match(
     """Pairs our arrays with the file's; see ResNet.pretrained, and `pairs` for the rest."""
     keys = frozenset(keys)
     if MARK not in keys:
-        raise ModelError(f"pretrained: the file holds no ResNet whose names are known; it has no {MARK!r}")
+        raise UserError(f"pretrained: the file holds no ResNet whose names are known; it has no {MARK!r}")
     mapping = {}
     for path, conv, norm in pairs(repeats, convolutions, projected):
         mapping[(*path, "conv", "kernel")] = (f"{conv}.weight", _oihw_to_hwio)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from errors import UserError
 from models import layers as modules
 from models.backbones import vgg_names
 from models.backbones.vgg_names import Convert, Path
 from models.layers import Conv, scale_channels
 from models.ops.convolution import Padding
 from models.ops.pooling import max_pool
-from models.registry import ModelError
 
 STAGES = (64, 128, 256, 512, 512)  # channels at strides 1 to 16
 REPEATS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # columns A, B, D, E
@@ -73,7 +73,7 @@ class VGG(nnx.Module):
     Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3; SSD, section 3); stride 16, the
     last one, is then fc7.
 
-    Raises ModelError for other layers, and a width that is not positive.
+    Raises UserError for other layers, and a width that is not positive.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class VGG(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if layers not in REPEATS:
-            raise ModelError(f"model.backbone.layers: no VGG has {layers!r}; take {', '.join(map(str, REPEATS))}")
+            raise UserError(f"model.backbone.layers: no VGG has {layers!r}; take {', '.join(map(str, REPEATS))}")
         if width <= 0:
-            raise ModelError(f"model.backbone.width is a factor above 0, not {width}")
+            raise UserError(f"model.backbone.width is a factor above 0, not {width}")
         make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         self.layers, self.norm = layers, norm
 
@@ -144,10 +144,10 @@ class VGG(nnx.Module):
 
         Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
         keys that are left unused on purpose: of the classifier, what this backbone lacks. An atrous fc6 and fc7 get a
-        part of the file's channels, evenly taken, and fc6 every third tap. Raises ModelError for other names, and where
+        part of the file's channels, evenly taken, and fc6 every third tap. Raises UserError for other names, and where
         the one has batch statistics and the other has not.
         """
         if self.norm == "group":
-            raise ModelError("pretrained: no published weights have model.backbone.norm='group'")
+            raise UserError("pretrained: no published weights have model.backbone.norm='group'")
         thinned = self.channels[16] if self.atrous else None
         return vgg_names.match(keys, REPEATS[self.layers], self.norm == "batch", self.fc6 is not None, thinned)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from models.registry import ModelError
+from errors import UserError
 
 Path = tuple[str, ...]
 Convert = Callable[[np.ndarray], np.ndarray]
@@ -28,10 +28,10 @@ def match(
     """
     keys = frozenset(keys)
     if MARK not in keys:
-        raise ModelError(f"pretrained: the file holds no VGG whose names are known; it has no {MARK!r}")
+        raise UserError(f"pretrained: the file holds no VGG whose names are known; it has no {MARK!r}")
     if norm != ("features.1.running_mean" in keys):
         ours, theirs = ("'batch'", "has no") if norm else ("'none'", "has")
-        raise ModelError(f"pretrained: model.backbone.norm is {ours}, and the file {theirs} batch statistics")
+        raise UserError(f"pretrained: model.backbone.norm is {ours}, and the file {theirs} batch statistics")
     mapping, index = {}, 0
     for stage, count in enumerate(repeats, 1):
         for number in range(1, count + 1):
@@ -86,7 +86,7 @@ def _thin(channels: int, array: np.ndarray, axis: int = -1) -> np.ndarray:
     """`channels` of an axis, as evenly spaced as they can be ("subsample parameters", Liu et al. 2016, section 3)."""
     count = array.shape[axis]
     if channels > count:
-        raise ModelError(f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}")
+        raise UserError(f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}")
     return array.take(np.arange(channels) * count // channels, axis)
 
 

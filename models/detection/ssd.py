@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.backbones.vgg import Block, Classifier
 from models.layers import Conv
 from models.ops import anchors
-from models.registry import ModelError, build_backbone
+from models.registry import build_backbone
 
 FIRST = 8  # stride of the finest map with boxes: conv4_3 of VGG-16
 DILATION = 6  # of fc6
@@ -49,7 +50,7 @@ class SSD(nnx.Module):
     of the image, and one more; `ratios` those of each map (see `models.ops.anchors.default_boxes`). `l2_norm` is the
     initial scale of the finest map's features (20 in the paper), 0 for none.
 
-    Raises ModelError for values that cannot be, and for fields that do not fit each other.
+    Raises UserError for values that cannot be, and for fields that do not fit each other.
     """
 
     def __init__(
@@ -69,13 +70,13 @@ class SSD(nnx.Module):
     ):
         _check_shapes(extras, sizes, ratios)
         if fc and backbone.get("name") != "vgg":
-            raise ModelError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
+            raise UserError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
         decided = dict(classifier=Classifier(fc, 0.0, "SAME", DILATION)) if fc else {}
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs, **decided)
         channels = self.backbone.channels
         self.strides = tuple(sorted(stride for stride in channels if stride >= FIRST))
         if not self.strides or self.strides[0] != FIRST:
-            raise ModelError(f"model.backbone: SSD needs features of stride {FIRST}, not {list(channels)} alone")
+            raise UserError(f"model.backbone: SSD needs features of stride {FIRST}, not {list(channels)} alone")
         maps = [channels[stride] for stride in self.strides]
         self.l2_norm = L2Norm(maps[0], l2_norm, dtype=dtype) if l2_norm else nnx.data(None)
 
@@ -83,7 +84,7 @@ class SSD(nnx.Module):
         block = partial(Block, norm=None if norm == "none" else make_norm, dtype=dtype, rngs=rngs)
         for number, (middle, out, stride) in enumerate(extras, 1):
             if stride not in (1, 2):
-                raise ModelError(f"model.extras: the stride is 1 or 2, not {stride!r}")
+                raise UserError(f"model.extras: the stride is 1 or 2, not {stride!r}")
             setattr(self, f"extra_{number}_1", block(maps[-1], middle, 1, padding="SAME"))
             # Padded on both sides, as in Caffe, which keeps the cells' centres where the default boxes have theirs.
             padding = ((1, 1), (1, 1)) if stride == 2 else "VALID"
@@ -92,7 +93,7 @@ class SSD(nnx.Module):
         self.extras = tuple(stride for _, _, stride in extras)
 
         if len(ratios) != len(maps) or len(sizes) != len(maps) + 1:
-            raise ModelError(
+            raise UserError(
                 f"model: there are {len(maps)} maps with default boxes, {len(self.strides)} of the backbone and "
                 f"{len(extras)} of model.extras; they need as many model.ratios, not {len(ratios)}, "
                 f"and one more of model.sizes, not {len(sizes)}"
@@ -121,13 +122,13 @@ class SSD(nnx.Module):
     def grids(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
         """(rows, columns) of each map for images of `size` (height, width).
 
-        Raises ModelError for images so small that nothing is left of a map.
+        Raises UserError for images so small that nothing is left of a map.
         """
         grids = [tuple(-(-side // stride) for side in size) for stride in self.strides]
         for stride in self.extras:
             grids.append(tuple(-(-side // 2) if stride == 2 else side - 2 for side in grids[-1]))
         if min(grids[-1]) < 1:
-            raise ModelError(f"model.extras: images of {size[0]}x{size[1]} are too small; of their maps remain {grids}")
+            raise UserError(f"model.extras: images of {size[0]}x{size[1]} are too small; of their maps remain {grids}")
         return tuple(grids)
 
     def anchors(self, size: tuple[int, int]) -> np.ndarray:
@@ -136,19 +137,19 @@ class SSD(nnx.Module):
 
 
 def _check_shapes(extras: object, sizes: object, ratios: object) -> None:
-    """Raises ModelError unless all are nested as the model wants them, of numbers above 0."""
+    """Raises UserError unless all are nested as the model wants them, of numbers above 0."""
 
     def above_0(values: object, kind=(int, float)) -> bool:
         return isinstance(values, Sequence) and all(isinstance(x, kind) and 0 < x < math.inf for x in values)
 
     if not (isinstance(extras, Sequence) and all(above_0(extra, int) and len(extra) == 3 for extra in extras)):
-        raise ModelError(
+        raise UserError(
             f"model.extras: {extras!r} is wrong; write (channels, channels, stride) for each map, whole numbers above 0"
         )
     if not above_0(sizes):
-        raise ModelError(f"model.sizes: {sizes!r} is wrong; write fractions of the image, numbers above 0")
+        raise UserError(f"model.sizes: {sizes!r} is wrong; write fractions of the image, numbers above 0")
     if not (isinstance(ratios, Sequence) and all(map(above_0, ratios))):
-        raise ModelError(
+        raise UserError(
             f"model.ratios: {ratios!r} is wrong; write a tuple for each map, of numbers above 0, as in ((2.0,), ())"
         )
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers as modules
 from models.layers import Conv, classifier, scale_channels
 from models.ops.pooling import max_pool
-from models.registry import ModelError
 
 
 class Row(NamedTuple):
@@ -104,7 +104,7 @@ class YOLOv1(nnx.Module):
     place, then a 1x1 convolution: far fewer parameters, all cells learn from an object in any of them, and `grid` may
     be 0 for images of any size.
 
-    Raises ModelError for fields that make no sense, and for an image of another grid.
+    Raises UserError for fields that make no sense, and for an image of another grid.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class YOLOv1(nnx.Module):
             ("norm", norm, NORMS),
         ):
             if value not in known:
-                raise ModelError(f"model.{field}: YOLOv1 knows no {value!r}; take {', '.join(map(repr, known))}")
+                raise UserError(f"model.{field}: YOLOv1 knows no {value!r}; take {', '.join(map(repr, known))}")
         for field, value in (("width", width), ("depth", depth), ("boxes", boxes), ("connected", connected)):
             if value <= 0:
-                raise ModelError(f"model.{field} must be above 0, not {value!r}")
+                raise UserError(f"model.{field} must be above 0, not {value!r}")
         self.stride, self.wanted = stride, _check_grid(grid, head)
         self.boxes, self.num_classes = boxes, num_classes
 
@@ -165,13 +165,13 @@ class YOLOv1(nnx.Module):
         self.output = classifier(connected, cells * outputs, dtype=dtype, rngs=rngs)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the cells of an image of `size`. Raises ModelError where the model cannot have them."""
+        """(rows, columns) of the cells of an image of `size`. Raises UserError where the model cannot have them."""
         grid = tuple(math.ceil(side / self.stride) for side in size)
         if self.wanted is not None and grid != self.wanted:
             height, width = (self.stride * count for count in self.wanted)
             rows, columns = self.wanted
             other = "or take model.grid=0" if self.head == "convolution" else f"or model.grid=({grid[0]}, {grid[1]})"
-            raise ModelError(
+            raise UserError(
                 f"model.grid: an image of {size[0]}x{size[1]} has {grid[0]}x{grid[1]} cells at model.stride="
                 f"{self.stride}, not {rows}x{columns}; take config.data.image_size and canvases of "
                 f"({height}, {width}), {other}"
@@ -198,7 +198,7 @@ def _check_grid(grid: int | tuple[int, int], head: str) -> tuple[int, int] | Non
     pair = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(count, int) and count > 0 for count in pair):
         any_size = "; 0, for images of any size, needs model.head='convolution'" if grid == 0 else ""
-        raise ModelError(f"model.grid must be a number of cells above 0 or (rows, columns), not {grid!r}{any_size}")
+        raise UserError(f"model.grid must be a number of cells above 0 or (rows, columns), not {grid!r}{any_size}")
     return pair
 
 

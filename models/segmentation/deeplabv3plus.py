@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.layers import ConvNorm
 from models.ops.resize import resize
-from models.registry import ModelError, build_backbone
+from models.registry import build_backbone
 
 EPSILON = 1e-5
 LOW = 4  # stride of the features that the decoder adds
@@ -93,7 +94,7 @@ class DeepLabV3Plus(nnx.Module):
     `separable` makes every 3x3 convolution of ASPP and decoder a depthwise and a 1x1 one. `dropout` is the rate at the
     end of ASPP. `norm` and `momentum` are those of ASPP and decoder; the backbone has its own.
 
-    Raises ModelError for a backbone without features of stride 4 and of a larger one.
+    Raises UserError for a backbone without features of stride 4 and of a larger one.
     """
 
     def __init__(
@@ -115,9 +116,7 @@ class DeepLabV3Plus(nnx.Module):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
         channels = self.backbone.channels
         if LOW not in channels or max(channels) == LOW:
-            raise ModelError(
-                f"model.backbone: needs features of stride {LOW} and of a larger one, not {list(channels)}"
-            )
+            raise UserError(f"model.backbone: needs features of stride {LOW} and of a larger one, not {list(channels)}")
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         make = dict(norm=make_norm, dtype=dtype, rngs=rngs)
         self.aspp = ASPP(channels[max(channels)], aspp, rates=rates, separable=separable, dropout=dropout, **make)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from errors import UserError
 from models.backbones.vgg import Classifier
 from models.layers import Conv
 from models.ops import convolution
 from models.ops.pooling import max_pool
-from models.registry import ModelError, build_backbone
+from models.registry import build_backbone
 
 PAD = 100  # of the first convolution in the released networks
 PADDINGS = ("paper", "same")
@@ -68,7 +69,7 @@ class FCN(nnx.Module):
     "fixed" are so throughout. `skip_scales` are factors on pool4 and pool3 before their scores: (1, 1), or
     (0.01, 0.0001) as in the released network that trains all scores at once (2017, section 4.2).
 
-    Raises ModelError for another stride, padding or upsampling, or a backbone without these layers.
+    Raises UserError for another stride, padding or upsampling, or a backbone without these layers.
     """
 
     def __init__(
@@ -92,9 +93,9 @@ class FCN(nnx.Module):
             ("backbone.name", backbone.get("name"), ("vgg",)),  # the one with a classifier
         ):
             if value not in known:
-                raise ModelError(f"model.{field}: FCN knows no {value!r}; take {', '.join(map(repr, known))}")
+                raise UserError(f"model.{field}: FCN knows no {value!r}; take {', '.join(map(repr, known))}")
         if len(skip_scales) != 2:
-            raise ModelError(f"model.skip_scales: needs 2 factors, of pool4 and pool3, not {len(skip_scales)}")
+            raise UserError(f"model.skip_scales: needs 2 factors, of pool4 and pool3, not {len(skip_scales)}")
         paper = padding == "paper"
         self.backbone = build_backbone(
             backbone,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.layers import Conv, ConvTranspose, he_normal
 from models.ops.convolution import Padding
-from models.registry import ModelError
 
 EPSILON = 1e-5
 SLOPE = 0.2  # of the leaky ReLU below zero
@@ -84,7 +84,7 @@ class Up(nnx.Module):
 class Discriminator(nnx.Module):
     """The 70x70 PatchGAN (3.2.2, 6.1.2): [B,H,W,in] to a logit for each patch, [B,h,w,1] float32; 256 -> 30.
 
-    `width` is the channels of the first layer. Raises ModelError below 24 pixels a side, where there is no patch.
+    `width` is the channels of the first layer. Raises UserError below 24 pixels a side, where there is no patch.
     """
 
     def __init__(self, in_channels: int, *, width: int, norm: Callable[[int], nnx.Module], dtype: str, rngs: nnx.Rngs):
@@ -112,7 +112,7 @@ class Discriminator(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if min(x.shape[1:3]) < SMALLEST:
-            raise ModelError(f"model.discriminator: needs {SMALLEST} pixels a side, not {x.shape[1]}x{x.shape[2]}")
+            raise UserError(f"model.discriminator: needs {SMALLEST} pixels a side, not {x.shape[1]}x{x.shape[2]}")
         for block in self.blocks:
             x = block(x, train=train)
         return self.head(x).astype(jnp.float32)
@@ -145,7 +145,7 @@ class Pix2Pix(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if depth < 2 or width < 1:
-            raise ModelError(f"model.depth is at least 2 and model.width at least 1, not {depth} and {width}")
+            raise UserError(f"model.depth is at least 2 and model.width at least 1, not {depth} and {width}")
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         widths = [width * min(2**number, 8) for number in range(depth)]
         self.encoder = nnx.List(
@@ -193,8 +193,8 @@ class Pix2Pix(nnx.Module):
     def discriminate(self, images: jax.Array, maps: jax.Array, *, train: bool) -> jax.Array:
         """Logits [B,h,w,1] float32 that the patches of images [B,H,W,3] have the class maps [B,H,W,num_classes].
 
-        The maps are probabilities or one-hot. Raises ModelError for a model without a discriminator.
+        The maps are probabilities or one-hot. Raises UserError for a model without a discriminator.
         """
         if self.discriminator is None:
-            raise ModelError("model.discriminator is 0: this model has none; give the width of its first layer, say 64")
+            raise UserError("model.discriminator is 0: this model has none; give the width of its first layer, say 64")
         return self.discriminator(jnp.concatenate([images, maps.astype(images.dtype)], axis=-1), train=train)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.layers import Conv, ConvTranspose, he_normal
 from models.ops.pooling import max_pool
-from models.registry import ModelError
 
 EPSILON = 1e-5
 
@@ -26,13 +26,13 @@ def margin(depth: int) -> int:
 def output_size(size: int, depth: int) -> int:
     """Height or width of the logits of an unpadded U-Net for an image of `size`.
 
-    Raises ModelError, with the nearest sizes that will do, where a map to be pooled is odd or nothing is left.
+    Raises UserError, with the nearest sizes that will do, where a map to be pooled is odd or nothing is left.
     """
     step, smallest = 2**depth, 2 * margin(depth) + min(4, 2**depth)
     if (size + 4) % step or size < smallest:
         below = size - (size + 4) % step
         nearest = f"{below} or {below + step}" if below >= smallest else f"{smallest}"
-        raise ModelError(
+        raise UserError(
             f"model.padding: 'valid' at depth {depth} takes no side of {size} pixels, as every map to be pooled must be "
             f"even; take {nearest}"
         )
@@ -93,7 +93,7 @@ class UNet(nnx.Module):
 
     `depth` counts the poolings (the paper's 4) and `width` the channels of the first level (64), which double at each.
     `padding` "valid" is the paper's: h, w = `output_size` of H, W, the centre of the image, and the other sizes raise
-    ModelError; "same" pads with zeros, and any size is kept. `norm` "none" is the paper's, with biases; "batch" and
+    UserError; "same" pads with zeros, and any size is kept. `norm` "none" is the paper's, with biases; "batch" and
     "group" normalise every 3x3 convolution. `dropout` is the rate at the end of the contracting path (3.1): in the
     level above the bottom and at the bottom, as in the released network (0.5). No ReLU follows an up-convolution, which
     the text does not mention and the released network has.
@@ -113,9 +113,9 @@ class UNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if padding not in ("valid", "same"):
-            raise ModelError(f"model.padding: {padding!r} is not known; take 'valid' or 'same'")
+            raise UserError(f"model.padding: {padding!r} is not known; take 'valid' or 'same'")
         if min(depth, width) < 1:
-            raise ModelError(f"model.depth and model.width are counts from 1, not {depth} and {width}")
+            raise UserError(f"model.depth and model.width are counts from 1, not {depth} and {width}")
         self.padding = padding
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         level = partial(

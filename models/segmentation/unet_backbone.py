@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.layers import ConvNorm
 from models.ops.resize import resize
-from models.registry import ModelError, build_backbone
+from models.registry import build_backbone
 
 EPSILON = 1e-5
 
@@ -63,7 +64,7 @@ class UNetBackbone(nnx.Module):
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         *skips, channels = self.backbone.channels.values()
         if len(decoder) != len(skips):
-            raise ModelError(f"model.decoder: needs {len(skips)} channel counts, one a skip, not {len(decoder)}")
+            raise UserError(f"model.decoder: needs {len(skips)} channel counts, one a skip, not {len(decoder)}")
         self.dropout = nnx.Dropout(dropout)
         blocks = []
         for skip_channels, out_channels in zip(reversed(skips), decoder, strict=True):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.backbones.mobilenet_v2 import EPSILON, MobileNetV2
 from models.layers import ConvTranspose
-from models.registry import ModelError
 
 
 class Upsample(nnx.Module):
@@ -58,7 +58,7 @@ class UNetMobileNetV2(nnx.Module):
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON[variant], dtype=dtype)
         *skips, (_, channels) = self.encoder.channels.items()
         if len(decoder) != len(skips):
-            raise ModelError(f"model.decoder: needs {len(skips)} channel counts, one a skip, not {len(decoder)}")
+            raise UserError(f"model.decoder: needs {len(skips)} channel counts, one a skip, not {len(decoder)}")
         blocks = []
         for (_, skip_channels), out_channels in zip(reversed(skips), decoder, strict=True):
             blocks.append(Upsample(channels, out_channels, norm=make_norm, dtype=dtype, rngs=rngs))

@@ -7,14 +7,14 @@ import pytest
 from flax import nnx
 
 from configs import pix2pix_camvid
-from experiments import pretrained, sharding
-from experiments import state as states
-from experiments.checkpoints import Checkpoints
-from experiments.errors import RunError
-from experiments.optim import make_optimizer
-from experiments.run_directory import resolve
-from experiments.step import compile_step, make_train_step
-from experiments.tasks import make_task
+from errors import UserError
+from experiments.run import pretrained, sharding
+from experiments.run import state as states
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.directory import resolve
+from experiments.run.optim import make_optimizer
+from experiments.run.step import compile_step, make_train_step
+from experiments.tasks.registry import make_task
 
 CLASSES = ("a", "b", "c")
 
@@ -143,6 +143,6 @@ def test_a_model_without_a_discriminator_is_one_clear_line():
     config = make(discriminator=0)
     architecture, _, _ = states.describe(config, 3)
     model = architecture.merge(states.initialise(config, 3, seed=0))
-    with pytest.raises(RunError, match="needs a model with a discriminator") as caught:
+    with pytest.raises(UserError, match="needs a model with a discriminator") as caught:
         make_task(config, CLASSES).loss(model, make_batch(), True, nnx.Rngs(0))
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from experiments.errors import RunError
+from errors import UserError
 from experiments.metrics import coco_files, precision
 from experiments.metrics.average_precision import AveragePrecision, main
 from tests.conftest import ROOT
@@ -390,7 +390,7 @@ def test_the_pictures_show_the_scores():
 
 
 def test_an_unknown_style_is_one_clear_line():
-    with pytest.raises(RunError, match="config.task.metrics: 'boundary' .* choose of coco, voc07, voc12, confusion"):
+    with pytest.raises(UserError, match="config.task.metrics: 'boundary' .* choose of coco, voc07, voc12, confusion"):
         AveragePrecision(NAMES, ("coco", "boundary"))
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from errors import UserError
 from experiments import datacheck
 from experiments.datacheck import count_labels, describe, median_frequency_weights
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ("sky", "tree", "river", "bridge")
@@ -90,7 +91,7 @@ def test_nothing_but_void_weighs_nothing():
 
 
 def test_a_label_that_is_no_class_is_named():
-    with pytest.raises(DataError, match="1.png holds the class 4, but 4 are named"):
+    with pytest.raises(UserError, match="1.png holds the class 4, but 4 are named"):
         count_labels(Made([LABELS[0], np.array([[0, 4]], np.uint8)]), 2)
 
 

@@ -11,16 +11,17 @@ import pytest
 from flax import nnx
 
 from configs import common
-from experiments import datacheck, sharding, tasks
-from experiments import state as states
-from experiments.errors import RunError
-from experiments.evaluate import Evaluator
-from experiments.inference import Inference
-from experiments.step import make_train_step
-from experiments.tasks import make_task
-from experiments.tasks.detection import Detection, Detections
-from experiments.train import start
-from input_pipeline.batch import DataError, check_batch
+from errors import UserError
+from experiments import datacheck, tasks
+from experiments.run import sharding
+from experiments.run import state as states
+from experiments.run.evaluator import Evaluator
+from experiments.run.inference import Inference
+from experiments.run.step import make_train_step
+from experiments.run.trainer import start
+from experiments.tasks.dense import Detection, Detections
+from experiments.tasks.registry import make_task
+from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
 from models import registry
 from tests.processes import run_together
@@ -248,7 +249,7 @@ def test_predictions_are_cocos_results(tmp_path, paths, ids, names):
 def test_labels_are_no_boxes():
     config, *_ = make()
     config.data.truth = "label"
-    with pytest.raises(DataError, match=r"truth='label' has no boxes"):
+    with pytest.raises(UserError, match=r"truth='label' has no boxes"):
         make_task(config, CLASSES)
 
 
@@ -256,7 +257,7 @@ def test_labels_are_no_boxes():
 def test_a_score_that_boxes_do_not_have(metrics):
     config, *_ = make()
     config.task.metrics = metrics
-    with pytest.raises(RunError, match=r"config.task.metrics.*coco"):
+    with pytest.raises(UserError, match=r"config.task.metrics.*coco"):
         make_task(config, CLASSES)
 
 
@@ -267,7 +268,7 @@ def test_a_score_that_boxes_do_not_have(metrics):
 def test_a_field_out_of_its_range_is_one_line(field, value):
     config, *_ = make()
     config.task[field] = value
-    with pytest.raises(RunError, match=rf"config.task.{field}={value} is out of its range"):
+    with pytest.raises(UserError, match=rf"config.task.{field}={value} is out of its range"):
         make_task(config, CLASSES)
 
 
@@ -281,7 +282,7 @@ def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
         config.data.truth, config.task.metrics = "label", ("confusion",)
     architecture, shapes, _ = states.describe(config, 3)
     inference = Inference(config, make_task(config, CLASSES), architecture, sharding.make_mesh(config.mesh))
-    with pytest.raises(RunError, match="config.task.name"):
+    with pytest.raises(UserError, match="config.task.name"):
         inference.check(shapes, config.data.image_size)
 
 

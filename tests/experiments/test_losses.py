@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import common
-from experiments.errors import RunError
+from errors import UserError
 from experiments.tasks import losses
 
 NAMES = ("cross_entropy", "dice", "focal", "lovasz_softmax", "ohem")
@@ -482,7 +482,7 @@ def test_one_loss_is_not_logged_twice():
     ],
 )
 def test_senseless_fields_are_told_in_one_line(fields, line):
-    with pytest.raises(RunError, match=line) as error:
+    with pytest.raises(UserError, match=line) as error:
         losses.make_loss(make_task(**fields), 3)
     assert "\n" not in str(error.value)
     assert "class_weights" not in fields or "--mode=datacheck" in str(error.value)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.errors import RunError
+from errors import UserError
 from experiments.metrics.partition import THRESHOLDS, Partition, connected_components, score, thin
 
 NAMES = ("membrane", "cell")
@@ -174,6 +174,6 @@ def test_an_image_without_a_true_segment_is_in_no_mean(recwarn):
 
 @pytest.mark.parametrize("names", [("cell",), ("a", "b", "c")])
 def test_other_numbers_of_classes_are_one_clear_line(names):
-    with pytest.raises(RunError, match=rf"config.task.metrics: .* has {len(names)}; leave it out") as error:
+    with pytest.raises(UserError, match=rf"config.task.metrics: .* has {len(names)}; leave it out") as error:
         Partition(names)
     assert "\n" not in str(error.value)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from errors import UserError
 from experiments import pictures
-from experiments.errors import RunError
 from experiments.pictures import (
     IGNORE,
     colour_mask,
@@ -82,7 +82,7 @@ def test_a_png_is_exact(tmp_path, shape):
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="picture.png: cannot be written"):
+    with pytest.raises(UserError, match="picture.png: cannot be written"):
         write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2), np.uint8))
 
 

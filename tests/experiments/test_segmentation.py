@@ -7,8 +7,8 @@ from flax import nnx
 from PIL import Image
 
 from configs import common
-from experiments.errors import RunError
-from experiments.tasks import make_task
+from errors import UserError
+from experiments.tasks.registry import make_task
 from input_pipeline import transforms
 
 CLASSES = ("a", "b", "c")
@@ -99,7 +99,7 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
     logits[..., 1] = 5.0
     _, logs = make(margin=1).loss(Given(logits), make_batch(label), train=False, rngs=None)
     assert [float(part) for part in logs["pixel_accuracy"]] == [16.0, 16.0]
-    with pytest.raises(RunError, match=r"config.data.margin=0: .* the margin must be 1"):
+    with pytest.raises(UserError, match=r"config.data.margin=0: .* the margin must be 1"):
         make().loss(Given(logits), make_batch(label), train=False, rngs=None)
 
 
@@ -112,7 +112,7 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
     ],
 )
 def test_mistakes_are_one_clear_line(fields, name):
-    with pytest.raises(RunError, match=f"config.{name}") as caught:
+    with pytest.raises(UserError, match=f"config.{name}") as caught:
         make(**fields)
     assert "\n" not in str(caught.value)
 

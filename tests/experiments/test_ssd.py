@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from configs import common
-from experiments import state as states
+from experiments.run import state as states
 from experiments.tasks.ssd import SSD
 from models.ops.anchors import default_boxes
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from input_pipeline.batch import OBJECTS, OPTIONAL, SPECIFICATION, DataError, check_batch
+from errors import UserError
+from input_pipeline.batch import OBJECTS, OPTIONAL, SPECIFICATION, check_batch
 
 KEYS = {"label": SPECIFICATION.keys() - OBJECTS, "boxes": SPECIFICATION.keys() - {"label", "weight_map"}}
 BOTH = [(truth, key) for truth in KEYS for key in sorted(KEYS[truth])]
@@ -26,7 +27,7 @@ def test_the_contract_holds(truth):
 def test_a_missing_key_is_named(truth, key):
     batch = make_batch(truth)
     del batch[key]
-    with pytest.raises(DataError, match=key):
+    with pytest.raises(UserError, match=key):
         check_batch(batch)
 
 
@@ -35,19 +36,19 @@ def test_a_wrong_dtype_or_size_is_named(truth, key):
     for spoil in (lambda array: array.astype(np.float64), lambda array: array[:1], lambda array: array[None]):
         batch = make_batch(truth)
         batch[key] = spoil(batch[key])
-        with pytest.raises(DataError, match="batch"):
+        with pytest.raises(UserError, match="batch"):
             check_batch(batch)
 
 
 def test_an_unknown_key_is_named():
-    with pytest.raises(DataError, match="unknown keys .'depth'"):
+    with pytest.raises(UserError, match="unknown keys .'depth'"):
         check_batch(make_batch("label") | {"depth": np.zeros(2)})
 
 
 def test_a_batch_has_a_label_or_objects():
     boxes = make_batch("boxes")
     for key in ("label", "weight_map"):
-        with pytest.raises(DataError, match=f"unknown keys .'{key}'"):
+        with pytest.raises(UserError, match=f"unknown keys .'{key}'"):
             check_batch(boxes | {key: make_batch("label")[key]})
-    with pytest.raises(DataError, match="unknown keys .'classes'"):
+    with pytest.raises(UserError, match="unknown keys .'classes'"):
         check_batch(make_batch("label") | {"classes": boxes["classes"]})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.batch import DataError
+from errors import UserError
 from input_pipeline.decoding import decode_colours, decode_image, decode_mask, encode_png, read_size
 
 
@@ -69,6 +69,6 @@ def test_pixels_are_taken_as_stored():
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_broken_file_is_named(spoil, kind):
     data = encode(Image.fromarray(np.tile(PIXELS, (20, 20, 1))), kind)
-    with pytest.raises(DataError, match=r"broken\.jpg") as caught:
+    with pytest.raises(UserError, match=r"broken\.jpg") as caught:
         decode_image(spoil(data), "broken.jpg")
     assert "\n" not in str(caught.value)

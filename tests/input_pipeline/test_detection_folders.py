@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import prepared as prepared_sets
-from input_pipeline.batch import DataError
 from input_pipeline.datasets import annotations
 from input_pipeline.sources import open_source
 
@@ -29,7 +29,7 @@ def open_folder(name, root, split, place, truth="boxes", **folder):
 
 
 def refuse(name, root, place, *words, split="train", **folder):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_folder(name, root, split, place, **folder)
     message = str(caught.value)
     assert "\n" not in message
@@ -184,7 +184,7 @@ def test_a_changed_folder_is_prepared_anew(tmp_path):
     shown = open_folder("coco_folder", root, "train", place)[1]["image"]
     np.testing.assert_array_equal(shown, np.asarray(Image.open(image)))
     assert len(list(place.glob("coco_folder/*/1.0.0/dataset_info.json"))) == 3
-    with pytest.raises(DataError, match="prepared 3 times.*config.data.folder.root"):
+    with pytest.raises(UserError, match="prepared 3 times.*config.data.folder.root"):
         open_folder("coco_folder", "", "train", place)
 
 
@@ -221,7 +221,7 @@ def test_a_coco_split_without_images_is_not_there(tmp_path):
     (root / "annotations/instances_test.json").write_text("{}")
     (root / "annotations/captions_train.json").write_text("{}")
     assert len(open_folder("coco_folder", root, "train", place)) == 3
-    with pytest.raises(DataError, match="no split 'test'; choose one of train"):
+    with pytest.raises(UserError, match="no split 'test'; choose one of train"):
         open_folder("coco_folder", root, "test", place)
 
 
@@ -351,7 +351,7 @@ def test_masks_need_one_for_each_object(tmp_path):
     content["annotations"][0]["segmentation"] = []
     write_coco(root, content)
     assert len(open_folder("coco_folder", root, "train", place)) == 3
-    with pytest.raises(DataError, match=r"masks.*1 objects of train.*b.jpg") as caught:
+    with pytest.raises(UserError, match=r"masks.*1 objects of train.*b.jpg") as caught:
         open_folder("coco_folder", root, "train", place, "masks")
     assert "\n" not in str(caught.value)
 
@@ -403,7 +403,7 @@ def test_voc_numbers_are_exact(voc):
     assert source[1]["boxes"].tolist() == [[2, 3, 8, 10.5]] and source[1]["difficult"].tolist() == [False]
     assert source[1]["classes"].tolist() == [2] and source[1]["area"].tolist() == [6 * 7.5]
     assert len(open_folder("voc_folder", root, "val", place)[0]["boxes"]) == 0
-    with pytest.raises(DataError, match="choose one of train, val"):
+    with pytest.raises(UserError, match="choose one of train, val"):
         open_folder("voc_folder", root, "test", place)
 
 
@@ -417,7 +417,7 @@ def test_voc_counts_pixels_from_one(voc, monkeypatch):
     assert source[1]["boxes"].tolist() == [[1, 2, 8, 10.5], [4, 4, 9, 5]]
     monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     assert open_folder("voc_folder", root, "train", place).bad_boxes != ()
-    with pytest.raises(DataError, match="first_pixel=2"):
+    with pytest.raises(UserError, match="first_pixel=2"):
         open_folder("voc_folder", root, "train", place, first_pixel=2)
 
 
@@ -520,7 +520,7 @@ def test_yolo_numbers_are_exact(yolo):
     assert source[0]["classes"].tolist() == [1, 0]
     assert source[1]["boxes"].tolist() == [[5, 3, 15, 15]] and source[1]["area"].tolist() == [120]
     assert len(source[2]["boxes"]) == 0 and source[2]["image"].shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(DataError, match="2 objects of train"):
+    with pytest.raises(UserError, match="2 objects of train"):
         open_folder("yolo_folder", root, "train", place, "masks")
 
 
@@ -607,11 +607,11 @@ def test_images_that_cannot_be_decoded(tmp_path):
     refuse("yolo_folder", root, place, str(path), "drop_unreadable")
     source = open_folder("yolo_folder", root, "train", place, drop_unreadable=True)
     assert source.dropped == ("a.png",) and [source.name(i) for i in range(len(source))] == ["b.png", "none.png"]
-    with pytest.raises(DataError, match="a.png.*drop_unreadable"):
+    with pytest.raises(UserError, match="a.png.*drop_unreadable"):
         open_folder("yolo_folder", root, "train", place)
     for path in (root / "images/train").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="no image can be decoded"):
+    with pytest.raises(UserError, match="no image can be decoded"):
         open_folder("yolo_folder", root, "train", place, drop_unreadable=True)
 
 
@@ -709,5 +709,5 @@ def test_tfds_coco_agrees_with_the_folder(real_coco):
         for key in ("classes", "crowd", "difficult"):
             np.testing.assert_array_equal(objects[key], expected[key])
     np.testing.assert_array_equal(own[0]["image"], folder[where[own.image_id(0)]]["image"])
-    with pytest.raises(DataError, match="coco_folder"):
+    with pytest.raises(UserError, match="coco_folder"):
         open_folder("coco/2017", "", "validation", REAL / "tfds", "masks")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import sources, transforms
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE
 from input_pipeline.datasets import shapes
 from input_pipeline.loader import TrainLoader
 from input_pipeline.views import ViewBatches
@@ -68,9 +69,9 @@ def test_one_row_a_process():
 
 def test_a_batch_that_does_not_divide_is_refused():
     data = get_config().data
-    with pytest.raises(DataError, match="divide"):
+    with pytest.raises(UserError, match="divide"):
         TrainLoader([EXAMPLE] * 5, data, batch_size=5, seed=0, process_count=2)
-    with pytest.raises(DataError, match="divide"):
+    with pytest.raises(UserError, match="divide"):
         config = get_config()
         config.eval.batch_size = 5
         ViewBatches([EXAMPLE] * 5, config.data, config.eval, process_count=2)
@@ -84,13 +85,13 @@ def test_black_and_white_masks_are_not_silently_ignored(tmp_path):
     Image.fromarray(np.eye(4, dtype=np.uint8) * np.uint8(255)).save(tmp_path / "set/train/masks/a.png")
     data = get_config().data
     data.name, data.folder.root = "image_mask", str(tmp_path / "set")
-    with pytest.raises(DataError, match="`cell 255 255 255`"):
+    with pytest.raises(UserError, match="`cell 255 255 255`"):
         sources.open_source(data, "train", str(tmp_path))
 
 
 def test_an_empty_slice_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "EXAMPLES", {"train": 2})
-    with pytest.raises(DataError, match="no example"):
+    with pytest.raises(UserError, match="no example"):
         sources.open_source(get_config().data, "train[2:]", str(tmp_path))
 
 
@@ -99,7 +100,7 @@ def test_no_network_is_said_at_once(tmp_path, monkeypatch):
     data = get_config().data
     data.name = "oxford_iiit_pet"
     start = time.monotonic()
-    with pytest.raises(DataError, match="tfds_data_dir") as caught:
+    with pytest.raises(UserError, match="tfds_data_dir") as caught:
         sources.open_source(data, "train", str(tmp_path / "none"))
     assert "\n" not in str(caught.value) and time.monotonic() - start < 20
     assert not (tmp_path / "none").exists()

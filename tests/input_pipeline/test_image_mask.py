@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
-from input_pipeline.batch import IGNORE, DataError
+from errors import UserError
+from input_pipeline.batch import IGNORE
 from input_pipeline.datasets.image_mask import find_components
 from input_pipeline.sources import open_source
 
@@ -43,7 +44,7 @@ def open_folder(root, split="train", **fields):
 
 
 def refuse(root, *words, split="train", **fields):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_folder(root, split, **fields)
     message = str(caught.value)
     assert "\n" not in message

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
-from input_pipeline.batch import IGNORE, DataError, check_batch
+from errors import UserError
+from input_pipeline.batch import IGNORE, check_batch
 from input_pipeline.loader import TrainLoader, draw_row
 from input_pipeline.objects import area
 
@@ -195,7 +196,7 @@ def test_a_weight_map_travels_with_the_crop():
 
     source, data = Pair([(16, 16)]), make_data(fit="crop")
     data.update(image_size=(16, 16), weight_map=(10.0, 2.0))
-    with pytest.raises(DataError, match="folder.instances"):
+    with pytest.raises(UserError, match="folder.instances"):
         TrainLoader(SOURCE, data, batch_size=2, seed=0)
     for batch in take(TrainLoader(source, data, batch_size=2, seed=0), 3):
         check_batch(batch)
@@ -400,6 +401,6 @@ def test_mixup_has_the_objects_of_two():
 
 @pytest.mark.parametrize(("truth", "source"), [("boxes", SOURCE), ("masks", SOURCE), ("label", PICTURES)])
 def test_a_source_without_the_truth_is_refused(truth, source):
-    with pytest.raises(DataError, match=f"config.data.truth='{truth}'") as caught:
+    with pytest.raises(UserError, match=f"config.data.truth='{truth}'") as caught:
         TrainLoader(source, make_objects(truth), batch_size=2, seed=0)
     assert "\n" not in str(caught.value)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import objects, transforms
-from input_pipeline.batch import DataError
 
 WHOLE = (0, 0, 40, 60)  # of an image of 40x60
 
@@ -164,7 +164,7 @@ def test_no_objects_fill_a_row():
 def test_mistakes_are_one_clear_line(fields, name):
     data = get_config().data
     data.update(fields)
-    with pytest.raises(DataError, match=f"config.data.{name}=") as caught:
+    with pytest.raises(UserError, match=f"config.data.{name}=") as caught:
         objects.check_truth(data)
     assert "\n" not in str(caught.value)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import prepared as prepared_sets
 from input_pipeline import sources
-from input_pipeline.batch import DataError
 from input_pipeline.datasets import shapes
 from input_pipeline.decoding import encode_png
 
@@ -35,13 +35,13 @@ def prepared(tmp_path_factory):
 
 def test_an_unknown_dataset_lists_the_known_ones(tmp_path):
     with pytest.raises(
-        DataError, match="coco/2017, coco_folder, image_mask, .*shapes, .*voc_segmentation, yolo_folder"
+        UserError, match="coco/2017, coco_folder, image_mask, .*shapes, .*voc_segmentation, yolo_folder"
     ):
         sources.open_source(make_data(name="shape"), "train", str(tmp_path))
 
 
 def test_an_unknown_split_lists_the_known_ones(prepared):
-    with pytest.raises(DataError, match="train, validation"):
+    with pytest.raises(UserError, match="train, validation"):
         sources.open_source(make_data(name="shapes"), "test", str(prepared))
 
 
@@ -136,7 +136,7 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
     ],
 )
 def test_a_truth_that_is_not_there_is_refused(tmp_path, name, truth, words):
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         sources.open_source(make_data(name=name, truth=truth), "train", str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -178,7 +178,7 @@ def test_objects_do_not_decode_the_image(prepared, monkeypatch):
 @pytest.mark.parametrize("name", ["coco/2017", "voc/2007", "voc/2012"])
 def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
     command = f"tfds build {name} --file_format=array_record --data_dir={tmp_path}"
-    with pytest.raises(DataError, match=command) as caught:
+    with pytest.raises(UserError, match=command) as caught:
         sources.open_source(make_data(name=name, truth="boxes"), "train", str(tmp_path))
     assert "\n" not in str(caught.value) and "pip install tensorflow" in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import prepared as prepared_sets
 from input_pipeline import sources, splits
-from input_pipeline.batch import DataError
 from input_pipeline.datasets import shapes
 
 
@@ -30,7 +30,7 @@ def test_percentages_part_a_split_without_gap_or_overlap(count, percent):
 
 @pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "train[1:2:3]"])
 def test_a_malformed_split_is_refused(split):
-    with pytest.raises(DataError, match="split"):
+    with pytest.raises(UserError, match="split"):
         splits.parse_split(split)
 
 
@@ -89,11 +89,11 @@ def test_what_parts_left_out_is_told_by_all(place):
     assert both.bad_boxes == ("p", "q") and both.absent == ("b",) and both.clipped_boxes == 2
     slices = Union(["x[:1]", "x[1:]"], [Part(bad_boxes=("p",)), Part(bad_boxes=("p",))])
     assert slices.bad_boxes == ("p",) and slices.clipped_boxes == 1 and len(slices) == 2
-    with pytest.raises(DataError, match="x and y differ in their classes \\('b' there, 'c' here\\)"):
+    with pytest.raises(UserError, match="x and y differ in their classes \\('b' there, 'c' here\\)"):
         Union(["x", "y"], [Part(), Part(classes=("a", "c"))])
 
 
 def test_an_unknown_part_is_one_line(place):
     for split in ("train+test", "shapes:test", "train+", "shape:train"):
-        with pytest.raises(DataError):
+        with pytest.raises(UserError):
             open_split(place, split)

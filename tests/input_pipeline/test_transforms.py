@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import transforms
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE
 
 GREY = (127.0, 127.0, 127.0)
 RNG = np.random.default_rng(0)
@@ -231,6 +232,6 @@ def test_mistakes_are_one_clear_line(truth, field, value):
     data.truth = truth
     transforms.check_augment(data)
     data.augment[field] = value
-    with pytest.raises(DataError, match=f"config.data.augment.{field}=") as caught:
+    with pytest.raises(UserError, match=f"config.data.augment.{field}=") as caught:
         transforms.check_augment(data)
     assert "\n" not in str(caught.value)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import transforms
-from input_pipeline.batch import IGNORE, DataError, check_batch
+from input_pipeline.batch import IGNORE, check_batch
 from input_pipeline.views import ViewBatches, blank, check_views, choose_canvas, plan_views
 from tests.input_pipeline.test_loader import Rectangles, Squares
 
@@ -188,7 +189,7 @@ def test_a_margin_is_context_and_mirrors_at_the_border():
 )
 def test_mistakes_are_one_clear_line(fields, name):
     config = make(**fields)
-    with pytest.raises(DataError, match=f"config.{name}") as caught:
+    with pytest.raises(UserError, match=f"config.{name}") as caught:
         check_views(config.data, config.eval)
     assert "\n" not in str(caught.value)
 
@@ -222,7 +223,7 @@ def test_an_image_that_changes_its_size_is_named():
             return (100, 100)
 
     config = make(((64, 64),), method="window")
-    with pytest.raises(DataError, match="square_0 is 10x10 now"):
+    with pytest.raises(UserError, match="square_0 is 10x10 now"):
         list(iter(ViewBatches(Shrinking([(10, 10)]), config.data, config.eval)))
 
 
@@ -290,9 +291,9 @@ def test_evaluation_is_not_augmented():
 
 def test_boxes_are_not_scored_on_a_canvas():
     config = make_detection(method="canvas")
-    with pytest.raises(DataError, match="config.eval.method='canvas'") as caught:
+    with pytest.raises(UserError, match="config.eval.method='canvas'") as caught:
         check_views(config.data, config.eval)
     assert "\n" not in str(caught.value)
     config.data.truth = "panoptic"
-    with pytest.raises(DataError, match="config.data.truth="):
+    with pytest.raises(UserError, match="config.data.truth="):
         check_views(config.data, config.eval)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline import prepared as prepared_sets
-from input_pipeline.batch import IGNORE, DataError
+from input_pipeline.batch import IGNORE
 from input_pipeline.datasets import voc_segmentation
 from input_pipeline.sources import open_source
 
@@ -62,7 +63,7 @@ def open_voc(place, root, split="train"):
 
 
 def refuse(place, root, *words):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_voc(place, root)
     message = str(caught.value)
     assert "\n" not in message
@@ -112,7 +113,7 @@ def test_a_changed_devkit_is_prepared_anew_and_no_root_needs_a_single_one(year, 
     make_mask(np.full((4, 6), 20, np.uint8)).save(mask)
     os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
     assert (open_voc(place, year)[0]["label"] == 20).all()
-    with pytest.raises(DataError, match="prepared 2 times.*config.data.folder.root"):
+    with pytest.raises(UserError, match="prepared 2 times.*config.data.folder.root"):
         open_voc(place, "")
     (year / "ImageSets/Segmentation/train.txt").write_text("2007_01\n")
     assert len(open_voc(place, year)) == 1
@@ -169,10 +170,10 @@ def test_folders_and_lists_that_are_not_there(year, tmp_path):
     refuse(place, year, "val.txt", "no image")
     (lists / "val.txt").unlink()
     (lists / "trainval.txt").unlink()
-    with pytest.raises(DataError, match="no split 'val'; choose one of train"):
+    with pytest.raises(UserError, match="no split 'val'; choose one of train"):
         open_voc(place, year, "val")
     (lists / "train.txt").unlink()
-    with pytest.raises(DataError, match="none of train.txt, val.txt, trainval.txt"):
+    with pytest.raises(UserError, match="none of train.txt, val.txt, trainval.txt"):
         open_voc(place, year)
 
 

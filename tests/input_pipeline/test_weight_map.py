@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from input_pipeline.batch import DataError
+from errors import UserError
 from input_pipeline.weight_map import CUT_OFF, weight_map
 
 MAPS = arrays(
@@ -90,5 +90,5 @@ def test_touching_objects_and_weight_zero():
 
 def test_numbers_that_cannot_be_are_refused():
     for w0, sigma in ((10.0, 0.0), (10.0, -1.0), (-1.0, 5.0)):
-        with pytest.raises(DataError, match="weight_map"):
+        with pytest.raises(UserError, match="weight_map"):
             weight_map(np.eye(3, dtype=int), w0, sigma)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import layers
-from models.registry import ModelError
 
 
 def random(*shape):
@@ -75,7 +75,7 @@ def test_group_norm_normalises_each_example_by_itself():
 
 
 def test_an_unknown_norm_is_one_clear_line():
-    with pytest.raises(ModelError, match=r"^model\.norm: 'layer'.*'batch' or 'group'$"):
+    with pytest.raises(UserError, match=r"^model\.norm: 'layer'.*'batch' or 'group'$"):
         layers.norm("layer", 4, momentum=0.9, epsilon=1e-5, dtype="float32")
 
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
-from models.registry import ModelError
 
 FIELDS = dict(width=0.1, depth=0.1, variant="keras", norm="batch", momentum=0.9, decoder=(8, 8, 8, 8), dtype="float32")
 
@@ -37,7 +37,7 @@ def test_every_name_leads_to_a_module(place):
     ],
 )
 def test_bad_fields_are_one_clear_line(fields, message):
-    with pytest.raises(ModelError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         build(**fields)
     assert "\n" not in str(error.value)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models.backbones.mobilenet_v2 import MobileNetV2, scale_channels
-from models.registry import ModelError
 
 
 def build(**fields):
@@ -102,11 +102,11 @@ def test_pretrained_layouts_become_ours(abstract):
 
 
 def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
-    with pytest.raises(ModelError, match=r"none of 'features\.0\.0\.weight'"):
+    with pytest.raises(UserError, match=r"none of 'features\.0\.0\.weight'"):
         abstract.pretrained(["layer1.0.conv1.weight"])
-    with pytest.raises(ModelError, match=r"Keras need model\.variant='keras', not 'torchvision'"):
+    with pytest.raises(UserError, match=r"Keras need model\.variant='keras', not 'torchvision'"):
         abstract.pretrained(["Conv1/kernel"])
-    with pytest.raises(ModelError, match="batch statistics"):
+    with pytest.raises(UserError, match="batch statistics"):
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["features.0.0.weight"])
 
 

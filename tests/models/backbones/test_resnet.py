@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models.backbones.resnet import ResNet, scale_channels
-from models.registry import ModelError
 
 FULL = dict(layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=32, dtype="float32")
 TINY = FULL | dict(layers=10, width=0.125)
@@ -161,11 +161,11 @@ def test_every_parameter_has_a_gradient():
 
 
 def test_fields_that_do_not_fit_are_refused():
-    with pytest.raises(ModelError, match="layers: no ResNet has 20; take 10, 18, 34, 50, 101"):
+    with pytest.raises(UserError, match="layers: no ResNet has 20; take 10, 18, 34, 50, 101"):
         build(layers=20)
-    with pytest.raises(ModelError, match="output_stride is 8, 16 or 32, not 4"):
+    with pytest.raises(UserError, match="output_stride is 8, 16 or 32, not 4"):
         build(output_stride=4)
-    with pytest.raises(ModelError, match="width is a factor above 0"):
+    with pytest.raises(UserError, match="width is a factor above 0"):
         build(width=0.0)
 
 
@@ -204,9 +204,9 @@ def test_basic_blocks_have_two_names_and_no_first_shortcut(layers):
 
 
 def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
-    with pytest.raises(ModelError, match=r"it has no 'layer1\.0\.conv1\.weight'"):
+    with pytest.raises(UserError, match=r"it has no 'layer1\.0\.conv1\.weight'"):
         abstract.pretrained(["features.0.0.weight"])
-    with pytest.raises(ModelError, match="batch statistics"):
+    with pytest.raises(UserError, match="batch statistics"):
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["layer1.0.conv1.weight"])
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
 from models.backbones.vgg import Classifier
-from models.registry import ModelError
 
 
 def build(padding="SAME", classifier=None, **fields):
@@ -97,20 +97,20 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
     models = {
         norm: nnx.eval_shape(lambda norm=norm: build(norm=norm, width=0.1)) for norm in ("none", "batch", "group")
     }
-    with pytest.raises(ModelError, match=r"it has no 'features\.0\.weight'"):
+    with pytest.raises(UserError, match=r"it has no 'features\.0\.weight'"):
         models["none"].pretrained(["layer1.0.conv1.weight"])
-    with pytest.raises(ModelError, match="'batch', and the file has no batch statistics"):
+    with pytest.raises(UserError, match="'batch', and the file has no batch statistics"):
         models["batch"].pretrained(MARKS["none"])
-    with pytest.raises(ModelError, match="'none', and the file has batch statistics"):
+    with pytest.raises(UserError, match="'none', and the file has batch statistics"):
         models["none"].pretrained(MARKS["batch"])
-    with pytest.raises(ModelError, match="'group'"):
+    with pytest.raises(UserError, match="'group'"):
         models["group"].pretrained(MARKS["none"])
 
 
 def test_fields_that_cannot_be_are_refused():
-    with pytest.raises(ModelError, match="no VGG has 17; take 11, 13, 16, 19"):
+    with pytest.raises(UserError, match="no VGG has 17; take 11, 13, 16, 19"):
         build(layers=17)
-    with pytest.raises(ModelError, match="width is a factor above 0"):
+    with pytest.raises(UserError, match="width is a factor above 0"):
         build(width=0)
 
 
@@ -217,5 +217,5 @@ def test_an_atrous_classifier_gets_every_third_tap_and_evenly_taken_channels(sty
     np.testing.assert_array_equal(convert(stored), [[[[10 * o + i for o in (0, 2, 4, 6)] for i in (0, 2, 4, 6)]]])
     for fc in ("fc6", "fc7"):
         np.testing.assert_array_equal(mapping[fc, "bias"][1](np.arange(8)), [0, 2, 4, 6])
-    with pytest.raises(ModelError, match="have 3 channels, model.fc wants 4"):
+    with pytest.raises(UserError, match="have 3 channels, model.fc wants 4"):
         mapping["fc6", "bias"][1](np.arange(3))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
 from models.detection.ssd import L2Norm
-from models.registry import ModelError
 
 SSD300 = dict(
     backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
@@ -107,7 +107,7 @@ def test_grids_are_those_of_the_maps(name):
 
 
 def test_an_image_too_small_for_its_maps_is_refused():
-    with pytest.raises(ModelError, match="images of 128x300 are too small"):
+    with pytest.raises(UserError, match="images of 128x300 are too small"):
         outline(**SSD300).anchors((128, 300))
 
 
@@ -202,5 +202,5 @@ def test_fields_that_cannot_be_are_refused():
         (dict(sizes=(0.2, 0.4, 0.6, float("inf"))), "model.sizes: "),
         (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; give 0"),
     ):
-        with pytest.raises(ModelError, match=message):
+        with pytest.raises(UserError, match=message):
             outline(**fields)

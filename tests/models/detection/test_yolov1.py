@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
 from models.detection.yolov1 import Block
-from models.registry import ModelError
 
 FULL = dict(
     layers=24,
@@ -109,13 +109,13 @@ def test_a_grid_of_rows_and_columns_with_fully_connected_layers():
 
 def test_an_image_of_another_grid_is_one_clear_line():
     model = abstract()
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(UserError) as caught:
         outputs_of(model, 1, 448, 512)
     assert str(caught.value) == (
         "model.grid: an image of 448x512 has 7x8 cells at model.stride=64, not 7x7; "
         "take config.data.image_size and canvases of (448, 448), or model.grid=(7, 8)"
     )
-    with pytest.raises(ModelError, match=r"not 2x3; .* of \(32, 48\), or take model\.grid=0$"):
+    with pytest.raises(UserError, match=r"not 2x3; .* of \(32, 48\), or take model\.grid=0$"):
         abstract(LIGHT, grid=(2, 3)).grid((32, 32))
 
 
@@ -132,7 +132,7 @@ def test_fields_that_cannot_be_are_refused():
         ("grid", 7.5, r"model\.grid .* not 7\.5"),
         ("grid", 0, r"model\.grid .* 0, for images of any size, needs model\.head='convolution'"),
     ):
-        with pytest.raises(ModelError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             build(FULL, **{field: value})
         assert "\n" not in str(caught.value)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import layers, registry
 from models.backbones.resnet import ResNet
-from models.registry import ModelError
 from models.segmentation.deeplabv3plus import ASPP
 
 BACKBONE = dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16)
@@ -135,5 +135,5 @@ def test_evaluation_treats_examples_alone(light):
 
 def test_a_backbone_without_stride_four_is_refused(monkeypatch):
     monkeypatch.setattr(ResNet, "channels", {8: 16, 16: 32})
-    with pytest.raises(ModelError, match="needs features of stride 4"):
+    with pytest.raises(UserError, match="needs features of stride 4"):
         nnx.eval_shape(build)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
 from models.backbones.vgg import VGG
-from models.registry import ModelError
 from models.segmentation.fcn import Upsample, bilinear
 
 FULL = dict(
@@ -220,5 +220,5 @@ def test_fields_that_cannot_be_are_refused():
         ("skip_scales", (1.0,), "needs 2 factors"),
         ("backbone", dict(name="resnet"), r"model\.backbone\.name: .* take 'vgg'"),
     ):
-        with pytest.raises(ModelError, match=message):
+        with pytest.raises(UserError, match=message):
             build(**{field: value})

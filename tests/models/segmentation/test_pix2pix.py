@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
-from models.registry import ModelError
 from tests.models.segmentation.calls import call, pixels
 
 PAPER = dict(width=64, depth=8, norm="batch", momentum=0.9, dropout=0.5, discriminator=64, dtype="float32")
@@ -124,7 +124,7 @@ def test_the_generator_leaves_the_discriminator_alone(tiny):
 
 def test_a_missing_discriminator_is_named():
     model = nnx.eval_shape(lambda: build(**TINY | dict(discriminator=0)))
-    with pytest.raises(ModelError, match="model.discriminator is 0"):
+    with pytest.raises(UserError, match="model.discriminator is 0"):
         model.discriminate(pixels(1, 32, 32, 3), pixels(1, 32, 32, 3), train=False)
-    with pytest.raises(ModelError, match="24 pixels a side, not 32x23"):
+    with pytest.raises(UserError, match="24 pixels a side, not 32x23"):
         build(**TINY).discriminate(pixels(1, 32, 23, 3), pixels(1, 32, 23, 3), train=False)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
-from models.registry import ModelError
 from models.segmentation.unet import margin, output_size
 from tests.models.segmentation.calls import call, pixels
 
@@ -84,14 +84,14 @@ def test_valid_sizes_are_those_with_even_maps(depth):
             continue
         below, above = [v for v in valid if v < size], [v for v in valid if v > size]
         nearest = f"{below[-1]} or {above[0]}" if below else f"{above[0]}"
-        with pytest.raises(ModelError, match=f"^[^\\n]* {size} pixels[^\\n]*; take {nearest}$"):
+        with pytest.raises(UserError, match=f"^[^\\n]* {size} pixels[^\\n]*; take {nearest}$"):
             output_size(size, depth)
 
 
 def test_an_unpadded_network_refuses_other_sizes():
-    with pytest.raises(ModelError, match="570 pixels.*take 556 or 572"):
+    with pytest.raises(UserError, match="570 pixels.*take 556 or 572"):
         shape(PAPER, (572, 570))
-    with pytest.raises(ModelError, match="'full'"):
+    with pytest.raises(UserError, match="'full'"):
         build(**VALID | dict(padding="full"))
 
 

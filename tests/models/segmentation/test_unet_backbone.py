@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from errors import UserError
 from models import registry
-from models.registry import ModelError
 from tests.models.segmentation.calls import call, pixels
 
 MOBILENET = dict(name="mobilenet_v2", width=1.0, depth=1.0, variant="keras", norm="batch", momentum=0.9)
@@ -68,7 +68,7 @@ def test_parameters_are_float32_and_logits_too():
 
 
 def test_a_decoder_of_another_length_is_refused():
-    with pytest.raises(ModelError, match="model.decoder: needs 4 channel counts, one a skip, not 3"):
+    with pytest.raises(UserError, match="model.decoder: needs 4 channel counts, one a skip, not 3"):
         nnx.eval_shape(lambda: build(**TINY | dict(decoder=(8, 8, 8))))
 
 

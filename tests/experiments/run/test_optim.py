@@ -4,8 +4,8 @@ import optax
 import pytest
 
 from configs import common
-from experiments import optim
-from experiments.errors import RunError
+from errors import UserError
+from experiments.run import optim
 
 PARAMS = {
     "encoder/conv/kernel": jnp.full((2, 2), 2.0),
@@ -119,7 +119,7 @@ def test_clipping_is_by_the_global_norm():
     ],
 )
 def test_mistakes_are_one_clear_line(changes, names):
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(UserError) as caught:
         updates(**changes)
     assert "\n" not in str(caught.value)
     assert all(name in str(caught.value) for name in names)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.errors import RunError
-from experiments.evidence import PACKAGES, Evidence, commit, environment, flops
+from errors import UserError
+from experiments.run.evidence import PACKAGES, Evidence, commit, environment, flops
 
 START = dict(seed=3, parameters=6504227, data={"train": "ab12", "validation": "cd34"})
 MEASURED = dict(flops_per_step=1e9, compilations=2, images_per_second=120.5, input_wait=0.125)
@@ -42,7 +42,7 @@ def test_a_resumed_run_adds_its_session(tmp_path):
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
 def test_a_damaged_file_is_one_clear_line_and_stays(tmp_path, damage):
     (tmp_path / "evidence.json").write_text(damage)
-    with pytest.raises(RunError, match=r"evidence\.json: not the sessions of a run"):
+    with pytest.raises(UserError, match=r"evidence\.json: not the sessions of a run"):
         Evidence(tmp_path, step=0, **START)
     assert (tmp_path / "evidence.json").read_text() == damage
 

@@ -4,7 +4,7 @@
 under a temporary name and renames it when it is whole; a SHA-256 of all arrays lies beside them, so that a checkpoint
 damaged later is recognised, moved aside and replaced by the one before.
 
-`python -m experiments.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays.
+`python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from experiments.errors import RunError, warn
+from errors import UserError, warn
 
 Arrays = Mapping[str, Any]
 KINDS = ("last", "best")
@@ -51,7 +51,7 @@ class Checkpoints:
         return sorted(self._managers[kind].all_steps()) if kind in self._managers else []
 
     def save(self, step: int, state: Any, notes: dict, kind: str = "last") -> None:
-        """Starts to write a checkpoint; returns when the arrays are copied. Raises RunError when an earlier write failed.
+        """Starts to write a checkpoint; returns when the arrays are copied. Raises UserError when an earlier write failed.
 
         Nothing older is removed before the new one is whole, and what was saved before is whole before this one begins:
         a `last` that exists vouches for the `best` of its step.
@@ -70,7 +70,7 @@ class Checkpoints:
             raise self._write_failed(step, kind, error) from error
 
     def wait(self) -> None:
-        """Blocks until everything saved is on disk. Raises RunError when a write failed."""
+        """Blocks until everything saved is on disk. Raises UserError when a write failed."""
         for kind, manager in self._managers.items():
             try:
                 manager.wait_until_finished()
@@ -82,7 +82,7 @@ class Checkpoints:
         """The newest usable checkpoint in the shapes and shardings of `like` (a tree of arrays), and its notes.
 
         Where one cannot be read, or its SHA-256 differs, the one before is tried; once that is restored, the damaged one is
-        moved to `checkpoints/damaged` with a warning. None where there is no checkpoint; RunError where none is usable.
+        moved to `checkpoints/damaged` with a warning. None where there is no checkpoint; UserError where none is usable.
         """
         steps, damaged = self.steps(kind), {}
         names = flatten(like)
@@ -92,7 +92,7 @@ class Checkpoints:
                 notes = self._read_notes(step, kind)
                 self._check_fits(step, kind, notes["shapes"], abstract)
                 arrays = self._read_arrays(step, kind, notes, abstract)
-            except RunError:
+            except UserError:
                 raise
             except Exception as error:  # whatever orbax and tensorstore raise for a file that is not what they wrote
                 damaged[step] = error
@@ -102,14 +102,14 @@ class Checkpoints:
             leaves = [arrays[name] for name in names]
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
-            raise RunError(
+            raise UserError(
                 f"{self.folder / kind}: none of the checkpoints {steps} can be read ({_reason(damaged[steps[-1]])}); restore "
                 "one from a backup, or move the run away to start again"
             )
         return None
 
     def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
-        """The newest usable checkpoint as {path: array} on the host, and its notes. RunError where there is none."""
+        """The newest usable checkpoint as {path: array} on the host, and its notes. UserError where there is none."""
         steps = self.steps(kind)
         for step in reversed(steps):
             try:
@@ -125,7 +125,7 @@ class Checkpoints:
                 return self.read(kind)
         other = next((name for name in KINDS if name != kind and self.steps(name)), None)
         remedy = f"there is one with --checkpoint={other}" if other else "train first, or name another --workdir"
-        raise RunError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
+        raise UserError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
 
     def close(self) -> None:
         """Waits for the writers: an orbax manager that is not closed loses its last save."""
@@ -151,7 +151,7 @@ class Checkpoints:
         differing = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
         if differing:
             name = differing[0]
-            raise RunError(
+            raise UserError(
                 f"{self.folder / kind / str(step)} is of another model: {len(differing)} arrays differ, first {name} "
                 f"(saved {shapes.get(name)}, config {wanted.get(name)}); use the config of that run or another --workdir"
             )
@@ -171,9 +171,9 @@ class Checkpoints:
             place.rename(target)
         self._managers[kind].reload()
 
-    def _write_failed(self, step: int | None, kind: str, error: Exception) -> RunError:
+    def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
-        return RunError(
+        return UserError(
             f"{self.folder / kind}: {what} could not be written ({_reason(error)}); the earlier ones {self.steps(kind)} "
             "are whole: make room and start the same command again"
         )
@@ -227,7 +227,7 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)
     try:
         arrays, notes = Checkpoints(flags.workdir, read_only=True).read(flags.checkpoint)
-    except RunError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     print(notes["step"], digest(arrays))
 

@@ -13,8 +13,8 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments import optim
-from experiments.errors import RunError
+from errors import UserError
+from experiments.run import optim
 from models import registry
 
 Variables = dict[str, jax.Array]
@@ -77,7 +77,7 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
     params = [_name(path) for path, variable in state if isinstance(variable, nnx.Param)]
     frozen = optim.match("optim.freeze", config.optim.freeze, params)
     if len(frozen) == len(params):
-        raise RunError("config.optim.freeze leaves no parameter to train; take a pattern out")
+        raise UserError("config.optim.freeze leaves no parameter to train; take a pattern out")
     for path, child in nnx.iter_modules(module):
         if hasattr(child, "frozen"):
             child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
@@ -134,16 +134,16 @@ def select(arrays: Mapping[str, jax.Array], weights: str) -> Variables:
         for part in ("ema.", "params.", "rest.")
     )
     if weights == "ema" and not ema:
-        raise RunError("this run kept no moving average (config.optim.ema=0); use --weights=raw")
+        raise UserError("this run kept no moving average (config.optim.ema=0); use --weights=raw")
     return ema if ema and weights != "raw" else params | rest
 
 
 def check_same_shapes(variables: Variables, like: Mapping[str, jax.ShapeDtypeStruct], where: str) -> None:
-    """Raises RunError naming the first variable that differs from the model's own."""
+    """Raises UserError naming the first variable that differs from the model's own."""
     for name in sorted(variables.keys() | like.keys()):
         shapes = [tuple(group[name].shape) if name in group else None for group in (variables, like)]
         if shapes[0] != shapes[1]:
-            raise RunError(
+            raise UserError(
                 f"{where}: {name} is {shapes[0]} there and {shapes[1]} in this config's model; "
                 "use the model (and the classes) that it was made with"
             )

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from experiments import run_directory
-from experiments.checkpoints import Checkpoints
-from experiments.errors import RunError
-from experiments.state import Architecture, Variables, check_same_shapes, describe, select
+from errors import UserError
+from experiments.run import directory as run_directory
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.state import Architecture, Variables, check_same_shapes, describe, select
 
 Converter = Callable[[np.ndarray], np.ndarray]
 
@@ -22,7 +22,7 @@ def load_run(
 ) -> tuple[Architecture, Variables, dict]:
     """A run's model with the variables of its `best` or `last` checkpoint (`ema`, `raw` or `auto`), and the notes.
 
-    `config` may differ from the run's in everything but the model. Raises RunError where they do not fit.
+    `config` may differ from the run's in everything but the model. Raises UserError where they do not fit.
     """
     run_directory.check_same(workdir, config, sections=("model",))
     arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
@@ -35,12 +35,12 @@ def load_run(
 def load_backbone(path: str, architecture: Architecture, variables: Variables) -> Variables:
     """`variables` with the backbone's from a local .safetensors file (names of torchvision, timm or Keras).
 
-    Raises RunError for a file that cannot be read, a key that nobody asks for, one that is missing, or another shape.
+    Raises UserError for a file that cannot be read, a key that nobody asks for, one that is missing, or another shape.
     """
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(
+        raise UserError(
             f"config.pretrained={path} cannot be read as safetensors ({error}); give a local .safetensors file"
         ) from None
     prefix, backbone = _backbone(architecture.merge(variables))
@@ -56,7 +56,7 @@ def load_backbone(path: str, architecture: Architecture, variables: Variables) -
         value = convert(weights[key]).astype(np.float32)
         if name not in variables or value.shape != variables[name].shape:
             shape = tuple(variables[name].shape) if name in variables else None
-            raise RunError(
+            raise UserError(
                 f"config.pretrained={path}: {key} gives {name} the shape {value.shape}, the model has {shape}"
             )
         loaded[name] = value
@@ -71,16 +71,16 @@ def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]
     """`variables` with those of another run's best checkpoint (its newest, where it kept no best).
 
     Those whose shape differs (a head for other classes) or that the other run does not have keep their own start; their
-    names are returned. Raises RunError where nothing fits.
+    names are returned. Raises UserError where nothing fits.
     """
     checkpoints = Checkpoints(pathlib.Path(workdir), read_only=True)
     if not checkpoints.steps("best") + checkpoints.steps("last"):
-        raise RunError(f"config.init_from={workdir} holds no checkpoint; give the workdir of a run that has saved one")
+        raise UserError(f"config.init_from={workdir} holds no checkpoint; give the workdir of a run that has saved one")
     arrays, _ = checkpoints.read("best" if checkpoints.steps("best") else "last")
     other = select(arrays, "auto")
     fitting = {n: other[n] for n, value in variables.items() if n in other and other[n].shape == value.shape}
     if not fitting:
-        raise RunError(
+        raise UserError(
             f"config.init_from={workdir}: no parameter of that run fits this model; use a run of the same model"
         )
     return variables | fitting, sorted(variables.keys() - fitting.keys())
@@ -90,11 +90,11 @@ def _backbone(module: nnx.Module) -> tuple[tuple[str, ...], nnx.Module]:
     for path, child in nnx.iter_modules(module):
         if hasattr(child, "pretrained"):
             return tuple(map(str, path)), child
-    raise RunError("config.pretrained: this model has no backbone with pretrained names; leave the field empty")
+    raise UserError("config.pretrained: this model has no backbone with pretrained names; leave the field empty")
 
 
 def _check_keys(path: str, problem: str, keys: Iterable[str], cause: str) -> None:
     keys = sorted(keys)
     if keys:
         others = f" (and {len(keys) - 1} more)" if keys[1:] else ""
-        raise RunError(f"config.pretrained={path} {problem} {keys[0]!r}{others}: {cause}")
+        raise UserError(f"config.pretrained={path} {problem} {keys[0]!r}{others}: {cause}")

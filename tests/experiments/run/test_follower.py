@@ -16,12 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
-from experiments import writers
-from experiments.errors import RunError
+from errors import UserError
 from experiments.pictures import write_png
-from experiments.writers import Follower, MetricsFile, run_id, write_atomically
+from experiments.run import follower as follower_process
+from experiments.run.follower import Follower, run_id
+from experiments.run.metrics_file import MetricsFile
+from files import write_atomically
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 # metrics.jsonl
@@ -83,7 +85,7 @@ def test_damage_in_the_middle_names_the_line(tmp_path, damage):
     before = path.read_bytes()
     metrics = MetricsFile(path)
     for use in (lambda: metrics.cut(1), lambda: list(metrics.rows())):
-        with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: damaged"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: damaged"):
             use()
     assert path.read_bytes() == before
 
@@ -91,7 +93,7 @@ def test_damage_in_the_middle_names_the_line(tmp_path, damage):
 def test_a_missing_file_is_one_clear_line(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     metrics.path.unlink()
-    with pytest.raises(RunError, match="metrics.jsonl: cannot be read: No such file"):
+    with pytest.raises(UserError, match="metrics.jsonl: cannot be read: No such file"):
         list(metrics.rows())
 
 
@@ -99,7 +101,7 @@ def test_kill_9_loses_no_line_that_was_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
     script = f"""
         from pathlib import Path
-        from experiments.writers import MetricsFile
+        from experiments.run.metrics_file import MetricsFile
         metrics = MetricsFile(Path({str(path)!r}))
         step = 0
         while True:
@@ -131,7 +133,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_di
     metrics.append(1, {"x": 1})
     before = metrics.path.read_bytes()
     full_disk(len(before) + 5)
-    with pytest.raises(RunError, match="cannot write step 2: .* make room"):
+    with pytest.raises(UserError, match="cannot write step 2: .* make room"):
         metrics.append(2, {"x": 2})
     assert metrics.path.read_bytes() == before
 
@@ -140,7 +142,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path, full_disk):
     path = tmp_path / "deep" / "file.json"
     write_atomically(path, b"old")
     full_disk(10)
-    with pytest.raises(RunError, match="file.json: cannot be written"):
+    with pytest.raises(UserError, match="file.json: cannot be written"):
         write_atomically(path, b"new" * 10)
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
 
@@ -317,7 +319,8 @@ def test_a_killed_run_is_followed_to_its_last_line(workdir, fake_wandb):
         import os
         from pathlib import Path
         from configs.common import get_config
-        from experiments.writers import Follower, MetricsFile
+        from experiments.run.follower import Follower
+        from experiments.run.metrics_file import MetricsFile
         workdir = Path({str(workdir)!r})
         metrics = MetricsFile(workdir / "metrics.jsonl")
         Follower(workdir, get_config().wandb, "0123456789abcdef", 1.0).start()
@@ -418,15 +421,15 @@ def test_a_hanging_wandb_delays_the_end_by_no_more_than_the_timeout(workdir, fak
 def test_it_does_not_outlive_the_run_for_long(workdir, fake_wandb):
     fake_wandb("def init(**settings): time.sleep(100)")
     script = (
-        f"import pathlib\nfrom experiments import writers\nwriters.LINGER_SECONDS = 1\n"
-        f"writers.follow(pathlib.Path({str(workdir)!r}), 'id')"
+        f"import pathlib\nfrom experiments.run import follower\nfollower.LINGER_SECONDS = 1\n"
+        f"follower.follow(pathlib.Path({str(workdir)!r}), 'id')"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, timeout=30)
     assert done.returncode == -signal.SIGALRM
 
 
 def test_a_missing_wandb_is_one_warning(workdir, monkeypatch, capfd):
-    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(follower_process.importlib.util, "find_spec", lambda name: None)
     with follower(workdir) as running:
         assert running._process is None
     assert_one_warning(capfd, "not installed")
@@ -450,7 +453,7 @@ def test_disabled_starts_no_process(workdir):
 def test_an_unknown_mode_is_one_clear_line(workdir):
     unknown = get_config().wandb
     unknown.mode = "onlin"
-    with pytest.raises(RunError, match="config.wandb.mode='onlin' is unknown; it is one of auto, online"):
+    with pytest.raises(UserError, match="config.wandb.mode='onlin' is unknown; it is one of auto, online"):
         Follower(workdir, unknown, "id", 1.0)
 
 
@@ -458,7 +461,7 @@ def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
     metrics.append(1, {"x": 1})
-    command = [sys.executable, "-m", "experiments.writers", str(workdir), "0123456789abcdef"]
+    command = [sys.executable, "-m", "experiments.run.follower", str(workdir), "0123456789abcdef"]
     subprocess.run(command, cwd=ROOT, input=b"finished\n", check=True, timeout=30)
     assert told() == [OPENED, {"step": 1, "x": 1}, {"finish": 0}]
     (workdir / "config.json").unlink()
@@ -471,7 +474,7 @@ def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):
 
 def test_the_module_is_light():
     heavy = ["jax", "numpy", "flax", "wandb", "ml_collections"]
-    script = f"import sys, experiments.writers; sys.exit(any(name in sys.modules for name in {heavy}))"
+    script = f"import sys, experiments.run.follower; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 

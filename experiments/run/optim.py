@@ -7,14 +7,14 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from experiments.errors import RunError
+from errors import UserError
 
 
 def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
     """step -> learning rate: `warmup_steps` linear from `warmup_from` of lr, then the schedule that is named, over the rest."""
     rest = steps - optim.warmup_steps
     if rest < 1:
-        raise RunError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
+        raise UserError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(optim.lr),
         "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final),
@@ -53,7 +53,7 @@ def _changed(optim: ConfigDict, fields) -> ConfigDict:
     own = optim.copy_and_resolve_references()
     for field, value in _pairs("partition", fields):
         if field not in own or field in ("partition", "rates", "freeze", "ema", "accumulate"):
-            raise RunError(f"config.optim.partition: a part has no field {field!r} of its own")
+            raise UserError(f"config.optim.partition: a part has no field {field!r} of its own")
         own[field] = value
     return own
 
@@ -61,7 +61,7 @@ def _changed(optim: ConfigDict, fields) -> ConfigDict:
 def _pairs(field: str, entries) -> tuple:
     if not isinstance(entries, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in entries):
         examples = {"rates": "(('encoder/', 0.1),)", "partition": "(('discriminator/', (('lr', 2e-4),)),)"}
-        raise RunError(f'config.optim.{field}: {entries} holds no pairs; write "{examples[field]}"')
+        raise UserError(f'config.optim.{field}: {entries} holds no pairs; write "{examples[field]}"')
     return entries
 
 
@@ -89,17 +89,17 @@ def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.Gr
 
 
 def match(field: str, patterns, names) -> dict[str, int]:
-    """name -> index of the first pattern that matches its beginning. Raises RunError for a pattern without a match."""
+    """name -> index of the first pattern that matches its beginning. Raises UserError for a pattern without a match."""
     compiled = []
     for pattern in patterns:
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
-            raise RunError(f"config.{field}: {pattern!r} is not a regular expression ({error})") from None
+            raise UserError(f"config.{field}: {pattern!r} is not a regular expression ({error})") from None
     for pattern in compiled:
         if not any(map(pattern.match, names)):
             tops = sorted({name.split("/")[0] for name in names})
-            raise RunError(
+            raise UserError(
                 f"config.{field}: no parameter's path begins with {pattern.pattern!r}; paths begin with {tops}"
             )
     found = {name: next((i for i, pattern in enumerate(compiled) if pattern.match(name)), -1) for name in names}
@@ -117,5 +117,5 @@ def _kernels(params: Mapping[str, jax.Array]) -> dict[str, bool]:
 
 def _choose(field: str, name: str, choices: Mapping):
     if name not in choices:
-        raise RunError(f"config.{field}={name!r} is unknown; choose one of {', '.join(sorted(choices))}")
+        raise UserError(f"config.{field}={name!r} is unknown; choose one of {', '.join(sorted(choices))}")
     return choices[name]

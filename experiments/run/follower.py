@@ -1,10 +1,10 @@
-"""What a run writes while it trains: metrics.jsonl, the only truth, and the follower that sends it to W&B.
+"""The follower: sends metrics.jsonl to W&B.
 
-The follower is a process of its own and reads nothing but the run directory, so W&B can be slow, away or broken and the
+It is a process of its own and reads nothing but the run directory, so W&B can be slow, away or broken and the
 training loop does not notice. It keeps in wandb/cursor.json the newest step that it has sent: a resumed run repeats the
 steps after its checkpoint, line for line, and its follower skips those that have been sent.
 
-    echo finished | python -m experiments.writers WORKDIR RUN_ID        sends what no follower has sent yet
+    echo finished | python -m experiments.run.follower WORKDIR RUN_ID        sends what no follower has sent yet
 
 Imports neither jax nor numpy: the follower starts in a moment and takes little memory from the run beside it.
 """
@@ -15,148 +15,25 @@ import csv
 import fcntl
 import hashlib
 import importlib.util
-import io
 import json
-import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from experiments.errors import RunError, warn
+from errors import UserError, warn
+from experiments.run.metrics_file import parse_row
+from files import write_atomically
 
 MODES = ("auto", "online", "offline", "disabled")
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
 LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
 RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
 FINISHED = b"finished\n"  # what the parent says on the pipe before it closes it, when the run came to its end
-
-
-def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
-    """Write a file so that a kill or a power cut leaves the old content or the new one, never a mixture.
-
-    Folders that are missing are made. Raises RunError where the disk refuses.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            shutil.copyfileobj(io.BytesIO(content) if isinstance(content, bytes) else content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself survives a power cut only when the folder is on the disk
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RunError(f"{path}: cannot be written: {error.strerror}; the earlier content is kept") from error
-
-
-class MetricsFile:
-    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`.
-
-    A step has at most one line, and the steps ascend. One process writes it; a resumed run first calls `cut`.
-    """
-
-    def __init__(self, path: Path):
-        """Open `path` to append to it, making it when missing. Raises RunError where the disk refuses."""
-        self.path = path
-        self._file = self._open()
-
-    def _open(self):
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return open(self.path, "ab", buffering=0)  # unbuffered: what append wrote outlives a kill -9
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be opened: {error.strerror}") from error
-
-    def append(self, step: int, values: Mapping[str, object]) -> None:
-        """Write one line. Values are numbers, strings, arrays or lists of them; NaN and infinities become null.
-
-        Raises RunError when the disk is full or away; the line is then absent, not half there.
-        """
-        row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
-        end = os.fstat(self._file.fileno()).st_size
-        try:
-            rest = line
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fileno(), end)
-            raise RunError(
-                f"{self.path}: cannot write step {step}: {error.strerror}; make room and start the same command again"
-            ) from error
-
-    def sync(self) -> None:
-        """Bring every line to the disk: a checkpoint may only be saved after the lines that it covers."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be brought to the disk: {error.strerror}") from error
-
-    def cut(self, step: int) -> None:
-        """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.
-
-        The new content replaces the file in one rename: a reader sees the old file or the new one, never a part.
-        Raises RunError naming the line where the content is damaged.
-        """
-        kept = b"".join(line for line, row in self._lines() if row["step"] <= step)
-        if len(kept) != self.path.stat().st_size:
-            write_atomically(self.path, kept)
-            self._file.close()
-            self._file = self._open()
-
-    def rows(self) -> Iterator[dict]:
-        """Every complete line, in order. Raises RunError naming a damaged one."""
-        return (row for _, row in self._lines())
-
-    def close(self) -> None:
-        """Close the file; lines stay as they are."""
-        self._file.close()
-
-    def _lines(self) -> Iterator[tuple[bytes, dict]]:
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be read: {error.strerror}") from error
-        for number, line in enumerate(io.BytesIO(content), start=1):
-            if line.endswith(b"\n"):
-                yield line, _row(self.path, number, line)
-
-
-def _row(path: Path, number: int, line: bytes) -> dict:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise RunError(
-            f"{path}, line {number}: damaged, not a JSON object with an integer step; repair or delete the line"
-        )
-    return row
-
-
-def plain(value):
-    """What JSON can say: arrays (numpy's or jax's, by their `tolist`) as lists, numbers that are not finite as null."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def run_id(config_json: str, workdir_name: str) -> str:
@@ -175,10 +52,10 @@ class Follower:
     def __init__(self, workdir: Path, settings, run_id: str, timeout: float):
         """`workdir` holds config.json, `settings` is config.wandb; `timeout` in seconds bounds the wait on leaving.
 
-        Raises RunError for an unknown wandb.mode: the one mistake that the user is told about at once.
+        Raises UserError for an unknown wandb.mode: the one mistake that the user is told about at once.
         """
         if settings.mode not in MODES:
-            raise RunError(f"config.wandb.mode={settings.mode!r} is unknown; it is one of {', '.join(MODES)}")
+            raise UserError(f"config.wandb.mode={settings.mode!r} is unknown; it is one of {', '.join(MODES)}")
         self.workdir = workdir.absolute()
         self.settings = settings
         self.run_id = run_id
@@ -200,7 +77,7 @@ class Follower:
         if spec is None or spec.origin is None:  # without an origin it is a folder of offline runs, not the package
             warn("W&B: the wandb package is not installed; metrics.jsonl is written all the same")
             return
-        command = [sys.executable, "-u", "-m", "experiments.writers", str(self.workdir), self.run_id]
+        command = [sys.executable, "-u", "-m", "experiments.run.follower", str(self.workdir), self.run_id]
         try:
             folder = self.workdir / "wandb"
             folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +88,7 @@ class Follower:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    cwd=Path(__file__).parents[1],
+                    cwd=Path(__file__).parents[2],
                     start_new_session=True,
                 )
         except OSError as error:
@@ -360,7 +237,7 @@ def _new_rows(path: Path) -> Iterator[list[dict]]:
                 lines = file.readlines()
                 if lines and not lines[-1].endswith(b"\n"):
                     file.seek(-len(lines.pop()), os.SEEK_CUR)
-                yield [_row(path, number, line) for number, line in enumerate(lines, start=read + 1)]
+                yield [parse_row(path, number, line) for number, line in enumerate(lines, start=read + 1)]
                 read += len(lines)
 
 

@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 from configs import common
-from experiments import sharding
-from experiments import state as states
-from experiments.evaluate import Evaluator, class_table, table, write_result
-from experiments.inference import Inference, Interrupted
-from experiments.tasks import make_task
+from experiments.run import sharding
+from experiments.run import state as states
+from experiments.run.evaluator import Evaluator, class_table, table, write_result
+from experiments.run.inference import Inference, Interrupted
+from experiments.tasks.registry import make_task
 from models import registry
 from tests.processes import run_together
 
@@ -208,7 +208,7 @@ PROGRAM = """
 from models import registry
 from tests.experiments import test_evaluate
 
-registry.MODELS["threshold"] = "tests.experiments.test_evaluate:Threshold"
+registry.MODELS["threshold"] = "tests.experiments.run.test_evaluator:Threshold"
 source = test_evaluate.Images([(16, 24), (9, 17), (1, 1), (12, 24), (40, 50)])
 result = test_evaluate.evaluate(source, canvases=((48, 56), (56, 48)), flip=True, scales=(1.0, 0.5))
 result.records.seek(0)

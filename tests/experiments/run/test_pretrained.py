@@ -4,12 +4,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from configs import unet_shapes
-from experiments import pretrained
-from experiments import state as states
-from experiments.checkpoints import Checkpoints
-from experiments.errors import RunError
-from experiments.optim import make_optimizer
-from models.registry import ModelError
+from errors import UserError
+from experiments.run import pretrained
+from experiments.run import state as states
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.optim import make_optimizer
 
 
 def build(classes: int = 3, **fields):
@@ -62,7 +61,7 @@ def test_every_encoder_variable_comes_from_the_file(model, tmp_path):
 def test_a_file_that_does_not_match_is_an_error(model, tmp_path, changes, words):
     _, architecture, variables, _ = model
     torchvision_file(tmp_path / "w.safetensors", architecture, variables, **changes)
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(UserError) as caught:
         pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
@@ -71,7 +70,7 @@ def test_weights_of_another_padding_are_refused(model, tmp_path):
     _, architecture, variables, _ = model
     torchvision_file(tmp_path / "w.safetensors", architecture, variables)
     _, keras, variables, _ = build(variant="keras")
-    with pytest.raises(ModelError, match="torchvision"):
+    with pytest.raises(UserError, match="torchvision"):
         pretrained.load_backbone(str(tmp_path / "w.safetensors"), keras, variables)
 
 
@@ -79,7 +78,7 @@ def test_weights_of_another_padding_are_refused(model, tmp_path):
 def test_a_file_that_is_no_safetensors_is_one_line(model, tmp_path, content):
     _, architecture, variables, _ = model
     (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(RunError, match=r"w.safetensors cannot be read") as caught:
+    with pytest.raises(UserError, match=r"w.safetensors cannot be read") as caught:
         pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
     assert "\n" not in str(caught.value)
 
@@ -103,5 +102,5 @@ def test_init_from_a_run_of_another_model_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(1, {"params": {"trunk/kernel": jnp.zeros((2, 2))}}, {})
     checkpoints.close()
-    with pytest.raises(RunError, match="no parameter of that run fits"):
+    with pytest.raises(UserError, match="no parameter of that run fits"):
         pretrained.init_from(str(tmp_path), build()[2])

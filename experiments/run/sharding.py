@@ -9,18 +9,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.errors import RunError
+from errors import UserError
 
 AXES = ("member", "data", "fsdp")
 
 
 def make_mesh(sizes: tuple[int, int, int]) -> Mesh:
-    """The mesh of all devices; one of the sizes may be -1. Raises RunError when the devices cannot be laid out so."""
+    """The mesh of all devices; one of the sizes may be -1. Raises UserError when the devices cannot be laid out so."""
     count = jax.device_count()
     known = int(np.prod([size for size in sizes if size != -1]))
     filled = tuple(count // known if size == -1 else size for size in sizes)
     if len(sizes) != len(AXES) or sizes.count(-1) > 1 or int(np.prod(filled)) != count:
-        raise RunError(f"config.mesh={tuple(sizes)} does not lay out {count} device(s) along {AXES}; use (1, -1, 1)")
+        raise UserError(f"config.mesh={tuple(sizes)} does not lay out {count} device(s) along {AXES}; use (1, -1, 1)")
     # jax's default has become Explicit axes, under which scatters and einsums over a sharded batch fail.
     return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -53,10 +53,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(name: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises RunError unless `size` rows divide over the devices (and the micro-batches)."""
+    """Raises UserError unless `size` rows divide over the devices (and the micro-batches)."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if size < 1 or size % parts:
-        raise RunError(
+        raise UserError(
             f"config.{name}={size} does not divide over {parts} (data-parallel devices x optim.accumulate); "
             f"use a multiple of {parts}"
         )

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import sharding
-from experiments.errors import RunError
+from errors import UserError
+from experiments.run import sharding
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 PROGRAM = """
 import json, sys
 import numpy as np
 from models import registry
 from tests.experiments import test_step
-registry.MODELS["tiny"] = "tests.experiments.test_step:Tiny"
+registry.MODELS["tiny"] = "tests.experiments.run.test_step:Tiny"
 state, logs = test_step.run(norm="batch", mesh=tuple(json.loads(sys.argv[1])))
 print(json.dumps({name: np.asarray(value).tolist() for name, value in (state.params | state.rest | logs).items()}))
 """
@@ -45,14 +45,14 @@ def test_devices_share_a_batch_and_its_statistics():
 
 
 def test_a_mesh_that_does_not_fit_is_one_clear_line():
-    with pytest.raises(RunError, match=r"config.mesh=\(1, 3, 5\)"):
+    with pytest.raises(UserError, match=r"config.mesh=\(1, 3, 5\)"):
         sharding.make_mesh((1, 3, 5))
 
 
 def test_the_batch_must_divide():
     mesh = sharding.make_mesh((1, -1, 1))
     sharding.check_batch_size("train.batch_size", 8, mesh, accumulate=4)
-    with pytest.raises(RunError, match=r"train.batch_size=6.*multiple of 4"):
+    with pytest.raises(UserError, match=r"train.batch_size=6.*multiple of 4"):
         sharding.check_batch_size("train.batch_size", 6, mesh, accumulate=4)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from experiments.errors import RunError
-from experiments.writers import run_id, write_atomically
+from errors import UserError
+from experiments.run.follower import run_id
+from files import write_atomically
 
 
 def resolve(config: ConfigDict) -> str:
@@ -21,24 +22,24 @@ def resolve(config: ConfigDict) -> str:
 def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
     """Holds `workdir` for training with `config`, new or resumed.
 
-    Raises RunError, and changes nothing, where it belongs to another config, or another process is training in it.
+    Raises UserError, and changes nothing, where it belongs to another config, or another process is training in it.
     """
     stored = workdir / "config.json"
     if stored.exists():
         check_same(workdir, config)
     elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
-        raise RunError(f"{workdir} holds a run without its config.json; choose another --workdir")
+        raise UserError(f"{workdir} holds a run without its config.json; choose another --workdir")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
-        raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
+        raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:
         try:
             # The kernel drops the lock with the process, however that ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(
+            raise UserError(
                 f"{workdir}: another process is training here; wait for it or choose another --workdir"
             ) from None
         if not stored.exists():
@@ -52,7 +53,7 @@ def wandb_id(workdir: pathlib.Path, config: ConfigDict) -> str:
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
-    """Raises RunError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
+    """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
     saved = _flatten(json.loads(resolve(read_config(workdir))))
     given = _flatten(json.loads(resolve(config)))
     differing = [
@@ -63,23 +64,23 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
     if differing:
         name = differing[0]
         others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
-        raise RunError(
+        raise UserError(
             f"{workdir} holds a run with another config: {name} is {saved.get(name)!r} there, {given.get(name)!r} now"
             f"{others}; use that config, or choose another --workdir"
         )
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """The config a run was started with. Raises RunError where there is none."""
+    """The config a run was started with. Raises UserError where there is none."""
     path = workdir / "config.json"
     try:
         return ConfigDict(_tuples(json.loads(path.read_text())))
     except FileNotFoundError:
-        raise RunError(
+        raise UserError(
             f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
         ) from None
     except json.JSONDecodeError as error:
-        raise RunError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
+        raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
 
 
 def _tuples(value):

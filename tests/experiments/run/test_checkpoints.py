@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints
-from experiments.checkpoints import Checkpoints, digest, flatten
-from experiments.errors import RunError
+from errors import UserError
+from experiments.run import checkpoints
+from experiments.run.checkpoints import Checkpoints, digest, flatten
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def make_state(step: int) -> dict:
@@ -100,14 +100,14 @@ def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):
     save(tmp_path, [3])
     os.truncate(largest_file(tmp_path / "checkpoints" / "last" / "3"), 10)
     for _ in range(2):  # the second start must not find an empty folder and begin anew
-        with pytest.raises(RunError, match="none of the checkpoints"):
+        with pytest.raises(UserError, match="none of the checkpoints"):
             Checkpoints(tmp_path, 2).restore(make_state(0))
 
 
 def test_another_model_is_an_error_and_not_damage(tmp_path):
     save(tmp_path, [3])
     other = make_state(0) | {"params": {"stem/kernel": jnp.zeros((64, 301))}}
-    with pytest.raises(RunError, match=r"another model.*stem/kernel"):
+    with pytest.raises(UserError, match=r"another model.*stem/kernel"):
         Checkpoints(tmp_path, 2).restore(other)
     assert Checkpoints(tmp_path, 2).steps() == [3]
 
@@ -130,13 +130,13 @@ def test_a_full_disk_leaves_the_older_checkpoint_usable(tmp_path):
     program = f"""
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.experiments.test_checkpoints import Checkpoints, RunError, make_state
+from tests.experiments.run.test_checkpoints import Checkpoints, UserError, make_state
 manager = Checkpoints({str(tmp_path)!r}, 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 try:
     manager.save(6, make_state(6), {{}})
     manager.wait()
-except RunError as error:
+except UserError as error:
     sys.exit(str(error))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
@@ -154,7 +154,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkey
     manager = Checkpoints(tmp_path, 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=1000))
     with pytest.raises(
-        RunError, match=r"checkpoint 6 could not be written \(it needs 0.1 MiB and the disk has 0.0 MiB left\)"
+        UserError, match=r"checkpoint 6 could not be written \(it needs 0.1 MiB and the disk has 0.0 MiB left\)"
     ):
         manager.save(6, make_state(6), {})
     manager.close()
@@ -183,7 +183,7 @@ def test_a_reader_survives_the_replacement_of_what_it_was_about_to_read(tmp_path
 
 def test_the_command_prints_step_and_digest(tmp_path):
     save(tmp_path, [3, 6])
-    command = [sys.executable, "-m", "experiments.checkpoints", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.run.checkpoints", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == f"6 {digest(flatten(make_state(6)))}\n", done.stderr
     missing = subprocess.run([*command[:-1], str(tmp_path / "no")], capture_output=True, text=True, cwd=ROOT)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import jax
 
-from experiments.errors import RunError
-from experiments.writers import plain, write_atomically
+from errors import UserError
+from experiments.run.metrics_file import plain
+from files import write_atomically
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 
@@ -23,7 +24,7 @@ class Evidence:
         """Collect what is known at the start, and write it.
 
         `step` is where the session starts, 0 or the restored one, `parameters` the number of parameters; `data` has the
-        fingerprint of each split. Raises RunError where an earlier evidence.json is damaged or the disk refuses.
+        fingerprint of each split. Raises UserError where an earlier evidence.json is damaged or the disk refuses.
         """
         self.path = workdir / "evidence.json"
         self._earlier = _sessions(self.path)
@@ -109,7 +110,7 @@ def _sessions(path: Path) -> list[dict]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
+        raise UserError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
 
 
 def _now() -> str:

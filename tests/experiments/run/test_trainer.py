@@ -7,11 +7,11 @@ import types
 import pytest
 
 from configs import unet_shapes
-from experiments.checkpoints import Checkpoints, digest
-from experiments.errors import RunError
-from experiments.inference import Interrupted
-from experiments.tasks import make_task
-from experiments.train import Trainer, best_metric, check_numbers
+from errors import UserError
+from experiments.run.checkpoints import Checkpoints, digest
+from experiments.run.inference import Interrupted
+from experiments.run.trainer import Trainer, best_metric, check_numbers
+from experiments.tasks.registry import make_task
 
 
 class Killed(BaseException):
@@ -105,7 +105,7 @@ def test_changed_data_is_refused_on_resume(reference, data_dir):
     trainer = Trainer(config, reference, data_dir, stop)
     trainer.data = trainer.data | {"train": "another"}
     before = (reference / "metrics.jsonl").read_bytes()
-    with pytest.raises(RunError, match="the data is not what"):
+    with pytest.raises(UserError, match="the data is not what"):
         trainer.restore()
     assert (reference / "metrics.jsonl").read_bytes() == before
 
@@ -114,7 +114,7 @@ def test_changed_data_is_refused_on_resume(reference, data_dir):
 def test_the_best_is_named_by_a_score_whose_largest_is_best(name):
     config = unet_shapes.get_config()
     config.task.metrics = ("partition",)
-    with pytest.raises(RunError, match="choose one of val/Rand, "):
+    with pytest.raises(UserError, match="choose one of val/Rand, "):
         best_metric(name, make_task(config, ("membrane", "cell")))
     assert best_metric("val/Rand", make_task(config, ("membrane", "cell"))) == "val/Rand"
 
@@ -124,5 +124,5 @@ def test_numbers_out_of_range_are_one_clear_line(field):
     config = unet_shapes.get_config("debug")
     section, name = field.split(".")
     config[section][name] = 0
-    with pytest.raises(RunError, match=f"config.{field}=0 .* 1 or more"):
+    with pytest.raises(UserError, match=f"config.{field}=0 .* 1 or more"):
         check_numbers(config)

@@ -8,11 +8,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import sharding
-from experiments.state import Architecture, Variables
-from experiments.tasks import Task
-from experiments.tasks.base import Arrays, Rows, Sum
-from input_pipeline.batch import DataError
+from errors import UserError
+from experiments.metrics.base import Example, Prediction
+from experiments.results.base import Results
+from experiments.run import sharding
+from experiments.run.state import Architecture, Variables
+from experiments.tasks.base import Arrays, Sum, Task
 from input_pipeline.loader import stack
 from input_pipeline.sources import Source
 from input_pipeline.views import ViewBatches, blank, check_views
@@ -29,10 +30,10 @@ class Inference:
     in it as often as they are seen.
     """
 
-    def __init__(self, config: ConfigDict, task: Task, architecture: Architecture, mesh: Mesh):
+    def __init__(self, config: ConfigDict, task: Task, results: Results, architecture: Architecture, mesh: Mesh):
         check_views(config.data, config.eval)
         sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-        self.config, self.task, self.mesh = config, task, mesh
+        self.config, self.results, self.mesh = config, results, mesh
         self.sums: dict[str, np.ndarray] = {}
         self._compiled: dict[tuple, Callable] = {}
 
@@ -55,7 +56,7 @@ class Inference:
 
     def __call__(
         self, variables: Variables, source: Source, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[tuple[int, Rows, Rows]]:
+    ) -> Iterator[tuple[int, Example, Prediction]]:
         """(index, example, prediction) of this process's images, each as soon as its last view is in.
 
         Raises Interrupted as soon as `stop()` is true.
@@ -74,7 +75,7 @@ class Inference:
             for row, piece in enumerate(pieces):
                 example = batches.example(piece.index)
                 if piece.index not in parts:
-                    parts[piece.index] = [self.task.assembly(example["image"].shape[:2]), piece.count]
+                    parts[piece.index] = [self.results.assembly(example["image"].shape[:2]), piece.count]
                 part = parts[piece.index]
                 own = {name: values[row] for name, values in predictions.items()}
                 part[0].add(own, piece.view.canvas, piece.view.matrix)
@@ -83,7 +84,7 @@ class Inference:
                     yield piece.index, example, parts.pop(piece.index)[0].result()
                     batches.release(piece.index)
         if parts:
-            raise DataError(f"{source.name(min(parts))} is not of the size that its header told")
+            raise UserError(f"{source.name(min(parts))} is not of the size that its header told")
 
     def compile(self, variables: Variables, source: Source) -> None:
         """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""

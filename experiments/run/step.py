@@ -8,9 +8,9 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments import state as states
-from experiments.state import Architecture, TrainState
-from experiments.tasks import Task
+from experiments.run import state as states
+from experiments.run.state import Architecture, TrainState
+from experiments.tasks.base import Task
 
 
 def make_train_step(

@@ -9,12 +9,12 @@ import pytest
 from flax import nnx
 
 from configs import common
-from experiments import sharding
-from experiments import state as states
-from experiments.errors import RunError
-from experiments.optim import make_optimizer
-from experiments.step import compile_step, make_train_step
-from experiments.tasks import make_task
+from errors import UserError
+from experiments.run import sharding
+from experiments.run import state as states
+from experiments.run.optim import make_optimizer
+from experiments.run.step import compile_step, make_train_step
+from experiments.tasks.registry import make_task
 from models import layers, registry
 
 CLASSES = ("a", "b", "c")
@@ -135,10 +135,10 @@ def test_dropout_differs_by_step_and_repeats_by_seed():
 
 
 def test_a_pattern_that_freezes_nothing_is_an_error():
-    with pytest.raises(RunError, match="optim.freeze"):
+    with pytest.raises(UserError, match="optim.freeze"):
         make(freeze=("encoder/",))
 
 
 def test_freezing_everything_is_an_error():
-    with pytest.raises(RunError, match="no parameter to train"):
+    with pytest.raises(UserError, match="no parameter to train"):
         make(freeze=(".*",))

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from experiments.preemption import Preemption
+from experiments.run.preemption import Preemption
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 # A call into C that lets other threads run, as a compilation does, and comes back only after minutes.
 BUSY = """
 import hashlib
-from experiments import preemption
+from experiments.run import preemption
 preemption.GRACE = 0.3
 with preemption.Preemption() as stop:
     stop.nothing_to_lose = {nothing}

@@ -1,0 +1,126 @@
+"""Says whether a change of the code has changed any number: every `:debug` config and two demos, run before and after.
+
+    python -m benchmarks.digests run --checkout=OLD --output=old.json     the code at OLD, a checkout of an earlier commit
+    python -m benchmarks.digests run --output=new.json                    the code here
+    python -m benchmarks.digests compare old.json new.json                equal: every checkpoint and every metric
+    python -m benchmarks.digests compare old.json new.json --rtol=1e-5    close: `loss` of the first five steps
+
+A run's digest is the SHA-256 over all arrays of its last checkpoint and the rows of its metrics.jsonl, without the names
+in `time/`. Digests hold for one machine and one version of jax: compare runs of one session.
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, beside their debug variants
+LONGER_STEPS = 40
+NOT_EXPERIMENTS = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants"}
+COMPARED_STEPS = 5
+
+
+def run_all(checkout: pathlib.Path, workers: int) -> dict[str, dict]:
+    """{name of a run: its digest and rows}, of the code in `checkout`."""
+    names = sorted({path.stem for path in (checkout / "configs").glob("*.py")} - NOT_EXPERIMENTS)
+    commands = {f"{name}:debug": [f"--config=configs/{name}.py:debug"] for name in names}
+    for name in LONGER:
+        steps = [f"--config.train.{field}={LONGER_STEPS // 2}" for field in ("eval_every", "checkpoint_every")]
+        commands[name] = [f"--config=configs/{name}.py", f"--config.train.steps={LONGER_STEPS}", *steps]
+        commands[name] += ["--config.train.log_every=1", "--config.wandb.mode=disabled"]
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        place = pathlib.Path(scratch)
+        first, *others = commands  # the first one prepares the data for all
+        runs = {first: _run(checkout, place, first, commands[first])}
+        futures = {name: pool.submit(_run, checkout, place, name, commands[name]) for name in others}
+        return runs | {name: future.result() for name, future in futures.items()}
+
+
+def _run(checkout: pathlib.Path, place: pathlib.Path, name: str, flags: list[str]) -> dict:
+    workdir = place / name.replace(":", "_")
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
+        "PYTHONPATH": str(checkout),
+    }
+    command = [sys.executable, "main.py", f"--workdir={workdir}", f"--tfds_data_dir={place / 'data'}", *flags]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1:]}
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+    print(name, rows[-1]["train/loss"], file=sys.stderr, flush=True)
+    return {"state": digest(workdir / "checkpoints" / "last"), "rows": rows}
+
+
+def digest(folder: pathlib.Path) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of the newest checkpoint's arrays."""
+    step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    arrays = ocp.StandardCheckpointer().restore(folder / str(step) / "state")
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def compare(old: dict[str, dict], new: dict[str, dict], rtol: float | None) -> list[str]:
+    """What differs, a line each."""
+    differing = [f"{name}: only in one of the two" for name in sorted(old.keys() ^ new.keys())]
+    for name in sorted(old.keys() & new.keys()):
+        first, second = old[name], new[name]
+        if "error" in first or "error" in second:
+            differing.append(f"{name}: {first.get('error')} before, {second.get('error')} now")
+        elif rtol is None:
+            differing += [f"{name}: {part} differs" for part in ("state", "rows") if first[part] != second[part]]
+        else:
+            pairs = list(zip(first["rows"], second["rows"], strict=False))[:COMPARED_STEPS]
+            far = [row["step"] for row, other in pairs if not _close(row, other, rtol)]
+            differing += [f"{name}: train/loss of step {far[0]} differs"] if far else []
+    return differing
+
+
+def _close(row: dict, other: dict, rtol: float) -> bool:
+    return math.isclose(row["train/loss"], other["train/loss"], rel_tol=rtol)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("--checkout", type=pathlib.Path, default=pathlib.Path(__file__).parents[1])
+    runner.add_argument("--output", type=pathlib.Path, required=True)
+    runner.add_argument("--workers", type=int, default=2)
+    comparer = commands.add_parser("compare")
+    comparer.add_argument("old", type=pathlib.Path)
+    comparer.add_argument("new", type=pathlib.Path)
+    comparer.add_argument("--rtol", type=float)
+    flags = parser.parse_args()
+    if flags.command == "run":
+        runs = run_all(flags.checkout.absolute(), flags.workers)
+        flags.output.write_text(json.dumps(runs, indent=1))
+        failed = [f"{name}: {run['error']}" for name, run in runs.items() if "error" in run]
+        print("\n".join([*failed, f"{len(runs) - len(failed)} of {len(runs)} runs"]))
+        return 1 if failed else 0
+    old, new = (json.loads(path.read_text()) for path in (flags.old, flags.new))
+    differing = compare(old, new, flags.rtol)
+    print(
+        "\n".join(
+            [*differing, f"{len(new) - len({line.split(':')[0] for line in differing})} of {len(new)} runs agree"]
+        )
+    )
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

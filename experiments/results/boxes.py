@@ -1,0 +1,119 @@
+"""Predictions of boxes with a class and a score."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import box_pictures, pictures
+from experiments.metrics.average_precision import AveragePrecision
+from experiments.metrics.base import Example, Metric, Prediction
+from experiments.results.base import Assembly, Results, Writer
+from files import write_atomically
+
+
+class BoxResults(Results):
+    """Average precision in the images' own pixels, by the styles in config.eval.metrics."""
+
+    shown = ("boxes", "scores", "classes")
+
+    def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
+        self.evaluation, self.class_names = evaluation, class_names
+        self.metrics()  # refuses a style that there is not
+
+    def assembly(self, size: tuple[int, int]) -> "BoxAssembly":
+        return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
+
+    def metrics(self) -> list[Metric]:
+        return [AveragePrecision(self.class_names, tuple(self.evaluation.metrics))]
+
+    def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
+        images = [example["image"] for example in examples]
+        return box_pictures.box_comparison(images, examples, predictions, self.class_names)
+
+    def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionWriter":
+        return DetectionWriter(folder, paths, self.class_names, category_ids)
+
+
+class BoxAssembly(Assembly):
+    """What is detected in an image's views, in the image's own pixels and inside it.
+
+    Of several views (windows, mirrored, zoomed) the detections of one class that overlap are one, the best of them.
+    """
+
+    def __init__(self, size: tuple[int, int], iou: float, count: int):
+        self.size, self.iou, self.count = size, iou, count
+        self._views: list[Prediction] = []
+
+    def add(self, prediction: Prediction, canvas: tuple[int, int], matrix: np.ndarray) -> None:
+        valid = prediction["valid"]
+        top, left, bottom, right = prediction["boxes"][valid].astype(np.float64).T
+        ones = np.ones_like(top)
+        x0, y0, _ = np.linalg.inv(matrix) @ [left, top, ones]
+        x1, y1, _ = np.linalg.inv(matrix) @ [right, bottom, ones]
+        boxes = np.stack([np.minimum(y0, y1), np.minimum(x0, x1), np.maximum(y0, y1), np.maximum(x0, x1)], -1)
+        boxes = np.clip(boxes, 0, [*self.size, *self.size])
+        kept = np.all(boxes[:, 2:] > boxes[:, :2], -1)
+        row = {"boxes": boxes} | {name: prediction[name][valid] for name in ("scores", "classes")}
+        self._views.append({name: values[kept] for name, values in row.items()})
+
+    def result(self) -> Prediction:
+        """`boxes` [D,4] float64, `scores` [D] and `classes` [D], by falling score."""
+        every = {name: np.concatenate([view[name] for view in self._views]) for name in self._views[0]}
+        if len(self._views) > 1:
+            every = {name: values[self._best(every)] for name, values in every.items()}
+        return every
+
+    def _best(self, every: Prediction) -> np.ndarray:
+        corners = np.concatenate([every["boxes"][:, 1::-1], every["boxes"][:, 3:1:-1] - every["boxes"][:, 1::-1]], -1)
+        kept = cv2.dnn.NMSBoxesBatched(corners, every["scores"], every["classes"], 0.0, self.iou)
+        kept = np.asarray(kept, np.intp).reshape(-1)
+        return kept[np.argsort(-every["scores"][kept], kind="stable")][: self.count]
+
+
+class DetectionWriter(Writer):
+    """NAME_boxes.png for each image, and detections.json of them all: COCO's results, a list with an entry a detection.
+
+    `image_id` is the number that an image's file is called by, as COCO's are, where all are; otherwise its place among
+    `paths`, from 1. `file_name` and `category_name` say the same in words; where two files share a name, with their folders.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[Path], class_names: tuple[str, ...], category_ids: Sequence[int]):
+        self.folder, self.class_names, self.category_ids = folder, class_names, category_ids
+        names, numbers = [path.name for path in paths], [path.stem for path in paths]
+        if len(set(names)) < len(names):
+            common = os.path.commonpath([path.absolute() for path in paths])
+            names = [path.absolute().relative_to(common).as_posix() for path in paths]
+        if not all(map(str.isdecimal, numbers)) or len(set(map(int, numbers))) < len(numbers):
+            numbers = range(1, len(paths) + 1)
+        self._images = {path: (int(number), name) for path, number, name in zip(paths, numbers, names, strict=True)}
+        self._entries: list[dict] = []
+
+    def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
+        number, file_name = self._images[path]
+        columns = (prediction[key].tolist() for key in ("boxes", "scores", "classes"))
+        for (top, left, bottom, right), score, index in zip(*columns, strict=True):
+            self._entries.append(
+                {
+                    "image_id": number,
+                    "category_id": self.category_ids[index],
+                    "bbox": [left, top, right - left, bottom - top],
+                    "score": score,
+                    "file_name": file_name,
+                    "category_name": self.class_names[index],
+                }
+            )
+        picture = self.folder / f"{name}_boxes.png"
+        boxes = (prediction[key] for key in ("boxes", "classes", "scores"))
+        pictures.write_png(picture, box_pictures.draw_boxes(image, *boxes, self.class_names))
+        return [picture]
+
+    def close(self) -> list[Path]:
+        """Writes detections.json, by the images' numbers whatever order they came in."""
+        place = self.folder / "detections.json"
+        write_atomically(place, json.dumps(sorted(self._entries, key=lambda entry: entry["image_id"])).encode())
+        return [place]

@@ -1,0 +1,14 @@
+"""Results by what a task needs."""
+
+from ml_collections import ConfigDict
+
+from experiments.results.base import Results
+from experiments.results.boxes import BoxResults
+from experiments.results.labels import LabelResults
+
+RESULTS = {"label": LabelResults, "boxes": BoxResults}
+
+
+def make_results(needs: tuple[str, ...], evaluation: ConfigDict, class_names: tuple[str, ...]) -> Results:
+    """The results of a task with these `needs`, as config.eval wants them. Raises UserError for fields that do not fit."""
+    return RESULTS[needs[-1]](evaluation, class_names)

@@ -1,0 +1,109 @@
+"""metrics.jsonl, the only truth about a run: what W&B, a dashboard or a comparison shows comes from it."""
+
+import contextlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from errors import UserError
+from files import write_atomically
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`.
+
+    A step has at most one line, and the steps ascend. One process writes it; a resumed run first calls `cut`.
+    """
+
+    def __init__(self, path: Path):
+        """Open `path` to append to it, making it when missing. Raises UserError where the disk refuses."""
+        self.path = path
+        self._file = self._open()
+
+    def _open(self):
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.path, "ab", buffering=0)  # unbuffered: what append wrote outlives a kill -9
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
+    def append(self, step: int, values: Mapping[str, object]) -> None:
+        """Write one line. Values are numbers, strings, arrays or lists of them; NaN and infinities become null.
+
+        Raises UserError when the disk is full or away; the line is then absent, not half there.
+        """
+        row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), end)
+            raise UserError(
+                f"{self.path}: cannot write step {step}: {error.strerror}; make room and start the same command again"
+            ) from error
+
+    def sync(self) -> None:
+        """Bring every line to the disk: a checkpoint may only be saved after the lines that it covers."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be brought to the disk: {error.strerror}") from error
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.
+
+        The new content replaces the file in one rename: a reader sees the old file or the new one, never a part.
+        Raises UserError naming the line where the content is damaged.
+        """
+        kept = b"".join(line for line, row in self._lines() if row["step"] <= step)
+        if len(kept) != self.path.stat().st_size:
+            write_atomically(self.path, kept)
+            self._file.close()
+            self._file = self._open()
+
+    def rows(self) -> Iterator[dict]:
+        """Every complete line, in order. Raises UserError naming a damaged one."""
+        return (row for _, row in self._lines())
+
+    def close(self) -> None:
+        """Close the file; lines stay as they are."""
+        self._file.close()
+
+    def _lines(self) -> Iterator[tuple[bytes, dict]]:
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from error
+        for number, line in enumerate(io.BytesIO(content), start=1):
+            if line.endswith(b"\n"):
+                yield line, parse_row(self.path, number, line)
+
+
+def parse_row(path: Path, number: int, line: bytes) -> dict:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise UserError(
+            f"{path}, line {number}: damaged, not a JSON object with an integer step; repair or delete the line"
+        )
+    return row
+
+
+def plain(value):
+    """What JSON can say: arrays (numpy's or jax's, by their `tolist`) as lists, numbers that are not finite as null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,34 @@
+"""Files that are there whole or not at all. Every part may import this file."""
+
+import contextlib
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from errors import UserError
+
+
+def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
+    """Write a file so that a kill or a power cut leaves the old content or the new one, never a mixture.
+
+    Folders that are missing are made. Raises UserError where the disk refuses.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            shutil.copyfileobj(io.BytesIO(content) if isinstance(content, bytes) else content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself survives a power cut only when the folder is on the disk
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{path}: cannot be written: {error.strerror}; the earlier content is kept") from error
