@@ -29,14 +29,19 @@ NOT_EXPERIMENTS = {"__init__", "common", "datasets", "segmenters", "detectors", 
 COMPARED_STEPS = 5
 
 
-def run_all(checkout: pathlib.Path, workers: int) -> dict[str, dict]:
+def run_all(checkout: pathlib.Path, workers: int, only: list[str] | None) -> dict[str, dict]:
     """{name of a run: its digest and rows}, of the code in `checkout`."""
     names = sorted({path.stem for path in (checkout / "configs").glob("*.py")} - NOT_EXPERIMENTS)
     commands = {f"{name}:debug": [f"--config=configs/{name}.py:debug"] for name in names}
     for name in LONGER:
         steps = [f"--config.train.{field}={LONGER_STEPS // 2}" for field in ("eval_every", "checkpoint_every")]
         commands[name] = [f"--config=configs/{name}.py", f"--config.train.steps={LONGER_STEPS}", *steps]
-        commands[name] += ["--config.train.log_every=1", "--config.wandb.mode=disabled"]
+        commands[name] += [
+            "--config.train.log_every=1",
+            "--config.optim.warmup_steps=10",
+            "--config.wandb.mode=disabled",
+        ]
+    commands = {name: flags for name, flags in commands.items() if only is None or name in only}
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         place = pathlib.Path(scratch)
         first, *others = commands  # the first one prepares the data for all
@@ -101,13 +106,14 @@ def main() -> int:
     runner.add_argument("--checkout", type=pathlib.Path, default=pathlib.Path(__file__).parents[1])
     runner.add_argument("--output", type=pathlib.Path, required=True)
     runner.add_argument("--workers", type=int, default=2)
+    runner.add_argument("--only", nargs="*", help="names of runs; all if not given")
     comparer = commands.add_parser("compare")
     comparer.add_argument("old", type=pathlib.Path)
     comparer.add_argument("new", type=pathlib.Path)
     comparer.add_argument("--rtol", type=float)
     flags = parser.parse_args()
     if flags.command == "run":
-        runs = run_all(flags.checkout.absolute(), flags.workers)
+        runs = run_all(flags.checkout.absolute(), flags.workers, flags.only)
         flags.output.write_text(json.dumps(runs, indent=1))
         failed = [f"{name}: {run['error']}" for name, run in runs.items() if "error" in run]
         print("\n".join([*failed, f"{len(runs) - len(failed)} of {len(runs)} runs"]))

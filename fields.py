@@ -1,0 +1,198 @@
+"""One rule for each field of a config: its type, length, range and choices, declared as an annotation and checked here.
+
+A rule is what typing says of a parameter:
+
+    int  float  bool  str               a float may be written as a whole number, and is finite; a bool is no number
+    Literal["a", "b"]                   choices
+    Annotated[float, Range(0, 1)]       a range, with ends that belong to it unless they are open
+    tuple[int, int]  tuple[int, ...]    a length, or any; and the rule of each value
+    X | Y                               either
+    a class with annotated attributes   a section: fields with their rules and defaults
+    Annotated[dict, Named(...)]         a mapping whose `name` picks a class, whose signature holds the rules of the others
+
+A field that later code adds has a default, so that the config of an older run can be filled. Every part may import this file.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import math
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from errors import UserError
+
+MISSING = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`; an end that is `open` does not belong to it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: Literal["", "low", "high", "both"] = ""
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open in ("low", "both") else value >= self.low
+        return above and (value < self.high if self.open in ("high", "both") else value <= self.high)
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.open in ("low", "both") else f"{self.low:g} or more"
+        high = f"below {self.high:g}" if self.open in ("high", "both") else f"{self.high:g} at most"
+        ends = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
+        return " and ".join(ends)
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """The classes of one `kind` by name, each as "module:Class"; `given` are the parameters that code supplies."""
+
+    kind: str
+    known: Mapping[str, str]
+    given: frozenset[str]
+
+    def load(self, name: str) -> type:
+        """Imports the class only now. Raises UserError for an unknown name."""
+        if name not in self.known:
+            raise UserError(
+                f"config.{self.kind}.name: unknown {self.kind.split('.')[-1]} {name!r}; {_hint(name, self.known)}"
+                f"known: {', '.join(sorted(self.known))}"
+            )
+        module, _, attribute = self.known[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+Count = Annotated[int, Range(1)]
+NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, open="low")]
+Share = Annotated[float, Range(0, 1)]
+Size = tuple[Count, Count]  # (height, width) in pixels
+
+
+def fields_of(rule: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """{field: (its rule, its default or MISSING)} of a section, or of the class that `name` picks."""
+    named = _named(rule)
+    if named is None:
+        return {field: (own, getattr(rule, field, MISSING)) for field, own in _hints(rule).items()}
+    target = named.load(name).__init__
+    hints, parameters = _hints(target), inspect.signature(target).parameters
+    taken = {"self", *named.given}
+    return {
+        field: (hints.get(field, MISSING), parameter.default)
+        for field, parameter in parameters.items()
+        if field not in taken
+    }
+
+
+def check(where: str, value: Any, rule: Any) -> None:
+    """Raises UserError, naming the field at `where`, unless `value` follows `rule`."""
+    named = _named(rule)
+    if named is None and not _is_section(rule):
+        if not _follows(value, rule):
+            wrong = "is out of its range" if _follows(value, rule, ranges=False) else "is not valid"
+            hint = _hint(value, _choices(rule)) if isinstance(value, str) else ""
+            raise UserError(f"{where}={value!r} {wrong}; {hint}it must be {describe(rule)}")
+        return
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r} is not valid; it must hold fields")
+    values, owner = dict(value), where
+    if named is not None:
+        owner = values.pop("name", "")
+        if not owner:
+            raise UserError(f"{where}.name is missing; choose one of {', '.join(sorted(named.known))}")
+    known = fields_of(rule, owner)
+    for field in values:
+        if field not in known:
+            raise UserError(
+                f"{where}.{field}: {owner} takes no such field; {_hint(field, known)}its fields: {', '.join(sorted(known))}"
+            )
+    missing = [field for field, (_, default) in known.items() if default is MISSING and field not in values]
+    if missing:
+        raise UserError(f"{where}.{missing[0]}: {owner} needs this field; missing in all: {', '.join(missing)}")
+    for field, own in values.items():
+        check(f"{where}.{field}", own, known[field][0])
+
+
+def fill(value: Mapping, rule: Any) -> dict:
+    """The fields in `value`, and the defaults of those that it lacks, of its sections too."""
+    known = fields_of(rule, value.get("name", ""))
+    filled = dict(value)
+    for field, (own, default) in known.items():
+        nested = _is_section(own) or _named(own) is not None
+        if nested and isinstance(value.get(field, {}), Mapping) and (field in value or _is_section(own)):
+            filled[field] = fill(value.get(field, {}), own)
+        elif default is not MISSING:
+            filled.setdefault(field, default)
+    return filled
+
+
+def defaults(section: type) -> dict:
+    """The fields of a section with their defaults; a field without one is left out."""
+    return fill({}, section)
+
+
+def describe(rule: Any) -> str:
+    """What a value must be, in words."""
+    origin, arguments = get_origin(rule), get_args(rule)
+    if origin is Annotated:
+        return ", ".join([describe(arguments[0]), *map(str, arguments[1:])])
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(describe, arguments))
+    if origin is tuple:
+        if arguments == ((),) or not arguments:
+            return "()"
+        if arguments[-1] is Ellipsis:
+            return f"a tuple of any length, each value {describe(arguments[0])}"
+        if len(set(arguments)) == 1:
+            return f"{len(arguments)} values, each {describe(arguments[0])}"
+        return f"{len(arguments)} values: {'; '.join(map(describe, arguments))}"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}[rule]
+
+
+def _follows(value: Any, rule: Any, ranges: bool = True) -> bool:
+    origin, arguments = get_origin(rule), get_args(rule)
+    if origin is Annotated:
+        base, *limits = arguments
+        return _follows(value, base, ranges) and (not ranges or all(value in limit for limit in limits))
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return any(_follows(value, own, ranges) for own in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if arguments and arguments[-1] is Ellipsis:
+            return all(_follows(item, arguments[0], ranges) for item in value)
+        return len(value) == len(arguments) and all(map(_follows, value, arguments, (ranges,) * len(value)))
+    if rule is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is rule
+
+
+def _choices(rule: Any) -> tuple[str, ...]:
+    """The texts that a rule, or one inside it, lets one choose from."""
+    if get_origin(rule) is Literal:
+        return tuple(choice for choice in get_args(rule) if isinstance(choice, str))
+    return tuple(choice for own in get_args(rule) for choice in _choices(own))
+
+
+def _hint(wrong: str, known) -> str:
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(target, include_extras=True).items() if name != "return"}
+
+
+def _named(rule: Any) -> Named | None:
+    return next((extra for extra in get_args(rule)[1:] if isinstance(extra, Named)), None)
+
+
+def _is_section(rule: Any) -> bool:
+    return isinstance(rule, type) and get_origin(rule) is None and rule.__module__ != "builtins"
