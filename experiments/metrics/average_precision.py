@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from errors import UserError
-from experiments import box_pictures, pictures
 from experiments.metrics import coco_files, precision
 from experiments.metrics.precision import Detections, Split, Truths
+from experiments.pictures.plots import plot_confusion, plot_precision_recall
 
 STYLES = {"coco": precision.coco, "voc07": precision.voc07, "voc12": precision.voc12}
 
@@ -84,12 +84,12 @@ class AveragePrecision:
         drawn = {}
         if "confusion" in self.styles:
             names = (*self.class_names, "background")
-            drawn["confusion"] = pictures.confusion_matrix(precision.confusion(self._split()), names)
+            drawn["confusion"] = plot_confusion(precision.confusion(self._split()), names)
         for style, result in list(self._scored().items())[:1]:
             name = "AP50" if style == "coco" else "AP"
             scores = [values[name] for values in result.classes]
             title = {"coco": "IoU 0.5, COCO", "voc07": "IoU 0.5, VOC 2007", "voc12": "IoU 0.5, VOC 2012"}[style]
-            drawn["precision_recall"] = box_pictures.precision_recall(result.curves, scores, self.class_names, title)
+            drawn["precision_recall"] = plot_precision_recall(result.curves, scores, self.class_names, title)
         return drawn
 
     def _scored(self) -> dict[str, precision.Scores]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import pictures
+from experiments.pictures.plots import plot_confusion
 from input_pipeline.batch import IGNORE
 
 
@@ -54,7 +54,7 @@ class Confusion:
         }
 
     def pictures(self) -> dict[str, np.ndarray]:
-        return {"confusion": pictures.confusion_matrix(self.counts, self.class_names)}
+        return {"confusion": plot_confusion(self.counts, self.class_names)}
 
 
 def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:

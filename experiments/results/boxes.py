@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import box_pictures, pictures
 from experiments.metrics.average_precision import AveragePrecision
 from experiments.metrics.base import Example, Metric, Prediction
+from experiments.pictures.boxes import compare_boxes, draw_boxes
+from experiments.pictures.png import write_png
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
 
@@ -33,7 +34,7 @@ class BoxResults(Results):
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]
-        return box_pictures.box_comparison(images, examples, predictions, self.class_names)
+        return compare_boxes(images, examples, predictions, self.class_names)
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionWriter":
         return DetectionWriter(folder, paths, self.class_names, category_ids)
@@ -109,7 +110,7 @@ class DetectionWriter(Writer):
             )
         picture = self.folder / f"{name}_boxes.png"
         boxes = (prediction[key] for key in ("boxes", "classes", "scores"))
-        pictures.write_png(picture, box_pictures.draw_boxes(image, *boxes, self.class_names))
+        write_png(picture, draw_boxes(image, *boxes, self.class_names))
         return [picture]
 
     def close(self) -> list[Path]:

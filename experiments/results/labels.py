@@ -8,11 +8,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments import pictures
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.boundary import BoundaryIoU
 from experiments.metrics.confusion import Confusion
 from experiments.metrics.partition import Partition
+from experiments.pictures.labels import compare_labels, overlay
+from experiments.pictures.png import write_mask, write_png
 from experiments.results.base import Assembly, Results, Writer
 
 METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
@@ -55,7 +56,7 @@ class LabelResults(Results):
 
         images = stacked(examples, "image", cv2.INTER_AREA)
         labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
-        return pictures.comparison(images, *labels, self.class_names)
+        return compare_labels(images, *labels, self.class_names)
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "MaskWriter":
         return MaskWriter(folder)
@@ -68,10 +69,10 @@ class MaskWriter(Writer):
         self.folder = folder
 
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
-        mask, overlay = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
-        pictures.write_mask(mask, prediction["label"])
-        pictures.write_png(overlay, pictures.overlay(image, prediction["label"]))
-        return [mask, overlay]
+        mask, drawn = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
+        write_mask(mask, prediction["label"])
+        write_png(drawn, overlay(image, prediction["label"]))
+        return [mask, drawn]
 
     def close(self) -> list[Path]:
         return []

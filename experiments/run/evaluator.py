@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import pictures
 from experiments.metrics.base import Metric
+from experiments.pictures.png import write_png
 from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.inference import Inference
@@ -117,7 +117,7 @@ def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: 
         write_atomically(workdir / places["classes"], text.getvalue().encode())
     for kind, picture in result.pictures.items():
         places[kind] = f"predictions/{name}-{kind}.png"
-        pictures.write_png(workdir / places[kind], picture)
+        write_png(workdir / places[kind], picture)
     return places
 
 

@@ -1,4 +1,4 @@
-"""Pictures of boxes: over an image, beside the truth, and the precision-recall curves of their classes.
+"""Pictures of boxes: over an image, and predictions beside the ground truth.
 
 Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels.
 """
@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures import HATCH, INK, ROWS_OF_ONE_COLUMN, class_colour, draw_legend, draw_upwards, lay_legend
+from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
+from experiments.pictures.palette import INK, choose_ink, class_colour
 
 SHOWN_SCORE = 0.25  # detections below it are not drawn: hundreds of weak ones would hide the image
 TILE = 448  # pixels of the longer side of an example with boxes; alone, larger ones stay as they are
 DASH = 5  # lengths of a dash and of the space after it, in widths of its line
-MOST_COLOURED_CURVES = 16  # of more classes the best and the worst have colours and names, the others are grey
-PLOT = 480  # pixels of a side of the square that curves are drawn in
-LIGHT_LINE = 0.6  # the luminance from which on a line on white needs a border
-FAINT = (222, 222, 222)  # of a grid
 
 
 def draw_boxes(
@@ -67,7 +64,7 @@ def _draw_boxes(
         colour = class_colour(classes[index])
         draw.rectangle((taken[-1][0], taken[-1][1], taken[-1][2] - 1, taken[-1][3] - 1), fill=colour)
         middle = (taken[-1][1] + taken[-1][3]) / 2
-        draw.text((taken[-1][0] + text // 4, middle), name, fill=_ink(colour), font=font, anchor="lm")
+        draw.text((taken[-1][0] + text // 4, middle), name, fill=choose_ink(colour), font=font, anchor="lm")
 
 
 def _place_name(
@@ -115,24 +112,12 @@ def _draw_outline(
         end = min(bottom, start + dash) if dash else bottom
         bars += [(left, start, left + line, end), (right - line, start, right, end)]
     for x, y, end, low in bars:
-        draw.rectangle((x - 1, y - 1, end, low), fill=_ink(colour))
+        draw.rectangle((x - 1, y - 1, end, low), fill=choose_ink(colour))
     for x, y, end, low in bars:
         draw.rectangle((x, y, end - 1, low - 1), fill=colour)
 
 
-def _ink(colour: Sequence[int]) -> str:
-    """Black or white: what is read better on `colour`, by the contrast of the web's guidelines."""
-    return "black" if (_luminance(colour) + 0.05) ** 2 > 0.05 * 1.05 else "white"
-
-
-def _luminance(colour: Sequence[int]) -> float:
-    """Of an sRGB colour, 0 to 1."""
-    value = np.asarray(colour) / 255
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
-
-
-def box_comparison(
+def compare_boxes(
     images: Sequence[np.ndarray],
     truths: Sequence[Mapping[str, np.ndarray]],
     predictions: Sequence[Mapping[str, np.ndarray]],
@@ -174,74 +159,3 @@ def box_comparison(
         canvas.paste(tile, (lefts[place] + (TILE - tile.width) // 2, tops[row] + (heights[row] - tile.height) // 2))
     draw_legend(canvas, (2 * gap, tops[-1]), entries, places, font)
     return np.asarray(canvas)
-
-
-def precision_recall(
-    curves: Sequence[tuple[np.ndarray, np.ndarray] | None],
-    scores: Sequence[float],
-    class_names: Sequence[str],
-    title: str,
-) -> np.ndarray:
-    """[H,W,3] uint8: for each class its curve, rising recalls and the precision that holds up to each, and its score.
-
-    Of more than 16 classes the 8 of the highest and the 8 of the lowest score have colours and names, the others are
-    grey. A class without a truth, None, has no curve.
-    """
-    known = sorted((index for index, curve in enumerate(curves) if curve is not None), key=lambda index: -scores[index])
-    half = MOST_COLOURED_CURVES // 2
-    grey = known[half:-half] if len(known) > MOST_COLOURED_CURVES else []
-    named = [index for index in known if index not in grey]
-    font, gap = ImageFont.load_default(size=15), 12
-    lines = [f"{scores[index]:.3f}  {class_names[index]}" for index in named]
-    if grey:
-        lines.insert(half, f"{len(grey)} other classes")
-    missing = len(curves) - len(known)
-    if missing:
-        lines.append(f"{missing} {'class is' if missing == 1 else 'classes are'} not in the truth")
-    left, top, line = 5 * gap, 4 * gap, 23
-    width = left + PLOT + 3 * gap + 30 + math.ceil(max((font.getlength(text) for text in lines), default=0)) + gap
-    height = top + max(PLOT + 5 * gap, len(lines) * line + gap)
-    canvas = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    mean = f", mean AP {np.mean([scores[index] for index in known]):.3f}" if known else ""
-    draw.text((left + PLOT // 2, top // 2), title + mean, fill=INK, font=font, anchor="mm")
-    draw.text((left + PLOT // 2, top + PLOT + 3 * gap + 4), "recall", fill=INK, font=font, anchor="mm")
-    draw_upwards(canvas, (gap, top + PLOT // 2 + int(font.getlength("precision")) // 2), "precision", font)
-    for tick in range(0, 11, 2):
-        part = PLOT * tick // 10
-        draw.text((left + part, top + PLOT + 9), f"{tick / 10:.1f}", fill=INK, font=font, anchor="mt")
-        draw.text((left - 6, top + PLOT - part), f"{tick / 10:.1f}", fill=INK, font=font, anchor="rm")
-    colours = [HATCH[1]] * len(grey) + [class_colour(index) for index in named[::-1]]
-    canvas.paste(_plot([curves[index] for index in grey + named[::-1]], colours), (left, top))
-    swatches = [class_colour(index) for index in named]
-    swatches[half:half] = [HATCH[1]] * bool(grey)
-    for row, text in enumerate(lines):
-        x, y = left + PLOT + 3 * gap, top + row * line + line // 2
-        if row < len(swatches):
-            border = INK if _luminance(swatches[row]) > LIGHT_LINE else None
-            draw.rectangle((x, y - 3, x + 21, y + 3), fill=swatches[row], outline=border)
-        draw.text((x + 30, y), text, fill=INK, font=font, anchor="lm")
-    return np.asarray(canvas)
-
-
-def _plot(curves: Sequence[tuple[np.ndarray, np.ndarray]], colours: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """The curves in a square from (0, 0) to (1, 1), the last one on top. Drawn at twice the size for smooth lines."""
-    side = 2 * PLOT
-    canvas = Image.new("RGB", (side, side), "white")
-    draw = ImageDraw.Draw(canvas)
-    for tick in range(0, 11, 2):
-        part = min(side * tick // 10, side - 2)
-        draw.rectangle((part, 0, part + 1, side), fill=FAINT)
-        draw.rectangle((0, side - 2 - part, side, side - 1 - part), fill=FAINT)
-    for (recalls, precision), colour in zip(curves, colours, strict=True):
-        reached = precision > 0
-        x = np.concatenate([[0], recalls[reached].repeat(2)])[:-1]
-        y = precision[reached].repeat(2)
-        points = [tuple(point) for point in np.stack([2 + x * (side - 5), 2 + (1 - y) * (side - 5)], -1).tolist()]
-        if colour == HATCH[1]:
-            draw.line(points, fill=colour, width=3)
-            continue
-        if _luminance(colour) > LIGHT_LINE:
-            draw.line(points, fill=INK, width=8)
-        draw.line(points, fill=colour, width=6)
-    return canvas.reduce(2)
