@@ -12,9 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
 from experiments.pictures.palette import INK, choose_ink, class_colour
 
-SHOWN_SCORE = 0.25  # detections below it are not drawn: hundreds of weak ones would hide the image
 TILE = 448  # pixels of the longer side of an example with boxes; alone, larger ones stay as they are
 DASH = 5  # lengths of a dash and of the space after it, in widths of its line
+
+
+def keep_confident(detections: Mapping[str, np.ndarray], least_score: float) -> dict[str, np.ndarray]:
+    """Keep the detections that are worth drawing: hundreds of weak ones would hide the image."""
+    kept = detections["scores"] >= least_score
+    return {name: values[kept] for name, values in detections.items()}
 
 
 def draw_boxes(
@@ -25,10 +30,10 @@ def draw_boxes(
     class_names: Sequence[str],
     dashed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """[H,W,3] uint8: boxes [N,4] in the colours of their `classes` [N], each with its class's name and its score.
+    """Draw boxes [N,4] in the colours of their `classes` [N], each with the name of its class and its score.
 
-    Detections of a score below 0.25 are left out. Those of `dashed` [N] bool are drawn so. A small image is enlarged by a
-    whole factor, so that names can be read.
+    Boxes of `dashed` [N] bool have a dashed frame. A small image is enlarged by a whole factor, so that names can be read.
+    Returns [H,W,3] uint8.
     """
     height, width = image.shape[:2]
     factor = max(1, TILE // max(height, width))
@@ -45,13 +50,11 @@ def _draw_boxes(
     class_names: Sequence[str],
     dashed: np.ndarray | None,
 ) -> None:
-    """As `draw_boxes`, on `canvas`. Each name stands where no other one does, as far as there is room."""
+    """Draw on `canvas`. No name hides another one, as far as there is room."""
     draw = ImageDraw.Draw(canvas)
     text = max(13, round(math.sqrt(canvas.width * canvas.height) / 32))
     font, line = ImageFont.load_default(size=text), max(3, text // 6)
     order = np.arange(len(boxes)) if scores is None else np.argsort(-scores, kind="stable")
-    if scores is not None:
-        order = order[scores[order] >= SHOWN_SCORE]
     corners = boxes.round().astype(int)[:, [1, 0, 3, 2]].tolist()
     for index in order[::-1]:  # the most certain on top
         colour = class_colour(classes[index])
@@ -75,7 +78,7 @@ def _place_name(
     size: tuple[int, int],
     taken: Sequence[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int]:
-    """Where (left, top, right, bottom) a box's name goes: at its corners, outside first, and off the `taken` places."""
+    """Choose where (left, top, right, bottom) a box's name goes: at its corners, outside first, off the `taken` places."""
     left, top, right, bottom = corners
     wide, high = math.ceil(font.getlength(name)) + int(font.size) // 2, int(font.size) * 5 // 4
     places = []
@@ -97,9 +100,9 @@ def _place_name(
 def _draw_outline(
     draw: ImageDraw.ImageDraw, corners: Sequence[int], line: int, colour: tuple[int, int, int], dash: int | None
 ) -> None:
-    """A frame of `line` pixels inside the corners (left, top, right, bottom), with a border that sets it off.
+    """Draw a frame of `line` pixels inside the corners (left, top, right, bottom), with a border that sets it off.
 
-    With `dash` it is broken: as many pixels are drawn as are left out.
+    With `dash` it is dashed: as many pixels are drawn as are left out.
     """
     left, top, right, bottom = corners
     right, bottom = max(right, left + 1), max(bottom, top + 1)
@@ -123,10 +126,10 @@ def compare_boxes(
     predictions: Sequence[Mapping[str, np.ndarray]],
     class_names: Sequence[str],
 ) -> np.ndarray:
-    """One uint8 RGB picture of N examples of any sizes: truth and prediction side by side, the classes below.
+    """Draw N examples of any sizes: ground truth and prediction side by side, the legend below.
 
-    `truths` have boxes, classes, crowd and difficult, `predictions` boxes, classes and scores. Crowds and difficult
-    objects are dashed. The legend has the classes that are drawn.
+    `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores. Crowds and difficult
+    objects are dashed. The legend has the classes that are drawn. Returns [H,W,3] uint8.
     """
     columns = 1 if len(images) <= ROWS_OF_ONE_COLUMN else 2
     text, gap = 18, 10
@@ -142,7 +145,7 @@ def compare_boxes(
             tile = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
             _draw_boxes(tile, rows["boxes"] * factors, rows["classes"], scores, class_names, dashed)
             tiles.append(tile)
-            present |= set(rows["classes"][slice(None) if scores is None else scores >= SHOWN_SCORE].tolist())
+            present |= set(rows["classes"].tolist())
     per_row = 2 * columns
     heights = [max(tile.height for tile in tiles[first : first + per_row]) for first in range(0, len(tiles), per_row)]
     tops = [title + sum(heights[:row]) + row * gap for row in range(len(heights) + 1)]
@@ -152,7 +155,7 @@ def compare_boxes(
     draw = ImageDraw.Draw(canvas)
     lefts = [2 * gap + place // 2 * (panel + 2 * gap) + place % 2 * (TILE + gap) for place in range(per_row)]
     for place, left in enumerate(lefts):
-        name = ("truth", "prediction")[place % 2]
+        name = ("ground truth", "prediction")[place % 2]
         draw.text((left + TILE // 2, title // 2), name, fill=INK, font=font, anchor="mm")
     for index, tile in enumerate(tiles):
         row, place = divmod(index, per_row)

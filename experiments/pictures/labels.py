@@ -19,9 +19,9 @@ LARGEST_TILE = 768  # pixels of the longer side that enlarging does not exceed
 
 
 def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """[H,W,3] uint8: the classes' colours over the image, which turns grey, so that every hue is a class.
+    """Draw the colours of the classes over the image, which turns grey, so that every hue is a class.
 
-    The borders between classes are drawn in full colour.
+    The borders between classes have the full colour. Returns [H,W,3] uint8.
     """
     grey = (image @ np.array([0.299, 0.587, 0.114]))[..., None]
     colours = colour_mask(label)
@@ -35,10 +35,10 @@ def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
 def compare_labels(
     images: np.ndarray, labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
-    """One uint8 RGB picture of N examples: image, truth and prediction side by side, titles above, the classes below.
+    """Draw N examples: image, ground truth and prediction side by side, titles above, the legend below.
 
-    `images` [N,H,W,3], `labels` and `predictions` [N,H,W]. Small images are enlarged; the legend has the classes that
-    occur.
+    `images` [N,H,W,3], `labels` and `predictions` [N,H,W]. Small images are enlarged. The legend has the classes that
+    occur. Returns [H,W,3] uint8.
     """
     count, height, width = labels.shape
     factor = max(1, min(math.ceil(SMALLEST_TILE / min(height, width)), LARGEST_TILE // max(height, width)))
@@ -56,7 +56,7 @@ def compare_labels(
     canvas = Image.new("RGB", (total, bottom + legend + gap), "white")
     draw = ImageDraw.Draw(canvas)
     for column in range(columns):
-        for part, name in enumerate(("image", "truth", "prediction")):
+        for part, name in enumerate(("image", "ground truth", "prediction")):
             middle = 2 * gap + column * (panel + 2 * gap) + part * (width + gap) + width // 2
             draw.text((middle, title // 2), name, fill=INK, font=font, anchor="mm")
     for example in range(count):

@@ -1,4 +1,4 @@
-"""What pictures of examples share: how they stand in columns, and the legend of their classes."""
+"""What pictures of examples share: their columns, and the legend of their classes."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +12,7 @@ ROWS_OF_ONE_COLUMN = 4  # more examples than this stand in two columns
 def lay_legend(
     entries: list[tuple[int | None, str]], font: ImageFont.FreeTypeFont, width: int
 ) -> tuple[int, list[tuple[int, int]]]:
-    """The height of the legend, and each entry's place in lines of at most `width` pixels."""
+    """Return the height of the legend, and the place (x, y) of each entry in lines of at most `width` pixels."""
     x, y, places = 0, int(font.size) // 2, []
     for _, name in entries:
         needed = int(font.size * 3 + font.getlength(name))
@@ -30,7 +30,7 @@ def draw_legend(
     places: list[tuple[int, int]],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """The colours and the names of `entries` at their `places`, which count from `start` (x, y); None is hatched."""
+    """Draw the colours and the names of `entries` at their `places`, counted from `start` (x, y); None is hatched."""
     draw, size = ImageDraw.Draw(canvas), int(font.size)
     for (index, name), (x, y) in zip(entries, places, strict=True):
         left, top = start[0] + x, start[1] + y

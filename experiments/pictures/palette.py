@@ -27,9 +27,10 @@ OKLAB = ((0.210454, 0.793618, -0.004072), (1.977998, -2.428592, 0.450594), (0.02
 
 @functools.cache
 def palette() -> np.ndarray:
-    """[256,3] uint8: the colour of each class index, one and the same in every run. Index 255, no class, is grey.
+    """Return [256,3] uint8, the colour of each class index. Index 255, no class, is grey.
 
-    After Okabe and Ito's comes, one by one, the colour farthest from all before it, with any kind of colour vision.
+    After the colours of Okabe and Ito comes, one by one, the colour farthest from all before it, with any kind of colour
+    vision.
     """
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(OKABE_ITO)] = OKABE_ITO
@@ -50,12 +51,12 @@ def palette() -> np.ndarray:
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
-    """Of an object's class, of which there may be any number: after 255 the colours come again, and grey is none's."""
+    """Return the colour of an object's class. After 255 classes the colours repeat; no class is grey."""
     return tuple(palette()[index % IGNORE].tolist())
 
 
 def _appearance(colours: np.ndarray) -> np.ndarray:
-    """[3,N,3] Oklab coordinates of [N,3] sRGB colours: with all cones, without the red, without the green ones."""
+    """Convert [N,3] sRGB colours to [3,N,3] Oklab: seen with all cones, without the red, without the green ones."""
     value = colours / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     views = np.stack([linear, linear @ np.transpose(PROTANOPIA), linear @ np.transpose(DEUTERANOPIA)])
@@ -63,24 +64,24 @@ def _appearance(colours: np.ndarray) -> np.ndarray:
 
 
 def _distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """[N]: the smallest distance over the kinds of vision; the plain one counts most, for most people have it."""
+    """Return [N], the smallest distance over the kinds of vision; the plain one counts most, for most people have it."""
     return np.min(np.linalg.norm(colours - other, axis=-1) * np.array([[1.0], [1.5], [1.5]]), axis=0)
 
 
 def colour_mask(label: np.ndarray) -> np.ndarray:
-    """[H,W,3] uint8: each pixel in the colour of its class; pixels without one are hatched in grey."""
+    """Draw each pixel in the colour of its class, [H,W,3] uint8; pixels without a class are hatched in grey."""
     y, x = np.indices(label.shape, sparse=True)
     hatch = np.array(HATCH, np.uint8)[(y + x) // 4 % 2]
     return np.where((label == IGNORE)[..., None], hatch, palette()[label])
 
 
 def choose_ink(colour: Sequence[int]) -> str:
-    """Black or white: what is read better on `colour`, by the contrast of the web's guidelines."""
+    """Return black or white: what is read better on `colour`, by the contrast of the web's guidelines (WCAG)."""
     return "black" if (luminance(colour) + 0.05) ** 2 > 0.05 * 1.05 else "white"
 
 
 def luminance(colour: Sequence[int]) -> float:
-    """Of an sRGB colour, 0 to 1."""
+    """Return the luminance of an sRGB colour, 0 to 1."""
     value = np.asarray(colour) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     return float(linear @ np.array([0.2126, 0.7152, 0.0722]))

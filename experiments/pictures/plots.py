@@ -11,18 +11,18 @@ from input_pipeline.batch import IGNORE
 
 MOST_NUMBERED_CLASSES = 40  # a confusion matrix of more has colours alone
 SHADES = ((247, 251, 255), (92, 158, 208), (8, 40, 96))  # 0, 50 and 100 percent: darker is more, in grey as well
-LIGHT = 0.65  # the part from which on a shade is so dark that white is read better on it
+LIGHT = 0.65  # from this part on a shade is so dark that white is read better on it
 MOST_COLOURED_CURVES = 16  # of more classes the best and the worst have colours and names, the others are grey
 PLOT = 480  # pixels of a side of the square that curves are drawn in
-LIGHT_LINE = 0.6  # the luminance from which on a line on white needs a border
+LIGHT_LINE = 0.6  # from this luminance on a line on white needs a border
 FAINT = (222, 222, 222)  # of a grid
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """[H,W,3] uint8: where the pixels or objects of each true class went, in percent of that class; darker is more.
+    """Plot where the pixels or objects of each true class went, in percent of that class; darker is more.
 
-    `counts` [C,C], true classes along the rows. Cells that count nothing stay blank, the row of a class that is not in
-    the truth is hatched.
+    `counts` [C,C] has the true classes along the rows. A cell that counts nothing stays blank. The row of a class that is
+    not in the ground truth is hatched. Returns [H,W,3] uint8.
     """
     count = len(class_names)
     numbered = count <= MOST_NUMBERED_CLASSES
@@ -38,7 +38,7 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray
     draw = ImageDraw.Draw(canvas)
     middle = left + side // 2
     draw.text((middle, line // 2), "prediction", fill=INK, font=font, anchor="mm")
-    _draw_upwards(canvas, (line // 2, middle + int(font.getlength("truth")) // 2), "truth", font)
+    _draw_upwards(canvas, (line // 2, middle + int(font.getlength("ground truth")) // 2), "ground truth", font)
     labelled = counts.sum(1)
     for index, name in enumerate(class_names):
         middle = left + index * cell + cell // 2
@@ -60,7 +60,7 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray
 
 
 def _draw_scale(canvas: Image.Image, place: tuple[int, int], font: ImageFont.FreeTypeFont) -> None:
-    """What the colours of a confusion matrix mean, in a line from (x, y) on."""
+    """Draw what the colours of a confusion matrix mean, in a line from (x, y) on."""
     draw, (x, y), size = ImageDraw.Draw(canvas), place, int(font.size)
     for step in range(10 * size):
         draw.line((x + step, y, x + step, y + size), fill=_shade(step / (10 * size - 1)))
@@ -69,7 +69,7 @@ def _draw_scale(canvas: Image.Image, place: tuple[int, int], font: ImageFont.Fre
     draw.text((x, y + size // 2), text, fill=INK, font=font, anchor="lm")
     x += int(font.getlength(text)) + 2 * size
     canvas.paste(Image.fromarray(colour_mask(np.full((size, 2 * size), IGNORE, np.uint8))), (x, y))
-    draw.text((x + 2 * size, y + size // 2), "  not in the truth", fill=INK, font=font, anchor="lm")
+    draw.text((x + 2 * size, y + size // 2), "  not in the ground truth", fill=INK, font=font, anchor="lm")
 
 
 def _shade(part: float) -> tuple[int, int, int]:
@@ -82,10 +82,10 @@ def plot_precision_recall(
     class_names: Sequence[str],
     title: str,
 ) -> np.ndarray:
-    """[H,W,3] uint8: for each class its curve, rising recalls and the precision that holds up to each, and its score.
+    """Plot for each class its score and its curve: rising recalls, and the precision that holds up to each.
 
     Of more than 16 classes the 8 of the highest and the 8 of the lowest score have colours and names, the others are
-    grey. A class without a truth, None, has no curve.
+    grey. A class without ground truth, None, has no curve. Returns [H,W,3] uint8.
     """
     known = sorted((index for index, curve in enumerate(curves) if curve is not None), key=lambda index: -scores[index])
     half = MOST_COLOURED_CURVES // 2
@@ -97,7 +97,7 @@ def plot_precision_recall(
         lines.insert(half, f"{len(grey)} other classes")
     missing = len(curves) - len(known)
     if missing:
-        lines.append(f"{missing} {'class is' if missing == 1 else 'classes are'} not in the truth")
+        lines.append(f"{missing} {'class is' if missing == 1 else 'classes are'} not in the ground truth")
     left, top, line = 5 * gap, 4 * gap, 23
     width = left + PLOT + 3 * gap + 30 + math.ceil(max((font.getlength(text) for text in lines), default=0)) + gap
     height = top + max(PLOT + 5 * gap, len(lines) * line + gap)
@@ -127,7 +127,7 @@ def plot_precision_recall(
 def _draw_curves(
     curves: Sequence[tuple[np.ndarray, np.ndarray]], colours: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
-    """The curves in a square from (0, 0) to (1, 1), the last one on top. Drawn at twice the size for smooth lines."""
+    """Draw the curves in a square from (0, 0) to (1, 1), the last one on top, at twice the size for smooth lines."""
     side = 2 * PLOT
     canvas = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(canvas)
@@ -150,7 +150,7 @@ def _draw_curves(
 
 
 def _draw_upwards(canvas: Image.Image, start: tuple[int, int], text: str, font: ImageFont.FreeTypeFont) -> None:
-    """Text that reads from (x, y) upwards, its middle line at x."""
+    """Draw text that reads from (x, y) upwards, with its middle line at x."""
     size = math.ceil(font.getlength(text)), 2 * int(font.size)
     tile = Image.new("L", size)
     ImageDraw.Draw(tile).text((0, size[1] // 2), text, fill=255, font=font, anchor="lm")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.pictures import boxes as pictures
-from experiments.pictures.boxes import compare_boxes, draw_boxes
+from experiments.pictures.boxes import compare_boxes, draw_boxes, keep_confident
 from experiments.pictures.palette import class_colour, luminance, palette
 from experiments.pictures.plots import plot_precision_recall
 from tests.experiments.pictures.colours import shares
@@ -14,9 +14,12 @@ GREY = np.full((450, 600, 3), 128, np.uint8)
 
 
 def drawn_on_grey(*boxes, classes=None, scores=None, names=("cat", "dog", "owl"), dashed=None):
+    boxes = np.array(boxes, float).reshape(-1, 4)
     classes = np.arange(len(boxes)) if classes is None else np.array(classes)
-    scores = None if scores is None else np.array(scores, np.float32)
-    return draw_boxes(GREY, np.array(boxes, float).reshape(-1, 4), classes, scores, names, dashed)
+    if scores is None:
+        return draw_boxes(GREY, boxes, classes, None, names, dashed)
+    shown = keep_confident({"boxes": boxes, "classes": classes, "scores": np.array(scores, np.float32)}, 0.25)
+    return draw_boxes(GREY, shown["boxes"], shown["classes"], shown["scores"], names, dashed)
 
 
 def test_a_box_is_a_frame_in_its_classs_colour_inside_its_edges():
@@ -105,7 +108,8 @@ def test_a_comparison_of_boxes_shows_each_truth_beside_its_prediction(count):
     places = [np.array([0.4 * h, 0.2 * w, 0.9 * h, 0.8 * w]) for h, w in sizes]
     truths = [boxed(place, classes=[0]) for place in places]
     predictions = [boxed(place, place, classes=[2, 3], scores=np.array([0.8, 0.1], np.float32)) for place in places]
-    drawn = compare_boxes(images, truths, predictions, ["cat", "dog", "owl", "fox"])
+    shown = [keep_confident(prediction, 0.25) for prediction in predictions]
+    drawn = compare_boxes(images, truths, shown, ["cat", "dog", "owl", "fox"])
     assert drawn.dtype == np.uint8
     for image, size in zip(images, sizes, strict=True):
         height, width = (round(side * pictures.TILE / max(size)) for side in size)
