@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.metrics.average_precision import AveragePrecision
 from experiments.metrics.base import Example, Metric, Prediction
+from experiments.metrics.registry import make_box_metrics
 from experiments.pictures.boxes import compare_boxes, draw_boxes, keep_confident
 from experiments.pictures.png import write_png
 from experiments.results.base import Assembly, Results, Writer
@@ -30,7 +30,7 @@ class BoxResults(Results):
         return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
     def metrics(self) -> list[Metric]:
-        return [AveragePrecision(self.class_names, tuple(self.evaluation.metrics))]
+        return make_box_metrics(self.evaluation.metrics, self.class_names)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]

@@ -19,7 +19,7 @@ from experiments.results.registry import make_results
 from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
 from experiments.run.checkpoints import Checkpoints
-from experiments.run.evaluator import Evaluation, Evaluator, table, write_result
+from experiments.run.evaluator import Evaluation, Evaluator, write_result
 from experiments.run.evidence import Evidence, flops
 from experiments.run.inference import Interrupted
 from experiments.run.metrics_file import MetricsFile
@@ -28,6 +28,7 @@ from experiments.run.preemption import Preemption
 from experiments.run.progress import Clock, Progress
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import compile_step, make_train_step
+from experiments.run.tables import format_table
 from experiments.tasks.registry import make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
@@ -185,7 +186,7 @@ class Trainer:
         drawn = scores.pop("examples", None)
         numbers = {name: value for name, value in scores.items() if not isinstance(value, str)}
         lines = [
-            table(numbers),
+            format_table(numbers),
             "",
             f"finished at step {last['step']}; best {self.best_name} {max(self.best, 0.0):.4f}",
         ]
