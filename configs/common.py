@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     config.train.eval_every = 100
     config.train.checkpoint_every = 100
     config.train.keep = 2  # newest checkpoints kept, the best one beside them
-    config.train.best = "val/mIoU"  # the metric that names the best checkpoint; larger is better
+    config.train.best = "val/mIoU"  # names the best checkpoint: a score, of an error the smallest, or val/loss
 
     config.eval = ConfigDict()
     config.eval.batch_size = 16

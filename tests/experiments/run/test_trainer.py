@@ -10,8 +10,7 @@ from configs import unet_shapes
 from errors import UserError
 from experiments.run.checkpoints import Checkpoints, digest
 from experiments.run.inference import Interrupted
-from experiments.run.trainer import Trainer, best_metric, check_numbers
-from experiments.tasks.registry import make_task
+from experiments.run.trainer import Trainer, check_numbers
 
 
 class Killed(BaseException):
@@ -108,15 +107,6 @@ def test_changed_data_is_refused_on_resume(reference, data_dir):
     with pytest.raises(UserError, match="the data is not what"):
         trainer.restore()
     assert (reference / "metrics.jsonl").read_bytes() == before
-
-
-@pytest.mark.parametrize("name", ["val/pixel_error", "val/miou"])
-def test_the_best_is_named_by_a_score_whose_largest_is_best(name):
-    config = unet_shapes.get_config()
-    config.task.metrics = ("partition",)
-    with pytest.raises(UserError, match="choose one of val/Rand, "):
-        best_metric(name, make_task(config, ("membrane", "cell")))
-    assert best_metric("val/Rand", make_task(config, ("membrane", "cell"))) == "val/Rand"
 
 
 @pytest.mark.parametrize("field", ["train.log_every", "train.keep", "optim.accumulate", "data.num_threads"])
