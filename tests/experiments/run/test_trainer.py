@@ -1,6 +1,8 @@
 """The loop in this process: stops and kills at moments that a signal from outside would hit by luck only."""
 
+import dataclasses
 import json
+import math
 import signal
 import types
 
@@ -34,6 +36,20 @@ def stop_in_evaluation(trainer):
         def __call__(self, *_, **__):
             trainer.stop.signal = signal.SIGTERM
             raise Interrupted
+
+    trainer.evaluator = Evaluator()
+
+
+def script_losses(trainer, losses):
+    """The loss that each evaluation finds."""
+    evaluator, losses = trainer.evaluator, iter(losses)
+
+    class Evaluator:
+        inference, source = evaluator.inference, evaluator.source
+
+        def __call__(self, *args, **kwargs):
+            result = evaluator(*args, **kwargs)
+            return dataclasses.replace(result, scores=result.scores | {"loss": next(losses)})
 
     trainer.evaluator = Evaluator()
 
@@ -96,6 +112,24 @@ def test_a_stop_in_the_last_evaluation_is_made_up_for_once(reference, tmp_path, 
         assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
         assert rows(workdir)[-1] == rows(reference)[-1]
         assert "finished at step 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "step"), [((math.nan, 1.0, 3.0), 1.0, 4), ((math.nan, math.nan, math.nan), None, None)]
+)
+def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, step, tmp_path, data_dir, capsys):
+    workdir = tmp_path / "run"
+    trainer = make(workdir, data_dir, best="val/loss", eval_every=2)
+    script_losses(trainer, losses)
+    trainer.run(None)
+    assert f"finished at step 6; best val/loss {'-' if best is None else '1.0000'}\n" in capsys.readouterr().out
+    resumed = make(workdir, data_dir, best="val/loss", eval_every=2)
+    assert resumed.best.value == best
+    assert resumed.checkpoints.steps("best") == ([] if step is None else [step])
+    if step is None:
+        with pytest.raises(UserError, match="best holds no usable checkpoint; there is one with --checkpoint=last"):
+            resumed.checkpoints.read("best")
+    resumed.checkpoints.close()
 
 
 def test_changed_data_is_refused_on_resume(reference, data_dir):
