@@ -57,7 +57,7 @@ class Inference:
     def __call__(
         self, variables: Variables, source: Source, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Example, Prediction]]:
-        """(index, example, prediction) of this process's images, each as soon as its last view is in.
+        """Yield (index, example, prediction) of this process's images, each as soon as its last view is in.
 
         Raises Interrupted as soon as `stop()` is true.
         """

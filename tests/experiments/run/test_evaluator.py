@@ -111,6 +111,7 @@ def test_scores_are_those_of_the_original_pixels(fields, tmp_path):
     assert sorted(row["name"] for row in rows) == [f"image_{i}" for i in range(5)] and result.images == 5
     for row in rows:
         height, width = source.sizes[row["image_id"]]
+        assert row.keys() == {"image_id", "name", "source_id", "confusion", "boundary"}, "a part for each metric"
         assert sum(count for _, _, count in row["confusion"]) == height * width
     assert (tmp_path / "predictions" / "one-classes.csv").read_text().startswith("class,IoU")
     assert (tmp_path / "predictions" / "one-confusion.png").stat().st_size > 500
