@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     config.train.eval_every = 100
     config.train.checkpoint_every = 100
     config.train.keep = 2  # newest checkpoints kept, the best one beside them
-    config.train.best = "val/mIoU"  # the metric that names the best checkpoint; larger is better
+    config.train.best = "val/mIoU"  # names the best checkpoint: a score, of an error the smallest, or val/loss
 
     config.eval = ConfigDict()
     config.eval.batch_size = 16
@@ -99,6 +99,7 @@ def get_config() -> ConfigDict:
         "boundary",
     )  # confusion, boundary, partition; boxes: coco, voc07, voc12, confusion
     config.eval.pictures = 8  # predictions drawn beside the ground truth
+    config.eval.picture_score = 0.25  # boxes: detections below it are not drawn, by evaluate and by predict
     config.eval.method = (
         "whole"  # whole or window, scored at the image's own size; canvas: image and mask resized first
     )
@@ -108,7 +109,7 @@ def get_config() -> ConfigDict:
     config.eval.merge_iou = (
         0.45  # boxes of several views: of two of one class with more overlap the weaker one is dropped
     )
-    config.eval.max_detections = 200  # boxes: that an image keeps of several views
+    config.eval.max_detections = 200  # boxes: that an image keeps, of all its views
 
     config.optim = optim = ConfigDict()
     optim.name = "adamw"  # adamw or sgd

@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from errors import UserError
 from experiments.results.registry import make_results
 from experiments.run import sharding
-from experiments.run.evaluator import Evaluator, table, write_result
+from experiments.run.evaluator import Evaluator, write_result
 from experiments.run.pretrained import load_run
+from experiments.run.tables import format_table
 from experiments.tasks.registry import make_task
 from files import write_atomically
 from input_pipeline.sources import open_source
@@ -43,7 +44,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
         summary = {"step": step, "images": result.images, "checkpoint": checkpoint, "weights": weights}
         summary["scores"] = {key: None if np.isnan(value) else value for key, value in result.scores.items()}
         write_atomically(workdir / "records" / f"{name}.json", json.dumps(summary, indent=2).encode() + b"\n")
-        print(table(result.scores))
+        print(format_table(result.scores))
         print(
             f"\n{result.images} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
             f"{weights} weights, {seconds:.1f} s; rows per image: {workdir / 'records' / name}.jsonl"

@@ -9,16 +9,19 @@ Prediction = dict[str, np.ndarray]  # what was predicted for one image, at its o
 
 
 class Metric(Protocol):
-    """Scores of a split from one part of a record an image. It keeps counts, or where scores rank all (AP) the parts."""
+    """Scores of a split, from one part of each image's record. It keeps counts, or the parts where scores rank all (AP)."""
 
-    def measure(self, prediction: Prediction, truth: Example) -> dict[str, Any]:
-        """One image's counts, fit for JSON: this metric's part of the image's row in records/."""
+    name: str  # the key of its part in an image's record
+    smaller_is_better: frozenset[str]  # the names of its scores that are errors
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Counts a row in that `measure` made, here, in another process or in an earlier run, with its `image_id`."""
+    def measure(self, prediction: Prediction, truth: Example) -> Any:
+        """Measure one image: its part of the record, fit for JSON."""
+
+    def add(self, part: Any, image_id: int) -> None:
+        """Count a part that `measure` made, here, in another process or in an earlier run; each image once."""
 
     def compute(self) -> dict[str, float]:
-        """The scores by name, nan where nothing was counted."""
+        """Return the scores by name, nan where nothing was counted. The names are the same before any image."""
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """What is better seen than read: [H,W,3] uint8 by name."""
+        """Draw what is better seen than read: [H,W,3] uint8 by name."""

@@ -14,16 +14,19 @@ class BoundaryIoU:
     A pixel is near where less than a square of 2 d + 1 pixels around it lies in its mask; d is `distance` times the
     image's diagonal, rounded, at least 1. Beyond the image there is no mask: its border is a contour. Pixels are summed
     over the images, class by class. Pixels labelled 255 are taken out of the prediction too, before the contours are
-    drawn: they are in no mask, and both masks end at them.
+    found: they are in no mask, and both masks end at them.
     """
+
+    name = "boundary"
+    smaller_is_better = frozenset()
 
     def __init__(self, class_names: tuple[str, ...], distance: float = 0.02):
         self.class_names = class_names
         self.distance = distance
         self.counts = np.zeros((len(class_names), 2), np.int64)  # intersection and union
 
-    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
-        """`label` [H,W] uint8 of both -> {"boundary": [[class, intersection, union], ...]}, the classes that occur."""
+    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> list[list[int]]:
+        """Measure `label` [H,W] uint8 of both: [[class, intersection, union], ...] in pixels, of the classes that occur."""
         classes = len(self.class_names)
         true = truth["label"]
         predicted = np.where(true == IGNORE, np.uint8(IGNORE), prediction["label"])
@@ -35,14 +38,14 @@ class BoundaryIoU:
         union = np.bincount(true[near_true], minlength=classes) - intersection
         union += np.bincount(predicted[near_predicted], minlength=classes)
         (present,) = np.nonzero(union)
-        return {"boundary": np.stack([present, intersection[present], union[present]], axis=-1).tolist()}
+        return np.stack([present, intersection[present], union[present]], axis=-1).tolist()
 
-    def add(self, row: dict) -> None:
-        for index, intersection, union in row["boundary"]:
+    def add(self, part: list[list[int]], image_id: int) -> None:
+        for index, intersection, union in part:
             self.counts[index] += (intersection, union)
 
     def compute(self) -> dict[str, float]:
-        """`boundary_IoU/NAME`, nan for a class neither in the truth nor predicted, and `boundary_IoU`, their mean."""
+        """Return `boundary_IoU/NAME`, nan for a class neither in the ground truth nor predicted, and `boundary_IoU`, the mean."""
         intersection, union = self.counts.T
         present = union > 0
         scores = np.full(len(self.class_names), np.nan)
@@ -56,10 +59,10 @@ class BoundaryIoU:
 
 
 def near_contour(label: np.ndarray, distance: int) -> np.ndarray:
-    """[H,W] uint8 -> [H,W] bool: is a pixel of another class, of none (255) or beyond the image within `distance`?
+    """Find the pixels [H,W] bool that have another class, no class (255) or the image's end within `distance` pixels.
 
-    Distances are the larger of |dy| and |dx|. For every class at once: its mask minus the mask's erosion. False for
-    the pixels without a class.
+    `label` is [H,W] uint8. Distances are the larger of |dy| and |dx|. For every class at once this is its mask minus the
+    mask's erosion. False for pixels without a class.
     """
     # From a window of the image's own size on, every one reaches beyond the image.
     window = np.ones((2 * min(distance, max(label.shape)) + 1,) * 2, np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 from faster_coco_eval.core import mask
 
 from errors import UserError
-from experiments.metrics.precision import Detections, Split, Truths
+from experiments.metrics.precision import Detections, ScoringTables, Truths
 
 SHOWN = 80  # letters of a wrong value that its error shows
 FARTHEST = 1_000_000  # pixels: a coordinate of a polygon or a side beyond it is a mistake that would take gigabytes
@@ -121,7 +121,7 @@ def _shown(value: object) -> str:
         return "too deeply nested to be shown"
 
 
-def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[Split, list[str]]:
+def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTables, list[str]]:
     """COCO's two files -> what there is to score, by the images' ids, and the categories' names by theirs.
 
     `iou_type` is bbox or segm. Where every detection has a file_name or a category_name, it refers to the image or the
@@ -168,7 +168,9 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[Split, li
     # As COCO's tools: where detections of masks have boxes too, those say what is small, medium and large.
     boxed = bool(found) and all(entry.fields.get("bbox") for entry in found)
     areas = np.array([_area(region) for region in (_regions(found, image, []) if boxed else regions)], np.float64)
-    return Split(truths, Detections(image, label, regions, scores, areas), len(images), len(categories)), class_names
+    return ScoringTables(
+        truths, Detections(image, label, regions, scores, areas), len(images), len(categories)
+    ), class_names
 
 
 def _load(path: Path):

@@ -1,40 +1,43 @@
-"""Segmentation scores from one confusion matrix: IoU, accuracy and Dice, of each class and in the mean."""
+"""Segmentation scores from one confusion matrix: IoU, accuracy and Dice, per class and in the mean."""
 
 import numpy as np
 
-from experiments import pictures
+from experiments.pictures.plots import plot_confusion
 from input_pipeline.batch import IGNORE
 
 
 class Confusion:
-    """Pixels by true and predicted class: `counts` [C,C] int64, so that billions of pixels stay exact.
+    """Counts pixels by true and predicted class in `counts` [C,C] int64, so that billions of pixels stay exact.
 
-    True classes stand along the rows. Pixels labelled 255 count nowhere.
+    The true classes are along the rows. Pixels labelled 255 count nowhere.
     """
+
+    name = "confusion"
+    smaller_is_better = frozenset()
 
     def __init__(self, class_names: tuple[str, ...]):
         self.class_names = class_names
         self.counts = np.zeros((len(class_names), len(class_names)), np.int64)
 
-    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
-        """`label` [H,W] uint8 of both -> {"confusion": [[true, predicted, pixels], ...]}, the cells that are not 0."""
+    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> list[list[int]]:
+        """Count `label` [H,W] uint8 of both: [[true class, predicted class, pixels], ...], the cells that are not 0."""
         classes = len(self.class_names)
         counted = truth["label"] != IGNORE
         cell = truth["label"][counted].astype(np.intp) * classes + prediction["label"][counted]
         counts = np.bincount(cell, minlength=classes**2)
         (cells,) = np.nonzero(counts)
         rows, columns = np.divmod(cells, classes)
-        return {"confusion": np.stack([rows, columns, counts[cells]], axis=-1).tolist()}
+        return np.stack([rows, columns, counts[cells]], axis=-1).tolist()
 
-    def add(self, row: dict) -> None:
-        for true, predicted, pixels in row["confusion"]:
+    def add(self, part: list[list[int]], image_id: int) -> None:
+        for true, predicted, pixels in part:
             self.counts[true, predicted] += pixels
 
     def compute(self) -> dict[str, float]:
-        """The scores by name. A class that is neither in the truth nor predicted is nan and not in the mean.
+        """Return the scores by name. A class neither in the ground truth nor predicted is nan and not in the mean.
 
-        The accuracies and frequency_weighted_IoU are Long et al. 2015, section 5: a class's accuracy is the part of its
-        true pixels that was found, nan without any.
+        The accuracies and frequency_weighted_IoU are those of Long et al. 2015, section 5: a class's accuracy is the part
+        of its true pixels that was found, nan where there are none.
         """
         scores, labelled, total = class_scores(self.counts), self.counts.sum(1), self.counts.sum()
         in_truth = labelled > 0
@@ -54,14 +57,14 @@ class Confusion:
         }
 
     def pictures(self) -> dict[str, np.ndarray]:
-        return {"confusion": pictures.confusion_matrix(self.counts, self.class_names)}
+        return {"confusion": plot_confusion(self.counts, self.class_names)}
 
 
 def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """[C,C] -> IoU, Dice and accuracy (recall) per class [C].
+    """Return the per-class IoU, Dice and accuracy (recall), [C] each, of `counts` [C,C].
 
-    IoU and Dice are nan where a class has no pixel in either truth or prediction, accuracy where it has none in the
-    truth.
+    IoU and Dice are nan where a class has no pixel in the ground truth or the prediction, accuracy where it has none in
+    the ground truth.
     """
     hit = np.diagonal(counts).astype(np.float64)
     labelled, predicted = counts.sum(1), counts.sum(0)

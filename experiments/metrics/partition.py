@@ -19,20 +19,23 @@ class Partition:
     at all scores 0. An image without a true segment is in no mean. Raises UserError unless there are two classes.
     """
 
+    name = "partition"
+    smaller_is_better = frozenset({"pixel_error"})
+
     def __init__(self, class_names: tuple[str, ...]):
         if len(class_names) != 2:
             raise UserError(
-                f"config.task.metrics: 'partition' scores two classes, a border (0) and what it parts (1), but the "
+                f"config.eval.metrics: 'partition' scores two classes, a border (0) and what it parts (1), but the "
                 f"data has {len(class_names)}; leave it out"
             )
         self.sums = np.zeros((len(THRESHOLDS), 2))  # of the Rand and the information score
         self.images = self.wrong = self.counted = 0
 
     def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
-        """`probability` [H,W,2] and `label` [H,W] uint8, `label` [H,W] uint8 of the truth -> {"partition": ...}.
+        """Measure `probability` [H,W,2] and `label` [H,W] uint8 against the true `label` [H,W] uint8.
 
-        `scores`: [Rand, information] at each of THRESHOLDS, none where the truth has no segment; `wrong` and `counted`
-        pixels.
+        `scores` are [Rand, information] at each of THRESHOLDS, none where the ground truth has no segment; `wrong` and
+        `counted` are pixels.
         """
         counted = truth["label"] != IGNORE
         inside = truth["label"] == 1
@@ -40,21 +43,20 @@ class Partition:
         inner = prediction["probability"][..., 1]
         scores = [score(true, thin(inner > threshold)[inside]) for threshold in THRESHOLDS] if true.size else []
         wrong = np.count_nonzero((prediction["label"] != truth["label"]) & counted)
-        return {"partition": {"scores": scores, "wrong": int(wrong), "counted": int(np.count_nonzero(counted))}}
+        return {"scores": scores, "wrong": int(wrong), "counted": int(np.count_nonzero(counted))}
 
-    def add(self, row: dict) -> None:
-        counts = row["partition"]
-        if counts["scores"]:
-            self.sums += counts["scores"]
+    def add(self, part: dict, image_id: int) -> None:
+        if part["scores"]:
+            self.sums += part["scores"]
             self.images += 1
-        self.wrong += counts["wrong"]
-        self.counted += counts["counted"]
+        self.wrong += part["wrong"]
+        self.counted += part["counted"]
 
     def compute(self) -> dict[str, float]:
-        """`Rand` and `information` are means over the images at threshold 0.5, the argmax of two classes.
+        """Return the scores: `Rand` and `information` are means over the images at threshold 0.5, the argmax of two classes.
 
-        `Rand_max` and `information_max` are the largest mean over the thresholds, which the challenge ranks by;
-        `pixel_error` the part of all pixels that is wrong.
+        `Rand_max` and `information_max` are the largest mean over the thresholds, by which the challenge ranks.
+        `pixel_error` is the part of all pixels that is wrong: smaller is better.
         """
         rand, information = (self.sums / self.images).T if self.images else np.full((2, len(THRESHOLDS)), np.nan)
         return {
@@ -70,12 +72,12 @@ class Partition:
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:
-    """[H,W] bool -> [H,W] int32: the number, from 1 on, of each pixel's 4-connected component; 0 outside the mask."""
+    """Number the 4-connected components of `mask` [H,W] bool from 1: [H,W] int32, 0 outside the mask."""
     return cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1]
 
 
 def thin(inside: np.ndarray) -> np.ndarray:
-    """[H,W] bool -> [H,W] int32: the component nearest to each pixel, so that no border is left; all 0 without any."""
+    """Give each pixel its nearest component of `inside` [H,W] bool: [H,W] int32 without a border; all 0 without any."""
     segments = connected_components(inside)
     if not segments.any():
         return segments
@@ -89,10 +91,10 @@ def thin(inside: np.ndarray) -> np.ndarray:
 
 
 def score(true: np.ndarray, predicted: np.ndarray) -> list[float]:
-    """The segments of N > 0 pixels, [N] x2 -> [Rand, information], each from 0 to 1; predicted 0 is no segment.
+    """Score the segments [N] of N > 0 pixels: [Rand, information], each from 0 to 1; predicted 0 is no segment.
 
     With p_ij the part of the pixels in true segment i and predicted segment j, and its sums t_i and s_j: the F-scores
-    2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). Nothing to tell, one segment in both, is 1.
+    2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). One segment in both has no information and scores 1.
     """
     if not predicted.any():
         return [0.0, 0.0]
@@ -107,6 +109,6 @@ def score(true: np.ndarray, predicted: np.ndarray) -> list[float]:
 
 
 def _entropy(parts: np.ndarray) -> float:
-    """In nats."""
+    """Return the entropy in nats."""
     parts = parts[parts > 0]
     return float(-np.sum(parts * np.log(parts)))

@@ -1,4 +1,4 @@
-"""Scores of detections on plain data: COCO's and VOC's average precision, and what was taken for what.
+"""Scores of detections on plain arrays: COCO's and VOC's average precision, and the confusion matrix.
 
 Overlaps are those of COCO's tools: the intersection over the union, and with a crowd, a region that holds objects
 without saying where each one is, the intersection over the detection's own area.
@@ -29,7 +29,7 @@ class Truths:
     region: np.ndarray
     crowd: np.ndarray  # [N] bool
     difficult: np.ndarray  # [N] bool
-    area: np.ndarray  # [N] float64 pixels: what COCO's small, medium and large are told by
+    area: np.ndarray  # [N] float64 pixels: by which COCO calls them small, medium and large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,11 @@ class Detections:
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
-    """Truths and detections of `images` images, of `classes` classes, both regions of one kind."""
+class ScoringTables:
+    """What scores are computed from: the objects and the detections of `images` images and `classes` classes.
+
+    The regions of both are of one kind, boxes or masks.
+    """
 
     truths: Truths
     detections: Detections
@@ -55,10 +58,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """`whole` by name, `classes` by name for each class, nan where there is no truth to find.
+    """Scores `whole` by name and `classes` by name for each class, nan where there is no object to find.
 
-    `curves` holds for each class the recalls, rising, and the precision there, which does not rise: what the class's
-    AP is taken from, at the lowest IoU of the style. None without a truth.
+    `curves` holds for each class the recalls, rising, and the precision there, which does not rise: the class's AP is
+    taken from them, at the lowest IoU of the style. None for a class without ground truth.
     """
 
     whole: dict[str, float]
@@ -66,12 +69,12 @@ class Scores:
     curves: list[tuple[np.ndarray, np.ndarray] | None]
 
 
-def coco(split: Split, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
-    """COCO's twelve numbers, and AP and AP50 of each class; Lin et al. 2014, as its official tools count.
+def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
+    """Compute COCO's twelve numbers and the per-class AP and AP50; Lin et al. 2014, as its official tools count.
 
     Of one IoU alone they are ten, and AP is at that one. Difficult objects are like all others, for COCO has none.
     """
-    precision, recall = _coco_tables(split, ious)
+    precision, recall = _coco_tables(tables, ious)
     best, large = precision[..., -1], dict(zip("sml", (1, 2, 3), strict=True))
     whole = {"AP": _mean(best[:, :, :, 0])}
     if len(ious) > 1:
@@ -80,7 +83,7 @@ def coco(split: Split, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
     whole |= {f"AR{most}": _mean(recall[:, :, 0, index]) for index, most in enumerate(MOST_DETECTIONS)}
     whole |= {f"AR{name}": _mean(recall[:, :, index, -1]) for name, index in large.items()}
     classes, curves = [], []
-    for index in range(split.classes):
+    for index in range(tables.classes):
         table = best[:, :, index, 0]
         classes.append({"AP": _mean(table)} | ({"AP50": _mean(table[0])} if len(ious) > 1 else {}))
         recalls = np.linspace(0, 1, table.shape[1])
@@ -88,20 +91,20 @@ def coco(split: Split, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
     return Scores(whole, classes, curves)
 
 
-def _coco_tables(split: Split, ious: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Precision [IoUs, recalls, classes, areas, most detections], and recall, which lacks `recalls`; nan: no truth."""
-    if not split.truths.image.size:  # COCO's tools would go through all pairs of images and classes to find nothing
-        last = split.classes, 4, len(MOST_DETECTIONS)
+def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return precision [IoUs, recalls, classes, areas, most detections], and recall without `recalls`; nan: no object."""
+    if not tables.truths.image.size:  # COCO's tools would go through all pairs of images and classes to find nothing
+        last = tables.classes, 4, len(MOST_DETECTIONS)
         return np.full((len(ious), 101, *last), np.nan), np.full((len(ious), *last), np.nan)
-    boxes = split.truths.region.ndim == 2
-    truths = _annotations(split.truths, "iscrowd", split.truths.crowd.astype(int))
-    detections = _annotations(split.detections, "score", split.detections.score)
-    images = [{"id": index} for index in range(split.images)]
+    boxes = tables.truths.region.ndim == 2
+    truths = _annotations(tables.truths, "iscrowd", tables.truths.crowd.astype(int))
+    detections = _annotations(tables.detections, "score", tables.detections.score)
+    images = [{"id": index} for index in range(tables.images)]
     if not boxes:
         for row in (*truths, *detections):
             height, width = row["segmentation"]["size"]
             images[row["image_id"]] |= {"height": height, "width": width}
-    categories = [{"id": index} for index in range(split.classes)]
+    categories = [{"id": index} for index in range(tables.classes)]
     sets = (COCO({"images": images, "annotations": rows, "categories": categories}) for rows in (truths, detections))
     evaluation = COCOeval_faster(*sets, iouType="bbox" if boxes else "segm")
     evaluation.params.iouThrs = np.array(ious)
@@ -112,7 +115,7 @@ def _coco_tables(split: Split, ious: tuple[float, ...]) -> tuple[np.ndarray, np.
 
 
 def _annotations(table: Truths | Detections, name: str, values: np.ndarray) -> list[dict]:
-    """COCO's rows, with `values` as a further field. Their ids count from 1, for 0 means unmatched to COCO's tools."""
+    """Return COCO's entries, with `values` as a further field. Ids count from 1: 0 means unmatched to COCO's tools."""
     kind = "bbox" if table.region.ndim == 2 else "segmentation"
     columns = (column.tolist() for column in (table.image, table.label, table.region, table.area, values))
     return [
@@ -121,27 +124,27 @@ def _annotations(table: Truths | Detections, name: str, values: np.ndarray) -> l
     ]
 
 
-def voc07(split: Split, iou: float = VOC_IOU) -> Scores:
-    """mAP and each class's AP as of VOC 2007; Everingham et al. 2010, section 4.2.
+def voc07(tables: ScoringTables, iou: float = VOC_IOU) -> Scores:
+    """Compute mAP and the per-class AP of VOC 2007; Everingham et al. 2010, section 4.2.
 
     AP is the mean over the recalls 0, 0.1, ..., 1 of the largest precision at that recall or a higher one.
     """
-    return _voc(split, iou, eleven_points)
+    return _voc(tables, iou, eleven_points)
 
 
-def voc12(split: Split, iou: float = VOC_IOU) -> Scores:
-    """As `voc07`, but AP is the whole area under the curve, made monotone: VOC from 2010 on."""
-    return _voc(split, iou, area_under)
+def voc12(tables: ScoringTables, iou: float = VOC_IOU) -> Scores:
+    """Compute mAP as `voc07`, but AP is the whole area under the curve, made monotone: VOC from 2010 on."""
+    return _voc(tables, iou, area_under)
 
 
-def _voc(split: Split, iou: float, average) -> Scores:
-    truths, detections = split.truths, split.detections
-    found, false = match(split, iou)
+def _voc(tables: ScoringTables, iou: float, average) -> Scores:
+    truths, detections = tables.truths, tables.detections
+    found, false = match(tables, iou)
     order = np.argsort(-detections.score, kind="stable")
     order = order[(found | false)[order]]
-    countable = np.bincount(truths.label[~truths.crowd & ~truths.difficult], minlength=split.classes)
+    countable = np.bincount(truths.label[~truths.crowd & ~truths.difficult], minlength=tables.classes)
     by_class = order[np.argsort(detections.label[order], kind="stable")]
-    ends = np.searchsorted(detections.label[by_class], np.arange(split.classes + 1))
+    ends = np.searchsorted(detections.label[by_class], np.arange(tables.classes + 1))
     classes, curves = [], []
     for index, positives in enumerate(countable.tolist()):
         hits = found[by_class[ends[index] : ends[index + 1]]]
@@ -150,21 +153,21 @@ def _voc(split: Split, iou: float, average) -> Scores:
     return Scores({"mAP": _mean(np.array([scores["AP"] for scores in classes]))}, classes, curves)
 
 
-def match(split: Split, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """[D] bool, which detections find an object and which are false: as VOC's devkit, and neither where it ignores them.
+def match(tables: ScoringTables, iou: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return [D] bool twice: which detections find an object, and which are false. Ignored ones are neither; VOC's devkit.
 
     Of each class in each image: a detection goes to the object that it overlaps most. At `iou` or more it finds it, if
     no detection of a higher score has; where one has, it is false. Where that object is difficult it is ignored. VOC has
     no crowds: here they are ignored like difficult objects, but looked at last, as COCO does: they excuse what
     would be false for an overlap of `iou` or more, and take no detection from an object inside.
     """
-    truths, detections = split.truths, split.detections
+    truths, detections = tables.truths, tables.detections
     best = np.full(detections.image.size, -1)  # the object that a detection goes to
     overlap, covered = np.zeros((2, detections.image.size))
     for theirs, ours in _pairs(
-        truths.image * split.classes + truths.label, detections.image * split.classes + detections.label
+        truths.image * tables.classes + truths.label, detections.image * tables.classes + detections.label
     ):
-        overlaps, crowd = _overlaps(split, ours, theirs), truths.crowd[theirs]
+        overlaps, crowd = _overlaps(tables, ours, theirs), truths.crowd[theirs]
         if crowd.any():
             covered[ours] = overlaps[:, crowd].max(1)
             overlaps[:, crowd] = -1
@@ -182,13 +185,13 @@ def match(split: Split, iou: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curve(hits: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall after each detection that hits, and the largest precision there or later."""
+    """Return the recall after each detection that hits, and the largest precision there or later."""
     count = np.arange(1, 1 + np.count_nonzero(hits))
     return count / positives, np.maximum.accumulate((count / (1 + np.flatnonzero(hits)))[::-1])[::-1]
 
 
 def eleven_points(hits: np.ndarray, positives: int) -> float:
-    """AP of VOC 2007: `hits` [D] bool, by falling score, did a detection find one of the `positives` > 0 objects?"""
+    """Compute AP of VOC 2007. `hits` [D] bool, by falling score: did the detection find one of the `positives` > 0 objects?"""
     _, precision = _curve(hits, positives)
     # The recall of `found` hits is tenth / 10 or more: in whole numbers, for 3 / 10 is less than the double 3 * 0.1.
     needed = [max(1, -(-tenth * positives // 10)) for tenth in range(11)]
@@ -196,25 +199,25 @@ def eleven_points(hits: np.ndarray, positives: int) -> float:
 
 
 def area_under(hits: np.ndarray, positives: int) -> float:
-    """AP of VOC 2010 and later: each object that is found adds its part of the recall times the precision there."""
+    """Compute AP of VOC 2010 and later: each object that is found adds its part of the recall times the precision there."""
     return float(_curve(hits, positives)[1].sum() / positives)
 
 
-def confusion(split: Split) -> np.ndarray:
-    """[C+1,C+1] int64: objects by true (rows) and predicted class; the last of both is the background.
+def confusion(tables: ScoringTables) -> np.ndarray:
+    """Count objects by true (rows) and predicted class, [C+1,C+1] int64; the last of both is the background.
 
     Detections of score >= 0.25 choose, by falling score and whatever the classes, the object left that they overlap
     most, with an IoU of 0.5 at least. Those that find none stand in the last row, objects that are not found in the last
     column. Crowds and difficult objects count nowhere, nor do detections that find nothing but one of them.
     """
-    truths, detections = split.truths, split.detections
+    truths, detections = tables.truths, tables.detections
     counted = ~truths.crowd & ~truths.difficult
     confident = detections.score >= CONFIDENT
-    predicted = np.where(counted, split.classes, -1)  # of each object; -1 is for those that count nowhere
+    predicted = np.where(counted, tables.classes, -1)  # of each object; -1 is for those that count nowhere
     false = confident.copy()
     for theirs, ours in _pairs(truths.image, np.where(confident, detections.image, -1)):
         ours = ours[np.argsort(-detections.score[ours], kind="stable")]
-        overlaps, plain = _overlaps(split, ours, theirs), counted[theirs]
+        overlaps, plain = _overlaps(tables, ours, theirs), counted[theirs]
         false[ours[(overlaps[:, ~plain] >= VOC_IOU).any(1)]] = False
         overlaps[:, ~plain] = -1
         for detection, row in zip(ours, overlaps, strict=True):
@@ -222,14 +225,14 @@ def confusion(split: Split) -> np.ndarray:
             if row[most] >= VOC_IOU:
                 predicted[theirs[most]], false[detection] = detections.label[detection], False
                 overlaps[:, most] = -1
-    counts = np.zeros((split.classes + 1, split.classes + 1), np.int64)
+    counts = np.zeros((tables.classes + 1, tables.classes + 1), np.int64)
     np.add.at(counts, (truths.label[counted], predicted[counted]), 1)
-    counts[-1, :-1] = np.bincount(detections.label[false], minlength=split.classes)
+    counts[-1, :-1] = np.bincount(detections.label[false], minlength=tables.classes)
     return counts
 
 
 def _pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The indices of the truths and of the detections with one key, for each key that both have."""
+    """Yield the indices of the objects and of the detections with one key, for each key that both have."""
     orders = [np.argsort(keys, kind="stable") for keys in (truths, detections)]
     shared = np.intersect1d(truths, detections)
     bounds = (
@@ -240,10 +243,10 @@ def _pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndar
         yield orders[0][first:last], orders[1][start:end]
 
 
-def _overlaps(split: Split, detections: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """[D,N] float64 of these, at least one each, all in one image."""
-    regions = split.detections.region[detections].tolist(), split.truths.region[truths].tolist()
-    return np.asarray(mask.iou(*regions, split.truths.crowd[truths].astype(int).tolist()))
+def _overlaps(tables: ScoringTables, detections: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Return the overlaps [D,N] float64 of these, at least one each, all in one image."""
+    regions = tables.detections.region[detections].tolist(), tables.truths.region[truths].tolist()
+    return np.asarray(mask.iou(*regions, tables.truths.crowd[truths].astype(int).tolist()))
 
 
 def _mean(values: np.ndarray) -> float:

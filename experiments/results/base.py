@@ -1,4 +1,4 @@
-"""What the host makes of predictions: one image's views put together, scores, pictures and files. No device code."""
+"""The host half of a task: views of an image put together, scores, pictures and files. No device code."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +13,20 @@ class Assembly(Protocol):
     """Puts what was predicted for the views of one image together again, at the image's own size."""
 
     def add(self, prediction: Prediction, canvas: tuple[int, int], matrix: np.ndarray) -> None:
-        """`matrix` [3,3] maps the image's points to those of the view's canvas of that (height, width)."""
+        """Add a view. `matrix` [3,3] maps points (x, y) of the image to those of its `canvas` (height, width)."""
 
-    def result(self) -> Prediction: ...
+    def result(self) -> Prediction:
+        """Return what the views say together. Call it once, after the last view."""
 
 
 class Writer(Protocol):
-    """The files that predictions become."""
+    """Writes predictions as files."""
 
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
-        """Writes what was predicted for the image in `path`, to files named after `name`; returns those."""
+        """Write what was predicted for the image in `path`, to files named after `name`. Returns the files."""
 
     def close(self) -> list[Path]:
-        """Writes what is of all images together; returns the files."""
+        """Write what is of all images together. Returns the files."""
 
 
 class Results(Protocol):
@@ -34,13 +35,13 @@ class Results(Protocol):
     shown: tuple[str, ...]  # the keys of a prediction that `picture` draws: an evaluation keeps no others
 
     def assembly(self, size: tuple[int, int]) -> Assembly:
-        """An empty one for an image of `size` (height, width)."""
+        """Make an empty one for an image of `size` (height, width)."""
 
     def metrics(self) -> list[Metric]:
-        """Empty ones."""
+        """Make empty ones."""
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        """Predictions beside the ground truth, [H,W,3] uint8."""
+        """Draw predictions beside the ground truth, [H,W,3] uint8."""
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> Writer:
-        """Writes predictions for the images in `paths` to `folder`. `category_ids` are the data's own numbers of the classes."""
+        """Make a writer to `folder` for the images in `paths`. `category_ids` are the data's own numbers of the classes."""

@@ -9,40 +9,43 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import box_pictures, pictures
-from experiments.metrics.average_precision import AveragePrecision
 from experiments.metrics.base import Example, Metric, Prediction
+from experiments.metrics.registry import make_box_metrics
+from experiments.pictures.boxes import compare_boxes, draw_boxes, keep_confident
+from experiments.pictures.png import write_png
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
 
 
 class BoxResults(Results):
-    """Average precision in the images' own pixels, by the styles in config.eval.metrics."""
+    """Scores boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = ("boxes", "scores", "classes")
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
-        self.metrics()  # refuses a style that there is not
+        self.metrics()  # refuses a metric that does not score boxes
 
     def assembly(self, size: tuple[int, int]) -> "BoxAssembly":
         return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
     def metrics(self) -> list[Metric]:
-        return [AveragePrecision(self.class_names, tuple(self.evaluation.metrics))]
+        return make_box_metrics(self.evaluation.metrics, self.class_names)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]
-        return box_pictures.box_comparison(images, examples, predictions, self.class_names)
+        shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
+        return compare_boxes(images, examples, shown, self.class_names)
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionWriter":
-        return DetectionWriter(folder, paths, self.class_names, category_ids)
+        return DetectionWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)
 
 
 class BoxAssembly(Assembly):
-    """What is detected in an image's views, in the image's own pixels and inside it.
+    """Collects what is detected in the views of an image, in the image's own pixels and inside it.
 
-    Of several views (windows, mirrored, zoomed) the detections of one class that overlap are one, the best of them.
+    Views are windows, mirror images and zooms. Of detections of one class that overlap by more than `iou`, from different
+    views or one, the best one stays where there are several views. `count` detections stay, the best ones.
     """
 
     def __init__(self, size: tuple[int, int], iou: float, count: int):
@@ -50,6 +53,7 @@ class BoxAssembly(Assembly):
         self._views: list[Prediction] = []
 
     def add(self, prediction: Prediction, canvas: tuple[int, int], matrix: np.ndarray) -> None:
+        """Add a view's `boxes` [D,4] in pixels of the canvas, `scores`, `classes` and `valid` [D], by falling score."""
         valid = prediction["valid"]
         top, left, bottom, right = prediction["boxes"][valid].astype(np.float64).T
         ones = np.ones_like(top)
@@ -62,28 +66,37 @@ class BoxAssembly(Assembly):
         self._views.append({name: values[kept] for name, values in row.items()})
 
     def result(self) -> Prediction:
-        """`boxes` [D,4] float64, `scores` [D] and `classes` [D], by falling score."""
+        """Return `boxes` [D,4] float64 yxyx, `scores` [D] and `classes` [D], by falling score."""
         every = {name: np.concatenate([view[name] for view in self._views]) for name in self._views[0]}
-        if len(self._views) > 1:
-            every = {name: values[self._best(every)] for name, values in every.items()}
-        return every
+        chosen = self._suppress(every) if len(self._views) > 1 else slice(None)  # one view is suppressed already
+        return {name: values[chosen][: self.count] for name, values in every.items()}
 
-    def _best(self, every: Prediction) -> np.ndarray:
+    def _suppress(self, every: Prediction) -> np.ndarray:
+        """Return the indices of the detections that stay, by falling score."""
         corners = np.concatenate([every["boxes"][:, 1::-1], every["boxes"][:, 3:1:-1] - every["boxes"][:, 1::-1]], -1)
         kept = cv2.dnn.NMSBoxesBatched(corners, every["scores"], every["classes"], 0.0, self.iou)
         kept = np.asarray(kept, np.intp).reshape(-1)
-        return kept[np.argsort(-every["scores"][kept], kind="stable")][: self.count]
+        return kept[np.argsort(-every["scores"][kept], kind="stable")]
 
 
 class DetectionWriter(Writer):
-    """NAME_boxes.png for each image, and detections.json of them all: COCO's results, a list with an entry a detection.
+    """Writes NAME_boxes.png for each image, and detections.json of them all: COCO's results, an entry for each detection.
 
-    `image_id` is the number that an image's file is called by, as COCO's are, where all are; otherwise its place among
-    `paths`, from 1. `file_name` and `category_name` say the same in words; where two files share a name, with their folders.
+    `image_id` is the number in an image's file name, as in COCO, where all names are numbers; otherwise the image's place
+    in `paths`, from 1. `file_name` and `category_name` say the same in words. Where two files share a name, `file_name`
+    has their folders too. A picture shows the detections of `picture_score` or more; detections.json has all.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[Path], class_names: tuple[str, ...], category_ids: Sequence[int]):
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        class_names: tuple[str, ...],
+        category_ids: Sequence[int],
+        picture_score: float,
+    ):
         self.folder, self.class_names, self.category_ids = folder, class_names, category_ids
+        self.picture_score = picture_score
         names, numbers = [path.name for path in paths], [path.stem for path in paths]
         if len(set(names)) < len(names):
             common = os.path.commonpath([path.absolute() for path in paths])
@@ -108,12 +121,12 @@ class DetectionWriter(Writer):
                 }
             )
         picture = self.folder / f"{name}_boxes.png"
-        boxes = (prediction[key] for key in ("boxes", "classes", "scores"))
-        pictures.write_png(picture, box_pictures.draw_boxes(image, *boxes, self.class_names))
+        shown = keep_confident(prediction, self.picture_score)
+        write_png(picture, draw_boxes(image, shown["boxes"], shown["classes"], shown["scores"], self.class_names))
         return [picture]
 
     def close(self) -> list[Path]:
-        """Writes detections.json, by the images' numbers whatever order they came in."""
+        """Write detections.json, sorted by the images' numbers."""
         place = self.folder / "detections.json"
         write_atomically(place, json.dumps(sorted(self._entries, key=lambda entry: entry["image_id"])).encode())
         return [place]

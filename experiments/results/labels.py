@@ -1,52 +1,39 @@
 """Predictions of a class for every pixel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from errors import UserError
-from experiments import pictures
 from experiments.metrics.base import Example, Metric, Prediction
-from experiments.metrics.boundary import BoundaryIoU
-from experiments.metrics.confusion import Confusion
-from experiments.metrics.partition import Partition
+from experiments.metrics.registry import make_label_metrics
+from experiments.pictures.labels import compare_labels, overlay
+from experiments.pictures.png import write_mask, write_png
 from experiments.results.base import Assembly, Results, Writer
 
-METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
-    "confusion": Confusion,
-    "boundary": BoundaryIoU,
-    "partition": Partition,
-}
 TILE = 512  # pixels of an example's longer side in a picture
-ROWS = 64  # that are resampled at a time
+ROWS = 64  # rows that are resampled at a time
 
 
 class LabelResults(Results):
-    """config.eval.metrics of the most probable classes; pixels labelled 255 count nowhere."""
+    """Scores the most probable classes, as config.eval.metrics says; pixels labelled 255 count nowhere."""
 
     shown = ("label",)
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
-        if not evaluation.metrics:
-            raise UserError(f"config.eval.metrics=() scores nothing; choose of {', '.join(METRICS)}")
-        for name in evaluation.metrics:
-            if name not in METRICS:
-                raise UserError(f"config.eval.metrics: {name!r} does not score labels; choose of {', '.join(METRICS)}")
-        self.class_names = class_names
-        self._metrics = [METRICS[name] for name in evaluation.metrics]
-        self.metrics()  # refuses a metric that does not go with the classes
+        self.evaluation, self.class_names = evaluation, class_names
+        self.metrics()  # refuses a metric that does not score these labels
 
     def assembly(self, size: tuple[int, int]) -> "ProbabilityAssembly":
         return ProbabilityAssembly(size, len(self.class_names))
 
     def metrics(self) -> list[Metric]:
-        return [metric(self.class_names) for metric in self._metrics]
+        return make_label_metrics(self.evaluation.metrics, self.class_names)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        """All in the first one's shape, and no larger than TILE pixels."""
+        """Draw all in the first one's shape, no larger than TILE pixels."""
         shrink = min(1.0, TILE / max(examples[0]["label"].shape))
         size = tuple(max(1, round(shrink * side)) for side in examples[0]["label"].shape)
 
@@ -55,37 +42,37 @@ class LabelResults(Results):
 
         images = stacked(examples, "image", cv2.INTER_AREA)
         labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
-        return pictures.comparison(images, *labels, self.class_names)
+        return compare_labels(images, *labels, self.class_names)
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "MaskWriter":
         return MaskWriter(folder)
 
 
 class MaskWriter(Writer):
-    """NAME_mask.png (class indices) and NAME_overlay.png for each image."""
+    """Writes NAME_mask.png (class indices) and NAME_overlay.png for each image."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
-        mask, overlay = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
-        pictures.write_mask(mask, prediction["label"])
-        pictures.write_png(overlay, pictures.overlay(image, prediction["label"]))
-        return [mask, overlay]
+        mask, drawn = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
+        write_mask(mask, prediction["label"])
+        write_png(drawn, overlay(image, prediction["label"]))
+        return [mask, drawn]
 
     def close(self) -> list[Path]:
         return []
 
 
 class ProbabilityAssembly(Assembly):
-    """The mean of the class probabilities that an image's views give each of its pixels."""
+    """Averages the class probabilities that an image's views give each of its pixels."""
 
     def __init__(self, size: tuple[int, int], num_classes: int):
         self._sum = np.zeros((*size, num_classes), np.float32)
         self._views = np.zeros(size, np.float32)
 
     def add(self, prediction: Prediction, canvas: tuple[int, int], matrix: np.ndarray) -> None:
-        """`probability` [h,w,C], the centre of the canvas, is sampled linearly at the image's pixel centres in it."""
+        """Sample `probability` [h,w,C], the centre of the canvas, linearly at the pixel centres of the image in it."""
         probability = prediction["probability"]
         spans, places = [], []
         for axis in (0, 1):  # rows, columns
@@ -106,13 +93,13 @@ class ProbabilityAssembly(Assembly):
         self._views[*spans] += 1
 
     def result(self) -> Prediction:
-        """`probability` [H,W,C] float32 and `label` [H,W] uint8. To be asked for once."""
+        """Return `probability` [H,W,C] float32 and `label` [H,W] uint8. Call it once."""
         self._sum /= self._views[..., None]
         return {"probability": self._sum, "label": self._sum.argmax(-1).astype(np.uint8)}
 
 
 def _interpolate(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    """`values` at `places` along an axis, in pixels from the first one's centre; beyond the ends they repeat."""
+    """Sample `values` at `places` along an axis, in pixels from the first one's centre; beyond the ends they repeat."""
     places = np.clip(places, 0, values.shape[axis] - 1)
     low = np.floor(places).astype(int)
     part = (places - low).astype(np.float32).reshape(-1, *(1,) * (values.ndim - 1 - axis))

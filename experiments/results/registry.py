@@ -10,5 +10,5 @@ RESULTS = {"label": LabelResults, "boxes": BoxResults}
 
 
 def make_results(needs: tuple[str, ...], evaluation: ConfigDict, class_names: tuple[str, ...]) -> Results:
-    """The results of a task with these `needs`, as config.eval wants them. Raises UserError for fields that do not fit."""
+    """Make the results of a task with these `needs`. Raises UserError for fields of config.eval that do not go with it."""
     return RESULTS[needs[-1]](evaluation, class_names)

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import IO
 
 import jax
@@ -14,12 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import pictures
 from experiments.metrics.base import Metric
+from experiments.pictures.png import write_png
 from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.inference import Inference
 from experiments.run.state import Architecture, Variables
+from experiments.run.tables import tabulate_classes
 from experiments.tasks.base import Task
 from files import write_atomically
 from input_pipeline.sources import Source
@@ -29,9 +30,9 @@ IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """`scores` by name, `records` (a JSON object a line, an image each), `images` that they are of, and `pictures`.
+    """`scores` by name, `records` (a line of JSON for each image), the number of `images`, and `pictures`.
 
-    `pictures` are [H,W,3] uint8 by name: `examples` beside their truth, and what the metrics draw.
+    `pictures` are [H,W,3] uint8 by name: `examples` beside their ground truth, and what the metrics draw.
     """
 
     scores: dict[str, float]
@@ -56,7 +57,7 @@ class Evaluator:
         self.inference = Inference(config, task, results, architecture, mesh)
 
     def __call__(self, variables: Variables, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """What it holds of the images are a metric's counts, and the records where processes exchange them.
+        """Evaluate `variables`. Memory grows with the metrics' counts alone, and with the records of all processes.
 
         Raises Interrupted as soon as `stop()` is true.
         """
@@ -68,9 +69,8 @@ class Evaluator:
         for index, example, prediction in self.inference(variables, self.source, stop):
             row = {"image_id": index, "name": self.source.name(index), "source_id": self.source.image_id(index)}
             for metric in metrics:
-                row |= metric.measure(prediction, example)
-            for metric in metrics:
-                metric.add(row)
+                row[metric.name] = metric.measure(prediction, example)
+                metric.add(row[metric.name], index)
             records.write(json.dumps(row).encode() + b"\n")
             if index in drawn:
                 shown.append((example, {name: prediction[name] for name in self.results.shown}))
@@ -86,7 +86,7 @@ class Evaluator:
 
 
 def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
-    """Brings the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
+    """Bring the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
 
     Sums of floats, and what is decided by them, are then the same in all processes.
     """
@@ -97,7 +97,7 @@ def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
         records.write(text.encode())
         for row in map(json.loads, text.splitlines()):
             for metric in metrics:
-                metric.add(row)
+                metric.add(row[metric.name], row["image_id"])
 
 
 def _mean(total: float, weight: float) -> float:
@@ -105,11 +105,11 @@ def _mean(total: float, weight: float) -> float:
 
 
 def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: str) -> dict[str, str]:
-    """Writes records/RECORDS.jsonl, and predictions/NAME-*: a table of the classes and the pictures. Returns their places."""
+    """Write records/RECORDS.jsonl, and predictions/NAME-*: the per-class table and the pictures. Returns their places."""
     result.records.seek(0)
     write_atomically(workdir / "records" / f"{records}.jsonl", result.records)
     places = {}
-    classes = class_table(result.scores)
+    classes = tabulate_classes(result.scores)
     if classes:
         places["classes"] = f"predictions/{name}-classes.csv"
         text = io.StringIO()
@@ -117,29 +117,5 @@ def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: 
         write_atomically(workdir / places["classes"], text.getvalue().encode())
     for kind, picture in result.pictures.items():
         places[kind] = f"predictions/{name}-{kind}.png"
-        pictures.write_png(workdir / places[kind], picture)
+        write_png(workdir / places[kind], picture)
     return places
-
-
-def class_table(scores: Mapping[str, float | None]) -> list[list[str]]:
-    """Rows of text: a class and its scores each, below the scores' names; none where no score is of a class."""
-    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in scores if "/" in name))
-    names = list(dict.fromkeys(name.split("/", 1)[1] for name in scores if "/" in name))
-    rows = [[name, *(_text(scores.get(f"{kind}/{name}")) for kind in kinds)] for name in names]
-    return [["class", *kinds], *rows] if rows else []
-
-
-def table(scores: Mapping[str, float | None]) -> str:
-    """The scores as aligned text: those of the classes, then those of all."""
-    rows, whole = class_table(scores), [name for name in scores if "/" not in name]
-    first = max(map(len, [row[0] for row in rows] + whole))
-    widths = [max(len(kind), 6) + 2 for kind in (rows[0][1:] if rows else ())]
-    lines = [
-        f"{row[0]:<{first}}" + "".join(f"{cell or '-':>{width}}" for cell, width in zip(row[1:], widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(lines + [f"{name:<{first}}{_text(scores[name]) or '-':>8}" for name in whole])
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None or np.isnan(value) else format(value, ".4f")

@@ -46,7 +46,7 @@ class Inference:
         self._step = jax.jit(step, out_shardings=outputs)
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
-        """Traces the model for a canvas of `size` without running it: what it cannot take is told before a run begins."""
+        """Traces the model for a canvas of `size` without running it: what it cannot take is reported before a run begins."""
         batch = stack([blank(size, self.config.data)] * self.config.eval.batch_size)
         jax.eval_shape(self._step, variables, batch)
 
@@ -57,7 +57,7 @@ class Inference:
     def __call__(
         self, variables: Variables, source: Source, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Example, Prediction]]:
-        """(index, example, prediction) of this process's images, each as soon as its last view is in.
+        """Yield (index, example, prediction) of this process's images, each as soon as its last view is in.
 
         Raises Interrupted as soon as `stop()` is true.
         """
@@ -84,7 +84,7 @@ class Inference:
                     yield piece.index, example, parts.pop(piece.index)[0].result()
                     batches.release(piece.index)
         if parts:
-            raise UserError(f"{source.name(min(parts))} is not of the size that its header told")
+            raise UserError(f"{source.name(min(parts))} is not of the size that its header says")
 
     def compile(self, variables: Variables, source: Source) -> None:
         """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""

@@ -14,12 +14,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from errors import UserError, warn
-from experiments.results.base import Results
 from experiments.results.registry import make_results
 from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
+from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
-from experiments.run.evaluator import Evaluation, Evaluator, table, write_result
+from experiments.run.evaluator import Evaluation, Evaluator, write_result
 from experiments.run.evidence import Evidence, flops
 from experiments.run.inference import Interrupted
 from experiments.run.metrics_file import MetricsFile
@@ -28,6 +28,7 @@ from experiments.run.preemption import Preemption
 from experiments.run.progress import Clock, Progress
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import compile_step, make_train_step
+from experiments.run.tables import format_table
 from experiments.tasks.registry import make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
@@ -56,7 +57,7 @@ class Trainer:
             )
         self.task = make_task(config, self.source.class_names)
         self.results = make_results(self.task.needs, config.eval, self.source.class_names)
-        self.best_name = best_metric(config.train.best, self.results)
+        self.best = Best(config.train.best, self.results.metrics())
         fresh = not checkpoints.exists(workdir)
         self.architecture, self.state, optimizer = start(config, self.mesh, len(self.source.class_names), fresh)
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
@@ -103,8 +104,8 @@ class Trainer:
         self.loader.set_state(notes["loader"])
         self.metrics = MetricsFile(self.workdir / "metrics.jsonl")
         self.metrics.cut(self.first if self.pending is None else self.first - 1)
-        scores = (_number(row[self.best_name]) for row in self.metrics.rows() if self.best_name in row)
-        self.best = max(scores, default=-1.0)
+        for row in self.metrics.rows():
+            self.best.update(row.get(self.best.name))
         self.evidence = Evidence(
             self.workdir,
             step=self.first,
@@ -185,11 +186,11 @@ class Trainer:
         drawn = scores.pop("examples", None)
         numbers = {name: value for name, value in scores.items() if not isinstance(value, str)}
         lines = [
-            table(numbers),
+            format_table(numbers),
             "",
-            f"finished at step {last['step']}; best {self.best_name} {max(self.best, 0.0):.4f}",
+            f"finished at step {last['step']}; {self.best}",
         ]
-        lines += [f"predictions beside the truth: {self.workdir / drawn}"] if drawn else []
+        lines += [f"predictions beside the ground truth: {self.workdir / drawn}"] if drawn else []
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
 
@@ -209,11 +210,10 @@ class Trainer:
                 return False
             row = row | {f"val/{name}": value for name, value in result.scores.items()}
             row |= self._keep(step, result) | {"time/evaluation": time.perf_counter() - began}
-            is_best = _number(row[self.best_name]) > self.best
+            is_best = self.best.update(row[self.best.name])
         if row:
             self.metrics.append(step, row)
         if is_best:
-            self.best = row[self.best_name]
             self._save(step, kind="best")
         if step == self.config.train.steps or step % self.config.train.checkpoint_every == 0:
             self._save(step)
@@ -304,22 +304,6 @@ def check_numbers(config: ConfigDict) -> None:
         raise UserError(f"config.seed={config.seed} is out of its range; it must be 0 or more")
 
 
-def best_metric(name: str, results: Results) -> str:
-    """config.train.best, checked before the first step: UserError for a metric that the task does not have."""
-    scores = [known for metric in results.metrics() for known in metric.compute()]
-    names = [f"val/{known}" for known in scores if not known.endswith("_error")]  # of an error the largest is the worst
-    if name not in names:
-        raise UserError(
-            f"config.train.best={name!r} is no metric of this task; choose one of {', '.join(names) or 'none'}"
-        )
-    return name
-
-
 def summary(step: int, result: Evaluation) -> str:
     means = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items() if "/" not in name)
     return f"step {step}  val: {means}"
-
-
-def _number(value: float | None) -> float:
-    """A score that cannot be compared (nan, null in a file) is below every other."""
-    return -1.0 if value is None or value != value else value

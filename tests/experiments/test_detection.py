@@ -12,15 +12,16 @@ from flax import nnx
 
 from configs import common
 from errors import UserError
-from experiments import datacheck, tasks
+from experiments import datacheck
+from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
 from experiments.run.evaluator import Evaluator
 from experiments.run.inference import Inference
 from experiments.run.step import make_train_step
 from experiments.run.trainer import start
-from experiments.tasks.dense import Detection, Detections
-from experiments.tasks.registry import make_task
+from experiments.tasks.dense import Detection
+from experiments.tasks.registry import TASKS, make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
 from models import registry
@@ -116,24 +117,26 @@ SIZES = [(16, 24), (20, 18), (24, 24), (24, 20), (14, 22), (24, 24), (18, 16), (
 @pytest.fixture(autouse=True)
 def bright(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "bright", f"{__name__}:Bright")
-    monkeypatch.setitem(tasks.TASKS, "bright", BrightTask)
+    monkeypatch.setitem(TASKS, "bright", BrightTask)
 
 
 def make(**evaluation):
     config = common.get_config()
     config.model.name = config.task.name = "bright"
-    config.task.metrics = ("coco", "voc07", "voc12", "confusion")
+    config.eval.metrics = ("coco", "voc07", "voc12", "confusion")
     config.data.update(truth="boxes", max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
     config.data.mean = (100.0, 100.0, 100.0)
     config.eval.update(dict(batch_size=3, pictures=2) | evaluation)
     mesh = sharding.make_mesh(config.mesh)
     architecture, _, _ = states.describe(config, 3)
-    return config, make_task(config, CLASSES), architecture, states.initialise(config, 3, seed=0), mesh
+    task = make_task(config, CLASSES)
+    results = make_results(task.needs, config.eval, CLASSES)
+    return config, task, results, architecture, states.initialise(config, 3, seed=0), mesh
 
 
 def evaluate(source, **fields):
-    config, task, architecture, variables, mesh = make(**fields)
-    return Evaluator(config, task, architecture, source, mesh)(variables)
+    config, task, results, architecture, variables, mesh = make(**fields)
+    return Evaluator(config, task, results, architecture, source, mesh)(variables)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +144,9 @@ def evaluate(source, **fields):
 )
 def test_boxes_come_back_in_original_pixels(fields):
     """One detection an object, however many views have seen it."""
-    config, task, architecture, variables, mesh = make(**fields)
+    config, task, results, architecture, variables, mesh = make(**fields)
     source = Scenes(SIZES)
-    found = {index: rows for index, _, rows in Inference(config, task, architecture, mesh)(variables, source)}
+    found = {index: rows for index, _, rows in Inference(config, task, results, architecture, mesh)(variables, source)}
     for index in range(len(source)):
         _, objects = source.objects(index)
         order = np.argsort(objects["classes"])
@@ -159,20 +162,20 @@ def test_scores_and_records_of_a_perfect_detector(tmp_path):
     assert result.scores["mAP_voc07"] == pytest.approx(1.0) and result.scores["mAP_voc12"] == pytest.approx(1.0)
     result.records.seek(0)
     rows = sorted(map(json.loads, result.records), key=lambda row: row["image_id"])
-    assert [len(row["objects"]) for row in rows] == [index % 4 for index in range(8)]
+    assert [len(row["average_precision"]["objects"]) for row in rows] == [index % 4 for index in range(8)]
     assert {"examples", "confusion", "precision_recall"} <= result.pictures.keys()
 
 
 def test_a_stretched_image_is_scored_against_its_own_annotations():
-    config, task, architecture, variables, mesh = make()
+    config, task, results, architecture, variables, mesh = make()
     config.data.fit, config.data.canvases = "stretch", ((48, 72),)
-    result = Evaluator(config, task, architecture, Scenes([(16, 24)] * 8), mesh)(variables)
+    result = Evaluator(config, task, results, architecture, Scenes([(16, 24)] * 8), mesh)(variables)
     assert result.scores["AP"] == 1.0
 
 
 def test_batches_of_no_few_and_many_objects_compile_once():
-    config, task, architecture, variables, mesh = make()
-    inference = Inference(config, task, architecture, mesh)
+    config, task, results, architecture, variables, mesh = make()
+    inference = Inference(config, task, results, architecture, mesh)
     for source in (Scenes(SIZES[:1]), Scenes(SIZES), Scenes(SIZES * 2)):
         assert len(list(inference(variables, source))) == len(source)
     assert inference.compilations == 1
@@ -203,61 +206,10 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     assert max(lost[:6]) == 0 < max(lost), "what M has no room for is told"
 
 
-def test_the_weaker_of_two_views_detections_goes():
-    merged = Detections((100, 100), iou=0.5, count=2)
-    shift = np.eye(3)
-    for left, score in ((10.0, 0.6), (11.0, 0.9), (60.0, 0.5)):
-        boxes = np.array([[10, left, 30, left + 20], [5, 5, 5, 90]], np.float32)
-        row = {"boxes": boxes, "scores": np.array([score, 1.0], np.float32), "classes": np.zeros(2, np.int32)}
-        merged.add(row | {"valid": np.ones(2, bool)}, (100, 100), shift)
-    result = merged.result()
-    assert result["scores"].tolist() == pytest.approx([0.9, 0.5])
-    assert result["boxes"].tolist() == [[10, 11, 30, 31], [10, 60, 30, 80]]
-
-
-@pytest.mark.parametrize(
-    ("paths", "ids", "names"),
-    [
-        (("a/000012.png", "a/7.png"), [12, 7], ["000012.png", "7.png"]),
-        (("a/7.png", "a/b.png"), [1, 2], ["7.png", "b.png"]),
-        (("a/1.png", "b/1.png"), [1, 2], ["a/1.png", "b/1.png"]),
-    ],
-)
-def test_predictions_are_cocos_results(tmp_path, paths, ids, names):
-    """Whatever order the images come in, and with one left out."""
-    _, task, *_ = make()
-    paths = [pathlib.Path(path) for path in (*paths, "c/0099.jpg")]
-    output = task.output(tmp_path, paths, (7, 8, 90))
-    prediction = {
-        "boxes": np.array([[2.0, 1.0, 5.0, 9.0]]),
-        "scores": np.array([0.5], np.float32),
-        "classes": np.array([2], np.int32),
-    }
-    for number in (1, 0):
-        (picture,) = output.add(paths[number], f"image{number}", np.zeros((12, 14, 3), np.uint8), prediction)
-        assert picture.name == f"image{number}_boxes.png" and picture.stat().st_size > 100
-    (place,) = output.close()
-    entries = json.loads(place.read_text())
-    assert {entry["file_name"]: entry["image_id"] for entry in entries} == dict(zip(names, ids, strict=True))
-    assert [entry["image_id"] for entry in entries] == sorted(ids)
-    assert entries[0] | {"image_id": 0, "file_name": ""} == {
-        **{"image_id": 0, "category_id": 90, "bbox": [1.0, 2.0, 8.0, 3.0], "score": 0.5},
-        **{"file_name": "", "category_name": "blue"},
-    }
-
-
 def test_labels_are_no_boxes():
     config, *_ = make()
     config.data.truth = "label"
     with pytest.raises(UserError, match=r"truth='label' has no boxes"):
-        make_task(config, CLASSES)
-
-
-@pytest.mark.parametrize("metrics", [(), ("boundary",), ("confusion",)])
-def test_a_score_that_boxes_do_not_have(metrics):
-    config, *_ = make()
-    config.task.metrics = metrics
-    with pytest.raises(UserError, match=r"config.task.metrics.*coco"):
         make_task(config, CLASSES)
 
 
@@ -279,9 +231,11 @@ def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.name = task
     if task == "segmentation":
-        config.data.truth, config.task.metrics = "label", ("confusion",)
+        config.data.truth, config.eval.metrics = "label", ("confusion",)
     architecture, shapes, _ = states.describe(config, 3)
-    inference = Inference(config, make_task(config, CLASSES), architecture, sharding.make_mesh(config.mesh))
+    task = make_task(config, CLASSES)
+    results = make_results(task.needs, config.eval, CLASSES)
+    inference = Inference(config, task, results, architecture, sharding.make_mesh(config.mesh))
     with pytest.raises(UserError, match="config.task.name"):
         inference.check(shapes, config.data.image_size)
 
@@ -330,12 +284,12 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
 
 
 PROGRAM = """
-from experiments import tasks
+from experiments.tasks.registry import TASKS
 from models import registry
 from tests.experiments import test_detection
 
 registry.MODELS["bright"] = "tests.experiments.test_detection:Bright"
-tasks.TASKS["bright"] = test_detection.BrightTask
+TASKS["bright"] = test_detection.BrightTask
 source = test_detection.Scenes(test_detection.SIZES[:7])
 result = test_detection.evaluate(source, batch_size=4, scales=(0.5,))
 print(json.dumps(result.scores))

@@ -1,15 +1,12 @@
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from PIL import Image
 
 from configs import common
 from errors import UserError
 from experiments.tasks.registry import make_task
-from input_pipeline import transforms
 
 CLASSES = ("a", "b", "c")
 
@@ -106,7 +103,6 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        (dict(metrics=("confusion", "iou")), "task.metrics"),
         (dict(losses=(("crossentropy", 1.0),)), "task.losses"),
         (dict(class_weights=(1.0, 2.0)), "task.class_weights"),
     ],
@@ -115,78 +111,6 @@ def test_mistakes_are_one_clear_line(fields, name):
     with pytest.raises(UserError, match=f"config.{name}") as caught:
         make(**fields)
     assert "\n" not in str(caught.value)
-
-
-def probabilities(seed, *shape):
-    return np.random.default_rng(seed).dirichlet(np.ones(3), shape).astype(np.float32)
-
-
-def assemble(size, views):
-    mosaic = make().assembly(size)
-    for probability, canvas, matrix in views:
-        mosaic.add({"probability": probability}, canvas, matrix)
-    return mosaic.result()
-
-
-@pytest.mark.parametrize("size", [(40, 24), (7, 90), (1, 1)])
-def test_a_prediction_comes_back_at_the_original_pixel_centres(size):
-    """A ramp of coordinates on the canvas must come back as the coordinates of the original's pixel centres."""
-    height, width = canvas = (32, 48)
-    y, x = np.mgrid[:height, :width] + 0.5
-    ramp = np.stack([x, y, np.zeros(canvas)], -1).astype(np.float32)
-    restored = assemble(size, [(ramp, canvas, transforms.fit(size, canvas, "stretch"))])["probability"][..., :2]
-    rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
-    inside = np.stack([columns * width / size[1], rows * height / size[0]], -1)
-    clipped = np.clip(inside, 0.5, (width - 0.5, height - 0.5))  # beyond the last centres the border repeats
-    np.testing.assert_allclose(restored, clipped, atol=1e-4)
-
-
-def test_a_letterbox_gives_back_its_image_alone():
-    canvas, size = (16, 16), (8, 16)
-    probability = probabilities(0, *canvas)
-    restored = assemble(size, [(probability, canvas, transforms.fit(size, canvas, "letterbox"))])
-    np.testing.assert_array_equal(restored["probability"], probability[4:12])
-    np.testing.assert_array_equal(restored["label"], probability[4:12].argmax(-1))
-
-
-def test_a_mirrored_view_is_mirrored_back():
-    canvas = (5, 8)
-    probability = probabilities(0, *canvas)
-    mirror = transforms.about((4, 2.5), transforms.scaling(-1, 1))
-    restored = assemble(canvas, [(probability[:, ::-1], canvas, mirror), (probability, canvas, transforms.IDENTITY)])
-    np.testing.assert_allclose(restored["probability"], probability, atol=1e-6)
-
-
-def test_windows_are_averaged_where_they_overlap():
-    """Each pixel's mean over the windows, whose answers are smaller than their canvases, by plain loops."""
-    size, canvas, margin = (9, 13), (8, 8), 1
-    total, count, views = np.zeros((*size, 3)), np.zeros((*size, 1)), []
-    for number, (top, left) in enumerate([(0, 0), (0, 6), (0, 8), (4, 0), (4, 6), (4, 8)]):
-        probability = probabilities(number, 6, 6)
-        views.append((probability, canvas, transforms.translation(margin - left, margin - top)))
-        for row in range(6):
-            for column in range(6):
-                if top + row < size[0] and left + column < size[1]:
-                    total[top + row, left + column] += probability[row, column]
-                    count[top + row, left + column] += 1
-    np.testing.assert_allclose(assemble(size, views)["probability"], total / count, rtol=1e-5)
-
-
-def test_writes_the_classes_at_the_images_size(tmp_path):
-    image, label = np.zeros((20, 10, 3), np.uint8), np.repeat([[1] * 5 + [2] * 5], 20, axis=0).astype(np.uint8)
-    output = make().output(tmp_path, [], ())
-    mask, overlay = output.add(tmp_path / "a.png", "x", image, {"label": label})
-    assert output.close() == []
-    np.testing.assert_array_equal(np.asarray(Image.open(mask)), label)
-    assert cv2.imread(str(overlay)).shape == (20, 10, 3)
-
-
-def test_draws_images_of_any_size():
-    examples = [
-        {"image": np.zeros((*size, 3), np.uint8), "label": np.zeros(size, np.uint8)} for size in [(20, 30), (40, 10)]
-    ]
-    picture = make().draw(examples, examples)
-    assert picture.dtype == np.uint8 and picture.ndim == 3
 
 
 def test_predictions_are_probabilities():

@@ -22,7 +22,7 @@ MOST = 5  # objects
 def make_task(**fields):
     config = common.get_config()
     config.data.truth = "boxes"
-    config.task.name, config.task.metrics = "ssd", ("coco",)
+    config.task.name, config.eval.metrics = "ssd", ("coco",)
     config.task.update(fields)
     return SSD(config, CLASSES)
 
@@ -279,7 +279,7 @@ def overfitted():
     """The debug config on two pictures: (task, model, batch, losses of the steps, gradients of the first)."""
     config = importlib.import_module("configs.ssd300_voc").get_config("debug")
     config.model.backbone.norm = config.model.norm = "batch"
-    config.task.metrics = ("coco",)
+    config.eval.metrics = ("coco",)
     task = SSD(config, CLASSES)
     generator = np.random.default_rng(0)
     objects = [  # for each map of the model

@@ -35,7 +35,7 @@ class Given(nnx.Module):
 def make(**fields):
     config = common.get_config()
     config.data.truth = "boxes"
-    config.task.update(name="yolov1", metrics=("coco",), **fields)
+    config.task.update(name="yolov1", **fields)
     return YOLOv1(config, CLASSES)
 
 

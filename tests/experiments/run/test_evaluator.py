@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 
 from configs import common
+from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
-from experiments.run.evaluator import Evaluator, class_table, table, write_result
+from experiments.run.evaluator import Evaluator, write_result
 from experiments.run.inference import Inference, Interrupted
 from experiments.tasks.registry import make_task
 from models import registry
@@ -79,12 +80,14 @@ def make(margin=0, canvases=((16, 16),), **evaluation):
     config.eval.update(dict(batch_size=2, pictures=2) | evaluation)
     mesh = sharding.make_mesh(config.mesh)
     architecture, _, _ = states.describe(config, 2)
-    return config, make_task(config, CLASSES), architecture, states.initialise(config, 2, seed=0), mesh
+    task = make_task(config, CLASSES)
+    results = make_results(task.needs, config.eval, CLASSES)
+    return config, task, results, architecture, states.initialise(config, 2, seed=0), mesh
 
 
 def evaluate(source, **fields):
-    config, task, architecture, variables, mesh = make(**fields)
-    return Evaluator(config, task, architecture, source, mesh)(variables)
+    config, task, results, architecture, variables, mesh = make(**fields)
+    return Evaluator(config, task, results, architecture, source, mesh)(variables)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,7 @@ def test_scores_are_those_of_the_original_pixels(fields, tmp_path):
     assert sorted(row["name"] for row in rows) == [f"image_{i}" for i in range(5)] and result.images == 5
     for row in rows:
         height, width = source.sizes[row["image_id"]]
+        assert row.keys() == {"image_id", "name", "source_id", "confusion", "boundary"}, "a part for each metric"
         assert sum(count for _, _, count in row["confusion"]) == height * width
     assert (tmp_path / "predictions" / "one-classes.csv").read_text().startswith("class,IoU")
     assert (tmp_path / "predictions" / "one-confusion.png").stat().st_size > 500
@@ -122,10 +126,10 @@ def test_stretched_images_are_scored_at_their_own_size():
             label[:, label.shape[1] // 2 :] = 1
             return {"image": np.repeat(np.where(label, 255, 0)[..., None], 3, -1).astype(np.uint8), "label": label}
 
-    config, task, architecture, variables, mesh = make(scales=(1.0, 0.5))
+    config, task, results, architecture, variables, mesh = make(scales=(1.0, 0.5))
     config.data.fit = "stretch"
     source = Halves([(64, 64), (10, 40), (33, 20)])
-    result = Evaluator(config, task, architecture, source, mesh)(variables)
+    result = Evaluator(config, task, results, architecture, source, mesh)(variables)
     assert result.scores["mIoU"] == 1.0
     result.records.seek(0)
     counted = [sum(n for _, _, n in json.loads(line)["confusion"]) for line in result.records]
@@ -134,8 +138,8 @@ def test_stretched_images_are_scored_at_their_own_size():
 
 def test_memory_does_not_grow_with_the_number_of_images():
     def peak(count):
-        config, task, architecture, variables, mesh = make(canvases=((64, 64),), pictures=0)
-        evaluator = Evaluator(config, task, architecture, Images([(64, 64)] * count), mesh)
+        config, task, results, architecture, variables, mesh = make(canvases=((64, 64),), pictures=0)
+        evaluator = Evaluator(config, task, results, architecture, Images([(64, 64)] * count), mesh)
         evaluator(variables)  # compiles
         tracemalloc.start()
         evaluator(variables)
@@ -147,14 +151,14 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
 
 def test_a_stop_interrupts():
-    config, task, architecture, variables, mesh = make()
+    config, task, results, architecture, variables, mesh = make()
     with pytest.raises(Interrupted):
-        Evaluator(config, task, architecture, Images([(16, 16)] * 9), mesh)(variables, stop=lambda: True)
+        Evaluator(config, task, results, architecture, Images([(16, 16)] * 9), mesh)(variables, stop=lambda: True)
 
 
 def test_it_compiles_once_a_canvas():
-    config, task, architecture, variables, mesh = make(canvases=((16, 24), (24, 16)))
-    inference = Inference(config, task, architecture, mesh)
+    config, task, results, architecture, variables, mesh = make(canvases=((16, 24), (24, 16)))
+    inference = Inference(config, task, results, architecture, mesh)
     for _ in range(2):
         assert len(list(inference(variables, Images([(16, 20), (20, 16), (4, 4), (16, 24)] * 2)))) == 8
     assert inference.compilations == 2
@@ -163,19 +167,11 @@ def test_it_compiles_once_a_canvas():
 def test_no_labels_no_scores():
     """As in prediction: the loss has nothing to count."""
 
-    config, task, architecture, variables, mesh = make()
-    inference = Inference(config, task, architecture, mesh)
+    config, task, results, architecture, variables, mesh = make()
+    inference = Inference(config, task, results, architecture, mesh)
     predictions = dict((index, prediction) for index, _, prediction in inference(variables, Bare([(16, 16)] * 3)))
     assert sorted(predictions) == [0, 1, 2] and inference.sums["loss"][1] == 0
     np.testing.assert_array_equal(predictions[1]["label"], Bare([(16, 16)] * 3)[1]["image"][..., 0] > 100)
-
-
-def test_the_table_has_a_row_a_class_and_then_the_means():
-    scores = {"mIoU": 0.5, "IoU/sky": 1.0, "IoU/tree": float("nan"), "accuracy/sky": 0.25, "loss": 2.0}
-    assert class_table(scores) == [["class", "IoU", "accuracy"], ["sky", "1.0000", "0.2500"], ["tree", "", ""]]
-    lines = table(scores).splitlines()
-    assert lines[0].split() == ["class", "IoU", "accuracy"] and lines[2].split() == ["tree", "-", "-"]
-    assert [line.split()[0] for line in lines[3:]] == ["mIoU", "loss"]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
@@ -196,9 +192,11 @@ def test_overlap_tile_equals_the_whole_image(overlap):
         config.eval.update(method="window", overlap=overlap, batch_size=2)
         architecture, _, _ = states.describe(config, 2)
         mesh = sharding.make_mesh(config.mesh)
-        inference = Inference(config, make_task(config, CLASSES), architecture, mesh)
-        results = inference(states.initialise(config, 2, seed=0), source)
-        found.append({index: prediction["probability"] for index, _, prediction in results})
+        task = make_task(config, CLASSES)
+        results = make_results(task.needs, config.eval, CLASSES)
+        inference = Inference(config, task, results, architecture, mesh)
+        predictions = inference(states.initialise(config, 2, seed=0), source)
+        found.append({index: prediction["probability"] for index, _, prediction in predictions})
     for index, size in enumerate(source.sizes):
         assert found[0][index].shape == (*size, 2) and found[0][index].std() > 0.01
         np.testing.assert_allclose(found[1][index], found[0][index], atol=1e-5)
@@ -206,11 +204,11 @@ def test_overlap_tile_equals_the_whole_image(overlap):
 
 PROGRAM = """
 from models import registry
-from tests.experiments import test_evaluate
+from tests.experiments.run import test_evaluator
 
 registry.MODELS["threshold"] = "tests.experiments.run.test_evaluator:Threshold"
-source = test_evaluate.Images([(16, 24), (9, 17), (1, 1), (12, 24), (40, 50)])
-result = test_evaluate.evaluate(source, canvases=((48, 56), (56, 48)), flip=True, scales=(1.0, 0.5))
+source = test_evaluator.Images([(16, 24), (9, 17), (1, 1), (12, 24), (40, 50)])
+result = test_evaluator.evaluate(source, canvases=((48, 56), (56, 48)), flip=True, scales=(1.0, 0.5))
 result.records.seek(0)
 names = sorted(json.loads(line)["name"] for line in result.records)
 print(json.dumps([result.scores, names, result.images]))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from configs.common import get_config
 from errors import UserError
-from experiments.pictures import write_png
+from experiments.pictures.png import write_png
 from experiments.run import follower as follower_process
 from experiments.run.follower import Follower, run_id
 from experiments.run.metrics_file import MetricsFile

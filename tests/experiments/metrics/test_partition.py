@@ -26,7 +26,7 @@ def predicted(inside):
 def measured(*images):
     metric = Partition(NAMES)
     for prediction, label in images:
-        metric.add(json.loads(json.dumps(metric.measure(prediction, {"label": label}))) | {"image_id": 0})
+        metric.add(json.loads(json.dumps(metric.measure(prediction, {"label": label}))), 0)
     return metric
 
 
@@ -147,9 +147,9 @@ def test_the_best_threshold_is_chosen_for_the_mean_over_images():
     assert scores["Rand_max"] == scores["information_max"] == pytest.approx(1)
     alone = measured(images[0]).compute()
     assert alone["Rand"] == pytest.approx(merged) and alone["Rand_max"] == pytest.approx(1)
-    row = Partition(NAMES).measure(images[0][0], {"label": label})["partition"]
-    assert len(row["scores"]) == len(THRESHOLDS)
-    assert [rand == 1 for rand, _ in row["scores"]] == [threshold > 0.65 for threshold in THRESHOLDS]
+    part = Partition(NAMES).measure(images[0][0], {"label": label})
+    assert len(part["scores"]) == len(THRESHOLDS)
+    assert [rand == 1 for rand, _ in part["scores"]] == [threshold > 0.65 for threshold in THRESHOLDS]
 
 
 def test_no_predicted_segment_scores_nothing():
@@ -174,6 +174,6 @@ def test_an_image_without_a_true_segment_is_in_no_mean(recwarn):
 
 @pytest.mark.parametrize("names", [("cell",), ("a", "b", "c")])
 def test_other_numbers_of_classes_are_one_clear_line(names):
-    with pytest.raises(UserError, match=rf"config.task.metrics: .* has {len(names)}; leave it out") as error:
+    with pytest.raises(UserError, match=rf"config.eval.metrics: .* has {len(names)}; leave it out") as error:
         Partition(names)
     assert "\n" not in str(error.value)

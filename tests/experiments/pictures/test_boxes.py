@@ -1,20 +1,25 @@
-"""Pictures of boxes and curves: every colour, name and line where it should be."""
+"""Pictures of boxes: every colour, name and line stands where it should be."""
 
 import numpy as np
 import pytest
 
-from experiments import box_pictures, pictures
-from experiments.box_pictures import box_comparison, draw_boxes, precision_recall
-from experiments.pictures import class_colour, palette
-from tests.experiments.test_pictures import shares
+from experiments.pictures import boxes as pictures
+from experiments.pictures.boxes import compare_boxes, draw_boxes, keep_confident
+from experiments.pictures.palette import class_colour, luminance, palette
+from experiments.pictures.plots import plot_precision_recall
+from tests.experiments.pictures.colours import shares
+from tests.experiments.pictures.test_plots import curve, legend_of, plotted
 
 GREY = np.full((450, 600, 3), 128, np.uint8)
 
 
 def drawn_on_grey(*boxes, classes=None, scores=None, names=("cat", "dog", "owl"), dashed=None):
+    boxes = np.array(boxes, float).reshape(-1, 4)
     classes = np.arange(len(boxes)) if classes is None else np.array(classes)
-    scores = None if scores is None else np.array(scores, np.float32)
-    return draw_boxes(GREY, np.array(boxes, float).reshape(-1, 4), classes, scores, names, dashed)
+    if scores is None:
+        return draw_boxes(GREY, boxes, classes, None, names, dashed)
+    shown = keep_confident({"boxes": boxes, "classes": classes, "scores": np.array(scores, np.float32)}, 0.25)
+    return draw_boxes(GREY, shown["boxes"], shown["classes"], shown["scores"], names, dashed)
 
 
 def test_a_box_is_a_frame_in_its_classs_colour_inside_its_edges():
@@ -37,8 +42,8 @@ def test_names_and_frames_stand_out_on_any_background(index):
     inks = [shares(drawn, ink).sum() for ink in ((0, 0, 0), (255, 255, 255))]
     chosen = int(np.argmax(inks))
     assert inks[chosen] > 800 and inks[1 - chosen] == 0
-    luminance = box_pictures._luminance(palette()[index])
-    assert ((luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05))[chosen] > 4.5
+    light = luminance(palette()[index])
+    assert ((light + 0.05) / 0.05, 1.05 / (light + 0.05))[chosen] > 4.5
 
 
 def test_a_dashed_frame_is_about_half_there():
@@ -103,14 +108,15 @@ def test_a_comparison_of_boxes_shows_each_truth_beside_its_prediction(count):
     places = [np.array([0.4 * h, 0.2 * w, 0.9 * h, 0.8 * w]) for h, w in sizes]
     truths = [boxed(place, classes=[0]) for place in places]
     predictions = [boxed(place, place, classes=[2, 3], scores=np.array([0.8, 0.1], np.float32)) for place in places]
-    drawn = box_comparison(images, truths, predictions, ["cat", "dog", "owl", "fox"])
+    shown = [keep_confident(prediction, 0.25) for prediction in predictions]
+    drawn = compare_boxes(images, truths, shown, ["cat", "dog", "owl", "fox"])
     assert drawn.dtype == np.uint8
     for image, size in zip(images, sizes, strict=True):
-        height, width = (round(side * box_pictures.TILE / max(size)) for side in size)
+        height, width = (round(side * pictures.TILE / max(size)) for side in size)
         y = np.flatnonzero(shares(drawn, image[0, 0]).any(1))
         x = np.flatnonzero(shares(drawn, image[0, 0])[y[-1]])  # the last line of the tiles, below the boxes
         assert y[-1] - y[0] + 1 == height  # its shape is kept
-        assert len(x) == 2 * width and x[width] - x[0] == box_pictures.TILE + 10  # two tiles, side by side
+        assert len(x) == 2 * width and x[width] - x[0] == pictures.TILE + 10  # two tiles, side by side
         for start, colour in ((x[0], 0), (x[width], 2)):
             line = y[0] + round(0.9 * height) - 2  # on the lower side of the box
             for column in (round(0.2 * width) + 1, round(0.8 * width) - 2):
@@ -123,7 +129,7 @@ def test_a_comparison_dashes_what_counts_for_nothing():
     image, box = np.full((448, 448, 3), 128, np.uint8), (50, 50, 400, 400)
     nothing = boxed(classes=[], scores=np.zeros(0))
     amounts = [
-        shares(box_comparison([image], [boxed(box, classes=[0]) | flag], [nothing], ["cat"]), palette()[0]).sum()
+        shares(compare_boxes([image], [boxed(box, classes=[0]) | flag], [nothing], ["cat"]), palette()[0]).sum()
         for flag in ({}, {"crowd": np.array([True])}, {"difficult": np.array([True])})
     ]
     assert amounts[1] == amounts[2] < 0.75 * amounts[0]
@@ -140,66 +146,9 @@ def test_any_number_of_classes_has_colours_and_none_is_the_grey_of_no_class():
     for index in (255, 256, 1202):
         drawn = draw_boxes(image, np.array([box]), np.array([index]), None, names)
         assert drawn[200, 51].tolist() == list(class_colour(index))
-        legend = box_comparison([image], [boxed(box, classes=[index])], [nothing], names)[36 + 448 :]
+        legend = compare_boxes([image], [boxed(box, classes=[index])], [nothing], names)[36 + 448 :]
         assert shares(legend, class_colour(index)).sum() == 18 * 18
         curves = [curve(0.5, 0.7) if k == index else None for k in range(1203)]
-        drawn = precision_recall(curves, [0.35] * 1203, names, "IoU")
+        drawn = plot_precision_recall(curves, [0.35] * 1203, names, "IoU")
         assert plotted(drawn, 0.3, 0.5) == list(class_colour(index))
         assert shares(legend_of(drawn), class_colour(index)).any()
-
-
-def curve(precision, recall):
-    """A precision that holds up to a recall."""
-    return np.linspace(0.01, recall, 50), np.full(50, precision)
-
-
-def plotted(drawn, recall, precision):
-    """The pixel of the plot there: it begins 60 pixels from the left and 48 from the top."""
-    return drawn[
-        48 + round((1 - precision) * (box_pictures.PLOT - 1)), 60 + round(recall * (box_pictures.PLOT - 1))
-    ].tolist()
-
-
-def legend_of(drawn):
-    return drawn[:, 60 + box_pictures.PLOT + 12 :]
-
-
-def test_curves_stand_where_their_numbers_are():
-    drawn = precision_recall([curve(0.5, 0.7), None, curve(0.9, 0.95)], [0.35, np.nan, 0.855], ["a", "b", "c"], "IoU")
-    assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
-    for recall in (0.05, 0.3, 0.69):
-        assert plotted(drawn, recall, 0.5) == palette()[0].tolist()
-        assert plotted(drawn, recall, 0.9) == palette()[2].tolist()
-    assert plotted(drawn, 0.75, 0.5) == plotted(drawn, 0.97, 0.9) == plotted(drawn, 0.3, 0.7) == [255] * 3
-    rows = [np.flatnonzero(shares(legend_of(drawn), palette()[index]).any(1)) for index in range(3)]
-    assert not rows[1].size and rows[2].max() < rows[0].min()  # the higher score first; b has no curve
-
-
-def test_a_curve_steps_down_at_the_recall_it_reached():
-    steps = np.array([0.25, 0.5, 0.75]), np.array([1.0, 0.7, 0.3])
-    drawn = precision_recall([steps], [0.5], ["a"], "")
-    for recall, precision in ((0.1, 1), (0.3, 0.7), (0.45, 0.7), (0.55, 0.3), (0.7, 0.3), (0.5, 0.5), (0.25, 0.9)):
-        assert plotted(drawn, recall, precision) == palette()[0].tolist(), (recall, precision)
-    assert plotted(drawn, 0.3, 0.95) == plotted(drawn, 0.85, 0.3) == [255] * 3
-
-
-def test_of_many_classes_the_best_and_the_worst_have_colours():
-    scores, names = [(7 * index % 80 + 1) / 81 for index in range(80)], [f"class {index}" for index in range(80)]
-    curves = [curve(score, 1.0) for score in scores]
-    legend = legend_of(precision_recall(curves, scores, names, "IoU 0.5"))
-    order = np.argsort(scores)
-    named = {*order[:8].tolist(), *order[-8:].tolist()}
-    for index in range(80):
-        assert shares(legend, palette()[index]).any() == (index in named)
-    assert shares(legend, pictures.HATCH[1]).any()
-    few = legend_of(precision_recall(curves[:16], scores[:16], names[:16], "IoU 0.5"))
-    assert all(shares(few, palette()[index]).any() for index in range(16))
-
-
-def test_no_curve_is_a_picture_too(recwarn):
-    empty = precision_recall([None, None], [np.nan, np.nan], ["a", "b"], "IoU 0.5")
-    nothing_found = precision_recall([(np.linspace(0, 1, 101), np.zeros(101)), None], [0.0, np.nan], ["a", "b"], "")
-    for drawn, found in ((empty, False), (nothing_found, True)):
-        assert shares(legend_of(drawn), palette()[0]).any() == found
-    one = precision_recall([(np.zeros(0), np.zeros(0))], [0.0], ["a"], "")
-    assert plotted(one, 0.5, 0.5) == [255] * 3 and not recwarn

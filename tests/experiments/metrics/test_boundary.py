@@ -32,7 +32,7 @@ def oracle_near(mask, distance):
 
 def measured(metric, *images):
     for prediction, truth in images:
-        metric.add(json.loads(json.dumps(metric.measure(prediction, truth))) | {"image_id": 1})
+        metric.add(json.loads(json.dumps(metric.measure(prediction, truth))), 1)
     return metric
 
 
@@ -67,9 +67,9 @@ def test_a_square_shifted_by_one_pixel_by_hand():
     truth[4:8, 3:7] = 1
     prediction[4:8, 4:8] = 1
     metric = BoundaryIoU(("ground", "square"), 0.06)
-    row = metric.measure({"label": prediction}, {"label": truth})
-    assert row == {"boundary": [[0, 44 + 10, 44 + 30], [1, 6, 18]]}
-    metric.add(row)
+    part = metric.measure({"label": prediction}, {"label": truth})
+    assert part == [[0, 44 + 10, 44 + 30], [1, 6, 18]]
+    metric.add(part, 0)
     scores = metric.compute()
     assert scores["boundary_IoU/square"] == pytest.approx(6 / 18)
     assert scores["boundary_IoU/ground"] == pytest.approx(54 / 74)
@@ -127,7 +127,7 @@ def test_classes_that_are_nowhere_are_nan_and_in_no_mean():
 def test_nothing_gives_nan_and_no_warning(recwarn):
     empty = BoundaryIoU(("a", "b"))
     ignored = masks(0, (6, 6), 2, 1)
-    assert empty.measure(*ignored) == {"boundary": []}
+    assert empty.measure(*ignored) == []
     for metric in (empty, measured(BoundaryIoU(("a", "b")), ignored)):
         assert list(metric.compute()) == ["boundary_IoU", "boundary_IoU/a", "boundary_IoU/b"]
         assert all(np.isnan(value) for value in metric.compute().values())

@@ -19,14 +19,14 @@ def maps(seed, classes, ignored, shape=(5, 7)):
 def measured(class_names, *images):
     metric = Confusion(class_names)
     for prediction, truth in images:
-        metric.add(json.loads(json.dumps(metric.measure(prediction, truth))))
+        metric.add(json.loads(json.dumps(metric.measure(prediction, truth))), 0)
     return metric
 
 
 def from_counts(class_names, counts):
     """As if the cells [C,C] were one image's."""
     metric = Confusion(class_names)
-    metric.add({"confusion": [[t, p, int(pixels)] for (t, p), pixels in np.ndenumerate(counts)]})
+    metric.add([[t, p, int(pixels)] for (t, p), pixels in np.ndenumerate(counts)], 0)
     return metric
 
 
@@ -48,9 +48,9 @@ def test_known_scores():
     label = {"label": np.array([[0, 0], [1, 1]], np.uint8)}
     prediction = {"label": np.array([[0, 1], [1, 1]], np.uint8)}
     metric = Confusion(("a", "b", "c"))
-    row = metric.measure(prediction, label)
-    assert row == {"confusion": [[0, 0, 1], [0, 1, 1], [1, 1, 2]]}
-    metric.add(row | {"image_id": 7, "boundary": []})
+    part = metric.measure(prediction, label)
+    assert part == [[0, 0, 1], [0, 1, 1], [1, 1, 2]]
+    metric.add(part, 7)
     scores = metric.compute()
     assert scores["IoU/a"] == 1 / 2
     assert scores["IoU/b"] == 2 / 3
@@ -94,7 +94,7 @@ def test_no_pixel_gives_nan_and_no_warning(recwarn, images):
 def test_billions_of_pixels_stay_exact():
     metric = Confusion(("a", "b"))
     for _ in range(5):
-        metric.add({"confusion": [[0, 0, 2**53], [1, 0, 1]]})
+        metric.add([[0, 0, 2**53], [1, 0, 1]], 0)
     assert metric.counts.tolist() == [[5 * 2**53, 0], [5, 0]]
 
 

@@ -1,0 +1,164 @@
+"""Pictures of boxes: over an image, and predictions beside the ground truth.
+
+Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
+from experiments.pictures.palette import INK, choose_ink, class_colour
+
+TILE = 448  # pixels of the longer side of an example with boxes; alone, larger ones stay as they are
+DASH = 5  # lengths of a dash and of the space after it, in widths of its line
+
+
+def keep_confident(detections: Mapping[str, np.ndarray], least_score: float) -> dict[str, np.ndarray]:
+    """Keep the detections that are worth drawing: hundreds of weak ones would hide the image."""
+    kept = detections["scores"] >= least_score
+    return {name: values[kept] for name, values in detections.items()}
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray | None,
+    class_names: Sequence[str],
+    dashed: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw boxes [N,4] in the colours of their `classes` [N], each with the name of its class and its score.
+
+    Boxes of `dashed` [N] bool have a dashed frame. A small image is enlarged by a whole factor, so that names can be read.
+    Returns [H,W,3] uint8.
+    """
+    height, width = image.shape[:2]
+    factor = max(1, TILE // max(height, width))
+    canvas = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
+    _draw_boxes(canvas, boxes * factor, classes, scores, class_names, dashed)
+    return np.asarray(canvas)
+
+
+def _draw_boxes(
+    canvas: Image.Image,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray | None,
+    class_names: Sequence[str],
+    dashed: np.ndarray | None,
+) -> None:
+    """Draw on `canvas`. No name hides another one, as far as there is room."""
+    draw = ImageDraw.Draw(canvas)
+    text = max(13, round(math.sqrt(canvas.width * canvas.height) / 32))
+    font, line = ImageFont.load_default(size=text), max(3, text // 6)
+    order = np.arange(len(boxes)) if scores is None else np.argsort(-scores, kind="stable")
+    corners = boxes.round().astype(int)[:, [1, 0, 3, 2]].tolist()
+    for index in order[::-1]:  # the most certain on top
+        colour = class_colour(classes[index])
+        length = DASH * line if dashed is not None and dashed[index] else None
+        _draw_outline(draw, corners[index], line, colour, length)
+    taken: list[tuple[int, int, int, int]] = []
+    for index in order:  # the most certain first to choose a place
+        name = class_names[classes[index]] + ("" if scores is None else f" {scores[index]:.2f}")
+        taken.append(_place_name(draw, corners[index], name, font, canvas.size, taken))
+        colour = class_colour(classes[index])
+        draw.rectangle((taken[-1][0], taken[-1][1], taken[-1][2] - 1, taken[-1][3] - 1), fill=colour)
+        middle = (taken[-1][1] + taken[-1][3]) / 2
+        draw.text((taken[-1][0] + text // 4, middle), name, fill=choose_ink(colour), font=font, anchor="lm")
+
+
+def _place_name(
+    draw: ImageDraw.ImageDraw,
+    corners: Sequence[int],
+    name: str,
+    font: ImageFont.FreeTypeFont,
+    size: tuple[int, int],
+    taken: Sequence[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int]:
+    """Choose where (left, top, right, bottom) a box's name goes: at its corners, outside first, off the `taken` places."""
+    left, top, right, bottom = corners
+    wide, high = math.ceil(font.getlength(name)) + int(font.size) // 2, int(font.size) * 5 // 4
+    places = []
+    for y in (top - high, top, bottom, bottom - high):
+        for x in (left, right - wide):
+            x, y = (max(0, min(value, limit)) for value, limit in ((x, size[0] - wide), (y, size[1] - high)))
+            places.append((x, y, x + wide, y + high))
+
+    def hidden(place: tuple[int, int, int, int]) -> int:
+        return sum(
+            max(0, min(place[2], other[2]) - max(place[0], other[0]))
+            * max(0, min(place[3], other[3]) - max(place[1], other[1]))
+            for other in taken
+        )
+
+    return min(places, key=hidden)
+
+
+def _draw_outline(
+    draw: ImageDraw.ImageDraw, corners: Sequence[int], line: int, colour: tuple[int, int, int], dash: int | None
+) -> None:
+    """Draw a frame of `line` pixels inside the corners (left, top, right, bottom), with a border that sets it off.
+
+    With `dash` it is dashed: as many pixels are drawn as are left out.
+    """
+    left, top, right, bottom = corners
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    line = min(line, -(-(right - left) // 2), -(-(bottom - top) // 2))
+    bars = []
+    for start in range(left, right, 2 * dash if dash else right - left):
+        end = min(right, start + dash) if dash else right
+        bars += [(start, top, end, top + line), (start, bottom - line, end, bottom)]
+    for start in range(top, bottom, 2 * dash if dash else bottom - top):
+        end = min(bottom, start + dash) if dash else bottom
+        bars += [(left, start, left + line, end), (right - line, start, right, end)]
+    for x, y, end, low in bars:
+        draw.rectangle((x - 1, y - 1, end, low), fill=choose_ink(colour))
+    for x, y, end, low in bars:
+        draw.rectangle((x, y, end - 1, low - 1), fill=colour)
+
+
+def compare_boxes(
+    images: Sequence[np.ndarray],
+    truths: Sequence[Mapping[str, np.ndarray]],
+    predictions: Sequence[Mapping[str, np.ndarray]],
+    class_names: Sequence[str],
+) -> np.ndarray:
+    """Draw N examples of any sizes: ground truth and prediction side by side, the legend below.
+
+    `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores. Crowds and difficult
+    objects are dashed. The legend has the classes that are drawn. Returns [H,W,3] uint8.
+    """
+    columns = 1 if len(images) <= ROWS_OF_ONE_COLUMN else 2
+    text, gap = 18, 10
+    font, panel = ImageFont.load_default(size=text), 2 * TILE + gap
+    total, title = columns * panel + (columns + 1) * 2 * gap, 2 * text
+    tiles, present = [], set()
+    for image, truth, prediction in zip(images, truths, predictions, strict=True):
+        scale = TILE / max(image.shape[:2])
+        height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+        factors = np.array([height, width] * 2) / (image.shape[:2] * 2)
+        aside = truth["crowd"] | truth["difficult"]
+        for rows, scores, dashed in ((truth, None, aside), (prediction, prediction["scores"], None)):
+            tile = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+            _draw_boxes(tile, rows["boxes"] * factors, rows["classes"], scores, class_names, dashed)
+            tiles.append(tile)
+            present |= set(rows["classes"].tolist())
+    per_row = 2 * columns
+    heights = [max(tile.height for tile in tiles[first : first + per_row]) for first in range(0, len(tiles), per_row)]
+    tops = [title + sum(heights[:row]) + row * gap for row in range(len(heights) + 1)]
+    entries = [(index, class_names[index]) for index in sorted(present)]
+    legend, places = lay_legend(entries, font, total - 4 * gap)
+    canvas = Image.new("RGB", (total, tops[-1] + legend + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    lefts = [2 * gap + place // 2 * (panel + 2 * gap) + place % 2 * (TILE + gap) for place in range(per_row)]
+    for place, left in enumerate(lefts):
+        name = ("ground truth", "prediction")[place % 2]
+        draw.text((left + TILE // 2, title // 2), name, fill=INK, font=font, anchor="mm")
+    for index, tile in enumerate(tiles):
+        row, place = divmod(index, per_row)
+        canvas.paste(tile, (lefts[place] + (TILE - tile.width) // 2, tops[row] + (heights[row] - tile.height) // 2))
+    draw_legend(canvas, (2 * gap, tops[-1]), entries, places, font)
+    return np.asarray(canvas)

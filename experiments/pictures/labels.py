@@ -1,0 +1,70 @@
+"""Pictures of label maps: over the image, and predictions beside the ground truth.
+
+Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where there is none.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
+from experiments.pictures.palette import INK, colour_mask
+from input_pipeline.batch import IGNORE
+
+OPACITY = 0.6  # of a class colour over the grey image
+SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor
+LARGEST_TILE = 768  # pixels of the longer side that enlarging does not exceed
+
+
+def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Draw the colours of the classes over the image, which turns grey, so that every hue is a class.
+
+    The borders between classes have the full colour. Returns [H,W,3] uint8.
+    """
+    grey = (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+    colours = colour_mask(label)
+    blend = (OPACITY * colours + (1 - OPACITY) * grey).round().astype(np.uint8)
+    border = np.zeros(label.shape, bool)
+    border[:, :-1] |= label[:, :-1] != label[:, 1:]
+    border[:-1] |= label[:-1] != label[1:]
+    return np.where(border[..., None], colours, blend)
+
+
+def compare_labels(
+    images: np.ndarray, labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+    """Draw N examples: image, ground truth and prediction side by side, titles above, the legend below.
+
+    `images` [N,H,W,3], `labels` and `predictions` [N,H,W]. Small images are enlarged. The legend has the classes that
+    occur. Returns [H,W,3] uint8.
+    """
+    count, height, width = labels.shape
+    factor = max(1, min(math.ceil(SMALLEST_TILE / min(height, width)), LARGEST_TILE // max(height, width)))
+    height, width = height * factor, width * factor
+    text = max(15, height // 15)
+    font, gap = ImageFont.load_default(size=text), max(6, text // 2)
+    columns = 1 if count <= ROWS_OF_ONE_COLUMN else 2
+    panel = 3 * width + 2 * gap  # one example
+    total = columns * panel + (columns + 1) * 2 * gap
+    title = 2 * text
+    bottom = title + math.ceil(count / columns) * (height + gap)
+    present = np.unique(np.concatenate([labels.ravel(), predictions.ravel()]))
+    entries = [(None, "no label") if index == IGNORE else (int(index), class_names[index]) for index in present]
+    legend, places = lay_legend(entries, font, total - 4 * gap)
+    canvas = Image.new("RGB", (total, bottom + legend + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    for column in range(columns):
+        for part, name in enumerate(("image", "ground truth", "prediction")):
+            middle = 2 * gap + column * (panel + 2 * gap) + part * (width + gap) + width // 2
+            draw.text((middle, title // 2), name, fill=INK, font=font, anchor="mm")
+    for example in range(count):
+        row, column = divmod(example, columns)
+        left, top = 2 * gap + column * (panel + 2 * gap), title + row * (height + gap)
+        image = np.asarray(Image.fromarray(images[example]).resize((width, height), Image.Resampling.BICUBIC))
+        enlarged = (label[example].repeat(factor, 0).repeat(factor, 1) for label in (labels, predictions))
+        for part, tile in enumerate([image, *(overlay(image, label) for label in enlarged)]):
+            canvas.paste(Image.fromarray(tile), (left + part * (width + gap), top))
+    draw_legend(canvas, (2 * gap, bottom), entries, places, font)
+    return np.asarray(canvas)

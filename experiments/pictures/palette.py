@@ -1,0 +1,87 @@
+"""The colours of classes, one and the same in every run, and the text that is read best on them.
+
+Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where there is none.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from input_pipeline.batch import IGNORE
+
+HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a class
+INK = (60, 60, 60)
+
+# Okabe and Ito's colours, told apart with every common kind of colour blindness; "Color Universal Design", 2008.
+OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66))
+
+# Linear RGB as seen without the red, and without the green cones: Vienot, Brettel and Mollon, 1999.
+PROTANOPIA = ((0.11238, 0.88762, 0.0), (0.11238, 0.88762, 0.0), (0.00401, -0.00401, 1.0))
+DEUTERANOPIA = ((0.29275, 0.70725, 0.0), (0.29275, 0.70725, 0.0), (-0.02234, 0.02234, 1.0))
+
+# Linear RGB to the cones, and their cube roots to lightness and two opponent colours: Ottosson, "Oklab", 2020.
+CONES = ((0.412221, 0.536333, 0.051446), (0.211903, 0.680700, 0.107397), (0.088302, 0.281719, 0.629979))
+OKLAB = ((0.210454, 0.793618, -0.004072), (1.977998, -2.428592, 0.450594), (0.025904, 0.782772, -0.808676))
+
+
+@functools.cache
+def palette() -> np.ndarray:
+    """Return [256,3] uint8, the colour of each class index. Index 255, no class, is grey.
+
+    After the colours of Okabe and Ito comes, one by one, the colour farthest from all before it, with any kind of colour
+    vision.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(OKABE_ITO)] = OKABE_ITO
+    colours[IGNORE] = np.mean(HATCH, axis=0)
+    levels = np.linspace(0, 255, 12).round()
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    seen = _appearance(candidates)
+    distance = np.full(len(candidates), np.inf)
+    # Black and white are left to the dark and the light parts of the image under an overlay.
+    for colour in (*OKABE_ITO, *HATCH, (0, 0, 0), (255, 255, 255)):
+        distance = np.minimum(distance, _distance(seen, _appearance(np.array([colour], float))))
+    for index in range(len(OKABE_ITO), IGNORE):
+        farthest = int(np.argmax(distance))
+        colours[index] = candidates[farthest]
+        distance = np.minimum(distance, _distance(seen, seen[:, farthest : farthest + 1]))
+    colours.flags.writeable = False
+    return colours
+
+
+def class_colour(index: int) -> tuple[int, int, int]:
+    """Return the colour of an object's class. After 255 classes the colours repeat; no class is grey."""
+    return tuple(palette()[index % IGNORE].tolist())
+
+
+def _appearance(colours: np.ndarray) -> np.ndarray:
+    """Convert [N,3] sRGB colours to [3,N,3] Oklab: seen with all cones, without the red, without the green ones."""
+    value = colours / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    views = np.stack([linear, linear @ np.transpose(PROTANOPIA), linear @ np.transpose(DEUTERANOPIA)])
+    return np.cbrt(np.maximum(views, 0) @ np.transpose(CONES)) @ np.transpose(OKLAB)
+
+
+def _distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return [N], the smallest distance over the kinds of vision; the plain one counts most, for most people have it."""
+    return np.min(np.linalg.norm(colours - other, axis=-1) * np.array([[1.0], [1.5], [1.5]]), axis=0)
+
+
+def colour_mask(label: np.ndarray) -> np.ndarray:
+    """Draw each pixel in the colour of its class, [H,W,3] uint8; pixels without a class are hatched in grey."""
+    y, x = np.indices(label.shape, sparse=True)
+    hatch = np.array(HATCH, np.uint8)[(y + x) // 4 % 2]
+    return np.where((label == IGNORE)[..., None], hatch, palette()[label])
+
+
+def choose_ink(colour: Sequence[int]) -> str:
+    """Return black or white: what is read better on `colour`, by the contrast of the web's guidelines (WCAG)."""
+    return "black" if (luminance(colour) + 0.05) ** 2 > 0.05 * 1.05 else "white"
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Return the luminance of an sRGB colour, 0 to 1."""
+    value = np.asarray(colour) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))

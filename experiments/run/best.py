@@ -1,0 +1,39 @@
+"""The best evaluation of a run so far, by the score that config.train.best names."""
+
+import math
+from collections.abc import Sequence
+
+from errors import UserError
+from experiments.metrics.base import Metric
+
+
+class Best:
+    """Keeps the best value of one score: the smallest of an error or a loss, the largest of any other.
+
+    A value that is no finite number is undefined, and never the best. `value` is None before the first defined one.
+    """
+
+    def __init__(self, name: str, metrics: Sequence[Metric]):
+        """`name` is val/SCORE of one of `metrics`, or val/loss. Raises UserError for any other name."""
+        smaller = {
+            f"val/{score}": score in metric.smaller_is_better for metric in metrics for score in metric.compute()
+        }
+        smaller["val/loss"] = True
+        if name not in smaller:
+            raise UserError(
+                f"config.train.best={name!r} is no score of this evaluation; choose one of {', '.join(smaller)}"
+            )
+        self.name, self.smaller_is_better = name, smaller[name]
+        self.value: float | None = None
+
+    def update(self, value: float | None) -> bool:
+        """Take one more value, None or nan where it is undefined. Returns whether it is the best so far."""
+        if value is None or not math.isfinite(value):
+            return False
+        if self.value is not None and (value >= self.value if self.smaller_is_better else value <= self.value):
+            return False
+        self.value = value
+        return True
+
+    def __str__(self) -> str:
+        return f"best {self.name} {'-' if self.value is None else format(self.value, '.4f')}"

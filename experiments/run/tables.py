@@ -1,0 +1,28 @@
+"""Scores as text: a row for each class, then the scores of all."""
+
+import math
+from collections.abc import Mapping
+
+
+def tabulate_classes(scores: Mapping[str, float | None]) -> list[list[str]]:
+    """Make rows of text, a class and its scores each, below the names of the scores; none where no score is of a class."""
+    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in scores if "/" in name))
+    names = list(dict.fromkeys(name.split("/", 1)[1] for name in scores if "/" in name))
+    rows = [[name, *(_text(scores.get(f"{kind}/{name}")) for kind in kinds)] for name in names]
+    return [["class", *kinds], *rows] if rows else []
+
+
+def format_table(scores: Mapping[str, float | None]) -> str:
+    """Format the scores as aligned text: those of the classes, then those of all. An undefined one is `-`."""
+    rows, whole = tabulate_classes(scores), [name for name in scores if "/" not in name]
+    first = max(map(len, [row[0] for row in rows] + whole))
+    widths = [max(len(kind), 6) + 2 for kind in (rows[0][1:] if rows else ())]
+    lines = [
+        f"{row[0]:<{first}}" + "".join(f"{cell or '-':>{width}}" for cell, width in zip(row[1:], widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(lines + [f"{name:<{first}}{_text(scores[name]) or '-':>8}" for name in whole])
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else format(value, ".4f")

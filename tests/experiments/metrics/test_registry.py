@@ -1,0 +1,45 @@
+"""Metrics by name: what cannot be scored is one line, and each metric says which of its scores are errors."""
+
+import pytest
+
+from errors import UserError
+from experiments.metrics.registry import BOX_METRICS, LABEL_METRICS, make_box_metrics, make_label_metrics
+
+NAMES = ("membrane", "cell")
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "said"),
+    [
+        (make_label_metrics, (), r"config.eval.metrics=\(\) scores nothing; choose of confusion, boundary, partition"),
+        (
+            make_label_metrics,
+            ("confusion", "coco"),
+            "config.eval.metrics: 'coco' does not score labels; choose of confusion",
+        ),
+        (make_box_metrics, (), r"config.eval.metrics=\(\) .* one of coco, voc07 and voc12 at least, in addition to"),
+        (
+            make_box_metrics,
+            ("confusion",),
+            "'confusion'.* one of coco, voc07 and voc12 at least, in addition to confusion",
+        ),
+        (make_box_metrics, ("coco", "boundary"), "metrics: 'boundary' .* choose of coco, voc07, voc12, confusion"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_clear_line(make, names, said):
+    with pytest.raises(UserError, match=said) as caught:
+        make(names, NAMES)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_styles_of_boxes_are_one_metric():
+    (metric,) = make_box_metrics(("coco", "voc12", "confusion"), NAMES)
+    assert metric.name == "average_precision" and metric.styles == ("coco", "voc12", "confusion")
+
+
+def test_names_are_unique_and_errors_are_scores():
+    for metrics in (make_label_metrics(tuple(LABEL_METRICS), NAMES), make_box_metrics(tuple(BOX_METRICS), NAMES)):
+        assert len({metric.name for metric in metrics}) == len(metrics)
+        for metric in metrics:
+            assert metric.smaller_is_better <= metric.compute().keys()
+            assert metric.smaller_is_better == {name for name in metric.compute() if "error" in name}

@@ -1,0 +1,49 @@
+"""The palette is fixed and its colours can be told apart."""
+
+import numpy as np
+import pytest
+
+from experiments.pictures import palette as colours
+from experiments.pictures.palette import colour_mask, palette
+from input_pipeline.batch import IGNORE
+from tests.experiments.pictures.colours import lab
+
+
+def closest_pair(points):
+    distances = np.linalg.norm(points[:, None] - points, axis=-1)
+    return distances[~np.eye(len(points), dtype=bool)].min()
+
+
+def test_the_palette_is_fixed():
+    # Golden: a class keeps its colour from one version to the next.
+    assert palette()[:10].tolist() == [
+        [0, 114, 178], [230, 159, 0], [0, 158, 115], [213, 94, 0], [86, 180, 233], [204, 121, 167], [240, 228, 66],
+        [93, 0, 23], [0, 0, 139], [116, 0, 255],
+    ]  # fmt: skip
+    assert palette().shape == (256, 3) and palette().dtype == np.uint8
+    with pytest.raises(ValueError):
+        palette()[0] = 0  # every caller shares it
+
+
+# In just noticeable differences, 2.3 in CIELAB. Floors below what the palette has (11.5, 8.3, 3.1 and 2.6), so that a
+# change that makes it worse is seen; they are no claim of comfort: beyond some 20 classes colours alone do not do.
+@pytest.mark.parametrize(("classes", "least"), [(7, 11), (21, 8), (81, 3), (255, 2.5)])
+def test_colours_are_told_apart(classes, least):
+    assert len(np.unique(palette(), axis=0)) == 256
+    assert closest_pair(lab(palette()[:classes])) > 2.3 * least
+    assert np.linalg.norm(lab(palette()[:classes]) - lab(palette()[IGNORE:]), axis=-1).min() > 8
+
+
+@pytest.mark.parametrize("cones", [colours.PROTANOPIA, colours.DEUTERANOPIA])
+def test_colours_are_told_apart_without_red_or_green_cones(cones):
+    np.testing.assert_allclose(np.sum(cones, axis=1), 1, atol=1e-4)  # greys look as they are
+    linear = (palette()[:21] / 255) ** 2.2 @ np.transpose(cones)
+    assert closest_pair(lab(255 * np.clip(linear, 0, 1) ** (1 / 2.2))) > 8
+
+
+def test_pixels_without_a_class_are_hatched_in_grey():
+    label = np.full((16, 16), IGNORE, np.uint8)
+    label[0, 0] = 3
+    drawn = colour_mask(label)
+    np.testing.assert_array_equal(drawn[0, 0], palette()[3])
+    assert {tuple(colour) for colour in drawn.reshape(-1, 3)[1:].tolist()} == set(colours.HATCH)

@@ -1,0 +1,113 @@
+"""Plots of scores: every cell, curve and colour stands where its number is."""
+
+import numpy as np
+import pytest
+
+from experiments.pictures import plots
+from experiments.pictures.palette import HATCH, colour_mask, palette
+from experiments.pictures.plots import plot_confusion, plot_precision_recall
+from input_pipeline.batch import IGNORE
+from tests.experiments.pictures.colours import corner, lab, shares
+
+
+def test_a_confusion_matrix_shows_each_row_in_percent_of_its_class():
+    # Three quarters of class a are called c, all of b is found; c is not in the truth.
+    drawn = plot_confusion(np.array([[10, 0, 30], [0, 10**12, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
+    top, left = corner(drawn, plots._shade(0.25), 96)
+    assert corner(drawn, plots._shade(0.75), 96).tolist() == [top, left + 2 * 96]
+    assert corner(drawn, plots._shade(1), 96).tolist() == [top + 96, left + 96]
+    assert (drawn[top : top + 96, left + 96 : left + 2 * 96] == 255).all()  # no pixel, no number
+    row = drawn[top + 2 * 96 : top + 3 * 96, left : left + 3 * 96]
+    np.testing.assert_array_equal(row, colour_mask(np.full((96, 3 * 96), IGNORE, np.uint8)))
+    fewer = plot_confusion(np.array([[1, 0, 3], [0, 2, 0], [0, 0, 0]]), ["a", "b", "c"])
+    np.testing.assert_array_equal(drawn, fewer)
+
+
+@pytest.mark.parametrize("count", [2, 11, 40, 41, 151])
+def test_a_confusion_matrix_is_readable_for_any_number_of_classes(count):
+    drawn = plot_confusion(np.eye(count, dtype=np.int64), [f"class number {index}" for index in range(count)])
+    cell = min(96, max(34, 640 // count)) if count <= 40 else 14
+    top, left = corner(drawn, plots._shade(1.0), cell)
+    for row, column in ((0, 0), (count - 1, count - 1), (0, count - 1)):
+        y, x = top + row * cell, left + column * cell
+        inside = drawn[y : y + cell, x : x + cell]
+        if row != column:
+            assert (inside == 255).all()
+            continue
+        # White numbers stand in the dark cells, where there are any.
+        assert shares(inside, plots._shade(1.0)).sum() > 0.5 * cell**2
+        assert shares(inside, (255, 255, 255)).any() == (count <= plots.MOST_NUMBERED_CLASSES)
+
+
+def test_an_empty_confusion_matrix_is_hatched_all_over():
+    drawn = plot_confusion(np.zeros((4, 4), np.int64), ["a", "b", "c", "d"])
+    assert sum(shares(drawn, stripe).sum() for stripe in HATCH) > (4 * 96) ** 2
+
+
+def test_the_shades_are_told_apart_in_grey_and_their_numbers_are_legible():
+    parts = np.linspace(0, 1, 101)
+    lightness = lab(np.array([plots._shade(part) for part in parts]))[:, 0]
+    assert (np.diff(lightness) < 0).all()  # darker is more
+    luminance = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
+    contrast = np.where(parts < plots.LIGHT, (luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05))
+    assert contrast.min() > 4.4  # the web's guidelines want 4.5 of small text, 3 of large
+
+
+def curve(precision, recall):
+    """A precision that holds up to a recall."""
+    return np.linspace(0.01, recall, 50), np.full(50, precision)
+
+
+def plotted(drawn, recall, precision):
+    """The pixel of the plot there: it begins 60 pixels from the left and 48 from the top."""
+    return drawn[48 + round((1 - precision) * (plots.PLOT - 1)), 60 + round(recall * (plots.PLOT - 1))].tolist()
+
+
+def legend_of(drawn):
+    return drawn[:, 60 + plots.PLOT + 12 :]
+
+
+def test_curves_stand_where_their_numbers_are():
+    drawn = plot_precision_recall(
+        [curve(0.5, 0.7), None, curve(0.9, 0.95)], [0.35, np.nan, 0.855], ["a", "b", "c"], "IoU"
+    )
+    assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
+    for recall in (0.05, 0.3, 0.69):
+        assert plotted(drawn, recall, 0.5) == palette()[0].tolist()
+        assert plotted(drawn, recall, 0.9) == palette()[2].tolist()
+    assert plotted(drawn, 0.75, 0.5) == plotted(drawn, 0.97, 0.9) == plotted(drawn, 0.3, 0.7) == [255] * 3
+    rows = [np.flatnonzero(shares(legend_of(drawn), palette()[index]).any(1)) for index in range(3)]
+    assert not rows[1].size and rows[2].max() < rows[0].min()  # the higher score first; b has no curve
+
+
+def test_a_curve_steps_down_at_the_recall_it_reached():
+    steps = np.array([0.25, 0.5, 0.75]), np.array([1.0, 0.7, 0.3])
+    drawn = plot_precision_recall([steps], [0.5], ["a"], "")
+    for recall, precision in ((0.1, 1), (0.3, 0.7), (0.45, 0.7), (0.55, 0.3), (0.7, 0.3), (0.5, 0.5), (0.25, 0.9)):
+        assert plotted(drawn, recall, precision) == palette()[0].tolist(), (recall, precision)
+    assert plotted(drawn, 0.3, 0.95) == plotted(drawn, 0.85, 0.3) == [255] * 3
+
+
+def test_of_many_classes_the_best_and_the_worst_have_colours():
+    scores, names = [(7 * index % 80 + 1) / 81 for index in range(80)], [f"class {index}" for index in range(80)]
+    curves = [curve(score, 1.0) for score in scores]
+    legend = legend_of(plot_precision_recall(curves, scores, names, "IoU 0.5"))
+    order = np.argsort(scores)
+    named = {*order[:8].tolist(), *order[-8:].tolist()}
+    for index in range(80):
+        assert shares(legend, palette()[index]).any() == (index in named)
+    assert shares(legend, HATCH[1]).any()
+    few = legend_of(plot_precision_recall(curves[:16], scores[:16], names[:16], "IoU 0.5"))
+    assert all(shares(few, palette()[index]).any() for index in range(16))
+
+
+def test_no_curve_is_a_picture_too(recwarn):
+    empty = plot_precision_recall([None, None], [np.nan, np.nan], ["a", "b"], "IoU 0.5")
+    nothing_found = plot_precision_recall(
+        [(np.linspace(0, 1, 101), np.zeros(101)), None], [0.0, np.nan], ["a", "b"], ""
+    )
+    for drawn, found in ((empty, False), (nothing_found, True)):
+        assert shares(legend_of(drawn), palette()[0]).any() == found
+    one = plot_precision_recall([(np.zeros(0), np.zeros(0))], [0.0], ["a"], "")
+    assert plotted(one, 0.5, 0.5) == [255] * 3 and not recwarn

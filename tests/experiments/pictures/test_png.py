@@ -1,0 +1,35 @@
+"""Masks and pictures come back exactly from their files."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from errors import UserError
+from experiments.pictures.palette import palette
+from experiments.pictures.png import write_mask, write_png
+
+RNG = np.random.default_rng(0)
+
+
+def test_a_mask_comes_back_with_its_indices_and_shows_its_colours(tmp_path):
+    label = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    write_mask(tmp_path / "new" / "mask.png", label)
+    with Image.open(tmp_path / "new" / "mask.png") as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.asarray(mask), label)
+        np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), palette()[label])
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7)])
+def test_a_png_is_exact(tmp_path, shape):
+    picture = RNG.integers(0, 256, shape, dtype=np.uint8)
+    write_png(tmp_path / "picture.png", picture)
+    with Image.open(tmp_path / "picture.png") as back:
+        np.testing.assert_array_equal(np.asarray(back), picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="picture.png: cannot be written"):
+        write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2), np.uint8))

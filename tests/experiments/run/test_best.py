@@ -1,0 +1,42 @@
+"""The best evaluation: which direction is better, and what an undefined score is."""
+
+import math
+
+import pytest
+
+from configs import common
+from errors import UserError
+from experiments.results.registry import make_results
+from experiments.run.best import Best
+
+
+def make(name):
+    evaluation = common.get_config().eval
+    evaluation.metrics = ("partition",)
+    return Best(name, make_results(("label",), evaluation, ("membrane", "cell")).metrics())
+
+
+@pytest.mark.parametrize("name", ["val/miou", "Rand", "train/loss", ""])
+def test_an_unknown_score_is_one_clear_line(name):
+    with pytest.raises(UserError, match=r"config.train.best=.* choose one of val/Rand, .*, val/loss") as caught:
+        make(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "improving"),
+    [("val/Rand", (0.2, 0.3, 0.9)), ("val/pixel_error", (0.9, 0.3, 0.2)), ("val/loss", (3.0, 0.5, -2.0))],
+)
+def test_errors_and_losses_are_better_when_smaller(name, improving):
+    best = make(name)
+    assert [best.update(value) for value in improving] == [True] * 3
+    assert [best.update(value) for value in improving] == [False] * 3  # neither a worse one nor the same again
+    assert best.value == improving[-1] and str(best) == f"best {name} {improving[-1]:.4f}"
+
+
+@pytest.mark.parametrize("name", ["val/Rand", "val/loss"])
+def test_an_undefined_score_is_never_the_best(name):
+    best = make(name)
+    assert not any(best.update(value) for value in (math.nan, None, math.inf, -math.inf))
+    assert str(best) == f"best {name} -"
+    assert best.update(0.0) and not best.update(math.nan) and best.value == 0.0
