@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments.run import sharding
 from experiments.run.evidence import flops
 from experiments.run.step import compile_step, make_train_step
-from experiments.run.trainer import start
+from experiments.run.trainer import initialise_run
 from experiments.tasks.registry import make_task
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
@@ -50,7 +50,7 @@ def main(_) -> None:
     config = CONFIG.value
     mesh = sharding.make_mesh(config.mesh)
     task = make_task(config, tuple(map(str, range(CLASSES.value))))
-    architecture, state, optimizer = start(config, mesh, CLASSES.value)
+    architecture, state, optimizer = initialise_run(config, mesh, CLASSES.value)
     batch = sharding.put_batch(make_batch(BATCH_SIZE.value, config.data, CLASSES.value), mesh)
     began = time.perf_counter()
     step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)

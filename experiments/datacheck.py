@@ -16,6 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from errors import UserError, warn
+from experiments.command_line import Command
 from experiments.run import state as states
 from experiments.tasks.base import Task
 from experiments.tasks.dense import Detection
@@ -42,13 +43,14 @@ class Counts:
     ignored: int
 
 
-def datacheck(config: ConfigDict, data_dir: str | None) -> None:
+def datacheck(command: Command) -> None:
     """Prints what `config.data.train_split` holds; of labels also weights that balance their classes.
 
     Raises UserError for data that cannot be used.
     """
+    config = command.experiment()
     data = config.data
-    source = open_source(data, data.train_split, data_dir)
+    source = open_source(data, data.train_split, command.data_dir)
     if data.truth != "label":
         tell(check_objects(config, make_task(config, source.class_names), source))
         return

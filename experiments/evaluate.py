@@ -1,16 +1,17 @@
 """`--mode=evaluate`: scores a checkpoint of a run on any split."""
 
 import json
-import pathlib
 import time
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from errors import UserError
+from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
+from experiments.run.config_file import changes, name_changes
+from experiments.run.directory import lead, writes
 from experiments.run.evaluator import Evaluator, write_result
 from experiments.run.pretrained import load_run
 from experiments.run.tables import format_table
@@ -19,13 +20,20 @@ from files import write_atomically
 from input_pipeline.sources import open_source
 
 
-def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, checkpoint: str, weights: str) -> dict:
-    """`--mode=evaluate`: scores a checkpoint of a run on config.data.eval_split, prints the table, writes the records.
+def evaluate(command: Command) -> None:
+    """Score a checkpoint of the run in --workdir on config.data.eval_split, print the table and write the records.
 
-    The config may differ from the run's in everything but the model.
+    The config may differ from the run's in everything but the model. The result names the fields that differ, in its JSON
+    under `config`, and its files are not those of another config's result.
     """
+    workdir, config, checkpoint, weights = (
+        command.directory(),
+        command.run_config(),
+        command.checkpoint,
+        command.weights,
+    )
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
-    source = open_source(config.data, config.data.eval_split, data_dir)
+    source = open_source(config.data, config.data.eval_split, command.data_dir)
     if list(source.class_names) != notes["class_names"]:
         raise UserError(
             f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "
@@ -38,12 +46,24 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
     began = time.perf_counter()
     result = Evaluator(config, task, results, architecture, source, mesh)(variables)
     seconds = time.perf_counter() - began
-    name = f"{config.data.eval_split}-{checkpoint}-{weights}-{step}".replace("/", "_")
-    if jax.process_index() == 0:
+    changed = changes(workdir, config)
+    name = f"{config.data.eval_split}-{checkpoint}-{weights}-{step}{name_changes(changed)}".replace("/", "_")
+
+    def write() -> dict[str, str]:
         places = write_result(workdir, name, result, records=name)
-        summary = {"step": step, "images": result.images, "checkpoint": checkpoint, "weights": weights}
+        summary = {
+            "step": step,
+            "images": result.images,
+            "checkpoint": checkpoint,
+            "weights": weights,
+            "config": changed,
+        }
         summary["scores"] = {key: None if np.isnan(value) else value for key, value in result.scores.items()}
         write_atomically(workdir / "records" / f"{name}.json", json.dumps(summary, indent=2).encode() + b"\n")
+        return places
+
+    places = lead(write)
+    if writes():
         print(format_table(result.scores))
         print(
             f"\n{result.images} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
@@ -51,4 +71,3 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
         )
         for kind, place in places.items():
             print(f"{kind}: {workdir / place}")
-    return result.scores

@@ -7,32 +7,42 @@ from collections import Counter
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from errors import UserError, warn
+from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
+from experiments.run.config_file import changes, name_changes
 from experiments.run.inference import Inference
 from experiments.run.pretrained import load_run
 from experiments.tasks.registry import make_task
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
 
 
-def predict(
-    config: ConfigDict, workdir: pathlib.Path, inputs: str | None, output: str | None, checkpoint: str, weights: str
-) -> None:
-    """`--mode=predict`: `inputs` is an image, a folder of them, or a glob. What cannot be read is named and counted.
+def predict(command: Command) -> None:
+    """Apply a checkpoint of the run in --workdir to --inputs: an image, a folder of them, or a glob.
 
-    Raises UserError where there is nothing to read, or where `output` holds files already.
+    What cannot be read is named and counted. Raises UserError where there is nothing to read, where --output holds files
+    already, and in a job of several processes.
     """
+    if jax.process_count() > 1:
+        raise UserError("--mode=predict works in one process; start it without the others")
+    workdir, config, checkpoint, weights = (
+        command.directory(),
+        command.run_config(),
+        command.checkpoint,
+        command.weights,
+    )
+    inputs, output = command.inputs, command.output
     paths = find_images(inputs)
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     folder = pathlib.Path(output).expanduser().absolute() if output else None
     if folder is None:
         # A name of its own for every input: two photos of one name must not share a result.
         place = hashlib.sha256(str(pathlib.Path(inputs).expanduser().absolute()).encode()).hexdigest()[:6]
-        folder = workdir / "predictions" / f"{checkpoint}-{weights}-{notes['step']}" / place
+        name = f"{checkpoint}-{weights}-{notes['step']}{name_changes(changes(workdir, config))}"
+        folder = workdir / "predictions" / name / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={output} exists and is not an empty folder; name a new one")
     if config.eval.method == "canvas":  # a way of scoring; what is written has the image's own size

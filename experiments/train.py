@@ -1,9 +1,8 @@
 """`--mode=train`: trains a run, or resumes it."""
 
-import pathlib
+import contextlib
 
-from ml_collections import ConfigDict
-
+from experiments.command_line import Command
 from experiments.datacheck import before_training
 from experiments.run import directory as run_directory
 from experiments.run.follower import Follower
@@ -13,20 +12,20 @@ from experiments.run.trainer import Trainer, check_numbers
 FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, profile: bool) -> int:
-    """`--mode=train`: trains, or resumes, the run in `workdir`. Returns the process's exit code."""
+def train(command: Command) -> int:
+    """Train, or resume, the run in --workdir with the config of --config=FILE. Returns the process's exit code."""
+    config, workdir = command.experiment(), command.directory()
     check_numbers(config)
-    if (workdir / "config.json").exists():
-        run_directory.check_same(workdir, config)
+    run_directory.check(workdir, config)
     with Preemption() as stop:
-        trainer = Trainer(config, workdir, data_dir, stop)
+        trainer = Trainer(config, workdir, command.data_dir, stop)
         with run_directory.claim(workdir, config):
             trainer.restore()
-            before_training(config, trainer.task, trainer.source, workdir)
-            run_id = run_directory.wandb_id(workdir, config)
+            run_directory.lead(lambda: before_training(config, trainer.task, trainer.source, workdir))
+            follower = Follower(workdir, config.wandb, FOLLOWER_SECONDS)
             # Only now: the follower must not send lines that the restore takes back.
-            with Follower(workdir, config.wandb, run_id, FOLLOWER_SECONDS) as follower:
-                trainer.run(workdir / "profile" if profile else None)
+            with follower if run_directory.writes() else contextlib.nullcontext():
+                trainer.run(workdir / "profile" if command.profile and run_directory.writes() else None)
                 if stop.signal:
                     follower.close(timeout=1.0, finished=False)
     return stop.exit_code

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -32,3 +33,11 @@ def real_data() -> pathlib.Path:
 def data_dir(tmp_path_factory) -> str:
     """Where `shapes` is prepared, once for all workers of a test run."""
     return str(tmp_path_factory.getbasetemp().parent / "tfds")
+
+
+@pytest.fixture
+def full_disk():
+    """A call that lets no file grow beyond a size: writes end half way, then fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

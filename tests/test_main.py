@@ -1,5 +1,6 @@
 """main.py as a user meets it: what a mistake looks like, and what a run leaves behind."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -30,6 +31,10 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
 
 def rows(workdir: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def strip(row: dict) -> dict:
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
 @pytest.mark.parametrize(
@@ -135,16 +140,109 @@ def test_evaluate_repeats_the_score_of_training(trained, data_dir):
     assert len(records) == summary["images"] == len({row["image_id"] for row in records})
 
 
-def test_a_run_of_another_version_is_one_line(trained, tmp_path, data_dir):
+@pytest.fixture
+def older(trained, tmp_path) -> pathlib.Path:
+    """A run of code that did not know three of the fields, and did not store the W&B id."""
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     config = json.loads((workdir / "config.json").read_text())
-    del config["eval"]["method"]
+    del config["eval"]["method"], config["optim"]["partition"], config["wandb"]["group"]
     (workdir / "config.json").write_text(json.dumps(config))
-    done = run("--mode=evaluate", f"--workdir={workdir}", data_dir=data_dir)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "lacks the field 'method'; give the experiment as --config=FILE" in done.stderr.splitlines()[-1]
-    assert run(DEBUG, "--mode=evaluate", f"--workdir={workdir}", data_dir=data_dir).returncode == 0
+    (workdir / "wandb_id").unlink()
+    return workdir
+
+
+def test_a_run_that_lacks_newer_fields_resumes_evaluates_and_predicts(older, data_dir):
+    stored = (older / "config.json").read_text()
+    shutil.rmtree(older / "checkpoints" / "last" / "6")
+    before = rows(older)
+    done = run(DEBUG, f"--workdir={older}", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    assert "at step 3 of 6" in done.stdout
+    assert [strip(row) for row in rows(older)] == [strip(row) for row in before]
+    # sha256 of [its config, its name]: the id that the code gave which started it.
+    config = json.dumps(json.loads(stored), sort_keys=True)
+    expected = hashlib.sha256(json.dumps([config, older.name]).encode()).hexdigest()[:16]
+    assert (older / "wandb_id").read_text() == f"{expected}\n" and (older / "config.json").read_text() == stored
+    done = run("--mode=evaluate", "--checkpoint=last", f"--workdir={older}", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((older / "records" / "validation-last-auto-6.json").read_text())
+    assert result["scores"]["mIoU"] == before[-1]["val/mIoU"] and result["config"] == {}
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(older / "image.png")
+    done = run("--mode=predict", f"--workdir={older}", f"--inputs={older / 'image.png'}")
+    assert done.returncode == 0 and "1 of 1 images" in done.stdout, done.stderr
+
+
+def test_a_run_that_lacks_a_field_of_its_model_is_one_line(older, data_dir):
+    config = json.loads((older / "config.json").read_text())
+    del config["model"]["variant"]
+    (older / "config.json").write_text(json.dumps(config))
+    done = run("--mode=evaluate", f"--workdir={older}", data_dir=data_dir)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "variant" in done.stderr, done.stderr
+    flag = "--config.model.variant=torchvision"
+    assert "variant" in run("--mode=evaluate", f"--workdir={older}", flag, data_dir=data_dir).stderr
+
+
+def test_evaluate_takes_fields_over_the_run_s_own_config(trained, data_dir):
+    def evaluate(*flags: str) -> set[str]:
+        done = run(
+            "--mode=evaluate", "--checkpoint=last", "--weights=raw", f"--workdir={trained}", *flags, data_dir=data_dir
+        )
+        assert done.returncode == 0, done.stderr
+        return {path.name for path in (trained / "records").glob("*-last-raw-6*.json")}
+
+    plain = evaluate()
+    assert plain == {"validation-last-raw-6.json"}
+    own = (trained / "records" / "validation-last-raw-6.json").read_bytes()
+    (zoomed,) = evaluate("--config.eval.scales=(1.0, 0.5)", "--config.eval.batch_size=4") - plain
+    assert (trained / "records" / "validation-last-raw-6.json").read_bytes() == own
+    results = [json.loads((trained / "records" / name).read_text()) for name in (*plain, zoomed)]
+    assert [result["config"] for result in results] == [{}, {"eval.batch_size": 4, "eval.scales": [1.0, 0.5]}]
+    assert results[0]["scores"]["loss"] != results[1]["scores"]["loss"]
+    assert (trained / "records" / zoomed).with_suffix(".jsonl").exists()
+    assert (trained / "predictions" / f"{pathlib.Path(zoomed).stem}-examples.png").exists()
+    # The same fields are the same result, in whatever way they are given.
+    assert evaluate(DEBUG, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
+
+
+def test_predict_takes_fields_over_the_run_s_own_config(trained, tmp_path):
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "image.png")
+    for flags in ([], ["--config.eval.flip=True"]):
+        done = run(
+            "--mode=predict", "--weights=raw", f"--workdir={trained}", f"--inputs={tmp_path / 'image.png'}", *flags
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(list((trained / "predictions").glob("best-raw-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--mode=evaluate", "--config.eval.metod=whole"], ["metod"]),
+        (["--mode=evaluate", "--config.eval.batch_size=many"], ["batch_size", "many"]),
+        (["--mode=evaluate", "--config.optim.lr.rate=1"], ["lr"]),
+        (["--mode=train", "--config.optim.lr=1"], ["--config is missing"]),
+        (["--mode=datacheck"], ["--config is missing"]),
+    ],
+)
+def test_a_mistake_in_a_field_of_a_run_is_one_line(trained, arguments, words):
+    done = run(f"--workdir={trained}", *arguments)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ") and all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_config_that_is_no_json_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    done = run("--mode=evaluate", f"--workdir={tmp_path}")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "config.json is not JSON" in done.stderr
+
+
+def test_help_lists_the_flags():
+    done = run("--help")
+    assert (
+        all(f"--{name}" in done.stdout for name in ("config", "mode", "workdir", "inputs"))
+        and "datacheck" in done.stdout
+    )
 
 
 def test_the_batch_size_of_evaluation_does_not_change_the_score(trained, data_dir):
@@ -153,8 +251,9 @@ def test_the_batch_size_of_evaluation_does_not_change_the_score(trained, data_di
         size_flag = f"--config.eval.batch_size={size}"
         done = run(DEBUG, "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", size_flag, data_dir=data_dir)
         assert done.returncode == 0, done.stderr
-        scores.append(json.loads(next((trained / "records").glob("*-last-auto-6.json")).read_text())["scores"])
-    assert scores[0]["mIoU"] == scores[1]["mIoU"]
+        results = [json.loads(path.read_text()) for path in (trained / "records").glob("*-last-auto-6-*.json")]
+        scores += [result["scores"] for result in results if result["config"] == {"eval.batch_size": size}]
+    assert len(scores) == 2 and scores[0]["mIoU"] == scores[1]["mIoU"]
 
 
 def test_predict_writes_masks_at_the_original_size_and_skips_what_it_cannot_read(trained, tmp_path):

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from errors import UserError, warn
+from experiments.run.directory import lead
 
 Arrays = Mapping[str, Any]
 KINDS = ("last", "best")
@@ -158,17 +159,20 @@ class Checkpoints:
 
     def _check_room(self, size: int) -> None:
         """Raises OSError where `size` bytes do not fit the disk: told before the attempt, it is one line and no half file."""
-        free = shutil.disk_usage(self.folder).free
+        free = lead(lambda: shutil.disk_usage(self.folder).free)
         if free < size:
             raise OSError(f"it needs {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB left")
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
         place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"
         warn(f"checkpoint {place} cannot be used ({_reason(error)}); moved to {target}, the one before is used")
-        if jax.process_index() == 0:
+
+        def move() -> None:
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
             place.rename(target)
+
+        lead(move)
         self._managers[kind].reload()
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
@@ -203,8 +207,11 @@ def digest(arrays: Arrays) -> str:
 
 def _digest_if_here(arrays: Arrays) -> str | None:
     """None where this process does not hold all of the state."""
-    here = all(getattr(value, "is_fully_addressable", True) for value in arrays.values())
-    return digest(arrays) if here else None
+    return digest(arrays) if all(map(_is_here, arrays.values())) else None
+
+
+def _is_here(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or value.is_fully_addressable or value.is_fully_replicated
 
 
 def _reason(error: Exception) -> str:
@@ -213,8 +220,8 @@ def _reason(error: Exception) -> str:
 
 
 def _owned(value: jax.Array) -> Any:
-    """A copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
-    return np.array(value) if value.is_fully_addressable else value
+    """Return a copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
+    return np.array(value) if _is_here(value) else value.copy()
 
 
 def main() -> None:

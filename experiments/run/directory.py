@@ -1,34 +1,73 @@
-"""A run's directory: whose it is, which config it holds, and that only one process at a time trains in it."""
+"""A run's directory: who writes it, whose it is, and that only one job at a time trains in it.
+
+Process 0 writes; the others wait for it through `lead`. Checkpoints alone are written by all processes, through Orbax, and
+need a file system that all of them share. Everything else is read by process 0 too, and sent to the others.
+"""
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments.run.follower import run_id
+from experiments.run.config_file import check_same, resolve
+from experiments.run.sharding import gather_text
 from files import write_atomically
 
 
-def resolve(config: ConfigDict) -> str:
-    """The config as it is stored: JSON, sorted, every field with its value."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+def writes() -> bool:
+    """Return whether this process writes the run directory."""
+    return jax.process_index() == 0
+
+
+def lead(work: Callable[[], Any]) -> Any:
+    """Call `work` in process 0 alone and return its result in every process; all of them must come here.
+
+    With more than one process the result goes through JSON. What `work` raises in process 0 is raised there, and as a
+    UserError in the others: none of them waits for a process that has failed.
+    """
+    if jax.process_count() == 1:
+        return work()
+    failure, said = None, {}
+    if writes():
+        try:
+            said = {"result": work()}
+        except Exception as error:
+            failure, said = error, {"failure": str(error)}
+    said = json.loads(gather_text(json.dumps(said))[0])
+    if failure is not None:
+        raise failure
+    if "failure" in said:
+        raise UserError(said["failure"])
+    return said["result"]
+
+
+def check(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Raise UserError where `workdir` holds a run that `config` cannot resume. Changes nothing."""
+    lead(lambda: _check(workdir, config))
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
-    """Holds `workdir` for training with `config`, new or resumed.
+    """Hold `workdir` for training with `config`, new or resumed.
 
-    Raises UserError, and changes nothing, where it belongs to another config, or another process is training in it.
+    Raises UserError, and changes nothing, where it belongs to another config, or another job is training in it.
     """
-    stored = workdir / "config.json"
-    if stored.exists():
-        check_same(workdir, config)
-    elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
-        raise UserError(f"{workdir} holds a run without its config.json; choose another --workdir")
+    with contextlib.ExitStack() as held:
+        lead(lambda: held.enter_context(_claim(workdir, config)))
+        yield
+
+
+@contextlib.contextmanager
+def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
+    _check(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
@@ -42,59 +81,27 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             raise UserError(
                 f"{workdir}: another process is training here; wait for it or choose another --workdir"
             ) from None
-        if not stored.exists():
-            write_atomically(stored, resolve(config).encode())
+        if not (workdir / "wandb_id").exists():
+            write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
+        if not (workdir / "config.json").exists():
+            write_atomically(workdir / "config.json", resolve(config).encode())
         yield
 
 
-def wandb_id(workdir: pathlib.Path, config: ConfigDict) -> str:
-    """The W&B run that this run is, also after a resume."""
-    return run_id(resolve(config), workdir.name)
+def _check(workdir: pathlib.Path, config: ConfigDict) -> None:
+    if (workdir / "config.json").exists():
+        check_same(workdir, config)
+    elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+        raise UserError(f"{workdir} holds a run without its config.json; choose another --workdir")
 
 
-def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
-    """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
-    saved = _flatten(json.loads(resolve(read_config(workdir))))
-    given = _flatten(json.loads(resolve(config)))
-    differing = [
-        name
-        for name in sorted(saved.keys() | given.keys())
-        if saved.get(name) != given.get(name) and (not sections or name.split(".")[0] in sections)
-    ]
-    if differing:
-        name = differing[0]
-        others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
-        raise UserError(
-            f"{workdir} holds a run with another config: {name} is {saved.get(name)!r} there, {given.get(name)!r} now"
-            f"{others}; use that config, or choose another --workdir"
-        )
+def _choose_wandb_id(workdir: pathlib.Path) -> str:
+    """Return a new id for a new run, or the one that W&B knows a run by which older code has started."""
+    stored = workdir / "config.json"
+    return hash_config(stored.read_text(), workdir.name) if stored.exists() else secrets.token_hex(8)
 
 
-def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """The config a run was started with. Raises UserError where there is none."""
-    path = workdir / "config.json"
-    try:
-        return ConfigDict(_tuples(json.loads(path.read_text())))
-    except FileNotFoundError:
-        raise UserError(
-            f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
-
-
-def _tuples(value):
-    """JSON knows lists only; configs hold tuples."""
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _flatten(value, prefix: str = "") -> dict:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        name: leaf
-        for key, item in value.items()
-        for name, leaf in _flatten(item, f"{prefix}.{key}".lstrip(".")).items()
-    }
+def hash_config(config_json: str, workdir_name: str) -> str:
+    """Return the W&B id, 16 hexadecimal digits, of a run that was started before ids were stored, whatever the JSON's layout."""
+    config = json.dumps(json.loads(config_json), sort_keys=True)
+    return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ It is a process of its own and reads nothing but the run directory, so W&B can b
 training loop does not notice. It keeps in wandb/cursor.json the newest step that it has sent: a resumed run repeats the
 steps after its checkpoint, line for line, and its follower skips those that have been sent.
 
-    echo finished | python -m experiments.run.follower WORKDIR RUN_ID        sends what no follower has sent yet
+    echo finished | python -m experiments.run.follower WORKDIR        sends what no follower has sent yet
 
 Imports neither jax nor numpy: the follower starts in a moment and takes little memory from the run beside it.
 """
@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import csv
 import fcntl
-import hashlib
 import importlib.util
 import json
 import os
@@ -36,12 +35,6 @@ RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; th
 FINISHED = b"finished\n"  # what the parent says on the pipe before it closes it, when the run came to its end
 
 
-def run_id(config_json: str, workdir_name: str) -> str:
-    """The id of the W&B run, 16 hexadecimal digits: one config in one workdir, whatever the JSON's layout."""
-    config = json.dumps(json.loads(config_json), sort_keys=True)
-    return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]
-
-
 class Follower:
     """The process that sends a run directory to W&B, seen from the training loop: once made, it raises nothing.
 
@@ -49,8 +42,8 @@ class Follower:
     sends what is left and ends by itself.
     """
 
-    def __init__(self, workdir: Path, settings, run_id: str, timeout: float):
-        """`workdir` holds config.json, `settings` is config.wandb; `timeout` in seconds bounds the wait on leaving.
+    def __init__(self, workdir: Path, settings, timeout: float):
+        """`workdir` holds config.json and wandb_id, `settings` is config.wandb; leaving waits at most `timeout` seconds.
 
         Raises UserError for an unknown wandb.mode: the one mistake that the user is told about at once.
         """
@@ -58,7 +51,6 @@ class Follower:
             raise UserError(f"config.wandb.mode={settings.mode!r} is unknown; it is one of {', '.join(MODES)}")
         self.workdir = workdir.absolute()
         self.settings = settings
-        self.run_id = run_id
         self.timeout = timeout
         self._process = None
 
@@ -77,7 +69,7 @@ class Follower:
         if spec is None or spec.origin is None:  # without an origin it is a folder of offline runs, not the package
             warn("W&B: the wandb package is not installed; metrics.jsonl is written all the same")
             return
-        command = [sys.executable, "-u", "-m", "experiments.run.follower", str(self.workdir), self.run_id]
+        command = [sys.executable, "-u", "-m", "experiments.run.follower", str(self.workdir)]
         try:
             folder = self.workdir / "wandb"
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +124,7 @@ class _Parent:
         self.ended.set()
 
 
-def follow(workdir: Path, run_id: str) -> int:
+def follow(workdir: Path) -> int:
     """Send workdir/metrics.jsonl to W&B until the parent ends. Returns the exit code; what went wrong is printed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a job's end signals every process: the pipe says when to stop
         signal.signal(number, signal.SIG_IGN)
@@ -140,6 +132,7 @@ def follow(workdir: Path, run_id: str) -> int:
     parent = _Parent(sys.stdin.fileno())
     try:
         config = json.loads((workdir / "config.json").read_text())
+        run_id = (workdir / "wandb_id").read_text().strip()
         (workdir / "wandb").mkdir(exist_ok=True)
         with open(workdir / "wandb" / "lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the follower of an earlier start may still be sending
@@ -191,11 +184,7 @@ def _open_run(workdir: Path, config: dict, run_id: str):
             mode=mode,
             dir=str(workdir),
             config=config,
-            project=asked["project"],
-            entity=asked["entity"] or None,
-            name=asked["name"] or None,
-            group=asked["group"] or None,
-            tags=tuple(asked["tags"]),
+            **{name: value for name, value in asked.items() if name != "mode" and value},
             settings=wandb.Settings(
                 console="off",
                 quiet=True,
@@ -268,6 +257,4 @@ def _media(workdir: Path, value):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Send a run to W&B until the standard input ends.")
     parser.add_argument("workdir", type=Path)
-    parser.add_argument("run_id")
-    arguments = parser.parse_args()
-    sys.exit(follow(arguments.workdir.absolute(), arguments.run_id))
+    sys.exit(follow(parser.parse_args().workdir.absolute()))

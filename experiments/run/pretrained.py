@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from errors import UserError
-from experiments.run import directory as run_directory
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.config_file import check_same
 from experiments.run.state import Architecture, Variables, check_same_shapes, describe, select
 
 Converter = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +24,7 @@ def load_run(
 
     `config` may differ from the run's in everything but the model. Raises UserError where they do not fit.
     """
-    run_directory.check_same(workdir, config, sections=("model",))
+    check_same(workdir, config, sections=("model",))
     arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
     architecture, shapes, _ = describe(config, len(notes["class_names"]))
     variables = architecture.lasting(select(arrays, weights))

@@ -122,7 +122,7 @@ def update_ema(ema: Variables, params: Variables, rest: Variables, decay: float,
     return {name: decay * value + (1.0 - decay) * current[name] for name, value in ema.items()}
 
 
-def evaluated(state: TrainState, architecture: Architecture) -> Variables:
+def evaluation_weights(state: TrainState, architecture: Architecture) -> Variables:
     """The variables that evaluation uses: the moving average where the run keeps one."""
     return state.ema or architecture.lasting(state.params | state.rest)
 

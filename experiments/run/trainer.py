@@ -1,14 +1,11 @@
 """The loop: one for every model and task. It never asks what either of them is."""
 
-import collections
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -19,10 +16,11 @@ from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
 from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
-from experiments.run.evaluator import Evaluation, Evaluator, write_result
-from experiments.run.evidence import Evidence, flops
+from experiments.run.evaluator import Evaluation, Evaluator
+from experiments.run.evidence import flops
 from experiments.run.inference import Interrupted
-from experiments.run.metrics_file import MetricsFile
+from experiments.run.journal import Journal
+from experiments.run.nonfinite import NonFinite
 from experiments.run.optim import make_optimizer, make_schedule
 from experiments.run.preemption import Preemption
 from experiments.run.progress import Clock, Progress
@@ -33,8 +31,6 @@ from experiments.tasks.registry import make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
 from input_pipeline.sources import open_source
-
-FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
 
 
 class Trainer:
@@ -59,7 +55,9 @@ class Trainer:
         self.results = make_results(self.task.needs, config.eval, self.source.class_names)
         self.best = Best(config.train.best, self.results.metrics())
         fresh = not checkpoints.exists(workdir)
-        self.architecture, self.state, optimizer = start(config, self.mesh, len(self.source.class_names), fresh)
+        self.architecture, self.state, optimizer = initialise_run(
+            config, self.mesh, len(self.source.class_names), fresh
+        )
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
         self.schedule = make_schedule(config.optim, config.train.steps)
@@ -102,17 +100,16 @@ class Trainer:
             )
         self.first, self.pending = int(self.state.step), notes["row"]
         self.loader.set_state(notes["loader"])
-        self.metrics = MetricsFile(self.workdir / "metrics.jsonl")
-        self.metrics.cut(self.first if self.pending is None else self.first - 1)
-        for row in self.metrics.rows():
-            self.best.update(row.get(self.best.name))
-        self.evidence = Evidence(
+        self.journal = Journal(
             self.workdir,
+            last_row=self.first if self.pending is None else self.first - 1,
             step=self.first,
             seed=self.config.seed,
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
         )
+        for row in self.journal.rows():
+            self.best.update(row.get(self.best.name))
 
     def run(self, trace: pathlib.Path | None) -> None:
         """From the restored step to the last one, or to a stop. `trace`: where to write a profile."""
@@ -134,7 +131,7 @@ class Trainer:
             self.progress.close()
             self.loader.close()
             self.checkpoints.close()
-            self.metrics.close()
+            self.journal.close()
 
     def _steps(self, trace: pathlib.Path | None) -> bool:
         """False when a stop came."""
@@ -181,7 +178,7 @@ class Trainer:
 
     def _closing_words(self) -> str:
         """The last step's scores, where its picture is, and what to do next."""
-        *_, last = self.metrics.rows()
+        last = self.journal.rows()[-1]
         scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
         drawn = scores.pop("examples", None)
         numbers = {name: value for name, value in scores.items() if not isinstance(value, str)}
@@ -209,10 +206,11 @@ class Trainer:
                 self._save(step, row)
                 return False
             row = row | {f"val/{name}": value for name, value in result.scores.items()}
-            row |= self._keep(step, result) | {"time/evaluation": time.perf_counter() - began}
+            self.progress.say(summary(step, result))
+            row |= self.journal.keep(step, result) | {"time/evaluation": time.perf_counter() - began}
             is_best = self.best.update(row[self.best.name])
         if row:
-            self.metrics.append(step, row)
+            self.journal.append(step, row)
         if is_best:
             self._save(step, kind="best")
         if step == self.config.train.steps or step % self.config.train.checkpoint_every == 0:
@@ -220,18 +218,12 @@ class Trainer:
         return True
 
     def _evaluated(self) -> states.Variables:
-        return states.evaluated(self.state, self.architecture)
-
-    def _keep(self, step: int, result: Evaluation) -> dict[str, str]:
-        """Writes an evaluation's records, table and pictures; the places of the latter two go into the step's line."""
-        self.progress.say(summary(step, result))
-        places = write_result(self.workdir, f"val-{step:07d}", result, records="val")
-        return {f"val/{kind}": place for kind, place in places.items()}
+        return states.evaluation_weights(self.state, self.architecture)
 
     def _save(self, step: int, row: dict | None = None, kind: str = "last") -> None:
         """`row` is the step's line, where it is still to be completed and written."""
         self.nonfinite.drain()
-        self.metrics.sync()
+        self.journal.sync()
         notes = {
             "loader": self.loader.get_state(),
             "row": row,
@@ -242,37 +234,10 @@ class Trainer:
         self.checkpoints.save(step, self.state, notes, kind)
         count = flops(self.compiled) if self.compiled else None
         compilations = self.evaluator.inference.compilations + (self.compiled is not None)
-        self.evidence.update(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
+        self.journal.measure(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
 
 
-class NonFinite:
-    """Stops the run at a loss or gradient that is NaN or infinite; looks a few steps late, so that devices need not wait."""
-
-    def __init__(self, name: Callable[[int], str], depth: int = 2):
-        self.name, self.depth = name, depth
-        self.pending: collections.deque = collections.deque()
-
-    def push(self, step: int, logs: dict[str, jax.Array], image_ids: np.ndarray) -> None:
-        self.pending.append((step, {"loss": logs["loss"], "gradient's norm": logs["grad_norm"]}, image_ids))
-        while len(self.pending) > self.depth:
-            self._check()
-
-    def drain(self) -> None:
-        while self.pending:
-            self._check()
-
-    def _check(self) -> None:
-        step, values, image_ids = self.pending.popleft()
-        for what, value in values.items():
-            if not np.isfinite(value):
-                images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
-                raise UserError(
-                    f"the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it was "
-                    "saved: look at these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
-                )
-
-
-def start(
+def initialise_run(
     config: ConfigDict, mesh: Mesh, num_classes: int, fresh: bool = True
 ) -> tuple[Architecture, TrainState, optax.GradientTransformation]:
     """The model of a config and its state before step 1, on the devices.

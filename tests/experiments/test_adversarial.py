@@ -114,7 +114,11 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
     before = {name: np.array(value) for name, value in state.params.items()}
     state, _ = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)(state, batch)
     assert all(not np.array_equal(before[name], state.params[name]) for name in names)
-    assert state.ema.keys() == architecture.lasting(variables).keys() == states.evaluated(state, architecture).keys()
+    assert (
+        state.ema.keys()
+        == architecture.lasting(variables).keys()
+        == states.evaluation_weights(state, architecture).keys()
+    )
     (tmp_path / "config.json").write_text(resolve(config))
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(1, state, {"class_names": CLASSES})

@@ -19,7 +19,7 @@ from experiments.run import state as states
 from experiments.run.evaluator import Evaluator
 from experiments.run.inference import Inference
 from experiments.run.step import make_train_step
-from experiments.run.trainer import start
+from experiments.run.trainer import initialise_run
 from experiments.tasks.dense import Detection
 from experiments.tasks.registry import TASKS, make_task
 from input_pipeline.batch import check_batch
@@ -190,7 +190,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     if name == "ssd_shapes":
         config.model.backbone.norm = "group"
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
-    architecture, state, optimizer = start(config, mesh, len(CLASSES))
+    architecture, state, optimizer = initialise_run(config, mesh, len(CLASSES))
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
     for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects
         loader = TrainLoader(Scenes(sizes), config.data, batch_size=4, seed=0)

@@ -1,8 +1,7 @@
-"""metrics.jsonl survives kills, cuts and full disks; the follower sends each line once and never holds up a run."""
+"""The follower sends each line once and never holds up a run."""
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,153 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from configs.common import get_config
 from errors import UserError
 from experiments.pictures.png import write_png
 from experiments.run import follower as follower_process
-from experiments.run.follower import Follower, run_id
+from experiments.run.follower import Follower
 from experiments.run.metrics_file import MetricsFile
-from files import write_atomically
 
 ROOT = Path(__file__).parents[3]
-
-
-# metrics.jsonl
-
-
-def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    values = {
-        "train/loss": np.float32(0.5), "val/mIoU": float("nan"), "rates": [1, float("inf"), np.float64(2.5)],
-        "IoU": np.array([0.25, np.nan]), "count": np.int64(3), "pictures": ["a.png"],
-    }  # fmt: skip
-    metrics.append(np.int64(7), values)
-    expected = {
-        "step": 7, "train/loss": 0.5, "val/mIoU": None, "rates": [1, None, 2.5], "IoU": [0.25, None], "count": 3,
-        "pictures": ["a.png"],
-    }  # fmt: skip
-    assert list(metrics.rows()) == [expected]
-
-
-ROWS = st.dictionaries(
-    st.integers(0, 5), st.dictionaries(st.text(min_size=1), st.floats() | st.text(), max_size=3), max_size=6
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=ROWS, step=st.integers(-1, 6), torn=st.integers(0, 30))
-def test_a_cut_keeps_the_first_steps_byte_for_byte(tmp_path, rows, step, torn):
-    path = tmp_path / "metrics.jsonl"
-    path.unlink(missing_ok=True)
-    metrics = MetricsFile(path)
-    for at, values in sorted(rows.items()):
-        metrics.append(at, {name: value for name, value in values.items() if name != "step"})
-    lines = path.read_bytes().splitlines(keepends=True)
-    with open(path, "ab") as file:
-        file.write(b'{"step": 0, "train/loss": 0.25}'[:torn])  # killed in the middle of a line
-    metrics.cut(step)
-    kept = [line for line, at in zip(lines, sorted(rows), strict=True) if at <= step]
-    assert path.read_bytes() == b"".join(kept)
-    metrics.append(step + 1, {"after": 1})
-    assert list(metrics.rows())[-1] == {"step": step + 1, "after": 1}
-    metrics.close()
-
-
-def test_a_cut_leaves_a_reader_its_lines(tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    for step in range(4):
-        metrics.append(step, {"x": step})
-    with open(metrics.path, "rb") as reader:
-        first = reader.readline()
-        metrics.cut(1)
-        assert len([first, *reader]) == 4
-    assert [row["step"] for row in metrics.rows()] == [0, 1]
-
-
-@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "1"}\n', b"\xff\n", b"\n"])
-def test_damage_in_the_middle_names_the_line(tmp_path, damage):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 0}\n' + damage + b'{"step": 1}\n')
-    before = path.read_bytes()
-    metrics = MetricsFile(path)
-    for use in (lambda: metrics.cut(1), lambda: list(metrics.rows())):
-        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: damaged"):
-            use()
-    assert path.read_bytes() == before
-
-
-def test_a_missing_file_is_one_clear_line(tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    metrics.path.unlink()
-    with pytest.raises(UserError, match="metrics.jsonl: cannot be read: No such file"):
-        list(metrics.rows())
-
-
-def test_kill_9_loses_no_line_that_was_written(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    script = f"""
-        from pathlib import Path
-        from experiments.run.metrics_file import MetricsFile
-        metrics = MetricsFile(Path({str(path)!r}))
-        step = 0
-        while True:
-            metrics.append(step, {{"filler": "x" * 1000}})
-            print(step, flush=True)
-            step += 1
-    """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE)
-    for _ in range(50):
-        process.stdout.readline()
-    process.kill()
-    said = 50 + len(process.stdout.read().splitlines())
-    process.wait()
-    metrics = MetricsFile(path)
-    metrics.cut(10**9)
-    assert [row["step"] for row in metrics.rows()][:said] == list(range(said))
-
-
-@pytest.fixture
-def full_disk():
-    """A call that lets no file grow beyond a size: writes end half way, then fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_disk):
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    metrics.append(1, {"x": 1})
-    before = metrics.path.read_bytes()
-    full_disk(len(before) + 5)
-    with pytest.raises(UserError, match="cannot write step 2: .* make room"):
-        metrics.append(2, {"x": 2})
-    assert metrics.path.read_bytes() == before
-
-
-def test_a_full_disk_leaves_the_old_content(tmp_path, full_disk):
-    path = tmp_path / "deep" / "file.json"
-    write_atomically(path, b"old")
-    full_disk(10)
-    with pytest.raises(UserError, match="file.json: cannot be written"):
-        write_atomically(path, b"new" * 10)
-    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
-
-
-# The id of a W&B run
-
-
-def test_run_id_is_stable():
-    # A golden value: another id for the same config would start a second W&B run for every run that is resumed.
-    assert run_id('{"seed": 0, "model": {"name": "unet"}}', "first") == "7e44e006de9cacee"
-    assert run_id('{"model":{"name":"unet"},\n "seed":0}\n', "first") == "7e44e006de9cacee"
-    ids = {run_id(config, name) for config in ('{"seed": 0}', '{"seed": 1}') for name in ("a", "b")}
-    assert len(ids) == 4 and all(len(id) == 16 and int(id, 16) >= 0 for id in ids)
-
-
-# The follower
 
 FAKE_WANDB = """
 import json, os, time
@@ -199,6 +60,7 @@ def workdir(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(get_config().to_dict()))
+    (folder / "wandb_id").write_text("0123456789abcdef\n")
     return folder
 
 
@@ -219,7 +81,7 @@ def fake_wandb(tmp_path, monkeypatch):
 
 
 def follower(workdir, timeout=20.0):
-    return Follower(workdir, get_config().wandb, "0123456789abcdef", timeout)
+    return Follower(workdir, get_config().wandb, timeout)
 
 
 def cursor(workdir):
@@ -260,6 +122,23 @@ def test_it_sends_the_lines_under_their_names(workdir, fake_wandb):
     media = {"val/pictures": [{"bytes": 5}], "val/classes": table, "val/gone": "predictions/2.png"}
     second = {"val/mIoU": 0.25} | media
     assert told() == [OPENED, {"step": 1, "train/loss": 0.5}, {"step": 2} | second, {"finish": 0}]
+
+
+def test_a_run_that_knows_fewer_settings_of_wandb_is_sent(workdir, fake_wandb):
+    told = fake_wandb("""
+        def init(mode, id, resume, dir, config, settings, **rest):
+            note(init=mode, id=id, **rest)
+            return Run()
+    """)
+    config = get_config()
+    config.wandb.entity, config.wandb.tags = "people", ("one", "two")
+    stored = config.to_dict()
+    del stored["wandb"]["group"], stored["wandb"]["name"]
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with follower(workdir):
+        pass
+    asked = {"project": "dense-prediction", "entity": "people", "tags": ["one", "two"]}
+    assert told() == [OPENED | asked, {"finish": 0}]
 
 
 def test_a_resumed_run_sends_nothing_twice(workdir, fake_wandb):
@@ -323,7 +202,7 @@ def test_a_killed_run_is_followed_to_its_last_line(workdir, fake_wandb):
         from experiments.run.metrics_file import MetricsFile
         workdir = Path({str(workdir)!r})
         metrics = MetricsFile(workdir / "metrics.jsonl")
-        Follower(workdir, get_config().wandb, "0123456789abcdef", 1.0).start()
+        Follower(workdir, get_config().wandb, 1.0).start()
         for step in range(5):
             metrics.append(step, {{"x": step}})
         os.kill(os.getpid(), 9)
@@ -422,7 +301,7 @@ def test_it_does_not_outlive_the_run_for_long(workdir, fake_wandb):
     fake_wandb("def init(**settings): time.sleep(100)")
     script = (
         f"import pathlib\nfrom experiments.run import follower\nfollower.LINGER_SECONDS = 1\n"
-        f"follower.follow(pathlib.Path({str(workdir)!r}), 'id')"
+        f"follower.follow(pathlib.Path({str(workdir)!r}))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, timeout=30)
     assert done.returncode == -signal.SIGALRM
@@ -445,7 +324,7 @@ def test_a_follower_that_cannot_start_is_one_warning(workdir, capfd):
 def test_disabled_starts_no_process(workdir):
     disabled = get_config().wandb
     disabled.mode = "disabled"
-    with Follower(workdir, disabled, "id", 1.0) as running:
+    with Follower(workdir, disabled, 1.0) as running:
         assert running._process is None
     assert not (workdir / "wandb").exists()
 
@@ -454,14 +333,14 @@ def test_an_unknown_mode_is_one_clear_line(workdir):
     unknown = get_config().wandb
     unknown.mode = "onlin"
     with pytest.raises(UserError, match="config.wandb.mode='onlin' is unknown; it is one of auto, online"):
-        Follower(workdir, unknown, "id", 1.0)
+        Follower(workdir, unknown, 1.0)
 
 
 def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
     metrics.append(1, {"x": 1})
-    command = [sys.executable, "-m", "experiments.run.follower", str(workdir), "0123456789abcdef"]
+    command = [sys.executable, "-m", "experiments.run.follower", str(workdir)]
     subprocess.run(command, cwd=ROOT, input=b"finished\n", check=True, timeout=30)
     assert told() == [OPENED, {"step": 1, "x": 1}, {"finish": 0}]
     (workdir / "config.json").unlink()

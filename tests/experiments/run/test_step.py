@@ -112,7 +112,7 @@ def test_ema_follows_parameters_and_statistics():
         expected = {name: rate * value + (1 - rate) * np.array(current[name]) for name, value in expected.items()}
     for name, value in expected.items():
         np.testing.assert_allclose(state.ema[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
-    assert states.evaluated(state, None) is state.ema
+    assert states.evaluation_weights(state, None) is state.ema
 
 
 def test_a_batch_without_labels_changes_no_parameter():

@@ -1,0 +1,109 @@
+"""The command line: what the flags say, and their mistakes, each in one line. Imports no jax."""
+
+import dataclasses
+import pathlib
+import re
+import sys
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from errors import UserError
+from experiments.run.config_file import read_config
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+NOT_EXPERIMENTS = ("common", "datasets", "segmenters", "detectors", "schedules", "variants")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the flags say: the one argument of every mode's function. A mode asks for what it needs."""
+
+    config: (
+        ConfigDict | None
+    )  # of --config=FILE, else of the run in --workdir, where it holds one; the fields given are set
+    is_experiment: bool  # the config is that of a --config=FILE
+    workdir: str | None
+    data_dir: str | None
+    checkpoint: str
+    weights: str
+    inputs: str | None
+    output: str | None
+    profile: bool
+
+    def experiment(self) -> ConfigDict:
+        """Return the config of --config=FILE. Raises UserError where none was given."""
+        if not self.is_experiment:
+            raise UserError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
+        return self.config
+
+    def run_config(self) -> ConfigDict:
+        """Return the config of --config=FILE, or else the run's own. Raises UserError where there is no run."""
+        return read_config(self.directory()) if self.config is None else self.config
+
+    def directory(self) -> pathlib.Path:
+        """Return --workdir as an absolute path. Raises UserError where it was not given."""
+        if not self.workdir:
+            raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
+        return _place(self.workdir)
+
+
+def read_command() -> Command:
+    """Return what the parsed flags say."""
+    values = flags.FLAGS
+    others = {name: values[name].value for name in ("workdir", "checkpoint", "weights", "inputs", "output", "profile")}
+    return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse flags and the config's fields. A misspelt one is a line on stderr and the end of the process, not a traceback."""
+    experiment = _last_value(argv, "config")
+    if experiment:
+        _check_experiment(experiment)
+    try:
+        workdir = _last_value(argv, "workdir")
+        if experiment is None and workdir and (_place(workdir) / "config.json").exists():
+            # Fields are set over the run's own config.
+            delattr(flags.FLAGS, "config")
+            config_flags.DEFINE_config_dict("config", read_config(_place(workdir)), "The config of the run.")
+        rest = flags.FLAGS(argv)
+        flags.FLAGS.config  # noqa: B018 - a config file that fails to load says so when it is first looked at
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        needs_config = error.flagname.startswith("config.") and experiment is None
+        hint = (
+            "; fields can be set where --config=FILE names the experiment, or --workdir a run" if needs_config else ""
+        )
+        sys.exit(f"error: {_line(error)}{hint}")
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"error: {_line(error)}")
+
+
+def _check_experiment(value: str) -> None:
+    path = pathlib.Path(value.split(":")[0])
+    if not path.is_file():
+        known = sorted(path.name for path in CONFIGS.glob("[!_]*.py") if path.stem not in NOT_EXPERIMENTS)
+        sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
+
+
+def _last_value(argv: list[str], name: str) -> str | None:
+    """Return the value of `--name=VALUE` or `--name VALUE`, before the flags are parsed. None where there is none."""
+    found = None
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if re.fullmatch(f"--?{name}", argument):
+            found = following
+        elif re.match(f"--?{name}=", argument):
+            found = argument.split("=", 1)[1]
+    return found
+
+
+def _place(workdir: str) -> pathlib.Path:
+    return pathlib.Path(workdir).expanduser().absolute()
+
+
+def _line(error: Exception) -> str:
+    """Return what an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
+    text = re.split(r"\n(?:\w+\.)*\w*(?:Error|Exception): ", str(error))[-1]
+    if isinstance(error, KeyError | AttributeError):
+        text = "the config has no such field: " + text.replace("\\n", ". ").translate(str.maketrans("", "", "\"'\\"))
+    return " ".join(text.split())

@@ -1,0 +1,95 @@
+"""config.json: the config that a run was started with, and how another one differs from it. Imports no jax."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+from errors import UserError
+
+
+def resolve(config: ConfigDict) -> str:
+    """Return the config as it is stored: JSON, sorted, every field with its value."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def read_config(workdir: pathlib.Path) -> ConfigDict:
+    """Return the config of the run in `workdir`, with the fields that are newer than the run. Raise UserError without a run."""
+    path = workdir / "config.json"
+    try:
+        stored = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
+    return complete(ConfigDict(_tuples(stored)))
+
+
+def complete(stored: ConfigDict) -> ConfigDict:
+    """Return `stored` with today's defaults for the fields that it lacks, outside `model` and `task`."""
+    defaults = common.get_config().to_dict()
+    del defaults["model"], defaults["task"]
+    return ConfigDict(_fill(stored.to_dict(), defaults))
+
+
+def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
+    """Raise UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
+    saved, given = _leaves(read_config(workdir)), _leaves(config)
+    differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
+    if differing:
+        name = differing[0]
+        others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
+        raise UserError(
+            f"{workdir} holds a run with another config: {name} is {saved.get(name)!r} there, {given.get(name)!r} now"
+            f"{others}; use that config, or choose another --workdir"
+        )
+
+
+def changes(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+    """Return the fields of `config` that differ from the run's own config: their values by name, fit for JSON."""
+    saved, given = _leaves(read_config(workdir)), _leaves(config)
+    return {name: given.get(name) for name in _differing(saved, given)}
+
+
+def name_changes(changed: dict[str, Any]) -> str:
+    """Return an ending for the names of files that are made with these changes: "" for none, or `-` and six digits."""
+    return f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}" if changed else ""
+
+
+def _differing(saved: dict, given: dict) -> list[str]:
+    return [name for name in sorted(saved.keys() | given.keys()) if saved.get(name) != given.get(name)]
+
+
+def _leaves(config: ConfigDict) -> dict:
+    return _flatten(json.loads(resolve(config)))
+
+
+def _flatten(value, prefix: str = "") -> dict:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in _flatten(item, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def _fill(stored: dict, defaults: dict) -> dict:
+    deeper = {
+        name: _fill(value, defaults[name])
+        for name, value in stored.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return defaults | stored | deeper
+
+
+def _tuples(value):
+    """JSON has lists only; configs hold tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

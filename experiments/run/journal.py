@@ -1,0 +1,53 @@
+"""What a run writes down as it goes: metrics.jsonl, evidence.json, and the results of its evaluations.
+
+Process 0 writes. All processes must call every method but `close`, and a write that fails is an error in all of them.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+from experiments.run.directory import lead, writes
+from experiments.run.evaluator import Evaluation, write_result
+from experiments.run.evidence import Evidence
+from experiments.run.metrics_file import MetricsFile
+
+
+class Journal:
+    """The journal of the run in `workdir`, from its start or resume at a step to its end."""
+
+    def __init__(self, workdir: pathlib.Path, *, last_row: int, step: int, **session):
+        """Drop the rows after step `last_row`, and begin a session at `step`; Evidence says what a `session` is."""
+        self.workdir = workdir
+
+        def open_files() -> None:
+            self._metrics = MetricsFile(workdir / "metrics.jsonl")
+            self._metrics.cut(last_row)
+            self._evidence = Evidence(workdir, step=step, **session)
+
+        lead(open_files)
+
+    def rows(self) -> list[dict]:
+        """Return every row of metrics.jsonl, in order."""
+        return lead(lambda: list(self._metrics.rows()))
+
+    def append(self, step: int, values: Mapping[str, object]) -> None:
+        """Write the row of a step."""
+        lead(lambda: self._metrics.append(step, values))
+
+    def sync(self) -> None:
+        """Bring every row to the disk: a checkpoint may only be saved after the rows that it covers."""
+        lead(lambda: self._metrics.sync())
+
+    def keep(self, step: int, result: Evaluation) -> dict[str, str]:
+        """Write an evaluation's records, table and pictures. Returns the places of the latter two, for the step's row."""
+        places = lead(lambda: write_result(self.workdir, f"val-{step:07d}", result, records="val"))
+        return {f"val/{kind}": place for kind, place in places.items()}
+
+    def measure(self, **measured) -> None:
+        """Write what the session has measured so far, as Evidence.update takes it."""
+        lead(lambda: self._evidence.update(**measured))
+
+    def close(self) -> None:
+        """Close the files. This one waits for no other process: it may be called after a failure of this process alone."""
+        if writes():
+            self._metrics.close()

@@ -1,0 +1,104 @@
+"""A run directory belongs to one run, and keeps its W&B id whatever becomes of the config's fields."""
+
+import json
+
+import pytest
+
+from configs import unet_shapes
+from errors import UserError
+from experiments.run import config_file
+from experiments.run import directory as run_directory
+from experiments.run.directory import hash_config
+
+
+@pytest.fixture
+def config():
+    return unet_shapes.get_config("debug")
+
+
+def claim(workdir, config) -> str:
+    with run_directory.claim(workdir, config):
+        return (workdir / "wandb_id").read_text().strip()
+
+
+def forget(workdir, *names: str) -> dict:
+    """Make config.json what code would have written that did not know these fields."""
+    stored = json.loads((workdir / "config.json").read_text())
+    for name in names:
+        *sections, field = name.split(".")
+        section = stored
+        for key in sections:
+            section = section[key]
+        del section[field]
+    (workdir / "config.json").write_text(json.dumps(stored))
+    return stored
+
+
+def test_the_wandb_id_of_older_code_is_stable():
+    # A golden value: another id for the same config would start a second W&B run for every older run that is resumed.
+    assert hash_config('{"seed": 0, "model": {"name": "unet"}}', "first") == "7e44e006de9cacee"
+    assert hash_config('{"model":{"name":"unet"},\n "seed":0}\n', "first") == "7e44e006de9cacee"
+    ids = {hash_config(config, name) for config in ('{"seed": 0}', '{"seed": 1}') for name in ("a", "b")}
+    assert len(ids) == 4 and all(len(id) == 16 and int(id, 16) >= 0 for id in ids)
+
+
+def test_a_wandb_id_is_made_once_and_is_the_run_s_own(tmp_path, config):
+    first = claim(tmp_path / "a" / "run", config)
+    assert len(first) == 16 and int(first, 16) >= 0
+    assert claim(tmp_path / "a" / "run", config) == first
+    assert claim(tmp_path / "b" / "run", config) != first, "the same command in another place is another run"
+    (tmp_path / "a" / "run").rename(tmp_path / "a" / "renamed")
+    assert claim(tmp_path / "a" / "renamed", config) == first
+
+
+def test_a_run_of_older_code_keeps_the_id_of_its_own_config(tmp_path, config):
+    claim(tmp_path, config)
+    (tmp_path / "wandb_id").unlink()
+    stored = forget(tmp_path, "optim.partition", "data.augment.mosaic", "wandb.group")
+    assert claim(tmp_path, config) == hash_config(json.dumps(stored), tmp_path.name)
+    assert json.loads((tmp_path / "config.json").read_text()) == stored
+
+
+def test_fields_that_a_run_does_not_know_have_their_defaults(tmp_path, config):
+    claim(tmp_path, config)
+    forget(tmp_path, "optim.partition", "data.augment.mosaic", "eval")
+    config_file.check_same(tmp_path, config.copy_and_resolve_references(), sections=("optim", "data"))
+    config.data.augment.mosaic = 0.5
+    with pytest.raises(UserError, match=r"data\.augment\.mosaic is 0\.0 there, 0\.5 now"):
+        config_file.check_same(tmp_path, config, sections=("data",))
+
+
+def test_fields_of_the_model_and_the_task_are_not_made_up(tmp_path, config):
+    claim(tmp_path, config)
+    forget(tmp_path, "model.dtype", "task.name")
+    completed = config_file.read_config(tmp_path)
+    assert "dtype" not in completed.model and "name" not in completed.task
+
+
+def test_changes_are_named_and_name_files(tmp_path, config):
+    claim(tmp_path, config)
+    assert config_file.changes(tmp_path, config) == {} and config_file.name_changes({}) == ""
+    config.eval.scales = (1.0, 0.5)
+    config.eval.batch_size = 2
+    changed = config_file.changes(tmp_path, config)
+    assert changed == {"eval.batch_size": 2, "eval.scales": [1.0, 0.5]}
+    assert len(config_file.name_changes(changed)) == 7
+    assert config_file.name_changes(changed) != config_file.name_changes({"eval.batch_size": 2})
+
+
+def test_one_job_at_a_time(tmp_path, config):
+    with (
+        run_directory.claim(tmp_path, config),
+        pytest.raises(UserError, match="another process is training here"),
+        run_directory.claim(tmp_path, config),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
+def test_a_run_without_its_config_is_left_alone(tmp_path, config, name):
+    (tmp_path / name).write_text("")
+    for use in (run_directory.check, claim):
+        with pytest.raises(UserError, match="without its config.json"):
+            use(tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

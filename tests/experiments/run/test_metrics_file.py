@@ -1,0 +1,117 @@
+"""metrics.jsonl survives kills, cuts and full disks."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from errors import UserError
+from experiments.run.metrics_file import MetricsFile
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    values = {
+        "train/loss": np.float32(0.5), "val/mIoU": float("nan"), "rates": [1, float("inf"), np.float64(2.5)],
+        "IoU": np.array([0.25, np.nan]), "count": np.int64(3), "pictures": ["a.png"],
+    }  # fmt: skip
+    metrics.append(np.int64(7), values)
+    expected = {
+        "step": 7, "train/loss": 0.5, "val/mIoU": None, "rates": [1, None, 2.5], "IoU": [0.25, None], "count": 3,
+        "pictures": ["a.png"],
+    }  # fmt: skip
+    assert list(metrics.rows()) == [expected]
+
+
+ROWS = st.dictionaries(
+    st.integers(0, 5), st.dictionaries(st.text(min_size=1), st.floats() | st.text(), max_size=3), max_size=6
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, step=st.integers(-1, 6), torn=st.integers(0, 30))
+def test_a_cut_keeps_the_first_steps_byte_for_byte(tmp_path, rows, step, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.unlink(missing_ok=True)
+    metrics = MetricsFile(path)
+    for at, values in sorted(rows.items()):
+        metrics.append(at, {name: value for name, value in values.items() if name != "step"})
+    lines = path.read_bytes().splitlines(keepends=True)
+    with open(path, "ab") as file:
+        file.write(b'{"step": 0, "train/loss": 0.25}'[:torn])  # killed in the middle of a line
+    metrics.cut(step)
+    kept = [line for line, at in zip(lines, sorted(rows), strict=True) if at <= step]
+    assert path.read_bytes() == b"".join(kept)
+    metrics.append(step + 1, {"after": 1})
+    assert list(metrics.rows())[-1] == {"step": step + 1, "after": 1}
+    metrics.close()
+
+
+def test_a_cut_leaves_a_reader_its_lines(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in range(4):
+        metrics.append(step, {"x": step})
+    with open(metrics.path, "rb") as reader:
+        first = reader.readline()
+        metrics.cut(1)
+        assert len([first, *reader]) == 4
+    assert [row["step"] for row in metrics.rows()] == [0, 1]
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "1"}\n', b"\xff\n", b"\n"])
+def test_damage_in_the_middle_names_the_line(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 0}\n' + damage + b'{"step": 1}\n')
+    before = path.read_bytes()
+    metrics = MetricsFile(path)
+    for use in (lambda: metrics.cut(1), lambda: list(metrics.rows())):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: damaged"):
+            use()
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.path.unlink()
+    with pytest.raises(UserError, match="metrics.jsonl: cannot be read: No such file"):
+        list(metrics.rows())
+
+
+def test_kill_9_loses_no_line_that_was_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    script = f"""
+        from pathlib import Path
+        from experiments.run.metrics_file import MetricsFile
+        metrics = MetricsFile(Path({str(path)!r}))
+        step = 0
+        while True:
+            metrics.append(step, {{"filler": "x" * 1000}})
+            print(step, flush=True)
+            step += 1
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE)
+    for _ in range(50):
+        process.stdout.readline()
+    process.kill()
+    said = 50 + len(process.stdout.read().splitlines())
+    process.wait()
+    metrics = MetricsFile(path)
+    metrics.cut(10**9)
+    assert [row["step"] for row in metrics.rows()][:said] == list(range(said))
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_disk):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(1, {"x": 1})
+    before = metrics.path.read_bytes()
+    full_disk(len(before) + 5)
+    with pytest.raises(UserError, match="cannot write step 2: .* make room"):
+        metrics.append(2, {"x": 2})
+    assert metrics.path.read_bytes() == before
