@@ -13,7 +13,7 @@ from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run.evaluator import Evaluator, table, write_result
 from experiments.run.pretrained import load_run
-from experiments.tasks.registry import make_task
+from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
 from input_pipeline.sources import open_source
 
@@ -24,7 +24,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
     The config may differ from the run's in everything but the model.
     """
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
-    source = open_source(config.data, config.data.eval_split, data_dir)
+    source = open_source(config.data, config.data.eval_split, data_dir, find_task(config.task.name).needs)
     if list(source.class_names) != notes["class_names"]:
         raise UserError(
             f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "

@@ -21,8 +21,9 @@ from experiments.run.step import make_train_step
 from experiments.run.trainer import start
 from experiments.tasks.dense import Detection, Detections
 from experiments.tasks.registry import make_task
-from input_pipeline.batch import check_batch
+from input_pipeline.batch import OBJECTS, check_batch
 from input_pipeline.loader import TrainLoader
+from input_pipeline.truths import make_truth
 from models import registry
 from tests.processes import run_together
 
@@ -123,7 +124,7 @@ def make(**evaluation):
     config = common.get_config()
     config.model.name = config.task.name = "bright"
     config.task.metrics = ("coco", "voc07", "voc12", "confusion")
-    config.data.update(truth="boxes", max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
+    config.data.update(max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
     config.data.mean = (100.0, 100.0, 100.0)
     config.eval.update(dict(batch_size=3, pictures=2) | evaluation)
     mesh = sharding.make_mesh(config.mesh)
@@ -190,10 +191,10 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     architecture, state, optimizer = start(config, mesh, len(CLASSES))
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
     for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects
-        loader = TrainLoader(Scenes(sizes), config.data, batch_size=4, seed=0)
+        loader = TrainLoader(Scenes(sizes), make_truth(task.needs, config.data), config.data, batch_size=4, seed=0)
         for _ in range(6):
             rows = next(loader)
-            check_batch(rows)
+            check_batch(rows, OBJECTS)
             state, logs = step(state, sharding.put_batch(rows, mesh))
             losses.append(float(logs["loss"]))
             lost.append(float(logs["boxes_lost"]))
@@ -246,13 +247,6 @@ def test_predictions_are_cocos_results(tmp_path, paths, ids, names):
     }
 
 
-def test_labels_are_no_boxes():
-    config, *_ = make()
-    config.data.truth = "label"
-    with pytest.raises(UserError, match=r"truth='label' has no boxes"):
-        make_task(config, CLASSES)
-
-
 @pytest.mark.parametrize("metrics", [(), ("boundary",), ("confusion",)])
 def test_a_score_that_boxes_do_not_have(metrics):
     config, *_ = make()
@@ -279,7 +273,7 @@ def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.name = task
     if task == "segmentation":
-        config.data.truth, config.task.metrics = "label", ("confusion",)
+        config.task.metrics = ("confusion",)
     architecture, shapes, _ = states.describe(config, 3)
     inference = Inference(config, make_task(config, CLASSES), architecture, sharding.make_mesh(config.mesh))
     with pytest.raises(UserError, match="config.task.name"):
