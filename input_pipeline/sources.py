@@ -77,15 +77,6 @@ class ObjectSource(Source, Protocol):
         """Boxes that the example leaves out, and were not left out by preparation already."""
 
 
-class Dataset(Protocol):
-    """What datasets.registry names."""
-
-    provides: tuple[str, ...]  # of ASKED_BY
-
-    def open(self, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
-        """One split, or a part of it, with what is needed of it. What is prepared lies in `place`."""
-
-
 def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple[str, ...]) -> Source:
     """The split of the dataset that the config names, with examples of what is needed; prepared first where possible.
 

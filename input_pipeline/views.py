@@ -48,7 +48,7 @@ def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
     method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
     if method not in truth.methods:
         raise UserError(
-            f"config.eval.method={method!r} does not score {' and '.join(truth.keys[:1])}; choose {' or '.join(truth.methods)}"
+            f"config.eval.method={method!r} is unknown or not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
     if not 0 <= overlap < 1:
         raise UserError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")

@@ -81,7 +81,7 @@ class ImageMask:
 
     @classmethod
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
-        """As of sources.Dataset. Instances are read where config.data.folder.instances is set, whatever is needed."""
+        """As of datasets.registry. Instances are read where config.data.folder.instances is set, whatever is needed."""
         return cls(data.folder, *parse_split(split), cache=place / "image_mask")
 
     def __len__(self) -> int:

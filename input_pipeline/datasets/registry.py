@@ -1,4 +1,8 @@
-"""Datasets by the name that `config.data.name` selects, each imported only when it is used."""
+"""Datasets by the name that `config.data.name` selects, each imported only when it is used.
+
+A dataset says what it `provides` (of sources.ASKED_BY), and `open(data, split, place, needs)` returns a sources.Source of
+one split, or a part of it, with what is needed; `place` is the folder for what is prepared.
+"""
 
 import importlib
 from typing import Any
@@ -20,7 +24,7 @@ DATASETS = {
 
 
 def find_dataset(name: str) -> Any:
-    """A `sources.Dataset`. Raises UserError for an unknown name."""
+    """The dataset of that name. Raises UserError for an unknown name."""
     if name not in DATASETS:
         raise UserError(f"config.data.name={name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
     module, member = DATASETS[name].split(":")

@@ -287,3 +287,22 @@ def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
     assert source.bad_boxes == () and len(source.objects(i)[1]["boxes"]) == 2
     source, i = named["1.jpg"]
     assert source.find_bad_boxes(i) == ()
+
+
+class Numbers:
+    """Images whose label is their index: all that a dataset must be."""
+
+    provides = ("label",)
+
+    @staticmethod
+    def open(data, split, place, needs):
+        _, select = sources.parse_split(split)
+        return [{"image": np.zeros((2, 2, 3), np.uint8), "label": np.full((2, 2), i, np.uint8)} for i in select(9)]
+
+
+def test_a_dataset_is_one_line_beside_its_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "numbers", f"{__name__}:Numbers")
+    opened = open_source(make_data(name="numbers"), "train[3:]", tmp_path)
+    assert [int(example["label"][0, 0]) for example in opened] == list(range(3, 9))
+    with pytest.raises(UserError, match="config.task.name, which needs boxes: numbers has label; "):
+        open_source(make_data(name="numbers"), "train", tmp_path, "boxes")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
-from input_pipeline.augment import colour, geometry
+from input_pipeline.augment import geometry
 from input_pipeline.batch import IGNORE
 
 GREY = (127.0, 127.0, 127.0)
@@ -154,8 +154,6 @@ def test_without_augmentation_the_map_is_the_identity():
     matrix = geometry.draw_geometry(np.random.default_rng(0), (8, 10), make_augment())
     np.testing.assert_allclose(matrix, geometry.IDENTITY, atol=1e-12)
     assert geometry.draw_displacement(np.random.default_rng(0), (8, 10), make_augment()) is None
-    image = colour.draw_colours(np.random.default_rng(0), IMAGE, make_augment())
-    np.testing.assert_array_equal(image, IMAGE)
 
 
 def test_scale_is_log_uniform_and_the_flip_has_its_probability():
@@ -171,19 +169,6 @@ def test_scale_is_log_uniform_and_the_flip_has_its_probability():
 def test_elastic_has_its_standard_deviation():
     field = geometry.draw_displacement(np.random.default_rng(0), (128, 128), make_augment(elastic=(3.0, 4.0)))
     assert field.std() == pytest.approx(3.0, rel=0.05)
-
-
-def test_colours_known_answers():
-    image = np.array([[[100, 50, 200]]], np.float32)
-    grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
-    np.testing.assert_allclose(colour.adjust_brightness(image, 1.5)[0, 0], [150, 75, 300])
-    np.testing.assert_allclose(colour.adjust_saturation(image, 0.0)[0, 0], [grey] * 3, rtol=1e-5)
-    np.testing.assert_allclose(colour.adjust_contrast(image, 0.0)[0, 0], [grey] * 3, rtol=1e-5)
-    for turns in (0.0, 1.0):
-        np.testing.assert_allclose(colour.adjust_hue(image, turns), image, atol=1e-2)
-    # The hue turns, the brightness stays.
-    turned = colour.adjust_hue(image, 0.3)[0, 0] @ [0.299, 0.587, 0.114]
-    assert turned == pytest.approx(grey, rel=1e-3)
 
 
 def test_large_scale_jitter_cuts_what_is_too_large_and_keeps_the_rest_whole():
