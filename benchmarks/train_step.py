@@ -26,12 +26,12 @@ OBJECTS = 8  # in an image
 STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
 
 
-def make_batch(size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
-    """Noise with what config.data.truth asks for: a label, or OBJECTS random boxes an image."""
+def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
+    """Noise with what a task needs: a label, or OBJECTS random boxes an image."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
     batch = {"image": rng.integers(0, 256, (size, height, width, 3), np.uint8), "example_mask": np.ones(size, bool)}
-    if data.truth == "label":
+    if "label" in needs:
         return batch | {"label": rng.integers(0, classes, (size, height, width)).astype(np.uint8)}
     shape = (size, data.max_boxes)
     corners = np.sort(rng.uniform(0, 1, (2, *shape, 2)), axis=0) * data.image_size
@@ -51,7 +51,7 @@ def main(_) -> None:
     mesh = sharding.make_mesh(config.mesh)
     task = make_task(config, tuple(map(str, range(CLASSES.value))))
     architecture, state, optimizer = initialise_run(config, mesh, CLASSES.value)
-    batch = sharding.put_batch(make_batch(BATCH_SIZE.value, config.data, CLASSES.value), mesh)
+    batch = sharding.put_batch(make_batch(task.needs, BATCH_SIZE.value, config.data, CLASSES.value), mesh)
     began = time.perf_counter()
     step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)
     compile_seconds = time.perf_counter() - began

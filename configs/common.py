@@ -36,13 +36,12 @@ def get_config() -> ConfigDict:
     task.detections = 200  # that an image keeps
 
     config.data = ConfigDict()
-    config.data.name = "shapes"  # a name of input_pipeline/prepared.py, or image_mask
-    config.data.truth = "label"  # label (a class for each pixel), boxes, or masks (boxes with each object's mask)
+    config.data.name = "shapes"  # a name of input_pipeline/datasets/registry.py
     config.data.max_boxes = 100  # objects that a row of a batch has room for; what is beyond is counted
     config.data.train_split = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     config.data.eval_split = "validation"
     config.data.image_size = (128, 128)  # of a training example
-    config.data.canvases = ((128, 128),)  # of evaluation: each image takes the one nearest to its shape
+    config.data.canvases = ()  # of evaluation: each image takes the one nearest to its shape; () is image_size alone
     config.data.fit = (
         "stretch"  # stretch, letterbox or crop (its own scale, cut or padded): how an image comes to its size
     )
@@ -77,7 +76,7 @@ def get_config() -> ConfigDict:
     augment.min_visible = 0.1  # boxes: an object with less of its area left in the picture is dropped
     augment.mosaic = 0.0  # boxes: probability of four examples in one picture
     augment.mixup = 0.0  # boxes: probability of two pictures blended, with the objects of both
-    augment.copy_paste = 0.0  # masks: probability of another picture's objects pasted in
+    augment.copy_paste = 0.0  # boxes, of a dataset with masks: probability of another picture's objects pasted in
     augment.brightness = 0.0  # factor in [1 - b, 1 + b]
     augment.contrast = 0.0
     augment.saturation = 0.0
@@ -203,7 +202,6 @@ def use_fcn_voc(config: ConfigDict, stride: int) -> None:
 def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """What detectors share that train from scratch on a CPU: boxes, images of `size` whole, and COCO's scores."""
     config.eval.metrics = ("coco", "confusion")
-    config.data.truth = "boxes"
     config.data.image_size = size
     config.data.canvases = (size,)
     config.train.update(batch_size=16, log_every=20, best="val/AP50")
@@ -215,7 +213,6 @@ def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """VOC 2007 and 2012, train and validation, scored on VOC 2007 test as of that year; images stretched to `size`."""
     config.eval.metrics = ("voc07", "confusion")
     config.data.name = "voc/2007"
-    config.data.truth = "boxes"
     config.data.max_boxes = 60
     years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
     config.data.train_split = "+".join(f"{year}:{part}" for year in years for part in parts)
@@ -296,7 +293,7 @@ def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] 
     if variant == "debug":
         config.model.update(model)
         config.task.class_weights = ()
-        of_labels = config.data.truth == "label"
+        of_labels = config.task.name in ("segmentation", "adversarial_segmentation")
         config.eval.metrics = ("confusion", "boundary") if of_labels else ("coco", "confusion")
         config.data.name = "shapes"
         config.data.train_split, config.data.eval_split = "train", "validation"

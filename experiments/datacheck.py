@@ -20,11 +20,12 @@ from experiments.command_line import Command
 from experiments.run import state as states
 from experiments.tasks.base import Task
 from experiments.tasks.dense import Detection
-from experiments.tasks.registry import make_task
+from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
-from input_pipeline import transforms
+from input_pipeline.augment import geometry
 from input_pipeline.batch import IGNORE
 from input_pipeline.sources import ObjectSource, Source, open_source
+from input_pipeline.truths import make_truth
 
 CHUNK = 256  # images handed to the threads at a time: what waits stays small, and Ctrl-C need not wait for long
 ENOUGH = 0.95  # of the objects that can be learned; less is warned of
@@ -50,8 +51,9 @@ def datacheck(command: Command) -> None:
     """
     config = command.experiment()
     data = config.data
-    source = open_source(data, data.train_split, command.data_dir)
-    if data.truth != "label":
+    needs = find_task(config.task.name).needs
+    source = open_source(data, data.train_split, command.data_dir, make_truth(needs, data).asks)
+    if "boxes" in needs:
         tell(check_objects(config, make_task(config, source.class_names), source))
         return
     counts = count_labels(source, data.num_threads)
@@ -66,7 +68,7 @@ def datacheck(command: Command) -> None:
 def before_training(config: ConfigDict, task: Task, source: Source, workdir: pathlib.Path) -> None:
     """Checks a detector's objects once a run: what was found is printed and kept in WORKDIR/datacheck.json."""
     place = workdir / "datacheck.json"
-    if config.data.truth == "label" or place.exists():
+    if "boxes" not in task.needs or place.exists():
         return
     report = check_objects(config, task, source)
     tell(report)
@@ -161,7 +163,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
-        matrix = transforms.fit(original, size, data.fit, data.margin)
+        matrix = geometry.fit(original, size, data.fit, data.margin)
         learned = ~objects["crowd"] & (config.task.use_difficult | ~objects["difficult"])
         return _look(task, model, objects, learned, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
 

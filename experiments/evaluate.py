@@ -15,7 +15,7 @@ from experiments.run.directory import lead, writes
 from experiments.run.evaluator import Evaluator, write_result
 from experiments.run.pretrained import load_run
 from experiments.run.tables import format_table
-from experiments.tasks.registry import make_task
+from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
 from input_pipeline.sources import open_source
 
@@ -33,7 +33,7 @@ def evaluate(command: Command) -> None:
         command.weights,
     )
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
-    source = open_source(config.data, config.data.eval_split, command.data_dir)
+    source = open_source(config.data, config.data.eval_split, command.data_dir, find_task(config.task.name).needs)
     if list(source.class_names) != notes["class_names"]:
         raise UserError(
             f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "

@@ -7,7 +7,7 @@ example_mask    [B]          bool     False for the rows that fill up the last e
 original_size   [B, 2]       int32    (height, width) of the image as stored
 to_original     [B, 2, 3]    float32  maps a point of `image` to the same point of the stored image
 
-By config.data.truth, a label or objects, M = config.data.max_boxes of them:
+By what the task needs (input_pipeline/truths.py), a label or objects, M = config.data.max_boxes of them:
 
 label           [B, H, W]    uint8    class of each pixel, IGNORE (255) where there is none or none is known
 weight_map      [B, H, W]    float32  only where config.data.weight_map asks for it, in training: U-Net's weight of each pixel
@@ -28,10 +28,14 @@ hold zeros in `image`, IGNORE in `label`, no object, 0 in `image_id`, the canvas
 `to_original`. A picture made of several examples has the `image_id`, `original_size` and `to_original` of the first.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from errors import UserError
 
+Batch = dict[str, np.ndarray]  # or one row of it, without its first axis
+Size = tuple[int, int]  # (height, width) in pixels
 IGNORE = 255
 NAMED = 3  # bad things that an error names; the rest are counted
 
@@ -50,8 +54,8 @@ SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "difficult": (("B", "M"), np.bool_),
     "boxes_lost": (("B",), np.int32),
 }
-OBJECTS = {"boxes", "classes", "valid", "crowd", "difficult", "boxes_lost"}
-OPTIONAL = {"weight_map"}
+ALWAYS = ("image", "image_id", "example_mask", "original_size", "to_original")
+OBJECTS = ("boxes", "classes", "valid", "crowd", "difficult", "boxes_lost")
 
 
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
@@ -61,11 +65,35 @@ def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
         raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:NAMED])}{others}{remedy}")
 
 
-def check_batch(batch: dict[str, np.ndarray]) -> None:
-    """Raises UserError unless `batch` holds the keys above and no other, with their shapes and dtypes."""
-    other = {"label", "weight_map"} if "boxes" in batch else OBJECTS
-    missing = sorted(SPECIFICATION.keys() - batch.keys() - OPTIONAL - other)
-    unknown = sorted(batch.keys() & other | batch.keys() - SPECIFICATION.keys())
+def row(image: np.ndarray, truth: Batch, index: int, original: Size, matrix: np.ndarray) -> Batch:
+    """One example as a row of a batch.
+
+    `truth` are its keys of the ground truth; `matrix` [3,3] maps the points of the stored image, of size `original`, to
+    those of `image`.
+    """
+    return {
+        "image": image,
+        **truth,
+        "image_id": np.int32(index),
+        "example_mask": np.bool_(True),
+        "original_size": np.array(original, np.int32),
+        "to_original": np.linalg.inv(matrix)[:2].astype(np.float32),
+    }
+
+
+def blank(canvas: Size, truth: Batch) -> Batch:
+    """A row of `canvas` size that only fills up a batch; `truth` is its ground truth, of nothing."""
+    return row(np.zeros((*canvas, 3), np.uint8), truth, 0, canvas, np.eye(3)) | {"example_mask": np.bool_(False)}
+
+
+def stack(rows: list[Batch]) -> Batch:
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def check_batch(batch: Batch, truth: Collection[str]) -> None:
+    """Raises UserError unless `batch` has the keys of every batch and those of its ground truth, as specified above."""
+    wanted = {*ALWAYS, *truth}
+    missing, unknown = sorted(wanted - batch.keys()), sorted(batch.keys() - wanted)
     if missing or unknown:
         raise UserError(f"batch: missing keys {missing}, unknown keys {unknown}; see input_pipeline/batch.py")
     sizes: dict[str, int] = {}

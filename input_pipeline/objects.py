@@ -1,16 +1,14 @@
 """An example's objects: boxes that go where the image's points go, with their masks, classes and flags.
 
 Objects are {"boxes" [N,4] float64 (top, left, bottom, right) in pixels, "classes" [N] int32, "crowd" [N] bool,
-"difficult" [N] bool, "area" [N] float64 as annotated} and, for config.data.truth="masks", "masks" [N,H,W] bool. N may
-be 0.
+"difficult" [N] bool, "area" [N] float64 as annotated} and, where they are asked for, "masks" [N,H,W] bool. N may be 0.
 """
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from errors import UserError
-from input_pipeline import transforms
-from input_pipeline.transforms import Size, Window
+from input_pipeline.augment import geometry
+from input_pipeline.augment.geometry import Window
+from input_pipeline.batch import Size
 
 Objects = dict[str, np.ndarray]
 
@@ -18,27 +16,31 @@ SHORTEST = 1e-3  # pixels: a box with a shorter side has no area, however its ed
 FIELDS = ("boxes", "classes", "crowd", "difficult", "area")
 
 
-def check_truth(data: ConfigDict) -> None:
-    """Raises UserError unless config.data.truth is known, with room for its objects and nothing that is a label's alone."""
-    if data.truth not in ("label", "boxes", "masks"):
-        raise UserError(f"config.data.truth={data.truth!r} is unknown; choose label, boxes or masks")
-    if data.max_boxes < 1:
-        raise UserError(f"config.data.max_boxes={data.max_boxes} is out of its range; it must be 1 or more")
-    labels_alone = {
-        "margin": (data.margin == 0, "an object in the margin would be learned; write 0"),
-        "border": (data.border == "mean", "mirrored objects would have no boxes; write mean"),
-        "weight_map": (data.weight_map[0] == 0, "it weights a label's pixels; write '(0.0, 5.0)'"),
+def clean(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, list[str]]:
+    """Which `boxes` [N,4] (yxyx pixels) of an image are boxes: [N] bool, and what is wrong with each, "" where nothing is.
+
+    A box that reaches beyond the image is one: it is there to be clipped.
+    """
+    top, left, bottom, right = boxes.T
+    height, width = size
+    wrong = {  # the first that holds is said
+        "not a finite number": ~np.isfinite(boxes).all(axis=1),
+        "reversed": (bottom < top) | (right < left),
+        "zero area": (bottom == top) | (right == left),
+        "outside the image": (bottom <= 0) | (right <= 0) | (top >= height) | (left >= width),
     }
-    for field, (holds, why) in labels_alone.items():
-        if data.truth != "label" and not holds:
-            raise UserError(
-                f"config.data.{field}={data[field]} does not go with config.data.truth={data.truth!r}: {why}"
-            )
+    reasons = np.select(list(wrong.values()), list(wrong), "").tolist()
+    return np.array([not reason for reason in reasons], bool), reasons
 
 
-def take(example: dict[str, np.ndarray], truth: str) -> Objects:
-    """The objects of a source's example, with their masks for truth="masks"."""
-    return {name: example[name] for name in (FIELDS if truth == "boxes" else (*FIELDS, "masks"))}
+def describe(name: str, number: int, class_name: str, reason: str) -> str:
+    """A bad box in words; `number` counts an image's annotated objects from 1."""
+    return f"{name}: object {number} of class {class_name}: {reason}"
+
+
+def take(example: dict[str, np.ndarray], *, masks: bool = False) -> Objects:
+    """The objects of a source's example, with their masks if they are asked for."""
+    return {name: example[name] for name in ((*FIELDS, "masks") if masks else FIELDS)}
 
 
 def pick(objects: Objects, which: np.ndarray) -> Objects:
@@ -98,8 +100,8 @@ def follow(objects: Objects, matrix: np.ndarray, window: Window, size: Size, lea
     seen = has_area(inside) & has_area(boxes) & enough
     followed = pick(objects, seen) | {"boxes": boxes[seen]}
     if "masks" in objects:
-        part, matrix = transforms.cut(window, objects["masks"].shape[1:], matrix)
-        followed["masks"] = transforms.warp_masks(followed["masks"][:, *part], matrix, size)
+        part, matrix = geometry.cut(window, objects["masks"].shape[1:], matrix)
+        followed["masks"] = geometry.warp_masks(followed["masks"][:, *part], matrix, size)
     return followed
 
 

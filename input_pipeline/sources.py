@@ -1,29 +1,44 @@
 """Datasets as random-access sources of decoded examples.
 
-By config.data.truth an example is {"image": [H,W,3] uint8 RGB} and
+By what is asked for, an example is {"image": [H,W,3] uint8 RGB} and
 
-label  {"label": [H,W] uint8 with 255 where no class is known}; image_mask adds "instances" [H,W] int32, 0 for none, where
-       the config asks for them
-boxes  {"boxes": [N,4] float64 (top, left, bottom, right) in pixels, as annotated but for what lies beyond the image,
-       "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the box's};
-       of tfds's own sets as exact as tfds keeps them: boxes in float32, COCO's areas in whole pixels
-masks  the same with {"masks": [N,H,W] bool}
+label      {"label": [H,W] uint8 with 255 where no class is known}
+instances  {"instances": [H,W] int32, each object's own number, 0 for none}
+boxes      {"boxes": [N,4] float64 (top, left, bottom, right) in pixels, as annotated but for what lies beyond the image,
+           "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the
+           box's}; of tfds's own sets as exact as tfds keeps them: boxes in float32, COCO's areas in whole pixels
+masks      {"masks": [N,H,W] bool} of the same objects
 
-N may be 0, and no class is the background.
+N may be 0, and no class of boxes is the background.
+
+A split is named `train`; `train[:100]` and `train[10%:]` are parts of it, `train+validation` is both, and
+`voc/2007:train+voc/2012:train` names datasets other than config.data.name.
 """
 
+import bisect
+import hashlib
+import itertools
 import os
 import pathlib
 import re
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.batch import Size
+from input_pipeline.datasets.registry import DATASETS, find_dataset
 from input_pipeline.objects import Objects
-from input_pipeline.prepared import ADAPTERS, Example, PreparedLabels, PreparedObjects
-from input_pipeline.splits import Union, parse_split
-from input_pipeline.transforms import Size
+
+Example = dict[str, np.ndarray]
+ASKED_BY = {  # what an example may be asked for: the fields that ask for it, and what else it takes
+    "label": ("config.task.name", ""),
+    "instances": ("config.data.weight_map", " and set config.data.folder.instances=folder or components"),
+    "boxes": ("config.task.name", ""),
+    "masks": ("config.task.name or config.data.augment.copy_paste", ""),
+}
 
 
 class Source(Protocol):
@@ -62,61 +77,125 @@ class ObjectSource(Source, Protocol):
         """Boxes that the example leaves out, and were not left out by preparation already."""
 
 
-TRUTHS = {name: adapter.truths for name, adapter in ADAPTERS.items()} | {"image_mask": ("label",)}
+def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple[str, ...]) -> Source:
+    """The split of the dataset that the config names, with examples of what is needed; prepared first where possible.
 
-
-def open_source(data: ConfigDict, split: str, data_dir: str | None) -> Source:
-    """The split of the dataset that the config names, prepared first where that is possible; `train[:8]` takes a part.
-
-    `train+validation` is both, and `voc/2007:train+voc/2012:train` names datasets beside config.data.name. Raises UserError
-    in one line: an unknown dataset or split, a truth that it has not, data that is missing, files that cannot be used.
+    Raises UserError in one line: an unknown dataset or split, a need that the dataset does not provide, data that is
+    missing, files that cannot be used.
     """
-    check_sizes(data)
     place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parts = split.split("+")
-    opened = [_open_part(data, part, place) for part in parts]
-    return opened[0] if len(opened) == 1 else Union(parts, opened)
+    opened = [_open_part(data, part, place, needs) for part in parts]
+    return opened[0] if len(opened) == 1 else Concatenation(parts, opened)
 
 
-def _open_part(data: ConfigDict, split: str, place: pathlib.Path) -> Source:
+def _open_part(data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
     """One dataset's split, `SPLIT` or `NAME:SPLIT`."""
     named = re.fullmatch(r"([\w/]+):(\w.*)", split)
     if named:
         data, split = data.copy_and_resolve_references(), named[2]
         data.name = named[1]
-    _check_truth(data)
-    if data.name == "image_mask":
-        from input_pipeline.datasets.image_mask import ImageMask
-
-        return ImageMask(data.folder, *parse_split(split), cache=place / "image_mask")
-    return (PreparedLabels if data.truth == "label" else PreparedObjects)(data, split, place)
+    dataset = find_dataset(data.name)
+    check_provided(data.name, needs, dataset.provides)
+    return dataset.open(data, split, place, needs)
 
 
-def _check_truth(data: ConfigDict) -> None:
-    """Raises UserError unless the dataset is known and has the truth that is asked of it."""
-    if data.name not in TRUTHS:
-        raise UserError(f"config.data.name={data.name!r} is unknown; choose one of {', '.join(sorted(TRUTHS))}")
-    truths = TRUTHS[data.name]
-    if data.truth not in truths:
-        others = sorted(name for name, known in TRUTHS.items() if data.truth in known)
-        remedy = f"choose that, or a dataset with {data.truth} ({', '.join(others)})" if others else "choose that"
-        raise UserError(f"config.data.truth={data.truth!r}: {data.name} has {' and '.join(truths)}; {remedy}")
+def check_provided(name: str, needs: Collection[str], provided: Collection[str]) -> None:
+    """Raises UserError for the first need that is not among what the dataset `name`, or an example of it, provides."""
+    for need in needs:
+        if need not in provided:
+            held = " and ".join(kind for kind in ASKED_BY if kind in provided)
+            field, more = ASKED_BY[need]
+            others = ", ".join(other for other in sorted(DATASETS) if need in find_dataset(other).provides)
+            raise UserError(
+                f"config.data.name={name!r} does not go with {field}, which needs {need}: {name} has {held}; "
+                f"choose a dataset with {need} ({others}){more}"
+            )
 
 
-def check_sizes(data: ConfigDict) -> None:
-    """Raises UserError unless config.data.image_size is a (height, width), and canvases a tuple of them."""
+def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
+    """ "train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises UserError."""
+    match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    if not match:
+        raise UserError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
 
-    def is_size(value) -> bool:
-        return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
-
-    if not is_size(data.image_size):
-        raise UserError(f"config.data.image_size={data.image_size} is not a (height, width); write '(128, 128)'")
-    if not isinstance(data.canvases, tuple) or not data.canvases or not all(map(is_size, data.canvases)):
-        raise UserError(
-            f"config.data.canvases={data.canvases} is not a tuple of (height, width); write '((128, 128),)'"
+    def select(count: int) -> range:
+        bounds = (
+            None if bound is None else round(count * int(bound[:-1]) / 100) if bound.endswith("%") else int(bound)
+            for bound in match.groups()[1:]
         )
-    for name, size in (("image_size", data.image_size), *(("canvases", canvas) for canvas in data.canvases)):
-        if not 0 <= 2 * data.margin < min(size):
-            raise UserError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
-    if data.num_threads < 1:
-        raise UserError(f"config.data.num_threads={data.num_threads} is out of its range; it must be 1 or more")
+        return range(count)[slice(*bounds)]
+
+    return match[1], select
+
+
+class Concatenation:
+    """The examples of `parts`, sources of the splits `names`, one after the other. It says what all of them say.
+
+    Raises UserError where their classes differ.
+    """
+
+    def __init__(self, names: Sequence[str], parts: Sequence[Any]):
+        for name, part in zip(names, parts, strict=True):
+            if part.class_names != parts[0].class_names:
+                raise UserError(
+                    f"config.data: {names[0]} and {name} differ in their classes ({_differences(parts[0], part)}); "
+                    "only splits with the same classes in the same order can be one"
+                )
+        self.parts = parts
+        self.class_names, self.category_ids = parts[0].class_names, parts[0].category_ids
+        self.fingerprint = hashlib.sha256("+".join(part.fingerprint for part in parts).encode()).hexdigest()[:16]
+        # What preparation left out is counted of whole splits: two slices of one count once.
+        self._whole = {name.split("[")[0]: part for name, part in zip(names, parts, strict=True)}.values()
+        self.dropped, self.bad_boxes = (
+            tuple(itertools.chain.from_iterable(getattr(part, kind) for part in self._whole))
+            for kind in ("dropped", "bad_boxes")
+        )
+        self.absent = tuple(name for name in parts[0].absent if all(name in part.absent for part in parts))
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    @property
+    def clipped_boxes(self) -> int:
+        return sum(part.clipped_boxes for part in self._whole)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int):
+        part, place = self._find(index)
+        return part[place]
+
+    def name(self, index: int) -> str:
+        part, place = self._find(index)
+        return part.name(place)
+
+    def size(self, index: int) -> tuple[int, int]:
+        part, place = self._find(index)
+        return part.size(place)
+
+    def image_id(self, index: int) -> int:
+        """As the part has it: two images of different parts may have the same."""
+        part, place = self._find(index)
+        return part.image_id(place)
+
+    def objects(self, index: int):
+        part, place = self._find(index)
+        return part.objects(place)
+
+    def find_bad_boxes(self, index: int) -> tuple[str, ...]:
+        part, place = self._find(index)
+        return part.find_bad_boxes(place)
+
+    def _find(self, index: int) -> tuple[Any, int]:
+        """The part that holds an example, and its index there."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect.bisect_right(self._ends, index)
+        return self.parts[number], index - (self._ends[number - 1] if number else 0)
+
+
+def _differences(first: Any, second: Any) -> str:
+    for one, other in itertools.zip_longest(first.class_names, second.class_names, fillvalue="none"):
+        if one != other:
+            return f"{one!r} there, {other!r} here"
+    return "none"

@@ -14,18 +14,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline import objects, transforms
-from input_pipeline.batch import IGNORE
-from input_pipeline.loader import Batch, border_fill, local_size, row, stack
-from input_pipeline.sources import Example, Source, check_sizes
-from input_pipeline.transforms import Size
+from input_pipeline.augment import geometry
+from input_pipeline.augment.geometry import inner
+from input_pipeline.batch import Batch, Size, blank, row, stack
+from input_pipeline.loader import local_size
+from input_pipeline.sources import Example, Source
+from input_pipeline.truths import Truth
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
 AHEAD = 2  # batches made before they are asked for
 
 
 class View(NamedTuple):
-    """A canvas, the map [3,3] of the image's points to it, and whether its truth counts towards the loss."""
+    """A canvas, the map [3,3] of the image's points to it, and whether its ground truth counts towards the loss."""
 
     canvas: Size
     matrix: np.ndarray
@@ -40,22 +41,24 @@ class Piece(NamedTuple):
     count: int
 
 
-def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
-    """Raises UserError unless config.eval's fields of the views and config.data's sizes, truth and border make sense."""
-    check_sizes(data)
-    objects.check_truth(data)
-    transforms.check_border(data.border)
+def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
+    """Raises UserError unless config.eval's fields of the views and config.data's canvases make sense."""
+    for canvas in list_canvases(data):
+        geometry.check_margin("canvases", canvas, data.margin)
     method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
-    if method not in ("whole", "window", "canvas"):
-        raise UserError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
-    if method == "canvas" and data.truth != "label":
+    if method not in truth.methods:
         raise UserError(
-            "config.eval.method='canvas' is for labels: boxes are scored in original pixels; choose whole or window"
+            f"config.eval.method={method!r} is unknown or not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
     if not 0 <= overlap < 1:
         raise UserError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
     if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
         raise UserError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
+
+
+def list_canvases(data: ConfigDict) -> list[Size]:
+    """The canvases of config.data, which are its image_size unless they are named."""
+    return [tuple(canvas) for canvas in data.canvases or (data.image_size,)]
 
 
 def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:
@@ -66,7 +69,7 @@ def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[Vie
         for canvas, matrix in plan(size, data, evaluation, scale):
             views.append(View(canvas, matrix, counted=scale == evaluation.scales[0]))
             if evaluation.flip:
-                mirror = transforms.about((canvas[1] / 2, canvas[0] / 2), transforms.scaling(-1.0, 1.0))
+                mirror = geometry.about((canvas[1] / 2, canvas[0] / 2), geometry.scaling(-1.0, 1.0))
                 views.append(View(canvas, mirror @ matrix, counted=False))
     return views
 
@@ -80,9 +83,9 @@ def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -
         sides = (math.ceil(scale * side / ALIGNMENT) * ALIGNMENT for side in inner(canvas, data.margin))
         canvas = tuple(side + 2 * data.margin for side in sides)
     if data.fit != "crop":
-        return [(canvas, transforms.fit(size, canvas, data.fit, data.margin))]
+        return [(canvas, geometry.fit(size, canvas, data.fit, data.margin))]
     scaled, stretch = _zoom(size, scale)
-    return [(canvas, transforms.fit(scaled, canvas, "crop", data.margin) @ stretch)]
+    return [(canvas, geometry.fit(scaled, canvas, "crop", data.margin) @ stretch)]
 
 
 def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
@@ -93,7 +96,7 @@ def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float)
         _offsets(length, side, evaluation.overlap)
         for length, side in zip(scaled, inner(canvas, data.margin), strict=True)
     )
-    place = [transforms.translation(data.margin - left, data.margin - top) for top in tops for left in lefts]
+    place = [geometry.translation(data.margin - left, data.margin - top) for top in tops for left in lefts]
     return [(canvas, corner @ stretch) for corner in place]
 
 
@@ -109,12 +112,7 @@ def _offsets(length: int, window: int, overlap: float) -> list[int]:
 def _zoom(size: Size, scale: float) -> tuple[Size, np.ndarray]:
     """The size in whole pixels of an image of `size` at a scale, and the map to it."""
     scaled = tuple(max(1, round(scale * length)) for length in size)
-    return scaled, transforms.scaling(scaled[1] / size[1], scaled[0] / size[0])
-
-
-def inner(canvas: Size, margin: int) -> Size:
-    """The part of a canvas that a model answers for."""
-    return canvas[0] - 2 * margin, canvas[1] - 2 * margin
+    return scaled, geometry.scaling(scaled[1] / size[1], scaled[0] / size[0])
 
 
 def _holds(canvas: Size, size: Size, margin: int) -> bool:
@@ -126,7 +124,7 @@ def choose_canvas(size: Size, data: ConfigDict) -> Size:
 
     For fit=crop the smallest that holds the image, or the largest where none does.
     """
-    canvases = [tuple(canvas) for canvas in data.canvases]
+    canvases = list_canvases(data)
     if data.fit == "crop":
         holding = [canvas for canvas in canvases if _holds(canvas, size, data.margin)]
         return min(holding, key=math.prod) if holding else max(canvases, key=math.prod)
@@ -145,13 +143,14 @@ class ViewBatches:
     def __init__(
         self,
         source: Source,
+        truth: Truth,
         data: ConfigDict,
         evaluation: ConfigDict,
         *,
         process_index: int = 0,
         process_count: int = 1,
     ):
-        self.source, self.data, self.evaluation = source, data, evaluation
+        self.source, self.truth, self.data, self.evaluation = source, truth, data, evaluation
         self.process_index, self.process_count = process_index, process_count
         self._local = local_size(evaluation.batch_size, process_count)
         self._examples: dict[int, concurrent.futures.Future] = {}
@@ -207,7 +206,7 @@ class ViewBatches:
 
     def _size(self, index: int) -> Size:
         """Read only where the plan depends on it; any will do for whole images and a single canvas."""
-        canvases, resized = self.data.canvases, self.evaluation.method == "canvas"
+        canvases, resized = list_canvases(self.data), self.evaluation.method == "canvas"
         if len(canvases) == 1 and (resized or (self.evaluation.method == "whole" and self.data.fit != "crop")):
             return inner(canvases[0], self.data.margin)
         size = self.source.size(index)
@@ -219,8 +218,8 @@ class ViewBatches:
         if self.evaluation.method == "canvas":
             size = example["image"].shape[:2]
             output = inner(choose_canvas(size, self.data), self.data.margin)
-            matrix = transforms.fit(size, output, self.data.fit)
-            example = {name: self._warp(name, value, matrix, output) for name, value in example.items()}
+            matrix = geometry.fit(size, output, self.data.fit)
+            example = self.truth.resize(example, matrix, output)
         return example, plan_views(example["image"].shape[:2], self.data, self.evaluation)
 
     def _row(self, index: int, number: int, canvas: Size) -> tuple[Batch, Piece]:
@@ -231,41 +230,14 @@ class ViewBatches:
                 f"{self.source.name(index)} is {size[0]}x{size[1]} now, another size than when it was planned"
             )
         view = views[number]
-        image = self._warp("image", example["image"], view.matrix, view.canvas)
-        return row(image, self._truth(example, view), index, size, view.matrix), Piece(index, view, len(views))
-
-    def _truth(self, example: Example, view: View) -> Batch:
-        """The label or the objects of a view that counts; an example that is only predicted has none."""
-        if not view.counted or self.data.truth not in example:
-            return no_truth(view.canvas, self.data)
-        if self.data.truth == "label":
-            return {"label": self._warp("label", example["label"], view.matrix, view.canvas)}
-        whole = (0, 0, *example["image"].shape[:2])
-        seen = objects.follow(objects.take(example, "boxes"), view.matrix, whole, view.canvas)
-        return objects.pad(seen, self.data.max_boxes)
-
-    def _warp(self, name: str, value: np.ndarray, matrix: np.ndarray, canvas: Size) -> np.ndarray:
-        if name == "image":
-            return transforms.warp_image(value, matrix, canvas, border_fill(self.data))
-        return transforms.warp_label(value, matrix, canvas, fill=IGNORE if name == "label" else 0)
+        image = geometry.warp_image(example["image"], view.matrix, canvas, geometry.choose_fill(self.data))
+        truth = self.truth.view(example, view.matrix, canvas) if view.counted else self.truth.blank(canvas)
+        return row(image, truth, index, size, view.matrix), Piece(index, view, len(views))
 
     def _blank(self, canvas: Size) -> tuple[Batch, None]:
-        return blank(canvas, self.data), None
+        return blank(canvas, self.truth.blank(canvas)), None
 
     @staticmethod
     def _collect(futures: list) -> tuple[Batch, list[Piece]]:
         results = [future.result() for future in futures]
         return stack([rows for rows, _ in results]), [piece for _, piece in results if piece is not None]
-
-
-def blank(canvas: Size, data: ConfigDict) -> Batch:
-    """A row, with every key that a view's row of this canvas has, that only fills up a batch."""
-    filler = row(np.zeros((*canvas, 3), np.uint8), no_truth(canvas, data), 0, canvas, transforms.IDENTITY)
-    return filler | {"example_mask": np.bool_(False)}
-
-
-def no_truth(canvas: Size, data: ConfigDict) -> Batch:
-    """The keys of config.data.truth where nothing is known: IGNORE everywhere, or no object."""
-    if data.truth == "label":
-        return {"label": np.full(canvas, IGNORE, np.uint8)}
-    return objects.pad(objects.none(), data.max_boxes)

@@ -34,7 +34,7 @@ def test_a_run_leaves_scores_pictures_and_what_it_found_in_the_data(trained, dat
     for kind in ("examples", "confusion", "precision_recall", "classes"):
         assert (trained / rows[-1][f"val/{kind}"]).stat().st_size > 100
     report = json.loads((trained / "datacheck.json").read_text())
-    assert report["images"] == len(open_source(ssd_shapes.get_config("debug").data, "train", data_dir))
+    assert report["images"] == len(open_source(ssd_shapes.get_config("debug").data, "train", data_dir, ("boxes",)))
     assert report["classes"]["star"]["objects"] > 100
     assert 0 < report["matchable"] <= 1 and report["padding"]["objects_lost"] == 0
     session = json.loads((trained / "evidence.json").read_text())["sessions"][-1]
@@ -49,7 +49,7 @@ def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
     scores = json.loads(next((trained / "records").glob("*-last-auto-6.json")).read_text())["scores"]
 
     config = ssd_shapes.get_config("debug")
-    source = open_source(config.data, part, data_dir)
+    source = open_source(config.data, part, data_dir, ("boxes",))
     truth = {
         "images": [],
         "annotations": [],
@@ -91,7 +91,7 @@ def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
 
 def test_a_detector_without_boxes_is_told_so(tmp_path, data_dir):
     command = [sys.executable, "main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={tmp_path / 'run'}"]
-    wrong = [*command, f"--tfds_data_dir={data_dir}", "--config.data.truth=label"]
+    wrong = [*command, f"--tfds_data_dir={data_dir}", "--config.data.name=oxford_iiit_pet"]
     done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "data.truth" in done.stderr
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "oxford_iiit_pet has label" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -17,9 +17,9 @@ ALLOWED = {
     "models.ops": {"jax", "numpy", "models.ops"},
     "models": {"flax", "jax", "numpy", "models"},
     "input_pipeline": DATA,
-    "input_pipeline.datasets.yolo_folder": DATA | {"yaml"},
+    "input_pipeline.annotations.yolo_text": DATA | {"yaml"},
     "experiments.metrics": {
-        *("numpy", "cv2", "faster_coco_eval", "input_pipeline.batch"),
+        *("numpy", "cv2", "faster_coco_eval", "input_pipeline.batch", "input_pipeline.annotations"),
         *("experiments.metrics", "experiments.pictures", "experiments.box_pictures", "experiments.errors"),
     },
     "experiments.tasks": {

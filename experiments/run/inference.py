@@ -14,9 +14,10 @@ from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Arrays, Sum, Task
-from input_pipeline.loader import stack
+from input_pipeline.batch import blank, stack
 from input_pipeline.sources import Source
-from input_pipeline.views import ViewBatches, blank, check_views
+from input_pipeline.truths import make_truth
+from input_pipeline.views import ViewBatches, check_views
 
 
 class Interrupted(Exception):
@@ -31,7 +32,8 @@ class Inference:
     """
 
     def __init__(self, config: ConfigDict, task: Task, results: Results, architecture: Architecture, mesh: Mesh):
-        check_views(config.data, config.eval)
+        self.truth = make_truth(task.needs, config.data)
+        check_views(self.truth, config.data, config.eval)
         sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
         self.config, self.results, self.mesh = config, results, mesh
         self.sums: dict[str, np.ndarray] = {}
@@ -47,7 +49,7 @@ class Inference:
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
         """Traces the model for a canvas of `size` without running it: what it cannot take is reported before a run begins."""
-        batch = stack([blank(size, self.config.data)] * self.config.eval.batch_size)
+        batch = stack([blank(size, self.truth.blank(size))] * self.config.eval.batch_size)
         jax.eval_shape(self._step, variables, batch)
 
     @property
@@ -94,6 +96,7 @@ class Inference:
     def _batches(self, source: Source) -> ViewBatches:
         return ViewBatches(
             source,
+            self.truth,
             self.config.data,
             self.config.eval,
             process_index=jax.process_index(),

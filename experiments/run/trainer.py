@@ -27,10 +27,12 @@ from experiments.run.progress import Clock, Progress
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import compile_step, make_train_step
 from experiments.run.tables import format_table
-from experiments.tasks.registry import make_task
+from experiments.tasks.registry import find_task, make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
 from input_pipeline.sources import open_source
+from input_pipeline.truths import make_truth
+from input_pipeline.views import list_canvases
 
 
 class Trainer:
@@ -44,8 +46,10 @@ class Trainer:
         self.config, self.workdir, self.stop = config, workdir, stop
         self.mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
-        self.source = open_source(config.data, config.data.train_split, data_dir)
-        eval_source = open_source(config.data, config.data.eval_split, data_dir)
+        needs = find_task(config.task.name).needs
+        self.truth = make_truth(needs, config.data)
+        self.source = open_source(config.data, config.data.train_split, data_dir, self.truth.asks)
+        eval_source = open_source(config.data, config.data.eval_split, data_dir, needs)
         if eval_source.class_names != self.source.class_names:
             raise UserError(
                 f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
@@ -62,11 +66,12 @@ class Trainer:
         self.compiled: jax.stages.Compiled | None = None
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
-        for size in {tuple(config.data.image_size), *map(tuple, config.data.canvases)}:
+        for size in {tuple(config.data.image_size), *list_canvases(config.data)}:
             self.evaluator.inference.check(self._evaluated(), size)
         self.nonfinite = NonFinite(self.source.name)
         self.loader = TrainLoader(
             self.source,
+            self.truth,
             config.data,
             batch_size=config.train.batch_size,
             seed=config.seed,
@@ -146,7 +151,7 @@ class Trainer:
                 rows = next(self.loader)
             batch = sharding.put_batch(rows, self.mesh)
             if self.compiled is None:
-                check_batch(rows)
+                check_batch(rows, self.truth.keys)
                 self.progress.say("compiling the training step and the evaluation")
                 self.compiled = compile_step(self.train_step, self.state, batch)
                 self.evaluator.inference.compile(self._evaluated(), self.evaluator.source)

@@ -25,8 +25,6 @@ class Detection(abc.ABC):
     geometry: str  # the method of a model that tells where its outputs stand
 
     def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
-        if config.data.truth == "label":
-            raise UserError(f"config.data.truth='label' has no boxes; config.task.name={config.task.name} needs boxes")
         self.class_names = class_names
         self.fields = config.task
         self.mean = np.asarray(config.data.mean, np.float32)

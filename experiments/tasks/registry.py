@@ -17,8 +17,13 @@ TASKS = {
 }
 
 
+def find_task(name: str) -> type[Task]:
+    """The class of a task, whose `needs` are known before its data is opened. Raises UserError for an unknown name."""
+    if name not in TASKS:
+        raise UserError(f"config.task.name={name!r} is unknown; choose one of {', '.join(sorted(TASKS))}")
+    return TASKS[name]
+
+
 def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     """The task of a config for a dataset's classes. Raises UserError for an unknown name."""
-    if config.task.name not in TASKS:
-        raise UserError(f"config.task.name={config.task.name!r} is unknown; choose one of {', '.join(sorted(TASKS))}")
-    return TASKS[config.task.name](config, class_names)
+    return find_task(config.task.name)(config, class_names)

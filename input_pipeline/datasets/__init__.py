@@ -1,1 +1,1 @@
-"""Data sets of our own: one that is made and one that is a folder of the user's."""
+"""Datasets: one file each, or one a family of them; registry.py names them, prepared.py is what tfds-prepared ones share."""

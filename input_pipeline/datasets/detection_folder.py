@@ -1,19 +1,17 @@
 """What `coco_folder`, `voc_folder` and `yolo_folder` share: a user's images and annotations, prepared as one tfds dataset.
 
 A subclass reads the annotations, this module the images: each is decoded once, to find what is broken, and stored byte for
-byte. Boxes are stored in pixels as float64, so that nothing is rounded, without those that are none (`annotations.clean`); what
+byte. Boxes are stored in pixels as float64, so that nothing is rounded, without those that are none (`objects.clean`); what
 was left out or clipped is named in the prepared set's metadata, split by split.
 """
 
 import concurrent.futures
 import dataclasses
 import hashlib
-import math
 import os
 import pathlib
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,38 +19,15 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.batch import refuse
-from input_pipeline.datasets.annotations import clean, describe, encode_mask
+from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage
+from input_pipeline.annotations.masks import decode_masks, encode_mask
+from input_pipeline.batch import Size, refuse
+from input_pipeline.datasets.prepared import Dataset, Record, read_text
 from input_pipeline.decoding import SUFFIXES, decode_image, refuse_unreadable
-from input_pipeline.objects import area, clip
-from input_pipeline.transforms import Size
+from input_pipeline.objects import Objects, area, clean, clip, describe
+from input_pipeline.preparation import BuiltFromFolder
 
 CHUNK = 64  # images handed to the threads at a time: what waits to be written stays small
-FARTHEST = 1e6  # pixels: a coordinate of a polygon beyond it is a mistake that would take gigabytes to draw
-SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Annotation:
-    """One object. Coordinates are in pixels, or in fractions of the image where the builder is `relative`."""
-
-    box: tuple[float, float, float, float]  # top, left, bottom, right
-    label: int  # index of the class
-    crowd: bool = False
-    difficult: bool = False
-    area: float | None = None  # the box's where nobody gave it
-    segmentation: list | dict = ()  # of `annotations.encode_mask`, () for none
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-    """An image and its objects. `size` is what the annotation says, None where it says nothing."""
-
-    path: pathlib.Path
-    name: str
-    image_id: int
-    size: Size | None
-    objects: list[Annotation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +36,7 @@ class Contents:
 
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    splits: dict[str, list[Picture]]
+    splits: dict[str, list[AnnotatedImage]]
 
 
 @dataclasses.dataclass
@@ -94,7 +69,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         refuse(f"{folder.root}: splits with names of more than letters, digits, _ and -", odd, "; rename them")
         if "all" in self._contents.splits:
             raise UserError(f"{folder.root} has a split named 'all', which tfds takes for all of the splits; rename it")
-        names = (picture.name for pictures in self._contents.splits.values() for picture in pictures)
+        names = (image.name for images in self._contents.splits.values() for image in images)
         odd = [ascii(name) for name in names if SURROGATE.search(name)]
         refuse(f"{folder.root}: images with names that are no UTF-8", odd, "; rename them")
         super().__init__(config=tfds.core.BuilderConfig(name=self.identify(folder)), **options)
@@ -160,33 +135,33 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         findings, digest = Findings(), hashlib.sha256(repr(self._contents.class_names).encode())
-        pictures = self._contents.splits[split]
+        images = self._contents.splits[split]
         wrong, unreadable, count = [], [], 0
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            for first in range(0, len(pictures), CHUNK):
-                part = pictures[first : first + CHUNK]
-                for picture, (data, size, problem) in zip(part, pool.map(load, part), strict=True):
+            for first in range(0, len(images), CHUNK):
+                part = images[first : first + CHUNK]
+                for image, (data, size, problem) in zip(part, pool.map(load, part), strict=True):
                     if size is None:
-                        findings.dropped.append(picture.name)
+                        findings.dropped.append(image.name)
                         unreadable.append(problem)
                         continue
                     if problem:
                         wrong.append(problem)
                         continue
                     try:
-                        objects = self._convert(picture, size, findings)
+                        objects = self._convert(image, size, findings)
                     except UserError as error:
                         wrong.append(str(error))
                         continue
-                    digest.update(repr((picture.name, size, hashlib.sha256(data).digest(), objects)).encode())
+                    digest.update(repr((image.name, size, hashlib.sha256(data).digest(), objects)).encode())
                     # An error below ends the preparation: nothing more needs to be written.
                     if not wrong:
                         yield (
                             count,
                             {
-                                "file_name": picture.name,
+                                "file_name": image.name,
                                 "image": data,
-                                "image/id": picture.image_id,
+                                "image/id": image.image_id,
                                 "image/size": size,
                                 "objects": objects,
                             },
@@ -200,20 +175,20 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         findings.content = digest.hexdigest()[:16]
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
-    def _convert(self, picture: Picture, size: Size, findings: Findings) -> list[dict[str, Any]]:
-        """The objects of a picture as they are stored; the rest goes into `findings`. Raises UserError for a bad mask."""
+    def _convert(self, image: AnnotatedImage, size: Size, findings: Findings) -> list[dict[str, Any]]:
+        """The objects of an image as they are stored; the rest goes into `findings`. Raises UserError for a bad mask."""
         height, width = size
-        boxes = np.array([found.box for found in picture.objects], np.float64).reshape(-1, 4)
+        boxes = np.array([found.box for found in image.objects], np.float64).reshape(-1, 4)
         if self.relative:
             boxes = boxes * np.tile(size, 2)
         keep, reasons = clean(boxes, size)
         clipped = clip(boxes, (0, 0, *size))
         findings.clipped_boxes += int((clipped != boxes).any(axis=1)[keep].sum())
         converted = []
-        for i, found in enumerate(picture.objects):
+        for i, found in enumerate(image.objects):
             if not keep[i]:
                 class_name = self._contents.class_names[found.label]
-                findings.bad_boxes.append(describe(picture.name, i + 1, class_name, reasons[i]))
+                findings.bad_boxes.append(describe(image.name, i + 1, class_name, reasons[i]))
                 continue
             segmentation = found.segmentation
             if self.relative:
@@ -223,10 +198,10 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             try:
                 mask = encode_mask(segmentation, size)
             except UserError as error:
-                raise UserError(f"{picture.path}: object {i + 1}: {error}") from error
+                raise UserError(f"{image.path}: object {i + 1}: {error}") from error
             if not mask:
                 findings.unmasked += 1
-                findings.first_unmasked = findings.first_unmasked or picture.name
+                findings.first_unmasked = findings.first_unmasked or image.name
             converted.append(
                 {
                     "bbox": clipped[i].tolist(),
@@ -240,18 +215,16 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return converted
 
 
-def load(picture: Picture) -> tuple[bytes, Size | None, str]:
+def load(image: AnnotatedImage) -> tuple[bytes, Size | None, str]:
     """An image file's bytes, its size and what is wrong with it; there is no size where it cannot be decoded."""
-    data = picture.path.read_bytes()
+    data = image.path.read_bytes()
     try:
-        height, width = decode_image(data, str(picture.path)).shape[:2]
+        height, width = decode_image(data, str(image.path)).shape[:2]
     except UserError as error:
         return data, None, str(error)
-    if picture.size not in (None, (height, width)):
-        said = f"{picture.size[0]:g}x{picture.size[1]:g}"
-        problem = (
-            f"{picture.path} is {height}x{width} (height x width), its annotation says {said}; correct one of them"
-        )
+    if image.size not in (None, (height, width)):
+        said = f"{image.size[0]:g}x{image.size[1]:g}"
+        problem = f"{image.path} is {height}x{width} (height x width), its annotation says {said}; correct one of them"
         return data, (height, width), problem
     return data, (height, width), ""
 
@@ -266,38 +239,31 @@ def walk(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[pat
     )
 
 
-def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, one that is no UTF-8."""
-    tidy = tuple(" ".join(name.split()) for name in names)
-    if not all(tidy) or not tidy:
-        raise UserError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
-    twice = sorted({name for name in tidy if tidy.count(name) > 1})
-    if twice:
-        raise UserError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
-    odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
-    refuse(f"{where}: classes with names that are no UTF-8", odd, "; rename them")
-    return tidy
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value out of a file is a number of float64, NaN included: that is left to `annotations.clean`."""
-    # Whole numbers have no end in JSON.
-    return isinstance(value, float) or (_is_int(value) and abs(value) <= sys.float_info.max)
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value out of a file is a whole number of int64."""
-    return _is_int(value) and -(2**63) <= value < 2**63
-
-
-def is_polygon(values: Any) -> bool:
-    """Whether these are the x, y, x, y, ... of a polygon that can be drawn."""
-    return (
-        isinstance(values, list)
-        and len(values) % 2 == 0
-        and all(is_number(value) and math.isfinite(value) and abs(value) < FARTHEST for value in values)
+def describe_folder(
+    builder: type[DetectionFolder], *, masks: bool = False, image_id: Callable[[Record], int] | None = None
+) -> Dataset:
+    """The dataset that such a builder prepares; without `image_id`, examples are numbered from 1."""
+    return Dataset(
+        preparation=BuiltFromFolder(builder),
+        name=lambda record: read_text(record, "file_name"),
+        image_id=image_id,
+        size=_read_size,
+        read_objects=_read_objects,
+        read_masks=_read_masks if masks else None,
     )
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _read_size(record: Record) -> Size:
+    height, width = map(int, record["image/size"])
+    return height, width
+
+
+def _read_objects(record: Record, size: Size) -> Objects:
+    listed = record["objects"]
+    keys = {"label": "classes", "is_crowd": "crowd", "is_difficult": "difficult", "area": "area"}
+    boxes = np.array(listed["bbox"], np.float64).reshape(-1, 4)
+    return {"boxes": boxes} | {name: np.array(listed[key]) for key, name in keys.items()}
+
+
+def _read_masks(record: Record, size: Size) -> np.ndarray:
+    return decode_masks(record["objects"]["mask"], size)

@@ -31,6 +31,7 @@ from input_pipeline.decoding import (
     read_size,
     refuse_unreadable,
 )
+from input_pipeline.sources import parse_split
 
 Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
 Colours = tuple[tuple[int, int, int], ...]
@@ -44,6 +45,7 @@ class ImageMask:
     """
 
     bad_boxes = ()
+    provides = ("label", "instances")
 
     def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
         root = pathlib.Path(folder.root).expanduser()
@@ -76,6 +78,11 @@ class ImageMask:
         self.fingerprint = _hash([split, list(select(len(whole))), *meaning])  # the same wherever the folder lies
         if not self._examples:
             raise UserError(f"{root / split}: no usable image in this part of the split")
+
+    @classmethod
+    def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
+        """As of datasets.registry. Instances are read where config.data.folder.instances is set, whatever is needed."""
+        return cls(data.folder, *parse_split(split), cache=place / "image_mask")
 
     def __len__(self) -> int:
         return len(self._examples)

@@ -1,4 +1,4 @@
-"""`shapes`: pictures of geometric figures, drawn from a seed. It is made in seconds and needs no download.
+"""`shapes`: a synthetic dataset of geometric figures, drawn from a seed. It is made in seconds and needs no download.
 
 Each picture has a textured, pale background and one to four figures that differ in form, size, angle, colour and texture
 and partly hide one another. Every form has a hue of its own, give or take, so that a small network learns to tell them
@@ -14,7 +14,11 @@ import io
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline.decoding import encode_png
+from input_pipeline.batch import Size
+from input_pipeline.datasets.prepared import Dataset, Record, read_label, read_text, scale_boxes
+from input_pipeline.decoding import decode_mask, encode_png
+from input_pipeline.objects import Objects
+from input_pipeline.preparation import Built
 
 FIGURES = ("circle", "square", "triangle", "star", "ring")
 CLASS_NAMES = ("background", *FIGURES)
@@ -176,3 +180,23 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
                     ],
                 },
             )
+
+
+def read_objects(record: Record, size: Size) -> Objects:
+    """Boxes were whole pixels before tfds divided them by the size."""
+    return {"boxes": np.rint(scale_boxes(record, size)), "classes": np.array(record["objects"]["label"])}
+
+
+def read_masks(record: Record, size: Size) -> np.ndarray:
+    instances = decode_mask(record["instance_mask"], f"the instances of {read_text(record, 'file_name')}")
+    return instances == np.arange(1, len(record["objects"]["label"]) + 1)[:, None, None]
+
+
+SHAPES = Dataset(
+    preparation=Built(Shapes),
+    name=lambda record: read_text(record, "file_name"),
+    class_names=CLASS_NAMES,
+    read_label=read_label,
+    read_objects=read_objects,
+    read_masks=read_masks,
+)

@@ -9,36 +9,18 @@ and 1 where pixels are counted from 1 and the last one belongs to the box, as VO
 """
 
 import collections
-import dataclasses
 import pathlib
-import xml.etree.ElementTree as ElementTree
 
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
+from input_pipeline.annotations.voc_xml import read_xml
 from input_pipeline.batch import refuse
-from input_pipeline.datasets.detection_folder import (
-    Annotation,
-    Contents,
-    DetectionFolder,
-    Picture,
-    check_names,
-)
+from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
 from input_pipeline.datasets.voc_segmentation import find_year
 from input_pipeline.decoding import SUFFIXES, list_images
-from input_pipeline.transforms import Size
-
-EDGES = ("ymin", "xmin", "ymax", "xmax")
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """An object as it is written."""
-
-    class_name: str
-    edges: tuple[float, float, float, float]
-    difficult: bool
 
 
 class VocFolder(DetectionFolder):
@@ -79,17 +61,17 @@ class VocFolder(DetectionFolder):
         class_names = check_names(class_names, year / "Annotations")
         shift = folder.first_pixel
 
-        def picture(number: int, stem: str) -> Picture:
+        def annotate(number: int, stem: str) -> AnnotatedImage:
             size, objects = described[stem]
             annotations = []
             for named in objects:
                 top, left, bottom, right = named.edges
                 box = top - shift, left - shift, bottom, right
                 annotations.append(Annotation(box, class_names.index(named.class_name), difficult=named.difficult))
-            return Picture(images[stem], images[stem].name, number, size, annotations)
+            return AnnotatedImage(images[stem], images[stem].name, number, size, annotations)
 
-        pictures = {split: [picture(i, stem) for i, stem in enumerate(stems, 1)] for split, stems in splits.items()}
-        return Contents(class_names, tuple(range(1, len(class_names) + 1)), pictures)
+        images_of = {split: [annotate(i, stem) for i, stem in enumerate(stems, 1)] for split, stems in splits.items()}
+        return Contents(class_names, tuple(range(1, len(class_names) + 1)), images_of)
 
 
 def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
@@ -135,34 +117,4 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     return splits
 
 
-def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
-    """The image's (height, width), None where it is unknown, and its objects. Raises UserError for what cannot be used."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
-        raise UserError(f"{path} cannot be parsed as XML ({error})") from error
-    size = None
-    if root.find("size") is not None:
-        size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
-    objects = []
-    for number, element in enumerate(root.findall("object"), 1):
-        where = f"{path}: object {number}"
-        name = " ".join((element.findtext("name") or "").split())
-        if not name:
-            raise UserError(f"{where} has no name")
-        edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
-        difficult = element.findtext("difficult", "0").strip()
-        if difficult not in ("0", "1"):
-            raise UserError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
-        objects.append(Named(name, edges, difficult == "1"))
-    return None if size == (0, 0) else size, objects  # some programs write 0 for what they do not know
-
-
-def _read_number(element: ElementTree.Element, place: str, where: str) -> float:
-    text = element.findtext(place)
-    if text is None:
-        raise UserError(f"{where} has no {place}")
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{where} has {text!r} as {place}, which is no number") from None
+VOC_FOLDER = describe_folder(VocFolder)

@@ -13,10 +13,14 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import IGNORE, refuse
+from input_pipeline.datasets.prepared import Dataset, read_label, read_text
 from input_pipeline.decoding import decode_image, decode_mask
-from input_pipeline.prepared import ADAPTERS
+from input_pipeline.preparation import BuiltFromFolder
 
-CLASS_NAMES = ADAPTERS["voc_segmentation"].class_names
+CLASS_NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
 SPLITS = ("train", "val", "trainval")
 
 
@@ -130,3 +134,11 @@ def check(image: pathlib.Path, mask: pathlib.Path) -> None:
 def files_of(year: pathlib.Path, stem: str) -> tuple[pathlib.Path, pathlib.Path]:
     """Image and mask of a name."""
     return year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png"
+
+
+VOC_SEGMENTATION = Dataset(
+    preparation=BuiltFromFolder(VocSegmentation),
+    name=lambda record: read_text(record, "file_name"),
+    class_names=CLASS_NAMES,
+    read_label=read_label,
+)

@@ -22,8 +22,9 @@ from experiments.run.step import make_train_step
 from experiments.run.trainer import initialise_run
 from experiments.tasks.dense import Detection
 from experiments.tasks.registry import TASKS, make_task
-from input_pipeline.batch import check_batch
+from input_pipeline.batch import OBJECTS, check_batch
 from input_pipeline.loader import TrainLoader
+from input_pipeline.truths import make_truth
 from models import registry
 from tests.processes import run_together
 
@@ -124,7 +125,7 @@ def make(**evaluation):
     config = common.get_config()
     config.model.name = config.task.name = "bright"
     config.eval.metrics = ("coco", "voc07", "voc12", "confusion")
-    config.data.update(truth="boxes", max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
+    config.data.update(max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
     config.data.mean = (100.0, 100.0, 100.0)
     config.eval.update(dict(batch_size=3, pictures=2) | evaluation)
     mesh = sharding.make_mesh(config.mesh)
@@ -193,10 +194,10 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     architecture, state, optimizer = initialise_run(config, mesh, len(CLASSES))
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
     for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects
-        loader = TrainLoader(Scenes(sizes), config.data, batch_size=4, seed=0)
+        loader = TrainLoader(Scenes(sizes), make_truth(task.needs, config.data), config.data, batch_size=4, seed=0)
         for _ in range(6):
             rows = next(loader)
-            check_batch(rows)
+            check_batch(rows, OBJECTS)
             state, logs = step(state, sharding.put_batch(rows, mesh))
             losses.append(float(logs["loss"]))
             lost.append(float(logs["boxes_lost"]))
@@ -204,13 +205,6 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     assert step._cache_size() == 1
     assert np.isfinite(losses).all() and losses[-1] > 0
     assert max(lost[:6]) == 0 < max(lost), "what M has no room for is told"
-
-
-def test_labels_are_no_boxes():
-    config, *_ = make()
-    config.data.truth = "label"
-    with pytest.raises(UserError, match=r"truth='label' has no boxes"):
-        make_task(config, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +225,7 @@ def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.name = task
     if task == "segmentation":
-        config.data.truth, config.eval.metrics = "label", ("confusion",)
+        config.eval.metrics = ("confusion",)
     architecture, shapes, _ = states.describe(config, 3)
     task = make_task(config, CLASSES)
     results = make_results(task.needs, config.eval, CLASSES)

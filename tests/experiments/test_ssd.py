@@ -21,7 +21,6 @@ MOST = 5  # objects
 
 def make_task(**fields):
     config = common.get_config()
-    config.data.truth = "boxes"
     config.task.name, config.eval.metrics = "ssd", ("coco",)
     config.task.update(fields)
     return SSD(config, CLASSES)

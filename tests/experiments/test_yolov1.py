@@ -34,7 +34,6 @@ class Given(nnx.Module):
 
 def make(**fields):
     config = common.get_config()
-    config.data.truth = "boxes"
     config.task.update(name="yolov1", **fields)
     return YOLOv1(config, CLASSES)
 

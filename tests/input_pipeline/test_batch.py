@@ -4,31 +4,32 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from input_pipeline.batch import OBJECTS, OPTIONAL, SPECIFICATION, check_batch
+from input_pipeline.batch import ALWAYS, OBJECTS, SPECIFICATION, check_batch
 
-KEYS = {"label": SPECIFICATION.keys() - OBJECTS, "boxes": SPECIFICATION.keys() - {"label", "weight_map"}}
-BOTH = [(truth, key) for truth in KEYS for key in sorted(KEYS[truth])]
+KEYS = {"label": ("label", "weight_map"), "boxes": OBJECTS}
+BOTH = [(truth, key) for truth in KEYS for key in sorted((*ALWAYS, *KEYS[truth]))]
 
 
 def make_batch(truth: str) -> dict[str, np.ndarray]:
     sizes = {"B": 2, "H": 4, "W": 6, "M": 3}
     return {
         key: np.zeros([sizes.get(axis, axis) for axis in SPECIFICATION[key][0]], SPECIFICATION[key][1])
-        for key in KEYS[truth]
+        for key in (*ALWAYS, *KEYS[truth])
     }
 
 
 @pytest.mark.parametrize("truth", KEYS)
 def test_the_contract_holds(truth):
-    check_batch(make_batch(truth))
+    check_batch(make_batch(truth), KEYS[truth])
+    assert {*ALWAYS, *KEYS["label"], *KEYS["boxes"]} == SPECIFICATION.keys()
 
 
-@pytest.mark.parametrize(("truth", "key"), [(truth, key) for truth, key in BOTH if key not in OPTIONAL])
+@pytest.mark.parametrize(("truth", "key"), BOTH)
 def test_a_missing_key_is_named(truth, key):
     batch = make_batch(truth)
     del batch[key]
     with pytest.raises(UserError, match=key):
-        check_batch(batch)
+        check_batch(batch, KEYS[truth])
 
 
 @pytest.mark.parametrize(("truth", "key"), BOTH)
@@ -37,18 +38,18 @@ def test_a_wrong_dtype_or_size_is_named(truth, key):
         batch = make_batch(truth)
         batch[key] = spoil(batch[key])
         with pytest.raises(UserError, match="batch"):
-            check_batch(batch)
+            check_batch(batch, KEYS[truth])
 
 
 def test_an_unknown_key_is_named():
     with pytest.raises(UserError, match="unknown keys .'depth'"):
-        check_batch(make_batch("label") | {"depth": np.zeros(2)})
+        check_batch(make_batch("label") | {"depth": np.zeros(2)}, KEYS["label"])
 
 
 def test_a_batch_has_a_label_or_objects():
     boxes = make_batch("boxes")
     for key in ("label", "weight_map"):
         with pytest.raises(UserError, match=f"unknown keys .'{key}'"):
-            check_batch(boxes | {key: make_batch("label")[key]})
+            check_batch(boxes | {key: make_batch("label")[key]}, KEYS["boxes"])
     with pytest.raises(UserError, match="unknown keys .'classes'"):
-        check_batch(make_batch("label") | {"classes": boxes["classes"]})
+        check_batch(make_batch("label") | {"classes": boxes["classes"]}, KEYS["label"])

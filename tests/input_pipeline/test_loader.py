@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline.batch import IGNORE, check_batch
+from input_pipeline.batch import IGNORE, OBJECTS, check_batch
 from input_pipeline.loader import TrainLoader, draw_row
 from input_pipeline.objects import area
+from input_pipeline.truths import make_truth
 
 
 class Squares:
-    """A made source whose pictures tell their own index."""
+    """A synthetic source whose pictures show their own index."""
 
     class_names = ("background", "square")
     fingerprint, dropped = "", ()
@@ -85,10 +86,18 @@ def make_data(canvases=((8, 8),), fit="stretch", **augment):
     return data
 
 
-def make_objects(truth="boxes", fit="stretch", **augment):
+def make_objects(fit="stretch", **augment):
     data = make_data(fit=fit, **augment)
-    data.update(truth=truth, image_size=(64, 80), max_boxes=16, mean=(0.0, 0.0, 0.0))
+    data.update(image_size=(64, 80), max_boxes=16, mean=(0.0, 0.0, 0.0))
     return data
+
+
+def load(source, data, need="label", **options):
+    return TrainLoader(source, make_truth((need,), data), data, **options)
+
+
+def draw_objects(source, index, data, seed):
+    return draw_row(source, make_truth(("boxes",), data), index, data.augment, np.random.default_rng(seed))
 
 
 def take(loader, count):
@@ -111,19 +120,19 @@ def assert_equal(first, second):
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_process_count_does_not_change_the_global_batches(process_count):
     data = make_data(**STRONG)
-    whole = take(TrainLoader(SOURCE, data, batch_size=8, seed=3), 5)
+    whole = take(load(SOURCE, data, batch_size=8, seed=3), 5)
     parts = [
-        take(TrainLoader(SOURCE, data, batch_size=8, seed=3, process_index=i, process_count=process_count), 5)
+        take(load(SOURCE, data, batch_size=8, seed=3, process_index=i, process_count=process_count), 5)
         for i in range(process_count)
     ]
     for n, batch in enumerate(whole):
-        check_batch(batch)
+        check_batch(batch, ("label",))
         assert_equal(batch, {key: np.concatenate([part[n][key] for part in parts]) for key in batch})
 
 
 def test_the_state_is_the_number_of_the_next_batch():
     data = make_data(**STRONG)
-    loader = TrainLoader(SOURCE, data, batch_size=3, seed=1)
+    loader = load(SOURCE, data, batch_size=3, seed=1)
     batches = []
     for n in range(6):
         assert loader.get_state() == n
@@ -133,7 +142,7 @@ def test_the_state_is_the_number_of_the_next_batch():
     for n in (2, 3, 4):
         assert_equal(next(loader), batches[n])
     loader.close()
-    resumed = TrainLoader(SOURCE, data, batch_size=3, seed=1)
+    resumed = load(SOURCE, data, batch_size=3, seed=1)
     resumed.set_state(5)
     assert_equal(next(resumed), batches[5])
     assert resumed.get_state() == 6
@@ -142,14 +151,14 @@ def test_the_state_is_the_number_of_the_next_batch():
 
 def test_threads_and_prefetch_do_not_change_the_batches():
     data = make_data(**STRONG)
-    first = take(TrainLoader(SOURCE, data, batch_size=3, seed=1), 4)
+    first = take(load(SOURCE, data, batch_size=3, seed=1), 4)
     data.update(num_threads=1, prefetch=1)
-    for one, other in zip(first, take(TrainLoader(SOURCE, data, batch_size=3, seed=1), 4), strict=True):
+    for one, other in zip(first, take(load(SOURCE, data, batch_size=3, seed=1), 4), strict=True):
         assert_equal(one, other)
 
 
 def test_each_epoch_is_a_new_order_of_all_examples():
-    batches = take(TrainLoader(SOURCE, make_data(), batch_size=7, seed=0), 3)
+    batches = take(load(SOURCE, make_data(), batch_size=7, seed=0), 3)
     epochs = [batch["image_id"] for batch in batches]
     assert all(set(epoch) == set(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -157,14 +166,14 @@ def test_each_epoch_is_a_new_order_of_all_examples():
 
 def test_augmentation_is_new_each_epoch_and_depends_on_the_seed():
     source, data = Squares([(10, 12)]), make_data(**STRONG)
-    first, second = take(TrainLoader(source, data, batch_size=2, seed=0), 2)
-    other = take(TrainLoader(source, data, batch_size=2, seed=1), 1)[0]
+    first, second = take(load(source, data, batch_size=2, seed=0), 2)
+    other = take(load(source, data, batch_size=2, seed=1), 1)[0]
     assert (first["to_original"] != second["to_original"]).any()
     assert (first["to_original"] != other["to_original"]).any()
 
 
 def test_fewer_examples_than_a_batch_are_repeated():
-    batch = take(TrainLoader(Squares([(10, 12)] * 2), make_data(), batch_size=6, seed=0), 1)[0]
+    batch = take(load(Squares([(10, 12)] * 2), make_data(), batch_size=6, seed=0), 1)[0]
     assert collections.Counter(batch["image_id"].tolist()) == {0: 3, 1: 3}
 
 
@@ -173,9 +182,11 @@ def test_an_open_loader_does_not_keep_the_interpreter_alive():
         import numpy as np
         from configs.common import get_config
         from input_pipeline.loader import TrainLoader
+        from input_pipeline.truths import make_truth
 
         example = {"image": np.zeros((8, 8, 3), np.uint8), "label": np.zeros((8, 8), np.uint8)}
-        next(TrainLoader([example] * 4, get_config().data, batch_size=2, seed=0))
+        data = get_config().data
+        next(TrainLoader([example] * 4, make_truth(("label",), data), data, batch_size=2, seed=0))
         print("done")
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
@@ -197,9 +208,9 @@ def test_a_weight_map_travels_with_the_crop():
     source, data = Pair([(16, 16)]), make_data(fit="crop")
     data.update(image_size=(16, 16), weight_map=(10.0, 2.0))
     with pytest.raises(UserError, match="folder.instances"):
-        TrainLoader(SOURCE, data, batch_size=2, seed=0)
-    for batch in take(TrainLoader(source, data, batch_size=2, seed=0), 3):
-        check_batch(batch)
+        load(SOURCE, data, batch_size=2, seed=0)
+    for batch in take(load(source, data, batch_size=2, seed=0), 3):
+        check_batch(batch, ("label", "weight_map"))
         between = np.zeros((2, 16, 16), bool)
         between[:, :, 6:8] = True  # the gap is in the middle, so a flip leaves it there
         between[batch["to_original"][:, 0, 0] < 0] = between[0][:, ::-1]
@@ -219,7 +230,7 @@ def test_a_crop_keeps_the_scale_and_reaches_every_border():
 
     data = make_data(fit="crop", flip=0.0)
     data.update(image_size=(16, 20), margin=4, border="mirror")
-    for batch in take(TrainLoader(Counted([image.shape]), data, batch_size=8, seed=0), 40):
+    for batch in take(load(Counted([image.shape]), data, batch_size=8, seed=0), 40):
         for label, matrix in zip(batch["label"], batch["to_original"], strict=True):
             assert np.allclose(matrix[:, :2], np.eye(2))
             rows, columns = np.mgrid[4:12, 4:16][:, label[4:12, 4:16] != IGNORE] + 0.5
@@ -231,7 +242,7 @@ def test_an_image_smaller_than_the_crop_is_padded_and_labelled_only_where_it_is(
     for border in ("mean", "mirror"):
         data = make_data(fit="crop", flip=0.0)
         data.update(image_size=(9, 9), border=border)
-        batch = take(TrainLoader(Squares([(1, 1)]), data, batch_size=1, seed=0), 1)[0]
+        batch = take(load(Squares([(1, 1)]), data, batch_size=1, seed=0), 1)[0]
         assert (batch["label"] != IGNORE).sum() == 1
         colours = set(np.unique(batch["image"]).tolist())
         assert colours == ({0} if border == "mirror" else {0, 128})
@@ -272,8 +283,8 @@ def test_what_is_bright_lies_in_its_box_and_its_box_is_full(name, fit, seed, ind
 
     Of SSD's crops what has its centre elsewhere has no box; turned or covered rectangles do not fill theirs.
     """
-    data = make_objects("masks", fit, min_visible=0.0, **AUGMENTS[name])
-    row = draw_row(PICTURES, index, data, np.random.default_rng(seed))
+    data = make_objects(fit, min_visible=0.0, **AUGMENTS[name])
+    row = draw_objects(PICTURES, index, data, seed)
     boxes, classes = row["boxes"][row["valid"]], row["classes"][row["valid"]]
     np.testing.assert_array_equal(row["crowd"][row["valid"]], classes == 1)
     np.testing.assert_array_equal(row["difficult"][row["valid"]], classes == 2)
@@ -291,10 +302,10 @@ def test_what_is_bright_lies_in_its_box_and_its_box_is_full(name, fit, seed, ind
 
 def test_an_example_under_known_maps():
     source = Rectangles([(32, 40)], [[4, 8, 12, 32]])
-    row = draw_row(source, 0, make_objects(flip=0.0), np.random.default_rng(0))
+    row = draw_objects(source, 0, make_objects(flip=0.0), 0)
     np.testing.assert_allclose(row["boxes"][0], [8, 16, 24, 64])
     np.testing.assert_allclose(row["to_original"], [[0.5, 0, 0], [0, 0.5, 0]])
-    row = draw_row(source, 0, make_objects(flip=1.0, scale=(0.5, 0.5), crop=False), np.random.default_rng(0))
+    row = draw_objects(source, 0, make_objects(flip=1.0, scale=(0.5, 0.5), crop=False), 0)
     np.testing.assert_allclose(row["boxes"][0], [16 + 4, 20 + 40 - 32, 16 + 12, 20 + 40 - 8])
     assert row["valid"].sum() == 1 and row["original_size"].tolist() == [32, 40]
 
@@ -304,7 +315,7 @@ def test_crops_keep_objects_by_their_centres():
     source, kept, dropped = Rectangles([(64, 80)]), 0, 0
     for seed in range(60):
         data = make_objects(iou_crop=True, flip=0.0, min_visible=0.0)
-        row = draw_row(source, 0, data, np.random.default_rng(seed))
+        row = draw_objects(source, 0, data, seed)
         (left, top), (right, bottom) = row["to_original"] @ [0, 0, 1], row["to_original"] @ [80, 64, 1]
         boxes = source[0]["boxes"]
         y, x = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
@@ -323,39 +334,39 @@ def test_min_visible_drops_what_is_hardly_seen():
         data.augment.min_visible = least
         shares = []
         for seed in range(80):
-            row = draw_row(source, 0, data, np.random.default_rng(seed))
+            row = draw_objects(source, 0, data, seed)
             shares += (area(row["boxes"][row["valid"]]) / (128 * 40)).tolist()
         assert min(shares) >= least
         assert len(shares) > 20 if least == 0 else 0 < len(shares) < 80
     assert max(shares) == pytest.approx(0.5), "half of the height is seen"
 
 
-@pytest.mark.parametrize(("truth", "augment"), [("boxes", SSD | COLOURS), ("masks", EVERYTHING)], ids=["ssd", "all"])
-def test_batches_of_objects_are_a_function_of_the_seed_and_their_number(truth, augment):
-    data = make_objects(truth, **augment)
-    whole = take(TrainLoader(PICTURES, data, batch_size=4, seed=3), 4)
+@pytest.mark.parametrize("augment", [SSD | COLOURS, EVERYTHING], ids=["ssd", "all"])
+def test_batches_of_objects_are_a_function_of_the_seed_and_their_number(augment):
+    data = make_objects(**augment)
+    whole = take(load(PICTURES, data, "boxes", batch_size=4, seed=3), 4)
     parts = [
-        take(TrainLoader(PICTURES, data, batch_size=4, seed=3, process_index=i, process_count=2), 4) for i in range(2)
+        take(load(PICTURES, data, "boxes", batch_size=4, seed=3, process_index=i, process_count=2), 4) for i in range(2)
     ]
-    other = take(TrainLoader(PICTURES, data, batch_size=4, seed=4), 4)
+    other = take(load(PICTURES, data, "boxes", batch_size=4, seed=4), 4)
     for n, batch in enumerate(whole):
-        check_batch(batch)
+        check_batch(batch, OBJECTS)
         assert_equal(batch, {key: np.concatenate([part[n][key] for part in parts]) for key in batch})
         assert (batch["image"] != other[n]["image"]).any()
-    resumed = TrainLoader(PICTURES, data, batch_size=4, seed=3)
+    resumed = load(PICTURES, data, "boxes", batch_size=4, seed=3)
     resumed.set_state(3)
     assert_equal(next(resumed), whole[3])
     resumed.close()
 
 
-@pytest.mark.parametrize("truth", ["boxes", "masks"])
+@pytest.mark.parametrize("copy_paste", [0.0, 0.5])
 @pytest.mark.parametrize("boxes", [[], None], ids=["none", "three"])
-def test_pictures_without_objects_are_as_good(truth, boxes):
-    augment = EVERYTHING | dict(mosaic=0.5, copy_paste=0.5 * (truth == "masks"))
-    data, source = make_objects(truth, **augment), Rectangles([(20, 30), (30, 20)], boxes)
+def test_pictures_without_objects_are_as_good(copy_paste, boxes):
+    augment = EVERYTHING | dict(mosaic=0.5, copy_paste=copy_paste)
+    data, source = make_objects(**augment), Rectangles([(20, 30), (30, 20)], boxes)
     seen = 0
-    for batch in take(TrainLoader(source, data, batch_size=4, seed=0), 4):
-        check_batch(batch)
+    for batch in take(load(source, data, "boxes", batch_size=4, seed=0), 4):
+        check_batch(batch, OBJECTS)
         seen += batch["valid"].sum()
     assert (seen > 0) == (boxes is None)
 
@@ -364,8 +375,8 @@ def test_objects_beyond_the_room_are_counted():
     boxes = [[0, 0, 8, 8], [0, 0, 4, 4], [0, 0, 16, 20], [0, 0, 2, 2], [0, 0, 6, 6]]
     data, source = make_objects(flip=0.0), Rectangles([(32, 40)], boxes)
     data.max_boxes = 2
-    batch = take(TrainLoader(source, data, batch_size=2, seed=0), 1)[0]
-    check_batch(batch)
+    batch = take(load(source, data, "boxes", batch_size=2, seed=0), 1)[0]
+    check_batch(batch, OBJECTS)
     np.testing.assert_array_equal(batch["classes"], [[0, 2], [0, 2]])
     np.testing.assert_array_equal(batch["boxes_lost"], [3, 3])
 
@@ -378,7 +389,7 @@ def test_partners_come_from_the_whole_source():
     assert len(set(areas)) == 6
     partners = set()
     for seed in range(40):
-        row = draw_row(source, 2, data, np.random.default_rng(seed))
+        row = draw_objects(source, 2, data, seed)
         assert row["image_id"] == 2
         own = row["boxes"][:3]
         matrix = np.linalg.inv(np.vstack([row["to_original"], [0, 0, 1]]))
@@ -393,14 +404,28 @@ def test_partners_come_from_the_whole_source():
 
 def test_mixup_has_the_objects_of_two():
     data = make_objects(mixup=1.0, flip=0.0)
-    row = draw_row(Rectangles([(64, 80)]), 0, data, np.random.default_rng(0))
+    row = draw_objects(Rectangles([(64, 80)]), 0, data, 0)
     assert row["valid"].sum() == 6
     np.testing.assert_array_equal(row["boxes"][:3], row["boxes"][3:6])
     np.testing.assert_array_equal(row["image"], Rectangles([(64, 80)])[0]["image"])  # blended with itself
 
 
-@pytest.mark.parametrize(("truth", "source"), [("boxes", SOURCE), ("masks", SOURCE), ("label", PICTURES)])
-def test_a_source_without_the_truth_is_refused(truth, source):
-    with pytest.raises(UserError, match=f"config.data.truth='{truth}'") as caught:
-        TrainLoader(source, make_objects(truth), batch_size=2, seed=0)
+class Unmasked(Rectangles):
+    def __getitem__(self, i):
+        example = super().__getitem__(i)
+        del example["masks"]
+        return example
+
+
+@pytest.mark.parametrize(
+    ("need", "augment", "source", "words"),
+    [
+        ("boxes", {}, SOURCE, "config.task.name, which needs boxes: shapes has label; "),
+        ("boxes", dict(copy_paste=0.5), Unmasked([(64, 80)]), "copy_paste, which needs masks: shapes has boxes; "),
+        ("label", {}, PICTURES, "config.task.name, which needs label: shapes has boxes and masks; "),
+    ],
+)
+def test_a_source_without_the_ground_truth_is_refused(need, augment, source, words):
+    with pytest.raises(UserError, match=words) as caught:
+        load(source, make_objects(**augment), need, batch_size=2, seed=0)
     assert "\n" not in str(caught.value)

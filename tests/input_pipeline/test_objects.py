@@ -1,14 +1,12 @@
 """Objects follow the image's points; what is kept of them, and how many a row of a batch has room for."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from configs.common import get_config
-from errors import UserError
-from input_pipeline import objects, transforms
+from input_pipeline import objects
+from input_pipeline.augment import geometry
 
 WHOLE = (0, 0, 40, 60)  # of an image of 40x60
 
@@ -25,15 +23,15 @@ def make(boxes, **fields) -> objects.Objects:
 
 def test_boxes_under_known_maps():
     boxes = np.array([[2.0, 3.0, 10.0, 8.0]])
-    mirror = transforms.about((30, 20), transforms.scaling(-1, 1))
+    mirror = geometry.about((30, 20), geometry.scaling(-1, 1))
     np.testing.assert_allclose(objects.map_boxes(boxes, mirror), [[2, 52, 10, 57]])
-    np.testing.assert_allclose(objects.map_boxes(boxes, transforms.scaling(2, 0.5)), [[1, 6, 5, 16]])
-    np.testing.assert_allclose(objects.map_boxes(boxes, transforms.translation(-1, 4)), [[6, 2, 14, 7]])
+    np.testing.assert_allclose(objects.map_boxes(boxes, geometry.scaling(2, 0.5)), [[1, 6, 5, 16]])
+    np.testing.assert_allclose(objects.map_boxes(boxes, geometry.translation(-1, 4)), [[6, 2, 14, 7]])
     # A quarter turn clockwise brings (x, y) of an image 40 high to (40 - y, x).
-    turn = transforms.translation(40, 0) @ transforms.rotation(90)
+    turn = geometry.translation(40, 0) @ geometry.rotation(90)
     np.testing.assert_allclose(objects.map_boxes(boxes, turn), [[3, 30, 8, 38]])
     # A square of side 8 about (6, 6), turned by 45 degrees, reaches 4 sqrt(2) to each side.
-    turn, reach = transforms.about((6, 6), transforms.rotation(45)), 4 * 2**0.5
+    turn, reach = geometry.about((6, 6), geometry.rotation(45)), 4 * 2**0.5
     near, far = 6 - reach, 6 + reach
     np.testing.assert_allclose(objects.map_boxes(np.array([[2.0, 2, 10, 10]]), turn), [[near, near, far, far]])
     assert objects.map_boxes(np.zeros((0, 4)), turn).shape == (0, 4)
@@ -50,7 +48,7 @@ def test_an_object_with_too_little_left_is_dropped():
     """Of 10x10 pixels 50 lie right of the output's edge for the first, 90 for the second and all for the third."""
     made = make([[0, 15, 10, 25], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 0, 0], difficult=[0, 1, 1])
     for least, kept in ((0.0, [0, 1]), (0.1, [0, 1]), (0.11, [0]), (0.5, [0]), (0.51, [])):
-        followed = objects.follow(made, transforms.scaling(2, 3), WHOLE, (30, 40), least)
+        followed = objects.follow(made, geometry.scaling(2, 3), WHOLE, (30, 40), least)
         np.testing.assert_allclose(followed["boxes"], np.array([[0, 30, 30, 40], [0, 38, 30, 40]])[kept])
         for name in ("classes", "crowd", "difficult", "area"):
             np.testing.assert_array_equal(followed[name], made[name][kept], err_msg=name)
@@ -59,35 +57,35 @@ def test_an_object_with_too_little_left_is_dropped():
 def test_of_a_crowd_every_bit_stays():
     """Where it is, nothing is background."""
     made = make([[0, 19, 10, 29], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 1, 1])
-    followed = objects.follow(made, transforms.scaling(2, 3), WHOLE, (30, 40), 0.5)
+    followed = objects.follow(made, geometry.scaling(2, 3), WHOLE, (30, 40), 0.5)
     np.testing.assert_allclose(followed["boxes"], [[0, 38, 30, 40]])
     assert followed["crowd"].tolist() == [True]
 
 
 @given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.tuples(st.integers(8, 300), st.integers(8, 300)))
 def test_a_whole_object_stays_when_all_of_it_must_be_visible(source, output):
-    matrix = transforms.fit(source, output, "stretch")
+    matrix = geometry.fit(source, output, "stretch")
     box = [0, 0, *source]
     assert len(objects.follow(make([box]), matrix, tuple(box), output, 1.0)["boxes"]) == 1
 
 
 def test_what_lies_beyond_the_window_is_not_seen_though_the_output_has_room():
     made = make([[2, 2, 6, 10], [2, 10, 6, 14], [5, 20, 9, 30]])
-    followed = objects.follow(made, transforms.IDENTITY, (4, 0, 40, 10), (40, 60))
+    followed = objects.follow(made, geometry.IDENTITY, (4, 0, 40, 10), (40, 60))
     np.testing.assert_array_equal(followed["boxes"], [[4, 2, 6, 10]])
     # A box that is clipped to a line is none, also when turned.
-    turned = objects.follow(made, transforms.about((10, 10), transforms.rotation(30)), (4, 0, 40, 10), (40, 60))
+    turned = objects.follow(made, geometry.about((10, 10), geometry.rotation(30)), (4, 0, 40, 10), (40, 60))
     np.testing.assert_array_equal(turned["classes"], [0])
 
 
 def test_a_box_beyond_the_image_is_clipped_to_it():
-    followed = objects.follow(make([[-3, 50, 20, 70]]), transforms.translation(0, 5), WHOLE, (50, 80))
+    followed = objects.follow(make([[-3, 50, 20, 70]]), geometry.translation(0, 5), WHOLE, (50, 80))
     np.testing.assert_array_equal(followed["boxes"], [[5, 50, 25, 60]])
 
 
 affine = st.builds(
     lambda x, y, angle, right, down: (
-        transforms.translation(right, down) @ transforms.rotation(angle) @ transforms.scaling(x, y)
+        geometry.translation(right, down) @ geometry.rotation(angle) @ geometry.scaling(x, y)
     ),
     *(st.floats(0.05, 4) | st.floats(-4, -0.05), st.floats(0.05, 4), st.floats(-180, 180)),
     *(st.floats(-60, 60), st.floats(-60, 60)),
@@ -124,7 +122,7 @@ def test_masks_follow_like_labels(matrix, window):
     masks = (masks & shown).astype(np.uint8)[followed["classes"]]
     assert len(masks) == len(followed["masks"])
     for mask, mine in zip(masks, followed["masks"], strict=True):
-        expected = transforms.warp_label(mask, matrix, (24, 32), fill=0)
+        expected = geometry.warp_label(mask, matrix, (24, 32), fill=0)
         assert (expected != mine).mean() < 1e-2, "but for places on the very edge of the window"
 
 
@@ -151,25 +149,18 @@ def test_no_objects_fill_a_row():
     }
 
 
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        (dict(truth="box"), "truth"),
-        (dict(max_boxes=0), "max_boxes"),
-        (dict(truth="boxes", margin=4), "margin"),
-        (dict(truth="masks", border="mirror"), "border"),
-        (dict(truth="boxes", weight_map=(10.0, 5.0)), "weight_map"),
-    ],
-)
-def test_mistakes_are_one_clear_line(fields, name):
-    data = get_config().data
-    data.update(fields)
-    with pytest.raises(UserError, match=f"config.data.{name}=") as caught:
-        objects.check_truth(data)
-    assert "\n" not in str(caught.value)
-
-
-def test_labels_have_margins_and_mirrors():
-    data = get_config().data
-    data.update(margin=4, border="mirror", weight_map=(10.0, 5.0))
-    objects.check_truth(data)
+def test_what_is_no_box():
+    boxes = [
+        [0, 0, 1, 1],
+        [0, 0, 0, 1],
+        [2, 0, 1, 1],
+        [np.nan, 0, 1, 1],
+        [0, 0, np.inf, 1],
+        [-3, -3, 0, 2],
+        [9, 9, 40, 40],
+    ]
+    keep, reasons = objects.clean(np.array(boxes, np.float64), (20, 30))
+    assert keep.tolist() == [True, False, False, False, False, False, True]
+    assert reasons == ["", "zero area", "reversed", *["not a finite number"] * 2, "outside the image", ""]
+    keep, reasons = objects.clean(np.zeros((0, 4)), (20, 30))
+    assert keep.shape == (0,) and keep.dtype == bool and reasons == []

@@ -9,10 +9,14 @@ import pytest
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline import prepared as prepared_sets
 from input_pipeline import sources
-from input_pipeline.datasets import shapes
+from input_pipeline.datasets import oxford_iiit_pet, shapes
+from input_pipeline.datasets import prepared as prepared_sets
+from input_pipeline.datasets import voc as tfds_voc
+from input_pipeline.datasets.image_mask import ImageMask
+from input_pipeline.datasets.registry import DATASETS, find_dataset
 from input_pipeline.decoding import encode_png
+from input_pipeline.preparation import Built, BuiltFromFolder, ByTensorFlow, Downloaded, find_prepared, prepare
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
@@ -24,12 +28,20 @@ def make_data(**fields):
     return data
 
 
+def open_source(data, split, place, *needs):
+    return sources.open_source(data, split, place and str(place), needs or ("label",))
+
+
+def prepare_shapes(folder):
+    return prepare("shapes", shapes.SHAPES.preparation, folder, get_config().data.folder)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "EXAMPLES", {"train": 12, "validation": 5})
-        prepared_sets.prepare("shapes", folder)
+        prepare_shapes(folder)
     return folder
 
 
@@ -37,27 +49,27 @@ def test_an_unknown_dataset_lists_the_known_ones(tmp_path):
     with pytest.raises(
         UserError, match="coco/2017, coco_folder, image_mask, .*shapes, .*voc_segmentation, yolo_folder"
     ):
-        sources.open_source(make_data(name="shape"), "train", str(tmp_path))
+        open_source(make_data(name="shape"), "train", tmp_path)
 
 
 def test_an_unknown_split_lists_the_known_ones(prepared):
     with pytest.raises(UserError, match="train, validation"):
-        sources.open_source(make_data(name="shapes"), "test", str(prepared))
+        open_source(make_data(name="shapes"), "test", prepared)
 
 
 def test_slices_of_a_prepared_set(prepared):
     data = make_data(name="shapes")
-    whole = sources.open_source(data, "train", str(prepared))
-    part = sources.open_source(data, "train[3:6]", str(prepared))
+    whole = open_source(data, "train", prepared)
+    part = open_source(data, "train[3:6]", prepared)
     assert len(whole) == 12 and [part.name(i) for i in range(3)] == [whole.name(i) for i in range(3, 6)]
     np.testing.assert_array_equal(part[1]["image"], whole[4]["image"])
     assert part.size(1) == whole[4]["label"].shape
     assert whole.fingerprint != part.fingerprint
-    assert whole.fingerprint == sources.open_source(data, "train", str(prepared)).fingerprint
+    assert whole.fingerprint == open_source(data, "train", prepared).fingerprint
 
 
 def test_examples_are_decoded(prepared):
-    source = sources.open_source(make_data(name="shapes"), "validation", str(prepared))
+    source = open_source(make_data(name="shapes"), "validation", prepared)
     image, instances, labels = shapes.draw_example(np.random.default_rng((1, 2)))
     np.testing.assert_array_equal(source[2]["image"], image)
     np.testing.assert_array_equal(source[2]["label"], np.array([0, *(labels + 1)])[instances])
@@ -66,12 +78,12 @@ def test_examples_are_decoded(prepared):
 
 def test_the_environment_names_the_folder(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    assert len(sources.open_source(make_data(name="shapes"), "validation", None)) == 5
+    assert len(open_source(make_data(name="shapes"), "validation", None)) == 5
 
 
 def _prepare(folder, queue):
     shapes.EXAMPLES = {"train": 4, "validation": 2}
-    queue.put(str(prepared_sets.prepare("shapes", folder)))
+    queue.put(str(prepare_shapes(folder)))
 
 
 def test_two_processes_may_prepare_at_once(tmp_path):
@@ -84,13 +96,13 @@ def test_two_processes_may_prepare_at_once(tmp_path):
     for process in processes:
         process.join()
     assert len(folders) == 1
-    assert len(sources.open_source(make_data(name="shapes"), "train", str(tmp_path))) == 4
+    assert len(open_source(make_data(name="shapes"), "train", tmp_path)) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
 @needs_data
 def test_pet_classes_are_pet_background_border():
-    source = sources.open_source(make_data(name="oxford_iiit_pet"), "train[:20]", str(REAL / "tfds"))
+    source = open_source(make_data(name="oxford_iiit_pet"), "train[:20]", REAL / "tfds")
     assert source.class_names == ("pet", "background", "border") and len(source) == 20
     counts = sum(np.bincount(source[i]["label"].ravel(), minlength=256) for i in range(20))
     assert counts[3:].sum() == 0
@@ -99,52 +111,59 @@ def test_pet_classes_are_pet_background_border():
     assert np.median(corners) == 1
 
 
-def test_every_adapter_is_whole():
-    for name, adapter in prepared_sets.ADAPTERS.items():
-        origins = [adapter.builder, adapter.url, adapter.by_tensorflow]
-        assert sum(map(bool, origins)) == 1, f"{name} is made by us, comes from somewhere or is prepared elsewhere"
-        assert ("label" in adapter.truths) == bool(adapter.class_names)
-        assert set(adapter.truths) <= {"label", "boxes", "masks"}
-        if adapter.builder:
-            assert str(adapter.load_builder().VERSION) == adapter.version
-            assert adapter.load_builder().name == name
-            assert hasattr(adapter.load_builder(), "identify") == adapter.over_folder
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_dataset_is_whole(name):
+    dataset = find_dataset(name)
+    assert set(dataset.provides) <= sources.ASKED_BY.keys()
+    if dataset is ImageMask:
+        return
+    how = dataset.preparation
+    assert isinstance(how, Built | Downloaded | ByTensorFlow)
+    assert ("label" in dataset.provides) == bool(dataset.class_names)
+    assert "boxes" in dataset.provides or "masks" not in dataset.provides
+    if isinstance(how, Built):
+        assert str(how.builder.VERSION) == how.version
+        assert how.builder.name == name
+        assert hasattr(how.builder, "identify") == isinstance(how, BuiltFromFolder)
 
 
 def test_nobody_counted_the_classes_of_a_prepared_set(prepared):
-    assert sources.open_source(make_data(name="shapes"), "validation", str(prepared)).absent == ()
+    assert open_source(make_data(name="shapes"), "validation", prepared).absent == ()
 
 
 def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
+    folder = get_config().data.folder
     for version in ("3.2.0", "4.0.0", "10.0.0"):
         (tmp_path / "oxford_iiit_pet" / version).mkdir(parents=True)
         (tmp_path / "oxford_iiit_pet" / version / "dataset_info.json").touch()
-    assert prepared_sets.find_prepared("oxford_iiit_pet", tmp_path).name == "10.0.0"
+    assert (
+        find_prepared("oxford_iiit_pet", oxford_iiit_pet.OXFORD_IIIT_PET.preparation, tmp_path, folder).name == "10.0.0"
+    )
     (tmp_path / "shapes" / "0.9.0").mkdir(parents=True)
     (tmp_path / "shapes" / "0.9.0" / "dataset_info.json").touch()
-    assert prepared_sets.find_prepared("shapes", tmp_path) is None
+    assert find_prepared("shapes", shapes.SHAPES.preparation, tmp_path, folder) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "truth", "words"),
+    ("name", "need", "words"),
     [
         ("oxford_iiit_pet", "boxes", "oxford_iiit_pet has label; .*coco_folder.*shapes"),
-        ("image_mask", "masks", "image_mask has label; .*coco_folder, shapes, yolo_folder"),
+        ("image_mask", "masks", "image_mask has label and instances; .*coco_folder, shapes, yolo_folder"),
+        ("shapes", "instances", "data.weight_map, .* shapes has label and boxes and masks; .*image_mask"),
         ("coco/2017", "masks", "coco/2017 has boxes; .*coco_folder"),
         ("voc_folder", "label", "voc_folder has boxes; .*voc_segmentation"),
-        ("shapes", "box", "shapes has label and boxes and masks; choose that$"),
     ],
 )
-def test_a_truth_that_is_not_there_is_refused(tmp_path, name, truth, words):
+def test_ground_truth_that_is_not_there_is_refused(tmp_path, name, need, words):
     with pytest.raises(UserError, match=words) as caught:
-        sources.open_source(make_data(name=name, truth=truth), "train", str(tmp_path))
+        open_source(make_data(name=name), "train", tmp_path, need)
     assert "\n" not in str(caught.value)
 
 
 def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
-    source = sources.open_source(make_data(name="shapes", truth="masks"), "train", str(prepared))
-    boxes = sources.open_source(make_data(name="shapes", truth="boxes"), "train", str(prepared))
-    labels = sources.open_source(make_data(name="shapes"), "train", str(prepared))
+    source = open_source(make_data(name="shapes"), "train", prepared, "boxes", "masks")
+    boxes = open_source(make_data(name="shapes"), "train", prepared, "boxes")
+    labels = open_source(make_data(name="shapes"), "train", prepared)
     assert source.class_names == shapes.FIGURES and source.category_ids == (1, 2, 3, 4, 5)
     assert source.bad_boxes == source.dropped == () and source.image_id(3) == 4 and labels.image_id(3) == 4
     assert labels.category_ids == (1, 2, 3, 4, 5, 6) and source.fingerprint == labels.fingerprint
@@ -169,9 +188,9 @@ def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
 
 
 def test_objects_do_not_decode_the_image(prepared, monkeypatch):
-    source = sources.open_source(make_data(name="shapes", truth="masks"), "train", str(prepared))
+    source = open_source(make_data(name="shapes"), "train", prepared, "boxes", "masks")
     monkeypatch.setattr(prepared_sets, "decode_image", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr(prepared_sets, "decode_mask", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(shapes, "decode_mask", lambda *_: pytest.fail("decoded"))
     assert len(source.objects(0)[1]["boxes"]) and source.find_bad_boxes(0) == ()
 
 
@@ -179,7 +198,7 @@ def test_objects_do_not_decode_the_image(prepared, monkeypatch):
 def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
     command = f"tfds build {name} --file_format=array_record --data_dir={tmp_path}"
     with pytest.raises(UserError, match=command) as caught:
-        sources.open_source(make_data(name=name, truth="boxes"), "train", str(tmp_path))
+        open_source(make_data(name=name), "train", tmp_path, "boxes")
     assert "\n" not in str(caught.value) and "pip install tensorflow" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -236,7 +255,7 @@ def voc(tmp_path_factory):
 
 
 def by_name(place):
-    source = sources.open_source(make_data(name="voc/2007", truth="boxes"), "train", place)
+    source = open_source(make_data(name="voc/2007"), "train", place, "boxes")
     return {source.name(i): (source, i) for i in range(len(source))}
 
 
@@ -258,11 +277,32 @@ def test_tfds_own_sets_give_pixels_and_flags(voc):
 
 
 def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
-    edges = dataclasses.replace(prepared_sets.ADAPTERS["voc/2007"], first_pixel=0)  # as COCO's are
-    monkeypatch.setitem(prepared_sets.ADAPTERS, "voc/2007", edges)
+    def read_objects(record, size):  # edges as COCO's are
+        return {"boxes": prepared_sets.scale_boxes(record, size), "classes": record["objects"]["label"]}
+
+    monkeypatch.setattr(tfds_voc, "VOC", dataclasses.replace(tfds_voc.VOC, read_objects=read_objects))
     named = by_name(voc[0])
     source, i = named["0.jpg"]
     assert source.find_bad_boxes(i) == ("0.jpg: object 2 of class bicycle: zero area",)
     assert source.bad_boxes == () and len(source.objects(i)[1]["boxes"]) == 2
     source, i = named["1.jpg"]
     assert source.find_bad_boxes(i) == ()
+
+
+class Numbers:
+    """Images whose label is their index: all that a dataset must be."""
+
+    provides = ("label",)
+
+    @staticmethod
+    def open(data, split, place, needs):
+        _, select = sources.parse_split(split)
+        return [{"image": np.zeros((2, 2, 3), np.uint8), "label": np.full((2, 2), i, np.uint8)} for i in select(9)]
+
+
+def test_a_dataset_is_one_line_beside_its_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "numbers", f"{__name__}:Numbers")
+    opened = open_source(make_data(name="numbers"), "train[3:]", tmp_path)
+    assert [int(example["label"][0, 0]) for example in opened] == list(range(3, 9))
+    with pytest.raises(UserError, match="config.task.name, which needs boxes: numbers has label; "):
+        open_source(make_data(name="numbers"), "train", tmp_path, "boxes")

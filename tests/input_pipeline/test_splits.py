@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline import prepared as prepared_sets
-from input_pipeline import sources, splits
+from input_pipeline import sources
 from input_pipeline.datasets import shapes
+from input_pipeline.preparation import prepare
 
 
 @given(st.integers(0, 50), st.none() | st.integers(-60, 60), st.none() | st.integers(-60, 60))
@@ -17,21 +17,21 @@ def test_slices_are_those_of_python(count, first, last):
     def show(bound):
         return "" if bound is None else str(bound)
 
-    name, select = splits.parse_split(f"train[{show(first)}:{show(last)}]")
+    name, select = sources.parse_split(f"train[{show(first)}:{show(last)}]")
     assert name == "train"
     assert list(select(count)) == list(range(count))[first:last]
 
 
 @given(st.integers(0, 500), st.integers(0, 100))
 def test_percentages_part_a_split_without_gap_or_overlap(count, percent):
-    parts = [splits.parse_split(f"train[{bounds}]")[1](count) for bounds in (f":{percent}%", f"{percent}%:")]
+    parts = [sources.parse_split(f"train[{bounds}]")[1](count) for bounds in (f":{percent}%", f"{percent}%:")]
     assert [*parts[0], *parts[1]] == list(range(count))
 
 
 @pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "train[1:2:3]"])
 def test_a_malformed_split_is_refused(split):
     with pytest.raises(UserError, match="split"):
-        splits.parse_split(split)
+        sources.parse_split(split)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,12 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "EXAMPLES", {"train": 5, "validation": 3})
-        prepared_sets.prepare("shapes", folder)
+        prepare("shapes", shapes.SHAPES.preparation, folder, get_config().data.folder)
     return str(folder)
 
 
-def open_split(place, split, truth="boxes"):
-    data = get_config().data
-    data.truth = truth
-    return sources.open_source(data, split, place)
+def open_split(place, split, need="boxes"):
+    return sources.open_source(get_config().data, split, place, (need,))
 
 
 @pytest.mark.parametrize("split", ["train+validation", "shapes:train+shapes:validation"])
@@ -66,15 +64,13 @@ def test_one_after_the_other(place, split):
 
 
 def test_parts_of_splits_and_the_fingerprint(place):
-    parts = open_split(place, "train[3:]+validation[:1]", truth="label")
+    parts = open_split(place, "train[3:]+validation[:1]", need="label")
     assert [parts.name(i) for i in range(len(parts))] == ["train_00003", "train_00004", "validation_00000"]
-    other = open_split(place, "validation[:1]+train[3:]", truth="label")
-    assert len({parts.fingerprint, other.fingerprint, open_split(place, "train[3:]", truth="label").fingerprint}) == 3
+    other = open_split(place, "validation[:1]+train[3:]", need="label")
+    assert len({parts.fingerprint, other.fingerprint, open_split(place, "train[3:]", need="label").fingerprint}) == 3
 
 
 def test_what_parts_left_out_is_told_by_all(place):
-    from input_pipeline.splits import Union
-
     class Part:
         def __init__(self, *, classes=("a", "b"), **told):
             self.class_names, self.category_ids, self.fingerprint = classes, (1, 2), "x"
@@ -85,12 +81,14 @@ def test_what_parts_left_out_is_told_by_all(place):
         def __len__(self):
             return 1
 
-    both = Union(["x", "y"], [Part(bad_boxes=("p",), absent=("a", "b")), Part(bad_boxes=("q",), absent=("b",))])
+    both = sources.Concatenation(
+        ["x", "y"], [Part(bad_boxes=("p",), absent=("a", "b")), Part(bad_boxes=("q",), absent=("b",))]
+    )
     assert both.bad_boxes == ("p", "q") and both.absent == ("b",) and both.clipped_boxes == 2
-    slices = Union(["x[:1]", "x[1:]"], [Part(bad_boxes=("p",)), Part(bad_boxes=("p",))])
+    slices = sources.Concatenation(["x[:1]", "x[1:]"], [Part(bad_boxes=("p",)), Part(bad_boxes=("p",))])
     assert slices.bad_boxes == ("p",) and slices.clipped_boxes == 1 and len(slices) == 2
     with pytest.raises(UserError, match="x and y differ in their classes \\('b' there, 'c' here\\)"):
-        Union(["x", "y"], [Part(), Part(classes=("a", "c"))])
+        sources.Concatenation(["x", "y"], [Part(), Part(classes=("a", "c"))])
 
 
 def test_an_unknown_part_is_one_line(place):

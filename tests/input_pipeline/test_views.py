@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline import transforms
-from input_pipeline.batch import IGNORE, check_batch
-from input_pipeline.views import ViewBatches, blank, check_views, choose_canvas, plan_views
+from input_pipeline.augment import geometry
+from input_pipeline.batch import IGNORE, OBJECTS, blank, check_batch
+from input_pipeline.truths import make_truth
+from input_pipeline.views import ViewBatches, check_views, choose_canvas, list_canvases, plan_views
 from tests.input_pipeline.test_loader import Rectangles, Squares
 
 
@@ -23,8 +24,8 @@ def make(canvases=((8, 8),), fit="stretch", margin=0, border="mean", **evaluatio
     return config
 
 
-def batches(source, config, **process):
-    views = ViewBatches(source, config.data, config.eval, **process)
+def batches(source, config, need="label", **process):
+    views = ViewBatches(source, make_truth((need,), config.data), config.data, config.eval, **process)
     for batch, pieces in views:
         yield batch, pieces
         for index in {piece.index for piece in pieces}:
@@ -51,7 +52,7 @@ def test_every_view_of_every_image_is_seen_once(count, rows, process_count, canv
     seen = []
     for process, shard in enumerate(shards):
         for batch, pieces in shard:
-            check_batch(batch)
+            check_batch(batch, ("label",))
             assert len(batch["image"]) == rows and batch["example_mask"].sum() == len(pieces)
             assert (batch["label"][~batch["example_mask"]] == IGNORE).all()
             for row, piece in enumerate(pieces):
@@ -78,7 +79,7 @@ def test_few_images_are_under_way_at_once():
 
     source = Watched([(70, 90), (90, 70)] * 50)
     config = make(((64, 96), (96, 64)), scales=(1.0, 0.5), batch_size=2)
-    views = ViewBatches(source, config.data, config.eval)
+    views = ViewBatches(source, make_truth(("label",), config.data), config.data, config.eval)
     done: dict[int, int] = {}
     for _, pieces in views:
         for piece in pieces:
@@ -120,7 +121,7 @@ def test_a_mirrored_view_mirrors():
     config = make(((8, 12),), flip=True)
     plain, mirrored = plan_views((10, 13), config.data, config.eval)
     image = np.random.default_rng(0).integers(0, 256, (10, 13, 3), dtype=np.uint8)
-    one, other = (transforms.warp_image(image, view.matrix, view.canvas, (0, 0, 0)) for view in (plain, mirrored))
+    one, other = (geometry.warp_image(image, view.matrix, view.canvas, (0, 0, 0)) for view in (plain, mirrored))
     assert np.abs(one[:, ::-1].astype(int) - other).max() <= 1
     assert plain.counted and not mirrored.counted
 
@@ -135,7 +136,7 @@ def test_labels_count_once_towards_the_loss():
 @pytest.mark.parametrize("margin", [0, 2])
 def test_canvas_scores_the_resized_image(fit, margin):
     config = make(((12, 12), (12, 16)), fit, margin, method="canvas", batch_size=1)
-    views = ViewBatches(Squares([(30, 30), (30, 45)]), config.data, config.eval)
+    views = ViewBatches(Squares([(30, 30), (30, 45)]), make_truth(("label",), config.data), config.data, config.eval)
     for (batch, pieces), width in zip(views, (12, 16), strict=True):
         example = views.example(pieces[0].index)
         # For fit=crop the largest canvas: none holds these images.
@@ -190,8 +191,24 @@ def test_a_margin_is_context_and_mirrors_at_the_border():
 def test_mistakes_are_one_clear_line(fields, name):
     config = make(**fields)
     with pytest.raises(UserError, match=f"config.{name}") as caught:
-        check_views(config.data, config.eval)
+        check_views(make_truth(("label",), config.data), config.data, config.eval)
     assert "\n" not in str(caught.value)
+
+
+def test_without_canvases_there_is_that_of_the_image_size():
+    config = make(((48, 64),))
+    config.data.canvases = ()
+    assert list_canvases(config.data) == [(48, 64)] == [choose_canvas((10, 400), config.data)]
+    config.data.update(image_size=(32, 32), canvases=((48, 64), (64, 48)))
+    assert list_canvases(config.data) == [(48, 64), (64, 48)]
+
+
+def test_a_margin_that_leaves_nothing_of_a_canvas_is_refused():
+    config = make(((16, 16),), margin=4)
+    truth = make_truth(("label",), config.data)
+    config.data.canvases = ((16, 16), (32, 8))
+    with pytest.raises(UserError, match=r"config.data.margin=4 leaves nothing of config.data.canvases=\(32, 8\)"):
+        check_views(truth, config.data, config.eval)
 
 
 def test_an_abandoned_evaluation_ends():
@@ -224,34 +241,33 @@ def test_an_image_that_changes_its_size_is_named():
 
     config = make(((64, 64),), method="window")
     with pytest.raises(UserError, match="square_0 is 10x10 now"):
-        list(iter(ViewBatches(Shrinking([(10, 10)]), config.data, config.eval)))
+        list(batches(Shrinking([(10, 10)]), config))
 
 
-def make_detection(canvases=((64, 80),), truth="boxes", **fields):
+def make_detection(canvases=((64, 80),), **fields):
     config = make(canvases, **fields)
-    config.data.update(truth=truth, max_boxes=4)
+    config.data.max_boxes = 4
     return config
 
 
 def test_views_have_the_boxes_that_they_show():
     """A stretched image; then windows of 64x64 at columns 0 and 32, of which each sees its part of the boxes."""
     source = Rectangles([(32, 40)], [[4, 8, 12, 32], [0, 0, 32, 40]])
-    (batch, _), *_ = batches(source, make_detection(flip=True, batch_size=2))
-    check_batch(batch)
+    (batch, _), *_ = batches(source, make_detection(flip=True, batch_size=2), "boxes")
+    check_batch(batch, OBJECTS)
     np.testing.assert_array_equal(batch["boxes"][0, :2], [[8, 16, 24, 64], [0, 0, 64, 80]])
     np.testing.assert_array_equal(batch["valid"].sum(1), [2, 0])  # the mirror image's do not count
     np.testing.assert_array_equal(batch["crowd"][0], [False, True, False, False])
 
     source = Rectangles([(64, 96)], [[4, 8, 12, 32], [10, 20, 30, 90]])
-    (batch, _), *_ = batches(source, make_detection(((64, 64),), method="window", batch_size=2))
+    (batch, _), *_ = batches(source, make_detection(((64, 64),), method="window", batch_size=2), "boxes")
     np.testing.assert_array_equal(batch["boxes"][0, :2], [[4, 8, 12, 32], [10, 20, 30, 64]])
     np.testing.assert_array_equal(batch["boxes"][1, :1], [[10, 0, 30, 58]])
     np.testing.assert_array_equal(batch["valid"].sum(1), [2, 1])
     np.testing.assert_array_equal(batch["classes"][1, 0], 1)
 
 
-@pytest.mark.parametrize("truth", ["boxes", "masks"])
-def test_rows_without_objects(truth):
+def test_rows_without_objects():
     """Of an image without any, of one that is only predicted, and those that fill up a batch."""
 
     class Files(Squares):
@@ -259,17 +275,17 @@ def test_rows_without_objects(truth):
             return {"image": super().__getitem__(i)["image"]}
 
     for source in (Rectangles([(10, 12)] * 3, []), Files([(10, 12)] * 3)):
-        for batch, _ in batches(source, make_detection(truth=truth, batch_size=2)):
-            check_batch(batch)
+        for batch, _ in batches(source, make_detection(batch_size=2), "boxes"):
+            check_batch(batch, OBJECTS)
             assert not batch["valid"].any() and not batch["boxes"].any() and not batch["boxes_lost"].any()
 
 
-@pytest.mark.parametrize("truth", ["label", "boxes", "masks"])
-def test_a_blank_row_is_like_a_view(truth):
-    source = (Squares if truth == "label" else Rectangles)([(10, 12)])
-    config = make_detection(truth=truth, batch_size=2)
-    ((batch, _),) = batches(source, config)
-    filler = blank((64, 80), config.data)
+@pytest.mark.parametrize("need", ["label", "boxes"])
+def test_a_blank_row_is_like_a_view(need):
+    source = (Squares if need == "label" else Rectangles)([(10, 12)])
+    config = make_detection(batch_size=2)
+    ((batch, _),) = batches(source, config, need)
+    filler = blank((64, 80), make_truth((need,), config.data).blank((64, 80)))
     assert filler.keys() == batch.keys()
     for key, value in filler.items():
         np.testing.assert_array_equal(batch[key][1], value, err_msg=key)
@@ -279,12 +295,12 @@ def test_a_blank_row_is_like_a_view(truth):
 
 def test_evaluation_is_not_augmented():
     config = make_detection(fit="letterbox", batch_size=2)
-    plain = list(batches(Rectangles([(60, 90), (100, 70)]), config))
+    plain = list(batches(Rectangles([(60, 90), (100, 70)]), config, "boxes"))
     config.data.augment.update(
         dict(flip=1.0, scale=(0.1, 0.2), rotation=90.0, zoom_out=(1.0, 4.0), iou_crop=True, min_visible=1.0),
         **dict(mosaic=1.0, mixup=1.0, copy_paste=1.0, brightness=1.0),
     )
-    for (one, _), (other, _) in zip(plain, batches(Rectangles([(60, 90), (100, 70)]), config), strict=True):
+    for (one, _), (other, _) in zip(plain, batches(Rectangles([(60, 90), (100, 70)]), config, "boxes"), strict=True):
         for key in one:
             np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
@@ -292,8 +308,5 @@ def test_evaluation_is_not_augmented():
 def test_boxes_are_not_scored_on_a_canvas():
     config = make_detection(method="canvas")
     with pytest.raises(UserError, match="config.eval.method='canvas'") as caught:
-        check_views(config.data, config.eval)
+        check_views(make_truth(("boxes",), config.data), config.data, config.eval)
     assert "\n" not in str(caught.value)
-    config.data.truth = "panoptic"
-    with pytest.raises(UserError, match="config.data.truth="):
-        check_views(config.data, config.eval)

@@ -8,7 +8,7 @@ from PIL import Image
 from configs import common
 from errors import UserError
 from experiments.results.registry import make_results
-from input_pipeline import transforms
+from input_pipeline.augment import geometry
 
 CLASSES = ("a", "b", "c")
 
@@ -36,7 +36,7 @@ def test_a_prediction_comes_back_at_the_original_pixel_centres(size):
     height, width = canvas = (32, 48)
     y, x = np.mgrid[:height, :width] + 0.5
     ramp = np.stack([x, y, np.zeros(canvas)], -1).astype(np.float32)
-    restored = assemble(size, [(ramp, canvas, transforms.fit(size, canvas, "stretch"))])["probability"][..., :2]
+    restored = assemble(size, [(ramp, canvas, geometry.fit(size, canvas, "stretch"))])["probability"][..., :2]
     rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
     inside = np.stack([columns * width / size[1], rows * height / size[0]], -1)
     clipped = np.clip(inside, 0.5, (width - 0.5, height - 0.5))  # beyond the last centres the border repeats
@@ -46,7 +46,7 @@ def test_a_prediction_comes_back_at_the_original_pixel_centres(size):
 def test_a_letterbox_gives_back_its_image_alone():
     canvas, size = (16, 16), (8, 16)
     probability = probabilities(0, *canvas)
-    restored = assemble(size, [(probability, canvas, transforms.fit(size, canvas, "letterbox"))])
+    restored = assemble(size, [(probability, canvas, geometry.fit(size, canvas, "letterbox"))])
     np.testing.assert_array_equal(restored["probability"], probability[4:12])
     np.testing.assert_array_equal(restored["label"], probability[4:12].argmax(-1))
 
@@ -54,8 +54,8 @@ def test_a_letterbox_gives_back_its_image_alone():
 def test_a_mirrored_view_is_mirrored_back():
     canvas = (5, 8)
     probability = probabilities(0, *canvas)
-    mirror = transforms.about((4, 2.5), transforms.scaling(-1, 1))
-    restored = assemble(canvas, [(probability[:, ::-1], canvas, mirror), (probability, canvas, transforms.IDENTITY)])
+    mirror = geometry.about((4, 2.5), geometry.scaling(-1, 1))
+    restored = assemble(canvas, [(probability[:, ::-1], canvas, mirror), (probability, canvas, geometry.IDENTITY)])
     np.testing.assert_allclose(restored["probability"], probability, atol=1e-6)
 
 
@@ -65,7 +65,7 @@ def test_windows_are_averaged_where_they_overlap():
     total, count, views = np.zeros((*size, 3)), np.zeros((*size, 1)), []
     for number, (top, left) in enumerate([(0, 0), (0, 6), (0, 8), (4, 0), (4, 6), (4, 8)]):
         probability = probabilities(number, 6, 6)
-        views.append((probability, canvas, transforms.translation(margin - left, margin - top)))
+        views.append((probability, canvas, geometry.translation(margin - left, margin - top)))
         for row in range(6):
             for column in range(6):
                 if top + row < size[0] and left + column < size[1]:

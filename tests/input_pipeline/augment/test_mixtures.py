@@ -3,25 +3,25 @@
 import numpy as np
 import pytest
 
-from input_pipeline import mixtures, transforms
-from input_pipeline.mixtures import Picture
+from input_pipeline.augment import geometry, mixtures
+from input_pipeline.augment.mixtures import DrawnExample
 from tests.input_pipeline.test_objects import make
 
 
-def paint(size, boxes, grey=0, **fields) -> Picture:
+def paint(size, boxes, grey=0, **fields) -> DrawnExample:
     """A grey picture whose objects are rectangles, with masks."""
     masks = np.zeros((len(boxes), *size), bool)
     for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
         mask[top:bottom, left:right] = True
     image = np.full((*size, 3), grey, np.uint8)
-    return Picture(image, make(boxes, masks=masks, **fields), size, transforms.IDENTITY)
+    return DrawnExample(image, make(boxes, masks=masks, **fields), size, geometry.IDENTITY)
 
 
 def test_a_mosaic_has_four_quadrants():
     sizes = [(4, 3), (4, 7), (6, 3), (6, 7)]
     flags = [dict(crowd=[i == 1], difficult=[i == 2], area=[i]) for i in range(4)]
     parts = [paint(size, [[1, 0, 3, 2]], grey=10 * i, classes=[i], **flags[i]) for i, size in enumerate(sizes)]
-    parts[0] = parts[0]._replace(matrix=transforms.scaling(2, 2), original=(40, 30))
+    parts[0] = parts[0]._replace(matrix=geometry.scaling(2, 2), original=(40, 30))
     whole = mixtures.mosaic(parts)
     expected = np.zeros((10, 10))
     expected[:4, 3:], expected[4:, :3], expected[4:, 3:] = 10, 20, 30

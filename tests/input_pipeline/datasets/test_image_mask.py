@@ -13,7 +13,7 @@ from input_pipeline.batch import IGNORE
 from input_pipeline.datasets.image_mask import find_components
 from input_pipeline.sources import open_source
 
-REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
+REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 MASK = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
 
 
@@ -40,7 +40,7 @@ def open_folder(root, split="train", **fields):
     data = get_config().data
     data.name = "image_mask"
     data.folder.update(root=str(root), **fields)
-    return open_source(data, split, str(root.parent / "tfds"))
+    return open_source(data, split, str(root.parent / "tfds"), ("label",))
 
 
 def refuse(root, *words, split="train", **fields):
@@ -312,12 +312,12 @@ def test_camvid_and_isbi(tmp_path):
     data = get_config().data
     data.name = "image_mask"
     data.folder.update(root=str(REAL / "camvid"), ignore_value=11)
-    source = open_source(data, "val[:5]", str(tmp_path))
+    source = open_source(data, "val[:5]", str(tmp_path), ("label",))
     assert len(source) == 5 and len(source.class_names) == 11
     labels = np.unique(np.concatenate([source[i]["label"].ravel() for i in range(5)]))
     assert labels.max() == IGNORE and labels[labels != IGNORE].max() < 11
     data.folder.update(root=str(REAL / "isbi2012"), ignore_value=255)
-    assert open_source(data, "val", str(tmp_path)).class_names == ("membrane", "cell")
+    assert open_source(data, "val", str(tmp_path), ("label",)).class_names == ("membrane", "cell")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
@@ -325,7 +325,7 @@ def test_nuclei_have_ids(tmp_path):
     data = get_config().data
     data.name = "image_mask"
     data.folder.update(root=str(REAL / "dsb2018"), instances="folder")
-    source = open_source(data, "val", str(tmp_path))
+    source = open_source(data, "val", str(tmp_path), ("label",))
     assert len(source) == 50 and source.class_names == ("background", "object") and source.absent == ()
     example = source[0]
     assert example["instances"].max() > 1 and ((example["instances"] > 0) == example["label"]).all()

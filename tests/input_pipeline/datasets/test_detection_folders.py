@@ -12,20 +12,20 @@ from PIL import Image
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline import prepared as prepared_sets
-from input_pipeline.datasets import annotations
+from input_pipeline.datasets import prepared as prepared_sets
 from input_pipeline.sources import open_source
 
-REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
+REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
 HEIGHT, WIDTH = 20, 30
 
 
-def open_folder(name, root, split, place, truth="boxes", **folder):
+def open_folder(name, root, split, place, *more, **folder):
+    """With boxes, and what `more` names."""
     data = get_config().data
-    data.name, data.truth = name, truth
+    data.name = name
     data.folder.update(dict(root=str(root), first_pixel=0) | folder)
-    return open_source(data, split, str(place))
+    return open_source(data, split, str(place), ("boxes", *more))
 
 
 def refuse(name, root, place, *words, split="train", **folder):
@@ -613,33 +613,6 @@ def test_images_that_cannot_be_decoded(tmp_path):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match="no image can be decoded"):
         open_folder("yolo_folder", root, "train", place, drop_unreadable=True)
-
-
-def test_what_is_no_box():
-    boxes = [
-        [0, 0, 1, 1],
-        [0, 0, 0, 1],
-        [2, 0, 1, 1],
-        [np.nan, 0, 1, 1],
-        [0, 0, np.inf, 1],
-        [-3, -3, 0, 2],
-        [9, 9, 40, 40],
-    ]
-    keep, reasons = annotations.clean(np.array(boxes, np.float64), (20, 30))
-    assert keep.tolist() == [True, False, False, False, False, False, True]
-    assert reasons == ["", "zero area", "reversed", *["not a finite number"] * 2, "outside the image", ""]
-    keep, reasons = annotations.clean(np.zeros((0, 4)), (20, 30))
-    assert keep.shape == (0,) and keep.dtype == bool and reasons == []
-
-
-def test_a_mask_is_the_same_in_all_of_cocos_forms():
-    mask = fill(2, 3, 7, 5)
-    size = (HEIGHT, WIDTH)
-    polygon = annotations.encode_mask([square(2, 3, 7, 5)], size)
-    lengths = annotations.encode_mask({"size": list(size), "counts": COUNTS}, size)
-    text = annotations.encode_mask({"size": list(size), "counts": lengths.decode()}, size)
-    np.testing.assert_array_equal(annotations.decode_masks([polygon, lengths, text], size), [mask] * 3)
-    assert annotations.encode_mask([[1, 2, 3, 4]], size) == annotations.encode_mask((), size) == b""
 
 
 # Real sets

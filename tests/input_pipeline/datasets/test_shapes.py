@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs.common import get_config
 from input_pipeline.datasets import shapes
-from input_pipeline.prepared import prepare
+from input_pipeline.preparation import prepare
 
 GOLDEN = "2e0eb22d2f3f0b07068d684f9583302c55bb7944dfaf3b0e6f0d29ca4bd2e63e"  # changes only with VERSION
 
@@ -64,7 +65,7 @@ def test_figures_have_their_area(figure):
 
 def test_a_prepared_copy_holds_what_is_drawn(monkeypatch, tmp_path):
     monkeypatch.setattr(shapes, "EXAMPLES", {"train": 3, "validation": 2})
-    folder = prepare("shapes", tmp_path)
+    folder = prepare("shapes", shapes.SHAPES.preparation, tmp_path, get_config().data.folder)
     import tensorflow_datasets as tfds
 
     skip = tfds.decode.SkipDecoding()

@@ -9,8 +9,9 @@ import math
 import numpy as np
 from ml_collections import ConfigDict
 
+from input_pipeline.augment.geometry import Window
+from input_pipeline.batch import Size
 from input_pipeline.objects import Objects, clip, has_area, overlap
-from input_pipeline.transforms import Size, Window
 
 WHOLE = None
 CONSTRAINTS = (WHOLE, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # the whole canvas, or the least overlap with an object

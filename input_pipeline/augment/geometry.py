@@ -1,4 +1,4 @@
-"""Geometry as one coordinate map, and colour.
+"""Geometry as one coordinate map.
 
 Everything that moves pixels (resize, flip, zoom, stretch, rotation, crop) composes into one 3x3 matrix from the source's
 points to the output's, so an image is sampled once (linear) and a mask once (nearest). Points are (x, y) measured from
@@ -10,9 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.batch import IGNORE
+from input_pipeline.batch import IGNORE, Size
 
-Size = tuple[int, int]  # (height, width) in pixels
 Window = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels; it may reach beyond the image
 IDENTITY = np.eye(3)
 
@@ -36,66 +35,40 @@ def about(centre: tuple[float, float], matrix: np.ndarray) -> np.ndarray:
     return translation(*centre) @ matrix @ translation(-centre[0], -centre[1])
 
 
+def inner(size: Size, margin: int) -> Size:
+    """The part of a canvas or a training example inside its margin: what a model answers for."""
+    return size[0] - 2 * margin, size[1] - 2 * margin
+
+
+def check_margin(field: str, size: Size, margin: int) -> None:
+    """Raises UserError unless config.data.margin leaves something of the `size` that config.data's `field` says."""
+    if not 0 <= 2 * margin < min(size):
+        raise UserError(f"config.data.margin={margin} leaves nothing of config.data.{field}={size}")
+
+
 def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
     """The map that brings the whole image into `output`, less `margin` at each side.
 
     "stretch" fills it, "letterbox" keeps the image's shape, centred, "crop" its scale too: what is too large is cut.
     """
-    inner = (output[0] - 2 * margin, output[1] - 2 * margin)
     if how not in ("stretch", "letterbox", "crop"):
         raise UserError(f"config.data.fit={how!r} is unknown; choose stretch, letterbox or crop")
-    vertical, horizontal = inner[0] / source[0], inner[1] / source[1]
+    tall, wide = inner(output, margin)
+    vertical, horizontal = tall / source[0], wide / source[1]
     if how == "stretch":
         return translation(margin, margin) @ scaling(horizontal, vertical)
     scale = min(vertical, horizontal) if how == "letterbox" else 1.0
     # On whole pixels: an image that fits as it is must not be blurred by half of one.
     height, width = (max(round(scale * length), 1) for length in source)
-    corner = translation(margin + (inner[1] - width) // 2, margin + (inner[0] - height) // 2)
+    corner = translation(margin + (wide - width) // 2, margin + (tall - height) // 2)
     return corner @ scaling(width / source[1], height / source[0])
 
 
-def check_augment(data: ConfigDict) -> None:
-    """Raises UserError unless the fields of config.data.augment are in their ranges and go with config.data.truth."""
-    augment = data.augment
-    low, high = augment.scale
-    deviation, smoothing = augment.elastic
-    if len(augment.zoom_out) != 2:
-        raise UserError(f"config.data.augment.zoom_out={augment.zoom_out} is not a (probability, largest factor)")
-    probability, largest = augment.zoom_out
-    rules = {
-        "flip": (0 <= augment.flip <= 1, "a probability, 0 to 1"),
-        "scale": (0 < low <= high, "two positive factors, the smaller one first"),
-        "aspect": (augment.aspect >= 1, "a factor of at least 1"),
-        "translate": (0 <= augment.translate < 1, "a share of the sides, 0 to below 1"),
-        "rotation": (0 <= augment.rotation <= 180, "0 to 180 degrees"),
-        "elastic": (deviation >= 0 and smoothing > 0, "a deviation of at least 0 and a smoothing above 0"),
-        "zoom_out": (0 <= probability <= 1 and largest >= 1, "a probability, 0 to 1, and a factor of at least 1"),
-        "min_visible": (0 <= augment.min_visible <= 1, "a share, 0 to 1"),
-        "mosaic": (0 <= augment.mosaic <= 1, "a probability, 0 to 1"),
-        "mixup": (0 <= augment.mixup <= 1, "a probability, 0 to 1"),
-        "copy_paste": (0 <= augment.copy_paste <= 1, "a probability, 0 to 1"),
-        "brightness": (0 <= augment.brightness <= 1, "0 to 1"),
-        "contrast": (0 <= augment.contrast <= 1, "0 to 1"),
-        "saturation": (0 <= augment.saturation <= 1, "0 to 1"),
-        "hue": (0 <= augment.hue <= 0.5, "0 to 0.5 turns"),
-    }
-    for field, (holds, wanted) in rules.items():
-        if not holds:
-            raise UserError(f"config.data.augment.{field}={augment[field]} is out of its range: {wanted}")
-    asked = {  # whether a field asks for what only some truths have
-        "zoom_out": (probability, ("boxes", "masks")),
-        "iou_crop": (augment.iou_crop, ("boxes", "masks")),
-        "mosaic": (augment.mosaic, ("boxes", "masks")),
-        "mixup": (augment.mixup, ("boxes", "masks")),
-        "copy_paste": (augment.copy_paste, ("masks",)),
-        "elastic": (deviation, ("label",)),
-    }
-    for field, (wanted, truths) in asked.items():
-        if wanted and data.truth not in truths:
-            raise UserError(
-                f"config.data.augment.{field}={augment[field]} needs config.data.truth={' or '.join(truths)}, "
-                f"which is {data.truth}"
-            )
+def draw_map(rng: np.random.Generator, shown: Size, size: Size, data: ConfigDict) -> np.ndarray:
+    """A random map [3,3] from the points of an image, or a window, of size `shown` to those of an output of `size`."""
+    fitted = fit(shown, size, data.fit, data.margin)
+    content = (shown[0] * fitted[1, 1], shown[1] * fitted[0, 0])
+    return draw_geometry(rng, size, data.augment, content, data.margin) @ fitted
 
 
 def draw_geometry(
@@ -132,10 +105,9 @@ def draw_displacement(rng: np.random.Generator, size: Size, augment: ConfigDict)
     return smooth * np.float32(deviation / max(float(smooth.std()), 1e-6))
 
 
-def check_border(border: str) -> None:
-    """Raises UserError unless config.data.border is known."""
-    if border not in ("mean", "mirror"):
-        raise UserError(f"config.data.border={border!r} is unknown; choose mean or mirror")
+def choose_fill(data: ConfigDict) -> tuple[float, ...] | None:
+    """What `warp_image` takes as its fill, by config.data.border."""
+    return None if data.border == "mirror" else data.mean
 
 
 def warp_image(
@@ -202,46 +174,3 @@ def _pixels(source: Size, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.
     height, width = source
     outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
     return row.clip(0, height - 1), column.clip(0, width - 1), outside
-
-
-def draw_colours(rng: np.random.Generator, image: np.ndarray, augment: ConfigDict) -> np.ndarray:
-    """The image under random brightness, contrast, saturation and hue, by the fields of config.data.augment."""
-    changed = image.astype(np.float32)
-    if augment.brightness:
-        changed = adjust_brightness(changed, rng.uniform(1 - augment.brightness, 1 + augment.brightness))
-    if augment.contrast:
-        changed = adjust_contrast(changed, rng.uniform(1 - augment.contrast, 1 + augment.contrast))
-    if augment.saturation:
-        changed = adjust_saturation(changed, rng.uniform(1 - augment.saturation, 1 + augment.saturation))
-    if augment.hue:
-        changed = adjust_hue(changed, rng.uniform(-augment.hue, augment.hue))
-    return np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
-
-
-def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """float32 RGB, 0..255 on both sides of each of these."""
-    return image * np.float32(factor)
-
-
-def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Differences to the image's mean grey, times `factor`."""
-    mean = np.float32(_grey(image).mean())
-    return (image - mean) * np.float32(factor) + mean
-
-
-def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Differences to each pixel's grey, times `factor`."""
-    grey = _grey(image)[..., None]
-    return (image - grey) * np.float32(factor) + grey
-
-
-def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:
-    """Every colour turned around the grey axis by `turns` of the wheel, brightness kept (YIQ rotation)."""
-    angle = 2 * np.pi * turns
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
-    return image @ (np.linalg.inv(to_yiq) @ turn @ to_yiq).T.astype(np.float32)
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return image @ np.array([0.299, 0.587, 0.114], np.float32)

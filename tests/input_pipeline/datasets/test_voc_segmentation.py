@@ -12,8 +12,8 @@ from PIL import Image
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline import prepared as prepared_sets
 from input_pipeline.batch import IGNORE
+from input_pipeline.datasets import prepared as prepared_sets
 from input_pipeline.datasets import voc_segmentation
 from input_pipeline.sources import open_source
 
@@ -59,7 +59,7 @@ def year(tmp_path):
 def open_voc(place, root, split="train"):
     data = get_config().data
     data.name, data.folder.root = "voc_segmentation", str(root)
-    return open_source(data, split, str(place))
+    return open_source(data, split, str(place), ("label",))
 
 
 def refuse(place, root, *words):
@@ -192,7 +192,8 @@ from configs.common import get_config
 from input_pipeline.sources import open_source
 data = get_config().data
 data.name, data.folder.root = "voc_segmentation", {str(year)!r}
-print(open_source(data, "train", {str(tmp_path / "tfds")!r})[0]["label"].shape, {{"jax", "tensorflow"}} & sys.modules.keys())
+source = open_source(data, "train", {str(tmp_path / "tfds")!r}, ("label",))
+print(source[0]["label"].shape, {{"jax", "tensorflow"}} & sys.modules.keys())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

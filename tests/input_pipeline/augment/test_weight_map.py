@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from errors import UserError
-from input_pipeline.weight_map import CUT_OFF, weight_map
+from input_pipeline.augment.weight_map import CUT_OFF, weight_map
 
 MAPS = arrays(
     np.int32, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0] * 12 + [1, 2, 3, 70000])

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline.batch import Size
 from input_pipeline.objects import Objects, join, pick
-from input_pipeline.transforms import Size
 
 
-class Picture(NamedTuple):
+class DrawnExample(NamedTuple):
     """A drawn image [H,W,3] uint8 with its objects; `matrix` [3,3] maps the points of the stored image to it.
 
     Of several examples, `original`, the stored image's size, and `matrix` are the first one's.
@@ -20,7 +20,7 @@ class Picture(NamedTuple):
     matrix: np.ndarray
 
 
-def mosaic(pictures: list[Picture]) -> Picture:
+def mosaic(pictures: list[DrawnExample]) -> DrawnExample:
     """Four pictures stitched, in reading order (Bochkovskiy, Wang and Liao 2020, section 3.3)."""
     first, second, third, fourth = (picture.image for picture in pictures)
     upper, lower = np.concatenate([first, second], 1), np.concatenate([third, fourth], 1)
@@ -41,13 +41,13 @@ def _move(objects: Objects, corner: tuple[int, int], size: Size) -> Objects:
     return moved
 
 
-def mixup(picture: Picture, other: Picture, share: float) -> Picture:
+def mixup(picture: DrawnExample, other: DrawnExample, share: float) -> DrawnExample:
     """`share` of one picture and the rest of another, with the objects of both (Zhang et al. 2019, section 3.1)."""
     blend = share * picture.image.astype(np.float32) + (1 - share) * other.image.astype(np.float32)
     return picture._replace(image=np.rint(blend).astype(np.uint8), objects=join([picture.objects, other.objects]))
 
 
-def copy_paste(picture: Picture, donor: Picture, chosen: np.ndarray, least: float) -> Picture:
+def copy_paste(picture: DrawnExample, donor: DrawnExample, chosen: np.ndarray, least: float) -> DrawnExample:
     """Those of the donor's objects that are `chosen` [N], no crowds, pasted by their masks (Ghiasi et al. 2021, section 3).
 
     An object below loses the pixels that are covered and gets the box of what is left of its mask. It is dropped where

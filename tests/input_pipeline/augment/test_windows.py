@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
-from input_pipeline import crops
+from input_pipeline.augment import windows
 from input_pipeline.objects import area, overlap
 from tests.input_pipeline.test_objects import make
 
@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(seeds, st.tuples(st.integers(1, 200), st.integers(1, 200)), st.floats(1, 6))
 def test_the_image_lies_on_the_larger_canvas(seed, size, largest):
-    top, left, bottom, right = crops.zoom_out(np.random.default_rng(seed), size, largest)
+    top, left, bottom, right = windows.zoom_out(np.random.default_rng(seed), size, largest)
     assert top <= 0 and left <= 0 and bottom >= size[0] and right >= size[1]
     height, width = bottom - top, right - left
     assert height <= round(largest * size[0]) and width <= round(largest * size[1])
@@ -26,19 +26,19 @@ def test_the_image_lies_on_the_larger_canvas(seed, size, largest):
 
 
 def test_the_image_comes_to_every_corner_of_the_canvas():
-    windows = np.array([crops.zoom_out(np.random.default_rng(seed), (4, 4), 4.0) for seed in range(400)])
-    assert windows.min() == -12 and windows.max() == 16
-    factors = (windows[:, 2] - windows[:, 0]) / 4
+    canvases = np.array([windows.zoom_out(np.random.default_rng(seed), (4, 4), 4.0) for seed in range(400)])
+    assert canvases.min() == -12 and canvases.max() == 16
+    factors = (canvases[:, 2] - canvases[:, 0]) / 4
     assert factors.min() == 1 and factors.max() == 4 and 2.3 < factors.mean() < 2.7
 
 
 @pytest.mark.parametrize("least", [0.1, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("canvas", [(0, 0, *SIZE), (-20, -40, 160, 200)])
 def test_a_patch_meets_its_constraint(monkeypatch, least, canvas):
-    monkeypatch.setattr(crops, "CONSTRAINTS", (crops.WHOLE, least))
+    monkeypatch.setattr(windows, "CONSTRAINTS", (windows.WHOLE, least))
     met = 0
     for seed in range(60):
-        window = crops.crop(np.random.default_rng(seed), canvas, SIZE, OBJECTS)
+        window = windows.crop(np.random.default_rng(seed), canvas, SIZE, OBJECTS)
         if window != canvas:
             met += 1
             # The crowd does not count: it is as large as the image.
@@ -50,7 +50,7 @@ def test_a_patch_meets_its_constraint(monkeypatch, least, canvas):
 @given(seeds)
 def test_patches_are_of_the_paper(seed):
     canvas = (-20, -40, 160, 200)
-    patches = crops.draw_patches(np.random.default_rng(seed), canvas)
+    patches = windows.draw_patches(np.random.default_rng(seed), canvas)
     assert 0 < len(patches) <= 50 and patches.dtype == int
     assert (patches[:, :2] >= canvas[:2]).all() and (patches[:, 2:] <= canvas[2:]).all()
     height, width = (patches[:, 2:] - patches[:, :2]).T
@@ -60,7 +60,7 @@ def test_patches_are_of_the_paper(seed):
 
 
 def test_patches_come_from_everywhere():
-    patches = np.concatenate([crops.draw_patches(np.random.default_rng(seed), (0, 0, 40, 40)) for seed in range(50)])
+    patches = np.concatenate([windows.draw_patches(np.random.default_rng(seed), (0, 0, 40, 40)) for seed in range(50)])
     for low, high in (patches[:, ::2].T, patches[:, 1::2].T):
         smaller = high - low < 40
         assert low[smaller].min() == 0 and high[smaller].max() == 40
@@ -71,14 +71,14 @@ def test_patches_come_from_everywhere():
 def test_what_no_patch_can_meet_is_not_tried_for_ever():
     """An object of one pixel overlaps no patch by a tenth; without an object, and with a crowd alone, none is overlapped."""
     for made in (make([[3, 3, 4, 4]]), make([]), make([[0, 0, *SIZE]], crowd=[1])):
-        windows = {crops.crop(np.random.default_rng(seed), (0, 0, *SIZE), SIZE, made) for seed in range(60)}
-        assert (0, 0, *SIZE) in windows and len(windows) > 10, "the whole image or an unconstrained patch"
+        found = {windows.crop(np.random.default_rng(seed), (0, 0, *SIZE), SIZE, made) for seed in range(60)}
+        assert (0, 0, *SIZE) in found and len(found) > 10, "the whole image or an unconstrained patch"
 
 
 def test_tiny_images_have_windows():
     for size in ((1, 1), (1, 40), (3, 2)):
         for seed in range(20):
-            window = crops.crop(np.random.default_rng(seed), (0, 0, *size), size, make([[0, 0, 1, 1]]))
+            window = windows.crop(np.random.default_rng(seed), (0, 0, *size), size, make([[0, 0, 1, 1]]))
             assert window[2] > window[0] and window[3] > window[1]
 
 
@@ -87,21 +87,21 @@ def test_tiny_images_have_windows():
 def test_a_patch_shows_a_part_of_the_image(seed):
     augment = get_config().data.augment
     augment.update(zoom_out=(1.0, 6.0), iou_crop=True)
-    top, left, bottom, right = crops.draw_window(np.random.default_rng(seed), SIZE, make([]), augment)
+    top, left, bottom, right = windows.draw_window(np.random.default_rng(seed), SIZE, make([]), augment)
     assert min(bottom, SIZE[0]) > max(top, 0) and min(right, SIZE[1]) > max(left, 0)
 
 
 def test_nothing_asked_for_is_the_whole_image():
     augment = get_config().data.augment
-    assert crops.draw_window(np.random.default_rng(0), SIZE, OBJECTS, augment) == (0, 0, *SIZE)
+    assert windows.draw_window(np.random.default_rng(0), SIZE, OBJECTS, augment) == (0, 0, *SIZE)
     augment.zoom_out = (0.3, 3.0)
     whole = [
-        crops.draw_window(np.random.default_rng(seed), SIZE, OBJECTS, augment) == (0, 0, *SIZE) for seed in range(400)
+        windows.draw_window(np.random.default_rng(seed), SIZE, OBJECTS, augment) == (0, 0, *SIZE) for seed in range(400)
     ]
     assert np.mean(whole) == pytest.approx(0.7, abs=0.08)
 
 
 def test_a_centre_lies_in_one_of_two_neighbours():
     boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 8]])
-    np.testing.assert_array_equal(crops.have_centre(boxes, (0, 5, 10, 20)), [True, True, False])
-    np.testing.assert_array_equal(crops.have_centre(boxes, (0, 0, 10, 5)), [False, False, True])
+    np.testing.assert_array_equal(windows.have_centre(boxes, (0, 5, 10, 20)), [True, True, False])
+    np.testing.assert_array_equal(windows.have_centre(boxes, (0, 0, 10, 5)), [False, False, True])

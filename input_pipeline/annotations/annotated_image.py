@@ -1,0 +1,46 @@
+"""An image with its objects, as a file of annotations describes it."""
+
+import dataclasses
+import pathlib
+import re
+
+from errors import UserError
+from input_pipeline.batch import Size, refuse
+
+SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Annotation:
+    """One object. Coordinates are in pixels, or in fractions of the image as the format has it."""
+
+    box: tuple[float, float, float, float]  # top, left, bottom, right
+    label: int  # index of the class
+    crowd: bool = False
+    difficult: bool = False
+    area: float | None = None  # the box's where nobody gave it
+    segmentation: list | dict = ()  # of `masks.encode_mask`, () for none
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image and its objects. `size` is what the annotation says, None where it says nothing."""
+
+    path: pathlib.Path
+    name: str
+    image_id: int
+    size: Size | None
+    objects: list[Annotation]
+
+
+def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
+    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, one that is no UTF-8."""
+    tidy = tuple(" ".join(name.split()) for name in names)
+    if not all(tidy) or not tidy:
+        raise UserError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
+    twice = sorted({name for name in tidy if tidy.count(name) > 1})
+    if twice:
+        raise UserError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
+    odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
+    refuse(f"{where}: classes with names that are no UTF-8", odd, "; rename them")
+    return tidy

@@ -1,0 +1,208 @@
+"""COCO's JSON: images, annotations, categories and detections.
+
+Two readers: `read_instances` is for data to train on and names all that is wrong with it at once; an `Entry` is for files
+to score, whose first mistake ends it.
+"""
+
+import contextlib
+import json
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
+from input_pipeline.annotations.masks import FARTHEST, LEAST, encode_mask, encode_runs, is_polygon
+from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
+from input_pipeline.batch import refuse
+
+SHOWN = 80  # letters of a wrong value that its error shows
+
+
+def load_json(path: Path) -> Any:
+    """What a file holds. Raises UserError."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: it cannot be parsed ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not COCO's JSON: lists or objects are nested too deeply") from error
+
+
+def read_instances(path: Path, images: Path) -> tuple[list[AnnotatedImage], dict[int, str]]:
+    """The images in the file's order, and the categories' names by id, in its order. Raises UserError."""
+    content = load_json(path)
+    for key in ("images", "annotations", "categories"):
+        held = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(held, list) or not all(isinstance(entry, dict) for entry in held):
+            raise UserError(
+                f"{path} has no list {key!r}; COCO's instances files hold images, annotations and categories"
+            )
+    categories = _read_categories(path, content["categories"])
+    annotated = _read_images(path, images, content["images"])
+    labels = {category_id: label for label, category_id in enumerate(categories)}
+    wrong = []
+    for number, entry in enumerate(content["annotations"]):
+        problem = _find_mistake(entry, annotated, categories)
+        if problem:
+            wrong.append(f"annotation {entry.get('id', f'at place {number + 1}')}: {problem}")
+            continue
+        left, top, width, height = map(float, entry["bbox"])  # so that sums too large are infinite, not an error
+        area = entry.get("area")
+        annotated[entry["image_id"]].objects.append(
+            Annotation(
+                box=(top, left, top + height, left + width),
+                label=labels[entry["category_id"]],
+                crowd=bool(entry.get("iscrowd", 0)),
+                area=area if is_finite(area) else None,
+                segmentation=entry.get("segmentation") or (),
+            )
+        )
+    refuse(f"{path}: annotations that cannot be used", wrong, "; correct them, or take them out")
+    return list(annotated.values()), categories
+
+
+def _read_categories(path: Path, entries: list[dict]) -> dict[int, str]:
+    if not all(is_whole(entry.get("id")) and isinstance(entry.get("name"), str) for entry in entries):
+        raise UserError(f"{path} has a category without an id (a whole number of int64) or a name; write both")
+    entries = sorted(entries, key=lambda entry: entry["id"])
+    ids = [entry["id"] for entry in entries]
+    if len(set(ids)) < len(ids):
+        twice = next(number for number in ids if ids.count(number) > 1)
+        raise UserError(f"{path} has the category id {twice} more than once; give each category its own")
+    names = check_names([entry["name"] for entry in entries], path)
+    return dict(zip(ids, names, strict=True))
+
+
+def _read_images(path: Path, folder: Path, entries: list[dict]) -> dict[int, AnnotatedImage]:
+    """The images by id, without their objects."""
+    if not entries:
+        raise UserError(f"{path} names no image; write them into 'images', or take the file away")
+    annotated, names, wrong = {}, set(), []
+    for number, entry in enumerate(entries):
+        image_id, name = entry.get("id"), entry.get("file_name")
+        size = entry.get("height"), entry.get("width")
+        if not is_whole(image_id) or not isinstance(name, str):
+            wrong.append(f"the image at place {number + 1} has no id (a whole number of int64) or no file_name")
+        elif image_id in annotated:
+            wrong.append(f"the image id {image_id} stands there more than once")
+        elif name in names:
+            wrong.append(f"the file {name} stands there more than once")
+        elif size != (None, None) and not all(map(is_whole, size)):
+            wrong.append(f"the image {image_id} has no height and width in whole numbers")
+        elif not (folder / name).is_file():
+            wrong.append(f"{folder / name} is missing")
+        else:
+            annotated[image_id] = AnnotatedImage(
+                folder / name, name, image_id, None if size == (None, None) else size, []
+            )
+        names.add(name)
+    refuse(f"{path}: images that cannot be used", wrong, "; bring the files, or correct the list")
+    return annotated
+
+
+def _find_mistake(entry: dict, annotated: dict[int, AnnotatedImage], categories: dict[int, str]) -> str:
+    """What makes an annotation unusable, or ""."""
+    image_id, category_id, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
+    if not isinstance(image_id, int) or image_id not in annotated:
+        return f"there is no image {image_id!r}"
+    if not isinstance(category_id, int) or category_id not in categories:
+        return f"there is no category {category_id!r}"
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        return f"bbox is {reprlib.repr(box)}, not four numbers of float64"
+    if entry.get("iscrowd", 0) not in (0, 1):
+        return f"iscrowd is {reprlib.repr(entry['iscrowd'])}, not 0 or 1"
+    segmentation = entry.get("segmentation") or []
+    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
+        return ""
+    if not isinstance(segmentation, list) or not all(map(is_polygon, segmentation)):
+        return "segmentation is neither polygons [[x, y, x, y, ...]] nor run lengths"
+    return ""
+
+
+class Entry:
+    """One object of a file, which knows its place there."""
+
+    def __init__(self, path: Path, place: str, fields: object):
+        self.path, self.place, self.fields = path, place, fields
+        if not isinstance(fields, dict):
+            raise self.error(f"is not an object: {show(fields)}")
+
+    def error(self, problem: str) -> UserError:
+        return UserError(f"{self.path}: {self.place} {problem}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.fields
+
+    def __getitem__(self, key: str):
+        if key not in self.fields:
+            raise self.error(f"lacks {key!r}")
+        return self.fields[key]
+
+    def number(self, key: str) -> float:
+        """Raises UserError for NaN, too, and for a whole number that is too large."""
+        if not is_finite(self[key]):
+            raise self.error(f"has no finite number as its {key}: {show(self[key])}")
+        return float(self[key])
+
+    def side(self, key: str) -> int:
+        """Of an image, in pixels."""
+        value = self.number(key)
+        if not (value.is_integer() and 1 <= value <= FARTHEST):
+            raise self.error(f"has a {key} that is no whole number from 1 to {FARTHEST}: {show(self[key])}")
+        return int(value)
+
+    def flag(self, *keys: str) -> bool:
+        """Is one of `keys` there and set?"""
+        return any(key in self and self.number(key) != 0 for key in keys)
+
+    def key(self, key: str) -> int | str:
+        """A number or a name that other entries refer to; of a file's path its last part."""
+        value = self[key]
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise self.error(f"has a {key} that is neither a whole number nor text: {show(value)}")
+        return Path(value).name if key == "file_name" else value
+
+    def box(self) -> list[float]:
+        """(left, top, width, height) in pixels."""
+        value = self["bbox"]
+        if not (isinstance(value, list) and len(value) == 4 and all(map(is_finite, value)) and min(value[2:]) >= 0):
+            raise self.error(f"has a bbox that is not [left, top, width, height] in pixels: {show(value)}")
+        return [float(number) for number in value]
+
+    def mask(self, height: int, width: int) -> dict:
+        """Polygons, or runs as a list or as COCO's text -> COCO's text of the runs."""
+        value = self["segmentation"]
+        if not isinstance(value, list) or all(is_polygon(part) and len(part) >= LEAST for part in value):
+            with contextlib.suppress(UserError):
+                counts = encode_mask(value, (height, width)) or encode_runs([height * width], (height, width))
+                return {"size": [height, width], "counts": counts}
+        raise self.error(
+            f"has a segmentation that is neither polygons, within {FARTHEST} pixels, nor the runs of a mask of "
+            f"{height}x{width} pixels: {show(value)}"
+        )
+
+
+def list_entries(path: Path, kind: str, values: object) -> list[Entry]:
+    if not isinstance(values, list):
+        raise UserError(f"{path}: {kind} are not a list: {show(values)}")
+    return [Entry(path, f"{kind}[{index}]", fields) for index, fields in enumerate(values)]
+
+
+def index_entries(entries: list[Entry], key: str) -> dict[int | str, int]:
+    """The place of the entry of each key. Raises UserError where two have the same."""
+    places: dict[int | str, int] = {}
+    for place, entry in enumerate(entries):
+        if places.setdefault(entry.key(key), place) != place:
+            raise entry.error(f"has the {key} {show(entry[key])} of another one")
+    return places
+
+
+def show(value: object) -> str:
+    """The beginning of a value as JSON, for an error."""
+    try:
+        return json.dumps(value)[:SHOWN]
+    except RecursionError:  # writing needs a little more of the stack than reading did
+        return "too deeply nested to be shown"

@@ -1,0 +1,52 @@
+"""PASCAL VOC's XML: an image's size and the boxes of its objects."""
+
+import dataclasses
+import pathlib
+import xml.etree.ElementTree as ElementTree
+
+from errors import UserError
+from input_pipeline.batch import Size
+
+EDGES = ("ymin", "xmin", "ymax", "xmax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """An object as it is written."""
+
+    class_name: str
+    edges: tuple[float, float, float, float]
+    difficult: bool
+
+
+def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
+    """The image's (height, width), None where it is unknown, and its objects. Raises UserError for what cannot be used."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
+        raise UserError(f"{path} cannot be parsed as XML ({error})") from error
+    size = None
+    if root.find("size") is not None:
+        size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
+    objects = []
+    for number, element in enumerate(root.findall("object"), 1):
+        where = f"{path}: object {number}"
+        name = " ".join((element.findtext("name") or "").split())
+        if not name:
+            raise UserError(f"{where} has no name")
+        edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
+        difficult = element.findtext("difficult", "0").strip()
+        if difficult not in ("0", "1"):
+            raise UserError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
+        objects.append(Named(name, edges, difficult == "1"))
+    return None if size == (0, 0) else size, objects  # some programs write 0 for what they do not know
+
+
+def _read_number(element: ElementTree.Element, place: str, where: str) -> float:
+    text = element.findtext(place)
+    if text is None:
+        raise UserError(f"{where} has no {place}")
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where} has {text!r} as {place}, which is no number") from None

@@ -1,0 +1,26 @@
+"""`coco/2017`: boxes of COCO as tfds prepares it, which has no masks; with them it is a `coco_folder`."""
+
+import numpy as np
+
+from input_pipeline.batch import Size
+from input_pipeline.datasets.prepared import Dataset, Record, read_text, scale_boxes
+from input_pipeline.objects import Objects
+from input_pipeline.preparation import ByTensorFlow
+
+# COCO's own numbers of its 80 classes: 1 to 90 without those that no object was annotated with.
+CATEGORY_IDS = tuple(sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}))
+
+
+def read_objects(record: Record, size: Size) -> Objects:
+    listed = record["objects"]
+    fields = {"classes": listed["label"], "crowd": listed["is_crowd"], "area": listed["area"]}
+    return {"boxes": scale_boxes(record, size)} | {key: np.array(values) for key, values in fields.items()}
+
+
+COCO = Dataset(
+    preparation=ByTensorFlow(),
+    name=lambda record: read_text(record, "image/filename"),
+    image_id=lambda record: int(record["image/id"]),
+    category_ids=CATEGORY_IDS,
+    read_objects=read_objects,
+)

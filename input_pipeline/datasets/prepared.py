@@ -1,0 +1,196 @@
+"""Datasets that tfds has prepared as array_record: facts and functions of a stored record, and sources made of them.
+
+Prepared folders are read as they are, without TensorFlow; the encoded bytes are decoded here, by their content and not by
+their name.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from errors import UserError
+from input_pipeline.batch import Size
+from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
+from input_pipeline.objects import Objects, area, clean, clip, describe
+from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
+from input_pipeline.sources import Example, Source, parse_split
+
+Record = dict[str, Any]  # as tfds stores it, images encoded
+RECENT = 64  # records that are kept, encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """How a dataset is prepared, and how one of its records becomes an example. Its images are stored as "image".
+
+    `read_objects` returns all objects as annotated: "boxes" [N,4] (yxyx pixels; bad ones, and what lies beyond the image,
+    included), "classes" [N], and of "crowd", "difficult" and "area" what the dataset has.
+    """
+
+    preparation: Preparation
+    name: Callable[[Record], str]
+    image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
+    size: Callable[[Record], Size] | None = None  # None: it stands in the image's header
+    class_names: tuple[str, ...] = ()  # of the label; those of boxes are stored
+    category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
+    read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]
+    read_objects: Callable[[Record, Size], Objects] | None = None
+    read_masks: Callable[[Record, Size], np.ndarray] | None = None  # -> [N,H,W] bool, of all objects
+
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """Of sources.ASKED_BY: what can be read."""
+        readers = {"label": self.read_label, "boxes": self.read_objects, "masks": self.read_masks}
+        return tuple(need for need, read in readers.items() if read)
+
+    def open(self, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
+        return (PreparedObjects if "boxes" in needs else PreparedLabels)(self, data, split, place, needs)
+
+
+def read_text(record: Record, key: str) -> str:
+    value = record[key]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def read_label(record: Record) -> np.ndarray:
+    """The values [H,W] of the mask that is stored as "segmentation_mask"."""
+    return decode_mask(record["segmentation_mask"], f"the mask of {read_text(record, 'file_name')}")
+
+
+def scale_boxes(record: Record, size: Size) -> np.ndarray:
+    """[N,4] float64: a record's boxes in pixels, where tfds has divided them by the image's size."""
+    return np.array(record["objects"]["bbox"], np.float64).reshape(-1, 4) * np.tile(size, 2)
+
+
+class Prepared:
+    """A split of such a dataset. A subclass reads its examples."""
+
+    absent: tuple[str, ...] = ()
+    class_names: tuple[str, ...]
+
+    def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
+        name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
+        folder = find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        with quiet_tfds() as tfds:
+            builder = tfds.builder_from_directory(folder)
+            wanted, select = parse_split(split)
+            if wanted not in builder.info.splits:
+                known = ", ".join(builder.info.splits)
+                raise UserError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
+            if not select(builder.info.splits[wanted].num_examples):
+                raise UserError(f"config.data: {split!r} of {name} holds no example")
+            self._features = builder.info.features
+            images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
+            try:
+                decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
+                self._records = builder.as_data_source(split=split, decoders=decoders)
+                # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
+                self._record = functools.lru_cache(maxsize=RECENT)(self._records.__getitem__)
+            except (NotImplementedError, ValueError) as error:
+                raise UserError(
+                    f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
+                    "move it away and start again, to prepare it anew"
+                ) from error
+        metadata = dict(builder.info.metadata.items())
+        self._findings = metadata.get("findings", {}).get(wanted, {})
+        self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))
+        self.dropped = tuple(self._findings.get("dropped", ()))
+        self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
+        self.clipped_boxes = self._findings.get("clipped_boxes", 0)
+        if self.dropped and not data.folder.drop_unreadable:
+            refuse_unreadable(f"{name} {wanted}", list(self.dropped))
+        checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
+        content = self._findings.get("content", "")  # of a folder: the sizes alone would not show every change
+        self.fingerprint = hashlib.sha256(
+            f"{name} {builder.version} {split} {checksums}{content}".encode()
+        ).hexdigest()[:16]
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        return self._category_ids or tuple(range(1, len(self.class_names) + 1))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(self._record(index))
+
+    def image_id(self, index: int) -> int:
+        return self.dataset.image_id(self._record(index)) if self.dataset.image_id else index + 1
+
+    def size(self, index: int) -> Size:
+        return self._size(self._record(index))
+
+    def _size(self, record: Record) -> Size:
+        return self.dataset.size(record) if self.dataset.size else read_size(record["image"], self.dataset.name(record))
+
+
+class PreparedLabels(Prepared):
+    """Images with the class of each pixel."""
+
+    def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
+        super().__init__(dataset, data, split, place, needs)
+        self.class_names = dataset.class_names
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._record(index)
+        name = self.dataset.name(record)
+        image, label = decode_image(record["image"], name), self.dataset.read_label(record)
+        if label.shape != image.shape[:2]:
+            raise UserError(
+                f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again"
+            )
+        return {"image": image, "label": label}
+
+
+class PreparedObjects(Prepared):
+    """Images with the boxes of objects, and with their masks if they are needed."""
+
+    def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
+        super().__init__(dataset, data, split, place, needs)
+        self.class_names = tuple(self._features["objects"]["label"].names)
+        unmasked = self._findings.get("unmasked", 0)
+        if "masks" in needs and unmasked:
+            raise UserError(
+                f"config.data: masks are needed, but {unmasked} objects of {split} in {data.name} have none "
+                f"({self._findings['first_unmasked']}); draw them, or write config.data.augment.copy_paste=0.0"
+            )
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._record(index)
+        image = decode_image(record["image"], self.dataset.name(record))
+        objects, keep, _ = self._read(record, image.shape[:2])
+        if "masks" in self.needs:
+            objects["masks"] = self.dataset.read_masks(record, image.shape[:2])[keep]
+        return {"image": image} | objects
+
+    def objects(self, index: int) -> tuple[Size, Objects]:
+        record = self._record(index)
+        size = self._size(record)
+        return size, self._read(record, size)[0]
+
+    def find_bad_boxes(self, index: int) -> tuple[str, ...]:
+        record = self._record(index)
+        _, _, reasons = self._read(record, self._size(record))
+        labels = record["objects"]["label"]
+        return tuple(
+            describe(self.dataset.name(record), i + 1, self.class_names[labels[i]], reason)
+            for i, reason in enumerate(reasons)
+            if reason
+        )
+
+    def _read(self, record: Record, size: Size) -> tuple[Objects, np.ndarray, list[str]]:
+        """The good objects of a record; and of all that it lists, which are good [N] bool and what is wrong with others."""
+        annotated = self.dataset.read_objects(record, size)
+        keep, reasons = clean(annotated["boxes"], size)
+        boxes = clip(annotated["boxes"], (0, 0, *size))
+        none = np.zeros(len(boxes))
+        every = {"crowd": none, "difficult": none, "area": area(boxes)} | annotated | {"boxes": boxes}
+        dtypes = {"boxes": np.float64, "classes": np.int32, "crowd": bool, "difficult": bool, "area": np.float64}
+        return {key: np.array(every[key], dtype)[keep] for key, dtype in dtypes.items()}, keep, reasons

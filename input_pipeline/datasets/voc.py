@@ -1,0 +1,23 @@
+"""`voc/2007` and `voc/2012`: boxes of PASCAL VOC as tfds prepares it."""
+
+import numpy as np
+
+from input_pipeline.batch import Size
+from input_pipeline.datasets.prepared import Dataset, Record, read_text, scale_boxes
+from input_pipeline.objects import Objects
+from input_pipeline.preparation import ByTensorFlow
+
+
+def read_objects(record: Record, size: Size) -> Objects:
+    """VOC counts pixels from 1, and the last one belongs to the box."""
+    listed = record["objects"]
+    boxes = scale_boxes(record, size)
+    boxes[:, :2] -= 1
+    return {"boxes": boxes, "classes": np.array(listed["label"]), "difficult": np.array(listed["is_difficult"])}
+
+
+VOC = Dataset(
+    preparation=ByTensorFlow(),
+    name=lambda record: read_text(record, "image/filename"),
+    read_objects=read_objects,
+)

@@ -1,0 +1,183 @@
+"""Ground truth of one kind: what it asks of a source, and how an example becomes its keys of a batch.
+
+A kind of task names what its batches must hold (`needs`), and `make_truth` gives what draws, views and pads that. Masks
+of objects in the batch come as one more entry of TRUTHS, a `Boxes` with one more key.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from errors import UserError
+from input_pipeline import objects
+from input_pipeline.augment import geometry, mixtures, windows
+from input_pipeline.augment.mixtures import DrawnExample
+from input_pipeline.augment.weight_map import weight_map
+from input_pipeline.batch import IGNORE, OBJECTS, Batch, Size, row
+from input_pipeline.ranges import check_ranges
+from input_pipeline.sources import Example, Source
+
+CENTRE = (0.25, 0.75)  # where a mosaic's centre lies, in shares of each side
+MIXUP = (1.5, 1.5)  # of the beta distribution of a picture's share (Zhang et al. 2019, "Bag of Freebies")
+PASTED = 0.5  # the probability of an object to be among those that are pasted
+
+
+class Truth(Protocol):
+    """Made of config.data; raises UserError for fields of it that do not go with this ground truth."""
+
+    keys: tuple[str, ...]  # of a training batch, in addition to those of every batch
+    asks: tuple[str, ...]  # what training needs of a source's examples
+    methods: tuple[str, ...]  # config.eval.method's that its scores allow
+
+    def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
+        """A row of a training batch of the example `index`, through a random map; its colours are left as they are."""
+
+    def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
+        """The keys of a view: `matrix` [3,3] maps the points of the stored image to those of `canvas`.
+
+        They are those of `blank` for an example without ground truth, which is only predicted.
+        """
+
+    def blank(self, canvas: Size) -> Batch:
+        """The keys of a view where nothing is known."""
+
+    def resize(self, example: Example, matrix: np.ndarray, size: Size) -> Example:
+        """The example at another size, to be scored there; only where `methods` has "canvas"."""
+
+
+class Labels(Truth):
+    """A class for each pixel, `label`; in training also `weight_map` where config.data.weight_map has a w0 above 0."""
+
+    methods = ("whole", "window", "canvas")
+
+    def __init__(self, data: ConfigDict):
+        augment = data.augment
+        asked = {field: augment[field] for field in ("iou_crop", "mosaic", "mixup", "copy_paste")}
+        for field, strength in ({"zoom_out": augment.zoom_out[0]} | asked).items():
+            if strength:
+                raise _mismatch(
+                    f"augment.{field}", augment[field], "labels", "it is for boxes; leave it at its default"
+                )
+        self.data = data
+        self._w0, self._sigma = data.weight_map
+        self.keys = ("label", "weight_map") if self._w0 else ("label",)
+        self.asks = ("label", "instances") if self._w0 else ("label",)
+
+    def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
+        data, example = self.data, source[index]
+        original, size = example["image"].shape[:2], tuple(data.image_size)
+        matrix = geometry.draw_map(rng, original, size, data)
+        displacement = geometry.draw_displacement(rng, size, data.augment)
+        image = geometry.warp_image(example["image"], matrix, size, geometry.choose_fill(data), displacement)
+        truth = {"label": geometry.warp_label(example["label"], matrix, size, displacement)}
+        if self._w0:
+            instances = geometry.warp_label(example["instances"], matrix, size, displacement, fill=0)
+            truth["weight_map"] = weight_map(instances, self._w0, self._sigma)
+        return row(image, truth, index, original, matrix)
+
+    def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
+        if "label" not in example:
+            return self.blank(canvas)
+        return {"label": geometry.warp_label(example["label"], matrix, canvas)}
+
+    def blank(self, canvas: Size) -> Batch:
+        return {"label": np.full(canvas, IGNORE, np.uint8)}
+
+    def resize(self, example: Example, matrix: np.ndarray, size: Size) -> Example:
+        image = geometry.warp_image(example["image"], matrix, size, geometry.choose_fill(self.data))
+        return {"image": image} | self.view(example, matrix, size)
+
+
+class Boxes(Truth):
+    """Objects by their boxes, config.data.max_boxes of them; copy_paste also asks a source for their masks."""
+
+    keys = OBJECTS
+    methods = ("whole", "window")  # boxes are scored in the pixels of the stored image
+
+    def __init__(self, data: ConfigDict):
+        for field, holds, why in (
+            ("margin", data.margin == 0, "an object in the margin would be learned; write 0"),
+            ("border", data.border == "mean", "mirrored objects would have no boxes; write mean"),
+            ("weight_map", data.weight_map[0] == 0, "it weights a label's pixels; write '(0.0, 5.0)'"),
+        ):
+            if not holds:
+                raise _mismatch(field, data[field], "boxes", why)
+        if data.augment.elastic[0]:
+            raise _mismatch("augment.elastic", data.augment.elastic, "boxes", "it has no corners; write '(0.0, 8.0)'")
+        self.data = data
+        self._masks = data.augment.copy_paste > 0
+        self.asks = ("boxes", "masks") if self._masks else ("boxes",)
+
+    def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
+        drawn = self._compose(source, index, rng)
+        if rng.random() < self.data.augment.mixup:
+            other = self._compose(source, _draw_partner(source, rng), rng)
+            drawn = mixtures.mixup(drawn, other, rng.beta(*MIXUP))
+        truth = objects.pad(drawn.objects, self.data.max_boxes)
+        return row(drawn.image, truth, index, drawn.original, drawn.matrix)
+
+    def _compose(self, source: Source, index: int, rng: np.random.Generator) -> DrawnExample:
+        """An example alone or in a mosaic, and what is pasted onto it."""
+        augment, size = self.data.augment, tuple(self.data.image_size)
+        if rng.random() < augment.mosaic:
+            drawn = self._draw_mosaic(source, index, rng)
+        else:
+            drawn = self._draw_alone(source[index], size, rng)
+        if rng.random() >= augment.copy_paste:
+            return drawn
+        donor = self._draw_alone(source[_draw_partner(source, rng)], size, rng)
+        chosen = rng.random(len(donor.objects["boxes"])) < PASTED
+        return mixtures.copy_paste(drawn, donor, chosen, augment.min_visible)
+
+    def _draw_mosaic(self, source: Source, index: int, rng: np.random.Generator) -> DrawnExample:
+        """Four examples, `index` at the top left, each drawn at the size of its quadrant around a random centre."""
+        height, width = self.data.image_size
+        top, left = (min(max(round(rng.uniform(*CENTRE) * side), 1), side - 1) for side in (height, width))
+        quadrants = [(tall, wide) for tall in (top, height - top) for wide in (left, width - left)]
+        indices = [index, *(_draw_partner(source, rng) for _ in quadrants[1:])]
+        drawn = [self._draw_alone(source[i], size, rng) for i, size in zip(indices, quadrants, strict=True)]
+        return mixtures.mosaic(drawn)
+
+    def _draw_alone(self, example: Example, size: Size, rng: np.random.Generator) -> DrawnExample:
+        """A window of an example as an image of `size`, through a random map that samples it once."""
+        data, original = self.data, example["image"].shape[:2]
+        annotated = objects.take(example, masks=self._masks)
+        window = windows.draw_window(rng, original, annotated, data.augment)
+        top, left, bottom, right = window
+        matrix = geometry.draw_map(rng, (bottom - top, right - left), size, data) @ geometry.translation(-left, -top)
+        part, from_part = geometry.cut(window, original, matrix)
+        image = geometry.warp_image(example["image"][part], from_part, size, geometry.choose_fill(data))
+        if data.augment.iou_crop:
+            centred = windows.have_centre(annotated["boxes"], window)
+            annotated = objects.pick(annotated, annotated["crowd"] | centred)
+        seen = objects.follow(annotated, matrix, window, size, data.augment.min_visible)
+        return DrawnExample(image, seen, original, matrix)
+
+    def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
+        if "boxes" not in example:
+            return self.blank(canvas)
+        whole = (0, 0, *example["image"].shape[:2])
+        return objects.pad(objects.follow(objects.take(example), matrix, whole, canvas), self.data.max_boxes)
+
+    def blank(self, canvas: Size) -> Batch:
+        return objects.pad(objects.none(), self.data.max_boxes)
+
+
+TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {("label",): Labels, ("boxes",): Boxes}
+
+
+def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
+    """The ground truth of a task that needs that. Raises UserError for fields of config.data that do not go with it."""
+    check_ranges(data)
+    geometry.check_margin("image_size", tuple(data.image_size), data.margin)
+    return TRUTHS[needs](data)
+
+
+def _mismatch(field: str, value: object, kind: str, why: str) -> UserError:
+    return UserError(f"config.data.{field}={value} does not go with {kind}: {why}")
+
+
+def _draw_partner(source: Source, rng: np.random.Generator) -> int:
+    return int(rng.integers(len(source)))
