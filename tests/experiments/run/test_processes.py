@@ -1,0 +1,153 @@
+"""Two processes train one run: process 0 alone writes its directory, and the numbers are those of one process."""
+
+import fcntl
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from experiments.run.checkpoints import Checkpoints
+from tests.processes import run_together
+
+PROGRAM = """
+import pathlib
+
+workdir, data_dir, fields = {workdir!r}, {data_dir!r}, {fields!r}
+written = set()
+
+
+def note(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        if not (flags & 3 or "w" in str(mode) or "a" in str(mode)):
+            return
+        paths = [path]
+    elif event in ("os.rename", "os.link", "os.symlink"):
+        paths = arguments[:2]
+    elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.utime"):
+        paths = arguments[:1]
+    else:
+        return
+    for path in map(str, paths):
+        if path.startswith(workdir):
+            written.add(path[len(workdir):].lstrip("/"))
+
+
+sys.addaudithook(note)
+
+from configs import unet_shapes
+from errors import UserError
+from experiments import evaluate, train
+from experiments.command_line import Command
+
+config = unet_shapes.get_config("debug")
+config.optim.update(name="sgd", lr=0.05)  # adam makes much of the last digit of a small gradient
+config.update_from_flattened_dict(fields)
+command = Command(config, True, workdir, data_dir, "last", "auto", None, None, False)
+try:
+    code = train.train(command)
+    evaluate.evaluate(command)
+    print(json.dumps([code, sorted(written)]))
+except UserError as error:
+    print(json.dumps([str(error), sorted(written)]))
+"""
+
+
+def launch(count: int, workdir: pathlib.Path, data_dir: str, **fields) -> list:
+    """What each process says: train's exit code or the error, and the paths in `workdir` that its Python code has changed."""
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    return run_together(PROGRAM.format(workdir=str(workdir), data_dir=data_dir, fields=fields), count)
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in lines]
+
+
+def assert_close(found: list[dict], expected: list[dict]) -> None:
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for left, right in zip(found, expected, strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            assert value == (value if isinstance(value, str) else pytest.approx(right[name], rel=1e-5)), name
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, data_dir) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    launch(1, workdir, data_dir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def together(alone, tmp_path_factory, data_dir) -> tuple[pathlib.Path, list]:
+    workdir = tmp_path_factory.mktemp("together") / "run"
+    return workdir, launch(2, workdir, data_dir)
+
+
+def test_process_0_alone_writes(together):
+    workdir, ((code, first), (other_code, second)) = together
+    assert code == other_code == 0
+    assert {path for path in second if not path.startswith("checkpoints")} == set()
+    for name in (".lock", "config.json.tmp", "wandb_id.tmp", "metrics.jsonl", "evidence.json.tmp"):
+        assert name in first
+    for name in (
+        "config.json",
+        "wandb_id",
+        "evidence.json",
+        "records/val.jsonl",
+        "records/validation-last-auto-6.json",
+    ):
+        assert (workdir / name).is_file()
+    assert (workdir / "predictions" / "val-0000003-examples.png").is_file()
+    assert sorted(path.name for path in (workdir / "checkpoints" / "last").iterdir()) == ["3", "6"]
+
+
+def test_the_numbers_are_those_of_one_process(alone, together):
+    assert_close(rows(together[0]), rows(alone))
+
+
+def test_a_resumed_run_ends_the_same(together, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(together[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "last" / "6")
+    (_, first), (_, second) = launch(2, workdir, data_dir)
+    assert second == [] and "metrics.jsonl.tmp" in first, "process 0 has cut the rows after step 3"
+    assert rows(workdir) == rows(together[0])
+    evidence = json.loads((workdir / "evidence.json").read_text())["sessions"]
+    assert [(session["first_step"], session["last_step"]) for session in evidence] == [(0, 6), (3, 6)]
+    for kind in ("last", "best"):
+        (_, left), (_, right) = (Checkpoints(place, read_only=True).read(kind) for place in (workdir, together[0]))
+        assert left == right and left["sha256"]
+
+
+def test_a_failure_of_process_0_is_every_process_s(alone, data_dir):
+    before = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
+    said = launch(2, alone, data_dir, optim__lr=0.5)
+    for message, written in said:
+        assert "optim.lr is 0.05 there, 0.5 now" in message and not written
+    assert {path: path.stat().st_mtime_ns for path in alone.rglob("*")} == before
+
+
+CLAIM = """
+import pathlib
+from configs import unet_shapes
+from errors import UserError
+from experiments.run import directory
+
+try:
+    with directory.claim(pathlib.Path({workdir!r}), unet_shapes.get_config("debug")):
+        print(json.dumps(directory.lead(lambda: ["process", rank])))
+except UserError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def test_all_processes_wait_for_the_claim_and_hear_how_it_went(tmp_path):
+    workdir = tmp_path / "run"
+    assert run_together(CLAIM.format(workdir=str(workdir)), 2) == [["process", 0]] * 2
+    with open(workdir / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        messages = run_together(CLAIM.format(workdir=str(workdir)), 2)
+    assert messages[0] == messages[1] and "another process is training here" in messages[0]
