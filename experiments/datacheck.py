@@ -16,6 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from errors import UserError, warn
+from experiments.run import configuration
 from experiments.run import state as states
 from experiments.tasks.base import Task
 from experiments.tasks.dense import Detection
@@ -47,6 +48,7 @@ def datacheck(config: ConfigDict, data_dir: str | None) -> None:
 
     Raises UserError for data that cannot be used.
     """
+    configuration.check(config)
     data = config.data
     source = open_source(data, data.train_split, data_dir)
     if data.truth != "label":

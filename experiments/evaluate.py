@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.results.registry import make_results
-from experiments.run import sharding
+from experiments.run import configuration, sharding
 from experiments.run.evaluator import Evaluator, table, write_result
 from experiments.run.pretrained import load_run
 from experiments.tasks.registry import make_task
@@ -23,6 +23,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, ch
 
     The config may differ from the run's in everything but the model.
     """
+    configuration.check(config)
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     source = open_source(config.data, config.data.eval_split, data_dir)
     if list(source.class_names) != notes["class_names"]:

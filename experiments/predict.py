@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from errors import UserError, warn
 from experiments.results.registry import make_results
-from experiments.run import sharding
+from experiments.run import configuration, sharding
 from experiments.run.inference import Inference
 from experiments.run.pretrained import load_run
 from experiments.tasks.registry import make_task
@@ -26,6 +26,7 @@ def predict(
 
     Raises UserError where there is nothing to read, or where `output` holds files already.
     """
+    configuration.check(config)
     paths = find_images(inputs)
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     folder = pathlib.Path(output).expanduser().absolute() if output else None

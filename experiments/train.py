@@ -5,17 +5,18 @@ import pathlib
 from ml_collections import ConfigDict
 
 from experiments.datacheck import before_training
+from experiments.run import configuration
 from experiments.run import directory as run_directory
 from experiments.run.follower import Follower
 from experiments.run.preemption import Preemption
-from experiments.run.trainer import Trainer, check_numbers
+from experiments.run.trainer import Trainer
 
 FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
 
 
 def train(config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, profile: bool) -> int:
     """`--mode=train`: trains, or resumes, the run in `workdir`. Returns the process's exit code."""
-    check_numbers(config)
+    configuration.check(config)
     if (workdir / "config.json").exists():
         run_directory.check_same(workdir, config)
     with Preemption() as stop:

@@ -39,7 +39,6 @@ class TrainLoader:
     ):
         objects.check_truth(data)
         transforms.check_augment(data)
-        transforms.check_border(data.border)
         first = source[0]
         if data.truth not in first:
             raise UserError(

@@ -19,11 +19,7 @@ FIELDS = ("boxes", "classes", "crowd", "difficult", "area")
 
 
 def check_truth(data: ConfigDict) -> None:
-    """Raises UserError unless config.data.truth is known, with room for its objects and nothing that is a label's alone."""
-    if data.truth not in ("label", "boxes", "masks"):
-        raise UserError(f"config.data.truth={data.truth!r} is unknown; choose label, boxes or masks")
-    if data.max_boxes < 1:
-        raise UserError(f"config.data.max_boxes={data.max_boxes} is out of its range; it must be 1 or more")
+    """Raises UserError where config.data asks of objects for what only labels have."""
     labels_alone = {
         "margin": (data.margin == 0, "an object in the margin would be learned; write 0"),
         "border": (data.border == "mean", "mirrored objects would have no boxes; write mean"),

@@ -104,19 +104,7 @@ def _check_truth(data: ConfigDict) -> None:
 
 
 def check_sizes(data: ConfigDict) -> None:
-    """Raises UserError unless config.data.image_size is a (height, width), and canvases a tuple of them."""
-
-    def is_size(value) -> bool:
-        return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
-
-    if not is_size(data.image_size):
-        raise UserError(f"config.data.image_size={data.image_size} is not a (height, width); write '(128, 128)'")
-    if not isinstance(data.canvases, tuple) or not data.canvases or not all(map(is_size, data.canvases)):
-        raise UserError(
-            f"config.data.canvases={data.canvases} is not a tuple of (height, width); write '((128, 128),)'"
-        )
+    """Raises UserError where config.data.margin leaves nothing of config.data.image_size or of a canvas."""
     for name, size in (("image_size", data.image_size), *(("canvases", canvas) for canvas in data.canvases)):
-        if not 0 <= 2 * data.margin < min(size):
+        if 2 * data.margin >= min(size):
             raise UserError(f"config.data.margin={data.margin} leaves nothing of config.data.{name}={size}")
-    if data.num_threads < 1:
-        raise UserError(f"config.data.num_threads={data.num_threads} is out of its range; it must be 1 or more")

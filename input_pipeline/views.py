@@ -44,18 +44,17 @@ def check_views(data: ConfigDict, evaluation: ConfigDict) -> None:
     """Raises UserError unless config.eval's fields of the views and config.data's sizes, truth and border make sense."""
     check_sizes(data)
     objects.check_truth(data)
-    transforms.check_border(data.border)
-    method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
-    if method not in ("whole", "window", "canvas"):
-        raise UserError(f"config.eval.method={method!r} is unknown; choose whole, window or canvas")
-    if method == "canvas" and data.truth != "label":
+    if evaluation.method == "canvas" and data.truth != "label":
         raise UserError(
             "config.eval.method='canvas' is for labels: boxes are scored in original pixels; choose whole or window"
         )
-    if not 0 <= overlap < 1:
-        raise UserError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
-    if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
-        raise UserError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
+    if not evaluation.scales:
+        raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")
+
+
+def list_canvases(data: ConfigDict) -> list[Size]:
+    """The canvases of config.data, which are its image_size unless they are named."""
+    return [tuple(canvas) for canvas in data.canvases or (data.image_size,)]
 
 
 def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:
@@ -126,7 +125,7 @@ def choose_canvas(size: Size, data: ConfigDict) -> Size:
 
     For fit=crop the smallest that holds the image, or the largest where none does.
     """
-    canvases = [tuple(canvas) for canvas in data.canvases]
+    canvases = list_canvases(data)
     if data.fit == "crop":
         holding = [canvas for canvas in canvases if _holds(canvas, size, data.margin)]
         return min(holding, key=math.prod) if holding else max(canvases, key=math.prod)
@@ -207,7 +206,7 @@ class ViewBatches:
 
     def _size(self, index: int) -> Size:
         """Read only where the plan depends on it; any will do for whole images and a single canvas."""
-        canvases, resized = self.data.canvases, self.evaluation.method == "canvas"
+        canvases, resized = list_canvases(self.data), self.evaluation.method == "canvas"
         if len(canvases) == 1 and (resized or (self.evaluation.method == "whole" and self.data.fit != "crop")):
             return inner(canvases[0], self.data.margin)
         size = self.source.size(index)

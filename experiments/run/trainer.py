@@ -32,6 +32,7 @@ from experiments.tasks.registry import make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
 from input_pipeline.sources import open_source
+from input_pipeline.views import list_canvases
 
 FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
 
@@ -63,14 +64,14 @@ class Trainer:
         self.compiled: jax.stages.Compiled | None = None
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
-        for size in {tuple(config.data.image_size), *map(tuple, config.data.canvases)}:
+        for size in {tuple(config.data.image_size), *list_canvases(config.data)}:
             self.evaluator.inference.check(self._evaluated(), size)
         self.nonfinite = NonFinite(self.source.name)
         self.loader = TrainLoader(
             self.source,
             config.data,
             batch_size=config.train.batch_size,
-            seed=config.seed,
+            seed=config.seed.data,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -108,7 +109,7 @@ class Trainer:
         self.evidence = Evidence(
             self.workdir,
             step=self.first,
-            seed=self.config.seed,
+            seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
         )
@@ -280,7 +281,7 @@ def start(
     `fresh` reads what config.pretrained and config.init_from name; a run that resumes needs neither.
     """
     architecture, _, trained = states.describe(config, num_classes)
-    variables = states.initialise(config, num_classes, config.seed)
+    variables = states.initialise(config, num_classes, config.seed.init)
     if config.pretrained and fresh:
         variables = pretrained.load_backbone(config.pretrained, architecture, variables)
     if config.init_from and fresh:
@@ -290,18 +291,6 @@ def start(
     averaged = architecture.lasting(variables) if config.optim.ema else {}
     state = states.create(variables, trained, optimizer, averaged)
     return architecture, jax.device_put(state, sharding.tree_shardings(state, mesh)), optimizer
-
-
-def check_numbers(config: ConfigDict) -> None:
-    """Raises UserError for a count that is not a positive whole number, and for a seed below 0."""
-    names = ["train.batch_size", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"]
-    names += ["train.keep", "eval.batch_size", "optim.accumulate", "data.num_threads", "data.prefetch"]
-    for name in names:
-        section, field = name.split(".")
-        if config[section][field] < 1:
-            raise UserError(f"config.{name}={config[section][field]} is out of its range; it must be 1 or more")
-    if config.seed < 0:
-        raise UserError(f"config.seed={config.seed} is out of its range; it must be 0 or more")
 
 
 def best_metric(name: str, results: Results) -> str:
