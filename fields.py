@@ -40,8 +40,8 @@ class Range:
         return above and (value < self.high if self.open in ("high", "both") else value <= self.high)
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.open in ("low", "both") else f"{self.low:g} or more"
-        high = f"below {self.high:g}" if self.open in ("high", "both") else f"{self.high:g} at most"
+        low = f"above {self.low}" if self.open in ("low", "both") else f"{self.low} or more"
+        high = f"below {self.high}" if self.open in ("high", "both") else f"{self.high} at most"
         ends = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
         return " and ".join(ends)
 
@@ -50,34 +50,35 @@ class Range:
 class Named:
     """The classes of one `kind` by name, each as "module:Class"; `given` are the parameters that code supplies."""
 
-    kind: str
+    kind: str  # where such a mapping is in a config: "model", "model.backbone", "task"
     known: Mapping[str, str]
     given: frozenset[str]
 
-    def load(self, name: str) -> type:
-        """Imports the class only now. Raises UserError for an unknown name."""
+    def load(self, name: str, where: str = "") -> type:
+        """Imports the class only now. Raises UserError for an unknown name, which stands at `where` (config.KIND)."""
         if name not in self.known:
             raise UserError(
-                f"config.{self.kind}.name: unknown {self.kind.split('.')[-1]} {name!r}; {_hint(name, self.known)}"
-                f"known: {', '.join(sorted(self.known))}"
+                f"{where or f'config.{self.kind}'}.name: unknown {self.kind.split('.')[-1]} {name!r}; "
+                f"{_hint(str(name), self.known)}known: {', '.join(sorted(self.known))}"
             )
         module, _, attribute = self.known[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
 
 
 Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, open="low")]
 Share = Annotated[float, Range(0, 1)]
 Size = tuple[Count, Count]  # (height, width) in pixels
 
 
-def fields_of(rule: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    """{field: (its rule, its default or MISSING)} of a section, or of the class that `name` picks."""
+def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any, Any]]:
+    """{field: (its rule, its default or MISSING)} of a section, or of the class that `name` picks at `where`."""
     named = _named(rule)
     if named is None:
         return {field: (own, getattr(rule, field, MISSING)) for field, own in _hints(rule).items()}
-    target = named.load(name).__init__
+    target = named.load(name, where).__init__
     hints, parameters = _hints(target), inspect.signature(target).parameters
     taken = {"self", *named.given}
     return {
@@ -103,7 +104,7 @@ def check(where: str, value: Any, rule: Any) -> None:
         owner = values.pop("name", "")
         if not owner:
             raise UserError(f"{where}.name is missing; choose one of {', '.join(sorted(named.known))}")
-    known = fields_of(rule, owner)
+    known = fields_of(rule, owner, where)
     for field in values:
         if field not in known:
             raise UserError(
@@ -114,6 +115,21 @@ def check(where: str, value: Any, rule: Any) -> None:
         raise UserError(f"{where}.{missing[0]}: {owner} needs this field; missing in all: {', '.join(missing)}")
     for field, own in values.items():
         check(f"{where}.{field}", own, known[field][0])
+
+
+def find_unknown(value: Mapping, rule: Any, prefix: str = "") -> list[str]:
+    """The paths of the fields in `value`, and in its sections, that `rule` does not know; and of sections that are none."""
+    known, found = fields_of(rule, value.get("name", "")), []
+    for field, own in value.items():
+        if field in known and (_is_section(known[field][0]) or _named(known[field][0]) is not None):
+            found += (
+                find_unknown(own, known[field][0], f"{prefix}{field}.")
+                if isinstance(own, Mapping)
+                else [prefix + field]
+            )
+        elif field not in known and (field != "name" or _named(rule) is None):
+            found.append(prefix + field)
+    return found
 
 
 def fill(value: Mapping, rule: Any) -> dict:

@@ -46,7 +46,12 @@ def main(argv: list[str]) -> int | None:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         # Imported here, so that a mistake in the flags is told before jax has loaded.
         module, function = MODES[MODE.value].split(":")
-        return getattr(importlib.import_module(module), function)(read_command())
+        run, command = getattr(importlib.import_module(module), function), read_command()
+        if command.config is not None:
+            from experiments.run.configuration import check
+
+            check(command.config)
+        return run(command)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -10,31 +10,16 @@ at 360x480; RESULTS.md has its command.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, schedules, segmenters, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_camvid(config)
-    config.model.update(
-        name="deeplabv3plus",
-        backbone=dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16),
-        aspp=256,
-        rates=(6, 12, 18),
-        decoder=256,
-        low_level=48,
-        separable=True,
-        dropout=0.1,
-        norm="batch",
-        momentum=0.9,
-    )
+    segmenters.use_deeplabv3plus(config)
+    datasets.use_camvid(config)
+    schedules.train_on_camvid(config)
     if variant == "light":
-        common.lighten_camvid(config)
+        variants.lighten_camvid(config, steps=900)
         config.model.update(backbone=dict(layers=18, width=0.5), aspp=96, rates=(3, 6, 9), decoder=64, low_level=24)
-        config.train.steps = 900
-    return common.vary(
-        config,
-        variant,
-        model=dict(backbone=dict(layers=10, width=0.125), aspp=8, decoder=8, low_level=8),
-        others=("light",),
-    )
+    small = dict(backbone=dict(layers=10, width=0.125), aspp=8, decoder=8, low_level=8)
+    return variants.vary(config, variant, model=small, others=("light",))

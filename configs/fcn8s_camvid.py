@@ -12,24 +12,15 @@ at 360x480; RESULTS.md has its command.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, schedules, segmenters, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_camvid(config)
-    config.model.update(
-        name="fcn",
-        backbone=dict(name="vgg", layers=16, width=1.0, norm="batch", momentum=0.9),
-        stride=8,
-        fc=4096,
-        dropout=0.5,
-        padding="same",
-        upsampling="learned",
-        skip_scales=(1.0, 1.0),
-    )
+    segmenters.use_fcn(config, stride=8, norm="batch", padding="same", upsampling="learned")
+    datasets.use_camvid(config)
+    schedules.train_on_camvid(config)
     if variant == "light":
-        common.lighten_camvid(config)
+        variants.lighten_camvid(config, steps=600)
         config.model.update(backbone=dict(width=0.25), fc=256, dropout=0.2)
-        config.train.steps = 600
-    return common.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=("light",))
+    return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=("light",))

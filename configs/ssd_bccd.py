@@ -7,14 +7,14 @@ To expect on two CPU cores: AP50 0.899, AP 0.580 on val after 36 minutes (RESULT
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, detectors, schedules, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_bccd(config)
-    common.use_light_ssd(config)
-    config.model.sizes = (0.08, 0.2, 0.4, 0.7)
-    config.model.ratios = ((1.5,), (1.5,), (1.5,))
+    detectors.use_light_ssd(config)
+    datasets.use_bccd(config)
+    schedules.train_on_bccd(config)
+    config.model.update(sizes=(0.08, 0.2, 0.4, 0.7), ratios=((1.5,), (1.5,), (1.5,)))
     small = dict(backbone=dict(layers=11, width=0.07), fc=16, extras=((8, 16, 2),))
-    return common.vary(config, variant, model=small)
+    return variants.vary(config, variant, model=small)

@@ -1,4 +1,4 @@
-"""A light SSD on the made figures: all that a detector needs, in minutes and without a download.
+"""A light SSD on the synthetic figures: all that a detector needs, in minutes and without a download.
 
     python main.py --config=configs/ssd_shapes.py --workdir=runs/ssd_shapes --tfds_data_dir=data
 
@@ -7,15 +7,13 @@ To expect on two CPU cores: AP50 0.977, AP 0.659 after two minutes (RESULTS.md).
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, detectors, schedules, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_boxes(config, (96, 96))
-    common.use_light_ssd(config)
-    config.data.max_boxes = 8
-    config.data.augment.scale = (0.8, 1.25)
-    config.train.update(steps=600, eval_every=150, checkpoint_every=150)
+    detectors.use_light_ssd(config)
+    datasets.use_shapes_boxes(config, (96, 96))
+    schedules.train_light_detector(config, steps=600, every=150)
     small = dict(backbone=dict(layers=11, width=0.07), fc=16, extras=((8, 16, 2),))
-    return common.vary(config, variant, model=small)
+    return variants.vary(config, variant, model=small)

@@ -10,14 +10,15 @@ at 360x480; RESULTS.md has its command.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, schedules, segmenters, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_camvid(config)
-    config.model.update(name="unet", depth=4, width=64, padding="same", norm="batch", momentum=0.9, dropout=0.5)
+    segmenters.use_unet(config, depth=4, width=64, padding="same", norm="batch")
+    datasets.use_camvid(config)
+    schedules.train_on_camvid(config)
     if variant == "light":
-        common.lighten_camvid(config)
+        variants.lighten_camvid(config, steps=450)
         config.model.update(width=12, dropout=0.2)
-    return common.vary(config, variant, model=dict(depth=2, width=4), others=("light",))
+    return variants.vary(config, variant, model=dict(depth=2, width=4), others=("light",))

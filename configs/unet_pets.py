@@ -8,28 +8,13 @@ expect mIoU 0.64 and pixel accuracy 0.84 at the last step (one seed; RESULTS.md)
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, segmenters, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    config.model.update(
-        name="unet_mobilenetv2",
-        width=1.0,
-        depth=1.0,
-        variant="keras",
-        norm="batch",
-        momentum=0.9,
-        decoder=(512, 256, 128, 64),
-    )
-    config.data.name = "oxford_iiit_pet"
-    config.data.eval_split = "test"
-    config.eval.method = "canvas"  # scored at 128x128, as the tutorial does
-    augment = config.data.augment
-    augment.scale = (0.8, 1.6)
-    augment.aspect = 1.2
-    augment.rotation = 20.0
-    augment.brightness, augment.contrast, augment.saturation, augment.hue = 0.3, 0.3, 0.3, 0.02
+    segmenters.use_unet_mobilenetv2(config)
+    datasets.use_pets(config)
     config.train.update(batch_size=16, steps=3000, log_every=20, eval_every=250, checkpoint_every=250)
     config.optim.update(name="adamw", lr=2e-3, warmup_steps=200, weight_decay=0.05, ema=0.995)
-    return common.vary(config, variant, model=dict(width=0.1, depth=0.3, decoder=(16, 16, 8, 8)))
+    return variants.vary(config, variant, model=dict(width=0.1, depth=0.3, decoder=(16, 16, 8, 8)))

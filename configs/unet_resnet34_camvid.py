@@ -10,23 +10,18 @@ at 360x480; RESULTS.md has its command.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, schedules, segmenters, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_camvid(config)
-    backbone = dict(name="resnet", layers=34, width=1.0, norm="batch", momentum=0.9, output_stride=32)
-    config.model.update(
-        name="unet_backbone", backbone=backbone, decoder=(256, 128, 64, 32), norm="batch", momentum=0.9, dropout=0.1
-    )
+    segmenters.use_unet_resnet34(config)
+    datasets.use_camvid(config)
+    schedules.train_on_camvid(config)
     if variant == "light":
-        config.model.backbone.width = 0.5
-        config.model.decoder = (96, 64, 48, 32)
-        config.data.image_size = (192, 256)
-        config.data.augment.scale = (0.5, 1.2)
+        config.model.update(backbone=dict(width=0.5), decoder=(96, 64, 48, 32))
+        config.data.update(image_size=(192, 256), canvases=((360, 480),), augment=dict(scale=(0.5, 1.2)))
         config.train.update(steps=3000, eval_every=500, checkpoint_every=250)
         config.optim.update(lr=2e-3, warmup_steps=100, ema=0.995)
-    return common.vary(
-        config, variant, model=dict(backbone=dict(layers=10, width=0.125), decoder=(8, 8, 8, 8)), others=("light",)
-    )
+    small = dict(backbone=dict(layers=10, width=0.125), decoder=(8, 8, 8, 8))
+    return variants.vary(config, variant, model=small, others=("light",))

@@ -7,11 +7,12 @@ To expect on two CPU cores: AP50 0.836, AP 0.491 on val after 33 minutes (RESULT
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, detectors, schedules, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_bccd(config)
-    common.use_light_yolov1(config)
-    return common.vary(config, variant, model=dict(width=0.06, connected=16))
+    detectors.use_light_yolov1(config)
+    datasets.use_bccd(config)
+    schedules.train_on_bccd(config)
+    return variants.vary(config, variant, model=dict(width=0.06, connected=16))

@@ -1,4 +1,4 @@
-"""A light YOLOv1 on the made figures: all that a detector needs, in minutes and without a download.
+"""A light YOLOv1 on the synthetic figures: all that a detector needs, in minutes and without a download.
 
     python main.py --config=configs/yolov1_shapes.py --workdir=runs/yolov1_shapes --tfds_data_dir=data
 
@@ -7,15 +7,13 @@ To expect on two CPU cores: AP50 0.969, AP 0.596 after three minutes (RESULTS.md
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, datasets, detectors, schedules, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
-    common.use_boxes(config, (112, 112))
-    common.use_light_yolov1(config)
-    config.data.max_boxes = 8
-    config.data.augment.scale = (0.8, 1.25)
-    config.train.update(steps=1200, eval_every=200, checkpoint_every=200)
+    detectors.use_light_yolov1(config)
+    datasets.use_shapes_boxes(config, (112, 112))
+    schedules.train_light_detector(config, steps=1200, every=200)
     config.optim.ema = 0.99
-    return common.vary(config, variant, model=dict(width=0.06, connected=16))
+    return variants.vary(config, variant, model=dict(width=0.06, connected=16))

@@ -7,7 +7,7 @@ from experiments.datacheck import before_training
 from experiments.run import directory as run_directory
 from experiments.run.follower import Follower
 from experiments.run.preemption import Preemption
-from experiments.run.trainer import Trainer, check_numbers
+from experiments.run.trainer import Trainer
 
 FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
 
@@ -15,7 +15,6 @@ FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves
 def train(command: Command) -> int:
     """Train, or resume, the run in --workdir with the config of --config=FILE. Returns the process's exit code."""
     config, workdir = command.experiment(), command.directory()
-    check_numbers(config)
     run_directory.check(workdir, config)
     with Preemption() as stop:
         trainer = Trainer(config, workdir, command.data_dir, stop)

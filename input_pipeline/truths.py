@@ -16,7 +16,6 @@ from input_pipeline.augment import geometry, mixtures, windows
 from input_pipeline.augment.mixtures import DrawnExample
 from input_pipeline.augment.weight_map import weight_map
 from input_pipeline.batch import IGNORE, OBJECTS, Batch, Size, row
-from input_pipeline.ranges import check_ranges
 from input_pipeline.sources import Example, Source
 
 CENTRE = (0.25, 0.75)  # where a mosaic's centre lies, in shares of each side
@@ -170,8 +169,10 @@ TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {("label",): Labe
 
 def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
     """The ground truth of a task that needs that. Raises UserError for fields of config.data that do not go with it."""
-    check_ranges(data)
     geometry.check_margin("image_size", tuple(data.image_size), data.margin)
+    low, high = data.augment.scale
+    if low > high:
+        raise UserError(f"config.data.augment.scale={(low, high)} is not in order; write the smaller factor first")
     return TRUTHS[needs](data)
 
 

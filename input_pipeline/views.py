@@ -42,18 +42,16 @@ class Piece(NamedTuple):
 
 
 def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
-    """Raises UserError unless config.eval's fields of the views and config.data's canvases make sense."""
+    """Raises UserError where config.eval.method does not go with the ground truth, and for canvases without an inside."""
     for canvas in list_canvases(data):
         geometry.check_margin("canvases", canvas, data.margin)
-    method, overlap, scales = evaluation.method, evaluation.overlap, evaluation.scales
+    method = evaluation.method
     if method not in truth.methods:
         raise UserError(
             f"config.eval.method={method!r} is unknown or not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
-    if not 0 <= overlap < 1:
-        raise UserError(f"config.eval.overlap={overlap} is out of its range: a share of the canvas, from 0 to below 1")
-    if not isinstance(scales, tuple) or not scales or not all(scale > 0 for scale in scales):
-        raise UserError(f"config.eval.scales={scales} is not a tuple of positive zooms; write '(1.0,)'")
+    if not evaluation.scales:
+        raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")
 
 
 def list_canvases(data: ConfigDict) -> list[Size]:

@@ -3,16 +3,21 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from errors import UserError
+from fields import Range
 from models.ops import convolution
 from models.ops.convolution import Padding
 
 Initializer = Callable[..., jax.Array]
+Norm = Literal["batch", "group"]
+NormOrNone = Literal["none", "batch", "group"]
+Momentum = Annotated[float, Range(0, 1)]  # of running statistics
+Rate = Annotated[float, Range(0, 1, open="high")]  # of dropout
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -158,17 +163,15 @@ class GroupNorm(nnx.Module):
         return (normalised * self.scale[...] + self.bias[...]).astype(self.dtype)
 
 
-def norm(name: str, channels: int, *, momentum: float, epsilon: float, dtype: str) -> BatchNorm | GroupNorm:
+def norm(name: Norm, channels: int, *, momentum: float, epsilon: float, dtype: str) -> BatchNorm | GroupNorm:
     """The normalisation `name` ("batch" or "group") of `channels` features; `momentum` keeps the running statistics.
 
     Groups are the largest divisor of the channels up to 32, the paper's number.
     """
     if name == "batch":
         return BatchNorm(channels, momentum=momentum, epsilon=epsilon, dtype=dtype)
-    if name == "group":
-        groups = next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0)
-        return GroupNorm(channels, groups=groups, epsilon=epsilon, dtype=dtype)
-    raise UserError(f"model.norm: {name!r} is no normalisation; take 'batch' or 'group'")
+    groups = next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0)
+    return GroupNorm(channels, groups=groups, epsilon=epsilon, dtype=dtype)
 
 
 class ConvNorm(nnx.Module):

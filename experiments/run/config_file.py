@@ -7,7 +7,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
 from errors import UserError
 
 
@@ -27,14 +26,9 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
+    from experiments.run.configuration import complete  # here, for it imports jax, and with it the model
+
     return complete(ConfigDict(_tuples(stored)))
-
-
-def complete(stored: ConfigDict) -> ConfigDict:
-    """Return `stored` with today's defaults for the fields that it lacks, outside `model` and `task`."""
-    defaults = common.get_config().to_dict()
-    del defaults["model"], defaults["task"]
-    return ConfigDict(_fill(stored.to_dict(), defaults))
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
@@ -77,15 +71,6 @@ def _flatten(value, prefix: str = "") -> dict:
         for key, item in value.items()
         for name, leaf in _flatten(item, f"{prefix}.{key}".lstrip(".")).items()
     }
-
-
-def _fill(stored: dict, defaults: dict) -> dict:
-    deeper = {
-        name: _fill(value, defaults[name])
-        for name, value in stored.items()
-        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
-    }
-    return defaults | stored | deeper
 
 
 def _tuples(value):

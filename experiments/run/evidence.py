@@ -20,18 +20,19 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 class Evidence:
     """One session of a run, from its start or resume to its end. The file keeps the sessions before it."""
 
-    def __init__(self, workdir: Path, *, step: int, seed: int, parameters: int, data: Mapping[str, str]):
+    def __init__(self, workdir: Path, *, step: int, seeds: Mapping[str, int], parameters: int, data: Mapping[str, str]):
         """Collect what is known at the start, and write it.
 
-        `step` is where the session starts, 0 or the restored one, `parameters` the number of parameters; `data` has the
-        fingerprint of each split. Raises UserError where an earlier evidence.json is damaged or the disk refuses.
+        `step` is where the session starts, 0 or the restored one, `seeds` are those of config.seed, `parameters` the
+        number of parameters; `data` has the fingerprint of each split.
+        Raises UserError where an earlier evidence.json is damaged or the disk refuses.
         """
         self.path = workdir / "evidence.json"
         self._earlier = _sessions(self.path)
         self._session = {
             "started": _now(),
             "first_step": step,
-            "seed": seed,
+            "seeds": dict(seeds),
             "parameters": parameters,
             "data": dict(data),
             **environment(),

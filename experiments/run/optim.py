@@ -17,13 +17,13 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
         raise UserError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(optim.lr),
-        "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final),
-        "poly": lambda: optax.polynomial_schedule(optim.lr, optim.lr * optim.final, optim.power, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final_lr_fraction),
+        "poly": lambda: optax.polynomial_schedule(optim.lr, optim.lr * optim.final_lr_fraction, optim.power, rest),
         "step": lambda: optax.piecewise_constant_schedule(
             optim.lr, {round(rest * fraction): optim.decay for fraction in optim.boundaries}
         ),
     }
-    main = _choose("optim.schedule", optim.schedule, schedules)()
+    main = schedules[optim.schedule]()
     if not optim.warmup_steps:
         return main
     warmup = optax.linear_schedule(optim.warmup_from * optim.lr, optim.lr, optim.warmup_steps)
@@ -33,13 +33,13 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
 def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:
     """Clipping, the optimiser, decoupled or classic weight decay, the schedule, and each path's own factor on it.
 
-    `names` are the paths of the trainable parameters; a pattern of `optim.rates` or `optim.partition` that matches none
+    `names` are the paths of the trainable parameters; a pattern of `optim.lr_multipliers` or `optim.partition` that matches none
     is an error. Each pattern of `optim.partition` has an optimiser of its own, clipping included.
     """
-    factors = _factors(_pairs("rates", optim.rates), names)
+    factors = _factors(optim.lr_multipliers, names)
     if not optim.partition:
         return _chain(optim, steps, factors)
-    found = match("optim.partition", [pattern for pattern, _ in _pairs("partition", optim.partition)], names)
+    found = match("optim.partition", [pattern for pattern, _ in optim.partition], names)
     labels = {name: f"partition_{found[name]}" if name in found else "others" for name in names}
     fields = {f"partition_{index}": changed for index, (_, changed) in enumerate(optim.partition)} | {"others": ()}
     chains = {
@@ -51,18 +51,11 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
 
 def _changed(optim: ConfigDict, fields) -> ConfigDict:
     own = optim.copy_and_resolve_references()
-    for field, value in _pairs("partition", fields):
-        if field not in own or field in ("partition", "rates", "freeze", "ema", "accumulate"):
+    for field, value in fields:
+        if field not in own or field in ("partition", "lr_multipliers", "freeze", "ema", "accumulate"):
             raise UserError(f"config.optim.partition: a part has no field {field!r} of its own")
         own[field] = value
     return own
-
-
-def _pairs(field: str, entries) -> tuple:
-    if not isinstance(entries, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in entries):
-        examples = {"rates": "(('encoder/', 0.1),)", "partition": "(('discriminator/', (('lr', 2e-4),)),)"}
-        raise UserError(f'config.optim.{field}: {entries} holds no pairs; write "{examples[field]}"')
-    return entries
 
 
 def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.GradientTransformation:
@@ -77,7 +70,7 @@ def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.Gr
         ),
     }
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
-    chain.append(_choose("optim.name", optim.name, optimizers)())
+    chain.append(optimizers[optim.name]())
     chain.append(optax.scale_by_learning_rate(make_schedule(optim, steps)))
     if any(factor != 1.0 for factor in factors.values()):
         chain.append(
@@ -106,16 +99,10 @@ def match(field: str, patterns, names) -> dict[str, int]:
     return {name: index for name, index in found.items() if index >= 0}
 
 
-def _factors(rates, names: list[str]) -> dict[str, float]:
-    found = match("optim.rates", [pattern for pattern, _ in rates], names)
-    return {name: rates[found[name]][1] if name in found else 1.0 for name in names}
+def _factors(multipliers: tuple[tuple[str, float], ...], names: list[str]) -> dict[str, float]:
+    found = match("optim.lr_multipliers", [pattern for pattern, _ in multipliers], names)
+    return {name: multipliers[found[name]][1] if name in found else 1.0 for name in names}
 
 
 def _kernels(params: Mapping[str, jax.Array]) -> dict[str, bool]:
     return jax.tree.map(lambda value: value.ndim > 1, params)
-
-
-def _choose(field: str, name: str, choices: Mapping):
-    if name not in choices:
-        raise UserError(f"config.{field}={name!r} is unknown; choose one of {', '.join(sorted(choices))}")
-    return choices[name]

@@ -100,8 +100,7 @@ def initialise(config: ConfigDict, num_classes: int, seed: int) -> Variables:
 
 
 def _make(config: ConfigDict, num_classes: int, seed: int) -> nnx.Module:
-    fields = {name: value for name, value in config.model.items() if name != "name"}
-    return registry.build(config.model.name, rngs=nnx.Rngs(seed), num_classes=num_classes, **fields)
+    return registry.build(**config.model.to_dict(), rngs=nnx.Rngs(seed), num_classes=num_classes)
 
 
 def create(

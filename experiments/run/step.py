@@ -19,7 +19,7 @@ def make_train_step(
     """(state, global batch) -> (next state, scalars to log). Pure; to be jitted with the state donated.
 
     With `optim.accumulate` = k the batch is worked through in k parts whose sums add up, so that the step is the large
-    batch's own (batch statistics excepted, which are those of a part). Randomness is fold_in(seed, step).
+    batch's own (batch statistics excepted, which are those of a part). Randomness is fold_in(seed.init, step).
     """
     parts, decay = config.optim.accumulate, config.optim.ema
 
@@ -34,7 +34,7 @@ def make_train_step(
         return rest, sums, gradients
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(config.seed.init), state.step)
         if parts == 1:
             rest, sums, gradients = part(state.params, state.rest, batch, key)
         else:

@@ -74,7 +74,7 @@ class Trainer:
             self.truth,
             config.data,
             batch_size=config.train.batch_size,
-            seed=config.seed,
+            seed=config.seed.data,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -109,7 +109,7 @@ class Trainer:
             self.workdir,
             last_row=self.first if self.pending is None else self.first - 1,
             step=self.first,
-            seed=self.config.seed,
+            seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
         )
@@ -250,7 +250,7 @@ def initialise_run(
     `fresh` reads what config.pretrained and config.init_from name; a run that resumes needs neither.
     """
     architecture, _, trained = states.describe(config, num_classes)
-    variables = states.initialise(config, num_classes, config.seed)
+    variables = states.initialise(config, num_classes, config.seed.init)
     if config.pretrained and fresh:
         variables = pretrained.load_backbone(config.pretrained, architecture, variables)
     if config.init_from and fresh:
@@ -260,18 +260,6 @@ def initialise_run(
     averaged = architecture.lasting(variables) if config.optim.ema else {}
     state = states.create(variables, trained, optimizer, averaged)
     return architecture, jax.device_put(state, sharding.tree_shardings(state, mesh)), optimizer
-
-
-def check_numbers(config: ConfigDict) -> None:
-    """Raises UserError for a count that is not a positive whole number, and for a seed below 0."""
-    names = ["train.batch_size", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"]
-    names += ["train.keep", "eval.batch_size", "optim.accumulate", "data.num_threads", "data.prefetch"]
-    for name in names:
-        section, field = name.split(".")
-        if config[section][field] < 1:
-            raise UserError(f"config.{name}={config[section][field]} is out of its range; it must be 1 or more")
-    if config.seed < 0:
-        raise UserError(f"config.seed={config.seed} is out of its range; it must be 0 or more")
 
 
 def summary(step: int, result: Evaluation) -> str:

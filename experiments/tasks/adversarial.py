@@ -1,14 +1,15 @@
-"""Segmentation beside a discriminator (Isola et al. 2017, section 3): it tells the truth's maps from predicted ones."""
+"""Segmentation beside a discriminator (Isola et al. 2017, section 3): it tells maps of the ground truth from predicted ones."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.tasks.base import Arrays, Sum
+from experiments.tasks.losses import Losses, sum_losses
 from experiments.tasks.segmentation import Segmentation, accuracy
+from fields import NotNegative
 from input_pipeline.batch import IGNORE
 
 
@@ -21,9 +22,22 @@ class AdversarialSegmentation(Segmentation):
     discriminator's is half of its cross-entropy (the paper's section 3.3). Pixels without a class are blank in both maps.
     """
 
-    def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
-        super().__init__(config, class_names)
-        self.factor = config.task.adversarial
+    def __init__(
+        self,
+        *,
+        class_names: tuple[str, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        margin: int,
+        class_weights: tuple[NotNegative, ...],
+        losses: Losses,
+        adversarial: NotNegative,
+    ):
+        """`adversarial` is the discriminator's part of the generator's loss, the others are those of Segmentation."""
+        super().__init__(
+            class_names=class_names, mean=mean, std=std, margin=margin, class_weights=class_weights, losses=losses
+        )
+        self.adversarial = adversarial
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """As Segmentation's; in training with `pixels`, `generator`, and `discriminator` logged beside it."""
@@ -34,7 +48,7 @@ class AdversarialSegmentation(Segmentation):
                 "config.task.name=adversarial_segmentation needs a model with a discriminator, such as pix2pix"
             )
         logits, label, weight = self._answers(model, batch, train, rngs)
-        (pixels, total), logs = self._loss(logits, label, weight)
+        (pixels, total), logs = sum_losses(self.losses, logits, label, weight)
         image = self._normalise(batch["image"])
         known = (label != IGNORE)[..., None]
         truth = jax.nn.one_hot(label, len(self.class_names), dtype=jnp.float32)
@@ -50,7 +64,7 @@ class AdversarialSegmentation(Segmentation):
         discriminator = 0.5 * (real + fake)
         logs |= {"pixels": (pixels, total), "generator": (fooled, total), "discriminator": (discriminator, total)}
         logs["pixel_accuracy"] = accuracy(logits, label, batch["example_mask"])
-        return (pixels + self.factor * fooled + discriminator, total), logs
+        return (pixels + self.adversarial * fooled + discriminator, total), logs
 
 
 def _verdict(logits: jax.Array, truth: float, share: jax.Array) -> jax.Array:

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.tasks.base import Arrays, Sum
+from fields import Count, Share
 from models.ops import nms
 
 
@@ -24,12 +24,29 @@ class Detection(abc.ABC):
     advice: str
     geometry: str  # the method of a model that tells where its outputs stand
 
-    def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
-        self.class_names = class_names
-        self.fields = config.task
-        self.mean = np.asarray(config.data.mean, np.float32)
-        self.std = np.asarray(config.data.std, np.float32)
-        _check_fields(config.task)
+    def __init__(
+        self,
+        *,
+        class_names: tuple[str, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        margin: int,
+        use_difficult: bool,
+        score_threshold: Share,
+        nms_iou: Share,
+        nms_candidates: Count,
+        max_detections: Count,
+    ):
+        """Keeps what detectors have in common.
+
+        Objects marked as difficult are learned where `use_difficult`; they are scored as config.eval.metrics has it.
+        Detections with a score below `score_threshold` are dropped, and of two of one class with an IoU above `nms_iou`
+        the weaker one. Suppression looks at the best `nms_candidates` of each class; an image keeps `max_detections`.
+        """
+        self.class_names, self.margin, self.use_difficult = class_names, margin, use_difficult
+        self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+        self.score_threshold, self.nms_iou = score_threshold, nms_iou
+        self.nms_candidates, self.max_detections = nms_candidates, max_detections
 
     @abc.abstractmethod
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
@@ -47,7 +64,7 @@ class Detection(abc.ABC):
         """Raises UserError for a model that is not of this task."""
         if not hasattr(model, self.geometry):
             raise UserError(
-                f"config.task.name={self.fields.name} does not go with this model, which has no {self.geometry}; "
+                f"config.task.name does not go with this model, which has no {self.geometry}; "
                 "take the task that is named like the detector"
             )
 
@@ -59,7 +76,7 @@ class Detection(abc.ABC):
     def learnable(self, batch: Arrays) -> jax.Array:
         """[B,M] bool: the objects that a detection is to be learned from."""
         objects = batch["valid"] & ~batch["crowd"] & batch["example_mask"][:, None]
-        return objects if self.fields.use_difficult else objects & ~batch["difficult"]
+        return objects if self.use_difficult else objects & ~batch["difficult"]
 
     def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
         """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one."""
@@ -70,29 +87,10 @@ class Detection(abc.ABC):
             return nms.detect(
                 boxes,
                 scores,
-                score=self.fields.score,
-                iou=self.fields.nms_iou,
-                candidates=self.fields.candidates,
-                count=self.fields.detections,
+                score=self.score_threshold,
+                iou=self.nms_iou,
+                candidates=self.nms_candidates,
+                count=self.max_detections,
             )
 
         return dict(zip(("boxes", "scores", "classes", "valid"), jax.vmap(detect)(boxes, scores), strict=True))
-
-
-def _check_fields(fields: ConfigDict) -> None:
-    """Raises UserError unless the fields of config.task that detectors have are in their ranges."""
-    positive, share, factor = "a whole number above 0", "0 to 1", "0 or more"
-    rules = {
-        "match_iou": (0 < fields.match_iou <= 1, "above 0, up to 1"),
-        "negatives": (fields.negatives >= 0, factor),
-        "localisation": (fields.localisation >= 0, factor),
-        "coordinates": (fields.coordinates >= 0, factor),
-        "no_object": (fields.no_object >= 0, factor),
-        "score": (0 <= fields.score <= 1, share),
-        "nms_iou": (0 <= fields.nms_iou <= 1, share),
-        "candidates": (fields.candidates >= 1, positive),
-        "detections": (fields.detections >= 1, positive),
-    }
-    for field, (holds, wanted) in rules.items():
-        if not holds:
-            raise UserError(f"config.task.{field}={fields[field]} is out of its range: {wanted}")

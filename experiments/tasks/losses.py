@@ -7,20 +7,54 @@ and it stays so over micro-batches, devices and padding. What the logits of pixe
 not even where they are not finite; an image that has no other pixels gives 0 and no gradient.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.tasks.base import Sum
+from fields import NotNegative, Range, Share
 from input_pipeline.batch import IGNORE
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class CrossEntropy:
+    factor: NotNegative = 0.0  # of this loss in the sum; 0: off
+    label_smoothing: Annotated[float, Range(0, 1, open="high")] = 0.0
+
+
+class Dice:
+    factor: NotNegative = 0.0
+
+
+class Focal:
+    factor: NotNegative = 0.0
+    gamma: NotNegative = 2.0
+
+
+class LovaszSoftmax:
+    factor: NotNegative = 0.0
+
+
+class OHEM:
+    factor: NotNegative = 0.0
+    threshold: Share = 0.7  # pixels whose true class has less than this probability,
+    share: Share = 0.25  # and at least this share of an image
+
+
+class Losses:
+    """The section config.task.losses: each loss with its factor and its own fields."""
+
+    cross_entropy: CrossEntropy
+    dice: Dice
+    focal: Focal
+    lovasz_softmax: LovaszSoftmax
+    ohem: OHEM
 
 
 def pixel_weights(
@@ -38,22 +72,19 @@ def pixel_weights(
 
 
 def check_class_weights(class_weights: tuple[float, ...], num_classes: int) -> None:
-    """Raises UserError unless `class_weights` is () or a finite weight >= 0 for each class, one of them above 0."""
+    """Raises UserError unless `class_weights` is () or a weight for each class, one of them above 0."""
     where = "config.task.class_weights"
     hint = "`--mode=datacheck` prints them"
     if len(class_weights) not in (0, num_classes):
         raise UserError(f"{where} has {len(class_weights)} values, but there are {num_classes} classes: {hint}")
-    if not all(_is_number(value) for value in class_weights) or (class_weights and max(class_weights) == 0):
-        raise UserError(
-            f"{where} must be () or {num_classes} finite values, none negative and one above 0, "
-            f"but its {len(class_weights)} values are {tuple(class_weights)}: {hint}"
-        )
+    if class_weights and max(class_weights) == 0:
+        raise UserError(f"{where}={tuple(class_weights)} leaves nothing to learn from, one must be above 0: {hint}")
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array, weight: jax.Array, smoothing: float) -> jax.Array:
+def cross_entropy(logits: jax.Array, label: jax.Array, weight: jax.Array, label_smoothing: float) -> jax.Array:
     """Cross-entropy with the truth mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
     logits, truth = _counted(logits, label, weight)
-    target = (1.0 - smoothing) * truth + smoothing / logits.shape[-1]
+    target = (1.0 - label_smoothing) * truth + label_smoothing / logits.shape[-1]
     return _total(-weight * jnp.sum(target * jax.nn.log_softmax(logits), axis=-1))
 
 
@@ -165,70 +196,46 @@ def ohem(logits: jax.Array, label: jax.Array, weight: jax.Array, threshold: floa
     return _total(kept * losses) / jnp.where(kept_weight > 0, kept_weight, 1.0) * _total(weight)
 
 
-def make_loss(
-    task: ConfigDict, num_classes: int
-) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[Sum, dict[str, Sum]]]:
-    """The sum of `task.losses`, each times its factor, as (logits, label, weight) -> ((sum, weight), logs).
+# In the order in which they are added up.
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "cross_entropy": cross_entropy,
+    "dice": dice,
+    "focal": focal,
+    "lovasz_softmax": lovasz_softmax,
+    "ohem": ohem,
+}
 
-    `logs` has (sum, weight) of each loss by its name, without its factor; it is empty when there is only one. Raises
-    UserError for fields of `task` that make no sense, `class_weights` (see `pixel_weights`) among them.
+
+def make_losses(losses: Mapping[str, Mapping]) -> dict[str, tuple[float, Loss]]:
+    """Makes {name: (factor, loss)} of the losses, as of `Losses`, whose factor is above 0, in its order.
+
+    Raises UserError where there is none.
     """
-    check_class_weights(task.class_weights, num_classes)
-    losses = _losses(task)
-    factors = _factors(task.losses, tuple(losses))
-
-    def loss(logits: jax.Array, label: jax.Array, weight: jax.Array) -> tuple[Sum, dict[str, Sum]]:
-        total = jnp.sum(weight)
-        sums = {name: jnp.sum(losses[name](logits, label, weight)) for name in factors}
-        whole = sum(factor * sums[name] for name, factor in factors.items())
-        return (whole, total), {name: (part, total) for name, part in sums.items() if len(sums) > 1}
-
-    return loss
-
-
-def _losses(task: ConfigDict) -> dict[str, Loss]:
-    """Each loss by its name in the config, its own fields checked and filled in."""
-    if not _is_number(task.label_smoothing) or task.label_smoothing >= 1:
-        raise UserError(f"config.task.label_smoothing must be in [0, 1), not {task.label_smoothing!r}")
-    if not _is_number(task.focal_gamma):
-        raise UserError(f"config.task.focal_gamma must be finite and not negative, not {task.focal_gamma!r}")
-    chosen = tuple(task.ohem)
-    if len(chosen) != 2 or not all(_is_number(value) and value <= 1 for value in chosen) or not any(chosen):
-        raise UserError(f"config.task.ohem must be (threshold, share), each in [0, 1] and not both 0, not {chosen}")
-    return {
-        "cross_entropy": partial(cross_entropy, smoothing=task.label_smoothing),
-        "dice": dice,
-        "focal": partial(focal, gamma=task.focal_gamma),
-        "lovasz_softmax": lovasz_softmax,
-        "ohem": partial(ohem, threshold=chosen[0], share=chosen[1]),
-    }
+    chosen = {}
+    for name, function in LOSSES.items():
+        own = dict(losses[name])
+        factor = own.pop("factor")
+        if factor:
+            chosen[name] = (factor, partial(function, **own))
+    if not chosen:
+        raise UserError(
+            f"config.task.losses: every factor is 0, so there is nothing to learn from; one of {', '.join(LOSSES)} must be "
+            "above 0"
+        )
+    return chosen
 
 
-def _factors(entries: tuple, known: tuple[str, ...]) -> dict[str, float]:
-    """`config.task.losses` as {name: factor}."""
-    where, form = "config.task.losses", '(("cross_entropy", 1.0), ("dice", 0.5))'
-    if not isinstance(entries, (tuple, list)) or not entries:
-        raise UserError(f"{where} must be pairs of a name and a factor such as {form}, not {entries!r}")
-    factors = {}
-    for entry in entries:
-        if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise UserError(f"{where}: {entry!r} is not a pair of a name and a factor; write it as in {form}")
-        name, factor = entry
-        if name not in known:
-            raise UserError(f"{where}: there is no loss {name!r}; there are {', '.join(known)}")
-        if name in factors:
-            raise UserError(f"{where} names {name!r} twice; add up its factors")
-        if not _is_number(factor):
-            raise UserError(f"{where}: the factor of {name!r} must be finite and not negative, not {factor!r}")
-        factors[name] = factor
-    if not any(factors.values()):
-        raise UserError(f"{where}: every factor is 0, so there is nothing to learn from; one must be above 0")
-    return factors
+def sum_losses(
+    losses: Mapping[str, tuple[float, Loss]], logits: jax.Array, label: jax.Array, weight: jax.Array
+) -> tuple[Sum, dict[str, Sum]]:
+    """((sum, weight), logs) of `make_losses`'s losses, each times its factor.
 
-
-def _is_number(value) -> bool:
-    """A finite number >= 0."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    `logs` has (sum, weight) of each loss by its name, without its factor; it is empty when there is only one.
+    """
+    total = jnp.sum(weight)
+    sums = {name: jnp.sum(loss(logits, label, weight)) for name, (_, loss) in losses.items()}
+    whole = sum(factor * sums[name] for name, (factor, _) in losses.items())
+    return (whole, total), {name: (part, total) for name, part in sums.items() if len(sums) > 1}
 
 
 def _counted(logits: jax.Array, label: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:

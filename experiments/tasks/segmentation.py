@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments.tasks import losses
 from experiments.tasks.base import Arrays, Sum
+from experiments.tasks.losses import Losses, check_class_weights, make_losses, pixel_weights, sum_losses
+from fields import NotNegative
 from input_pipeline.batch import IGNORE
 
 
@@ -21,18 +21,26 @@ class Segmentation:
 
     needs = ("label",)
 
-    def __init__(self, config: ConfigDict, class_names: tuple[str, ...]):
-        self.class_names = class_names
-        self.margin = config.data.margin
-        self.mean = np.asarray(config.data.mean, np.float32)
-        self.std = np.asarray(config.data.std, np.float32)
-        self.class_weights = config.task.class_weights
-        self._loss = losses.make_loss(config.task, len(class_names))
+    def __init__(
+        self,
+        *,
+        class_names: tuple[str, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        margin: int,
+        class_weights: tuple[NotNegative, ...],
+        losses: Losses,
+    ):
+        """`class_weights` are of a pixel by its true class, () for 1; `--mode=datacheck` counts median frequency's."""
+        check_class_weights(class_weights, len(class_names))
+        self.class_names, self.margin, self.class_weights = class_names, margin, class_weights
+        self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+        self.losses = make_losses(losses)
 
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """The weighted sum of config.task.losses, a mean over the pixels by their weights."""
         logits, label, weight = self._answers(model, batch, train, rngs)
-        total, logs = self._loss(logits, label, weight)
+        total, logs = sum_losses(self.losses, logits, label, weight)
         return total, logs | {"pixel_accuracy": accuracy(logits, label, batch["example_mask"])}
 
     def _answers(
@@ -55,7 +63,7 @@ class Segmentation:
             )
         label = _centre(batch["label"], expected)
         map_ = _centre(batch["weight_map"], expected) if "weight_map" in batch else None
-        return logits, label, losses.pixel_weights(label, batch["example_mask"], self.class_weights, map_)
+        return logits, label, pixel_weights(label, batch["example_mask"], self.class_weights, map_)
 
     def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
         """`probability` [B,h,w,C] float32, at the size of the model's logits."""

@@ -1,6 +1,6 @@
 """SSD's loss (Liu et al. 2016, section 2.2): matched default boxes, hard negatives, smooth L1 and softmax."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import nnx
 
 from experiments.tasks.base import Arrays, Sum
 from experiments.tasks.dense import Detection
+from fields import Count, NotNegative, Range, Share
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
@@ -27,10 +28,10 @@ class Targets(NamedTuple):
     offsets: jax.Array  # [A,4], of the object's box; where there is no object any finite ones
 
 
-class SSD(Detection):
+class SSDTask(Detection):
     """Sums over default boxes, divided by the number of those with an object.
 
-    In each image the negatives of largest loss count, config.task.negatives for each positive; an image without an
+    In each image the negatives of largest loss count, config.task.negatives_per_positive for each positive; an image without an
     object to learn has none, and so adds nothing.
     """
 
@@ -39,15 +40,50 @@ class SSD(Detection):
         "bring config.model.sizes and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
     )
 
+    def __init__(
+        self,
+        *,
+        class_names: tuple[str, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        margin: int,
+        use_difficult: bool,
+        score_threshold: Share,
+        nms_iou: Share,
+        nms_candidates: Count,
+        max_detections: Count,
+        match_iou: Annotated[float, Range(0, 1, open="low")],
+        negatives_per_positive: NotNegative,
+        localisation_weight: NotNegative,
+    ):
+        """Takes what Detection takes, and its own.
+
+        A default box with an IoU of `match_iou` or more is an object's. `localisation_weight` is the factor (alpha) on
+        the boxes' part of the loss.
+        """
+        super().__init__(
+            class_names=class_names,
+            mean=mean,
+            std=std,
+            margin=margin,
+            use_difficult=use_difficult,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            nms_candidates=nms_candidates,
+            max_detections=max_detections,
+        )
+        self.match_iou, self.negatives_per_positive = match_iou, negatives_per_positive
+        self.localisation_weight = localisation_weight
+
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        """Cross-entropy and config.task.localisation times smooth L1 of the offsets, equations 1 to 3."""
+        """Cross-entropy and config.task.localisation_weight times smooth L1 of the offsets, equations 1 to 3."""
         outputs = self.call(model, batch["image"], train, rngs)
         positive, negative, classes, offsets = self.targets(model.anchors(batch["image"].shape[1:3]), batch)
 
         # One-hot instead of take_along_axis, whose gradient is a scatter.
         truth = jax.nn.one_hot(classes, outputs["logits"].shape[-1])
         cross_entropy = -jnp.sum(truth * jax.nn.log_softmax(outputs["logits"]), -1)
-        most = (self.fields.negatives * jnp.sum(positive, -1)).astype(jnp.int32)
+        most = (self.negatives_per_positive * jnp.sum(positive, -1)).astype(jnp.int32)
         hard = jax.vmap(sampling.hardest)(jax.lax.stop_gradient(cross_entropy), negative, most)
         classification = jnp.sum(cross_entropy, where=positive | hard)
 
@@ -63,16 +99,16 @@ class SSD(Detection):
             "matched": (matched, images),
             "boxes_lost": (jnp.sum(batch["boxes_lost"], dtype=jnp.float32), images),
         }
-        return (classification + self.fields.localisation * localisation, matched), logs
+        return (classification + self.localisation_weight * localisation, matched), logs
 
     def targets(self, anchors: np.ndarray, batch: Arrays) -> Targets:
         """What each of the default boxes [A,4] has to learn from each image of a batch."""
 
         def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
             iou = ops.pairwise_iou(boxes, anchors)
-            match = matching.bipartite(iou, learned, threshold=self.fields.match_iou)
+            match = matching.bipartite(iou, learned, threshold=self.match_iou)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
-            on_left = (iou >= self.fields.match_iou) & left[:, None]
+            on_left = (iou >= self.match_iou) & left[:, None]
             background = ~match.positive & ~on_crowd.any(1) & ~on_left.any(0)
             offsets = coding.encode(boxes[match.index], anchors, variances=VARIANCES)
             classes = jnp.where(match.positive, classes[match.index] + 1, 0)
@@ -90,7 +126,7 @@ class SSD(Detection):
         """Those that a default box overlaps by config.task.match_iou; of others too one box learns, the best."""
         anchors = model.anchors(size).astype(np.float64)
         best = [_best_iou(boxes[first : first + CHUNK], anchors) for first in range(0, len(boxes), CHUNK)]
-        return np.concatenate([np.zeros(0), *best]) >= self.fields.match_iou
+        return np.concatenate([np.zeros(0), *best]) >= self.match_iou
 
 
 def _best_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:

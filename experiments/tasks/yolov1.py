@@ -1,4 +1,4 @@
-"""YOLO's objective (Redmon et al. 2016, sections 2 to 2.2): each object is told by the cell that its centre lies in."""
+"""YOLO's objective (Redmon et al. 2016, sections 2 to 2.2): each object is predicted by the cell that its centre lies in."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from jax import lax
 
 from experiments.tasks.base import Arrays, Sum
 from experiments.tasks.dense import Detection
+from fields import Count, NotNegative, Share
 from models.ops import anchors
 from models.ops import boxes as ops
 
@@ -26,7 +27,7 @@ class Cells(NamedTuple):
     left: jax.Array  # [B,R,C] bool: something is there that is not to be learned, so nothing is said of "no object"
 
 
-class YOLOv1(Detection):
+class YOLOv1Task(Detection):
     """The sum of equation 3 over an image's cells, a mean over images. Raw outputs as of models.detection.yolov1.
 
     A cell has one object: the first in the batch's order whose centre lies in it; the others are logged as `unmatched`,
@@ -39,6 +40,35 @@ class YOLOv1(Detection):
     geometry = "grid"
     advice = "objects share cells: a finer grid (a larger config.data.image_size, a smaller model.stride) parts them"
 
+    def __init__(
+        self,
+        *,
+        class_names: tuple[str, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        margin: int,
+        use_difficult: bool,
+        score_threshold: Share,
+        nms_iou: Share,
+        nms_candidates: Count,
+        max_detections: Count,
+        lambda_coord: NotNegative,
+        lambda_noobj: NotNegative,
+    ):
+        """Takes what Detection takes, and the two factors of equation 3: on places and sizes, and on cells without an object."""
+        super().__init__(
+            class_names=class_names,
+            mean=mean,
+            std=std,
+            margin=margin,
+            use_difficult=use_difficult,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            nms_candidates=nms_candidates,
+            max_detections=max_detections,
+        )
+        self.lambda_coord, self.lambda_noobj = lambda_coord, lambda_noobj
+
     def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
         """Logs each of the five parts without its factor, and `boxes_lost` and `unmatched` objects, for each image."""
         size, counted = batch["image"].shape[1:3], batch["example_mask"]
@@ -49,8 +79,8 @@ class YOLOv1(Detection):
         cells = fill_cells(batch, learnable, model.grid(size), size)
         parts = dict(zip(PARTS, measure(outputs, cells, size), strict=True))
 
-        factors = {"coordinates": self.fields.coordinates, "sizes": self.fields.coordinates}
-        factors["no_object"] = self.fields.no_object
+        factors = {"coordinates": self.lambda_coord, "sizes": self.lambda_coord}
+        factors["no_object"] = self.lambda_noobj
         total = sum(factors.get(name, 1.0) * part for name, part in parts.items())
         parts["boxes_lost"] = jnp.sum(jnp.where(counted, batch["boxes_lost"], 0), dtype=jnp.float32)
         parts["unmatched"] = jnp.sum(learnable, dtype=jnp.float32) - jnp.sum(cells.filled, dtype=jnp.float32)

@@ -51,8 +51,6 @@ def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
 
     "stretch" fills it, "letterbox" keeps the image's shape, centred, "crop" its scale too: what is too large is cut.
     """
-    if how not in ("stretch", "letterbox", "crop"):
-        raise UserError(f"config.data.fit={how!r} is unknown; choose stretch, letterbox or crop")
     tall, wide = inner(output, margin)
     vertical, horizontal = tall / source[0], wide / source[1]
     if how == "stretch":

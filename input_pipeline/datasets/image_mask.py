@@ -53,10 +53,6 @@ class ImageMask:
             raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
             )
-        if folder.instances not in ("", "folder", "components"):
-            raise UserError(
-                f"config.data.folder.instances={folder.instances!r} is unknown; choose 'folder', 'components' or ''"
-            )
         examples = find_files(root, split, folder.instances == "folder")
         self.class_names, self._colours = name_classes(root / folder.classes, "masks" in examples[0])
         self.category_ids = tuple(range(1, len(self.class_names) + 1))

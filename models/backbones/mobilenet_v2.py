@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 from flax import nnx
 
 from errors import UserError
+from fields import Positive
 from models import layers
 from models.backbones import mobilenet_v2_names
 from models.backbones.mobilenet_v2_names import Convert, Path
-from models.layers import Conv, ConvNorm, relu6
+from models.layers import Conv, ConvNorm, Momentum, Norm, relu6
 from models.ops.convolution import Padding
 
 
@@ -36,6 +37,7 @@ STAGES = (
 )
 
 # How the two published sets of weights were trained: with the other's, features would be silently wrong.
+Variant = Literal["keras", "torchvision"]
 STRIDED_PADDING: dict[str, Padding] = {"keras": "SAME", "torchvision": ((1, 1), (1, 1))}
 EPSILON = {"keras": 1e-3, "torchvision": 1e-5}
 
@@ -46,8 +48,8 @@ def scale_channels(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
 
-class Block(nnx.Module):
-    """Inverted residual: expansion (1x1), depthwise 3x3, linear projection (1x1), and a shortcut where shapes allow it.
+class InvertedResidual(nnx.Module):
+    """Expansion (1x1), depthwise 3x3, linear projection (1x1), and a shortcut where shapes allow it.
 
     The network's first block does not expand (`expansion=1`). Its last one, `final`, ends at the bare projection.
     """
@@ -94,12 +96,16 @@ class MobileNetV2(nnx.Module):
     """
 
     def __init__(
-        self, *, width: float, depth: float, variant: str, norm: str, momentum: float, dtype: str, rngs: nnx.Rngs
+        self,
+        *,
+        width: Positive,
+        depth: Positive,
+        variant: Variant,
+        norm: Norm,
+        momentum: Momentum,
+        dtype: str,
+        rngs: nnx.Rngs,
     ):
-        if variant not in EPSILON:
-            raise UserError(f"model.variant: {variant!r} is not known; take {' or '.join(map(repr, EPSILON))}")
-        if min(width, depth) <= 0:
-            raise UserError(f"model.width and model.depth are factors above 0, not {width} and {depth}")
         padding = STRIDED_PADDING[variant]
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON[variant], dtype=dtype)
         self.variant, self.norm = variant, norm
@@ -115,7 +121,7 @@ class MobileNetV2(nnx.Module):
                     features.append((stride, number, channels * stage.expansion))
                     stride *= block_stride
                 out_channels = scale_channels(stage.channels, width)
-                block = Block(
+                block = InvertedResidual(
                     channels,
                     out_channels,
                     expansion=stage.expansion,

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Literal
 
 import jax
 from flax import nnx
 
 from errors import UserError
+from fields import Positive
 from models import layers as modules
 from models.backbones import resnet_names
 from models.backbones.resnet_names import Convert, Path
-from models.layers import ConvNorm, scale_channels
+from models.layers import ConvNorm, Momentum, Norm, scale_channels
 from models.ops.pooling import max_pool
 
 STEM = 64  # channels
@@ -21,8 +23,8 @@ REPEATS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3
 BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
 
 
-class Block(nnx.Module):
-    """Residual block: a path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] beside a shortcut.
+class ResidualBlock(nnx.Module):
+    """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] beside a shortcut.
 
     The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, as in
     torchvision's weights; the paper's bottleneck strides in the 1x1 before. That first 3x3 convolution sees the grid
@@ -74,27 +76,19 @@ class ResNet(nnx.Module):
     channels. `output_stride` 32, 16 or 8 is the last one: later stages keep the grid and dilate instead (Chen et al.
     2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
     stride. At every second position they equal those of the next larger output stride.
-
-    Raises UserError for other layers or output strides, and a width that is not positive.
     """
 
     def __init__(
         self,
         *,
-        layers: int,
-        width: float,
-        norm: str,
-        momentum: float,
-        output_stride: int,
+        layers: Literal[10, 18, 34, 50, 101],
+        width: Positive,
+        norm: Norm,
+        momentum: Momentum,
+        output_stride: Literal[32, 16, 8],
         dtype: str,
         rngs: nnx.Rngs,
     ):
-        if layers not in REPEATS:
-            raise UserError(f"model.backbone.layers: no ResNet has {layers!r}; take {', '.join(map(str, REPEATS))}")
-        if output_stride not in (8, 16, 32):
-            raise UserError(f"model.backbone.output_stride is 8, 16 or 32, not {output_stride!r}")
-        if width <= 0:
-            raise UserError(f"model.backbone.width is a factor above 0, not {width}")
         make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         self.layers, self.norm = layers, norm
 
@@ -106,7 +100,7 @@ class ResNet(nnx.Module):
             traded = stride * wanted > output_stride
             stride, dilation = (stride, dilation * wanted) if traded else (stride * wanted, dilation)
             for number in range(repeats):
-                block = Block(
+                block = ResidualBlock(
                     channels,
                     scale_channels(base, width),
                     bottleneck=layers in BOTTLENECK,

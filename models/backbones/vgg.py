@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 from flax import nnx
 
 from errors import UserError
+from fields import Positive
 from models import layers as modules
 from models.backbones import vgg_names
 from models.backbones.vgg_names import Convert, Path
-from models.layers import Conv, scale_channels
+from models.layers import Conv, Momentum, NormOrNone, scale_channels
 from models.ops.convolution import Padding
 from models.ops.pooling import max_pool
 
@@ -32,7 +33,7 @@ class Classifier(NamedTuple):
     dilation: int = 1
 
 
-class Block(nnx.Module):
+class ConvRelu(nnx.Module):
     """Convolution [B,H,W,in] -> [B,H',W',out] with bias, normalisation where `norm` makes one, and a ReLU.
 
     Before batch normalisation the bias does nothing; the published weights have it.
@@ -72,33 +73,27 @@ class VGG(nnx.Module):
     is above 1, pool5 is 3x3 of stride 1 and fc6 an atrous convolution of 3x3 (Chen et al. 2015, "Semantic Image
     Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3; SSD, section 3); stride 16, the
     last one, is then fc7.
-
-    Raises UserError for other layers, and a width that is not positive.
     """
 
     def __init__(
         self,
         *,
-        layers: int,
-        width: float,
-        norm: str,
-        momentum: float,
+        layers: Literal[11, 13, 16, 19],
+        width: Positive,
+        norm: NormOrNone,
+        momentum: Momentum,
         padding: Padding = "SAME",
         classifier: Classifier | None = None,
         dtype: str,
         rngs: nnx.Rngs,
     ):
-        if layers not in REPEATS:
-            raise UserError(f"model.backbone.layers: no VGG has {layers!r}; take {', '.join(map(str, REPEATS))}")
-        if width <= 0:
-            raise UserError(f"model.backbone.width is a factor above 0, not {width}")
         make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         self.layers, self.norm = layers, norm
 
         channels, ends = 3, []
         for stage, (base, repeats) in enumerate(zip(STAGES, REPEATS[layers], strict=True), 1):
             for number in range(1, repeats + 1):
-                block = Block(
+                block = ConvRelu(
                     channels,
                     scale_channels(base, width),
                     3,

@@ -1,8 +1,8 @@
 """SSD (Liu et al. 2016, "SSD: Single Shot MultiBox Detector"): boxes and classes from maps of several strides."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,12 @@ import numpy as np
 from flax import nnx
 
 from errors import UserError
+from fields import Count, Natural, NotNegative, Positive
 from models import layers
-from models.backbones.vgg import Block, Classifier
-from models.layers import Conv
+from models.backbones.vgg import Classifier, ConvRelu
+from models.layers import Conv, Momentum, NormOrNone
 from models.ops import anchors
-from models.registry import build_backbone
+from models.registry import BACKBONE, Dtype, build_backbone
 
 FIRST = 8  # stride of the finest map with boxes: conv4_3 of VGG-16
 DILATION = 6  # of fc6
@@ -50,25 +51,24 @@ class SSD(nnx.Module):
     of the image, and one more; `ratios` those of each map (see `models.ops.anchors.default_boxes`). `l2_norm` is the
     initial scale of the finest map's features (20 in the paper), 0 for none.
 
-    Raises UserError for values that cannot be, and for fields that do not fit each other.
+    Raises UserError for fields that do not fit each other.
     """
 
     def __init__(
         self,
         *,
         num_classes: int,
-        backbone: Mapping,
-        fc: int,
-        extras: Sequence[tuple[int, int, int]],
-        sizes: Sequence[float],
-        ratios: Sequence[Sequence[float]],
-        l2_norm: float,
-        norm: str,
-        momentum: float,
-        dtype: str,
+        backbone: BACKBONE,
+        fc: Natural,
+        extras: tuple[tuple[Count, Count, Literal[1, 2]], ...],
+        sizes: tuple[Positive, ...],
+        ratios: tuple[tuple[Positive, ...], ...],
+        l2_norm: NotNegative,
+        norm: NormOrNone,
+        momentum: Momentum,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        _check_shapes(extras, sizes, ratios)
         if fc and backbone.get("name") != "vgg":
             raise UserError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
         decided = dict(classifier=Classifier(fc, 0.0, "SAME", DILATION)) if fc else {}
@@ -81,10 +81,8 @@ class SSD(nnx.Module):
         self.l2_norm = L2Norm(maps[0], l2_norm, dtype=dtype) if l2_norm else nnx.data(None)
 
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
-        block = partial(Block, norm=None if norm == "none" else make_norm, dtype=dtype, rngs=rngs)
+        block = partial(ConvRelu, norm=None if norm == "none" else make_norm, dtype=dtype, rngs=rngs)
         for number, (middle, out, stride) in enumerate(extras, 1):
-            if stride not in (1, 2):
-                raise UserError(f"model.extras: the stride is 1 or 2, not {stride!r}")
             setattr(self, f"extra_{number}_1", block(maps[-1], middle, 1, padding="SAME"))
             # Padded on both sides, as in Caffe, which keeps the cells' centres where the default boxes have theirs.
             padding = ((1, 1), (1, 1)) if stride == 2 else "VALID"
@@ -134,24 +132,6 @@ class SSD(nnx.Module):
     def anchors(self, size: tuple[int, int]) -> np.ndarray:
         """The default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
         return anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios)
-
-
-def _check_shapes(extras: object, sizes: object, ratios: object) -> None:
-    """Raises UserError unless all are nested as the model wants them, of numbers above 0."""
-
-    def above_0(values: object, kind=(int, float)) -> bool:
-        return isinstance(values, Sequence) and all(isinstance(x, kind) and 0 < x < math.inf for x in values)
-
-    if not (isinstance(extras, Sequence) and all(above_0(extra, int) and len(extra) == 3 for extra in extras)):
-        raise UserError(
-            f"model.extras: {extras!r} is wrong; write (channels, channels, stride) for each map, whole numbers above 0"
-        )
-    if not above_0(sizes):
-        raise UserError(f"model.sizes: {sizes!r} is wrong; write fractions of the image, numbers above 0")
-    if not (isinstance(ratios, Sequence) and all(map(above_0, ratios))):
-        raise UserError(
-            f"model.ratios: {ratios!r} is wrong; write a tuple for each map, of numbers above 0, as in ((2.0,), ())"
-        )
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:

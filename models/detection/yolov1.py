@@ -2,16 +2,18 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from errors import UserError
+from fields import Count, Natural, Positive, Size
 from models import layers as modules
-from models.layers import Conv, classifier, scale_channels
+from models.layers import Conv, Momentum, NormOrNone, Rate, classifier, scale_channels
 from models.ops.pooling import max_pool
+from models.registry import Dtype
 
 
 class Row(NamedTuple):
@@ -41,15 +43,12 @@ ROWS = {
         Row(((3, 1024),), repeats=3),
     ),
 }
-STRIDES = (64, 32, 16)
-HEADS = ("connected", "convolution")
-NORMS = ("none", "batch", "group")
 BOTTLENECK = 256  # channels, without an activation, before the fully connected layer of Fast YOLO; from there as well
 EPSILON = 1e-5
 leaky_relu = partial(jax.nn.leaky_relu, negative_slope=0.1)  # equation 2
 
 
-class Block(nnx.Module):
+class ConvLeakyRelu(nnx.Module):
     """Convolution [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] and leaky ReLU; `pooled` halves that again.
 
     `norm` is "none", and there is a bias, or that of the features before the activation.
@@ -104,53 +103,44 @@ class YOLOv1(nnx.Module):
     place, then a 1x1 convolution: far fewer parameters, all cells learn from an object in any of them, and `grid` may
     be 0 for images of any size.
 
-    Raises UserError for fields that make no sense, and for an image of another grid.
+    Raises UserError for a grid that the head cannot have, and for an image of another grid.
     """
 
     def __init__(
         self,
         *,
         num_classes: int,
-        layers: int,
-        width: float,
-        depth: float,
-        stride: int,
-        grid: int | tuple[int, int],
-        boxes: int,
-        head: str,
-        connected: int,
-        dropout: float,
-        norm: str,
-        momentum: float,
-        dtype: str,
+        layers: Literal[24, 9],
+        width: Positive,
+        depth: Positive,
+        stride: Literal[64, 32, 16],
+        grid: Natural | Size,
+        boxes: Count,
+        head: Literal["connected", "convolution"],
+        connected: Count,
+        dropout: Rate,
+        norm: NormOrNone,
+        momentum: Momentum,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        for field, value, known in (
-            ("layers", layers, tuple(ROWS)),
-            ("stride", stride, STRIDES),
-            ("head", head, HEADS),
-            ("norm", norm, NORMS),
-        ):
-            if value not in known:
-                raise UserError(f"model.{field}: YOLOv1 knows no {value!r}; take {', '.join(map(repr, known))}")
-        for field, value in (("width", width), ("depth", depth), ("boxes", boxes), ("connected", connected)):
-            if value <= 0:
-                raise UserError(f"model.{field} must be above 0, not {value!r}")
-        self.stride, self.wanted = stride, _check_grid(grid, head)
+        self.stride, self.wanted = stride, _pair_of(grid, head)
         self.boxes, self.num_classes = boxes, num_classes
 
         convolutions, channels = _plan(layers, depth, stride), 3
         for number, (size, base, by, pooled) in enumerate(convolutions, 1):
             fields = dict(norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
             out_channels = scale_channels(base, width)
-            setattr(self, f"conv_{number}", Block(channels, out_channels, size, stride=by, pooled=pooled, **fields))
+            setattr(
+                self, f"conv_{number}", ConvLeakyRelu(channels, out_channels, size, stride=by, pooled=pooled, **fields)
+            )
             channels = out_channels
         self.depth = len(convolutions)
 
         outputs, cells = boxes * 5 + num_classes, 1
         self.reduce, self.connect = nnx.data(None), nnx.data(None)
         if head == "convolution":
-            self.connect = Block(channels, connected, 3, stride=1, pooled=False, **fields)
+            self.connect = ConvLeakyRelu(channels, connected, 3, stride=1, pooled=False, **fields)
         else:
             # Fully connected layers are 1x1 convolutions of the one pixel that has all features as its channels.
             cells = math.prod(self.wanted)
@@ -159,7 +149,7 @@ class YOLOv1(nnx.Module):
                 reduced = scale_channels(BOTTLENECK, width)
                 self.reduce = classifier(channels, reduced, dtype=dtype, rngs=rngs)
                 channels = reduced
-            self.connect = Block(channels, connected, 1, stride=1, pooled=False, **fields | dict(norm="none"))
+            self.connect = ConvLeakyRelu(channels, connected, 1, stride=1, pooled=False, **fields | dict(norm="none"))
         self.head = head
         self.dropout = nnx.Dropout(dropout)
         self.output = classifier(connected, cells * outputs, dtype=dtype, rngs=rngs)
@@ -191,15 +181,16 @@ class YOLOv1(nnx.Module):
         return {"boxes": boxes.reshape(*boxes.shape[:3], -1, 4), "confidence": confidence, "classes": classes}
 
 
-def _check_grid(grid: int | tuple[int, int], head: str) -> tuple[int, int] | None:
-    """`grid` as (rows, columns), None for any."""
+def _pair_of(grid: int | Size, head: str) -> tuple[int, int] | None:
+    """`grid` as (rows, columns), None for any. Raises UserError for any where the head is connected."""
     if grid == 0 and head == "convolution":
         return None
-    pair = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(count, int) and count > 0 for count in pair):
-        any_size = "; 0, for images of any size, needs model.head='convolution'" if grid == 0 else ""
-        raise UserError(f"model.grid must be a number of cells above 0 or (rows, columns), not {grid!r}{any_size}")
-    return pair
+    if grid == 0:
+        raise UserError(
+            "config.model.grid=0, for images of any size, needs config.model.head='convolution'; take a number of cells above 0 "
+            "or (rows, columns)"
+        )
+    return (grid, grid) if isinstance(grid, int) else tuple(grid)
 
 
 def _plan(layers: int, depth: float, stride: int) -> list[tuple[int, int, int, bool]]:

@@ -1,6 +1,6 @@
 """DeepLabV3+ (Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation")."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from errors import UserError
+from fields import Count
 from models import layers
-from models.layers import ConvNorm
+from models.layers import ConvNorm, Momentum, Norm, Rate
 from models.ops.resize import resize
-from models.registry import build_backbone
+from models.registry import BACKBONE, Dtype, build_backbone
 
 EPSILON = 1e-5
 LOW = 4  # stride of the features that the decoder adds
@@ -101,16 +102,16 @@ class DeepLabV3Plus(nnx.Module):
         self,
         *,
         num_classes: int,
-        backbone: Mapping,
-        aspp: int,
-        rates: Sequence[int],
-        decoder: int,
-        low_level: int,
+        backbone: BACKBONE,
+        aspp: Count,
+        rates: tuple[Count, ...],
+        decoder: Count,
+        low_level: Count,
         separable: bool,
-        dropout: float,
-        norm: str,
-        momentum: float,
-        dtype: str,
+        dropout: Rate,
+        norm: Norm,
+        momentum: Momentum,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)

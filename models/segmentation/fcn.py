@@ -1,23 +1,25 @@
 """Fully convolutional networks (Long, Shelhamer and Darrell 2015; Shelhamer et al. 2017): FCN-32s, FCN-16s, FCN-8s."""
 
-from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from errors import UserError
+from fields import Count, Named
 from models.backbones.vgg import Classifier
-from models.layers import Conv
+from models.layers import Conv, Rate
 from models.ops import convolution
 from models.ops.pooling import max_pool
-from models.registry import build_backbone
+from models.registry import BACKBONES, NAMED_BACKBONE, Dtype, build_backbone
 
 PAD = 100  # of the first convolution in the released networks
-PADDINGS = ("paper", "same")
-UPSAMPLINGS = ("paper", "learned", "fixed")
+VGGS = Named(
+    "model.backbone", {"vgg": BACKBONES["vgg"]}, NAMED_BACKBONE.given
+)  # of the backbones, those with fc6 and fc7
+WITH_CLASSIFIER = Annotated[dict, VGGS]
 
 
 def bilinear(factor: int) -> np.ndarray:
@@ -68,34 +70,22 @@ class FCN(nnx.Module):
     computes much less on small images. `upsampling` "paper" learns those by two and fixes the last one; "learned" and
     "fixed" are so throughout. `skip_scales` are factors on pool4 and pool3 before their scores: (1, 1), or
     (0.01, 0.0001) as in the released network that trains all scores at once (2017, section 4.2).
-
-    Raises UserError for another stride, padding or upsampling, or a backbone without these layers.
     """
 
     def __init__(
         self,
         *,
         num_classes: int,
-        backbone: Mapping,
-        stride: int,
-        fc: int,
-        dropout: float,
-        padding: str,
-        upsampling: str,
-        skip_scales: Sequence[float],
-        dtype: str,
+        backbone: WITH_CLASSIFIER,
+        stride: Literal[32, 16, 8],
+        fc: Count,
+        dropout: Rate,
+        padding: Literal["paper", "same"],
+        upsampling: Literal["paper", "learned", "fixed"],
+        skip_scales: tuple[float, float],
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        for field, value, known in (
-            ("stride", stride, (32, 16, 8)),
-            ("padding", padding, PADDINGS),
-            ("upsampling", upsampling, UPSAMPLINGS),
-            ("backbone.name", backbone.get("name"), ("vgg",)),  # the one with a classifier
-        ):
-            if value not in known:
-                raise UserError(f"model.{field}: FCN knows no {value!r}; take {', '.join(map(repr, known))}")
-        if len(skip_scales) != 2:
-            raise UserError(f"model.skip_scales: needs 2 factors, of pool4 and pool3, not {len(skip_scales)}")
         paper = padding == "paper"
         self.backbone = build_backbone(
             backbone,

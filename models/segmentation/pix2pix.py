@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from errors import UserError
+from fields import Count, Natural, Range
 from models import layers
-from models.layers import Conv, ConvTranspose, he_normal
+from models.layers import Conv, ConvTranspose, Momentum, Norm, Rate, he_normal
 from models.ops.convolution import Padding
+from models.registry import Dtype
 
 EPSILON = 1e-5
 SLOPE = 0.2  # of the leaky ReLU below zero
@@ -135,17 +138,15 @@ class Pix2Pix(nnx.Module):
         self,
         *,
         num_classes: int,
-        width: int,
-        depth: int,
-        norm: str,
-        momentum: float,
-        dropout: float,
-        discriminator: int,
-        dtype: str,
+        width: Count,
+        depth: Annotated[int, Range(2)],
+        norm: Norm,
+        momentum: Momentum,
+        dropout: Rate,
+        discriminator: Natural,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        if depth < 2 or width < 1:
-            raise UserError(f"model.depth is at least 2 and model.width at least 1, not {depth} and {width}")
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         widths = [width * min(2**number, 8) for number in range(depth)]
         self.encoder = nnx.List(

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from errors import UserError
+from fields import Count
 from models import layers
-from models.layers import Conv, ConvTranspose, he_normal
+from models.layers import Conv, ConvTranspose, Momentum, NormOrNone, Rate, he_normal
 from models.ops.pooling import max_pool
+from models.registry import Dtype
 
 EPSILON = 1e-5
 
@@ -103,19 +106,15 @@ class UNet(nnx.Module):
         self,
         *,
         num_classes: int,
-        depth: int,
-        width: int,
-        padding: str,
-        norm: str,
-        momentum: float,
-        dropout: float,
-        dtype: str,
+        depth: Count,
+        width: Count,
+        padding: Literal["valid", "same"],
+        norm: NormOrNone,
+        momentum: Momentum,
+        dropout: Rate,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        if padding not in ("valid", "same"):
-            raise UserError(f"model.padding: {padding!r} is not known; take 'valid' or 'same'")
-        if min(depth, width) < 1:
-            raise UserError(f"model.depth and model.width are counts from 1, not {depth} and {width}")
         self.padding = padding
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         level = partial(

@@ -1,6 +1,6 @@
 """A U-Net (Ronneberger et al. 2015) whose contracting path is any backbone: the usual form with pretrained weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -8,15 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from errors import UserError
+from fields import Count
 from models import layers
-from models.layers import ConvNorm
+from models.layers import ConvNorm, Momentum, Norm, Rate
 from models.ops.resize import resize
-from models.registry import build_backbone
+from models.registry import BACKBONE, Dtype, build_backbone
 
 EPSILON = 1e-5
 
 
-class Block(nnx.Module):
+class DecoderBlock(nnx.Module):
     """Bilinear upsampling to the skip's size, concatenation, and two 3x3 convolutions, normalised, each with a ReLU."""
 
     def __init__(
@@ -52,12 +53,12 @@ class UNetBackbone(nnx.Module):
         self,
         *,
         num_classes: int,
-        backbone: Mapping,
-        decoder: Sequence[int],
-        norm: str,
-        momentum: float,
-        dropout: float,
-        dtype: str,
+        backbone: BACKBONE,
+        decoder: tuple[Count, ...],
+        norm: Norm,
+        momentum: Momentum,
+        dropout: Rate,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
@@ -68,7 +69,7 @@ class UNetBackbone(nnx.Module):
         self.dropout = nnx.Dropout(dropout)
         blocks = []
         for skip_channels, out_channels in zip(reversed(skips), decoder, strict=True):
-            blocks.append(Block(channels, skip_channels, out_channels, norm=make_norm, dtype=dtype, rngs=rngs))
+            blocks.append(DecoderBlock(channels, skip_channels, out_channels, norm=make_norm, dtype=dtype, rngs=rngs))
             channels = out_channels
         self.decoder = nnx.List(blocks)
         self.head = layers.classifier(channels, num_classes, dtype=dtype, rngs=rngs)

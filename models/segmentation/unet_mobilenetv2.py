@@ -1,6 +1,6 @@
 """The U-Net of TensorFlow's segmentation tutorial: a MobileNetV2 encoder and the upsampling decoder of pix2pix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from errors import UserError
+from fields import Count, Positive
 from models import layers
-from models.backbones.mobilenet_v2 import EPSILON, MobileNetV2
-from models.layers import ConvTranspose
+from models.backbones.mobilenet_v2 import EPSILON, MobileNetV2, Variant
+from models.layers import ConvTranspose, Momentum, Norm
+from models.registry import Dtype
 
 
 class Upsample(nnx.Module):
@@ -43,13 +45,13 @@ class UNetMobileNetV2(nnx.Module):
         self,
         *,
         num_classes: int,
-        width: float,
-        depth: float,
-        variant: str,
-        norm: str,
-        momentum: float,
-        decoder: Sequence[int],
-        dtype: str,
+        width: Positive,
+        depth: Positive,
+        variant: Variant,
+        norm: Norm,
+        momentum: Momentum,
+        decoder: tuple[Count, ...],
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         self.encoder = MobileNetV2(

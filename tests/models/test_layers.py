@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from errors import UserError
 from models import layers
 
 
@@ -72,11 +71,6 @@ def test_group_norm_normalises_each_example_by_itself():
     np.testing.assert_allclose(y, ((groups - mean) / np.sqrt(var + 1e-5)).reshape(x.shape), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(norm(x[1:2], train=False), y[1:2], rtol=1e-5, atol=1e-6)
     assert not jax.tree.leaves(nnx.state(norm, nnx.BatchStat))
-
-
-def test_an_unknown_norm_is_one_clear_line():
-    with pytest.raises(UserError, match=r"^model\.norm: 'layer'.*'batch' or 'group'$"):
-        layers.norm("layer", 4, momentum=0.9, epsilon=1e-5, dtype="float32")
 
 
 def test_relu6_is_flat_outside_of_its_range():

@@ -26,13 +26,15 @@ def test_every_name_leads_to_a_module(place):
     [
         (
             dict(name="unet_mobilenet2"),
-            r"^model\.name: unknown model 'unet_mobilenet2'; did you mean 'unet_mobilenetv2'",
+            r"^config\.model\.name: unknown model 'unet_mobilenet2'; did you mean 'unet_mobilenetv2'",
         ),
-        (dict(FIELDS, wdth=1.0), r"^model\.wdth: unet_mobilenetv2 takes no such field; did you mean 'width'"),
-        ({k: v for k, v in FIELDS.items() if k != "norm"}, r"^model\.norm: unet_mobilenetv2 needs this field"),
-        (dict(FIELDS, dtype="float23"), r"^model\.dtype: 'float23'"),
-        (dict(FIELDS, variant="caffe"), r"^model\.variant: 'caffe'.*'keras' or 'torchvision'"),
-        (dict(FIELDS, depth=0.0), r"^model\.width and model\.depth"),
+        (dict(FIELDS, wdth=1.0), r"^config\.model\.wdth: unet_mobilenetv2 takes no such field; did you mean 'width'"),
+        ({k: v for k, v in FIELDS.items() if k != "norm"}, r"^config\.model\.norm: unet_mobilenetv2 needs this field"),
+        (dict(FIELDS, dtype="float23"), r"^config\.model\.dtype='float23' .*'float32' or 'bfloat16' or 'float16'"),
+        (dict(FIELDS, variant="caffe"), r"^config\.model\.variant='caffe'.*'keras' or 'torchvision'"),
+        (dict(FIELDS, norm="layer"), r"^config\.model\.norm='layer'.*'batch' or 'group'"),
+        (dict(FIELDS, depth=0.0), r"^config\.model\.depth=0\.0 .* above 0"),
+        (dict(FIELDS, width=0.0), r"^config\.model\.width=0\.0 .* above 0"),
         (dict(FIELDS, decoder=(8, 8)), r"^model\.decoder: needs 4 channel counts"),
     ],
 )

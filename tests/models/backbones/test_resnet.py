@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from errors import UserError
+from models import registry
 from models.backbones.resnet import ResNet, scale_channels
 
 FULL = dict(layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=32, dtype="float32")
@@ -161,12 +162,15 @@ def test_every_parameter_has_a_gradient():
 
 
 def test_fields_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="layers: no ResNet has 20; take 10, 18, 34, 50, 101"):
-        build(layers=20)
-    with pytest.raises(UserError, match="output_stride is 8, 16 or 32, not 4"):
-        build(output_stride=4)
-    with pytest.raises(UserError, match="width is a factor above 0"):
-        build(width=0.0)
+    for field, value, message in (
+        ("layers", 20, r"backbone\.layers=20 .* 10 or 18 or 34 or 50 or 101$"),
+        ("output_stride", 4, r"backbone\.output_stride=4 .* 32 or 16 or 8$"),
+        ("width", 0.0, r"backbone\.width=0\.0 .* above 0$"),
+        ("norm", "none", r"backbone\.norm='none' .* 'batch' or 'group'$"),
+    ):
+        fields = {name: value for name, value in FULL.items() if name != "dtype"} | {"name": "resnet", field: value}
+        with pytest.raises(UserError, match=message):
+            registry.build_backbone(fields, dtype="float32", rngs=nnx.Rngs(0))
 
 
 # Names as torchvision's and timm's own weights have them.

@@ -8,7 +8,7 @@ from flax import nnx
 
 from errors import UserError
 from models import registry
-from models.detection.yolov1 import Block
+from models.detection.yolov1 import ConvLeakyRelu
 
 FULL = dict(
     layers=24,
@@ -62,7 +62,7 @@ def test_parameters_are_those_of_figure_3():
     connected = (7 * 7 * 1024 + 1) * 4096 + (4096 + 1) * 7 * 7 * 30
     model = abstract()
     assert count(model) == kernels + biases + connected == 271_703_550
-    assert sum(isinstance(module, Block) for _, module in nnx.iter_modules(model)) == 24 + 1
+    assert sum(isinstance(module, ConvLeakyRelu) for _, module in nnx.iter_modules(model)) == 24 + 1
     # Normalised convolutions have no bias, and a scale more; the fully connected layers stay as they are.
     assert count(abstract(norm="batch")) == kernels + 2 * biases + connected
 
@@ -121,16 +121,16 @@ def test_an_image_of_another_grid_is_one_clear_line():
 
 def test_fields_that_cannot_be_are_refused():
     for field, value, message in (
-        ("layers", 19, r"model\.layers: YOLOv1 knows no 19; take 24, 9"),
-        ("stride", 8, r"model\.stride: .* 64, 32, 16"),
-        ("head", "dense", r"model\.head: .* 'connected', 'convolution'"),
-        ("norm", "layer", r"model\.norm: .* 'none', 'batch', 'group'"),
-        ("width", 0.0, r"model\.width must be above 0"),
-        ("boxes", 0, r"model\.boxes must be above 0"),
-        ("grid", -7, r"model\.grid .* not -7$"),
-        ("grid", (7, 7, 3), r"model\.grid .* not \(7, 7, 3\)"),
-        ("grid", 7.5, r"model\.grid .* not 7\.5"),
-        ("grid", 0, r"model\.grid .* 0, for images of any size, needs model\.head='convolution'"),
+        ("layers", 19, r"model\.layers=19 .* 24 or 9$"),
+        ("stride", 8, r"model\.stride=8 .* 64 or 32 or 16$"),
+        ("head", "dense", r"model\.head='dense' .* 'connected' or 'convolution'$"),
+        ("norm", "layer", r"model\.norm='layer' .* 'none' or 'batch' or 'group'$"),
+        ("width", 0.0, r"model\.width=0\.0 .* above 0$"),
+        ("boxes", 0, r"model\.boxes=0 .* 1 or more$"),
+        ("grid", -7, r"model\.grid=-7 .* 2 values, each a whole number, 1 or more$"),
+        ("grid", (7, 7, 3), r"model\.grid=\(7, 7, 3\) is not valid; .* 2 values"),
+        ("grid", 7.5, r"model\.grid=7\.5 is not valid; .* a whole number"),
+        ("grid", 0, r"model\.grid=0, for images of any size, needs config\.model\.head='convolution'"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             build(FULL, **{field: value})
@@ -172,7 +172,7 @@ def test_a_block_is_a_convolution_and_a_leaky_relu():
     made = dict(norm="none", momentum=0.9, dtype="float32", rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(np.float32)
     for size, stride, pooled in ((1, 1, False), (3, 2, False), (3, 1, True), (7, 2, True)):
-        block = Block(2, 3, size, stride=stride, pooled=pooled, **made)
+        block = ConvLeakyRelu(2, 3, size, stride=stride, pooled=pooled, **made)
         bias = np.array([0.1, -0.2, 0.3], np.float32)
         block.conv.bias[...] = jnp.asarray(bias)
         kernel, padded = np.asarray(block.conv.kernel[...]), np.pad(x[0], ((size // 2,) * 2,) * 2 + ((0, 0),))

@@ -214,11 +214,11 @@ def test_pretrained_weights_fill_the_backbone_with_fc6_and_fc7():
 
 def test_fields_that_cannot_be_are_refused():
     for field, value, message in (
-        ("stride", 4, r"model\.stride: FCN knows no 4; take 32, 16, 8"),
-        ("padding", "valid", r"model\.padding: .* 'paper', 'same'"),
-        ("upsampling", "nearest", r"model\.upsampling: .* 'paper', 'learned', 'fixed'"),
-        ("skip_scales", (1.0,), "needs 2 factors"),
-        ("backbone", dict(name="resnet"), r"model\.backbone\.name: .* take 'vgg'"),
+        ("stride", 4, r"model\.stride=4 .* 32 or 16 or 8$"),
+        ("padding", "valid", r"model\.padding='valid' .* 'paper' or 'same'$"),
+        ("upsampling", "nearest", r"model\.upsampling='nearest' .* 'paper' or 'learned' or 'fixed'$"),
+        ("skip_scales", (1.0,), r"model\.skip_scales=\(1\.0,\) .* 2 values, each a number$"),
+        ("backbone", dict(name="resnet"), r"model\.backbone\.name: unknown backbone 'resnet'; known: vgg$"),
     ):
         with pytest.raises(UserError, match=message):
             build(**{field: value})

@@ -87,7 +87,7 @@ class Pyramid(nnx.Module):
 @pytest.fixture
 def pyramid(monkeypatch):
     monkeypatch.setattr("models.segmentation.unet_backbone.build_backbone", lambda *_, **__: Pyramid())
-    return build(**FULL | dict(backbone={}, decoder=(4, 4), dropout=0.0))
+    return build(**FULL | dict(decoder=(4, 4), dropout=0.0))
 
 
 def test_a_ramp_stays_in_place(pyramid):

@@ -1,0 +1,100 @@
+"""Datasets, a function each: where the examples come from, their size and augmentation, and how they are scored.
+
+What a dataset says of the task (the weights of its classes) goes into `config.task`: the model's function comes first.
+"""
+
+from ml_collections import ConfigDict
+
+
+def use_camvid(config: ConfigDict) -> None:
+    """CamVid's 11 classes: `data.folder.root` holds train, val and classes.txt; crops of the 360x480 images at their scale."""
+    config.data.update(name="image_mask", eval_split="val", fit="crop", image_size=(360, 480))
+    config.data.folder.ignore_value = 11
+    config.data.augment.update(scale=(0.6, 1.6), aspect=1.1, rotation=5.0)
+    config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
+    config.eval.batch_size = 4
+    # The square root of median frequency (Eigen and Fergus 2015) over the train split, as `--mode=datacheck` counts it.
+    frequency = (0.2794, 0.2018, 4.789, 0.1491, 1.0, 0.4235, 3.846, 1.98, 0.789, 6.385, 8.819)
+    config.task.class_weights = tuple(round(weight**0.5, 3) for weight in frequency)
+    config.task.losses.dice.factor = 0.5
+
+
+def use_isbi(config: ConfigDict) -> None:
+    """ISBI 2012's membranes and cells for an unpadded U-Net: border weights, elastic deformations, overlap-tile."""
+    config.data.update(name="image_mask", eval_split="val", fit="crop", border="mirror", image_size=(572, 572))
+    config.data.update(margin=92, weight_map=(10.0, 5.0))
+    config.data.folder.instances = "components"
+    config.data.augment.update(scale=(0.8, 1.3), rotation=180.0, elastic=(10.0, 25.0), brightness=0.3, contrast=0.4)
+    config.eval.update(metrics=("confusion", "partition"), batch_size=1, method="window", overlap=0.0, flip=True)
+    config.train.best = "val/Rand_max"  # the challenge ranks by the best threshold
+    config.task.class_weights = (2.184, 0.6484)  # median frequency, by `--mode=datacheck`
+
+
+def use_voc_segmentation(config: ConfigDict) -> None:
+    """VOC's 20 classes and background: `data.folder.root` is a VOCdevkit; 500x500 at the images' own scale."""
+    config.data.update(name="voc_segmentation", eval_split="val", fit="crop", image_size=(500, 500))
+    config.eval.batch_size = 4
+
+
+def use_image_masks(config: ConfigDict) -> None:
+    """Images with a PNG mask each, of a folder of one's own, `data.folder.root`."""
+    config.data.update(name="image_mask", eval_split="val", image_size=(256, 256))
+    config.data.augment.update(scale=(0.8, 1.6), rotation=10.0)
+    config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
+
+
+def use_pets(config: ConfigDict) -> None:
+    """Oxford-IIIT Pet's three classes at 128x128, scored at that size as TensorFlow's tutorial does."""
+    config.data.update(name="oxford_iiit_pet", eval_split="test")
+    config.eval.method = "canvas"
+    config.data.augment.update(scale=(0.8, 1.6), aspect=1.2, rotation=20.0)
+    config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
+
+
+def use_shapes(config: ConfigDict) -> None:
+    """The synthetic dataset of geometric figures, 64x64, with a class for each pixel."""
+    config.data.update(name="shapes", image_size=(64, 64))
+
+
+def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
+    """What datasets of boxes share: whole images, stretched to `size`, and COCO's scores."""
+    config.eval.metrics = ("coco", "confusion")
+    config.data.image_size = size
+    config.train.best = "val/AP50"
+
+
+def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
+    """The synthetic dataset of geometric figures with their boxes."""
+    use_boxes(config, size)
+    config.data.max_boxes = 8
+    config.data.augment.scale = (0.8, 1.25)
+
+
+def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
+    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test as of that year; images stretched to `size`."""
+    use_boxes(config, size)
+    config.eval.metrics = ("voc07", "confusion")
+    years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
+    train_split = "+".join(f"{year}:{part}" for year in years for part in parts)
+    config.data.update(name="voc/2007", max_boxes=60, train_split=train_split, eval_split="test")
+    config.train.best = "val/mAP_voc07"
+
+
+def use_bccd(config: ConfigDict) -> None:
+    """BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
+    use_boxes(config, (256, 320))
+    config.data.update(name="voc_folder", eval_split="val", max_boxes=40)
+    config.data.augment.update(scale=(0.75, 1.5), aspect=1.2)
+    config.data.augment.update(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
+
+
+def use_coco8(config: ConfigDict) -> None:
+    """Eight images of COCO 2017 to overfit: a detector that works does, and a broken one does not."""
+    use_boxes(config, (192, 192))
+    config.data.update(name="coco/2017", train_split="train[8:16]", eval_split="train[8:16]")
+    config.data.augment.flip = 0.0
+
+
+def use_statistics_of_imagenet(config: ConfigDict) -> None:
+    """Images normalised as those were that weights with torchvision's names come from."""
+    config.data.update(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))

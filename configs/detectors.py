@@ -1,0 +1,66 @@
+"""Detectors with their task, a family a function. Each sets `config.model` and `config.task` whole; a variant is a delta."""
+
+from ml_collections import ConfigDict
+
+
+def use_ssd300(config: ConfigDict) -> None:
+    """SSD300 on VGG-16 (Liu et al. 2016)."""
+    config.model = dict(
+        name="ssd",
+        backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
+        fc=1024,
+        extras=((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1)),
+        sizes=(0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05),  # of the released network: 30, 60, 111 ... 315 pixels
+        ratios=((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,)),
+        l2_norm=20.0,
+        norm="none",
+        momentum=0.9,
+        dtype="float32",
+    )
+    matching = dict(match_iou=0.5, negatives_per_positive=3.0, localisation_weight=1.0)
+    suppression = dict(score_threshold=0.01, nms_iou=0.45, nms_candidates=400, max_detections=200)
+    config.task = dict(name="ssd", use_difficult=True, **matching, **suppression)
+
+
+def use_light_ssd(config: ConfigDict) -> None:
+    """Default boxes on three maps of a narrow, normalised VGG-11; of a quarter to two thirds of an image's sides."""
+    use_ssd300(config)
+    config.model.update(
+        backbone=dict(layers=11, width=0.25, norm="batch"),
+        fc=128,
+        extras=((64, 128, 2),),
+        sizes=(0.25, 0.45, 0.6, 0.7),
+        ratios=((2.0,), (2.0,), (2.0,)),
+        l2_norm=0.0,
+        norm="batch",
+    )
+
+
+def use_yolov1(config: ConfigDict) -> None:
+    """YOLO of 24 convolutions on images of 448x448 (Redmon et al. 2016)."""
+    config.model = dict(
+        name="yolov1",
+        layers=24,
+        width=1.0,
+        depth=1.0,
+        stride=64,
+        grid=7,
+        boxes=2,
+        head="connected",
+        connected=4096,
+        dropout=0.5,
+        norm="none",
+        momentum=0.9,
+        dtype="float32",
+    )
+    # Threshold and overlap are of the authors' evaluation; the paper has no figures.
+    suppression = dict(score_threshold=0.001, nms_iou=0.5, nms_candidates=400, max_detections=200)
+    config.task = dict(name="yolov1", use_difficult=True, lambda_coord=5.0, lambda_noobj=0.5, **suppression)
+
+
+def use_light_yolov1(config: ConfigDict) -> None:
+    """Fast YOLO of seven convolutions, narrow and normalised, at stride 16 and with a convolution for a head."""
+    use_yolov1(config)
+    config.model.update(layers=9, width=0.5, depth=0.34, stride=16, grid=0, head="convolution", connected=256)
+    config.model.update(dropout=0.0, norm="batch")
+    config.task.update(score_threshold=0.01, nms_iou=0.45)

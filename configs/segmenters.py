@@ -1,0 +1,96 @@
+"""Segmentation models with their task, a family a function. Each sets `config.model` and `config.task` whole."""
+
+from ml_collections import ConfigDict
+
+
+def use_fcn(config: ConfigDict, *, stride: int, norm: str, padding: str, upsampling: str) -> None:
+    """FCN-32s, FCN-16s or FCN-8s on VGG-16 (Shelhamer et al. 2017)."""
+    config.model = dict(
+        name="fcn",
+        backbone=dict(name="vgg", layers=16, width=1.0, norm=norm, momentum=0.9),
+        stride=stride,
+        fc=4096,
+        dropout=0.5,
+        padding=padding,
+        upsampling=upsampling,
+        skip_scales=(1.0, 1.0),
+        dtype="float32",
+    )
+    use_pixel_losses(config)
+
+
+def use_unet(config: ConfigDict, *, depth: int, width: int, padding: str, norm: str, dropout: float = 0.5) -> None:
+    """The U-Net of Ronneberger et al. 2015, which has depth 4 and width 64, is unpadded and not normalised."""
+    shape = dict(depth=depth, width=width, padding=padding, norm=norm, momentum=0.9, dropout=dropout)
+    config.model = dict(name="unet", **shape, dtype="float32")
+    use_pixel_losses(config)
+
+
+def use_unet_resnet34(config: ConfigDict) -> None:
+    """A U-Net with a ResNet-34 as its contracting path."""
+    config.model = dict(
+        name="unet_backbone",
+        backbone=dict(name="resnet", layers=34, width=1.0, norm="batch", momentum=0.9, output_stride=32),
+        decoder=(256, 128, 64, 32),
+        norm="batch",
+        momentum=0.9,
+        dropout=0.1,
+        dtype="float32",
+    )
+    use_pixel_losses(config)
+
+
+def use_unet_mobilenetv2(config: ConfigDict, *, width: float = 1.0, decoder: tuple = (512, 256, 128, 64)) -> None:
+    """The U-Net of TensorFlow's segmentation tutorial, on MobileNetV2."""
+    config.model = dict(
+        name="unet_mobilenetv2",
+        width=width,
+        depth=1.0,
+        variant="keras",
+        norm="batch",
+        momentum=0.9,
+        decoder=decoder,
+        dtype="float32",
+    )
+    use_pixel_losses(config)
+
+
+def use_deeplabv3plus(config: ConfigDict) -> None:
+    """DeepLabV3+ (Chen et al. 2018) on an atrous ResNet-50 of output stride 16."""
+    config.model = dict(
+        name="deeplabv3plus",
+        backbone=dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16),
+        aspp=256,
+        rates=(6, 12, 18),
+        decoder=256,
+        low_level=48,
+        separable=True,
+        dropout=0.1,
+        norm="batch",
+        momentum=0.9,
+        dtype="float32",
+    )
+    use_pixel_losses(config)
+
+
+def use_pix2pix(config: ConfigDict) -> None:
+    """The U-Net-256 generator of pix2pix (Isola et al. 2017) with its 70x70 PatchGAN."""
+    shape = dict(depth=8, width=64, norm="batch", momentum=0.9, dropout=0.5, discriminator=64)
+    config.model = dict(name="pix2pix", **shape, dtype="float32")
+    use_pixel_losses(config)
+    config.task.name = "adversarial_segmentation"
+    config.task.adversarial = 0.01  # the paper's 1 beside 100 times the pixels' loss
+    # The paper's Adam for the discriminator: a faster one would leave the generator behind.
+    config.optim.partition = (("discriminator/", (("lr", 2e-4), ("betas", (0.5, 0.999)), ("weight_decay", 0.0))),)
+
+
+def use_pixel_losses(config: ConfigDict) -> None:
+    """The task of all of them: cross-entropy. A factor above 0 adds another loss."""
+    losses = dict(
+        cross_entropy=dict(factor=1.0, label_smoothing=0.0),
+        dice=dict(factor=0.0),
+        focal=dict(factor=0.0, gamma=2.0),
+        lovasz_softmax=dict(factor=0.0),
+        ohem=dict(factor=0.0, threshold=0.7, share=0.25),
+    )
+    config.task = dict(name="segmentation", class_weights=(), losses=losses)

@@ -1,0 +1,49 @@
+"""Variants of an experiment, behind the colon of `--config=FILE.py:NAME`: `debug`, and what shrinks one for a CPU."""
+
+from ml_collections import ConfigDict
+
+
+def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] = ()) -> ConfigDict:
+    """Returns the experiment itself, or its `debug` variant with `model`'s fields shrunk.
+
+    `others` are variants that the experiment's file has made already. Raises ValueError for any other name behind the
+    colon.
+    """
+    if variant not in ("", "debug", *others):
+        known = " or ".join(f"FILE.py:{name}" for name in ("debug", *others))
+        raise ValueError(f"--config: there is no variant {variant!r}; write FILE.py or {known}")
+    if variant == "debug":
+        config.model.update(model)
+        debug(config)
+    return config
+
+
+def debug(config: ConfigDict) -> None:
+    """A synthetic dataset, small images, few steps, no W&B: the same code in seconds."""
+    of_labels = "losses" in config.task
+    if of_labels:
+        config.task.class_weights = ()
+    side = 64 + 2 * config.data.margin
+    config.data.update(name="shapes", train_split="train", eval_split="validation", fit="stretch")
+    config.data.update(weight_map=(0.0, 5.0), image_size=(side, side), canvases=())
+    config.train.update(batch_size=4, steps=6, log_every=1, eval_every=3, checkpoint_every=3)
+    config.train.best = "val/mIoU" if of_labels else "val/AP50"
+    config.eval.metrics = ("confusion", "boundary") if of_labels else ("coco", "confusion")
+    config.eval.update(batch_size=8, pictures=2)
+    config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
+    config.wandb.mode = "disabled"
+
+
+def lighten_camvid(config: ConfigDict, *, steps: int) -> None:
+    """CamVid for a CPU: whole images at 192x256, ten to twenty minutes; scores are at 360x480 all the same."""
+    config.data.update(fit="stretch", image_size=(192, 256))
+    config.data.augment.scale = (0.8, 1.6)
+    config.train.update(batch_size=8, steps=steps, log_every=20, eval_every=300, checkpoint_every=100)
+    config.optim.update(lr=2e-3, warmup_steps=100, ema=0.99)
+
+
+def lighten_isbi(config: ConfigDict) -> None:
+    """ISBI for a CPU: a U-Net of depth 3 on smaller tiles."""
+    config.data.update(margin=44, image_size=(316, 316), canvases=((604, 604),))
+    config.train.update(batch_size=2, steps=1600, eval_every=400, checkpoint_every=200)
+    config.optim.lr = 5e-3
