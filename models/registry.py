@@ -27,6 +27,16 @@ BACKBONES = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+class Model(nnx.Module):
+    """What `build` returns. `produces` says what its outputs are: a task that reads something else is refused.
+
+    `training_only` names submodules that exist only to train (a GAN's discriminator): `__call__` does without them.
+    """
+
+    produces: str
+    training_only: tuple[str, ...] = ()
+
+
 def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **fields) -> nnx.Module:
     """Builds the model `name` with the fields of its config; every parameter is made here, in float32.
 
@@ -45,6 +55,16 @@ def build_backbone(backbone: Mapping, *, dtype: str, rngs: nnx.Rngs, **decided) 
     return _make(BACKBONES, "model.backbone", backbone.get("name", ""), fields, dtype=dtype, rngs=rngs, **decided)
 
 
+def find_model(name: str) -> type[Model]:
+    """The class of the model `name`, unbuilt."""
+    return _load(MODELS[name])
+
+
+def _load(place: str) -> type:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def _make(known: Mapping[str, str], where: str, name: str, fields: dict, **given) -> nnx.Module:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -52,8 +72,7 @@ def _make(known: Mapping[str, str], where: str, name: str, fields: dict, **given
         raise UserError(
             f"{where}.name: unknown {where.split('.')[-1]} {name!r}; {hint}known: {', '.join(sorted(known))}"
         )
-    module, _, attribute = known[name].partition(":")
-    model = getattr(importlib.import_module(module), attribute)
+    model = _load(known[name])
     _check_fields(where, name, model, fields, given)
     return model(**fields, **given)
 

@@ -17,7 +17,6 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments.tasks.base import Sum
 from input_pipeline.batch import IGNORE
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -165,25 +164,15 @@ def ohem(logits: jax.Array, label: jax.Array, weight: jax.Array, threshold: floa
     return _total(kept * losses) / jnp.where(kept_weight > 0, kept_weight, 1.0) * _total(weight)
 
 
-def make_loss(
-    task: ConfigDict, num_classes: int
-) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[Sum, dict[str, Sum]]]:
-    """The sum of `task.losses`, each times its factor, as (logits, label, weight) -> ((sum, weight), logs).
+def make_losses(task: ConfigDict, num_classes: int) -> dict[str, tuple[float, Loss]]:
+    """{name: (factor, loss)} of `task.losses`, in their order.
 
-    `logs` has (sum, weight) of each loss by its name, without its factor; it is empty when there is only one. Raises
-    UserError for fields of `task` that make no sense, `class_weights` (see `pixel_weights`) among them.
+    Raises UserError for fields of `task` that make no sense, `class_weights` (see `pixel_weights`) among them.
     """
     check_class_weights(task.class_weights, num_classes)
     losses = _losses(task)
     factors = _factors(task.losses, tuple(losses))
-
-    def loss(logits: jax.Array, label: jax.Array, weight: jax.Array) -> tuple[Sum, dict[str, Sum]]:
-        total = jnp.sum(weight)
-        sums = {name: jnp.sum(losses[name](logits, label, weight)) for name in factors}
-        whole = sum(factor * sums[name] for name, factor in factors.items())
-        return (whole, total), {name: (part, total) for name, part in sums.items() if len(sums) > 1}
-
-    return loss
+    return {name: (factor, losses[name]) for name, factor in factors.items()}
 
 
 def _losses(task: ConfigDict) -> dict[str, Loss]:

@@ -11,7 +11,7 @@ from errors import UserError
 from models import layers
 from models.layers import ConvNorm
 from models.ops.resize import resize
-from models.registry import build_backbone
+from models.registry import Model, build_backbone
 
 EPSILON = 1e-5
 LOW = 4  # stride of the features that the decoder adds
@@ -84,7 +84,7 @@ class ASPP(nnx.Module):
         return self.dropout(y, deterministic=not train, rngs=rngs)
 
 
-class DeepLabV3Plus(nnx.Module):
+class DeepLabV3Plus(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `backbone` holds the fields of `registry.build_backbone`, whose features of its largest stride go through ASPP to
@@ -96,6 +96,8 @@ class DeepLabV3Plus(nnx.Module):
 
     Raises UserError for a backbone without features of stride 4 and of a larger one.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from models.backbones.vgg import Classifier
 from models.layers import Conv
 from models.ops import convolution
 from models.ops.pooling import max_pool
-from models.registry import build_backbone
+from models.registry import Model, build_backbone
 
 PAD = 100  # of the first convolution in the released networks
 PADDINGS = ("paper", "same")
@@ -54,7 +54,7 @@ def _interpolation(size: int, factor: int) -> np.ndarray:
     return np.where(inside, bilinear(factor)[place.clip(0, 2 * factor - 1)], 0)
 
 
-class FCN(nnx.Module):
+class FCN(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `backbone` is a VGG's mapping for `registry.build_backbone`; `fc` are the channels of its fc6 and fc7, `dropout` the
@@ -71,6 +71,8 @@ class FCN(nnx.Module):
 
     Raises UserError for another stride, padding or upsampling, or a backbone without these layers.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

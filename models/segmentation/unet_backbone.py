@@ -11,7 +11,7 @@ from errors import UserError
 from models import layers
 from models.layers import ConvNorm
 from models.ops.resize import resize
-from models.registry import build_backbone
+from models.registry import Model, build_backbone
 
 EPSILON = 1e-5
 
@@ -39,7 +39,7 @@ class Block(nnx.Module):
         return nnx.relu(self.second(x, train=train))
 
 
-class UNetBackbone(nnx.Module):
+class UNetBackbone(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `backbone` holds the fields of `registry.build_backbone`; `decoder` the channels of each block, from the deepest one
@@ -47,6 +47,8 @@ class UNetBackbone(nnx.Module):
     resized. `norm` and `momentum` are the decoder's. `dropout` is the rate at the end of the contracting path, where
     the paper has it.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,
