@@ -63,7 +63,8 @@ class Detection(Task, abc.ABC):
 
     def boxes_lost(self, batch: Arrays) -> Mean:
         """Objects of an image that config.data.max_boxes has no room for."""
-        return self.mean_per_image(jnp.sum(batch["boxes_lost"], dtype=jnp.float32), batch)
+        lost = jnp.where(batch["example_mask"], batch["boxes_lost"], 0)
+        return self.mean_per_image(jnp.sum(lost, dtype=jnp.float32), batch)
 
     def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
         """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one."""
