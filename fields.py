@@ -19,7 +19,7 @@ import importlib
 import inspect
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from errors import UserError
@@ -78,13 +78,8 @@ def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any
     named = _named(rule)
     if named is None:
         return {field: (own, getattr(rule, field, MISSING)) for field, own in _hints(rule).items()}
-    target = named.load(name, where).__init__
-    hints, parameters = _hints(target), inspect.signature(target).parameters
-    taken = {"self", *named.given}
     return {
-        field: (hints.get(field, MISSING), parameter.default)
-        for field, parameter in parameters.items()
-        if field not in taken
+        field: own for field, own in _parameters(named.load(name, where).__mro__).items() if field not in named.given
     }
 
 
@@ -168,6 +163,17 @@ def describe(rule: Any) -> str:
             return f"{len(arguments)} values, each {describe(arguments[0])}"
         return f"{len(arguments)} values: {'; '.join(map(describe, arguments))}"
     return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}[rule]
+
+
+def _parameters(classes: Sequence[type]) -> dict[str, tuple[Any, Any]]:
+    """{parameter: (its rule, its default)} of the first class; where it takes `**others`, those of its parents too."""
+    first, *parents = classes
+    target = first.__init__
+    hints, parameters = _hints(target), inspect.signature(target).parameters
+    others = [name for name, parameter in parameters.items() if parameter.kind is inspect.Parameter.VAR_KEYWORD]
+    own = {name: (hints.get(name, MISSING), parameter.default) for name, parameter in parameters.items()}
+    own = {name: rule for name, rule in own.items() if name not in ("self", *others)}
+    return _parameters(parents) | own if others and parents[1:] else own
 
 
 def _follows(value: Any, rule: Any, ranges: bool = True) -> bool:

@@ -53,12 +53,13 @@ def main(_) -> None:
     architecture, state, optimizer = initialise_run(config, mesh, CLASSES.value)
     batch = sharding.put_batch(make_batch(task.needs, BATCH_SIZE.value, config.data, CLASSES.value), mesh)
     began = time.perf_counter()
-    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)
+    key = jax.random.key(config.seed.init)
+    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)
     compile_seconds = time.perf_counter() - began
     seconds = []
     for _ in range(STEPS.value + 2):
         began = time.perf_counter()
-        state, logs = step(state, batch)
+        state, logs = step(state, batch, key)
         jax.block_until_ready((state, logs))
         seconds.append(time.perf_counter() - began)
     median = float(np.median(seconds[2:]))  # the first two touch memory for the first time

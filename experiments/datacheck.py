@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from errors import UserError, warn
 from experiments.command_line import Command
 from experiments.run import state as states
 from experiments.tasks.base import Task
-from experiments.tasks.dense import Detection
+from experiments.tasks.dense import Detection, Geometry
 from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
 from input_pipeline.augment import geometry
@@ -158,14 +157,13 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     difficult objects where config.task.use_difficult is False.
     """
     data, size = config.data, tuple(config.data.image_size)
-    model = states.blueprint(config, len(source.class_names))
-    task.check(model)
+    placed = states.blueprint(config, len(source.class_names)).geometry(size)
 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
         matrix = geometry.fit(original, size, data.fit, data.margin)
         learned = ~objects["crowd"] & (config.task.use_difficult | ~objects["difficult"])
-        return _look(task, model, objects, learned, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
+        return _look(task, placed, objects, learned, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
     every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
@@ -211,13 +209,13 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 
 
 def _look(
-    task: Detection, model: nnx.Module, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+    task: Detection, placed: Geometry, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """An image's objects as the network of input `size` meets them; `matrix` brings the image there."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
     matched = np.zeros(len(boxes), bool)
-    matched[learned] = task.matchable(model, boxes[learned], size)
+    matched[learned] = task.matchable(placed, boxes[learned], size)
     height, width = (boxes[:, 2:] - boxes[:, :2]).T
     return {name: objects[name] for name in ("classes", "crowd", "difficult", "area")} | {
         "learned": learned,

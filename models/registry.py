@@ -32,7 +32,17 @@ BACKBONE = Annotated[dict, NAMED_BACKBONE]
 Dtype = Literal["float32", "bfloat16", "float16"]  # of the computation; parameters are always float32
 
 
-def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **own) -> nnx.Module:
+class Model(nnx.Module):
+    """What `build` returns. `produces` says what its outputs are: a task that reads something else is refused.
+
+    `training_only` names submodules that exist only to train (a GAN's discriminator): `__call__` does without them.
+    """
+
+    produces: str
+    training_only: tuple[str, ...] = ()
+
+
+def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **own) -> Model:
     """Builds the model `name` with the fields of its config; every parameter is made here, in float32.
 
     Raises UserError for an unknown name, for fields that the model does not take or that are missing, and for values that

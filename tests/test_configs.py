@@ -56,7 +56,7 @@ def test_a_debug_step_lowers_the_loss():
     config.train.steps, config.optim.warmup_steps, config.optim.lr = 30, 0, 3e-3
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
     architecture, _, trained = states.describe(config, len(CLASSES))
-    variables = states.initialise(config, len(CLASSES), config.seed)
+    variables = states.initialise(config, len(CLASSES), config.seed.init)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     state = states.create(variables, trained, optimizer, {})
     state = jax.device_put(state, sharding.tree_shardings(state, mesh))

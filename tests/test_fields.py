@@ -35,6 +35,11 @@ class Large:
         pass
 
 
+class Child(Small):
+    def __init__(self, *, depth: Count, **small):
+        pass
+
+
 MODEL = Annotated[
     dict, Named("model", {"small": "tests.test_fields:Small", "large": "tests.test_fields:Large"}, frozenset({"rngs"}))
 ]
@@ -121,6 +126,13 @@ def test_a_name_picks_the_signature_that_holds_the_rules():
         with pytest.raises(UserError) as error:
             fields.check("config.model", values, MODEL)
         assert message in str(error.value)
+
+
+def test_a_class_that_passes_fields_on_has_those_of_its_parent():
+    rule = Annotated[dict, Named("model", {"child": "tests.test_fields:Child"}, frozenset({"rngs"}))]
+    assert fields.fields_of(rule, "child").keys() == {"depth", "width", "grid"}
+    with pytest.raises(UserError, match="config.model.width=0 is out of its range"):
+        fields.check("config.model", {"name": "child", "depth": 1, "width": 0}, rule)
 
 
 def test_an_older_config_is_filled_with_the_defaults_of_what_it_lacks():

@@ -21,7 +21,7 @@ from experiments.run import sharding
 from experiments.run.inference import Inference
 from experiments.run.state import Architecture, Variables
 from experiments.run.tables import tabulate_classes
-from experiments.tasks.base import Task
+from experiments.tasks.base import Mean, Means, Task
 from files import write_atomically
 from input_pipeline.sources import Source
 
@@ -77,7 +77,7 @@ class Evaluator:
         if jax.process_count() > 1:
             metrics = self.results.metrics()
             _merge(metrics, records)
-        scores = {name: _mean(*pair) for name, pair in self.inference.sums.items()}
+        scores = _scalars(self.inference.terms, self.inference.logs)
         pictures = {"examples": self.results.picture(*zip(*shown, strict=True))} if shown else {}
         for metric in metrics:
             scores |= metric.compute()
@@ -100,8 +100,15 @@ def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
                 metric.add(row[metric.name], row["image_id"])
 
 
-def _mean(total: float, weight: float) -> float:
-    return float(total / weight) if weight else float("nan")
+def _scalars(terms: Means, logs: Means) -> dict[str, float]:
+    """`loss`, each term without its factor, and what is logged; nan where nothing counted."""
+    scalars = {"loss": sum(term.factor * _quotient(term) for term in terms.values())}
+    return scalars | {name: _quotient(mean) for name, mean in (terms | logs).items()}
+
+
+def _quotient(mean: Mean) -> float:
+    divisor = max(mean.weight, mean.floor)
+    return float(mean.total / divisor) if divisor else float("nan")
 
 
 def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: str) -> dict[str, str]:

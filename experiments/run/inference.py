@@ -13,7 +13,7 @@ from experiments.metrics.base import Example, Prediction
 from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.state import Architecture, Variables
-from experiments.tasks.base import Arrays, Sum, Task
+from experiments.tasks.base import Arrays, Means, Task
 from input_pipeline.batch import blank, stack
 from input_pipeline.sources import Source
 from input_pipeline.truths import make_truth
@@ -27,8 +27,8 @@ class Interrupted(Exception):
 class Inference:
     """A task's prediction for the images of a source. Compiles once per canvas; `compilations` counts them.
 
-    `sums` are those of the task's loss over the labels that the last pass has seen; pixels in which windows overlap are
-    in it as often as they are seen.
+    `terms` and `logs` are the task's, summed over the ground truth that the last pass has seen; pixels in which windows
+    overlap are in it as often as they are seen.
     """
 
     def __init__(self, config: ConfigDict, task: Task, results: Results, architecture: Architecture, mesh: Mesh):
@@ -36,13 +36,13 @@ class Inference:
         check_views(self.truth, config.data, config.eval)
         sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
         self.config, self.results, self.mesh = config, results, mesh
-        self.sums: dict[str, np.ndarray] = {}
+        self.terms: Means = {}
+        self.logs: Means = {}
         self._compiled: dict[tuple, Callable] = {}
 
-        def step(variables: Variables, batch: Arrays) -> tuple[Arrays, dict[str, Sum]]:
-            model = architecture.merge(variables)
-            total, logs = task.loss(model, batch, train=False, rngs=None)
-            return task.predict(model, batch), {"loss": total} | logs
+        def step(variables: Variables, batch: Arrays) -> tuple[Arrays, tuple[Means, Means]]:
+            outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
+            return task.predict(outputs, batch), task.loss(outputs, batch)
 
         outputs = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self._step = jax.jit(step, out_shardings=outputs)
@@ -63,16 +63,15 @@ class Inference:
 
         Raises Interrupted as soon as `stop()` is true.
         """
-        self.sums = {}
+        self.terms, self.logs = {}, {}
         batches = self._batches(source)
         parts: dict[int, list] = {}  # of the images under way: their assembly, and the number of views to come
         for rows, pieces in batches:
             if stop():
                 raise Interrupted
             batch = sharding.put_batch(rows, self.mesh)
-            predictions, sums = self._compile_for(variables, batch)(variables, batch)
-            for name, pair in jax.device_get(sums).items():
-                self.sums[name] = self.sums.get(name, 0.0) + np.asarray(pair, np.float64)
+            predictions, (terms, logs) = self._compile_for(variables, batch)(variables, batch)
+            self.terms, self.logs = _added(self.terms, terms), _added(self.logs, logs)
             predictions = jax.tree.map(sharding.local_rows, predictions)
             for row, piece in enumerate(pieces):
                 example = batches.example(piece.index)
@@ -108,3 +107,9 @@ class Inference:
         if shape not in self._compiled:
             self._compiled[shape] = self._step.lower(variables, batch).compile()
         return self._compiled[shape]
+
+
+def _added(sums: Means, means: Means) -> Means:
+    """`means` of one batch added to the `sums` of those before it, in double precision on the host."""
+    means = jax.tree.map(lambda value: np.asarray(value, np.float64), jax.device_get(means))
+    return jax.tree.map(np.add, sums, means) if sums else means

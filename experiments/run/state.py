@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from errors import UserError
 from experiments.run import optim
 from models import registry
+from models.layers import BatchNorm
 
 Variables = dict[str, jax.Array]
 
@@ -79,10 +80,10 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
     if len(frozen) == len(params):
         raise UserError("config.optim.freeze leaves no parameter to train; take a pattern out")
     for path, child in nnx.iter_modules(module):
-        if hasattr(child, "frozen"):
+        if isinstance(child, BatchNorm):
             child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
     shapes, graphdef = variables_of(module), nnx.graphdef(module)
-    training_only = getattr(module, "training_only", ())
+    training_only = module.training_only
     for name in training_only:
         setattr(module, name, nnx.data(None))
     architecture = Architecture(graphdef, nnx.graphdef(module), {_name(path): path for path, _ in state}, training_only)

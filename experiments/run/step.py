@@ -1,5 +1,6 @@
 """One optimiser step over a global batch, for any model and task."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -9,65 +10,89 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments.run import state as states
-from experiments.run.state import Architecture, TrainState
-from experiments.tasks.base import Task
+from experiments.run.state import Architecture, TrainState, Variables
+from experiments.tasks.base import Arrays, Mean, Means, Task, total_loss
+
+Step = Callable[[TrainState, Arrays, jax.Array], tuple[TrainState, Arrays]]
 
 
 def make_train_step(
     config: ConfigDict, task: Task, architecture: Architecture, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-    """(state, global batch) -> (next state, scalars to log). Pure; to be jitted with the state donated.
+) -> Step:
+    """(state, global batch, the run's key) -> (next state, scalars to log). Pure; to be jitted with the state donated.
 
-    With `optim.accumulate` = k the batch is worked through in k parts whose sums add up, so that the step is the large
-    batch's own (batch statistics excepted, which are those of a part). Randomness is fold_in(seed.init, step).
+    With `optim.accumulate` = k the batch is worked through in k parts. Each term of the loss is divided by its weight over
+    the whole batch, so that the step is the large batch's own (batch statistics excepted, which are those of a part).
+    Randomness is fold_in(key, step).
     """
     parts, decay = config.optim.accumulate, config.optim.ema
 
-    def loss(params, rest, batch, key):
+    def run(params: Variables, rest: Variables, batch: Arrays, key: jax.Array) -> tuple[Means, Means, Variables]:
+        """Terms, logs, and `rest` as the network left it."""
         model = architecture.merge(params | rest)
-        (total, weight), logs = task.loss(model, batch, train=True, rngs=nnx.Rngs(key))
+        outputs = task.apply(model, batch, train=True, rngs=nnx.Rngs(key))
         after = states.variables_of(model)
-        return total, ({name: after[name] for name in rest}, {"loss": (total, weight)} | logs)
+        terms, logs = task.loss(outputs, batch)
+        return terms, logs, {name: after[name] for name in rest}
 
-    def part(params, rest, batch, key):
-        (_, (rest, sums)), gradients = jax.value_and_grad(loss, has_aux=True)(params, rest, batch, key)
-        return rest, sums, gradients
+    def differentiate(params, rest, batch, key, weights: Arrays | None):
+        """(gradients, (terms, logs, rest)); the terms are divided by `weights`, or where there are none by their own."""
 
-    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed.init), state.step)
+        def loss(params):
+            terms, logs, after = run(params, rest, batch, key)
+            divided = {
+                name: _with_weight(term, weights[name] if weights else term.weight) for name, term in terms.items()
+            }
+            return total_loss(divided), (terms, logs, after)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    def accumulate(params, rest, batch, key):
+        # Row i goes to part i % k, so that every device keeps its own rows.
+        split = jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), batch)
+        numbered = jnp.arange(parts), split
+
+        # The weights alone: XLA drops the parts of the network that they do not depend on.
+        def weigh(carry, index_and_rows):
+            index, rows = index_and_rows
+            terms, _, _ = run(params, rest, rows, jax.random.fold_in(key, index))
+            return carry, {name: term.weight for name, term in terms.items()}
+
+        _, weights = jax.lax.scan(weigh, None, numbered)
+        weights = jax.tree.map(lambda weight: weight.sum(0), weights)
+
+        def add(carry, index_and_rows):
+            rest, gradients = carry
+            index, rows = index_and_rows
+            own, (terms, logs, rest) = differentiate(params, rest, rows, jax.random.fold_in(key, index), weights)
+            return (rest, jax.tree.map(jnp.add, gradients, own)), (terms, logs)
+
+        start = rest, jax.tree.map(jnp.zeros_like, params)
+        (rest, gradients), means = jax.lax.scan(add, start, numbered)
+        return gradients, (*jax.tree.map(lambda values: values.sum(0), means), rest)
+
+    def step(state: TrainState, batch: Arrays, key: jax.Array) -> tuple[TrainState, Arrays]:
+        key = jax.random.fold_in(key, state.step)
         if parts == 1:
-            rest, sums, gradients = part(state.params, state.rest, batch, key)
+            gradients, (terms, logs, rest) = differentiate(state.params, state.rest, batch, key, None)
         else:
-            # Row i goes to part i % k, so that every device keeps its own rows.
-            split = jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), batch)
-
-            def add(carry, index_and_rows):
-                (rest, *totals), (index, rows) = carry, index_and_rows
-                rest, *parts_own = part(state.params, rest, rows, jax.random.fold_in(key, index))
-                return (rest, *jax.tree.map(jnp.add, totals, parts_own)), None
-
-            first = part(
-                state.params, state.rest, jax.tree.map(lambda rows: rows[0], split), jax.random.fold_in(key, 0)
-            )
-            others = jnp.arange(1, parts), jax.tree.map(lambda rows: rows[1:], split)
-            (rest, sums, gradients), _ = jax.lax.scan(add, first, others)
-        gradients = jax.tree.map(lambda gradient: divide(gradient, sums["loss"][1]), gradients)
+            gradients, (terms, logs, rest) = accumulate(state.params, state.rest, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = states.update_ema(state.ema, params, rest, decay, state.step) if decay else {}
-        logs = {name: divide(total, count) for name, (total, count) in sums.items()}
-        logs["grad_norm"] = optax.global_norm(gradients)
-        return TrainState(state.step + 1, params, rest, opt_state, ema), logs
+        scalars = {"loss": total_loss(terms)} | {name: mean.value() for name, mean in (terms | logs).items()}
+        scalars["grad_norm"] = optax.global_norm(gradients)
+        return TrainState(state.step + 1, params, rest, opt_state, ema), scalars
 
     return step
 
 
-def divide(total: jax.Array, weight: jax.Array) -> jax.Array:
-    """The mean; 0 where nothing counted, so that a batch without a single label is a step without a gradient."""
-    return total / jnp.where(weight > 0, weight, 1.0)
-
-
-def compile_step(step: Callable, state: TrainState, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
+def compile_step(step: Step, state: TrainState, batch: Arrays, key: jax.Array) -> jax.stages.Compiled:
     """Compiled once, ahead of time: a batch of another shape is then an error, never a silent second compilation."""
     shardings = jax.tree.map(lambda array: array.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch).compile()
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, key).compile()
+
+
+def _with_weight(term: Mean, weight: jax.Array) -> Mean:
+    """The term divided by `weight`, which is a constant to the gradient."""
+    return dataclasses.replace(term, weight=jax.lax.stop_gradient(weight))

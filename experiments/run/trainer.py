@@ -64,6 +64,7 @@ class Trainer:
         )
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
+        self.key = jax.device_put(jax.random.key(config.seed.init), sharding.replicated(self.mesh))
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
         for size in {tuple(config.data.image_size), *list_canvases(config.data)}:
@@ -153,13 +154,13 @@ class Trainer:
             if self.compiled is None:
                 check_batch(rows, self.truth.keys)
                 self.progress.say("compiling the training step and the evaluation")
-                self.compiled = compile_step(self.train_step, self.state, batch)
+                self.compiled = compile_step(self.train_step, self.state, batch, self.key)
                 self.evaluator.inference.compile(self._evaluated(), self.evaluator.source)
                 self.clock.restart()
                 self.progress.restart()
             if traced and step == traced[0]:
                 jax.profiler.start_trace(trace)
-            self.state, logs = self.compiled(self.state, batch)
+            self.state, logs = self.compiled(self.state, batch, self.key)
             self.stop.nothing_to_lose = False
             self.nonfinite.push(step, logs, rows["image_id"])
             if traced and step == traced[-1]:

@@ -1,14 +1,12 @@
-"""Segmentation beside a discriminator (Isola et al. 2017, section 3): it tells maps of the ground truth from predicted ones."""
+"""Segmentation with a discriminator (Isola et al. 2017, section 3): it tells the ground truth's maps from predicted ones."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from errors import UserError
-from experiments.tasks.base import Arrays, Sum
-from experiments.tasks.losses import Losses, sum_losses
-from experiments.tasks.segmentation import Segmentation, accuracy
+from experiments.tasks.base import Arrays, Mean, Means, normalise
+from experiments.tasks.segmentation import Segmentation
 from fields import NotNegative
 from input_pipeline.batch import IGNORE
 
@@ -22,52 +20,46 @@ class AdversarialSegmentation(Segmentation):
     discriminator's is half of its cross-entropy (the paper's section 3.3). Pixels without a class are blank in both maps.
     """
 
-    def __init__(
-        self,
-        *,
-        class_names: tuple[str, ...],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        margin: int,
-        class_weights: tuple[NotNegative, ...],
-        losses: Losses,
-        adversarial: NotNegative,
-    ):
+    trains = ("discriminator",)
+
+    def __init__(self, *, adversarial: NotNegative, **segmentation):
         """`adversarial` is the discriminator's part of the generator's loss, the others are those of Segmentation."""
-        super().__init__(
-            class_names=class_names, mean=mean, std=std, margin=margin, class_weights=class_weights, losses=losses
-        )
+        super().__init__(**segmentation)
         self.adversarial = adversarial
 
-    def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        """As Segmentation's; in training with `pixels`, `generator`, and `discriminator` logged beside it."""
+    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
+        """`logits`; in training the verdicts `fooled`, `real` and `fake` [B,h,w,1] too, logits of "this map is true"."""
+        outputs = super().apply(model, batch, train=train, rngs=rngs)
         if not train:
-            return super().loss(model, batch, train, rngs)
-        if getattr(model, "discriminator", None) is None:
-            raise UserError(
-                "config.task.name=adversarial_segmentation needs a model with a discriminator, such as pix2pix"
-            )
-        logits, label, weight = self._answers(model, batch, train, rngs)
-        (pixels, total), logs = sum_losses(self.losses, logits, label, weight)
-        image = self._normalise(batch["image"])
-        known = (label != IGNORE)[..., None]
+            return outputs
+        logits = outputs["logits"].astype(jnp.float32)
+        label, _ = self.targets(logits, batch)
+        image = normalise(batch["image"], self.mean, self.std)
         truth = jax.nn.one_hot(label, len(self.class_names), dtype=jnp.float32)
-        predicted = jnp.where(known, jax.nn.softmax(logits), 0.0)
+        predicted = jnp.where((label != IGNORE)[..., None], jax.nn.softmax(logits), 0.0)
 
         # Copies of constants: what the generator's part does to batch statistics and gradients ends with them.
         graphdef, state = nnx.split(model)
         fixed = nnx.merge(graphdef, jax.tree.map(jax.lax.stop_gradient, state), copy=True)
-        share = jnp.sum(weight, axis=(1, 2))  # an image counts as much as its pixels do
-        fooled = _verdict(fixed.discriminate(image, predicted, train=True), 1.0, share)
-        real = _verdict(model.discriminate(image, truth, train=True), 1.0, share)
-        fake = _verdict(model.discriminate(image, jax.lax.stop_gradient(predicted), train=True), 0.0, share)
-        discriminator = 0.5 * (real + fake)
-        logs |= {"pixels": (pixels, total), "generator": (fooled, total), "discriminator": (discriminator, total)}
-        logs["pixel_accuracy"] = accuracy(logits, label, batch["example_mask"])
-        return (pixels + self.adversarial * fooled + discriminator, total), logs
+        return outputs | {
+            "fooled": fixed.discriminate(image, predicted, train=True),
+            "real": model.discriminate(image, truth, train=True),
+            "fake": model.discriminate(image, jax.lax.stop_gradient(predicted), train=True),
+        }
+
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+        """Segmentation's terms; in training `generator` and `discriminator` too."""
+        terms, logs = super().loss(outputs, batch)
+        if "fooled" in outputs:
+            _, weight = self.targets(outputs["logits"], batch)
+            share, total = jnp.sum(weight, axis=(1, 2)), jnp.sum(weight)  # an image counts as much as its pixels do
+            discriminator = verdict(outputs["real"], 1.0, share) + verdict(outputs["fake"], 0.0, share)
+            terms["generator"] = Mean(verdict(outputs["fooled"], 1.0, share), total, self.adversarial)
+            terms["discriminator"] = Mean(0.5 * discriminator, total)
+        return terms, logs
 
 
-def _verdict(logits: jax.Array, truth: float, share: jax.Array) -> jax.Array:
+def verdict(logits: jax.Array, truth: float, share: jax.Array) -> jax.Array:
     """Cross-entropy of each image's patches [B,h,w,1] with real (1) or predicted (0), the images weighted by `share` [B]."""
     losses = optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, truth))
     return jnp.sum(jnp.mean(losses, axis=(1, 2, 3)) * share)

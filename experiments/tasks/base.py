@@ -1,23 +1,65 @@
 """What the loop asks of a task, and nothing more: the loop never learns what the model is."""
 
+import dataclasses
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 Arrays = dict[str, jax.Array]
-Sum = tuple[
-    jax.Array, jax.Array
-]  # a sum and the weight it is to be divided by, so that parts of a batch add up exactly
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A term of the loss, or a scalar to log: sum(total) / max(sum(weight), floor) over the global batch; 0 for 0 / 0.
+
+    Parts of a batch add up exactly, for totals and weights are summed before they are divided. `factor` is the term's
+    share in the loss; what is logged is without it. `floor` 1 divides by one at least, where an image without objects
+    must still train. Both are constants of the program, so that `jax.tree.map` sees totals and weights alone.
+    """
+
+    total: jax.Array
+    weight: jax.Array
+    factor: float = dataclasses.field(default=1.0, metadata=dict(static=True))
+    floor: float = dataclasses.field(default=0.0, metadata=dict(static=True))
+
+    def value(self) -> jax.Array:
+        """The quotient, without the factor. A total that is not finite stays seen, whatever the weight."""
+        divisor = jnp.maximum(self.weight, self.floor)
+        return self.total / jnp.where(divisor > 0, divisor, 1.0)
+
+
+Means = dict[str, Mean]
 
 
 class Task(Protocol):
-    """Turns raw outputs into a loss and predictions, on the device: everything here is traced into the step."""
+    """The device half: turns a model's outputs into terms of a loss and into predictions. All of it is traced into the step.
+
+    Whatever is random or steered by ground truth happens in `apply`. `loss` returns the terms whose outputs exist; their
+    names are fixed for each value of `train`.
+    """
 
     needs: tuple[str, ...]  # what batches must hold: ("label",) or ("boxes",)
+    reads: str  # the `produces` of the models that go with it
+    trains: tuple[str, ...]  # submodules that a model must have for it, of those that exist only to train
 
-    def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        """((sum, weight) of the loss, the same of each part worth logging)."""
+    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
+        """Calls the network once: its outputs, and what `loss` and `predict` need of its geometry."""
 
-    def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+        """The terms of the loss by name, and what is logged in addition to them."""
+
+    def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
         """Arrays of fixed shape, the batch along axis 0."""
+
+
+def total_loss(terms: Means) -> jax.Array:
+    """The sum of factor * value over the terms, in their order."""
+    return sum(term.factor * term.value() for term in terms.values())
+
+
+def normalise(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """[B,H,W,3] uint8 -> float32: (image - mean) / std."""
+    return (image.astype(jnp.float32) - mean) / std

@@ -7,22 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from errors import UserError
-from experiments.tasks.base import Arrays, Sum
+from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
 from models.ops import nms
 
+Geometry = dict[str, np.ndarray]  # `anchors` [A,4] or `cells` [R,C,4], boxes in pixels of the input, as the model says
+CHUNK = 64  # boxes whose overlaps are on the host at a time
 
-class Detection(abc.ABC):
-    """What detectors share: the network's call, and prediction by suppression.
 
-    A detector's own class adds `loss`, `decode` (raw outputs to boxes [B,N,4] in pixels of the input and scores [B,N,C]),
-    `matchable`, the `advice` for when little is, and `geometry`.
+class Detection(Task, abc.ABC):
+    """What one-stage detectors share: the network's call, and prediction by suppression.
+
+    A detector's own class adds `loss`, `decode`, and for a check of the data `matchable` and the `advice` for when little is.
     """
 
     needs = ("boxes",)
+    trains = ()
     advice: str
-    geometry: str  # the method of a model that tells where its outputs stand
 
     def __init__(
         self,
@@ -49,39 +50,39 @@ class Detection(abc.ABC):
         self.nms_candidates, self.max_detections = nms_candidates, max_detections
 
     @abc.abstractmethod
-    def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
         """As of tasks.base.Task."""
 
     @abc.abstractmethod
-    def decode(self, model: nnx.Module, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    def decode(self, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
         """Boxes [B,N,4] in pixels of an input of `size`, and the scores [B,N,C] of each class."""
 
     @abc.abstractmethod
-    def matchable(self, model: nnx.Module, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, the model's anchors or cells can learn."""
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, anchors or cells can learn."""
 
-    def check(self, model: nnx.Module) -> None:
-        """Raises UserError for a model that is not of this task."""
-        if not hasattr(model, self.geometry):
-            raise UserError(
-                f"config.task.name does not go with this model, which has no {self.geometry}; "
-                "take the task that is named like the detector"
-            )
-
-    def call(self, model: nnx.Module, image: jax.Array, train: bool, rngs: nnx.Rngs | None = None) -> Arrays:
-        """The raw outputs for images [B,H,W,3] uint8."""
-        self.check(model)
-        return model((image.astype(jnp.float32) - self.mean) / self.std, train=train, rngs=rngs)
+    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
+        """The raw outputs, and where in the image they stand: `anchors` or `cells`, boxes in pixels of the input."""
+        outputs = model(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
+        return outputs | model.geometry(batch["image"].shape[1:3])
 
     def learnable(self, batch: Arrays) -> jax.Array:
         """[B,M] bool: the objects that a detection is to be learned from."""
         objects = batch["valid"] & ~batch["crowd"] & batch["example_mask"][:, None]
         return objects if self.use_difficult else objects & ~batch["difficult"]
 
-    def predict(self, model: nnx.Module, batch: Arrays) -> Arrays:
+    def mean_per_image(self, count: jax.Array, batch: Arrays) -> Mean:
+        """What is counted over the batch, for each of its images."""
+        return Mean(count, jnp.sum(batch["example_mask"], dtype=jnp.float32))
+
+    def boxes_lost(self, batch: Arrays) -> Mean:
+        """Objects of an image that config.data.max_boxes has no room for."""
+        lost = jnp.where(batch["example_mask"], batch["boxes_lost"], 0)
+        return self.mean_per_image(jnp.sum(lost, dtype=jnp.float32), batch)
+
+    def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
         """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one."""
-        outputs = self.call(model, batch["image"], train=False)
-        boxes, scores = self.decode(model, outputs, batch["image"].shape[1:3])
+        boxes, scores = self.decode(outputs, batch["image"].shape[1:3])
 
         def detect(boxes: jax.Array, scores: jax.Array):
             return nms.detect(
@@ -94,3 +95,18 @@ class Detection(abc.ABC):
             )
 
         return dict(zip(("boxes", "scores", "classes", "valid"), jax.vmap(detect)(boxes, scores), strict=True))
+
+
+def match_anchors(boxes: np.ndarray, anchors: np.ndarray, least: float) -> np.ndarray:
+    """Which [N] of boxes [N,4] have an IoU of `least` or more with one of the anchors [A,4]. On the host."""
+    anchors = anchors.astype(np.float64)
+    best = [_best_iou(boxes[first : first + CHUNK], anchors) for first in range(0, len(boxes), CHUNK)]
+    return np.concatenate([np.zeros(0), *best]) >= least
+
+
+def _best_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """The largest overlap [N] of each of boxes [N,4] with one of the anchors [A,4]."""
+    sides = np.minimum(boxes[:, None, 2:], anchors[:, 2:]) - np.maximum(boxes[:, None, :2], anchors[:, :2])
+    shared = sides.clip(0).prod(-1)
+    areas, anchor_areas = ((box[:, 2:] - box[:, :2]).prod(-1) for box in (boxes, anchors))
+    return (shared / (areas[:, None] + anchor_areas - shared)).max(1)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from errors import UserError
-from experiments.tasks.base import Sum
 from fields import NotNegative, Range, Share
 from input_pipeline.batch import IGNORE
 
@@ -223,19 +222,6 @@ def make_losses(losses: Mapping[str, Mapping]) -> dict[str, tuple[float, Loss]]:
             "above 0"
         )
     return chosen
-
-
-def sum_losses(
-    losses: Mapping[str, tuple[float, Loss]], logits: jax.Array, label: jax.Array, weight: jax.Array
-) -> tuple[Sum, dict[str, Sum]]:
-    """((sum, weight), logs) of `make_losses`'s losses, each times its factor.
-
-    `logs` has (sum, weight) of each loss by its name, without its factor; it is empty when there is only one.
-    """
-    total = jnp.sum(weight)
-    sums = {name: jnp.sum(loss(logits, label, weight)) for name, (_, loss) in losses.items()}
-    whole = sum(factor * sums[name] for name, (factor, _) in losses.items())
-    return (whole, total), {name: (part, total) for name, part in sums.items() if len(sums) > 1}
 
 
 def _counted(logits: jax.Array, label: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -5,8 +5,10 @@ from typing import Annotated
 from ml_collections import ConfigDict
 
 import fields
+from errors import UserError
 from experiments.tasks.base import Task
 from fields import Named
+from models.registry import NAMED_MODEL, Model
 
 TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
@@ -24,8 +26,28 @@ def find_task(name: str) -> type[Task]:
 
 
 def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
-    """Makes the task of a config for a dataset's classes. Raises UserError for an unknown name, and for wrong fields."""
+    """Makes the task of a config for a dataset's classes.
+
+    Raises UserError for an unknown name, for wrong fields, and for a model that does not go with it.
+    """
     values = config.task.to_dict()
     fields.check("config.task", values, TASK)
-    task, data = NAMED.load(values.pop("name")), config.data
-    return task(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
+    name, data = values.pop("name"), config.data
+    task = find_task(name)(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
+    check_pair(task, name, NAMED_MODEL.load(config.model.name), config.model.name)
+    return task
+
+
+def check_pair(task: Task, task_name: str, model: type[Model], model_name: str) -> None:
+    """Raises UserError for a task that cannot read what the model produces, or that trains a part which it has not."""
+    if task.reads != model.produces:
+        fitting = ", ".join(name for name in TASKS if find_task(name).reads == model.produces)
+        raise UserError(
+            f"config.task.name={task_name!r} reads {task.reads}, and config.model.name={model_name!r} produces "
+            f"{model.produces}; choose another model, or config.task.name of {fitting}"
+        )
+    lacking = [name for name in task.trains if name not in model.training_only]
+    if lacking:
+        raise UserError(
+            f"config.task.name={task_name!r} needs a model with a {lacking[0]}, such as pix2pix; {model_name!r} has none"
+        )

@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from experiments.tasks.base import Arrays, Sum
-from experiments.tasks.dense import Detection
-from fields import Count, NotNegative, Range, Share
+from experiments.tasks.base import Arrays, Mean, Means
+from experiments.tasks.dense import Detection, Geometry, match_anchors
+from fields import NotNegative, Range
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the released networks: offsets are of about unit size
 COVERED = 0.5  # a default box with this part of it or more in a crowd is no background
-CHUNK = 64  # objects whose overlaps are on the host at a time
 
 
 class Targets(NamedTuple):
@@ -35,7 +33,7 @@ class SSDTask(Detection):
     object to learn has none, and so adds nothing.
     """
 
-    geometry = "anchors"
+    reads = "default boxes"
     advice = (
         "bring config.model.sizes and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
     )
@@ -43,42 +41,23 @@ class SSDTask(Detection):
     def __init__(
         self,
         *,
-        class_names: tuple[str, ...],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        margin: int,
-        use_difficult: bool,
-        score_threshold: Share,
-        nms_iou: Share,
-        nms_candidates: Count,
-        max_detections: Count,
         match_iou: Annotated[float, Range(0, 1, open="low")],
         negatives_per_positive: NotNegative,
         localisation_weight: NotNegative,
+        **detection,
     ):
-        """Takes what Detection takes, and its own.
+        """Takes its own fields, and those of Detection.
 
         A default box with an IoU of `match_iou` or more is an object's. `localisation_weight` is the factor (alpha) on
         the boxes' part of the loss.
         """
-        super().__init__(
-            class_names=class_names,
-            mean=mean,
-            std=std,
-            margin=margin,
-            use_difficult=use_difficult,
-            score_threshold=score_threshold,
-            nms_iou=nms_iou,
-            nms_candidates=nms_candidates,
-            max_detections=max_detections,
-        )
+        super().__init__(**detection)
         self.match_iou, self.negatives_per_positive = match_iou, negatives_per_positive
         self.localisation_weight = localisation_weight
 
-    def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        """Cross-entropy and config.task.localisation_weight times smooth L1 of the offsets, equations 1 to 3."""
-        outputs = self.call(model, batch["image"], train, rngs)
-        positive, negative, classes, offsets = self.targets(model.anchors(batch["image"].shape[1:3]), batch)
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+        """Cross-entropy, and smooth L1 of the offsets with the factor `localisation_weight`: equations 1 to 3."""
+        positive, negative, classes, offsets = self.targets(outputs["anchors"], batch)
 
         # One-hot instead of take_along_axis, whose gradient is a scatter.
         truth = jax.nn.one_hot(classes, outputs["logits"].shape[-1])
@@ -92,16 +71,13 @@ class SSDTask(Detection):
         localisation = jnp.sum(optax.huber_loss(error, delta=1.0))
 
         matched = jnp.sum(positive, dtype=jnp.float32)
-        images = jnp.sum(batch["example_mask"], dtype=jnp.float32)
-        logs = {
-            "classification": (classification, matched),
-            "localisation": (localisation, matched),
-            "matched": (matched, images),
-            "boxes_lost": (jnp.sum(batch["boxes_lost"], dtype=jnp.float32), images),
+        terms = {
+            "classification": Mean(classification, matched),
+            "localisation": Mean(localisation, matched, self.localisation_weight),
         }
-        return (classification + self.localisation_weight * localisation, matched), logs
+        return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
 
-    def targets(self, anchors: np.ndarray, batch: Arrays) -> Targets:
+    def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
         """What each of the default boxes [A,4] has to learn from each image of a batch."""
 
         def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
@@ -118,20 +94,10 @@ class SSDTask(Detection):
         left = batch["valid"] & ~crowd & ~learned  # difficult ones
         return jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
 
-    def decode(self, model: nnx.Module, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-        boxes = coding.decode(outputs["offsets"], model.anchors(size), variances=VARIANCES)
+    def decode(self, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+        boxes = coding.decode(outputs["offsets"], outputs["anchors"], variances=VARIANCES)
         return boxes, jax.nn.softmax(outputs["logits"])[..., 1:]
 
-    def matchable(self, model: nnx.Module, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Those that a default box overlaps by config.task.match_iou; of others too one box learns, the best."""
-        anchors = model.anchors(size).astype(np.float64)
-        best = [_best_iou(boxes[first : first + CHUNK], anchors) for first in range(0, len(boxes), CHUNK)]
-        return np.concatenate([np.zeros(0), *best]) >= self.match_iou
-
-
-def _best_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """The largest overlap [N] of each of boxes [N,4] with one of the anchors [A,4]."""
-    sides = np.minimum(boxes[:, None, 2:], anchors[:, 2:]) - np.maximum(boxes[:, None, :2], anchors[:, :2])
-    shared = sides.clip(0).prod(-1)
-    areas, anchor_areas = ((box[:, 2:] - box[:, :2]).prod(-1) for box in (boxes, anchors))
-    return (shared / (areas[:, None] + anchor_areas - shared)).max(1)
+        return match_anchors(boxes, geometry["anchors"], self.match_iou)

@@ -5,12 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 
-from experiments.tasks.base import Arrays, Sum
-from experiments.tasks.dense import Detection
-from fields import Count, NotNegative, Share
+from experiments.tasks.base import Arrays, Mean, Means
+from experiments.tasks.dense import Detection, Geometry
+from fields import NotNegative
 from models.ops import anchors
 from models.ops import boxes as ops
 
@@ -37,67 +36,44 @@ class YOLOv1Task(Detection):
     The network predicts the square roots that equation 3 compares, and its sizes are their squares; below zero, zero.
     """
 
-    geometry = "grid"
+    reads = "cells of a grid"
     advice = "objects share cells: a finer grid (a larger config.data.image_size, a smaller model.stride) parts them"
 
-    def __init__(
-        self,
-        *,
-        class_names: tuple[str, ...],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        margin: int,
-        use_difficult: bool,
-        score_threshold: Share,
-        nms_iou: Share,
-        nms_candidates: Count,
-        max_detections: Count,
-        lambda_coord: NotNegative,
-        lambda_noobj: NotNegative,
-    ):
-        """Takes what Detection takes, and the two factors of equation 3: on places and sizes, and on cells without an object."""
-        super().__init__(
-            class_names=class_names,
-            mean=mean,
-            std=std,
-            margin=margin,
-            use_difficult=use_difficult,
-            score_threshold=score_threshold,
-            nms_iou=nms_iou,
-            nms_candidates=nms_candidates,
-            max_detections=max_detections,
-        )
+    def __init__(self, *, lambda_coord: NotNegative, lambda_noobj: NotNegative, **detection):
+        """Takes the fields of Detection, and the two factors of equation 3: on places and sizes, and on empty cells."""
+        super().__init__(**detection)
         self.lambda_coord, self.lambda_noobj = lambda_coord, lambda_noobj
 
-    def loss(self, model: nnx.Module, batch: Arrays, train: bool, rngs: nnx.Rngs | None) -> tuple[Sum, dict[str, Sum]]:
-        """Logs each of the five parts without its factor, and `boxes_lost` and `unmatched` objects, for each image."""
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+        """The five parts of equation 3; logs `boxes_lost` and `unmatched` objects, for each image."""
         size, counted = batch["image"].shape[1:3], batch["example_mask"]
-        outputs = self.call(model, batch["image"], train, rngs)
         # Zeros are right about a row without objects: padding costs nothing and has no gradient.
-        outputs = {name: jnp.where(_columns(counted, value.ndim), value, 0.0) for name, value in outputs.items()}
+        predicted = {name: jnp.where(_columns(counted, 4), outputs[name], 0.0) for name in ("confidence", "classes")}
+        predicted["boxes"] = jnp.where(_columns(counted, 5), outputs["boxes"], 0.0)
         learnable = self.learnable(batch)
-        cells = fill_cells(batch, learnable, model.grid(size), size)
-        parts = dict(zip(PARTS, measure(outputs, cells, size), strict=True))
+        cells = fill_cells(batch, learnable, outputs["cells"].shape[:2], size)
+        factors = {
+            "coordinates": self.lambda_coord,
+            "sizes": self.lambda_coord,
+            "no_object": self.lambda_noobj,
+        }
+        images = jnp.sum(counted, dtype=jnp.float32)
+        parts = zip(PARTS, measure(predicted, cells, size), strict=True)
+        terms = {name: Mean(part, images, factors.get(name, 1.0)) for name, part in parts}
+        unmatched = jnp.sum(learnable, dtype=jnp.float32) - jnp.sum(cells.filled, dtype=jnp.float32)
+        return terms, {"boxes_lost": self.boxes_lost(batch), "unmatched": self.mean_per_image(unmatched, batch)}
 
-        factors = {"coordinates": self.lambda_coord, "sizes": self.lambda_coord}
-        factors["no_object"] = self.lambda_noobj
-        total = sum(factors.get(name, 1.0) * part for name, part in parts.items())
-        parts["boxes_lost"] = jnp.sum(jnp.where(counted, batch["boxes_lost"], 0), dtype=jnp.float32)
-        parts["unmatched"] = jnp.sum(learnable, dtype=jnp.float32) - jnp.sum(cells.filled, dtype=jnp.float32)
-        examples = jnp.sum(counted, dtype=jnp.float32)
-        return (total, examples), {name: (part, examples) for name, part in parts.items()}
-
-    def decode(self, model: nnx.Module, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
+    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         """A score is a box's confidence times its cell's probability of the class (section 2), neither below zero."""
         boxes = decode(outputs["boxes"], size)
         confidence, classes = (jnp.maximum(outputs[name], 0.0) for name in ("confidence", "classes"))
         scores = confidence[..., None] * classes[..., None, :]
         return boxes.reshape(len(boxes), -1, 4), scores.reshape(len(scores), -1, scores.shape[-1])
 
-    def matchable(self, model: nnx.Module, boxes: np.ndarray, size: Size) -> np.ndarray:
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Those that are the first in their cell."""
         first = np.zeros(len(boxes), bool)
-        first[np.unique(cell_of(boxes, model.grid(size), size), return_index=True)[1]] = True
+        first[np.unique(cell_of(boxes, geometry["cells"].shape[:2], size), return_index=True)[1]] = True
         return first
 
 

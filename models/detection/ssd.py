@@ -15,7 +15,7 @@ from models import layers
 from models.backbones.vgg import Classifier, ConvRelu
 from models.layers import Conv, Momentum, NormOrNone
 from models.ops import anchors
-from models.registry import BACKBONE, Dtype, build_backbone
+from models.registry import BACKBONE, Dtype, Model, build_backbone
 
 FIRST = 8  # stride of the finest map with boxes: conv4_3 of VGG-16
 DILATION = 6  # of fc6
@@ -38,10 +38,10 @@ class L2Norm(nnx.Module):
         return (x * jax.lax.rsqrt(squared_norm + SMALLEST) * self.scale[...]).astype(self.dtype)
 
 
-class SSD(nnx.Module):
+class SSD(Model):
     """Images [B,H,W,3] to {"offsets": [B,A,4], "logits": [B,A,num_classes + 1]} float32, of A default boxes.
 
-    The logits' first class is the background. Offsets are from the boxes of `anchors`, in their order.
+    The logits' first class is the background. Offsets are from the boxes of `geometry`, in their order.
 
     `backbone` holds the fields of `registry.build_backbone`; its features of stride 8 and more have default boxes. `fc`
     are the channels of fc6 and fc7 of a VGG, which are atrous and make its stride 16 (section 3); with 0 there are none,
@@ -53,6 +53,8 @@ class SSD(nnx.Module):
 
     Raises UserError for fields that do not fit each other.
     """
+
+    produces = "default boxes"
 
     def __init__(
         self,
@@ -129,9 +131,9 @@ class SSD(nnx.Module):
             raise UserError(f"model.extras: images of {size[0]}x{size[1]} are too small; of their maps remain {grids}")
         return tuple(grids)
 
-    def anchors(self, size: tuple[int, int]) -> np.ndarray:
-        """The default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
-        return anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios)
+    def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """`anchors`: the default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
+        return {"anchors": anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios)}
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:

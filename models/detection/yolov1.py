@@ -6,14 +6,16 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from errors import UserError
 from fields import Count, Natural, Positive, Size
 from models import layers as modules
 from models.layers import Conv, Momentum, NormOrNone, Rate, classifier, scale_channels
+from models.ops import anchors
 from models.ops.pooling import max_pool
-from models.registry import Dtype
+from models.registry import Dtype, Model
 
 
 class Row(NamedTuple):
@@ -87,7 +89,7 @@ class ConvLeakyRelu(nnx.Module):
         return max_pool(x, 2, 2, "SAME") if self.pooled else x
 
 
-class YOLOv1(nnx.Module):
+class YOLOv1(Model):
     """Images [B,H,W,3] to what the R x C cells of a grid say of the objects whose centres lie in them, all linear:
 
     {"boxes" [B,R,C,K,4] (y and x within the cell, 0 to 1; square roots of height and width as fractions of the image),
@@ -105,6 +107,8 @@ class YOLOv1(nnx.Module):
 
     Raises UserError for a grid that the head cannot have, and for an image of another grid.
     """
+
+    produces = "cells of a grid"
 
     def __init__(
         self,
@@ -167,6 +171,10 @@ class YOLOv1(nnx.Module):
                 f"({height}, {width}), {other}"
             )
         return grid
+
+    def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """`cells`: their boxes [R,C,4] float32 in pixels of an image of `size`; errors as in `grid`."""
+        return {"cells": anchors.cells(size, self.grid(size))}
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         grid, x = self.grid(images.shape[1:3]), images

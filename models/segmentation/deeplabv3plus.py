@@ -12,7 +12,7 @@ from fields import Count
 from models import layers
 from models.layers import ConvNorm, Momentum, Norm, Rate
 from models.ops.resize import resize
-from models.registry import BACKBONE, Dtype, build_backbone
+from models.registry import BACKBONE, Dtype, Model, build_backbone
 
 EPSILON = 1e-5
 LOW = 4  # stride of the features that the decoder adds
@@ -85,7 +85,7 @@ class ASPP(nnx.Module):
         return self.dropout(y, deterministic=not train, rngs=rngs)
 
 
-class DeepLabV3Plus(nnx.Module):
+class DeepLabV3Plus(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `backbone` holds the fields of `registry.build_backbone`, whose features of its largest stride go through ASPP to
@@ -97,6 +97,8 @@ class DeepLabV3Plus(nnx.Module):
 
     Raises UserError for a backbone without features of stride 4 and of a larger one.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

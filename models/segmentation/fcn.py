@@ -13,7 +13,7 @@ from models.backbones.vgg import Classifier
 from models.layers import Conv, Rate
 from models.ops import convolution
 from models.ops.pooling import max_pool
-from models.registry import BACKBONES, NAMED_BACKBONE, Dtype, build_backbone
+from models.registry import BACKBONES, NAMED_BACKBONE, Dtype, Model, build_backbone
 
 PAD = 100  # of the first convolution in the released networks
 VGGS = Named(
@@ -56,7 +56,7 @@ def _interpolation(size: int, factor: int) -> np.ndarray:
     return np.where(inside, bilinear(factor)[place.clip(0, 2 * factor - 1)], 0)
 
 
-class FCN(nnx.Module):
+class FCN(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `backbone` is a VGG's mapping for `registry.build_backbone`; `fc` are the channels of its fc6 and fc7, `dropout` the
@@ -71,6 +71,8 @@ class FCN(nnx.Module):
     "fixed" are so throughout. `skip_scales` are factors on pool4 and pool3 before their scores: (1, 1), or
     (0.01, 0.0001) as in the released network that trains all scores at once (2017, section 4.2).
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

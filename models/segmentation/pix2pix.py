@@ -14,7 +14,7 @@ from fields import Count, Natural, Range
 from models import layers
 from models.layers import Conv, ConvTranspose, Momentum, Norm, Rate, he_normal
 from models.ops.convolution import Padding
-from models.registry import Dtype
+from models.registry import Dtype, Model
 
 EPSILON = 1e-5
 SLOPE = 0.2  # of the leaky ReLU below zero
@@ -121,7 +121,7 @@ class Discriminator(nnx.Module):
         return self.head(x).astype(jnp.float32)
 
 
-class Pix2Pix(nnx.Module):
+class Pix2Pix(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32: the U-Net generator (6.1.1) without its tanh.
 
     `width` is the channels of the first layer (64), which double up to 8 * width, and `depth` the strided convolutions:
@@ -132,7 +132,8 @@ class Pix2Pix(nnx.Module):
     As in the authors' code the innermost map is not normalised: over a batch of one its 1x1 map would become zero.
     """
 
-    training_only = ("discriminator",)  # submodules that `__call__` does not need
+    produces = "logits of pixels"
+    training_only = ("discriminator",)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from fields import Count
 from models import layers
 from models.layers import Conv, ConvTranspose, Momentum, NormOrNone, Rate, he_normal
 from models.ops.pooling import max_pool
-from models.registry import Dtype
+from models.registry import Dtype, Model
 
 EPSILON = 1e-5
 
@@ -91,7 +91,7 @@ class Level(nnx.Module):
         return self.second(self.first(x, train=train), train=train)
 
 
-class UNet(nnx.Module):
+class UNet(Model):
     """Images [B,H,W,3] to logits [B,h,w,num_classes], float32.
 
     `depth` counts the poolings (the paper's 4) and `width` the channels of the first level (64), which double at each.
@@ -101,6 +101,8 @@ class UNet(nnx.Module):
     level above the bottom and at the bottom, as in the released network (0.5). No ReLU follows an up-convolution, which
     the text does not mention and the released network has.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

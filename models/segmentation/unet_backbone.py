@@ -12,7 +12,7 @@ from fields import Count
 from models import layers
 from models.layers import ConvNorm, Momentum, Norm, Rate
 from models.ops.resize import resize
-from models.registry import BACKBONE, Dtype, build_backbone
+from models.registry import BACKBONE, Dtype, Model, build_backbone
 
 EPSILON = 1e-5
 
@@ -40,7 +40,7 @@ class DecoderBlock(nnx.Module):
         return nnx.relu(self.second(x, train=train))
 
 
-class UNetBackbone(nnx.Module):
+class UNetBackbone(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `backbone` holds the fields of `registry.build_backbone`; `decoder` the channels of each block, from the deepest one
@@ -48,6 +48,8 @@ class UNetBackbone(nnx.Module):
     resized. `norm` and `momentum` are the decoder's. `dropout` is the rate at the end of the contracting path, where
     the paper has it.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from fields import Count, Positive
 from models import layers
 from models.backbones.mobilenet_v2 import EPSILON, MobileNetV2, Variant
 from models.layers import ConvTranspose, Momentum, Norm
-from models.registry import Dtype
+from models.registry import Dtype, Model
 
 
 class Upsample(nnx.Module):
@@ -34,12 +34,14 @@ class Upsample(nnx.Module):
         return nnx.relu(self.norm(self.conv(x), train=train))
 
 
-class UNetMobileNetV2(nnx.Module):
+class UNetMobileNetV2(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
     `decoder` are the channels after each upsampling, from stride 16 to stride 2; each result is joined to the encoder's
     features of its stride. The other fields are those of MobileNetV2.
     """
+
+    produces = "logits of pixels"
 
     def __init__(
         self,

@@ -2,29 +2,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from configs import common
 from errors import UserError
 from experiments.tasks.registry import make_task
+from tests.experiments.tasks.terms import summed
 
 CLASSES = ("a", "b", "c")
 
 
-class Given(nnx.Module):
-    """A model whose logits are given: it looks at nothing."""
-
-    def __init__(self, logits):
-        self.logits = nnx.Param(jnp.asarray(logits, jnp.float32))
-
-    def __call__(self, images, *, train, rngs=None):
-        return self.logits[...]
+def loss_of(task, logits, batch):
+    return summed(task.loss({"logits": jnp.asarray(logits, jnp.float32)}, batch))
 
 
 def make(margin=0, **fields):
     config = common.get_config()
     config.task.update(fields)
     config.data.margin = margin
+    config.model.name = "unet"
     return make_task(config, CLASSES)
 
 
@@ -36,7 +31,7 @@ def make_batch(label, mask=None):
 
 def test_cross_entropy_by_hand():
     logits = np.log(np.array([[[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]]]))
-    (total, weight), logs = make().loss(Given(logits), make_batch([[[0, 1]]]), train=True, rngs=None)
+    (total, weight), logs = loss_of(make(), logits, make_batch([[[0, 1]]]))
     assert float(total) == pytest.approx(-np.log(0.7) - np.log(0.1), rel=1e-5)
     assert float(weight) == 2.0
     assert [float(part) for part in logs["pixel_accuracy"]] == [1.0, 2.0]
@@ -44,7 +39,7 @@ def test_cross_entropy_by_hand():
 
 def test_label_smoothing_by_hand():
     logits = np.log(np.array([[[[0.7, 0.2, 0.1]]]]))
-    (total, _), _ = make(label_smoothing=0.3).loss(Given(logits), make_batch([[[0]]]), train=True, rngs=None)
+    (total, _), _ = loss_of(make(label_smoothing=0.3), logits, make_batch([[[0]]]))
     assert float(total) == pytest.approx(-(0.8 * np.log(0.7) + 0.1 * np.log(0.2) + 0.1 * np.log(0.1)), rel=1e-5)
 
 
@@ -56,7 +51,7 @@ def test_ignored_pixels_and_padding_examples_count_nowhere_and_get_no_gradient()
     batch, task = make_batch(label, [True, False, True]), make()
 
     def total(logits):
-        return task.loss(Given(logits), batch, train=True, rngs=None)[0]
+        return loss_of(task, logits, batch)[0]
 
     (loss, weight), gradient = total(logits), jax.grad(lambda logits: total(logits)[0])(jnp.asarray(logits))
     assert float(weight) == 8 + 16
@@ -67,14 +62,14 @@ def test_ignored_pixels_and_padding_examples_count_nowhere_and_get_no_gradient()
 
 
 def test_nothing_to_count_is_finite():
-    (total, weight), _ = make().loss(Given(np.zeros((1, 2, 2, 3))), make_batch([[[255, 255]] * 2]), True, None)
+    (total, weight), _ = loss_of(make(), np.zeros((1, 2, 2, 3)), make_batch([[[255, 255]] * 2]))
     assert (float(total), float(weight)) == (0.0, 0.0)
 
 
 def test_class_weights_and_the_weight_map_multiply():
     logits = np.log(np.array([[[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]]]))
     batch = make_batch([[[0, 1]]]) | {"weight_map": np.array([[[3.0, 0.5]]], np.float32)}
-    (total, weight), _ = make(class_weights=(2.0, 4.0, 1.0)).loss(Given(logits), batch, train=True, rngs=None)
+    (total, weight), _ = loss_of(make(class_weights=(2.0, 4.0, 1.0)), logits, batch)
     assert float(total) == pytest.approx(-6 * np.log(0.7) - 2 * np.log(0.1), rel=1e-5)
     assert float(weight) == 8.0
 
@@ -83,7 +78,7 @@ def test_several_losses_add_up_and_are_logged():
     logits = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
     batch = make_batch(np.random.default_rng(1).integers(0, 3, (2, 3, 3)))
     task = make(losses=(("cross_entropy", 1.0), ("dice", 0.5)))
-    (total, weight), logs = task.loss(Given(logits), batch, train=True, rngs=None)
+    (total, weight), logs = loss_of(task, logits, batch)
     assert logs.keys() == {"cross_entropy", "dice", "pixel_accuracy"}
     assert float(total) == pytest.approx(float(logs["cross_entropy"][0] + 0.5 * logs["dice"][0]), rel=1e-6)
     assert float(weight) == float(logs["dice"][1]) == 18
@@ -94,10 +89,10 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
     label[0, 1:5, 1:5] = 1
     logits = np.zeros((1, 4, 4, 3))
     logits[..., 1] = 5.0
-    _, logs = make(margin=1).loss(Given(logits), make_batch(label), train=False, rngs=None)
+    _, logs = loss_of(make(margin=1), logits, make_batch(label))
     assert [float(part) for part in logs["pixel_accuracy"]] == [16.0, 16.0]
     with pytest.raises(UserError, match=r"config.data.margin=0: .* the margin must be 1"):
-        make().loss(Given(logits), make_batch(label), train=False, rngs=None)
+        loss_of(make(), logits, make_batch(label))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +110,6 @@ def test_mistakes_are_one_clear_line(fields, name):
 
 def test_predictions_are_probabilities():
     logits = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
-    predictions = make().predict(Given(logits), make_batch(np.zeros((2, 3, 3))))
+    predictions = make().predict({"logits": jnp.asarray(logits)}, make_batch(np.zeros((2, 3, 3))))
     np.testing.assert_allclose(np.sum(predictions["probability"], -1), 1.0, rtol=1e-5)
     np.testing.assert_array_equal(np.argmax(predictions["probability"], -1), logits.argmax(-1))

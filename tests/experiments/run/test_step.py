@@ -1,6 +1,7 @@
 """The training step on a model small enough to reason about; the real models' steps are run by test_configs."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +11,24 @@ from flax import nnx
 
 from configs import common
 from errors import UserError
+from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
+from experiments.run.inference import Inference
 from experiments.run.optim import make_optimizer
 from experiments.run.step import compile_step, make_train_step
+from experiments.tasks.base import Mean
 from experiments.tasks.registry import make_task
 from models import layers, registry
 
 CLASSES = ("a", "b", "c")
+KEY = jax.random.key(0)
 
 
-class Tiny(nnx.Module):
+class Tiny(registry.Model):
     """Two convolutions, a normalisation between them, dropout before the second."""
+
+    produces = "logits of pixels"
 
     def __init__(self, *, num_classes, norm, dropout, dtype, rngs):
         self.stem = nnx.Conv(3, 8, (3, 3), rngs=rngs)
@@ -39,12 +46,12 @@ def registered(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny", f"{__name__}:Tiny")
 
 
-def make(norm="group", dropout=0.0, mesh=(1, -1, 1), **optim):
+def make(norm="group", dropout=0.0, mesh=(1, -1, 1), task=None, **optim):
     config = common.get_config()
     config.mesh = mesh
     config.model.update(name="tiny", norm=norm, dropout=dropout)
     config.optim.update(dict(name="sgd", lr=0.1, schedule="constant") | optim)
-    task = make_task(config, CLASSES)
+    task = task or make_task(config, CLASSES)
     mesh = sharding.make_mesh(config.mesh)
     architecture, _, trained = states.describe(config, len(CLASSES))
     variables = states.initialise(config, len(CLASSES), seed=0)
@@ -68,9 +75,9 @@ def make_batch(size=8, seed=0):
 def run(steps=3, batch=None, **fields):
     step, state, mesh = make(**fields)
     batch = sharding.put_batch(batch or make_batch(), mesh)
-    compiled = compile_step(step, state, batch)
+    compiled = compile_step(step, state, batch, KEY)
     for _ in range(steps):
-        state, logs = compiled(state, batch)
+        state, logs = compiled(state, batch, KEY)
     return state, logs
 
 
@@ -103,10 +110,10 @@ def test_ema_follows_parameters_and_statistics():
     decay, steps = 0.5, 4
     step, state, mesh = make(norm="batch", ema=decay)
     batch = sharding.put_batch(make_batch(), mesh)
-    compiled = compile_step(step, state, batch)
+    compiled = compile_step(step, state, batch, KEY)
     expected = {name: np.array(value) for name, value in (state.params | state.rest).items()}
     for index in range(steps):
-        state, _ = compiled(state, batch)
+        state, _ = compiled(state, batch, KEY)
         rate = min(decay, (1 + index) / (10 + index))
         current = state.params | state.rest
         expected = {name: rate * value + (1 - rate) * np.array(current[name]) for name, value in expected.items()}
@@ -124,14 +131,15 @@ def test_a_batch_without_labels_changes_no_parameter():
         np.testing.assert_array_equal(after.params[name], value)
 
 
-def test_dropout_differs_by_step_and_repeats_by_seed():
+def test_dropout_differs_by_step_and_by_key_and_repeats():
     (first, _), (again, _) = run(dropout=0.5, steps=2), run(dropout=0.5, steps=2)
     for name, value in first.params.items():
         np.testing.assert_array_equal(again.params[name], value)
     step, state, mesh = make(dropout=0.5)
     batch = sharding.put_batch(make_batch(), mesh)
-    loss = jax.jit(lambda state: step(state, batch)[1]["loss"])
-    assert float(loss(state)) != float(loss(dataclasses.replace(state, step=jnp.int32(1))))
+    loss = jax.jit(lambda state, key: step(state, batch, key)[1]["loss"])
+    assert float(loss(state, KEY)) != float(loss(dataclasses.replace(state, step=jnp.int32(1)), KEY))
+    assert float(loss(state, KEY)) != float(loss(state, jax.random.key(1)))
 
 
 def test_a_pattern_that_freezes_nothing_is_an_error():
@@ -142,3 +150,108 @@ def test_a_pattern_that_freezes_nothing_is_an_error():
 def test_freezing_everything_is_an_error():
     with pytest.raises(UserError, match="no parameter to train"):
         make(freeze=(".*",))
+
+
+class ManyTerms:
+    """Terms of different denominators: pixels; the pixels that the network itself is sure of; images with class 2; none.
+
+    Most parts of `make_batch` have no pixel of class 2, so that the third weight is 0 there.
+    """
+
+    def __init__(self):
+        self.calls = 0
+
+    def apply(self, model, batch, *, train, rngs):
+        self.calls += 1
+        return {"logits": model(batch["image"].astype(jnp.float32) / 255, train=train, rngs=rngs)}
+
+    def loss(self, outputs, batch):
+        log_p = jax.nn.log_softmax(outputs["logits"])
+        known = batch["label"] != 255
+        truth = jax.nn.one_hot(batch["label"], 3)
+        cross_entropy = -jnp.sum(truth * log_p, -1)
+        sure = known & (jnp.max(log_p, -1) > np.log(0.4))
+        rare = jnp.any(batch["label"] == 2, (1, 2))
+        terms = {
+            "pixels": Mean(jnp.sum(cross_entropy), jnp.sum(known, dtype=jnp.float32)),
+            "sure": Mean(jnp.sum(jnp.where(sure, log_p[..., 0] ** 2, 0.0)), jnp.sum(sure, dtype=jnp.float32), 0.3),
+            "rare": Mean(
+                jnp.sum(jnp.where(rare[:, None, None], log_p[..., 2], 0.0) ** 2), jnp.sum(rare, dtype=jnp.float32), 2.0
+            ),
+            "floored": Mean(jnp.sum(outputs["logits"] ** 2) / 100, jnp.float32(0.0), 0.5, floor=1.0),
+        }
+        return terms, {"brightness": Mean(jnp.sum(batch["image"].astype(jnp.float32)), jnp.float32(len(known)))}
+
+    def predict(self, outputs, batch):
+        return outputs
+
+
+def make_rare_batch():
+    """Part 0 of four alone has pixels of class 2."""
+    batch = make_batch()
+    rows = np.arange(8)[:, None, None] % 4 > 0
+    return batch | {"label": np.where(rows & (batch["label"] == 2), 1, batch["label"]).astype(np.uint8)}
+
+
+def gradient_of_the_whole(batch):
+    """The loss of ManyTerms, and its gradient with every weight held constant, in one piece and without the step."""
+    _, state, _ = make()
+    config = common.get_config()
+    config.model.update(name="tiny", norm="group", dropout=0.0)
+    architecture, _, _ = states.describe(config, len(CLASSES))
+    task = ManyTerms()
+
+    def loss(params, constants):
+        outputs = task.apply(architecture.merge(params | state.rest), batch, train=True, rngs=nnx.Rngs(0))
+        terms, _ = task.loss(outputs, batch)
+        weights = {name: term.weight for name, term in terms.items()} if constants is None else constants
+        divisors = {name: max(weights[name], term.floor) for name, term in terms.items()}
+        return sum(term.factor * term.total / divisors[name] for name, term in terms.items()), weights
+
+    value, weights = loss(state.params, None)
+    return value, jax.grad(lambda params: loss(params, weights)[0])(state.params)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_every_term_has_its_own_denominator_over_the_whole_batch(parts):
+    batch = make_rare_batch()
+    expected, gradient = gradient_of_the_whole(batch)
+    step, state, mesh = make(task=ManyTerms(), accumulate=parts, lr=1.0, momentum=0.0)
+    before = {name: np.array(value) for name, value in state.params.items()}
+    after, logs = jax.jit(step)(state, sharding.put_batch(batch, mesh), KEY)
+    assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    for name, value in gradient.items():
+        np.testing.assert_allclose(before[name] - after.params[name], value, rtol=1e-4, atol=3e-5, err_msg=name)
+    assert float(logs["brightness"]) == pytest.approx(batch["image"].sum() / 8, rel=1e-5)
+    assert {"pixels", "sure", "rare", "floored", "brightness", "loss", "grad_norm"} == logs.keys()
+
+
+def test_the_pass_that_weighs_the_parts_runs_no_network():
+    """Where no weight depends on the outputs: as many convolutions with four parts as with one."""
+
+    def convolutions(parts):
+        step, state, mesh = make(accumulate=parts)
+        compiled = compile_step(step, state, sharding.put_batch(make_batch(), mesh), KEY)
+        return len(re.findall(r" convolution\(", compiled.as_text()))
+
+    assert convolutions(4) == convolutions(1) > 2
+
+
+def test_evaluation_calls_the_network_once():
+    config = common.get_config()
+    config.data.image_size = (32, 32)
+    config.data.canvases = ((32, 32),)
+    config.model.update(name="tiny", norm="group", dropout=0.0)
+    architecture, shapes, _ = states.describe(config, len(CLASSES))
+    task = ManyTerms()
+    mesh = sharding.make_mesh(config.mesh)
+    inference = Inference(config, task, make_results(("label",), config.eval, CLASSES), architecture, mesh)
+    inference.check(shapes, (32, 32))
+    assert task.calls == 1
+
+
+def test_a_task_that_cannot_read_a_models_outputs_is_refused():
+    config = common.get_config()
+    config.model.name, config.task.name = "ssd", "segmentation"
+    with pytest.raises(UserError, match="'segmentation' reads logits of pixels, and .*'ssd' produces default boxes"):
+        make_task(config, CLASSES)

@@ -65,7 +65,7 @@ def test_parameters_are_those_of_the_released_network():
 def test_ssd300_has_the_papers_default_boxes():
     model = outline(num_classes=20, **SSD300)
     assert [rows for rows, _ in model.grids((300, 300))] == [38, 19, 10, 5, 3, 1]
-    boxes = model.anchors((300, 300))
+    boxes = model.geometry((300, 300))["anchors"]
     assert boxes.shape == (8732, 4) and boxes.dtype == np.float32
     assert output_shapes(model, (300, 300)) == {"offsets": (2, 8732, 4), "logits": (2, 8732, 21)}
     # Sides of each map's squares in pixels, at the centre of its last cell: 30, sqrt(30 * 60), 60 ... 264, sqrt(264 * 315).
@@ -102,19 +102,19 @@ def test_grids_are_those_of_the_maps(name):
     for size in ((300, 300), (128, 128), (129, 97), (31, 64)):
         if name == "deep" and size != (300, 300):
             size = tuple(side + 230 for side in size)
-        boxes = model.anchors(size)
+        boxes = model.geometry(size)["anchors"]
         assert output_shapes(model, size) == {"offsets": (2, len(boxes), 4), "logits": (2, len(boxes), 4)}
 
 
 def test_an_image_too_small_for_its_maps_is_refused():
     with pytest.raises(UserError, match="images of 128x300 are too small"):
-        outline(**SSD300).anchors((128, 300))
+        outline(**SSD300).geometry((128, 300))
 
 
 def test_outputs_are_in_the_order_of_the_default_boxes():
     """What moves an output of a box most is the image around the box's centre; and a bias moves one shape of one map."""
     model, size = build(), (96, 144)
-    boxes = model.anchors(size)
+    boxes = model.geometry(size)["anchors"]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     grid = model.grids(size)[0]
     assert grid == (12, 18)

@@ -11,25 +11,18 @@ from hypothesis import strategies as st
 
 from configs import common
 from experiments.tasks import yolov1
+from experiments.tasks.base import total_loss
 from experiments.tasks.yolov1 import PARTS, YOLOv1
 from models import registry
+from models.ops.anchors import cells
+from tests.experiments.tasks.terms import summed
 
 CLASSES = ("a", "b", "c")
 GRID, SIZE, K, B, M = (2, 3), (40, 66), 2, 4, 6
 LAMBDAS = dict(coordinates=5.0, no_object=0.5)
 
 
-class Given(nnx.Module):
-    """A model whose outputs are given: it looks at nothing."""
-
-    def __init__(self, outputs):
-        self.outputs = nnx.data({name: jnp.asarray(values, jnp.float32) for name, values in outputs.items()})
-
-    def __call__(self, images, *, train, rngs=None):
-        return self.outputs
-
-    def grid(self, size):
-        return self.outputs["confidence"].shape[1:3]
+GEOMETRY = {"cells": cells(SIZE, GRID)}
 
 
 def make(**fields):
@@ -51,7 +44,8 @@ FLAGS = ("crowd", "difficult")
 
 @partial(jax.jit, static_argnames="use_difficult")
 def loss_of(outputs, batch, use_difficult=False):
-    return make(use_difficult=use_difficult, **LAMBDAS).loss(Given(outputs), batch, train=True, rngs=None)
+    geometry = {"cells": cells(batch["image"].shape[1:3], outputs["confidence"].shape[1:3])}
+    return summed(make(use_difficult=use_difficult, **LAMBDAS).loss(outputs | geometry, batch))
 
 
 @jax.jit
@@ -306,7 +300,7 @@ def test_decode_takes_back_what_encode_made():
 
 def test_a_score_is_confidence_times_probability():
     outputs = {name: values.copy() for name, values in draw(4)[0].items()}
-    boxes, scores = make().decode(Given(outputs), outputs, SIZE)
+    boxes, scores = make().decode(outputs, SIZE)
     assert boxes.shape == (B, 12, 4) and scores.shape == (B, 12, 3)
     assert np.any((outputs["confidence"] < 0)[..., None] & (outputs["classes"] < 0)[..., None, :])
     for number, (row, column, k) in enumerate(np.ndindex(*GRID, K)):
@@ -325,13 +319,13 @@ def test_matchable_are_the_objects_that_keep_their_cell():
         outputs, batch = draw(seed)
         batch |= {name: np.zeros((B, M), bool) for name in FLAGS} | dict(example_mask=np.ones(B, bool))
         found = [
-            task.matchable(Given(outputs), boxes[valid].astype(float), SIZE)
+            task.matchable(GEOMETRY, boxes[valid].astype(float), SIZE)
             for boxes, valid in zip(batch["boxes"], batch["valid"], strict=True)
         ]
         assert [row.shape for row in found] == [(count,) for count in batch["valid"].sum(1)]
         assert sum((~row).sum() for row in found) == loss_of(outputs, batch)[1]["unmatched"][0]
     crowded = np.array([[0, 0, 10, 10], [30, 30, 38, 38], [1, 1, 9, 9], [20, 50, 30, 60]], float)
-    np.testing.assert_array_equal(task.matchable(Given(outputs), crowded, SIZE), [True, True, False, True])
+    np.testing.assert_array_equal(task.matchable(GEOMETRY, crowded, SIZE), [True, True, False, True])
     assert "\n" not in task.advice
 
 
@@ -354,8 +348,8 @@ def learned():
     @jax.jit
     def step(params, state):
         def loss(params):
-            (total, weight), _ = task.loss(nnx.merge(graphdef, params, copy=True), batch, True, nnx.Rngs(0))
-            return total / weight
+            model = nnx.merge(graphdef, params, copy=True)
+            return total_loss(task.loss(task.apply(model, batch, train=True, rngs=nnx.Rngs(0)), batch)[0])
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(gradient, state)
@@ -368,7 +362,13 @@ def learned():
         if number == 0:
             for path, leaf in nnx.to_flat_state(gradient):
                 assert np.isfinite(leaf[...]).all() and np.abs(leaf[...]).max() > 0, path
-    predictions = jax.jit(lambda params: task.predict(nnx.merge(graphdef, params, copy=True), batch))(params)
+
+    @jax.jit
+    def predict(params):
+        model = nnx.merge(graphdef, params, copy=True)
+        return task.predict(task.apply(model, batch, train=False, rngs=None), batch)
+
+    predictions = predict(params)
     return losses, jax.tree.map(np.asarray, predictions), batch
 
 

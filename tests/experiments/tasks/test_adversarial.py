@@ -14,6 +14,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.directory import resolve
 from experiments.run.optim import make_optimizer
 from experiments.run.step import compile_step, make_train_step
+from experiments.tasks.base import total_loss
 from experiments.tasks.registry import make_task
 
 CLASSES = ("a", "b", "c")
@@ -71,8 +72,8 @@ def test_each_part_has_the_gradient_of_its_own_objective(setting):
 
     def ours(variables):
         model = architecture.merge(variables)
-        (total, weight), logs = task.loss(model, batch, train=True, rngs=nnx.Rngs(0))
-        return total / weight, {name: value / count for name, (value, count) in logs.items()}
+        terms, logs = task.loss(task.apply(model, batch, train=True, rngs=nnx.Rngs(0)), batch)
+        return total_loss(terms), {name: mean.value() for name, mean in (terms | logs).items()}
 
     @jax.jit
     def plainly(variables):
@@ -93,11 +94,15 @@ def test_each_part_has_the_gradient_of_its_own_objective(setting):
 def test_evaluation_is_the_pixels_loss_alone(setting):
     _, task, architecture, variables = setting
     batch = make_batch()
-    loss = jax.jit(lambda variables: task.loss(architecture.merge(variables), batch, False, None))
-    (total, _), logs = loss(architecture.lasting(variables))
-    assert logs.keys() == {"pixel_accuracy"}
-    (whole, _), _ = loss(variables)
-    assert float(total) == pytest.approx(float(whole), rel=1e-6)
+
+    @jax.jit
+    def loss(variables):
+        return task.loss(task.apply(architecture.merge(variables), batch, train=False, rngs=None), batch)
+
+    terms, logs = loss(architecture.lasting(variables))
+    assert terms.keys() == {"cross_entropy"} and logs.keys() == {"pixel_accuracy"}
+    whole, _ = loss(variables)
+    assert float(terms["cross_entropy"].total) == pytest.approx(float(whole["cross_entropy"].total), rel=1e-6)
 
 
 def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setting, tmp_path):
@@ -112,7 +117,9 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
     mesh = sharding.make_mesh(config.mesh)
     batch = sharding.put_batch(make_batch(), mesh)
     before = {name: np.array(value) for name, value in state.params.items()}
-    state, _ = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)(state, batch)
+    key = jax.random.key(0)
+    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)
+    state, _ = step(state, batch, key)
     assert all(not np.array_equal(before[name], state.params[name]) for name in names)
     assert (
         state.ema.keys()
@@ -147,6 +154,9 @@ def test_a_model_without_a_discriminator_is_one_clear_line():
     config = make(discriminator=0)
     architecture, _, _ = states.describe(config, 3)
     model = architecture.merge(states.initialise(config, 3, seed=0))
-    with pytest.raises(UserError, match="needs a model with a discriminator") as caught:
-        make_task(config, CLASSES).loss(model, make_batch(), True, nnx.Rngs(0))
+    with pytest.raises(UserError, match="model.discriminator is 0") as caught:
+        make_task(config, CLASSES).apply(model, make_batch(), train=True, rngs=nnx.Rngs(0))
     assert "\n" not in str(caught.value)
+    config.model.name = "unet"
+    with pytest.raises(UserError, match="'adversarial_segmentation' needs a model with a discriminator"):
+        make_task(config, CLASSES)

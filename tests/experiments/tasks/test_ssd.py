@@ -10,8 +10,10 @@ from flax import nnx
 
 from configs import common
 from experiments.run import state as states
+from experiments.tasks.base import total_loss
 from experiments.tasks.ssd import SSD
 from models.ops.anchors import default_boxes
+from tests.experiments.tasks.terms import summed
 
 CLASSES = ("cat", "dog", "owl")
 SIZE = (40, 48)
@@ -26,18 +28,7 @@ def make_task(**fields):
     return SSD(config, CLASSES)
 
 
-class Answers:
-    """In the model's place: outputs that are given."""
-
-    def __init__(self, outputs):
-        self.outputs = outputs
-
-    def __call__(self, images, *, train, rngs=None):
-        return self.outputs
-
-    def anchors(self, size):
-        assert size == SIZE
-        return ANCHORS
+GEOMETRY = {"anchors": ANCHORS}
 
 
 def make_loss(**fields):
@@ -45,7 +36,7 @@ def make_loss(**fields):
     task = make_task(**fields)
 
     def loss(outputs, batch):
-        (total, weight), logs = task.loss(Answers(outputs), batch, True, None)
+        (total, weight), logs = summed(task.loss(outputs | GEOMETRY, batch))
         return total, ((total, weight), logs)
 
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -248,7 +239,7 @@ def test_decoded_targets_are_the_objects():
     task, batch = make_task(), random_batch(np.random.default_rng(3))
     targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch))
     logits = 50.0 * np.eye(4, dtype=np.float32)[targets.classes]
-    boxes, scores = task.decode(Answers(None), {"offsets": jnp.asarray(targets.offsets), "logits": logits}, SIZE)
+    boxes, scores = task.decode({"offsets": jnp.asarray(targets.offsets), "logits": logits} | GEOMETRY, SIZE)
     assert scores.shape == (6, len(ANCHORS), 3)
     seen = set()
     for row, a in zip(*np.nonzero(targets.positive), strict=True):
@@ -267,10 +258,10 @@ def test_matchable_is_enough_overlap_with_a_default_box():
     boxes = np.concatenate([corner, corner + side], -1)
     expected = [max(iou(box, anchor) for anchor in ANCHORS) for box in boxes]
     for threshold in (0.5, 0.7):
-        found = make_task(match_iou=threshold).matchable(Answers(None), boxes, SIZE)
+        found = make_task(match_iou=threshold).matchable(GEOMETRY, boxes, SIZE)
         np.testing.assert_array_equal(found, np.array(expected) >= threshold)
         assert 0 < found.sum() < len(found)
-    assert make_task().matchable(Answers(None), np.zeros((0, 4)), SIZE).shape == (0,)
+    assert make_task().matchable(GEOMETRY, np.zeros((0, 4)), SIZE).shape == (0,)
 
 
 @pytest.fixture(scope="module")
@@ -299,9 +290,9 @@ def overfitted():
     def step(params, rest, state):
         def loss(params):
             model = architecture.merge(params | rest)
-            (total, weight), _ = task.loss(model, batch, True, None)
+            outputs = task.apply(model, batch, train=True, rngs=None)
             after = states.variables_of(model)
-            return total / weight, {name: after[name] for name in rest}
+            return total_loss(task.loss(outputs, batch)[0]), {name: after[name] for name in rest}
 
         (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = optimizer.update(gradients, state)
@@ -326,7 +317,9 @@ def test_every_parameter_is_learned(overfitted):
 
 def test_two_pictures_are_learned_by_heart(overfitted):
     assert overfitted.losses[-1] < 0.1 * overfitted.losses[0]
-    prediction = jax.tree.map(np.asarray, nnx.jit(overfitted.task.predict)(overfitted.model, overfitted.batch))
+    task, batch = overfitted.task, overfitted.batch
+    outputs = nnx.jit(lambda model: task.apply(model, batch, train=False, rngs=None))(overfitted.model)
+    prediction = jax.tree.map(np.asarray, jax.jit(task.predict)(outputs, batch))
     for row in range(2):
         valid = overfitted.batch["valid"][row]
         certain = prediction["valid"][row] & (prediction["scores"][row] > 0.5)

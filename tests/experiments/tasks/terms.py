@@ -1,0 +1,9 @@
+"""A task's terms as one pair, for tests whose oracles compute sums."""
+
+
+def summed(means):
+    """`loss(outputs, batch)` -> ((total, weight), {name: (total, weight)}) of terms that share one weight."""
+    terms, logs = means
+    total = sum(term.factor * term.total for term in terms.values())
+    weight = next(iter(terms.values())).weight
+    return (total, weight), {name: (mean.total, mean.weight) for name, mean in (terms | logs).items()}
