@@ -94,9 +94,11 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     for code in code_of(page):
         name = code.partition(":")[0].rstrip("/")
+        if pathlib.PurePath(name).stem == "yours":
+            continue
         if code.startswith(tuple(f"{room}/" for room in ROOMS)):
             assert fnmatch.filter(FILES, name) or name in ROOMS, f"{page}: {code}"
-        elif re.fullmatch(r"\w+\.(py|md)", name) and name != "yours.py":
+        elif re.fullmatch(r"\w+\.(py|md)", name):
             assert fnmatch.filter(FILES, f"*/{name}") or name in FILES, f"{page}: {code}"
 
 
