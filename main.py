@@ -40,11 +40,11 @@ def main(argv: list[str]) -> int | None:
         from experiments.run.preemption import exit_at_once
 
         signal.signal(signal.SIGTERM, exit_at_once)
-    logging.set_verbosity(logging.FATAL)  # orbax tells of every file it renames, and of errors that we tell better
+    logging.set_verbosity(logging.FATAL)  # orbax logs every file it renames, and errors that we report better
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        # Imported here, so that a mistake in the flags is told before jax has loaded.
+        # Imported here, so that a mistake in the flags is reported before jax has loaded.
         module, function = MODES[MODE.value].split(":")
         run, command = getattr(importlib.import_module(module), function), read_command()
         if command.config is not None:

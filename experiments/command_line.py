@@ -12,7 +12,6 @@ from errors import UserError
 from experiments.run.config_file import read_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-NOT_EXPERIMENTS = ("common", "datasets", "segmenters", "detectors", "schedules", "variants")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,7 @@ def parse(argv: list[str]) -> list[str]:
 def _check_experiment(value: str) -> None:
     path = pathlib.Path(value.split(":")[0])
     if not path.is_file():
-        known = sorted(path.name for path in CONFIGS.glob("[!_]*.py") if path.stem not in NOT_EXPERIMENTS)
+        known = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
         sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
 
 

@@ -1,4 +1,4 @@
-"""Applies a checkpoint to images of any size and writes what the task makes of them, at the images' own size."""
+"""`--mode=predict`: applies a checkpoint to images of any size, and writes the predictions at the images' own size."""
 
 import glob
 import hashlib
@@ -103,7 +103,7 @@ class ImageFiles:
 
 
 def find_images(inputs: str | None) -> list[pathlib.Path]:
-    """The files that `--inputs` names, sorted. Raises UserError where there are none."""
+    """Return the files that `--inputs` names, sorted. Raises UserError where there are none."""
     if not inputs:
         raise UserError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
     place = pathlib.Path(inputs).expanduser()
@@ -121,7 +121,7 @@ def find_images(inputs: str | None) -> list[pathlib.Path]:
 
 
 def output_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """A name for each path's results: its stem, or where two share one, as much of the path as tells them apart."""
+    """Return a name for each path's results: its stem, or where two share one, as much of the path as makes them differ."""
     names = {path: path.stem for path in paths}
     for longer in (lambda path: path.name, lambda path: "_".join(path.absolute().parts[1:])):
         shared = {name for name, times in Counter(names.values()).items() if times > 1}

@@ -1,7 +1,7 @@
 """Checkpoints that can be trusted after a kill, a full disk or a damaged file.
 
 `checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` the best by the config's metric. Orbax writes each
-under a temporary name and renames it when it is whole; a SHA-256 of all arrays lies beside them, so that a checkpoint
+under a temporary name and renames it when it is whole; a SHA-256 of all arrays is stored with them, so that a checkpoint
 damaged later is recognised, moved aside and replaced by the one before.
 
 `python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays.
@@ -48,11 +48,11 @@ class Checkpoints:
         }
 
     def steps(self, kind: str = "last") -> list[int]:
-        """The whole checkpoints on disk, oldest first."""
+        """Return the steps of the whole checkpoints on disk, oldest first."""
         return sorted(self._managers[kind].all_steps()) if kind in self._managers else []
 
     def save(self, step: int, state: Any, notes: dict, kind: str = "last") -> None:
-        """Starts to write a checkpoint; returns when the arrays are copied. Raises UserError when an earlier write failed.
+        """Start to write a checkpoint; returns when the arrays are copied. Raises UserError when an earlier write failed.
 
         Nothing older is removed before the new one is whole, and what was saved before is whole before this one begins:
         a `last` that exists vouches for the `best` of its step.
@@ -71,7 +71,7 @@ class Checkpoints:
             raise self._write_failed(step, kind, error) from error
 
     def wait(self) -> None:
-        """Blocks until everything saved is on disk. Raises UserError when a write failed."""
+        """Block until everything saved is on disk. Raises UserError when a write failed."""
         for kind, manager in self._managers.items():
             try:
                 manager.wait_until_finished()
@@ -80,7 +80,7 @@ class Checkpoints:
                 raise self._write_failed(None, kind, error) from error
 
     def restore(self, like: Any, kind: str = "last") -> tuple[Any, dict] | None:
-        """The newest usable checkpoint in the shapes and shardings of `like` (a tree of arrays), and its notes.
+        """Return the newest usable checkpoint in the shapes and shardings of `like` (a tree of arrays), and its notes.
 
         Where one cannot be read, or its SHA-256 differs, the one before is tried; once that is restored, the damaged one is
         moved to `checkpoints/damaged` with a warning. None where there is no checkpoint; UserError where none is usable.
@@ -110,7 +110,7 @@ class Checkpoints:
         return None
 
     def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
-        """The newest usable checkpoint as {path: array} on the host, and its notes. UserError where there is none."""
+        """Return the newest usable checkpoint as {path: array} on the host, and its notes. UserError where there is none."""
         steps = self.steps(kind)
         for step in reversed(steps):
             try:
@@ -129,7 +129,7 @@ class Checkpoints:
         raise UserError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
 
     def close(self) -> None:
-        """Waits for the writers: an orbax manager that is not closed loses its last save."""
+        """Wait for the writers: an orbax manager that is not closed loses its last save."""
         self.wait()
         for manager in self._managers.values():
             manager.close()
@@ -139,7 +139,7 @@ class Checkpoints:
         return self._managers[kind].restore(step, args=items)["notes"]
 
     def _read_arrays(self, step: int, kind: str, notes: dict, abstract: Arrays | None) -> dict[str, Any]:
-        """On the devices as `abstract` says, or on the host without it."""
+        """Read onto the devices as `abstract` says, or onto the host without it."""
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         arrays = self._managers[kind].restore(step, args=items)["state"]
         if notes["sha256"] and notes["sha256"] != _digest_if_here(arrays):
@@ -147,7 +147,7 @@ class Checkpoints:
         return arrays
 
     def _check_fits(self, step: int, kind: str, shapes: Mapping[str, list[int]], abstract: Arrays) -> None:
-        """A whole checkpoint of another model is the user's mistake, not damage."""
+        """Raise UserError for a whole checkpoint of another model: the user's mistake, not damage."""
         wanted = {name: list(value.shape) for name, value in abstract.items()}
         differing = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
         if differing:
@@ -158,7 +158,7 @@ class Checkpoints:
             )
 
     def _check_room(self, size: int) -> None:
-        """Raises OSError where `size` bytes do not fit the disk: told before the attempt, it is one line and no half file."""
+        """Raise OSError where `size` bytes do not fit the disk: before the attempt it is one line, and no half file."""
         free = lead(lambda: shutil.disk_usage(self.folder).free)
         if free < size:
             raise OSError(f"it needs {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB left")
@@ -184,19 +184,19 @@ class Checkpoints:
 
 
 def exists(workdir: pathlib.Path) -> bool:
-    """Whether a run has a checkpoint to resume from."""
+    """Return whether a run has a checkpoint to resume from."""
     folder = workdir / "checkpoints" / "last"
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def flatten(state: Any) -> dict[str, Any]:
-    """A tree of arrays -> {path: array}, paths joined by dots."""
+    """Return a tree of arrays as {path: array}, paths joined by dots."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def digest(arrays: Arrays) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    """Return the SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -206,7 +206,7 @@ def digest(arrays: Arrays) -> str:
 
 
 def _digest_if_here(arrays: Arrays) -> str | None:
-    """None where this process does not hold all of the state."""
+    """Return the digest, or None where this process does not hold all of the state."""
     return digest(arrays) if all(map(_is_here, arrays.values())) else None
 
 
@@ -215,7 +215,7 @@ def _is_here(value: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library had to say."""
+    """Return the first line of a library's message."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 

@@ -62,7 +62,7 @@ class Evidence:
 
 
 def environment() -> dict:
-    """The code's commit, the packages' versions and the devices, as JSON can say them."""
+    """Return the code's commit, the packages' versions and the devices, as JSON can say them."""
     devices = jax.devices()
     return {
         "git": commit(Path(__file__).parent),
@@ -79,7 +79,7 @@ def environment() -> dict:
 
 
 def commit(folder: Path) -> dict | None:
-    """The commit a folder is at, and whether its tree differs from it. None outside a repository or without git."""
+    """Return the commit a folder is at, and whether its tree differs from it. None outside a repository or without git."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         return {"commit": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
@@ -88,7 +88,7 @@ def commit(folder: Path) -> dict | None:
 
 
 def flops(compiled: jax.stages.Compiled) -> float | None:
-    """Floating point operations of one call, by XLA's own count on one device. None where the backend does not say."""
+    """Return one call's floating point operations, by XLA's count on one device. None where the backend does not say."""
     analysis = compiled.cost_analysis()
     return None if analysis is None or "flops" not in analysis else float(analysis["flops"])
 

@@ -6,7 +6,7 @@ steps after its checkpoint, line for line, and its follower skips those that hav
 
     echo finished | python -m experiments.run.follower WORKDIR        sends what no follower has sent yet
 
-Imports neither jax nor numpy: the follower starts in a moment and takes little memory from the run beside it.
+Imports neither jax nor numpy: the follower starts in a moment and takes little memory from the run.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Follower:
     def __init__(self, workdir: Path, settings, timeout: float):
         """`workdir` holds config.json and wandb_id, `settings` is config.wandb; leaving waits at most `timeout` seconds.
 
-        Raises UserError for an unknown wandb.mode: the one mistake that the user is told about at once.
+        Raises UserError for an unknown wandb.mode: the one mistake that is reported at once.
         """
         if settings.mode not in MODES:
             raise UserError(f"config.wandb.mode={settings.mode!r} is unknown; it is one of {', '.join(MODES)}")
@@ -231,7 +231,7 @@ def _new_rows(path: Path) -> Iterator[list[dict]]:
 
 
 def _payload(workdir: Path, row: dict) -> dict:
-    """What W&B is told of one step: the same names as in metrics.jsonl, pictures in place of their paths."""
+    """Return what W&B gets of one step: the same names as in metrics.jsonl, pictures in place of their paths."""
     return {name: _media(workdir, value) for name, value in row.items() if name != "step" and value is not None}
 
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl, the only truth about a run: what W&B, a dashboard or a comparison shows comes from it."""
+"""metrics.jsonl, the one record of a run: what W&B, a dashboard or a comparison shows comes from it."""
 
 import contextlib
 import io
@@ -87,6 +87,7 @@ class MetricsFile:
 
 
 def parse_row(path: Path, number: int, line: bytes) -> dict:
+    """Return the row in a line. Raises UserError, naming file and line, for one that is damaged."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -99,7 +100,7 @@ def parse_row(path: Path, number: int, line: bytes) -> dict:
 
 
 def plain(value):
-    """What JSON can say: arrays (numpy's or jax's, by their `tolist`) as lists, numbers that are not finite as null."""
+    """Return a value as JSON can hold it: arrays (of numpy or jax, by `tolist`) as lists, what is not finite as null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):

@@ -49,7 +49,7 @@ class Preemption:
 
 
 def exit_at_once(number: int, _frame) -> None:
-    """The signal handler of a process that has nothing to save yet."""
+    """End the process: the signal handler of one that has nothing to save yet."""
     os._exit(_exit_code(number))
 
 
