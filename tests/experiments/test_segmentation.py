@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from configs import common
+from configs import common, segmenters
 from errors import UserError
 from experiments.tasks.registry import make_task
 from input_pipeline import transforms
@@ -26,6 +26,7 @@ class Given(nnx.Module):
 
 def make(margin=0, **fields):
     config = common.get_config()
+    segmenters.use_pixel_losses(config)
     config.task.update(fields)
     config.data.margin = margin
     return make_task(config, CLASSES)
@@ -107,7 +108,7 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
     ("fields", "name"),
     [
         (dict(metrics=("confusion", "iou")), "task.metrics"),
-        (dict(losses=(("crossentropy", 1.0),)), "task.losses"),
+        (dict(losses=dict(crossentropy=dict(factor=1.0))), "task.losses.crossentropy"),
         (dict(class_weights=(1.0, 2.0)), "task.class_weights"),
     ],
 )
