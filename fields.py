@@ -75,7 +75,7 @@ Size = tuple[Count, Count]  # (height, width) in pixels
 
 def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any, Any]]:
     """{field: (its rule, its default or MISSING)} of a section, or of the class that `name` picks at `where`."""
-    named = _named(rule)
+    named = find_named(rule)
     if named is None:
         return {field: (own, getattr(rule, field, MISSING)) for field, own in _hints(rule).items()}
     return {
@@ -85,7 +85,9 @@ def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any
 
 def check(where: str, value: Any, rule: Any) -> None:
     """Raises UserError, naming the field at `where`, unless `value` follows `rule`."""
-    named = _named(rule)
+    named = find_named(rule)
+    if rule is MISSING:  # a parameter without an annotation; a test allows none in the classes of a registry
+        return
     if named is None and not _is_section(rule):
         if not _follows(value, rule):
             wrong = "is out of its range" if _follows(value, rule, ranges=False) else "is not valid"
@@ -116,13 +118,13 @@ def find_unknown(value: Mapping, rule: Any, prefix: str = "") -> list[str]:
     """The paths of the fields in `value`, and in its sections, that `rule` does not know; and of sections that are none."""
     known, found = fields_of(rule, value.get("name", "")), []
     for field, own in value.items():
-        if field in known and (_is_section(known[field][0]) or _named(known[field][0]) is not None):
+        if field in known and (_is_section(known[field][0]) or find_named(known[field][0]) is not None):
             found += (
                 find_unknown(own, known[field][0], f"{prefix}{field}.")
                 if isinstance(own, Mapping)
                 else [prefix + field]
             )
-        elif field not in known and (field != "name" or _named(rule) is None):
+        elif field not in known and (field != "name" or find_named(rule) is None):
             found.append(prefix + field)
     return found
 
@@ -132,7 +134,7 @@ def fill(value: Mapping, rule: Any) -> dict:
     known = fields_of(rule, value.get("name", ""))
     filled = dict(value)
     for field, (own, default) in known.items():
-        nested = _is_section(own) or _named(own) is not None
+        nested = _is_section(own) or find_named(own) is not None
         if nested and isinstance(value.get(field, {}), Mapping) and (field in value or _is_section(own)):
             filled[field] = fill(value.get(field, {}), own)
         elif default is not MISSING:
@@ -212,9 +214,10 @@ def _hints(target: Any) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(target, include_extras=True).items() if name != "return"}
 
 
-def _named(rule: Any) -> Named | None:
+def find_named(rule: Any) -> Named | None:
+    """The Named of a rule for a mapping whose `name` picks a class; None for another rule."""
     return next((extra for extra in get_args(rule)[1:] if isinstance(extra, Named)), None)
 
 
 def _is_section(rule: Any) -> bool:
-    return isinstance(rule, type) and get_origin(rule) is None and rule.__module__ != "builtins"
+    return isinstance(rule, type) and rule is not MISSING and get_origin(rule) is None and rule.__module__ != "builtins"

@@ -1,5 +1,6 @@
 """Every config: its fields are the shared ones, its model builds, and its debug variant trains a step."""
 
+import ast
 import importlib
 import pathlib
 
@@ -8,14 +9,15 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments.run import sharding
+from experiments.run import configuration, sharding
 from experiments.run import state as states
 from experiments.run.optim import make_optimizer
 from experiments.run.step import compile_step, make_train_step
 from experiments.tasks.registry import make_task
 
 ROOT = pathlib.Path(__file__).parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
+PARTS = ("__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants")
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in PARTS)
 CLASSES = ("a", "b", "c")
 
 
@@ -23,15 +25,30 @@ def load(name: str, variant: str = ""):
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def fields(config) -> set[str]:
-    sections = {name: values for name, values in config.items() if hasattr(values, "keys") and name != "model"}
-    return set(config) | {f"{section}.{name}" for section, values in sections.items() for name in values}
+def paths(config) -> set[str]:
+    sections = {name: values for name, values in config.items() if hasattr(values, "keys")}
+    own = {f"{name}.{path}" for name, values in sections.items() for path in paths(values)}
+    return set(config) - set(sections) | own
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("variant", ["", "debug"])
-def test_a_config_adds_no_field_of_its_own_outside_the_model(name, variant):
-    assert fields(load(name, variant)) == fields(common.get_config())
+def test_a_config_follows_its_rules_and_adds_no_field_outside_model_and_task(name, variant):
+    config = load(name, variant)
+    configuration.check(config)
+    others = {path for path in paths(config) if path.split(".")[0] not in ("model", "task")}
+    assert others == paths(common.get_config())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_is_its_header_and_a_few_lines(name):
+    """What experiments share is in the functions of their families."""
+    (function,) = (
+        node
+        for node in ast.parse((ROOT / "configs" / f"{name}.py").read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    )
+    assert 4 <= function.end_lineno - function.lineno <= 12
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -157,3 +157,18 @@ def test_a_range_takes_what_lies_in_it(value, low, length):
         assert not inside
     else:
         assert inside
+
+
+def test_an_unknown_name_is_reported_where_it_stands():
+    inside = {"name": "large", "part": {"name": "smal", "width": 1.0}}
+    rule = Annotated[dict, Named("model", {"large": "tests.test_fields:Large"}, frozenset())]
+    with pytest.raises(UserError, match=r"^config\.model\.bottom_up\.part\.name: unknown part 'smal'; did you mean"):
+        fields.check("config.model.bottom_up", inside, rule)
+
+
+def test_unknown_fields_are_found_with_their_paths():
+    assert fields.find_unknown({"count": 3, "inner": {"gamma": 1.0}}, Section) == []
+    assert fields.find_unknown({"cont": 3, "inner": {"gama": 1.0}}, Section) == ["cont", "inner.gama"]
+    assert fields.find_unknown({"inner": 2.0}, Section) == ["inner"]
+    older = {"name": "large", "part": {"name": "small", "width": 1.0, "depth": 2}, "size": 3}
+    assert fields.find_unknown(older, MODEL) == ["part.depth", "size"]

@@ -221,6 +221,8 @@ def make_losses(losses: Mapping[str, Mapping]) -> dict[str, tuple[float, Loss]]:
             f"config.task.losses: every factor is 0, so there is nothing to learn from; one of {', '.join(LOSSES)} must be "
             "above 0"
         )
+    if losses["ohem"]["factor"] and not losses["ohem"]["threshold"] and not losses["ohem"]["share"]:
+        raise UserError("config.task.losses.ohem: threshold and share are both 0, so no pixel counts; set one above 0")
     return chosen
 
 

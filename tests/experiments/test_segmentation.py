@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
+from configs import common, segmenters
 from errors import UserError
 from experiments.tasks.registry import make_task
 from tests.experiments.tasks.terms import summed
@@ -17,6 +17,7 @@ def loss_of(task, logits, batch):
 
 def make(margin=0, **fields):
     config = common.get_config()
+    segmenters.use_pixel_losses(config)
     config.task.update(fields)
     config.data.margin = margin
     config.model.name = "unet"
@@ -98,7 +99,7 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        (dict(losses=(("crossentropy", 1.0),)), "task.losses"),
+        (dict(losses=dict(crossentropy=dict(factor=1.0))), "task.losses.crossentropy"),
         (dict(class_weights=(1.0, 2.0)), "task.class_weights"),
     ],
 )

@@ -180,12 +180,8 @@ def test_a_margin_is_context_and_mirrors_at_the_border():
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        (dict(method="tile"), "eval.method"),
-        (dict(overlap=1.0), "eval.overlap"),
         (dict(scales=()), "eval.scales"),
-        (dict(scales=(0.0,)), "eval.scales"),
         (dict(margin=4), "data.margin"),
-        (dict(border="wrap"), "data.border"),
     ],
 )
 def test_mistakes_are_one_clear_line(fields, name):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import common
+from configs import common, segmenters
 from errors import UserError
 from experiments.results.registry import make_results
 from experiments.run import sharding
@@ -49,7 +49,8 @@ def registered(monkeypatch):
 def make(norm="group", dropout=0.0, mesh=(1, -1, 1), task=None, **optim):
     config = common.get_config()
     config.mesh = mesh
-    config.model.update(name="tiny", norm=norm, dropout=dropout)
+    config.model.update(name="tiny", norm=norm, dropout=dropout, dtype="float32")
+    segmenters.use_pixel_losses(config)
     config.optim.update(dict(name="sgd", lr=0.1, schedule="constant") | optim)
     task = task or make_task(config, CLASSES)
     mesh = sharding.make_mesh(config.mesh)

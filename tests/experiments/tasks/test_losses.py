@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import common
 from errors import UserError
 from experiments.tasks import losses
+from fields import check as fields_check
+from fields import fill
 
 NAMES = ("cross_entropy", "dice", "focal", "lovasz_softmax", "ohem")
 SHAPE = (4, 3, 4, 3)  # B, H, W, C: one for all drawn inputs, so that each loss is compiled once
 LOSSES = {
-    "cross_entropy": partial(losses.cross_entropy, smoothing=0.1),
+    "cross_entropy": partial(losses.cross_entropy, label_smoothing=0.1),
     "dice": losses.dice,
     "focal": partial(losses.focal, gamma=2.0),
     "lovasz_softmax": losses.lovasz_softmax,
@@ -78,7 +79,7 @@ WEIGHT = image([[1.0, 2.0], [3.0, 0.0]], np.float32)
 
 
 def test_cross_entropy_by_hand():
-    value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, WEIGHT, smoothing=0.0)
+    value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, WEIGHT, label_smoothing=0.0)
     assert value.shape == (1,)
     assert float(value[0]) == pytest.approx(-(1 * math.log(0.7) + 2 * math.log(0.4) + 3 * math.log(0.8)), rel=1e-5)
 
@@ -89,7 +90,7 @@ def test_smoothed_cross_entropy_by_hand():
         logits_of([[[0.7, 0.2, 0.1]]]),
         image([[0]], np.uint8),
         np.ones((1, 1, 1), np.float32),
-        smoothing=0.3,
+        label_smoothing=0.3,
     )
     assert float(value[0]) == pytest.approx(-(0.8 * math.log(0.7) + 0.1 * math.log(0.2) + 0.1 * math.log(0.1)), 1e-5)
 
@@ -184,7 +185,7 @@ def test_class_weights_make_a_weighted_mean():
     weights = (0.5, 2.0)
     weight = losses.pixel_weights(LABEL, np.array([True]), weights, None)
     np.testing.assert_array_equal(weight, [[[0.5, 0.5], [2.0, 0.0]]])
-    value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, weight, smoothing=0.0)
+    value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, weight, label_smoothing=0.0)
     by_hand = -(0.5 * math.log(0.7) + 0.5 * math.log(0.4) + 2 * math.log(0.8)) / (0.5 + 0.5 + 2)
     assert float(value[0] / jnp.sum(weight)) == pytest.approx(by_hand, rel=1e-5)
 
@@ -318,7 +319,7 @@ def test_focal_without_gamma_is_cross_entropy():
     def total(loss, **fields):
         return jax.jit(jax.value_and_grad(lambda logits: jnp.sum(loss(logits, label, weight, **fields))))(logits)
 
-    focal, entropy = total(losses.focal, gamma=0.0), total(losses.cross_entropy, smoothing=0.0)
+    focal, entropy = total(losses.focal, gamma=0.0), total(losses.cross_entropy, label_smoothing=0.0)
     np.testing.assert_allclose(focal[0], entropy[0], rtol=1e-5)
     np.testing.assert_allclose(focal[1], entropy[1], rtol=1e-4, atol=1e-6)
 
@@ -398,16 +399,16 @@ def test_the_weight_of_an_image_scales_its_loss(name):
 # From the config.
 
 
-def make_task(**fields):
-    task = common.get_config().task
-    for name, value in fields.items():
-        task[name] = value
-    return task
+def make_losses(**fields):
+    """{name: (factor, loss)} of the losses with these fields, the others off."""
+    own = {name: {"factor": 0.0} | fields.get(name, {}) for name in NAMES}
+    fields_check("config.task.losses", own, losses.Losses)
+    return losses.make_losses(fill(own, losses.Losses))
 
 
 @cache
 def all_losses():
-    made = losses.make_losses(make_task(losses=tuple((name, 0.5) for name in NAMES)), SHAPE[-1])
+    made = make_losses(**{name: {"factor": 0.5} for name in NAMES})
     return jax.jit(lambda *pixels: {name: jnp.sum(loss(*pixels)) for name, (_, loss) in made.items()})
 
 
@@ -423,13 +424,11 @@ def test_parts_of_a_batch_add_up(seed, ignored):
 
 def test_losses_are_made_with_their_factors_and_fields():
     logits, label, weight = draw(10)
-    task = make_task(
-        losses=(("cross_entropy", 2.0), ("focal", 0.5), ("ohem", 3)),
-        label_smoothing=0.2,
-        focal_gamma=1.5,
-        ohem=(0.4, 0.5),
+    made = make_losses(
+        cross_entropy=dict(factor=2.0, label_smoothing=0.2),
+        focal=dict(factor=0.5, gamma=1.5),
+        ohem=dict(factor=3, threshold=0.4, share=0.5),
     )
-    made = losses.make_losses(task, 3)
     parts = {
         "cross_entropy": jnp.sum(losses.cross_entropy(logits, label, weight, 0.2)),
         "focal": jnp.sum(losses.focal(logits, label, weight, 1.5)),
@@ -443,40 +442,54 @@ def test_losses_are_made_with_their_factors_and_fields():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        (
-            {"losses": (("diec", 1.0),)},
-            r"config.task.losses: there is no loss 'diec'; there are "
-            "cross_entropy, dice, focal, lovasz_softmax, ohem",
-        ),
-        ({"losses": ()}, r"config.task.losses must be pairs of a name and a factor such as .*, not \(\)"),
-        ({"losses": ("dice", 1.0)}, r"config.task.losses: 'dice' is not a pair"),
-        ({"losses": (("dice",),)}, r"config.task.losses: \('dice',\) is not a pair"),
-        ({"losses": ((1.0, "dice"),)}, r"config.task.losses: \(1.0, 'dice'\) is not a pair"),
-        ({"losses": (("dice", -1.0),)}, r"config.task.losses: the factor of 'dice' must be .* not -1.0"),
-        ({"losses": (("dice", math.nan),)}, r"config.task.losses: the factor of 'dice' must be .* not nan"),
-        ({"losses": (("dice", math.inf),)}, r"config.task.losses: the factor of 'dice' must be .* not inf"),
-        ({"losses": (("dice", "1"),)}, r"config.task.losses: the factor of 'dice' must be .* not '1'"),
-        ({"losses": (("dice", 1.0), ("dice", 2.0))}, r"config.task.losses names 'dice' twice"),
-        ({"losses": (("dice", 0.0), ("focal", 0))}, r"config.task.losses: every factor is 0"),
-        ({"label_smoothing": 1.0}, r"config.task.label_smoothing must be in \[0, 1\), not 1.0"),
-        ({"label_smoothing": -0.1}, r"config.task.label_smoothing must be in \[0, 1\), not -0.1"),
-        ({"focal_gamma": -1.0}, r"config.task.focal_gamma must be finite and not negative, not -1.0"),
-        ({"focal_gamma": math.inf}, r"config.task.focal_gamma must be finite and not negative, not inf"),
-        ({"ohem": (0.7, 1.5)}, r"config.task.ohem must be \(threshold, share\), .* not \(0.7, 1.5\)"),
-        ({"ohem": (-0.1, 0.5)}, r"config.task.ohem must be \(threshold, share\), .* not \(-0.1, 0.5\)"),
-        ({"ohem": (0.0, 0.0)}, r"config.task.ohem must be \(threshold, share\), .* not \(0.0, 0.0\)"),
-        ({"ohem": (0.7,)}, r"config.task.ohem must be \(threshold, share\), .* not \(0.7,\)"),
-        ({"class_weights": (1.0, 2.0)}, r"config.task.class_weights has 2 values, but there are 3 classes"),
-        ({"class_weights": (1.0, -2.0, 1.0)}, r"config.task.class_weights must be .* 3 finite values, .* its 3 values"),
-        ({"class_weights": (1.0, math.nan, 1.0)}, r"config.task.class_weights must be .* 3 finite values"),
-        ({"class_weights": (0.0, 0.0, 0.0)}, r"config.task.class_weights must be .* one above 0"),
+        (dict(diec=dict(factor=1.0)), r"losses\.diec: .* takes no such field; did you mean 'dice'\?"),
+        (dict(dice=1.0), r"losses\.dice=1\.0 is not valid; it must hold fields"),
+        (dict(dice=dict(factor=-1.0)), r"losses\.dice\.factor=-1\.0 is out of its range; .* 0 or more"),
+        (dict(dice=dict(factor=math.nan)), r"losses\.dice\.factor=nan is not valid"),
+        (dict(dice=dict(factor=math.inf)), r"losses\.dice\.factor=inf is not valid"),
+        (dict(dice=dict(factor="1")), r"losses\.dice\.factor='1' is not valid"),
+        (dict(cross_entropy=dict(label_smoothing=1.0)), r"cross_entropy\.label_smoothing=1\.0 .* below 1"),
+        (dict(cross_entropy=dict(label_smoothing=-0.1)), r"cross_entropy\.label_smoothing=-0\.1 .* 0 or more"),
+        (dict(focal=dict(gamma=-1.0)), r"focal\.gamma=-1\.0 is out of its range"),
+        (dict(focal=dict(gamma=math.inf)), r"focal\.gamma=inf is not valid"),
+        (dict(ohem=dict(share=1.5)), r"ohem\.share=1\.5 is out of its range; .* 0 or more and 1 at most"),
+        (dict(ohem=dict(threshold=-0.1)), r"ohem\.threshold=-0\.1 is out of its range"),
+        (dict(ohem=(0.7,)), r"losses\.ohem=\(0\.7,\) is not valid"),
     ],
 )
-def test_senseless_fields_are_told_in_one_line(fields, line):
+def test_senseless_fields_are_refused_in_one_line(fields, line):
+    others = {name: {} for name in NAMES if name not in fields}
     with pytest.raises(UserError, match=line) as error:
-        losses.make_losses(make_task(**fields), 3)
+        fields_check("config.task.losses", others | fields, losses.Losses)
     assert "\n" not in str(error.value)
-    assert "class_weights" not in fields or "--mode=datacheck" in str(error.value)
+
+
+def test_losses_that_are_all_off_are_refused():
+    with pytest.raises(UserError, match=r"config\.task\.losses: every factor is 0"):
+        make_losses()
+    with pytest.raises(UserError, match=r"config\.task\.losses\.ohem: threshold and share are both 0"):
+        make_losses(ohem=dict(factor=1.0, threshold=0.0, share=0.0))
+
+
+def test_a_loss_that_is_off_is_not_computed():
+    logits, label, weight = draw(12)
+    jaxpr = str(jax.make_jaxpr(make_losses(cross_entropy=dict(factor=1.0)))(logits, label, weight))
+    assert "sort" not in jaxpr and "sort" in str(
+        jax.make_jaxpr(make_losses(ohem=dict(factor=1.0)))(logits, label, weight)
+    )
+
+
+@pytest.mark.parametrize(
+    ("class_weights", "line"),
+    [
+        ((1.0, 2.0), r"config.task.class_weights has 2 values, but there are 3 classes"),
+        ((0.0, 0.0, 0.0), r"config.task.class_weights=.* one must be above 0"),
+    ],
+)
+def test_class_weights_that_make_no_sense_are_refused(class_weights, line):
+    with pytest.raises(UserError, match=line) as error:
+        losses.check_class_weights(class_weights, 3)
+    assert "\n" not in str(error.value) and "--mode=datacheck" in str(error.value)
 
 
 @pytest.mark.parametrize("class_weights", [(), (1.0, 0.0, 2), [1.0, 1.0, 1.0]])

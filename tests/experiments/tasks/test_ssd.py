@@ -8,10 +8,10 @@ import optax
 import pytest
 from flax import nnx
 
-from configs import common
+from configs import common, detectors
 from experiments.run import state as states
+from experiments.tasks import registry
 from experiments.tasks.base import total_loss
-from experiments.tasks.ssd import SSD
 from models.ops.anchors import default_boxes
 from tests.experiments.tasks.terms import summed
 
@@ -23,9 +23,9 @@ MOST = 5  # objects
 
 def make_task(**fields):
     config = common.get_config()
-    config.task.name, config.eval.metrics = "ssd", ("coco",)
+    detectors.use_light_ssd(config)
     config.task.update(fields)
-    return SSD(config, CLASSES)
+    return registry.make_task(config, CLASSES)
 
 
 GEOMETRY = {"anchors": ANCHORS}
@@ -111,7 +111,7 @@ def iou(a, b):
     return overlap(a, b) / (area(a) + area(b) - overlap(a, b))
 
 
-def oracle(outputs, batch, *, match_iou=0.5, negatives=3.0, localisation=1.0, use_difficult=True):
+def oracle(outputs, batch, *, match_iou=0.5, negatives_per_positive=3.0, localisation_weight=1.0, use_difficult=True):
     """The loss by loops in float64: (sum, matched, classification, localisation), and [B,A] what counted as background."""
     classified = located = matched = 0.0
     counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
@@ -155,18 +155,18 @@ def oracle(outputs, batch, *, match_iou=0.5, negatives=3.0, localisation=1.0, us
             and not any(overlap(ANCHORS[a], boxes[i]) >= 0.5 * area(ANCHORS[a]) for i in crowds)
             and not any(iou(ANCHORS[a], boxes[i]) >= match_iou for i in objects if i not in crowds + learned)
         ]
-        hardest = sorted(background, key=lambda a: -cost[a, 0])[: int(negatives * len(owner))]
+        hardest = sorted(background, key=lambda a: -cost[a, 0])[: int(negatives_per_positive * len(owner))]
         counted[row, hardest] = True
         classified += cost[hardest, 0].sum()
         matched += len(owner)
-    return (classified + localisation * located, matched, classified, located), counted
+    return (classified + localisation_weight * located, matched, classified, located), counted
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {},
-        dict(use_difficult=False, negatives=1.5, localisation=0.25, match_iou=0.4),
+        dict(use_difficult=False, negatives_per_positive=1.5, localisation_weight=0.25, match_iou=0.4),
     ],
 )
 def test_loss_equals_the_oracle(fields, loss):
@@ -269,8 +269,7 @@ def overfitted():
     """The debug config on two pictures: (task, model, batch, losses of the steps, gradients of the first)."""
     config = importlib.import_module("configs.ssd300_voc").get_config("debug")
     config.model.backbone.norm = config.model.norm = "batch"
-    config.eval.metrics = ("coco",)
-    task = SSD(config, CLASSES)
+    task = registry.make_task(config, CLASSES)
     generator = np.random.default_rng(0)
     objects = [  # for each map of the model
         [((4, 6, 30, 34), 0), ((30, 32, 62, 62), 1), ((8, 44, 21, 57), 2)],

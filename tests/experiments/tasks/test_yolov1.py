@@ -9,17 +9,18 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import common
+from configs import common, detectors
 from experiments.tasks import yolov1
 from experiments.tasks.base import total_loss
-from experiments.tasks.yolov1 import PARTS, YOLOv1
+from experiments.tasks.registry import make_task
+from experiments.tasks.yolov1 import PARTS
 from models import registry
 from models.ops.anchors import cells
 from tests.experiments.tasks.terms import summed
 
 CLASSES = ("a", "b", "c")
 GRID, SIZE, K, B, M = (2, 3), (40, 66), 2, 4, 6
-LAMBDAS = dict(coordinates=5.0, no_object=0.5)
+LAMBDAS = dict(lambda_coord=5.0, lambda_noobj=0.5)
 
 
 GEOMETRY = {"cells": cells(SIZE, GRID)}
@@ -27,8 +28,9 @@ GEOMETRY = {"cells": cells(SIZE, GRID)}
 
 def make(**fields):
     config = common.get_config()
-    config.task.update(name="yolov1", **fields)
-    return YOLOv1(config, CLASSES)
+    detectors.use_light_yolov1(config)
+    config.task.update(fields)
+    return make_task(config, CLASSES)
 
 
 def make_batch(boxes, classes, size=SIZE, **fields):
@@ -342,7 +344,7 @@ def learned():
     fields = dict(layers=9, width=0.125, depth=0.3, stride=16, grid=0, boxes=2, head="convolution", connected=32)
     fields |= dict(dropout=0.0, norm="group", momentum=0.9, dtype="float32")
     model = registry.build("yolov1", rngs=nnx.Rngs(0), num_classes=3, **fields)
-    task, (graphdef, params) = make(**LAMBDAS, detections=8), nnx.split(model)
+    task, (graphdef, params) = make(**LAMBDAS, max_detections=8), nnx.split(model)
     optimizer = optax.adam(3e-3)
 
     @jax.jit
