@@ -47,7 +47,8 @@ def evaluate(command: Command) -> None:
     result = Evaluator(config, task, results, architecture, source, mesh)(variables)
     seconds = time.perf_counter() - began
     changed = changes(workdir, config)
-    name = f"{config.data.eval_split}-{checkpoint}-{weights}-{step}{name_changes(changed)}".replace("/", "_")
+    others = {field: value for field, value in changed.items() if field != "data.eval_split"}  # which the name says
+    name = f"{config.data.eval_split}-{checkpoint}-{weights}-{step}{name_changes(others)}".replace("/", "_")
 
     def write() -> dict[str, str]:
         places = write_result(workdir, name, result, records=name)

@@ -81,9 +81,10 @@ def test_a_debug_step_lowers_the_loss():
     label = np.repeat(np.repeat(rng.integers(0, 3, (4, 4, 4)), 16, 1), 16, 2).astype(np.uint8)
     image = (label[..., None] * 100 + rng.integers(0, 50, (4, 64, 64, 3))).astype(np.uint8)
     batch = sharding.put_batch({"image": image, "label": label, "example_mask": np.ones(4, bool)}, mesh)
-    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch)
+    key = jax.random.key(config.seed.init)
+    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)
     losses = []
     for _ in range(30):
-        state, logs = step(state, batch)
+        state, logs = step(state, batch, key)
         losses.append(float(logs["loss"]))
     assert losses[-1] < 0.5 * losses[0], losses

@@ -64,7 +64,7 @@ class Trainer:
         )
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
-        self.key = jax.device_put(jax.random.key(config.seed.init), sharding.replicated(self.mesh))
+        self.key = jax.random.key(config.seed.init)
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
         for size in {tuple(config.data.image_size), *list_canvases(config.data)}:

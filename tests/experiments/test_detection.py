@@ -32,8 +32,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("red", "green", "blue")
 
 
-class Bright(nnx.Module):
+class Bright(registry.Model):
     """The box around what is bright in each colour: one detection a class."""
+
+    produces = "bright boxes"
 
     def __init__(self, *, num_classes: int, dtype: str, rngs: nnx.Rngs):
         self.level = nnx.Param(jnp.zeros(1))
@@ -48,20 +50,22 @@ class Bright(nnx.Module):
         boxes = jnp.stack([top, left, bottom, right], -1).astype(jnp.float32)
         return {"boxes": boxes, "present": bright.any((1, 2)).astype(jnp.float32)}
 
+    def geometry(self, size):
+        return {}
+
 
 class BrightTask(Detection):
+    reads = "bright boxes"
     advice = "brighten it"
-    geometry = "level"
 
-    def loss(self, model, batch, train, rngs):
+    def loss(self, outputs, batch):
         objects = self.learnable(batch)
-        total = jnp.sum(objects, dtype=jnp.float32), jnp.sum(batch["example_mask"], dtype=jnp.float32)
-        return total, {}
+        return {"objects": self.mean_per_image(jnp.sum(objects, dtype=jnp.float32), batch)}, {}
 
-    def decode(self, model, outputs, size):
+    def decode(self, outputs, size):
         return outputs["boxes"], outputs["present"][..., None] * jnp.eye(3) * jnp.array([0.9, 0.8, 0.7])
 
-    def matchable(self, model, boxes, size):
+    def matchable(self, geometry, boxes, size):
         return boxes[:, 2] - boxes[:, 0] >= 4
 
 
@@ -118,12 +122,14 @@ SIZES = [(16, 24), (20, 18), (24, 24), (24, 20), (14, 22), (24, 24), (18, 16), (
 @pytest.fixture(autouse=True)
 def bright(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "bright", f"{__name__}:Bright")
-    monkeypatch.setitem(TASKS, "bright", BrightTask)
+    monkeypatch.setitem(TASKS, "bright", f"{__name__}:BrightTask")
 
 
 def make(**evaluation):
     config = common.get_config()
-    config.model.name = config.task.name = "bright"
+    config.model.update(name="bright", dtype="float32")
+    suppression = dict(score_threshold=0.01, nms_iou=0.45, nms_candidates=400, max_detections=200)
+    config.task.update(name="bright", use_difficult=True, **suppression)
     config.eval.metrics = ("coco", "voc07", "voc12", "confusion")
     config.data.update(max_boxes=5, canvases=((24, 24),), image_size=(24, 24), fit="crop")
     config.data.mean = (100.0, 100.0, 100.0)
@@ -192,13 +198,14 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
         config.model.backbone.norm = "group"
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
     architecture, state, optimizer = initialise_run(config, mesh, len(CLASSES))
+    key = jax.random.key(0)
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
     for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects
         loader = TrainLoader(Scenes(sizes), make_truth(task.needs, config.data), config.data, batch_size=4, seed=0)
         for _ in range(6):
             rows = next(loader)
             check_batch(rows, OBJECTS)
-            state, logs = step(state, sharding.put_batch(rows, mesh))
+            state, logs = step(state, sharding.put_batch(rows, mesh), key)
             losses.append(float(logs["loss"]))
             lost.append(float(logs["boxes_lost"]))
         loader.close()
@@ -209,7 +216,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("match_iou", 0.0), ("negatives", -1.0), ("score", 1.5), ("nms_iou", -0.1), ("candidates", 0), ("detections", 0)],
+    [("score_threshold", 1.5), ("nms_iou", -0.1), ("nms_candidates", 0), ("max_detections", 0)],
 )
 def test_a_field_out_of_its_range_is_one_line(field, value):
     config, *_ = make()
@@ -219,19 +226,13 @@ def test_a_field_out_of_its_range_is_one_line(field, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("yolov1_shapes", "ssd"), ("ssd_shapes", "yolov1"), ("ssd_shapes", "segmentation")]
+    ("name", "task"), [("yolov1_shapes", "ssd_shapes"), ("ssd_shapes", "yolov1_shapes"), ("ssd_shapes", "unet_shapes")]
 )
 def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
-    config = importlib.import_module(f"configs.{name}").get_config("debug")
-    config.task.name = task
-    if task == "segmentation":
-        config.eval.metrics = ("confusion",)
-    architecture, shapes, _ = states.describe(config, 3)
-    task = make_task(config, CLASSES)
-    results = make_results(task.needs, config.eval, CLASSES)
-    inference = Inference(config, task, results, architecture, sharding.make_mesh(config.mesh))
-    with pytest.raises(UserError, match="config.task.name"):
-        inference.check(shapes, config.data.image_size)
+    config, other = (importlib.import_module(f"configs.{name}").get_config("debug") for name in (name, task))
+    config.task = other.task
+    with pytest.raises(UserError, match=f"config.task.name='{config.task.name}' reads .*{config.model.name}"):
+        make_task(config, CLASSES)
 
 
 def test_datacheck_leaves_out_what_training_does(capsys):
@@ -283,7 +284,7 @@ from models import registry
 from tests.experiments import test_detection
 
 registry.MODELS["bright"] = "tests.experiments.test_detection:Bright"
-TASKS["bright"] = test_detection.BrightTask
+TASKS["bright"] = "tests.experiments.test_detection:BrightTask"
 source = test_detection.Scenes(test_detection.SIZES[:7])
 result = test_detection.evaluate(source, batch_size=4, scales=(0.5,))
 print(json.dumps(result.scores))

@@ -40,7 +40,7 @@ def test_cross_entropy_by_hand():
 
 def test_label_smoothing_by_hand():
     logits = np.log(np.array([[[[0.7, 0.2, 0.1]]]]))
-    (total, _), _ = loss_of(make(label_smoothing=0.3), logits, make_batch([[[0]]]))
+    (total, _), _ = loss_of(make(losses={"cross_entropy": {"label_smoothing": 0.3}}), logits, make_batch([[[0]]]))
     assert float(total) == pytest.approx(-(0.8 * np.log(0.7) + 0.1 * np.log(0.2) + 0.1 * np.log(0.1)), rel=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_class_weights_and_the_weight_map_multiply():
 def test_several_losses_add_up_and_are_logged():
     logits = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
     batch = make_batch(np.random.default_rng(1).integers(0, 3, (2, 3, 3)))
-    task = make(losses=(("cross_entropy", 1.0), ("dice", 0.5)))
+    task = make(losses={"dice": {"factor": 0.5}})
     (total, weight), logs = loss_of(task, logits, batch)
     assert logs.keys() == {"cross_entropy", "dice", "pixel_accuracy"}
     assert float(total) == pytest.approx(float(logs["cross_entropy"][0] + 0.5 * logs["dice"][0]), rel=1e-6)

@@ -87,7 +87,6 @@ def test_a_wrong_type_is_refused_in_every_field(path):
         ("eval.method", "tile", "'whole' or 'window' or 'canvas'"),
         ("eval.overlap", 1.0, "below 1"),
         ("eval.scales", (0.0,), "above 0"),
-        ("data.truth", "panoptic", "'label' or 'boxes' or 'masks'"),
         ("data.max_boxes", 0, "1 or more"),
         ("data.num_threads", 0, "1 or more"),
         ("data.image_size", (96,), "2 values"),

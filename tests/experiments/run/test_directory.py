@@ -70,9 +70,11 @@ def test_fields_that_a_run_does_not_know_have_their_defaults(tmp_path, config):
 
 def test_fields_of_the_model_and_the_task_are_not_made_up(tmp_path, config):
     claim(tmp_path, config)
-    forget(tmp_path, "model.dtype", "task.name")
-    completed = config_file.read_config(tmp_path)
-    assert "dtype" not in completed.model and "name" not in completed.task
+    forget(tmp_path, "model.dtype")
+    assert "dtype" not in config_file.read_config(tmp_path).model
+    forget(tmp_path, "task.name")
+    with pytest.raises(UserError, match="config.task.name"):
+        config_file.read_config(tmp_path)
 
 
 def test_changes_are_named_and_name_files(tmp_path, config):

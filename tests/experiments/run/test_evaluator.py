@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import common
+from configs import common, segmenters
 from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
@@ -21,8 +21,10 @@ from tests.processes import run_together
 CLASSES = ("dark", "light")
 
 
-class Threshold(nnx.Module):
+class Threshold(registry.Model):
     """The class of a pixel is whether its red is above a parameter; `margin` pixels at each side are not answered."""
+
+    produces = "logits of pixels"
 
     def __init__(self, *, margin: int, num_classes: int, dtype: str, rngs: nnx.Rngs):
         self.level, self.margin = nnx.Param(jnp.zeros(1)), margin
@@ -75,7 +77,8 @@ def threshold(monkeypatch):
 
 def make(margin=0, canvases=((16, 16),), **evaluation):
     config = common.get_config()
-    config.model.update(name="threshold", margin=margin)
+    config.model.update(name="threshold", margin=margin, dtype="float32")
+    segmenters.use_pixel_losses(config)
     config.data.update(canvases=canvases, image_size=canvases[0], margin=margin, fit="crop", border="mirror")
     config.eval.update(dict(batch_size=2, pictures=2) | evaluation)
     mesh = sharding.make_mesh(config.mesh)
@@ -170,7 +173,7 @@ def test_no_labels_no_scores():
     config, task, results, architecture, variables, mesh = make()
     inference = Inference(config, task, results, architecture, mesh)
     predictions = dict((index, prediction) for index, _, prediction in inference(variables, Bare([(16, 16)] * 3)))
-    assert sorted(predictions) == [0, 1, 2] and inference.sums["loss"][1] == 0
+    assert sorted(predictions) == [0, 1, 2] and inference.terms["cross_entropy"].weight == 0
     np.testing.assert_array_equal(predictions[1]["label"], Bare([(16, 16)] * 3)[1]["image"][..., 0] > 100)
 
 
@@ -186,8 +189,7 @@ def test_overlap_tile_equals_the_whole_image(overlap):
     source, found = Noise([(70, 101), (45, 30), (108, 108)]), []
     for canvas in ((148, 148), (84, 92)):
         config = common.get_config()
-        fields = dict(depth=2, width=4, padding="valid", norm="none", momentum=0.9, dropout=0.5)
-        config.model.update(name="unet", **fields)
+        segmenters.use_unet(config, depth=2, width=4, padding="valid", norm="none")
         config.data.update(canvases=(canvas,), margin=20, fit="crop", border="mirror")
         config.eval.update(method="window", overlap=overlap, batch_size=2)
         architecture, _, _ = states.describe(config, 2)

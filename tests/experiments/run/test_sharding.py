@@ -17,7 +17,7 @@ PROGRAM = """
 import json, sys
 import numpy as np
 from models import registry
-from tests.experiments import test_step
+from tests.experiments.run import test_step
 registry.MODELS["tiny"] = "tests.experiments.run.test_step:Tiny"
 state, logs = test_step.run(norm="batch", mesh=tuple(json.loads(sys.argv[1])))
 print(json.dumps({name: np.asarray(value).tolist() for name, value in (state.params | state.rest | logs).items()}))

@@ -159,6 +159,8 @@ class ManyTerms:
     Most parts of `make_batch` have no pixel of class 2, so that the third weight is 0 there.
     """
 
+    needs = ("label",)
+
     def __init__(self):
         self.calls = 0
 
@@ -198,7 +200,7 @@ def gradient_of_the_whole(batch):
     """The loss of ManyTerms, and its gradient with every weight held constant, in one piece and without the step."""
     _, state, _ = make()
     config = common.get_config()
-    config.model.update(name="tiny", norm="group", dropout=0.0)
+    config.model.update(name="tiny", norm="group", dropout=0.0, dtype="float32")
     architecture, _, _ = states.describe(config, len(CLASSES))
     task = ManyTerms()
 
@@ -242,7 +244,7 @@ def test_evaluation_calls_the_network_once():
     config = common.get_config()
     config.data.image_size = (32, 32)
     config.data.canvases = ((32, 32),)
-    config.model.update(name="tiny", norm="group", dropout=0.0)
+    config.model.update(name="tiny", norm="group", dropout=0.0, dtype="float32")
     architecture, shapes, _ = states.describe(config, len(CLASSES))
     task = ManyTerms()
     mesh = sharding.make_mesh(config.mesh)
@@ -253,6 +255,7 @@ def test_evaluation_calls_the_network_once():
 
 def test_a_task_that_cannot_read_a_models_outputs_is_refused():
     config = common.get_config()
-    config.model.name, config.task.name = "ssd", "segmentation"
+    segmenters.use_pixel_losses(config)
+    config.model.name = "ssd"
     with pytest.raises(UserError, match="'segmentation' reads logits of pixels, and .*'ssd' produces default boxes"):
         make_task(config, CLASSES)

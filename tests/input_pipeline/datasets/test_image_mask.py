@@ -237,7 +237,6 @@ def test_without_masks_there_are_two_classes(objects):
     (objects / "classes.txt").unlink()
     (objects / "train/masks").mkdir()
     refuse(objects, "masks that are missing: 3", instances="folder")
-    refuse(objects, "instances", "folder", "components", instances="folders")
 
 
 def test_components_are_regions_of_one_class_that_share_sides(root):
