@@ -19,7 +19,7 @@ import importlib
 import inspect
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from errors import UserError
@@ -59,7 +59,7 @@ class Named:
         if name not in self.known:
             raise UserError(
                 f"{where or f'config.{self.kind}'}.name: unknown {self.kind.split('.')[-1]} {name!r}; "
-                f"{_hint(str(name), self.known)}known: {', '.join(sorted(self.known))}"
+                f"{hint_at(str(name), self.known)}known: {', '.join(sorted(self.known))}"
             )
         module, _, attribute = self.known[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
@@ -71,6 +71,12 @@ NotNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, open="low")]
 Share = Annotated[float, Range(0, 1)]
 Size = tuple[Count, Count]  # (height, width) in pixels
+
+
+def hint_at(wrong: str, known: Iterable[str]) -> str:
+    """Returns "did you mean 'NAME'? " for the name in `known` that is nearest to `wrong`, "" where none is near."""
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any, Any]]:
@@ -91,7 +97,7 @@ def check(where: str, value: Any, rule: Any) -> None:
     if named is None and not _is_section(rule):
         if not _follows(value, rule):
             wrong = "is out of its range" if _follows(value, rule, ranges=False) else "is not valid"
-            hint = _hint(value, _choices(rule)) if isinstance(value, str) else ""
+            hint = hint_at(value, _choices(rule)) if isinstance(value, str) else ""
             raise UserError(f"{where}={value!r} {wrong}; {hint}it must be {describe(rule)}")
         return
     if not isinstance(value, Mapping):
@@ -105,7 +111,7 @@ def check(where: str, value: Any, rule: Any) -> None:
     for field in values:
         if field not in known:
             raise UserError(
-                f"{where}.{field}: {owner} takes no such field; {_hint(field, known)}its fields: {', '.join(sorted(known))}"
+                f"{where}.{field}: {owner} takes no such field; {hint_at(field, known)}its fields: {', '.join(sorted(known))}"
             )
     missing = [field for field, (_, default) in known.items() if default is MISSING and field not in values]
     if missing:
@@ -203,11 +209,6 @@ def _choices(rule: Any) -> tuple[str, ...]:
     if get_origin(rule) is Literal:
         return tuple(choice for choice in get_args(rule) if isinstance(choice, str))
     return tuple(choice for own in get_args(rule) for choice in _choices(own))
-
-
-def _hint(wrong: str, known) -> str:
-    near = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Eval:
     flip: bool = False  # test-time augmentation: the mean of an image and its mirror image
     scales: tuple[Positive, ...] = (1.0,)  # test-time augmentation: the mean over these zooms
     merge_iou: Share = 0.45  # boxes of several views: of two of one class with more overlap the weaker one is dropped
-    max_detections: Count = 200  # boxes: that an image keeps of all its views
+    max_detections: Count = 200  # boxes of several views: that an image keeps; of one view config.task says how many
     picture_score: Share = 0.25  # boxes: detections below it are not drawn
 
 

@@ -56,6 +56,7 @@ def use_yolov1(config: ConfigDict) -> None:
     # Threshold and overlap are of the authors' evaluation; the paper has no figures.
     suppression = dict(score_threshold=0.001, nms_iou=0.5, nms_candidates=400, max_detections=200)
     config.task = dict(name="yolov1", use_difficult=True, lambda_coord=5.0, lambda_noobj=0.5, **suppression)
+    config.eval.merge_iou = 0.5
 
 
 def use_light_yolov1(config: ConfigDict) -> None:
@@ -64,3 +65,4 @@ def use_light_yolov1(config: ConfigDict) -> None:
     config.model.update(layers=9, width=0.5, depth=0.34, stride=16, grid=0, head="convolution", connected=256)
     config.model.update(dropout=0.0, norm="batch")
     config.task.update(score_threshold=0.01, nms_iou=0.45)
+    config.eval.merge_iou = 0.45

@@ -84,6 +84,14 @@ def use_pix2pix(config: ConfigDict) -> None:
     config.optim.partition = (("discriminator/", (("lr", 2e-4), ("betas", (0.5, 0.999)), ("weight_decay", 0.0))),)
 
 
+def use_pix2pix_generator(config: ConfigDict) -> None:
+    """The generator of pix2pix alone, trained by the pixels' losses."""
+    use_pix2pix(config)
+    config.model.discriminator = 0
+    config.optim.partition = ()
+    use_pixel_losses(config)
+
+
 def use_pixel_losses(config: ConfigDict) -> None:
     """The task of all of them: cross-entropy. A factor above 0 adds another loss."""
     losses = dict(

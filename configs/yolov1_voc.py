@@ -17,7 +17,6 @@ def get_config(variant: str = "") -> ConfigDict:
     detectors.use_yolov1(config)
     datasets.use_voc_boxes(config, (448, 448))
     schedules.train_yolov1(config)
-    config.eval.merge_iou = 0.5
     config.data.augment.update(scale=(0.8, 1.2), translate=0.2)
     config.data.augment.update(brightness=0.5, saturation=0.5)  # in RGB; the paper's exposure and saturation are HSV's
     if variant == "fast":

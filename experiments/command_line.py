@@ -59,8 +59,8 @@ def parse(argv: list[str]) -> list[str]:
     experiment = _last_value(argv, "config")
     if experiment:
         _check_experiment(experiment)
+    workdir = _last_value(argv, "workdir")
     try:
-        workdir = _last_value(argv, "workdir")
         if experiment is None and workdir and (_place(workdir) / "config.json").exists():
             # Fields are set over the run's own config.
             delattr(flags.FLAGS, "config")
@@ -69,10 +69,10 @@ def parse(argv: list[str]) -> list[str]:
         flags.FLAGS.config  # noqa: B018 - a config file that fails to load says so when it is first looked at
         return rest
     except flags.UnrecognizedFlagError as error:
-        needs_config = error.flagname.startswith("config.") and experiment is None
-        hint = (
-            "; fields can be set where --config=FILE names the experiment, or --workdir a run" if needs_config else ""
-        )
+        hint = ""
+        if error.flagname.startswith("config.") and experiment is None:
+            hint = "; fields can be set where --config=FILE names the experiment, or --workdir a run"
+            hint += f": {workdir} holds none" if workdir and not (_place(workdir) / "config.json").exists() else ""
         sys.exit(f"error: {_line(error)}{hint}")
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(f"error: {_line(error)}")

@@ -26,12 +26,8 @@ def evaluate(command: Command) -> None:
     The config may differ from the run's in everything but the model. The result names the fields that differ, in its JSON
     under `config`, and its files are not those of another config's result.
     """
-    workdir, config, checkpoint, weights = (
-        command.directory(),
-        command.run_config(),
-        command.checkpoint,
-        command.weights,
-    )
+    workdir, config = command.directory(), command.run_config()
+    checkpoint, weights = command.checkpoint, command.weights
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     source = open_source(config.data, config.data.eval_split, command.data_dir, find_task(config.task.name).needs)
     if list(source.class_names) != notes["class_names"]:

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import json
 import pathlib
 from collections import Counter
 
@@ -17,6 +18,7 @@ from experiments.run.config_file import changes, name_changes
 from experiments.run.inference import Inference
 from experiments.run.pretrained import load_run
 from experiments.tasks.registry import make_task
+from files import write_atomically
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
 
 
@@ -28,20 +30,17 @@ def predict(command: Command) -> None:
     """
     if jax.process_count() > 1:
         raise UserError("--mode=predict works in one process; start it without the others")
-    workdir, config, checkpoint, weights = (
-        command.directory(),
-        command.run_config(),
-        command.checkpoint,
-        command.weights,
-    )
-    inputs, output = command.inputs, command.output
+    workdir, config = command.directory(), command.run_config()
+    checkpoint, weights, inputs, output = command.checkpoint, command.weights, command.inputs, command.output
     paths = find_images(inputs)
     architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
     folder = pathlib.Path(output).expanduser().absolute() if output else None
+    made_with = {"run": str(workdir), "step": notes["step"], "checkpoint": checkpoint, "weights": weights}
+    made_with["config"] = changes(workdir, config)
     if folder is None:
         # A name of its own for every input: two photos of one name must not share a result.
         place = hashlib.sha256(str(pathlib.Path(inputs).expanduser().absolute()).encode()).hexdigest()[:6]
-        name = f"{checkpoint}-{weights}-{notes['step']}{name_changes(changes(workdir, config))}"
+        name = f"{checkpoint}-{weights}-{notes['step']}{name_changes(made_with['config'])}"
         folder = workdir / "predictions" / name / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={output} exists and is not an empty folder; name a new one")
@@ -62,6 +61,7 @@ def predict(command: Command) -> None:
                 written.extend(files.add(path, names[path], example["image"], prediction))
             progress.update()
     written.extend(files.close())
+    write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
     skipped = len(source.unreadable)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
     print(

@@ -76,6 +76,8 @@ def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
         f"--output={output}",
     )
     assert len(list(output.glob("*_boxes.png"))) == len(source)
+    made_with = json.loads((output / "made_with.json").read_text())
+    assert made_with["step"] == 6 and made_with["checkpoint"] in ("best", "last") and made_with["config"] == {}
     entries = json.loads((output / "detections.json").read_text())
     assert {entry["image_id"] for entry in entries} <= set(range(1, len(source) + 1))
     assert {entry["category_id"] for entry in entries} <= {1, 2, 3, 4, 5}

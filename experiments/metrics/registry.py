@@ -8,6 +8,7 @@ from experiments.metrics.base import Metric
 from experiments.metrics.boundary import BoundaryIoU
 from experiments.metrics.confusion import Confusion
 from experiments.metrics.partition import Partition
+from fields import hint_at
 
 LABEL_METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
     "confusion": Confusion,
@@ -43,4 +44,6 @@ def make_box_metrics(names: Collection[str], class_names: tuple[str, ...]) -> li
 def _check(names: Collection[str], known: Collection[str], kind: str) -> None:
     for name in names:
         if name not in known:
-            raise UserError(f"config.eval.metrics: {name!r} does not score {kind}; choose of {', '.join(known)}")
+            raise UserError(
+                f"config.eval.metrics: {name!r} does not score {kind}; {hint_at(name, known)}choose of {', '.join(known)}"
+            )

@@ -44,8 +44,8 @@ class BoxResults(Results):
 class BoxAssembly(Assembly):
     """Collects what is detected in the views of an image, in the image's own pixels and inside it.
 
-    Views are windows, mirror images and zooms. Of detections of one class that overlap by more than `iou`, from different
-    views or one, the best one stays where there are several views. `count` detections stay, the best ones.
+    Views are windows, mirror images and zooms. Of several views, the best `count` detections stay, and of detections of one
+    class that overlap by more than `iou` the best one. Those of a single view stay as the task has chosen them.
     """
 
     def __init__(self, size: tuple[int, int], iou: float, count: int):
@@ -68,8 +68,10 @@ class BoxAssembly(Assembly):
     def result(self) -> Prediction:
         """Return `boxes` [D,4] float64 yxyx, `scores` [D] and `classes` [D], by falling score."""
         every = {name: np.concatenate([view[name] for view in self._views]) for name in self._views[0]}
-        chosen = self._suppress(every) if len(self._views) > 1 else slice(None)  # one view is suppressed already
-        return {name: values[chosen][: self.count] for name, values in every.items()}
+        if len(self._views) == 1:
+            return every
+        chosen = self._suppress(every)[: self.count]
+        return {name: values[chosen] for name, values in every.items()}
 
     def _suppress(self, every: Prediction) -> np.ndarray:
         """Return the indices of the detections that stay, by falling score."""

@@ -6,9 +6,9 @@ from experiments.results.base import Results
 from experiments.results.boxes import BoxResults
 from experiments.results.labels import LabelResults
 
-RESULTS = {"label": LabelResults, "boxes": BoxResults}
+RESULTS = {("label",): LabelResults, ("boxes",): BoxResults}
 
 
 def make_results(needs: tuple[str, ...], evaluation: ConfigDict, class_names: tuple[str, ...]) -> Results:
     """Make the results of a task with these `needs`. Raises UserError for fields of config.eval that do not go with it."""
-    return RESULTS[needs[-1]](evaluation, class_names)
+    return RESULTS[needs](evaluation, class_names)

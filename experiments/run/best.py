@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from errors import UserError
 from experiments.metrics.base import Metric
+from fields import hint_at
 
 
 class Best:
@@ -20,8 +21,10 @@ class Best:
         }
         smaller["val/loss"] = True
         if name not in smaller:
+            means = [score for score in smaller if "/" not in score.removeprefix("val/")]
             raise UserError(
-                f"config.train.best={name!r} is no score of this evaluation; choose one of {', '.join(smaller)}"
+                f"config.train.best={name!r} is not a score of this evaluation; {hint_at(name, smaller)}choose one of "
+                f"{', '.join(means)}, or a class's, such as val/IoU/NAME"
             )
         self.name, self.smaller_is_better = name, smaller[name]
         self.value: float | None = None

@@ -28,7 +28,7 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
     from experiments.run.configuration import complete  # here, for it imports jax, and with it the model
 
-    return complete(ConfigDict(_tuples(stored)))
+    return complete(_tuples(stored), path)
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:

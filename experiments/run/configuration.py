@@ -1,13 +1,17 @@
 """One check of a whole config before anything is made, and the completion of an older one."""
 
+import pathlib
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 import fields
 from configs.common import Common, Optim
 from errors import UserError
-from experiments.tasks.registry import TASK
+from experiments.tasks.registry import TASK, check_pair
 from models.registry import MODEL
 
+WHOLE = ("partition", "lr_multipliers", "freeze", "ema", "accumulate")  # fields of config.optim that no part has
 NAMED = {"model": MODEL, "task": TASK}  # the sections whose fields depend on a name
 
 
@@ -16,21 +20,32 @@ def check(config: ConfigDict) -> None:
     values = config.to_dict()
     sections = {name: values.pop(name, {}) for name in NAMED}
     fields.check("config", values, Common)
+    task, model = (sections[name].get("name") for name in ("task", "model"))
+    if task and model:
+        check_pair(task, model)  # before their fields: with the wrong name all of them are unknown
     for name, rule in NAMED.items():
         fields.check(f"config.{name}", sections[name], rule)
-    rules = fields.fields_of(Optim)
+    rules = {field: rule for field, (rule, _) in fields.fields_of(Optim).items() if field not in WHOLE}
     for pattern, changed in values["optim"]["partition"]:
         for field, value in changed:
-            if field in rules:
-                fields.check(f"config.optim.partition: of {pattern!r} {field}", value, rules[field][0])
+            where = f"config.optim.partition: of {pattern!r} {field}"
+            if field not in rules:
+                raise UserError(
+                    f"{where}: a part takes no such field; {fields.hint_at(field, rules)}its fields: {', '.join(rules)}"
+                )
+            fields.check(where, value, rules[field])
 
 
-def complete(stored: ConfigDict) -> ConfigDict:
-    """Returns a stored config with the defaults of the fields that it lacks: what today's code does if they are not set.
+def complete(stored: Mapping, path: pathlib.Path) -> ConfigDict:
+    """Returns the config stored at `path` with the defaults of the fields that it lacks: what the code does without them.
 
-    Raises UserError for fields that today's code does not know.
+    Raises UserError for what is not a config, and for fields that the code does not know.
     """
-    values = stored.to_dict()
+    if not isinstance(stored, Mapping) or not all(isinstance(stored.get(name), Mapping) for name in NAMED):
+        raise UserError(
+            f"{path} does not hold the config of a run; restore it from a backup or choose another --workdir"
+        )
+    values = dict(stored)
     sections = {name: values.pop(name, {}) for name in NAMED}
     unknown = fields.find_unknown(values, Common)
     for name, rule in NAMED.items():
@@ -38,8 +53,8 @@ def complete(stored: ConfigDict) -> ConfigDict:
     if unknown:
         others = f" and {len(unknown) - 5} more" if unknown[5:] else ""
         raise UserError(
-            f"config.json is of an older version of this code, whose fields {', '.join(unknown[:5])}{others} are not known "
-            "now; go on with that version (the commit is in evidence.json), or start a new run with config.init_from"
+            f"{path} is of another version of this code, whose fields {', '.join(unknown[:5])}{others} this one does not "
+            "know; go on with that version (evidence.json has its commit), or start a new run with config.init_from"
         )
     named = {name: fields.fill(sections[name], rule) for name, rule in NAMED.items()}
     return ConfigDict(fields.fill(values, Common) | named)

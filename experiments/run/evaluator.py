@@ -77,7 +77,7 @@ class Evaluator:
         if jax.process_count() > 1:
             metrics = self.results.metrics()
             _merge(metrics, records)
-        scores = _scalars(self.inference.terms, self.inference.logs)
+        scores = reduce_means(self.inference.terms, self.inference.logs)
         pictures = {"examples": self.results.picture(*zip(*shown, strict=True))} if shown else {}
         for metric in metrics:
             scores |= metric.compute()
@@ -100,10 +100,14 @@ def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
                 metric.add(row[metric.name], row["image_id"])
 
 
-def _scalars(terms: Means, logs: Means) -> dict[str, float]:
-    """`loss`, each term without its factor, and what is logged; nan where nothing counted."""
-    scalars = {"loss": sum(term.factor * _quotient(term) for term in terms.values())}
-    return scalars | {name: _quotient(mean) for name, mean in (terms | logs).items()}
+def reduce_means(terms: Means, logs: Means) -> dict[str, float]:
+    """`loss`, each term without its factor, and what is logged; nan where nothing counted.
+
+    A term that nothing counted for adds nothing to a loss of others.
+    """
+    scalars = {name: _quotient(mean) for name, mean in (terms | logs).items()}
+    counted = [term.factor * scalars[name] for name, term in terms.items() if max(term.weight, term.floor) > 0]
+    return {"loss": sum(counted) if counted else float("nan")} | scalars
 
 
 def _quotient(mean: Mean) -> float:

@@ -52,8 +52,6 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
 def _changed(optim: ConfigDict, fields) -> ConfigDict:
     own = optim.copy_and_resolve_references()
     for field, value in fields:
-        if field not in own or field in ("partition", "lr_multipliers", "freeze", "ema", "accumulate"):
-            raise UserError(f"config.optim.partition: a part has no field {field!r} of its own")
         own[field] = value
     return own
 

@@ -16,6 +16,7 @@ from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
 from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.directory import writes
 from experiments.run.evaluator import Evaluation, Evaluator
 from experiments.run.evidence import flops
 from experiments.run.inference import Interrupted
@@ -30,7 +31,7 @@ from experiments.run.tables import format_table
 from experiments.tasks.registry import find_task, make_task
 from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
-from input_pipeline.sources import open_source
+from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
 from input_pipeline.views import list_canvases
 
@@ -80,6 +81,12 @@ class Trainer:
             process_count=jax.process_count(),
         )
         self.data = {"train": self.source.fingerprint, "eval": eval_source.fingerprint}
+        if writes():
+            self._introduce(eval_source)
+
+    def _introduce(self, eval_source: Source) -> None:
+        """Prints what there is to train and to evaluate on, and warns of what is missing."""
+        config = self.config
         for split, part in ((config.data.train_split, self.source), (config.data.eval_split, eval_source)):
             if part.dropped:
                 warn(

@@ -8,7 +8,7 @@ import fields
 from errors import UserError
 from experiments.tasks.base import Task
 from fields import Named
-from models.registry import NAMED_MODEL, Model
+from models.registry import NAMED_MODEL
 
 TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
@@ -34,12 +34,13 @@ def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     fields.check("config.task", values, TASK)
     name, data = values.pop("name"), config.data
     task = find_task(name)(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
-    check_pair(task, name, NAMED_MODEL.load(config.model.name), config.model.name)
+    check_pair(name, config.model.name)
     return task
 
 
-def check_pair(task: Task, task_name: str, model: type[Model], model_name: str) -> None:
+def check_pair(task_name: str, model_name: str) -> None:
     """Raises UserError for a task that cannot read what the model produces, or that trains a part which it has not."""
+    task, model = find_task(task_name), NAMED_MODEL.load(model_name)
     if task.reads != model.produces:
         fitting = ", ".join(name for name in TASKS if find_task(name).reads == model.produces)
         raise UserError(

@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 from errors import UserError
+from fields import hint_at
 
 DATASETS = {
     "coco/2017": "input_pipeline.datasets.coco:COCO",
@@ -26,6 +27,7 @@ DATASETS = {
 def find_dataset(name: str) -> Any:
     """The dataset of that name. Raises UserError for an unknown name."""
     if name not in DATASETS:
-        raise UserError(f"config.data.name={name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
+        known = ", ".join(sorted(DATASETS))
+        raise UserError(f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}")
     module, member = DATASETS[name].split(":")
     return getattr(importlib.import_module(module), member)

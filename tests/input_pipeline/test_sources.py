@@ -306,3 +306,8 @@ def test_a_dataset_is_one_line_beside_its_file(tmp_path, monkeypatch):
     assert [int(example["label"][0, 0]) for example in opened] == list(range(3, 9))
     with pytest.raises(UserError, match="config.task.name, which needs boxes: numbers has label; "):
         open_source(make_data(name="numbers"), "train", tmp_path, "boxes")
+
+
+def test_a_misspelt_dataset_has_a_hint():
+    with pytest.raises(UserError, match="config.data.name='shape' is unknown; did you mean 'shapes'?"):
+        find_dataset("shape")

@@ -33,14 +33,23 @@ def test_the_weaker_of_two_views_detections_goes():
     assert result["boxes"].tolist() == [[10, 11, 30, 31], [10, 60, 30, 80]]
 
 
-def test_one_view_keeps_its_best_detections_too():
+def test_one_view_keeps_what_the_task_has_chosen():
     alone = BoxAssembly((100, 100), iou=0.1, count=2)
     boxes = np.array([[10, 10, 30, 30], [10, 11, 30, 31], [50, 50, 60, 60]], np.float32)
     row = {"boxes": boxes, "scores": np.array([0.9, 0.8, 0.7], np.float32), "classes": np.zeros(3, np.int32)}
     alone.add(row | {"valid": np.ones(3, bool)}, (100, 100), np.eye(3))
     result = alone.result()
-    assert result["boxes"].tolist() == boxes[:2].tolist(), "one view is suppressed on the device already"
-    assert result["scores"].tolist() == pytest.approx([0.9, 0.8]) and result["classes"].tolist() == [0, 0]
+    assert result["boxes"].tolist() == boxes.tolist(), "one view is suppressed on the device already"
+    assert result["scores"].tolist() == pytest.approx([0.9, 0.8, 0.7]) and result["classes"].tolist() == [0, 0, 0]
+
+
+def test_of_several_views_the_best_detections_stay():
+    merged = BoxAssembly((100, 100), iou=0.5, count=2)
+    for place, score in ((10, 0.5), (40, 0.9), (70, 0.7)):
+        boxes = np.array([[place, place, place + 20, place + 20]], np.float32)
+        row = {"boxes": boxes, "scores": np.array([score], np.float32), "classes": np.zeros(1, np.int32)}
+        merged.add(row | {"valid": np.ones(1, bool)}, (100, 100), np.eye(3))
+    assert merged.result()["scores"].tolist() == pytest.approx([0.9, 0.7])
 
 
 @pytest.mark.parametrize(

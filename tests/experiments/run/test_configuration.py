@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import pathlib
 
 import pytest
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from experiments.tasks.registry import TASK, TASKS
 from models.registry import BACKBONE, BACKBONES, MODEL, MODELS
 
 SECTIONS = ("model", "task")
+PATH = pathlib.Path("run/config.json")
 
 
 def make() -> ConfigDict:
@@ -205,12 +207,12 @@ def test_an_older_config_is_completed():
     config = importlib.import_module("configs.fcn8s_camvid").get_config("light")
     stored = config.to_dict()
     del stored["eval"]["method"], stored["data"]["augment"]["hue"], stored["seed"], stored["task"]["losses"]["focal"]
-    completed = configuration.complete(ConfigDict(stored))
+    completed = configuration.complete(stored, PATH)
     assert completed.eval.method == "whole" and completed.data.augment.hue == 0.0 and completed.seed.init == 0
     assert completed.task.losses.focal.to_dict() == {"factor": 0.0, "gamma": 2.0}
     configuration.check(completed)
     assert completed.data.augment.scale == config.data.augment.scale
-    assert configuration.complete(config) == config
+    assert configuration.complete(config.to_dict(), PATH) == config
 
 
 def test_a_config_of_another_version_is_one_line():
@@ -218,7 +220,38 @@ def test_a_config_of_another_version_is_one_line():
     stored["optim"]["rates"] = ()
     stored["task"]["ohem"] = (0.7, 0.25)
     with pytest.raises(UserError) as caught:
-        configuration.complete(ConfigDict(stored))
+        configuration.complete(stored, PATH)
     assert "\n" not in str(caught.value)
-    for part in ("older version", "seed, ", "optim.rates", "task.ohem", "evidence.json", "config.init_from"):
+    for part in (
+        "run/config.json",
+        "another version",
+        "seed, ",
+        "optim.rates",
+        "task.ohem",
+        "evidence.json",
+        "config.init_from",
+    ):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", [[1], {"model": 5, "task": {}}, {"seed": {}}, "text"])
+def test_what_is_not_a_config_is_one_line(stored):
+    with pytest.raises(UserError, match=r"run/config\.json does not hold the config of a run"):
+        configuration.complete(stored, PATH)
+
+
+def test_a_part_of_the_optimiser_has_fields_of_its_own():
+    config = make()
+    config.optim.partition = (("head/", (("lr", 0.1), ("betas", (0.5, 0.9)))),)
+    configuration.check(config)
+    config.optim.partition = (("head/", (("momentm", 0.1),)),)
+    assert "of 'head/' momentm: a part takes no such field; did you mean 'momentum'?" in refuse(config)
+    config.optim.partition = (("head/", (("ema", 0.1),)),)
+    assert "ema: a part takes no such field" in refuse(config)
+
+
+def test_a_task_of_another_model_is_refused_by_its_name():
+    """Not by its fields, all of which are unknown then."""
+    config = make()
+    config.task.name = "ssd"
+    assert "config.task.name='ssd' reads default boxes, and config.model.name='unet' produces logits" in refuse(config)

@@ -12,8 +12,9 @@ from configs import common, segmenters
 from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
-from experiments.run.evaluator import Evaluator, write_result
+from experiments.run.evaluator import Evaluator, reduce_means, write_result
 from experiments.run.inference import Inference, Interrupted
+from experiments.tasks.base import Mean
 from experiments.tasks.registry import make_task
 from models import registry
 from tests.processes import run_together
@@ -175,6 +176,13 @@ def test_no_labels_no_scores():
     predictions = dict((index, prediction) for index, _, prediction in inference(variables, Bare([(16, 16)] * 3)))
     assert sorted(predictions) == [0, 1, 2] and inference.terms["cross_entropy"].weight == 0
     np.testing.assert_array_equal(predictions[1]["label"], Bare([(16, 16)] * 3)[1]["image"][..., 0] > 100)
+
+
+def test_a_term_without_a_weight_adds_nothing_to_the_loss_of_the_split():
+    terms = {"boxes": Mean(4.0, 2.0, factor=0.5), "masks": Mean(0.0, 0.0), "floored": Mean(3.0, 0.0, floor=1.0)}
+    scores = reduce_means(terms, {"matched": Mean(6.0, 3.0)})
+    assert scores["loss"] == 0.5 * 2.0 + 3.0 and scores["matched"] == 2.0 and np.isnan(scores["masks"])
+    assert np.isnan(reduce_means({"masks": Mean(0.0, 0.0)}, {})["loss"])
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
