@@ -23,7 +23,7 @@ import tempfile
 import numpy as np
 import orbax.checkpoint as ocp
 
-LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, beside their debug variants
+LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, in addition to their debug variants
 LONGER_STEPS = 40
 NOT_EXPERIMENTS = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants"}
 COMPARED_STEPS = 5

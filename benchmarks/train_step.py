@@ -1,4 +1,4 @@
-"""Times the training step of a config on made images, without the input pipeline.
+"""Times the training step of a config on random images, without the input pipeline.
 
     python -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
 
@@ -21,7 +21,7 @@ from experiments.tasks.registry import make_task
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")
-CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the made truth.")
+CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the random ground truth.")
 OBJECTS = 8  # in an image
 STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
 

@@ -1,4 +1,4 @@
-"""Datasets, a function each: where the examples come from, their size and augmentation, and how they are scored.
+"""Datasets, one function each: where the examples come from, their size and augmentation, and how they are scored.
 
 What a dataset says of the task (the weights of its classes) goes into `config.task`: the model's function comes first.
 """
@@ -71,7 +71,7 @@ def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
 
 
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test as of that year; images stretched to `size`."""
+    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; images stretched to `size`."""
     use_boxes(config, size)
     config.eval.metrics = ("voc07", "confusion")
     years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
@@ -96,5 +96,5 @@ def use_coco8(config: ConfigDict) -> None:
 
 
 def use_statistics_of_imagenet(config: ConfigDict) -> None:
-    """Images normalised as those were that weights with torchvision's names come from."""
+    """Normalises images like those on which weights with torchvision's names were trained."""
     config.data.update(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))

@@ -1,4 +1,4 @@
-"""Schedules, a function each: batch, steps, optimiser and learning rate."""
+"""Schedules, one function each: batch, steps, optimiser and learning rate."""
 
 from ml_collections import ConfigDict
 
@@ -33,7 +33,7 @@ def train_ssd300(config: ConfigDict) -> None:
 def train_yolov1(config: ConfigDict) -> None:
     """135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
 
-    Before them three in which the rate rises: of those the paper gives no number.
+    They follow three epochs of warm-up, whose length the paper does not give.
     """
     config.train.update(batch_size=64, steps=35700, log_every=100, eval_every=2600, checkpoint_every=1300)
     config.eval.batch_size = 64

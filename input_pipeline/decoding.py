@@ -54,7 +54,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_colours(data: bytes, name: str) -> np.ndarray:
-    """The colours [H, W, 3] uint8 of an encoded mask, whatever its kind: palettes are looked up and grey is repeated."""
+    """The colours [H, W, 3] uint8 of an encoded mask, of any kind: palettes are looked up and grey is repeated."""
     return np.asarray(_load(data, name).convert("RGB"))
 
 
@@ -80,7 +80,7 @@ def encode_png(array: np.ndarray) -> bytes:
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
-    except Exception as error:  # decoders raise whatever they like on bad bytes
+    except Exception as error:  # on bad bytes decoders raise errors of any type
         raise UserError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
 
 

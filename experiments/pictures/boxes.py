@@ -1,4 +1,4 @@
-"""Pictures of boxes: over an image, and predictions beside the ground truth.
+"""Pictures of boxes: over an image, and predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels.
 """

@@ -41,7 +41,7 @@ class Results(Protocol):
         """Make empty ones."""
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        """Draw predictions beside the ground truth, [H,W,3] uint8."""
+        """Draw predictions next to the ground truth, [H,W,3] uint8."""
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> Writer:
         """Make a writer to `folder` for the images in `paths`. `category_ids` are the data's own numbers of the classes."""

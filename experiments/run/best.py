@@ -10,7 +10,7 @@ from experiments.metrics.base import Metric
 class Best:
     """Keeps the best value of one score: the smallest of an error or a loss, the largest of any other.
 
-    A value that is no finite number is undefined, and never the best. `value` is None before the first defined one.
+    A value that is not finite counts as undefined and is never the best. `value` is None before the first defined one.
     """
 
     def __init__(self, name: str, metrics: Sequence[Metric]):
@@ -21,7 +21,7 @@ class Best:
         smaller["val/loss"] = True
         if name not in smaller:
             raise UserError(
-                f"config.train.best={name!r} is no score of this evaluation; choose one of {', '.join(smaller)}"
+                f"config.train.best={name!r} is not a score of this evaluation; choose one of {', '.join(smaller)}"
             )
         self.name, self.smaller_is_better = name, smaller[name]
         self.value: float | None = None

@@ -1,4 +1,4 @@
-"""Scores a model on a split: every image counts exactly once, whatever the batch size and the number of devices."""
+"""Scores a model on a split: every image counts exactly once, for any batch size and number of devices."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
 class Evaluation:
     """`scores` by name, `records` (a line of JSON for each image), the number of `images`, and `pictures`.
 
-    `pictures` are [H,W,3] uint8 by name: `examples` beside their ground truth, and what the metrics draw.
+    `pictures` are [H,W,3] uint8 by name: `examples` next to their ground truth, and what the metrics draw.
     """
 
     scores: dict[str, float]
@@ -86,7 +86,7 @@ class Evaluator:
 
 
 def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
-    """Bring the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
+    """Gather the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
 
     Sums of floats, and what is decided by them, are then the same in all processes.
     """

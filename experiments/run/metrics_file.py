@@ -50,11 +50,11 @@ class MetricsFile:
             ) from error
 
     def sync(self) -> None:
-        """Bring every line to the disk: a checkpoint may only be saved after the lines that it covers."""
+        """Flush every line to disk: a checkpoint may only be saved after the lines that it covers."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be brought to the disk: {error.strerror}") from error
+            raise UserError(f"{self.path}: cannot be flushed to disk: {error.strerror}") from error
 
     def cut(self, step: int) -> None:
         """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.

@@ -88,7 +88,7 @@ class Trainer:
         if self.source.absent:
             warn(
                 f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
-                "and is no part of the mean scores unless it is predicted"
+                "and is not part of the mean scores unless it is predicted"
             )
         print(
             f"{config.data.name}: {len(self.source)} images to train on, {len(eval_source)} to evaluate on, "
@@ -193,7 +193,7 @@ class Trainer:
             "",
             f"finished at step {last['step']}; {self.best}",
         ]
-        lines += [f"predictions beside the ground truth: {self.workdir / drawn}"] if drawn else []
+        lines += [f"predictions next to the ground truth: {self.workdir / drawn}"] if drawn else []
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
 

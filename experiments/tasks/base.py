@@ -26,7 +26,7 @@ class Mean:
     floor: float = dataclasses.field(default=0.0, metadata=dict(static=True))
 
     def value(self) -> jax.Array:
-        """The quotient, without the factor. A total that is not finite stays seen, whatever the weight."""
+        """The quotient, without the factor. A non-finite total stays non-finite even if the weight is 0."""
         divisor = jnp.maximum(self.weight, self.floor)
         return self.total / jnp.where(divisor > 0, divisor, 1.0)
 

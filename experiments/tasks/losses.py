@@ -81,7 +81,7 @@ def check_class_weights(class_weights: tuple[float, ...], num_classes: int) -> N
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, weight: jax.Array, label_smoothing: float) -> jax.Array:
-    """Cross-entropy with the truth mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
+    """Cross-entropy with the target mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
     logits, truth = _counted(logits, label, weight)
     target = (1.0 - label_smoothing) * truth + label_smoothing / logits.shape[-1]
     return _total(-weight * jnp.sum(target * jax.nn.log_softmax(logits), axis=-1))
@@ -227,7 +227,7 @@ def make_losses(losses: Mapping[str, Mapping]) -> dict[str, tuple[float, Loss]]:
 
 
 def _counted(logits: jax.Array, label: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits and one-hot truth [B,H,W,C], both 0 where the pixel has no weight."""
+    """Logits and one-hot labels [B,H,W,C], both 0 where the pixel has no weight."""
     counted = weight[..., None] > 0
     # One-hot instead of take_along_axis, whose gradient is a scatter.
     truth = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)

@@ -23,7 +23,7 @@ class Cells(NamedTuple):
     filled: jax.Array  # [B,R,C] bool: an object is this cell's
     box: jax.Array  # [B,R,C,4] of that object, in pixels
     index: jax.Array  # [B,R,C] int32, its class
-    left: jax.Array  # [B,R,C] bool: something is there that is not to be learned, so nothing is said of "no object"
+    left: jax.Array  # [B,R,C] bool: holds something that is not trained on: left out of the no-object term
 
 
 class YOLOv1Task(Detection):

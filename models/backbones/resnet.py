@@ -24,7 +24,7 @@ BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
 
 
 class ResidualBlock(nnx.Module):
-    """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] beside a shortcut.
+    """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] in parallel with a shortcut.
 
     The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, as in
     torchvision's weights; the paper's bottleneck strides in the 1x1 before. That first 3x3 convolution sees the grid

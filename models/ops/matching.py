@@ -1,6 +1,6 @@
 """Which ground truth each anchor learns, from the overlaps [M,A] of M truths and A anchors of one image.
 
-Rows that are not `valid` take part in nothing, whatever they hold. Equal overlaps go to the lower index, of the truth
+Rows that are not `valid` take part in nothing, regardless of their values. Equal overlaps go to the lower index, of the truth
 and then of the anchor. A truth that overlaps no anchor gets none. Over a batch: jax.vmap.
 """
 
