@@ -80,7 +80,7 @@ def digest(folder: pathlib.Path) -> str:
 
 
 def compare(old: dict[str, dict], new: dict[str, dict], rtol: float | None) -> list[str]:
-    """What differs, a line each."""
+    """What differs, one line each."""
     differing = [f"{name}: only in one of the two" for name in sorted(old.keys() ^ new.keys())]
     for name in sorted(old.keys() & new.keys()):
         first, second = old[name], new[name]

@@ -27,7 +27,7 @@ STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median 
 
 
 def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
-    """Noise with what a task needs: a label, or OBJECTS random boxes an image."""
+    """Noise with what a task needs: a label, or OBJECTS random boxes per image."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
     batch = {"image": rng.integers(0, 256, (size, height, width, 3), np.uint8), "example_mask": np.ones(size, bool)}

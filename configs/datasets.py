@@ -37,7 +37,7 @@ def use_voc_segmentation(config: ConfigDict) -> None:
 
 
 def use_image_masks(config: ConfigDict) -> None:
-    """Images with a PNG mask each, of a folder of one's own, `data.folder.root`."""
+    """Images with a PNG mask each, in your own folder, `data.folder.root`."""
     config.data.update(name="image_mask", eval_split="val", image_size=(256, 256))
     config.data.augment.update(scale=(0.8, 1.6), rotation=10.0)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
@@ -89,7 +89,7 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_coco8(config: ConfigDict) -> None:
-    """Eight images of COCO 2017 to overfit: a detector that works does, and a broken one does not."""
+    """Eight images of COCO 2017 to overfit: a correct detector overfits them, a broken one does not."""
     use_boxes(config, (192, 192))
     config.data.update(name="coco/2017", train_split="train[8:16]", eval_split="train[8:16]")
     config.data.augment.flip = 0.0

@@ -10,13 +10,13 @@ def train_on_camvid(config: ConfigDict) -> None:
 
 
 def train_on_isbi(config: ConfigDict) -> None:
-    """One image a step with a high momentum (Ronneberger et al. 2015, section 3)."""
+    """One image per step with a high momentum (Ronneberger et al. 2015, section 3)."""
     config.train.update(batch_size=1, steps=20000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.optim.update(name="sgd", lr=1e-3, momentum=0.99, weight_decay=5e-4, warmup_steps=200, ema=0.995)
 
 
 def train_fcn(config: ConfigDict, *, steps: int, lr: float) -> None:
-    """One image a step with a high momentum, as published (Shelhamer et al. 2017); biases learn twice as fast."""
+    """One image per step with a high momentum, as published (Shelhamer et al. 2017); biases learn twice as fast."""
     config.train.update(batch_size=1, steps=steps, log_every=100, eval_every=4000, checkpoint_every=2000)
     config.optim.update(name="sgd", lr=lr, schedule="constant", momentum=0.99, weight_decay=5e-4)
     config.optim.lr_multipliers = ((".*/bias", 2.0),)
@@ -42,7 +42,7 @@ def train_yolov1(config: ConfigDict) -> None:
 
 
 def train_light_detector(config: ConfigDict, *, steps: int, every: int) -> None:
-    """From scratch on a CPU with AdamW; `every` steps an evaluation and a checkpoint."""
+    """From scratch on a CPU with AdamW; an evaluation and a checkpoint every `every` steps."""
     config.train.update(batch_size=16, steps=steps, log_every=20, eval_every=every, checkpoint_every=every)
     config.optim.update(name="adamw", lr=2e-3, warmup_steps=50, weight_decay=0.05, clip=10.0, ema=0.98)
 

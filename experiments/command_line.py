@@ -54,7 +54,7 @@ def read_command() -> Command:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags and the config's fields. A misspelt one is a line on stderr and the end of the process, not a traceback."""
+    """Parses flags and the config's fields. A misspelt one ends the process with one line on stderr, not a traceback."""
     experiment = _last_value(argv, "config")
     if experiment:
         _check_experiment(experiment)

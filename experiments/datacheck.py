@@ -1,4 +1,4 @@
-"""What a training split holds: sizes, how often each class is seen, and which objects a detector can learn at all.
+"""What a training split holds: sizes, how often each class is seen, and which objects a detector can be trained on at all.
 
 Labels are counted on demand (`--mode=datacheck`), objects before the first step of every run too: boxes that no anchor
 or cell can be responsible for are the usual cause of an mAP of 0.
@@ -211,7 +211,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 def _look(
     task: Detection, placed: Geometry, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """An image's objects as the network of input `size` meets them; `matrix` brings the image there."""
+    """An image's objects as the network of input `size` sees them; `matrix` maps the image to it."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
     matched = np.zeros(len(boxes), bool)
@@ -231,11 +231,11 @@ def _quartiles(values: np.ndarray) -> list[float]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Prints a report on objects, and warns of what will cost precision."""
+    """Prints a report on objects, and warns of what will reduce the precision."""
     per_image, padding = report["objects_per_image"], report["padding"]
     print(
         f"{report['split']}: {report['images']} images ({report['images_without_objects']} without objects), "
-        f"{report['objects']} objects, {per_image['mean']:.1f} an image and {per_image['most']} at most; "
+        f"{report['objects']} objects, {per_image['mean']:.1f} per image and {per_image['most']} at most; "
         f"{report['crowd']} crowds, {report['difficult']} difficult, "
         f"{len(report['bad_boxes'])} bad boxes dropped, {report['clipped_boxes']} clipped to their image"
     )
@@ -247,7 +247,7 @@ def print_report(report: dict[str, Any]) -> None:
     for side, values in report["network_pixels"].items():
         if values:
             print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
-    print(f"padding: {padding['max_boxes']} objects an image")
+    print(f"padding: {padding['max_boxes']} objects per image")
     if report["bad_boxes"]:
         warn(f"bad boxes were dropped: {_name(report['bad_boxes'], '; ')}")
     absent = [name for name, row in report["classes"].items() if not row["learned"]]

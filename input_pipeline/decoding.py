@@ -30,7 +30,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     if image.mode.startswith("I"):
         return np.repeat(_grey16_to_uint8(np.asarray(image), name)[..., None], 3, axis=2)
     if image.mode == "F":
-        raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits a channel")
+        raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits per channel")
     return np.asarray(image.convert("RGB"))
 
 
@@ -99,5 +99,5 @@ def _reason(error: Exception) -> str:
 
 def _grey16_to_uint8(values: np.ndarray, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
-        raise UserError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits a channel")
+        raise UserError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits per channel")
     return (values // 257).astype(np.uint8)

@@ -17,9 +17,9 @@ FIELDS = ("boxes", "classes", "crowd", "difficult", "area")
 
 
 def clean(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, list[str]]:
-    """Which `boxes` [N,4] (yxyx pixels) of an image are boxes: [N] bool, and what is wrong with each, "" where nothing is.
+    """Which `boxes` [N,4] (yxyx pixels) of an image are valid: [N] bool, and what is wrong with each, "" for a valid one.
 
-    A box that reaches beyond the image is one: it is there to be clipped.
+    A box that reaches beyond the image is valid: it is clipped later.
     """
     top, left, bottom, right = boxes.T
     height, width = size

@@ -102,6 +102,6 @@ def _choose_wandb_id(workdir: pathlib.Path) -> str:
 
 
 def hash_config(config_json: str, workdir_name: str) -> str:
-    """Returns the W&B id, 16 hexadecimal digits, of a run that was started before ids were stored, regardless of the JSON's layout."""
+    """Returns the W&B id of a run started before ids were stored, 16 hexadecimal digits, regardless of the JSON's layout."""
     config = json.dumps(json.loads(config_json), sort_keys=True)
     return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from files import write_atomically
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`.
+    """metrics.jsonl: one JSON object per line, `{"step": int, name: number, string or list, ...}`.
 
     A step has at most one line, and the steps ascend. One process writes it; a resumed run first calls `cut`.
     """
@@ -33,7 +33,7 @@ class MetricsFile:
     def append(self, step: int, values: Mapping[str, object]) -> None:
         """Write one line. Values are numbers, strings, arrays or lists of them; NaN and infinities become null.
 
-        Raises UserError when the disk is full or away; the line is then absent, not half there.
+        Raises UserError when the disk is full or unavailable; the line is then absent, never partial.
         """
         row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"

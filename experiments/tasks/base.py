@@ -1,4 +1,4 @@
-"""What the loop asks of a task, and nothing more: the loop never learns what the model is."""
+"""What the loop asks of a task, and nothing more: the loop does not know the model."""
 
 import dataclasses
 from typing import Protocol
@@ -37,7 +37,7 @@ Means = dict[str, Mean]
 class Task(Protocol):
     """The device half: turns a model's outputs into terms of a loss and into predictions. All of it is traced into the step.
 
-    Whatever is random or steered by ground truth happens in `apply`. `loss` returns the terms whose outputs exist; their
+    Everything that is random or depends on ground truth happens in `apply`. `loss` returns the terms whose outputs exist; their
     names are fixed for each value of `train`.
     """
 

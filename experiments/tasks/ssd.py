@@ -21,7 +21,9 @@ class Targets(NamedTuple):
     """Targets of the default boxes, [A] or, of a batch, [B,A]."""
 
     positive: jax.Array  # bool, the box has an object
-    negative: jax.Array  # bool, it is background; neither where a crowd, or an object that is not learned, may be in it
+    negative: (
+        jax.Array
+    )  # bool, it is background; neither where a crowd, or an object that is not trained on, may be in it
     classes: jax.Array  # int32, 0 for background and the object's class + 1
     offsets: jax.Array  # [A,4], of the object's box; arbitrary but finite where there is no object
 
@@ -78,7 +80,7 @@ class SSDTask(Detection):
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
 
     def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
-        """What each of the default boxes [A,4] has to learn from each image of a batch."""
+        """The targets of the default boxes [A,4] for each image of a batch."""
 
         def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
             iou = ops.pairwise_iou(boxes, anchors)

@@ -24,7 +24,7 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image and its objects. `size` is what the annotation says, None where it says nothing."""
+    """An image and its objects. `size` is what the annotation gives, None if it gives none."""
 
     path: pathlib.Path
     name: str

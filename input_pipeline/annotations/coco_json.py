@@ -1,7 +1,7 @@
 """COCO's JSON: images, annotations, categories and detections.
 
-Two readers: `read_instances` is for data to train on and names all that is wrong with it at once; an `Entry` is for files
-to score, whose first mistake ends it.
+Two readers: `read_instances` is for data to train on and reports all mistakes at once; an `Entry` is for files
+to score, whose first mistake is reported.
 """
 
 import contextlib

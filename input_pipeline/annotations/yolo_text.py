@@ -1,4 +1,4 @@
-"""Ultralytics' text: a row an object, a box or a polygon in fractions of the image, and the classes' names in YAML."""
+"""Ultralytics' text: one row per object, a box or a polygon in fractions of the image, and the classes' names in YAML."""
 
 import pathlib
 
@@ -18,7 +18,9 @@ def read_names(root: pathlib.Path) -> tuple[str, ...]:
     if not path.is_file():
         path = root / "classes.txt"
         if not path.is_file():
-            raise UserError(f"{root} has no data.yaml and no classes.txt; write a class name a line into classes.txt")
+            raise UserError(
+                f"{root} has no data.yaml and no classes.txt; write one class name per line into classes.txt"
+            )
         return check_names(
             [line for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()], path
         )

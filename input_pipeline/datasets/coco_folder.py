@@ -2,7 +2,7 @@
 
 config.data.folder.root is ROOT of ROOT/annotations/instances_SPLIT.json (or SPLIT.json, where none is called instances) with
 the images in ROOT/SPLIT, ROOT/images/SPLIT or ROOT/images; or of ROOT/SPLIT/_annotations.coco.json with the images next
-it. A split is there where both are. Classes stand in the order of their ids, which like the images' ids are kept.
+to it. A split is there where both are. Classes stand in the order of their ids, which like the images' ids are kept.
 """
 
 import pathlib

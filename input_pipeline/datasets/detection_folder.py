@@ -1,7 +1,7 @@
 """What `coco_folder`, `voc_folder` and `yolo_folder` share: a user's images and annotations, prepared as one tfds dataset.
 
 A subclass reads the annotations, this module the images: each is decoded once, to find what is broken, and stored byte for
-byte. Boxes are stored in pixels as float64, so that nothing is rounded, without those that are none (`objects.clean`); what
+byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`); what
 was left out or clipped is named in the prepared set's metadata, split by split.
 """
 

@@ -1,6 +1,6 @@
 """A user's own folder of images and PNG masks, read where it lies.
 
-ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; a class name a line in classes.txt, or
+ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; one class name per line in classes.txt, or
 `name red green blue` where masks are colours. No prepared copy is made that could go stale: the files are checked when the
 folder is opened, and what was found is remembered by their names, sizes and times.
 
@@ -99,7 +99,7 @@ class ImageMask:
         return index + 1
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
-        """The label, and the instances where the config asks for them. Raises UserError for values that cannot be."""
+        """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
         if self._instances == "folder":
             instances = _read_instances(files["instances"])
             label = self._read_label(files["masks"]) if "masks" in files else (instances > 0).astype(np.uint8)
@@ -162,7 +162,9 @@ class ImageMask:
                 unfit.append(str(error))
         seen = {value for values in found.values() for value in values}
         if seen == {IGNORE}:
-            unfit.append(f"all hold only the value {self._ignore}, which means no class (config.data.folder.ignore_value)")
+            unfit.append(
+                f"all hold only the value {self._ignore}, which means no class (config.data.folder.ignore_value)"
+            )
         if seen == {0, IGNORE} and not self._colours:
             unfit.append(
                 f"all hold only 0 and {IGNORE}, and {IGNORE} means no class: black and white masks need colours in the "
@@ -176,7 +178,7 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); write a class name a line into it") from None
+        raise UserError(f"{path} cannot be read ({error}); write one class name per line into it") from None
     coloured = [
         line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
     ]
@@ -192,7 +194,9 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     for what, values in (("name", names), ("colour", colours)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:
-            raise UserError(f"{path}: the {what} {sorted(twice)[0]!r} is listed more than once; give each class its own")
+            raise UserError(
+                f"{path}: the {what} {sorted(twice)[0]!r} is listed more than once; give each class its own"
+            )
     return names, colours or None
 
 

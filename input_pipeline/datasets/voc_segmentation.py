@@ -106,7 +106,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
             raise UserError(f"{lists[split]} names no image; write one name per line, or take the file away")
         twice = len(stems) - len(set(stems))
         if twice:
-            raise UserError(f"{lists[split]} names {twice} images more than once; each may stand there once")
+            raise UserError(f"{lists[split]} names {twice} images more than once; list each once")
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not path.is_file()]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits
@@ -127,7 +127,7 @@ def check(image: pathlib.Path, mask: pathlib.Path) -> None:
     if beyond.any():
         raise UserError(
             f"{mask} holds the value {values[beyond][0]}; the classes are 0 to {len(CLASS_NAMES) - 1}, "
-            f"paint what is none of them {IGNORE}"
+            f"paint the others {IGNORE}"
         )
 
 

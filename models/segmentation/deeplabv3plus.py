@@ -52,8 +52,8 @@ class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling [B,H,W,in] -> [B,H,W,out] (Chen et al. 2017, "Rethinking Atrous Convolution", 3.3).
 
     A 1x1 convolution, a 3x3 convolution of each of `rates` and the image's mean, each of `out` channels, side by side;
-    then a 1x1 convolution back to `out`, and dropout. The image's mean is one pixel an example: batch normalisation
-    there has statistics of B numbers a channel, and training needs more than one example.
+    then a 1x1 convolution back to `out`, and dropout. The image's mean is one pixel per example: batch normalisation
+    there has statistics of B numbers per channel, and training needs more than one example.
     """
 
     def __init__(
