@@ -1,10 +1,10 @@
-"""How the code speaks of what went wrong. Every part may import this file; it imports nothing of ours."""
+"""How the code reports what went wrong. Every part may import this file; it imports nothing of ours."""
 
 import sys
 
 
 class UserError(ValueError):
-    """A mistake of the user's, or of their data or machine, in one line: what is wrong, where, and what to do about it."""
+    """An error of the user, the data or the machine, in one line: what is wrong, where, and what to do about it."""
 
 
 def warn(message: str) -> None:

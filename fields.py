@@ -2,7 +2,7 @@
 
 A rule is what typing says of a parameter:
 
-    int  float  bool  str               a float may be written as a whole number, and is finite; a bool is no number
+    int  float  bool  str               a float may be written as a whole number, and is finite; a bool is not a number
     Literal["a", "b"]                   choices
     Annotated[float, Range(0, 1)]       a range, with ends that belong to it unless they are open
     tuple[int, int]  tuple[int, ...]    a length, or any; and the rule of each value
@@ -121,7 +121,10 @@ def check(where: str, value: Any, rule: Any) -> None:
 
 
 def find_unknown(value: Mapping, rule: Any, prefix: str = "") -> list[str]:
-    """The paths of the fields in `value`, and in its sections, that `rule` does not know; and of sections that are none."""
+    """The paths of the fields in `value` and its sections that `rule` does not know.
+
+    And of fields that should be sections but are not.
+    """
     known, found = fields_of(rule, value.get("name", "")), []
     for field, own in value.items():
         if field in known and (_is_section(known[field][0]) or find_named(known[field][0]) is not None):
@@ -205,7 +208,7 @@ def _follows(value: Any, rule: Any, ranges: bool = True) -> bool:
 
 
 def _choices(rule: Any) -> tuple[str, ...]:
-    """The texts that a rule, or one inside it, lets one choose from."""
+    """The texts that a rule, or one inside it, allows as choices."""
     if get_origin(rule) is Literal:
         return tuple(choice for choice in get_args(rule) if isinstance(choice, str))
     return tuple(choice for own in get_args(rule) for choice in _choices(own))

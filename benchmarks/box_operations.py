@@ -1,8 +1,8 @@
-"""Times suppression and matching at the sizes of SSD300 and RetinaNet, on made boxes.
+"""Times suppression and matching at the sizes of SSD300 and RetinaNet, on random boxes.
 
     python -m benchmarks.box_operations --batch_size=8
 
-prints a JSON line an operation: ms of a whole batch (the median), compile_seconds and what it worked on.
+prints one JSON line per operation: ms of a whole batch (the median), compile_seconds and what it worked on.
 """
 
 import json

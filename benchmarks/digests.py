@@ -23,7 +23,7 @@ import tempfile
 import numpy as np
 import orbax.checkpoint as ocp
 
-LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, beside their debug variants
+LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, in addition to their debug variants
 LONGER_STEPS = 40
 NOT_EXPERIMENTS = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants"}
 COMPARED_STEPS = 5
@@ -80,7 +80,7 @@ def digest(folder: pathlib.Path) -> str:
 
 
 def compare(old: dict[str, dict], new: dict[str, dict], rtol: float | None) -> list[str]:
-    """What differs, a line each."""
+    """What differs, one line each."""
     differing = [f"{name}: only in one of the two" for name in sorted(old.keys() ^ new.keys())]
     for name in sorted(old.keys() & new.keys()):
         first, second = old[name], new[name]

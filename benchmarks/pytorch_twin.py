@@ -1,8 +1,8 @@
-"""The MobileNetV2 U-Net in plain PyTorch, to time its train step beside ours.
+"""The MobileNetV2 U-Net in plain PyTorch, to compare its training step with ours.
 
     python -m benchmarks.pytorch_twin --batch_size=16
 
-prints one line of JSON. PyTorch is no requirement of this project: use any environment that has it. The encoder bears
+prints one line of JSON. PyTorch is not a requirement of this project: use any environment that has it. The encoder bears
 torchvision's names, so its state also tests how we read pretrained weights.
 """
 
@@ -96,7 +96,7 @@ class UNet(nn.Module):
 
 
 def time_train_step(batch_size: int, size: int, steps: int, channels_last: bool) -> list[float]:
-    """Seconds of each of `steps` train steps (forward, backward, AdamW) on made data, after two of warm-up."""
+    """Seconds of each of `steps` training steps (forward, backward, AdamW) on random data, after two of warm-up."""
     torch.manual_seed(0)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = UNet(num_classes=3).to(memory_format=memory_format)

@@ -1,4 +1,4 @@
-"""Times the training step of a config on made images, without the input pipeline.
+"""Times the training step of a config on random images, without the input pipeline.
 
     python -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
 
@@ -21,13 +21,13 @@ from experiments.tasks.registry import make_task
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")
-CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the made truth.")
+CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the random ground truth.")
 OBJECTS = 8  # in an image
 STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
 
 
 def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
-    """Noise with what a task needs: a label, or OBJECTS random boxes an image."""
+    """Noise with what a task needs: a label, or OBJECTS random boxes per image."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
     batch = {"image": rng.integers(0, 256, (size, height, width, 3), np.uint8), "example_mask": np.ones(size, bool)}

@@ -24,12 +24,11 @@ class Seed:
 
 
 class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_folder
-    root: str = ""  # what it holds, each file of input_pipeline/datasets says
-    first_pixel: Literal[0, 1] = (
-        0  # voc_folder: 1 where pixels count from 1 and the last is the box's, as in VOC's files
-    )
-    classes: str = "classes.txt"  # a name a line, or `name red green blue` for colour masks
-    ignore_value: Annotated[int, Range(0, 255)] = 255  # grey or palette index in the mask that is no class
+    root: str = ""  # its layout is described in each file of input_pipeline/datasets
+    # voc_folder: 1 if pixels count from 1 and the last pixel belongs to the box, as in VOC's files
+    first_pixel: Literal[0, 1] = 0
+    classes: str = "classes.txt"  # one name per line, or `name red green blue` for colour masks
+    ignore_value: Annotated[int, Range(0, 255)] = 255  # grey or palette index in the mask that means no class
     instances: Literal["", "folder", "components"] = ""  # SPLIT/instances has ids (0: none), or regions of class > 0
     drop_unreadable: bool = False  # True: leave files that cannot be decoded out of the index, and count them
 
@@ -86,7 +85,7 @@ class Train:
 class Eval:
     batch_size: Count = 16
     metrics: tuple[str, ...] = ("confusion", "boundary")  # and partition; boxes: coco, voc07, voc12, confusion
-    pictures: Natural = 8  # predictions drawn beside the ground truth
+    pictures: Natural = 8  # predictions drawn next to the ground truth
     method: Literal["whole", "window", "canvas"] = "whole"  # scored at the image's own size; canvas: resized first
     overlap: BelowOne = 0.5  # window: the share of a canvas that the next one sees again
     flip: bool = False  # test-time augmentation: the mean of an image and its mirror image

@@ -1,4 +1,4 @@
-"""Datasets, a function each: where the examples come from, their size and augmentation, and how they are scored.
+"""Datasets, one function each: where the examples come from, their size and augmentation, and how they are scored.
 
 What a dataset says of the task (the weights of its classes) goes into `config.task`: the model's function comes first.
 """
@@ -37,7 +37,7 @@ def use_voc_segmentation(config: ConfigDict) -> None:
 
 
 def use_image_masks(config: ConfigDict) -> None:
-    """Images with a PNG mask each, of a folder of one's own, `data.folder.root`."""
+    """Images with a PNG mask each, in your own folder, `data.folder.root`."""
     config.data.update(name="image_mask", eval_split="val", image_size=(256, 256))
     config.data.augment.update(scale=(0.8, 1.6), rotation=10.0)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
@@ -71,7 +71,7 @@ def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
 
 
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test as of that year; images stretched to `size`."""
+    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; images stretched to `size`."""
     use_boxes(config, size)
     config.eval.metrics = ("voc07", "confusion")
     years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
@@ -89,12 +89,12 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_coco8(config: ConfigDict) -> None:
-    """Eight images of COCO 2017 to overfit: a detector that works does, and a broken one does not."""
+    """Eight images of COCO 2017 to overfit: a correct detector overfits them, a broken one does not."""
     use_boxes(config, (192, 192))
     config.data.update(name="coco/2017", train_split="train[8:16]", eval_split="train[8:16]")
     config.data.augment.flip = 0.0
 
 
 def use_statistics_of_imagenet(config: ConfigDict) -> None:
-    """Images normalised as those were that weights with torchvision's names come from."""
+    """Normalises images like those on which weights with torchvision's names were trained."""
     config.data.update(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))

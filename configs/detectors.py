@@ -1,4 +1,4 @@
-"""Detectors with their task, a family a function. Each sets `config.model` and `config.task` whole; a variant is a delta."""
+"""Detectors with their task, one function per family. Each sets `config.model` and `config.task` whole; a variant is a delta."""
 
 from ml_collections import ConfigDict
 

@@ -3,7 +3,7 @@
     python main.py --config=configs/pix2pix_camvid.py --workdir=runs/pix2pix_camvid --config.data.folder.root=DIR
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
-The full recipe wants a GPU and has not been run.
+The full recipe needs a GPU and has not been run.
 `pix2pix_camvid.py:generator` trains the generator without the discriminator.
 `pix2pix_camvid.py:light` (width 24, depth 6, 18 minutes on two busy CPU cores) has mIoU 0.421 on val
 at 360x480; RESULTS.md has its command.

@@ -1,4 +1,4 @@
-"""Schedules, a function each: batch, steps, optimiser and learning rate."""
+"""Schedules, one function each: batch, steps, optimiser and learning rate."""
 
 from ml_collections import ConfigDict
 
@@ -10,13 +10,13 @@ def train_on_camvid(config: ConfigDict) -> None:
 
 
 def train_on_isbi(config: ConfigDict) -> None:
-    """One image a step with a high momentum (Ronneberger et al. 2015, section 3)."""
+    """One image per step with a high momentum (Ronneberger et al. 2015, section 3)."""
     config.train.update(batch_size=1, steps=20000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.optim.update(name="sgd", lr=1e-3, momentum=0.99, weight_decay=5e-4, warmup_steps=200, ema=0.995)
 
 
 def train_fcn(config: ConfigDict, *, steps: int, lr: float) -> None:
-    """One image a step with a high momentum, as published (Shelhamer et al. 2017); biases learn twice as fast."""
+    """One image per step with a high momentum, as published (Shelhamer et al. 2017); biases learn twice as fast."""
     config.train.update(batch_size=1, steps=steps, log_every=100, eval_every=4000, checkpoint_every=2000)
     config.optim.update(name="sgd", lr=lr, schedule="constant", momentum=0.99, weight_decay=5e-4)
     config.optim.lr_multipliers = ((".*/bias", 2.0),)
@@ -33,7 +33,7 @@ def train_ssd300(config: ConfigDict) -> None:
 def train_yolov1(config: ConfigDict) -> None:
     """135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
 
-    Before them three in which the rate rises: of those the paper gives no number.
+    They follow three epochs of warm-up, whose length the paper does not give.
     """
     config.train.update(batch_size=64, steps=35700, log_every=100, eval_every=2600, checkpoint_every=1300)
     config.eval.batch_size = 64
@@ -42,7 +42,7 @@ def train_yolov1(config: ConfigDict) -> None:
 
 
 def train_light_detector(config: ConfigDict, *, steps: int, every: int) -> None:
-    """From scratch on a CPU with AdamW; `every` steps an evaluation and a checkpoint."""
+    """From scratch on a CPU with AdamW; an evaluation and a checkpoint every `every` steps."""
     config.train.update(batch_size=16, steps=steps, log_every=20, eval_every=every, checkpoint_every=every)
     config.optim.update(name="adamw", lr=2e-3, warmup_steps=50, weight_decay=0.05, clip=10.0, ema=0.98)
 

@@ -1,4 +1,4 @@
-"""Segmentation models with their task, a family a function. Each sets `config.model` and `config.task` whole."""
+"""Segmentation models with their task, one function per family. Each sets `config.model` and `config.task` whole."""
 
 from ml_collections import ConfigDict
 
@@ -79,7 +79,7 @@ def use_pix2pix(config: ConfigDict) -> None:
     config.model = dict(name="pix2pix", **shape, dtype="float32")
     use_pixel_losses(config)
     config.task.name = "adversarial_segmentation"
-    config.task.adversarial = 0.01  # the paper's 1 beside 100 times the pixels' loss
+    config.task.adversarial = 0.01  # the paper weights GAN to pixel loss 1 to 100
     # The paper's Adam for the discriminator: a faster one would leave the generator behind.
     config.optim.partition = (("discriminator/", (("lr", 2e-4), ("betas", (0.5, 0.999)), ("weight_decay", 0.0))),)
 

@@ -4,7 +4,7 @@
         --config.pretrained=VGG16.safetensors
 
 VGG16.safetensors has ImageNet's weights by torchvision's names, fc6 and fc7 among them; they are thinned here.
-The recipe wants a GPU and has not been run. Published, not reproduced here, are mAP (11 points, on VOC 2007 test) of 77.2
+The recipe needs a GPU and has not been run. Published, not reproduced here, are mAP (11 points, on VOC 2007 test) of 77.2
 with the zoom-out of section 3.6 and 74.3 without it (table 1). A light one for two CPU cores is configs/ssd_bccd.py.
 """
 

@@ -3,7 +3,7 @@
     python main.py --config=configs/unet_isbi.py --workdir=runs/unet_isbi --config.data.folder.root=DIR
 
 DIR holds train/images, train/masks, val/images, val/masks (0 membrane, 1 cell, 512x512 slices) and classes.txt.
-The full recipe wants a GPU and has not been run. `unet_isbi.py:light` (width 16, depth 3, normalised, 40 minutes on two
+The full recipe needs a GPU and has not been run. `unet_isbi.py:light` (width 16, depth 3, normalised, 40 minutes on two
 busy CPU cores) has pixel error 0.103 and Rand score 0.864 (at the best threshold) on val; RESULTS.md has its command.
 """
 

@@ -3,7 +3,7 @@
     python main.py --config=configs/unet_resnet34_camvid.py --workdir=runs/unet_resnet34_camvid --config.data.folder.root=DIR
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
-The full recipe wants a GPU and has not been run.
+The full recipe needs a GPU and has not been run.
 `unet_resnet34_camvid.py:light` (half width, 192x256 crops, 55 minutes on two busy CPU cores) has mIoU 0.618 on val
 at 360x480; RESULTS.md has its command.
 """

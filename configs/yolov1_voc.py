@@ -2,7 +2,7 @@
 
     python main.py --config=configs/yolov1_voc.py --workdir=runs/yolov1_voc --tfds_data_dir=DIR
 
-The recipe of section 2.2 wants a GPU and has not been run. The paper starts from 20 convolutions pretrained on ImageNet; this
+The recipe of section 2.2 needs a GPU and has not been run. The paper starts from 20 convolutions pretrained on ImageNet; this
 file from scratch. Published, not reproduced here: mAP on VOC 2007 test of 63.4, and of 52.7 for Fast YOLO (table 1), which
 is `yolov1_voc.py:fast`. A light one for two CPU cores is configs/yolov1_bccd.py.
 """

@@ -18,9 +18,8 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 class Command:
     """What the flags say: the one argument of every mode's function. A mode asks for what it needs."""
 
-    config: (
-        ConfigDict | None
-    )  # of --config=FILE, else of the run in --workdir, where it holds one; the fields given are set
+    # of --config=FILE, else of the run in --workdir if it holds one; the fields given on the command line are set
+    config: ConfigDict | None
     is_experiment: bool  # the config is that of a --config=FILE
     workdir: str | None
     data_dir: str | None
@@ -31,31 +30,31 @@ class Command:
     profile: bool
 
     def experiment(self) -> ConfigDict:
-        """Return the config of --config=FILE. Raises UserError where none was given."""
+        """Returns the config of --config=FILE. Raises UserError where none was given."""
         if not self.is_experiment:
             raise UserError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
         return self.config
 
     def run_config(self) -> ConfigDict:
-        """Return the config of --config=FILE, or else the run's own. Raises UserError where there is no run."""
+        """Returns the config of --config=FILE, or else the run's own. Raises UserError where there is no run."""
         return read_config(self.directory()) if self.config is None else self.config
 
     def directory(self) -> pathlib.Path:
-        """Return --workdir as an absolute path. Raises UserError where it was not given."""
+        """Returns --workdir as an absolute path. Raises UserError where it was not given."""
         if not self.workdir:
             raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
         return _place(self.workdir)
 
 
 def read_command() -> Command:
-    """Return what the parsed flags say."""
+    """Returns what the parsed flags say."""
     values = flags.FLAGS
     others = {name: values[name].value for name in ("workdir", "checkpoint", "weights", "inputs", "output", "profile")}
     return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parse flags and the config's fields. A misspelt one is a line on stderr and the end of the process, not a traceback."""
+    """Parses flags and the config's fields. A misspelt one ends the process with one line on stderr, not a traceback."""
     experiment = _last_value(argv, "config")
     if experiment:
         _check_experiment(experiment)
@@ -86,7 +85,7 @@ def _check_experiment(value: str) -> None:
 
 
 def _last_value(argv: list[str], name: str) -> str | None:
-    """Return the value of `--name=VALUE` or `--name VALUE`, before the flags are parsed. None where there is none."""
+    """Returns the value of `--name=VALUE` or `--name VALUE`, before the flags are parsed. None where there is none."""
     found = None
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if re.fullmatch(f"--?{name}", argument):
@@ -101,7 +100,7 @@ def _place(workdir: str) -> pathlib.Path:
 
 
 def _line(error: Exception) -> str:
-    """Return what an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
+    """Returns what an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
     text = re.split(r"\n(?:\w+\.)*\w*(?:Error|Exception): ", str(error))[-1]
     if isinstance(error, KeyError | AttributeError):
         text = "the config has no such field: " + text.replace("\\n", ". ").translate(str.maketrans("", "", "\"'\\"))

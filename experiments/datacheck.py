@@ -1,4 +1,4 @@
-"""What a training split holds: sizes, how often each class is seen, and which objects a detector can learn at all.
+"""What a training split holds: sizes, how often each class is seen, and which objects a detector can be trained on at all.
 
 Labels are counted on demand (`--mode=datacheck`), objects before the first step of every run too: boxes that no anchor
 or cell can be responsible for are the usual cause of an mAP of 0.
@@ -27,7 +27,7 @@ from input_pipeline.sources import ObjectSource, Source, open_source
 from input_pipeline.truths import make_truth
 
 CHUNK = 256  # images handed to the threads at a time: what waits stays small, and Ctrl-C need not wait for long
-ENOUGH = 0.95  # of the objects that can be learned; less is warned of
+ENOUGH = 0.95  # of the objects that can be learned; a smaller share is a warning
 SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
 NAMED = 5  # bad boxes, or classes, that a warning names
 
@@ -53,7 +53,7 @@ def datacheck(command: Command) -> None:
     needs = find_task(config.task.name).needs
     source = open_source(data, data.train_split, command.data_dir, make_truth(needs, data).asks)
     if "boxes" in needs:
-        tell(check_objects(config, make_task(config, source.class_names), source))
+        print_report(check_objects(config, make_task(config, source.class_names), source))
         return
     counts = count_labels(source, data.num_threads)
     weights = median_frequency_weights(counts)
@@ -70,12 +70,12 @@ def before_training(config: ConfigDict, task: Task, source: Source, workdir: pat
     if "boxes" not in task.needs or place.exists():
         return
     report = check_objects(config, task, source)
-    tell(report)
+    print_report(report)
     write_atomically(place, json.dumps(report, indent=2).encode() + b"\n")
 
 
 def count_labels(source: Source, num_threads: int) -> Counts:
-    """Reads every example once. Raises UserError for a label that is no class of the source."""
+    """Reads every example once. Raises UserError for a label that is not a class of the source."""
     classes = len(source.class_names)
 
     def count(index: int) -> tuple[tuple[int, ...], np.ndarray]:
@@ -111,7 +111,7 @@ def _each(look: Callable[[int], Any], count: int, num_threads: int) -> Iterator[
 def median_frequency_weights(counts: Counts) -> np.ndarray:
     """Weights [C] of the classes: median(f) / f_c (Eigen and Fergus 2015), 0 for a class without an example.
 
-    f_c is the share of class c among the pixels of the images that hold it; the median is over the classes that there are.
+    f_c is the share of class c among the pixels of the images that hold it; the median is over the classes present.
     """
     frequency = counts.pixels / np.maximum(counts.around, 1)
     there = frequency > 0
@@ -122,7 +122,7 @@ def median_frequency_weights(counts: Counts) -> np.ndarray:
 
 
 def describe(title: str, class_names: tuple[str, ...], counts: Counts, weights: np.ndarray) -> list[str]:
-    """The report's lines: the images' sizes, then a class a line."""
+    """The report's lines: the images' sizes, then one class per line."""
     total = int(counts.pixels.sum())
     low, middle, high = (
         [f"{value:g}" for value in values]
@@ -211,7 +211,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 def _look(
     task: Detection, placed: Geometry, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """An image's objects as the network of input `size` meets them; `matrix` brings the image there."""
+    """An image's objects as the network of input `size` sees them; `matrix` maps the image to it."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
     matched = np.zeros(len(boxes), bool)
@@ -230,12 +230,12 @@ def _quartiles(values: np.ndarray) -> list[float]:
     return np.percentile(values, (0, 25, 50, 75, 100)).round(2).tolist() if len(values) else []
 
 
-def tell(report: dict[str, Any]) -> None:
-    """Prints a report on objects, and warns of what will cost precision."""
+def print_report(report: dict[str, Any]) -> None:
+    """Prints a report on objects, and warns of what will reduce the precision."""
     per_image, padding = report["objects_per_image"], report["padding"]
     print(
         f"{report['split']}: {report['images']} images ({report['images_without_objects']} without objects), "
-        f"{report['objects']} objects, {per_image['mean']:.1f} an image and {per_image['most']} at most; "
+        f"{report['objects']} objects, {per_image['mean']:.1f} per image and {per_image['most']} at most; "
         f"{report['crowd']} crowds, {report['difficult']} difficult, "
         f"{len(report['bad_boxes'])} bad boxes dropped, {report['clipped_boxes']} clipped to their image"
     )
@@ -247,12 +247,12 @@ def tell(report: dict[str, Any]) -> None:
     for side, values in report["network_pixels"].items():
         if values:
             print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
-    print(f"padding: {padding['max_boxes']} objects an image")
+    print(f"padding: {padding['max_boxes']} objects per image")
     if report["bad_boxes"]:
         warn(f"bad boxes were dropped: {_name(report['bad_boxes'], '; ')}")
     absent = [name for name, row in report["classes"].items() if not row["learned"]]
     if absent:
-        warn(f"{report['split']} has no object to learn of {_name(absent, ', ')}: such a class cannot be learned")
+        warn(f"{report['split']} has no training object of {_name(absent, ', ')}: such a class cannot be learned")
     if padding["objects_lost"]:
         warn(
             f"{padding['objects_lost']} objects in {padding['images']} images are beyond "
@@ -260,7 +260,7 @@ def tell(report: dict[str, Any]) -> None:
         )
     share = report["matchable"]
     if share is None:
-        warn(f"{report['split']} has no object to learn")
+        warn(f"{report['split']} has no training object")
     else:
         print(f"matchable: {_share(share)} of the objects")
         if share < ENOUGH:

@@ -52,7 +52,7 @@ def predict(command: Command) -> None:
     results = make_results(task.needs, config.eval, class_names)
     variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
     source, names, written = ImageFiles(paths), output_names(paths), []
-    category_ids = notes.get("category_ids", range(1, 1 + len(notes["class_names"])))  # of older runs nobody knows them
+    category_ids = notes.get("category_ids", range(1, 1 + len(notes["class_names"])))  # older runs did not store them
     files = results.writer(folder, paths, category_ids)
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, results, architecture, mesh)(variables, source):

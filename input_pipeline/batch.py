@@ -15,7 +15,7 @@ weight_map      [B, H, W]    float32  only where config.data.weight_map asks for
 boxes           [B, M, 4]    float32  (top, left, bottom, right) in pixels of `image`; zeros where `valid` is False
 classes         [B, M]       int32    index in the source's class_names; there is no background among them
 valid           [B, M]       bool     there is an object
-crowd           [B, M]       bool     a region of many objects, neither to be learned nor to be held against a detection
+crowd           [B, M]       bool     a region of many objects, neither trained on nor counted against a detection
 difficult       [B, M]       bool     VOC's flag
 boxes_lost      [B]          int32    objects of the picture that M has no room for
 

@@ -30,7 +30,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     if image.mode.startswith("I"):
         return np.repeat(_grey16_to_uint8(np.asarray(image), name)[..., None], 3, axis=2)
     if image.mode == "F":
-        raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits a channel")
+        raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits per channel")
     return np.asarray(image.convert("RGB"))
 
 
@@ -54,7 +54,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_colours(data: bytes, name: str) -> np.ndarray:
-    """The colours [H, W, 3] uint8 of an encoded mask, whatever its kind: palettes are looked up and grey is repeated."""
+    """The colours [H, W, 3] uint8 of an encoded mask, of any kind: palettes are looked up and grey is repeated."""
     return np.asarray(_load(data, name).convert("RGB"))
 
 
@@ -80,7 +80,7 @@ def encode_png(array: np.ndarray) -> bytes:
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
-    except Exception as error:  # decoders raise whatever they like on bad bytes
+    except Exception as error:  # on bad bytes decoders raise errors of any type
         raise UserError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
 
 
@@ -99,5 +99,5 @@ def _reason(error: Exception) -> str:
 
 def _grey16_to_uint8(values: np.ndarray, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
-        raise UserError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits a channel")
+        raise UserError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits per channel")
     return (values // 257).astype(np.uint8)

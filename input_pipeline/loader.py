@@ -38,7 +38,7 @@ class TrainLoader:
 
         rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(draw)
         # Batches of one process's size: those of process 0, 1, ... in turn make up the global ones.
-        # There is no remainder in an endless stream, but grain counts its batches in floats unless told to drop it.
+        # There is no remainder in an endless stream, but grain counts its batches in floats unless it drops the remainder.
         batches = rows.batch(local_size(batch_size, process_count), drop_remainder=True)
         batches = batches.slice(slice(process_index, None, process_count))
         options = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.prefetch)

@@ -17,13 +17,13 @@ FIELDS = ("boxes", "classes", "crowd", "difficult", "area")
 
 
 def clean(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, list[str]]:
-    """Which `boxes` [N,4] (yxyx pixels) of an image are boxes: [N] bool, and what is wrong with each, "" where nothing is.
+    """Which `boxes` [N,4] (yxyx pixels) of an image are valid: [N] bool, and what is wrong with each, "" for a valid one.
 
-    A box that reaches beyond the image is one: it is there to be clipped.
+    A box that reaches beyond the image is valid: it is clipped later.
     """
     top, left, bottom, right = boxes.T
     height, width = size
-    wrong = {  # the first that holds is said
+    wrong = {  # the first that applies is reported
         "not a finite number": ~np.isfinite(boxes).all(axis=1),
         "reversed": (bottom < top) | (right < left),
         "zero area": (bottom == top) | (right == left),
@@ -90,7 +90,7 @@ def follow(objects: Objects, matrix: np.ndarray, window: Window, size: Size, lea
     """The objects as an output of `size` has them, that shows `window` of the image through `matrix` [3,3].
 
     Boxes follow by their corners and are clipped to what is seen. An object is dropped that has less than the share
-    `least` of its area left, or no area at all; of a crowd every bit stays, for there it says what must not be learned.
+    `least` of its area left, or no area at all; a crowd is kept however little of it is left: it marks what not to train on.
     """
     inside = clip(objects["boxes"], window)
     boxes = clip(map_boxes(inside, matrix), (0, 0, *size))

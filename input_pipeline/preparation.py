@@ -1,4 +1,4 @@
-"""Finds a dataset that tfds has prepared as array_record, or prepares it: without TensorFlow, unless tfds needs it for that."""
+"""Finds a dataset that tfds has prepared as array_record, or prepares it: without TensorFlow, unless tfds itself needs it."""
 
 import contextlib
 import io
@@ -153,7 +153,7 @@ def prepare(name: str, how: Preparation, place: pathlib.Path, folder: ConfigDict
 
 
 def reach(url: str) -> None:
-    """Raises OSError at once where there is no network; tfds itself would try for minutes, and say so each time."""
+    """Raises OSError at once where there is no network; tfds itself would retry for minutes, with a message each time."""
     with contextlib.suppress(urllib.error.HTTPError):  # any answer is good
         urllib.request.urlopen(url, timeout=10).close()
 

@@ -47,7 +47,7 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     fingerprint: str  # of what was indexed: changes when the data does
     dropped: tuple[str, ...]  # names of the files that were left out of the index
-    absent: tuple[str, ...]  # classes without a single pixel in these examples; () where nobody counted
+    absent: tuple[str, ...]  # classes without a single pixel in these examples; () if not counted
     bad_boxes: tuple[str, ...]  # boxes of the split that preparation left out
     category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; 1 to C where it has none
 
@@ -117,7 +117,7 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
     """ "train[10:20]" or "train[:50%]" -> "train", and which of that many examples are meant. Raises UserError."""
     match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
     if not match:
-        raise UserError(f"config.data: {split!r} is no split; write train, train[:100] or train[10%:]")
+        raise UserError(f"config.data: {split!r} is not a split; write train, train[:100] or train[10%:]")
 
     def select(count: int) -> range:
         bounds = (
@@ -130,7 +130,7 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
 
 
 class Concatenation:
-    """The examples of `parts`, sources of the splits `names`, one after the other. It says what all of them say.
+    """The examples of `parts`, sources of the splits `names`, one after the other. Its attributes cover all of them.
 
     Raises UserError where their classes differ.
     """

@@ -1,4 +1,4 @@
-"""Ground truth of one kind: what it asks of a source, and how an example becomes its keys of a batch.
+"""Ground truth of one kind: what it requires of a source, and how an example becomes its keys of a batch.
 
 A kind of task names what its batches must hold (`needs`), and `make_truth` gives what draws, views and pads that. Masks
 of objects in the batch come as one more entry of TRUTHS, a `Boxes` with one more key.
@@ -24,7 +24,7 @@ PASTED = 0.5  # the probability of an object to be among those that are pasted
 
 
 class Truth(Protocol):
-    """Made of config.data; raises UserError for fields of it that do not go with this ground truth."""
+    """Built from config.data; raises UserError for fields of it that do not go with this ground truth."""
 
     keys: tuple[str, ...]  # of a training batch, in addition to those of every batch
     asks: tuple[str, ...]  # what training needs of a source's examples
@@ -168,7 +168,7 @@ TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {("label",): Labe
 
 
 def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
-    """The ground truth of a task that needs that. Raises UserError for fields of config.data that do not go with it."""
+    """The ground truth for a task with these `needs`. Raises UserError for fields of config.data that do not go with it."""
     geometry.check_margin("image_size", tuple(data.image_size), data.margin)
     low, high = data.augment.scale
     if low > high:

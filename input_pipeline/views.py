@@ -1,7 +1,7 @@
 """Evaluation and prediction: each image as views, canvases that hold the whole image or a window of it.
 
-The canvases are those of the config, so that every shape compiles once. What a model says of an image's views comes
-together again at the image's own size; `config.eval` says which views there are.
+The canvases are those of the config, so that every shape compiles once. The predictions of an image's views are merged
+at the image's own size; `config.eval` says which views there are.
 """
 
 import collections

@@ -15,14 +15,14 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-# No deadlines: a busy machine is no failure.
+# No deadlines: a busy machine is not a failure.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
-    """The folder of real images beside the repository; tests that want it skip where it is absent."""
+    """The folder of real images next to the repository; tests that want it skip where it is absent."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the folder of real images, ../shared/data")

@@ -25,7 +25,7 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("run") / "trained"
     done = run(DEBUG, f"--workdir={workdir}", "--profile", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
-    assert "predictions beside the ground truth" in done.stdout and "mIoU" in done.stdout
+    assert "predictions next to the ground truth" in done.stdout and "mIoU" in done.stdout
     return workdir
 
 

@@ -24,4 +24,4 @@ class Metric(Protocol):
         """Return the scores by name, nan where nothing was counted. The names are the same before any image."""
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Draw what is better seen than read: [H,W,3] uint8 by name."""
+        """Draw figures of the scores: [H,W,3] uint8 by name."""

@@ -1,4 +1,4 @@
-"""Scores of the segments that borders cut an image into, whatever the borders' width: the ISBI 2012 challenge's."""
+"""Scores of the segments that borders cut an image into, independent of the borders' width: the ISBI 2012 challenge's."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ ARGMAX = THRESHOLDS.index(0.5)
 class Partition:
     """Foreground-restricted Rand and information scores after border thinning; Arganda-Carreras et al. 2015.
 
-    Class 0 is the border, class 1 what it parts. True segments are the 4-connected components of label 1, predicted
+    Class 0 is the border, class 1 what it separates. True segments are the 4-connected components of label 1, predicted
     ones those of probability > threshold, grown until they meet: that thins a border to the line between two segments.
     The pixels of the true segments count, so the width of the true border does not matter either. No predicted segment
     at all scores 0. An image without a true segment is in no mean. Raises UserError unless there are two classes.
@@ -25,7 +25,7 @@ class Partition:
     def __init__(self, class_names: tuple[str, ...]):
         if len(class_names) != 2:
             raise UserError(
-                f"config.eval.metrics: 'partition' scores two classes, a border (0) and what it parts (1), but the "
+                f"config.eval.metrics: 'partition' scores two classes, a border (0) and what it separates (1), but the "
                 f"data has {len(class_names)}; leave it out"
             )
         self.sums = np.zeros((len(THRESHOLDS), 2))  # of the Rand and the information score

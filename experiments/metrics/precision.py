@@ -206,7 +206,7 @@ def area_under(hits: np.ndarray, positives: int) -> float:
 def confusion(tables: ScoringTables) -> np.ndarray:
     """Count objects by true (rows) and predicted class, [C+1,C+1] int64; the last of both is the background.
 
-    Detections of score >= 0.25 choose, by falling score and whatever the classes, the object left that they overlap
+    Detections of score >= 0.25 choose, by falling score and regardless of class, the remaining object that they overlap
     most, with an IoU of 0.5 at least. Those that find none stand in the last row, objects that are not found in the last
     column. Crowds and difficult objects count nowhere, nor do detections that find nothing but one of them.
     """

@@ -1,4 +1,4 @@
-"""Pictures of boxes: over an image, and predictions beside the ground truth.
+"""Pictures of boxes: over an image, and predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels.
 """
@@ -61,7 +61,7 @@ def _draw_boxes(
         length = DASH * line if dashed is not None and dashed[index] else None
         _draw_outline(draw, corners[index], line, colour, length)
     taken: list[tuple[int, int, int, int]] = []
-    for index in order:  # the most certain first to choose a place
+    for index in order:  # the most certain one chooses its place first
         name = class_names[classes[index]] + ("" if scores is None else f" {scores[index]:.2f}")
         taken.append(_place_name(draw, corners[index], name, font, canvas.size, taken))
         colour = class_colour(classes[index])

@@ -1,4 +1,4 @@
-"""Pictures of label maps: over the image, and predictions beside the ground truth.
+"""Pictures of label maps: over the image, and predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where there is none.
 """

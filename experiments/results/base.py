@@ -16,7 +16,7 @@ class Assembly(Protocol):
         """Add a view. `matrix` [3,3] maps points (x, y) of the image to those of its `canvas` (height, width)."""
 
     def result(self) -> Prediction:
-        """Return what the views say together. Call it once, after the last view."""
+        """Return the merged prediction of the views. Call it once, after the last view."""
 
 
 class Writer(Protocol):
@@ -26,7 +26,7 @@ class Writer(Protocol):
         """Write what was predicted for the image in `path`, to files named after `name`. Returns the files."""
 
     def close(self) -> list[Path]:
-        """Write what is of all images together. Returns the files."""
+        """Write the files that cover all images. Returns the files."""
 
 
 class Results(Protocol):
@@ -41,7 +41,7 @@ class Results(Protocol):
         """Make empty ones."""
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        """Draw predictions beside the ground truth, [H,W,3] uint8."""
+        """Draw predictions next to the ground truth, [H,W,3] uint8."""
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> Writer:
         """Make a writer to `folder` for the images in `paths`. `category_ids` are the data's own numbers of the classes."""

@@ -11,7 +11,7 @@ from fields import hint_at
 class Best:
     """Keeps the best value of one score: the smallest of an error or a loss, the largest of any other.
 
-    A value that is no finite number is undefined, and never the best. `value` is None before the first defined one.
+    A value that is not finite counts as undefined and is never the best. `value` is None before the first defined one.
     """
 
     def __init__(self, name: str, metrics: Sequence[Metric]):

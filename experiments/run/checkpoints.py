@@ -95,7 +95,7 @@ class Checkpoints:
                 arrays = self._read_arrays(step, kind, notes, abstract)
             except UserError:
                 raise
-            except Exception as error:  # whatever orbax and tensorstore raise for a file that is not what they wrote
+            except Exception as error:  # orbax and tensorstore raise errors of any type for a damaged file
                 damaged[step] = error
                 continue
             for later, error in damaged.items():
@@ -122,7 +122,7 @@ class Checkpoints:
                 )
         if kind in self._managers:
             self._managers[kind].reload()
-            if self.steps(kind) != steps:  # the run goes on, and replaced them meanwhile
+            if self.steps(kind) != steps:  # the run is still training and has replaced them
                 return self.read(kind)
         other = next((name for name in KINDS if name != kind and self.steps(name)), None)
         remedy = f"there is one with --checkpoint={other}" if other else "train first, or name another --workdir"

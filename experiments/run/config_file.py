@@ -11,12 +11,12 @@ from errors import UserError
 
 
 def resolve(config: ConfigDict) -> str:
-    """Return the config as it is stored: JSON, sorted, every field with its value."""
+    """Returns the config as it is stored: JSON, sorted, every field with its value."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """Return the config of the run in `workdir`, with the fields that are newer than the run. Raise UserError without a run."""
+    """Returns the config of the run in `workdir`, with the fields that are newer than the run. Raises UserError without a run."""
     path = workdir / "config.json"
     try:
         stored = json.loads(path.read_text())
@@ -32,7 +32,7 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
-    """Raise UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
+    """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
     saved, given = _leaves(read_config(workdir)), _leaves(config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
     if differing:
@@ -45,13 +45,13 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
 
 
 def changes(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
-    """Return the fields of `config` that differ from the run's own config: their values by name, fit for JSON."""
+    """Returns the fields of `config` that differ from the run's own config: their values by name, fit for JSON."""
     saved, given = _leaves(read_config(workdir)), _leaves(config)
     return {name: given.get(name) for name in _differing(saved, given)}
 
 
 def name_changes(changed: dict[str, Any]) -> str:
-    """Return an ending for the names of files that are made with these changes: "" for none, or `-` and six digits."""
+    """Returns an ending for the names of files that are made with these changes: "" for none, or `-` and six digits."""
     return f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}" if changed else ""
 
 

@@ -23,12 +23,12 @@ from files import write_atomically
 
 
 def writes() -> bool:
-    """Return whether this process writes the run directory."""
+    """Returns whether this process writes the run directory."""
     return jax.process_index() == 0
 
 
 def lead(work: Callable[[], Any]) -> Any:
-    """Call `work` in process 0 alone and return its result in every process; all of them must come here.
+    """Calls `work` in process 0 alone and returns its result in every process; all of them must come here.
 
     With more than one process the result goes through JSON. What `work` raises in process 0 is raised there, and as a
     UserError in the others: none of them waits for a process that has failed.
@@ -50,13 +50,13 @@ def lead(work: Callable[[], Any]) -> Any:
 
 
 def check(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Raise UserError where `workdir` holds a run that `config` cannot resume. Changes nothing."""
+    """Raises UserError where `workdir` holds a run that `config` cannot resume. Changes nothing."""
     lead(lambda: _check(workdir, config))
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
-    """Hold `workdir` for training with `config`, new or resumed.
+    """Holds `workdir` for training with `config`, new or resumed.
 
     Raises UserError, and changes nothing, where it belongs to another config, or another job is training in it.
     """
@@ -96,12 +96,12 @@ def _check(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def _choose_wandb_id(workdir: pathlib.Path) -> str:
-    """Return a new id for a new run, or the one that W&B knows a run by which older code has started."""
+    """Returns a new id for a new run, or the id under which W&B knows a run started by older code."""
     stored = workdir / "config.json"
     return hash_config(stored.read_text(), workdir.name) if stored.exists() else secrets.token_hex(8)
 
 
 def hash_config(config_json: str, workdir_name: str) -> str:
-    """Return the W&B id, 16 hexadecimal digits, of a run that was started before ids were stored, whatever the JSON's layout."""
+    """Returns the W&B id of a run started before ids were stored, 16 hexadecimal digits, regardless of the JSON's layout."""
     config = json.dumps(json.loads(config_json), sort_keys=True)
     return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Scores a model on a split: every image counts exactly once, whatever the batch size and the number of devices."""
+"""Scores a model on a split: every image counts exactly once, for any batch size and number of devices."""
 
 import csv
 import dataclasses
@@ -30,9 +30,9 @@ IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """`scores` by name, `records` (a line of JSON for each image), the number of `images`, and `pictures`.
+    """`scores` by name, `records` (one line of JSON per image), the number of `images`, and `pictures`.
 
-    `pictures` are [H,W,3] uint8 by name: `examples` beside their ground truth, and what the metrics draw.
+    `pictures` are [H,W,3] uint8 by name: `examples` next to their ground truth, and what the metrics draw.
     """
 
     scores: dict[str, float]
@@ -62,7 +62,7 @@ class Evaluator:
         Raises Interrupted as soon as `stop()` is true.
         """
         metrics, count = self.results.metrics(), len(self.source)
-        # By index, so that they are the same images each time, in whatever order the canvases bring them.
+        # By index, so that they are the same images each time, regardless of the order of the canvases.
         drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
         records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
         shown: list[tuple] = []
@@ -86,7 +86,7 @@ class Evaluator:
 
 
 def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
-    """Bring the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
+    """Gather the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
 
     Sums of floats, and what is decided by them, are then the same in all processes.
     """

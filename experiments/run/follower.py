@@ -1,7 +1,7 @@
 """The follower: sends metrics.jsonl to W&B.
 
-It is a process of its own and reads nothing but the run directory, so W&B can be slow, away or broken and the
-training loop does not notice. It keeps in wandb/cursor.json the newest step that it has sent: a resumed run repeats the
+It is a process of its own and reads nothing but the run directory, so W&B can be slow, unreachable or broken and the
+training loop is not affected. It keeps in wandb/cursor.json the newest step that it has sent: a resumed run repeats the
 steps after its checkpoint, line for line, and its follower skips those that have been sent.
 
     echo finished | python -m experiments.run.follower WORKDIR        sends what no follower has sent yet
@@ -32,7 +32,7 @@ MODES = ("auto", "online", "offline", "disabled")
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
 LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
 RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
-FINISHED = b"finished\n"  # what the parent says on the pipe before it closes it, when the run came to its end
+FINISHED = b"finished\n"  # what the parent writes to the pipe before it closes it, when the run has finished
 
 
 class Follower:
@@ -106,7 +106,7 @@ class Follower:
 
 
 class _Parent:
-    """The run that is followed, seen from the follower: its pipe ends when it closes it or dies, however it dies."""
+    """The run that is followed, seen from the follower: its pipe ends when it closes it or dies, for any cause."""
 
     def __init__(self, pipe: int):
         self.ended = threading.Event()
@@ -120,7 +120,7 @@ class _Parent:
         while part := os.read(self._pipe, 64):  # unbuffered: a file object would still be locked at the process's exit
             said += part
         self.finished = said == FINISHED
-        signal.alarm(LINGER_SECONDS)  # the kernel ends this process then, in whatever call it hangs
+        signal.alarm(LINGER_SECONDS)  # the kernel then ends this process, even if it hangs in a call
         self.ended.set()
 
 

@@ -1,4 +1,4 @@
-"""Applies a model to images of any size: views in, one prediction an image out."""
+"""Applies a model to images of any size: views in, one prediction per image out."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,7 +48,7 @@ class Inference:
         self._step = jax.jit(step, out_shardings=outputs)
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
-        """Traces the model for a canvas of `size` without running it: what it cannot take is reported before a run begins."""
+        """Traces the model for a canvas of `size` without running it: what it does not accept is reported before a run begins."""
         batch = stack([blank(size, self.truth.blank(size))] * self.config.eval.batch_size)
         jax.eval_shape(self._step, variables, batch)
 

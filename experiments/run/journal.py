@@ -35,7 +35,7 @@ class Journal:
         lead(lambda: self._metrics.append(step, values))
 
     def sync(self) -> None:
-        """Bring every row to the disk: a checkpoint may only be saved after the rows that it covers."""
+        """Flush every row to disk: a checkpoint may only be saved after the rows that it covers."""
         lead(lambda: self._metrics.sync())
 
     def keep(self, step: int, result: Evaluation) -> dict[str, str]:

@@ -13,7 +13,7 @@ from files import write_atomically
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, `{"step": int, name: number, string or list, ...}`.
+    """metrics.jsonl: one JSON object per line, `{"step": int, name: number, string or list, ...}`.
 
     A step has at most one line, and the steps ascend. One process writes it; a resumed run first calls `cut`.
     """
@@ -33,7 +33,7 @@ class MetricsFile:
     def append(self, step: int, values: Mapping[str, object]) -> None:
         """Write one line. Values are numbers, strings, arrays or lists of them; NaN and infinities become null.
 
-        Raises UserError when the disk is full or away; the line is then absent, not half there.
+        Raises UserError when the disk is full or unavailable; the line is then absent, never partial.
         """
         row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
@@ -50,11 +50,11 @@ class MetricsFile:
             ) from error
 
     def sync(self) -> None:
-        """Bring every line to the disk: a checkpoint may only be saved after the lines that it covers."""
+        """Flush every line to disk: a checkpoint may only be saved after the lines that it covers."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be brought to the disk: {error.strerror}") from error
+            raise UserError(f"{self.path}: cannot be flushed to disk: {error.strerror}") from error
 
     def cut(self, step: int) -> None:
         """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.

@@ -35,5 +35,5 @@ class NonFinite:
                 images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
                 raise UserError(
                     f"the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it was "
-                    "saved: look at these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
+                    "saved: check these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
                 )

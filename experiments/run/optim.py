@@ -62,7 +62,7 @@ def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.Gr
         "adamw": lambda: optax.chain(
             optax.scale_by_adam(*optim.betas), optax.add_decayed_weights(optim.weight_decay, mask=_kernels)
         ),
-        # L2 in the gradient before the momentum, as the papers of the SGD era (and torch.optim.SGD) have it.
+        # L2 in the gradient before the momentum, as in the papers of the SGD era and in torch.optim.SGD.
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(optim.weight_decay, mask=_kernels), optax.trace(optim.momentum)
         ),

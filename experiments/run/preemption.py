@@ -9,7 +9,7 @@ GRACE = 5.0  # seconds that the loop has to notice, before a run that has nothin
 
 
 class Preemption:
-    """Context manager. After SIGTERM or SIGINT `signal` is its number; the loop saves and returns at its next look.
+    """Context manager. After SIGTERM or SIGINT `signal` is its number; the loop saves and returns at its next check.
 
     While XLA compiles, Python runs no signal handler, and the notice may be shorter than a compilation. A thread therefore
     hears of the signal through a pipe and, if `nothing_to_lose` still holds after GRACE seconds, ends the process itself.
@@ -54,5 +54,5 @@ def exit_at_once(number: int, _frame) -> None:
 
 
 def _exit_code(number: int | None) -> int:
-    """0 for SIGTERM: a preempted run did nothing wrong. 130 for Ctrl-C, as shells have it."""
+    """0 for SIGTERM: a preempted run has not failed. 130 for Ctrl-C, as in shells."""
     return 130 if number == signal.SIGINT else 0

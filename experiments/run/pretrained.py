@@ -35,7 +35,7 @@ def load_run(
 def load_backbone(path: str, architecture: Architecture, variables: Variables) -> Variables:
     """`variables` with the backbone's from a local .safetensors file (names of torchvision, timm or Keras).
 
-    Raises UserError for a file that cannot be read, a key that nobody asks for, one that is missing, or another shape.
+    Raises UserError for a file that cannot be read, an unused key, one that is missing, or another shape.
     """
     try:
         weights = load_file(path)

@@ -1,7 +1,7 @@
 """What a training step carries from one step to the next.
 
 Variables are flat dictionaries {"encoder/stem/conv/kernel": array}: freezing, layer-wise rates, pretrained names and
-checkpoints all speak of paths, and nothing but this file needs to know how flax nests them.
+checkpoints all use paths, and nothing but this file needs to know how flax nests them.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
 
 
 def blueprint(config: ConfigDict, num_classes: int) -> nnx.Module:
-    """The model of a config with shapes in the place of arrays: what it tells of its geometry needs no values."""
+    """The model of a config with shapes in the place of arrays: its geometry depends on no values."""
     return nnx.eval_shape(lambda: _make(config, num_classes, seed=0))
 
 

@@ -1,4 +1,4 @@
-"""The loop: one for every model and task. It never asks what either of them is."""
+"""The loop: one for every model and task. It does not depend on either of them."""
 
 import os
 import pathlib
@@ -39,7 +39,7 @@ from input_pipeline.views import list_canvases
 class Trainer:
     """A run: everything that its config names, made once; then `restore`, then `run`.
 
-    metrics.jsonl gets at most one line a step: every `log_every` steps the training scalars of that very step, every
+    metrics.jsonl gets at most one line per step: every `log_every` steps the training scalars of that very step, every
     `eval_every` steps the scores. Names that begin with `time/` are the only ones that differ when a run is repeated.
     """
 
@@ -95,7 +95,7 @@ class Trainer:
         if self.source.absent:
             warn(
                 f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
-                "and is no part of the mean scores unless it is predicted"
+                "and is not part of the mean scores unless it is predicted"
             )
         print(
             f"{config.data.name}: {len(self.source)} images to train on, {len(eval_source)} to evaluate on, "
@@ -109,7 +109,7 @@ class Trainer:
         if notes.get("data", self.data) != self.data:
             raise UserError(
                 f"the data is not what {self.workdir} was trained on (fingerprints {notes['data']} then, {self.data} now); "
-                "bring that back, or start a new run with config.init_from"
+                "restore that data, or start a new run with config.init_from"
             )
         self.first, self.pending = int(self.state.step), notes["row"]
         self.loader.set_state(notes["loader"])
@@ -200,7 +200,7 @@ class Trainer:
             "",
             f"finished at step {last['step']}; {self.best}",
         ]
-        lines += [f"predictions beside the ground truth: {self.workdir / drawn}"] if drawn else []
+        lines += [f"predictions next to the ground truth: {self.workdir / drawn}"] if drawn else []
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
 

@@ -1,4 +1,4 @@
-"""Segmentation with a discriminator (Isola et al. 2017, section 3): it tells the ground truth's maps from predicted ones."""
+"""Segmentation with a discriminator (Isola et al. 2017, section 3): it distinguishes the ground truth from predictions."""
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,6 @@ class AdversarialSegmentation(Segmentation):
 
 
 def verdict(logits: jax.Array, truth: float, share: jax.Array) -> jax.Array:
-    """Cross-entropy of each image's patches [B,h,w,1] with real (1) or predicted (0), the images weighted by `share` [B]."""
+    """Cross-entropy of the patches [B,h,w,1] against the target 1 (real) or 0 (predicted), images weighted by `share` [B]."""
     losses = optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, truth))
     return jnp.sum(jnp.mean(losses, axis=(1, 2, 3)) * share)

@@ -1,4 +1,4 @@
-"""What the loop asks of a task, and nothing more: the loop never learns what the model is."""
+"""What the loop asks of a task, and nothing more: the loop does not know the model."""
 
 import dataclasses
 from typing import Protocol
@@ -26,7 +26,7 @@ class Mean:
     floor: float = dataclasses.field(default=0.0, metadata=dict(static=True))
 
     def value(self) -> jax.Array:
-        """The quotient, without the factor. A total that is not finite stays seen, whatever the weight."""
+        """The quotient, without the factor. A non-finite total stays non-finite even if the weight is 0."""
         divisor = jnp.maximum(self.weight, self.floor)
         return self.total / jnp.where(divisor > 0, divisor, 1.0)
 
@@ -37,7 +37,7 @@ Means = dict[str, Mean]
 class Task(Protocol):
     """The device half: turns a model's outputs into terms of a loss and into predictions. All of it is traced into the step.
 
-    Whatever is random or steered by ground truth happens in `apply`. `loss` returns the terms whose outputs exist; their
+    Everything that is random or depends on ground truth happens in `apply`. `loss` returns the terms whose outputs exist; their
     names are fixed for each value of `train`.
     """
 

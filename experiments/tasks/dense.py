@@ -1,4 +1,4 @@
-"""Object detection: boxes with a class and a score. What detectors share; their losses are in the files beside this one."""
+"""Object detection: boxes with a class and a score. What detectors share; each detector's loss is in a file of its own."""
 
 import abc
 
@@ -40,9 +40,9 @@ class Detection(Task, abc.ABC):
     ):
         """Keeps what detectors have in common.
 
-        Objects marked as difficult are learned where `use_difficult`; they are scored as config.eval.metrics has it.
+        Objects marked as difficult are trained on if `use_difficult` is set; they are scored as config.eval.metrics has it.
         Detections with a score below `score_threshold` are dropped, and of two of one class with an IoU above `nms_iou`
-        the weaker one. Suppression looks at the best `nms_candidates` of each class; an image keeps `max_detections`.
+        the weaker one. Suppression looks at the best `nms_candidates` of each class; each view keeps `max_detections`.
         """
         self.class_names, self.margin, self.use_difficult = class_names, margin, use_difficult
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
@@ -67,7 +67,7 @@ class Detection(Task, abc.ABC):
         return outputs | model.geometry(batch["image"].shape[1:3])
 
     def learnable(self, batch: Arrays) -> jax.Array:
-        """[B,M] bool: the objects that a detection is to be learned from."""
+        """[B,M] bool: the objects that are trained on."""
         objects = batch["valid"] & ~batch["crowd"] & batch["example_mask"][:, None]
         return objects if self.use_difficult else objects & ~batch["difficult"]
 

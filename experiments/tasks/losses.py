@@ -3,8 +3,8 @@
 All share one measure. `logits` is [B,H,W,C] float32, `label` [B,H,W] uint8 with 255 for no class, and `weight` [B,H,W]
 float32 says how much a pixel counts: 0 where it does not (no class, padding). Each loss returns [B] float32, **the
 image's mean loss times the image's total weight**: the sum over images by the sum of all weights is the batch's mean,
-and it stays so over micro-batches, devices and padding. What the logits of pixels without weight are changes nothing,
-not even where they are not finite; an image that has no other pixels gives 0 and no gradient.
+and this also holds over micro-batches, devices and padding. The logits of pixels without weight change nothing,
+even if they are not finite; an image that has no other pixels gives 0 and no gradient.
 """
 
 from collections.abc import Callable, Mapping
@@ -81,7 +81,7 @@ def check_class_weights(class_weights: tuple[float, ...], num_classes: int) -> N
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, weight: jax.Array, label_smoothing: float) -> jax.Array:
-    """Cross-entropy with the truth mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
+    """Cross-entropy with the target mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
     logits, truth = _counted(logits, label, weight)
     target = (1.0 - label_smoothing) * truth + label_smoothing / logits.shape[-1]
     return _total(-weight * jnp.sum(target * jax.nn.log_softmax(logits), axis=-1))
@@ -91,7 +91,7 @@ def focal(logits: jax.Array, label: jax.Array, weight: jax.Array, gamma: float) 
     """-(1 - p)^gamma log p of the true class's softmax probability p (Lin et al. 2017, section 3.2), without alpha."""
     logits, truth = _counted(logits, label, weight)
     log_p = jnp.sum(truth * jax.nn.log_softmax(logits), axis=-1)
-    # At p = 1 loss and gradient are 0, but the power's own derivative need not be finite. A NaN stays one.
+    # At p = 1 loss and gradient are 0, but the power's own derivative need not be finite. A NaN stays NaN.
     certain = log_p == 0.0
     log_p = jnp.where(certain, -1.0, log_p)
     losses = jnp.where(certain, 0.0, -((-jnp.expm1(log_p)) ** gamma) * log_p)
@@ -125,7 +125,7 @@ def lovasz_softmax(logits: jax.Array, label: jax.Array, weight: jax.Array) -> ja
     batch, classes = logits.shape[0], logits.shape[-1]
     logits, truth = _counted(logits, label, weight)
     wrong = jnp.where(truth > 0, 1.0 - jax.nn.softmax(logits), jax.nn.softmax(logits))
-    # Pixels that do not count have no error and no truth: last in the order, they change no slope before them, and
+    # Pixels that do not count have no error and no label: last in the order, they change no slope before them, and
     # their own is multiplied by 0.
     wrong = jnp.where(weight[..., None] > 0, wrong, 0.0)
     errors = jnp.moveaxis(wrong, -1, 1).reshape(batch, classes, -1)
@@ -142,7 +142,7 @@ def _jaccard_slopes(errors: jax.Array, truth: jax.Array) -> jax.Array:
     digits for them: a pixel of the class leaves the union (U) as it is and takes 1 from the intersection (I), hence
     1/U; any other adds 1 to the union, hence I/(U-1) - I/U = I/(U(U-1)).
     """
-    # The truth rides on the index: one sort and no gather.
+    # The label is packed into the index: one sort and no gather.
     tag = 2 * lax.broadcasted_iota(jnp.int32, errors.shape, 2) + truth
     tag = lax.platform_dependent(errors, tag, cpu=_ordered_packed, default=_ordered)
     index, truth = tag >> 1, tag & 1
@@ -188,7 +188,7 @@ def ohem(logits: jax.Array, label: jax.Array, weight: jax.Array, threshold: floa
     wanted = jnp.ceil(share * jnp.sum(counted, axis=(1, 2), dtype=jnp.float32)).astype(jnp.int32)
     last = jnp.take_along_axis(ordered, ordered.shape[1] - jnp.maximum(wanted, 1)[:, None], axis=1)[:, 0]
     last = jnp.where(wanted > 0, last, jnp.inf)[:, None, None]
-    # What is easy is left out, not what is hard kept: a loss that is not a number has to stay seen.
+    # What is easy is left out, not what is hard kept: a loss of NaN has to stay visible.
     easy = (hardness < last) & (jnp.exp(-hardness) >= threshold)
     kept = jnp.where(counted & ~easy, weight, 0.0)
     kept_weight = _total(kept)
@@ -227,7 +227,7 @@ def make_losses(losses: Mapping[str, Mapping]) -> dict[str, tuple[float, Loss]]:
 
 
 def _counted(logits: jax.Array, label: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits and one-hot truth [B,H,W,C], both 0 where the pixel has no weight."""
+    """Logits and one-hot labels [B,H,W,C], both 0 where the pixel has no weight."""
     counted = weight[..., None] > 0
     # One-hot instead of take_along_axis, whose gradient is a scatter.
     truth = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)

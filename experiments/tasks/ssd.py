@@ -14,16 +14,18 @@ from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the released networks: offsets are of about unit size
-COVERED = 0.5  # a default box with this part of it or more in a crowd is no background
+COVERED = 0.5  # a default box with this part of it or more in a crowd is not background
 
 
 class Targets(NamedTuple):
-    """What default boxes are to answer, [A] or, of a batch, [B,A]."""
+    """Targets of the default boxes, [A] or, of a batch, [B,A]."""
 
     positive: jax.Array  # bool, the box has an object
-    negative: jax.Array  # bool, it is background; neither where a crowd, or an object that is not learned, may be in it
+    negative: (
+        jax.Array
+    )  # bool, it is background; neither where a crowd, or an object that is not trained on, may be in it
     classes: jax.Array  # int32, 0 for background and the object's class + 1
-    offsets: jax.Array  # [A,4], of the object's box; where there is no object any finite ones
+    offsets: jax.Array  # [A,4], of the object's box; arbitrary but finite where there is no object
 
 
 class SSDTask(Detection):
@@ -78,7 +80,7 @@ class SSDTask(Detection):
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
 
     def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
-        """What each of the default boxes [A,4] has to learn from each image of a batch."""
+        """The targets of the default boxes [A,4] for each image of a batch."""
 
         def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
             iou = ops.pairwise_iou(boxes, anchors)

@@ -18,12 +18,12 @@ PARTS = ("coordinates", "sizes", "confidence", "no_object", "classes")
 
 
 class Cells(NamedTuple):
-    """What a grid is to learn; where `filled` is False, `box` and `index` mean nothing."""
+    """Targets of a grid; where `filled` is False, `box` and `index` mean nothing."""
 
     filled: jax.Array  # [B,R,C] bool: an object is this cell's
     box: jax.Array  # [B,R,C,4] of that object, in pixels
     index: jax.Array  # [B,R,C] int32, its class
-    left: jax.Array  # [B,R,C] bool: something is there that is not to be learned, so nothing is said of "no object"
+    left: jax.Array  # [B,R,C] bool: holds something that is not trained on: left out of the no-object term
 
 
 class YOLOv1Task(Detection):
@@ -37,7 +37,9 @@ class YOLOv1Task(Detection):
     """
 
     reads = "cells of a grid"
-    advice = "objects share cells: a finer grid (a larger config.data.image_size, a smaller model.stride) parts them"
+    advice = (
+        "objects share cells: a finer grid (a larger config.data.image_size, a smaller model.stride) separates them"
+    )
 
     def __init__(self, *, lambda_coord: NotNegative, lambda_noobj: NotNegative, **detection):
         """Takes the fields of Detection, and the two factors of equation 3: on places and sizes, and on empty cells."""
@@ -91,7 +93,7 @@ def cell_of(boxes: jax.Array | np.ndarray, grid: Size, size: Size) -> jax.Array 
 def fill_cells(batch: Arrays, learnable: jax.Array, grid: Size, size: Size) -> Cells:
     """The objects that are `learnable` [B,M] in the cells of an image of `size`.
 
-    Left is a cell whose centre lies in a crowd region, or that would be a difficult object's if those were learned.
+    Left is a cell whose centre lies in a crowd region, or that would be a difficult object's if those were trained on.
     """
     boxes, crowd = batch["boxes"], batch["valid"] & batch["crowd"]
     everywhere = jnp.arange(grid[0] * grid[1], dtype=jnp.int32)[None, :, None]

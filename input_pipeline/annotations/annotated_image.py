@@ -18,13 +18,13 @@ class Annotation:
     label: int  # index of the class
     crowd: bool = False
     difficult: bool = False
-    area: float | None = None  # the box's where nobody gave it
+    area: float | None = None  # None: that of the box
     segmentation: list | dict = ()  # of `masks.encode_mask`, () for none
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image and its objects. `size` is what the annotation says, None where it says nothing."""
+    """An image and its objects. `size` is what the annotation gives, None if it gives none."""
 
     path: pathlib.Path
     name: str
@@ -34,7 +34,7 @@ class AnnotatedImage:
 
 
 def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, one that is no UTF-8."""
+    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, one that is not valid UTF-8."""
     tidy = tuple(" ".join(name.split()) for name in names)
     if not all(tidy) or not tidy:
         raise UserError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
@@ -42,5 +42,5 @@ def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
     if twice:
         raise UserError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
     odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
-    refuse(f"{where}: classes with names that are no UTF-8", odd, "; rename them")
+    refuse(f"{where}: classes with names that are not valid UTF-8", odd, "; rename them")
     return tidy

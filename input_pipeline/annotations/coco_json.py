@@ -1,7 +1,7 @@
 """COCO's JSON: images, annotations, categories and detections.
 
-Two readers: `read_instances` is for data to train on and names all that is wrong with it at once; an `Entry` is for files
-to score, whose first mistake ends it.
+Two readers: `read_instances` is for data to train on and reports all mistakes at once; an `Entry` is for files
+to score, whose first mistake is reported.
 """
 
 import contextlib
@@ -87,9 +87,9 @@ def _read_images(path: Path, folder: Path, entries: list[dict]) -> dict[int, Ann
         if not is_whole(image_id) or not isinstance(name, str):
             wrong.append(f"the image at place {number + 1} has no id (a whole number of int64) or no file_name")
         elif image_id in annotated:
-            wrong.append(f"the image id {image_id} stands there more than once")
+            wrong.append(f"the image id {image_id} is listed more than once")
         elif name in names:
-            wrong.append(f"the file {name} stands there more than once")
+            wrong.append(f"the file {name} is listed more than once")
         elif size != (None, None) and not all(map(is_whole, size)):
             wrong.append(f"the image {image_id} has no height and width in whole numbers")
         elif not (folder / name).is_file():
@@ -151,7 +151,7 @@ class Entry:
         """Of an image, in pixels."""
         value = self.number(key)
         if not (value.is_integer() and 1 <= value <= FARTHEST):
-            raise self.error(f"has a {key} that is no whole number from 1 to {FARTHEST}: {show(self[key])}")
+            raise self.error(f"has a {key} that is not a whole number from 1 to {FARTHEST}: {show(self[key])}")
         return int(value)
 
     def flag(self, *keys: str) -> bool:

@@ -70,7 +70,7 @@ def _read_counts(segmentation: dict, size: Size) -> list[int]:
 
 
 def _read_text(text: str) -> list[int] | None:
-    """The runs in COCO's text of a mask, or None where it is none.
+    """The runs in COCO's text of a mask, or None if it is not valid.
 
     A character is 48 and 5 bits of a number, the lowest first, and 32 where more of it follow; the fifth bit of its last
     one is the sign. From the fourth number on they are differences to the run two before.

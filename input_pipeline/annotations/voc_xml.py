@@ -49,4 +49,4 @@ def _read_number(element: ElementTree.Element, place: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{where} has {text!r} as {place}, which is no number") from None
+        raise UserError(f"{where} has {text!r} as {place}, which is not a number") from None

@@ -1,4 +1,4 @@
-"""Ultralytics' text: a row an object, a box or a polygon in fractions of the image, and the classes' names in YAML."""
+"""Ultralytics' text: one row per object, a box or a polygon in fractions of the image, and the classes' names in YAML."""
 
 import pathlib
 
@@ -18,7 +18,9 @@ def read_names(root: pathlib.Path) -> tuple[str, ...]:
     if not path.is_file():
         path = root / "classes.txt"
         if not path.is_file():
-            raise UserError(f"{root} has no data.yaml and no classes.txt; write a class name a line into classes.txt")
+            raise UserError(
+                f"{root} has no data.yaml and no classes.txt; write one class name per line into classes.txt"
+            )
         return check_names(
             [line for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()], path
         )
@@ -31,7 +33,7 @@ def read_names(root: pathlib.Path) -> tuple[str, ...]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
         raise UserError(f"{path} has no `names`: a list, or each number from 0 with its name; write them")
-    # Without quotes on, no, 1.5 and null are no text in YAML.
+    # Without quotes, YAML does not read on, no, 1.5 and null as text.
     odd = [f"{i} is {name!r}" for i, name in enumerate(names) if type(name) not in (str, int)]  # bool is an int
     refuse(f"{path}: classes with names that are neither text nor whole numbers", odd, "; put them in quotes")
     return check_names([str(name) for name in names], path)
@@ -42,7 +44,7 @@ def read_row(row: str, class_count: int) -> Annotation:
     try:
         number, *values = map(float, row.split())
     except ValueError:
-        raise UserError(f"{row.strip()!r} holds what is no number") from None
+        raise UserError(f"{row.strip()!r} contains something that is not a number") from None
     if number not in range(class_count):
         raise UserError(
             f"class {row.split()[0]}, but there are {class_count} (0 to {class_count - 1}); name it, or correct it"
@@ -50,7 +52,7 @@ def read_row(row: str, class_count: int) -> Annotation:
     label = int(number)
     far = [value for value in values if abs(value) > LARGEST]
     if far:
-        raise UserError(f"{far[0]:g} is no fraction of the image; divide x by its width and y by its height")
+        raise UserError(f"{far[0]:g} is not a fraction of the image; divide x by its width and y by its height")
     if len(values) == 4:
         x, y, width, height = values
         return Annotation((y - height / 2, x - width / 2, y + height / 2, x + width / 2), label)

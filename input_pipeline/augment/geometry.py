@@ -36,7 +36,7 @@ def about(centre: tuple[float, float], matrix: np.ndarray) -> np.ndarray:
 
 
 def inner(size: Size, margin: int) -> Size:
-    """The part of a canvas or a training example inside its margin: what a model answers for."""
+    """The part of a canvas or a training example inside its margin: what a model predicts."""
     return size[0] - 2 * margin, size[1] - 2 * margin
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from errors import UserError
 
 CUT_OFF = 1e-4  # of w0: weights that lie nearer to 1 than this are 1
-STEPS = 4096  # a sigma, of the distances that are told apart: an error of 0.61 / (2 STEPS) < CUT_OFF
+STEPS = 4096  # distance bins per sigma: an error of 0.61 / (2 STEPS) < CUT_OFF
 
 
 def weight_map(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:

@@ -40,7 +40,7 @@ def zoom_out(rng: np.random.Generator, size: Size, largest: float) -> Window:
 def crop(rng: np.random.Generator, canvas: Window, size: Size, objects: Objects) -> Window:
     """A patch of `canvas` that meets a random constraint, one of those that can be met: the whole canvas always can.
 
-    A patch shows a part of the image, whose size is `size`. Crowds are no object that a patch has to overlap with.
+    A patch shows a part of the image, whose size is `size`. A patch need not overlap with a crowd.
     """
     wanted = objects["boxes"][~objects["crowd"]]
     while True:

@@ -1,1 +1,1 @@
-"""Datasets: one file each, or one a family of them; registry.py names them, prepared.py is what tfds-prepared ones share."""
+"""Datasets: one file each, or one per family; registry.py names them, prepared.py is what tfds-prepared ones share."""

@@ -1,8 +1,8 @@
 """`coco_folder`: boxes and masks in COCO's JSON, prepared from the user's own folder. Nothing is downloaded.
 
 config.data.folder.root is ROOT of ROOT/annotations/instances_SPLIT.json (or SPLIT.json, where none is called instances) with
-the images in ROOT/SPLIT, ROOT/images/SPLIT or ROOT/images; or of ROOT/SPLIT/_annotations.coco.json with the images beside
-it. A split is there where both are. Classes stand in the order of their ids, which like the images' ids are kept.
+the images in ROOT/SPLIT, ROOT/images/SPLIT or ROOT/images; or of ROOT/SPLIT/_annotations.coco.json with the images next
+to it. A split is there where both are. Classes stand in the order of their ids, which like the images' ids are kept.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from input_pipeline.annotations.coco_json import read_instances
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder, walk
 from input_pipeline.decoding import list_images
 
-BESIDE = "_annotations.coco.json"  # the name where annotations lie beside the images
+BESIDE = "_annotations.coco.json"  # the name of annotations next to the images
 
 
 class CocoFolder(DetectionFolder):
@@ -62,7 +62,7 @@ def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Pat
         found = f"has annotations for {', '.join(path.stem for path in listed)} but no" if listed else "has no"
         raise UserError(
             f"config.data.folder.root={str(root)!r} {found} images; it needs annotations/instances_SPLIT.json and the images "
-            f"in SPLIT, images/SPLIT or images, or SPLIT/{BESIDE} with the images beside it"
+            f"in SPLIT, images/SPLIT or images, or SPLIT/{BESIDE} with the images next to it"
         )
     return splits
 

@@ -1,7 +1,7 @@
 """What `coco_folder`, `voc_folder` and `yolo_folder` share: a user's images and annotations, prepared as one tfds dataset.
 
 A subclass reads the annotations, this module the images: each is decoded once, to find what is broken, and stored byte for
-byte. Boxes are stored in pixels as float64, so that nothing is rounded, without those that are none (`objects.clean`); what
+byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`); what
 was left out or clipped is named in the prepared set's metadata, split by split.
 """
 
@@ -71,16 +71,16 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(f"{folder.root} has a split named 'all', which tfds takes for all of the splits; rename it")
         names = (image.name for images in self._contents.splits.values() for image in images)
         odd = [ascii(name) for name in names if SURROGATE.search(name)]
-        refuse(f"{folder.root}: images with names that are no UTF-8", odd, "; rename them")
+        refuse(f"{folder.root}: images with names that are not valid UTF-8", odd, "; rename them")
         super().__init__(config=tfds.core.BuilderConfig(name=self.identify(folder)), **options)
 
     @staticmethod
     def find_place(folder: ConfigDict) -> pathlib.Path:
-        """The folder that all of it lies in. Raises UserError where it is none."""
+        """The folder that all of it lies in. Raises UserError if it is not a folder."""
         root = pathlib.Path(folder.root).expanduser()
         if not root.is_dir():
             raise UserError(
-                f"config.data.folder.root={folder.root!r} is no folder; give the one that holds the dataset"
+                f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds the dataset"
             )
         return root
 
@@ -98,7 +98,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def identify(cls, folder: ConfigDict) -> str:
         """A name that changes with the names, sizes and times of the files; the same wherever the folder lies."""
         place = cls.find_place(folder)
-        # A link to nowhere is no file: whoever needs it says that it is missing.
+        # A broken link is not a file: the code that needs it reports it as missing.
         status = [(path.relative_to(place), path.stat()) for path in cls.list_files(folder) if path.exists()]
         content = [(path.as_posix(), entry.st_size, entry.st_mtime_ns) for path, entry in status]
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
@@ -108,7 +108,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         exact = {"dtype": np.float64, "encoding": "bytes"}
         features = {
             "file_name": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),  # or whatever the file is
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),  # or the format of the file
             "image/id": np.int64,
             "image/size": tfds.features.Tensor(shape=(2,), dtype=np.int64),  # height, width
             "objects": tfds.features.Sequence(

@@ -1,6 +1,6 @@
 """A user's own folder of images and PNG masks, read where it lies.
 
-ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; a class name a line in classes.txt, or
+ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; one class name per line in classes.txt, or
 `name red green blue` where masks are colours. No prepared copy is made that could go stale: the files are checked when the
 folder is opened, and what was found is remembered by their names, sizes and times.
 
@@ -77,7 +77,7 @@ class ImageMask:
 
     @classmethod
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
-        """As of datasets.registry. Instances are read where config.data.folder.instances is set, whatever is needed."""
+        """As of datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
         return cls(data.folder, *parse_split(split), cache=place / "image_mask")
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class ImageMask:
         return index + 1
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
-        """The label, and the instances where the config asks for them. Raises UserError for values that cannot be."""
+        """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
         if self._instances == "folder":
             instances = _read_instances(files["instances"])
             label = self._read_label(files["masks"]) if "masks" in files else (instances > 0).astype(np.uint8)
@@ -108,7 +108,7 @@ class ImageMask:
         return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
     def _read_label(self, path: pathlib.Path) -> np.ndarray:
-        """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is no class."""
+        """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is not a class."""
         if self._colours:
             return self._from_colours(decode_colours(path.read_bytes(), str(path)), path)
         values = _read_grey(path, "write `name red green blue` lines into the classes file")
@@ -117,7 +117,7 @@ class ImageMask:
         if beyond.any():
             raise UserError(
                 f"{path} holds the value {int(values[beyond][0])}, but there are {len(self.class_names)} classes (0 to "
-                f"{len(self.class_names) - 1}); set config.data.folder.ignore_value if it is no class, or add the class"
+                f"{len(self.class_names) - 1}); set config.data.folder.ignore_value if it means no class, or add the class"
             )
         return np.where(nowhere, IGNORE, values).astype(np.uint8)
 
@@ -133,7 +133,7 @@ class ImageMask:
             row, column = np.argwhere(~(found | white))[0]
             raise UserError(
                 f"{path} holds the colour {tuple(map(int, colours[row, column]))}, which no line of the classes file names; "
-                "add it there, or paint what is no class white"
+                "add it there, or paint white what belongs to no class"
             )
         return np.where(found, label, IGNORE).astype(np.uint8)
 
@@ -162,10 +162,12 @@ class ImageMask:
                 unfit.append(str(error))
         seen = {value for values in found.values() for value in values}
         if seen == {IGNORE}:
-            unfit.append(f"all hold only the value {self._ignore}, which is no class (config.data.folder.ignore_value)")
+            unfit.append(
+                f"all hold only the value {self._ignore}, which means no class (config.data.folder.ignore_value)"
+            )
         if seen == {0, IGNORE} and not self._colours:
             unfit.append(
-                f"all hold only 0 and {IGNORE}, and {IGNORE} is no class: black and white masks need colours in the "
+                f"all hold only 0 and {IGNORE}, and {IGNORE} means no class: black and white masks need colours in the "
                 f"classes file, `{self.class_names[0]} 0 0 0` and `{self.class_names[1]} 255 255 255`"
             )
         return {"unfit": unfit, "unreadable": unreadable, "seen": found}
@@ -176,7 +178,7 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); write a class name a line into it") from None
+        raise UserError(f"{path} cannot be read ({error}); write one class name per line into it") from None
     coloured = [
         line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
     ]
@@ -192,7 +194,9 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     for what, values in (("name", names), ("colour", colours)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:
-            raise UserError(f"{path}: the {what} {sorted(twice)[0]!r} stands there twice; give each class its own")
+            raise UserError(
+                f"{path}: the {what} {sorted(twice)[0]!r} is listed more than once; give each class its own"
+            )
     return names, colours or None
 
 
@@ -266,7 +270,7 @@ def _read_instances(path: pathlib.Path) -> np.ndarray:
 
 
 def _remember(path: pathlib.Path, check: Callable[[], dict]) -> dict:
-    """What `check` finds, from the file where an earlier run left it. A cache that cannot be used is no error."""
+    """What `check` finds, from the file where an earlier run left it. A cache that cannot be used is not an error."""
     try:
         findings = json.loads(path.read_text())
         if findings.keys() == {"unfit", "unreadable", "seen"} and isinstance(findings["seen"], dict):

@@ -36,7 +36,7 @@ class Dataset:
     preparation: Preparation
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
-    size: Callable[[Record], Size] | None = None  # None: it stands in the image's header
+    size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
     class_names: tuple[str, ...] = ()  # of the label; those of boxes are stored
     category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
     read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]

@@ -1,7 +1,7 @@
 """`voc_folder`: boxes in PASCAL VOC's XML, prepared from the user's own folder. Nothing is downloaded.
 
 config.data.folder.root is a VOCdevkit (VOC2012 in it is taken, else its only year) or a folder that holds
-JPEGImages/NAME.jpg (or any format Pillow reads), Annotations/NAME.xml and ImageSets/Main/SPLIT.txt, a name a line. Lists with
+JPEGImages/NAME.jpg (or any format Pillow reads), Annotations/NAME.xml and ImageSets/Main/SPLIT.txt, one name per line. Lists with
 a second column are VOC's lists of one class, and no splits; neither is a list without a single annotation.
 
 The classes are the sorted names that occur. config.data.folder.first_pixel is 0 where edges are taken as they are written,
@@ -92,7 +92,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         text = path.read_text("utf-8-sig", errors="replace")
         lines = [line.split() for line in text.splitlines() if line.strip()]
         if not lines:
-            raise UserError(f"{path} names no image; write a name a line, or take the file away")
+            raise UserError(f"{path} names no image; write one name per line, or take the file away")
         stems = [line[0] for line in lines]
         if any(len(line) > 1 for line in lines):
             continue
@@ -101,14 +101,14 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
             continue
         twice = len(stems) - len(set(stems))
         if twice:
-            raise UserError(f"{path} names {twice} images more than once; each may stand there once")
+            raise UserError(f"{path} names {twice} images more than once; list each once")
         missing = [f"{images / stem}{SUFFIXES[0]}" for stem in stems if stem not in there]
         missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
         refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
         splits[path.stem] = stems
     if not splits:
         problem = f"{main} has no SPLIT.txt with names of annotated images"
-        remedy = "; write a name a line, without suffix"
+        remedy = "; write one name per line, without suffix"
         refuse(problem, unknown, remedy)
         raise UserError(problem + remedy)
     listed = {stem for stems in splits.values() for stem in stems}

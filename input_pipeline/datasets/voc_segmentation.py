@@ -1,7 +1,7 @@
 """`voc_segmentation`: the segmentation task of PASCAL VOC, prepared from the user's own VOCdevkit. Nothing is downloaded.
 
 config.data.folder.root is the VOCdevkit (VOC2012 in it is taken, else its only year) or the folder of a year, which holds
-JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/{train,val,trainval}.txt, a name a line. Masks are
+JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/{train,val,trainval}.txt, one name per line. Masks are
 palette or grey PNGs whose values are the classes, 255 for void. Both files are stored byte for byte.
 """
 
@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "trainval")
 class VocSegmentation(tfds.core.GeneratorBasedBuilder):
     """The tfds builder of the VOCdevkit config.data.folder.root; its config is named by what the devkit holds.
 
-    Raises UserError in one line: a folder that is no devkit when it is made, files that cannot be used in preparation.
+    Raises UserError in one line: a folder that is not a devkit when it is made, files that cannot be used in preparation.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -82,7 +82,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
 
 
 def find_year(root: str) -> pathlib.Path:
-    """The folder of one year's challenge. Raises UserError where `root` is no VOCdevkit."""
+    """The folder of one year's challenge. Raises UserError if `root` is not a VOCdevkit."""
     place = pathlib.Path(root).expanduser()
     years = sorted(path.parent for path in place.glob("VOC20[0-9][0-9]/ImageSets"))
     if (place / "ImageSets").is_dir():
@@ -103,10 +103,10 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
         if not stems:
-            raise UserError(f"{lists[split]} names no image; write a name a line, or take the file away")
+            raise UserError(f"{lists[split]} names no image; write one name per line, or take the file away")
         twice = len(stems) - len(set(stems))
         if twice:
-            raise UserError(f"{lists[split]} names {twice} images more than once; each may stand there once")
+            raise UserError(f"{lists[split]} names {twice} images more than once; list each once")
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not path.is_file()]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits
@@ -127,7 +127,7 @@ def check(image: pathlib.Path, mask: pathlib.Path) -> None:
     if beyond.any():
         raise UserError(
             f"{mask} holds the value {values[beyond][0]}; the classes are 0 to {len(CLASS_NAMES) - 1}, "
-            f"paint what is none of them {IGNORE}"
+            f"paint the others {IGNORE}"
         )
 
 

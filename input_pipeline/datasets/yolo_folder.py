@@ -1,7 +1,7 @@
 """`yolo_folder`: boxes or polygons in rows of text, as Ultralytics lays them out, prepared from the user's own folder.
 
 config.data.folder.root is ROOT of ROOT/images/SPLIT and ROOT/labels/SPLIT, or of ROOT/SPLIT/images and ROOT/SPLIT/labels.
-labels/NAME.txt has an object a line: `class centre_x centre_y width height`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon,
+labels/NAME.txt has one object per line: `class centre_x centre_y width height`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon,
 all in fractions of the image. An image without such a file has no object. The classes' names are `names` in ROOT/data.yaml
 (a list, or numbers with names), or the lines of ROOT/classes.txt.
 """

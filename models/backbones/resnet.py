@@ -24,7 +24,7 @@ BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
 
 
 class ResidualBlock(nnx.Module):
-    """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] beside a shortcut.
+    """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] in parallel with a shortcut.
 
     The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, as in
     torchvision's weights; the paper's bottleneck strides in the 1x1 before. That first 3x3 convolution sees the grid
@@ -72,7 +72,7 @@ class ResNet(nnx.Module):
     """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
 
     Stride 2 gives the activated stem before pooling, the others the last block of their stage. `layers` is the paper's
-    18, 34, 50 or 101 (table 1), or 10: one basic block a stage, for tests and small machines. `width` scales the
+    18, 34, 50 or 101 (table 1), or 10: one basic block per stage, for tests and small machines. `width` scales the
     channels. `output_stride` 32, 16 or 8 is the last one: later stages keep the grid and dilate instead (Chen et al.
     2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
     stride. At every second position they equal those of the next larger output stride.

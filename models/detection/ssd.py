@@ -24,7 +24,7 @@ SMALLEST = 1e-10  # added to squared norms
 
 
 class L2Norm(nnx.Module):
-    """Features [B,H,W,C] of norm 1 at each pixel, times a learned factor a channel that starts at `scale`.
+    """Features [B,H,W,C] of norm 1 at each pixel, times a learned factor per channel that starts at `scale`.
 
     Section 3.1, after Liu et al. 2016, "ParseNet", 3.3: conv4_3's features are larger than those of the layers after it.
     """

@@ -90,10 +90,10 @@ class ConvLeakyRelu(nnx.Module):
 
 
 class YOLOv1(Model):
-    """Images [B,H,W,3] to what the R x C cells of a grid say of the objects whose centres lie in them, all linear:
+    """Images [B,H,W,3] to what the R x C cells of a grid predict of the objects whose centres lie in them, all linear:
 
     {"boxes" [B,R,C,K,4] (y and x within the cell, 0 to 1; square roots of height and width as fractions of the image),
-    "confidence" [B,R,C,K], "classes" [B,R,C,num_classes]} float32, of `boxes` K a cell.
+    "confidence" [B,R,C,K], "classes" [B,R,C,num_classes]} float32, of `boxes` K per cell.
 
     `layers` is 24 (figure 3) or 9 (Fast YOLO), with `norm` "none" as in the paper, "batch" or "group". `width` scales
     the channels, `depth` the repeats of the rows that have some, to at least one. `stride` is the paper's 64; at 32 or

@@ -174,7 +174,7 @@ def transpose(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
     It is the gradient of a SAME convolution, as Keras's Conv2DTranspose(padding="same"): with p = max(k - stride, 0)
     // 2, pixel i of x adds x[i] kernel[j] to pixel i*stride + j - p of the output. `lax.conv_transpose` mirrors the
-    kernel unless told `transpose_kernel=True`: weights from Keras or PyTorch would come out wrong.
+    kernel unless `transpose_kernel=True`: weights from Keras or PyTorch would come out wrong.
     """
     native = partial(_native_transpose, stride)
     if kernel.shape[0] % stride:

@@ -1,7 +1,7 @@
-"""Which ground truth each anchor learns, from the overlaps [M,A] of M truths and A anchors of one image.
+"""Which ground truth each anchor learns, from the overlaps [M,A] of M ground truth objects and A anchors of one image.
 
-Rows that are not `valid` take part in nothing, whatever they hold. Equal overlaps go to the lower index, of the truth
-and then of the anchor. A truth that overlaps no anchor gets none. Over a batch: jax.vmap.
+Rows that are not `valid` take part in nothing, regardless of their values. Equal overlaps go to the lower index, of the object
+and then of the anchor. An object that overlaps no anchor gets none. Over a batch: jax.vmap.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from jax import lax
 
 
 class Matching(NamedTuple):
-    index: jax.Array  # [A] int32, the truth of each anchor; 0 where it has none
-    positive: jax.Array  # [A] bool, the anchor has a truth
+    index: jax.Array  # [A] int32, the object of each anchor; 0 where it has none
+    positive: jax.Array  # [A] bool, the anchor has an object
     ignored: jax.Array  # [A] bool, neither positive nor negative
 
 
@@ -27,7 +27,7 @@ def _matching(index: jax.Array, positive: jax.Array, ignored: jax.Array) -> Matc
 
 
 def by_argmax(iou: jax.Array, valid: jax.Array) -> Matching:
-    """Each truth gets the one anchor that it overlaps most; of two truths, the anchor keeps the one it overlaps more.
+    """Each object gets the one anchor that it overlaps most; of two objects, the anchor keeps the one it overlaps more.
 
     The rest are negatives. iou [M,A], valid [M].
     """
@@ -39,11 +39,11 @@ def by_argmax(iou: jax.Array, valid: jax.Array) -> Matching:
 
 
 def by_threshold(iou: jax.Array, valid: jax.Array, *, low: float, high: float, low_quality: bool) -> Matching:
-    """Each anchor learns the truth that it overlaps most: from `high` on, and is a negative below `low`.
+    """Each anchor learns the object that it overlaps most, from `high` on; below `low` it is a negative.
 
-    Between the two it is ignored. With `low_quality` each truth's best anchors, with all ties, are positive at any
-    overlap (Ren et al. 2015, Faster R-CNN, section 3.1.2, condition i); such an anchor still learns the truth that it
-    overlaps most itself, which another truth may be. RetinaNet (Lin et al. 2017, section 4) is 0.4 and 0.5 without.
+    Between the two it is ignored. With `low_quality` each object's best anchors, with all ties, are positive at any
+    overlap (Ren et al. 2015, Faster R-CNN, section 3.1.2, condition i); such an anchor still learns the object that it
+    overlaps most itself, which may be another one. RetinaNet (Lin et al. 2017, section 4) is 0.4 and 0.5 without.
     iou [M,A], valid [M].
     """
     iou = _only(valid, iou)
@@ -55,10 +55,10 @@ def by_threshold(iou: jax.Array, valid: jax.Array, *, low: float, high: float, l
 
 
 def bipartite(iou: jax.Array, valid: jax.Array, *, threshold: float) -> Matching:
-    """SSD's matching (Liu et al. 2016, section 2.2): one anchor for each truth, then those with enough overlap.
+    """SSD's matching (Liu et al. 2016, section 2.2): one anchor for each object, then those with enough overlap.
 
-    First pairs are taken by falling overlap, each of a truth and an anchor that are both still free, so that no anchor
-    serves two truths. Then each other anchor gets the truth that it overlaps most if that is `threshold` or more.
+    First pairs are taken by falling overlap, each of an object and an anchor that are both still free, so that no anchor
+    serves two objects. Then each other anchor gets the object that it overlaps most if that is `threshold` or more.
     iou [M,A], valid [M].
     """
     iou = _only(valid, iou)
@@ -66,7 +66,7 @@ def bipartite(iou: jax.Array, valid: jax.Array, *, threshold: float) -> Matching
 
     # A free pair that is the best one of its row and of its column is taken sooner or later, so all such pairs are
     # taken at once. The best free pair of all is one of them, so there are at most M rounds, and usually a few: taking
-    # one pair a round took 24 times longer on a CPU (8 images, 100 truths, 8,732 anchors).
+    # one pair per round took 24 times longer on a CPU (8 images, 100 objects, 8,732 anchors).
     def settle(carry):
         waiting, index, taken = carry
         overlap = jnp.where(taken, -1, iou)

@@ -29,7 +29,7 @@ def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def weights(old: int, new: int) -> np.ndarray:
-    """The matrix [new, old] that samples a line of `old` pixels at `new` places: two weights a row at most, sum 1."""
+    """The matrix [new, old] that samples a line of `old` pixels at `new` places: at most two weights per row, sum 1."""
     place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))).astype(np.float32)
 

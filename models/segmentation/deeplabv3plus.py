@@ -52,8 +52,8 @@ class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling [B,H,W,in] -> [B,H,W,out] (Chen et al. 2017, "Rethinking Atrous Convolution", 3.3).
 
     A 1x1 convolution, a 3x3 convolution of each of `rates` and the image's mean, each of `out` channels, side by side;
-    then a 1x1 convolution back to `out`, and dropout. The image's mean is one pixel an example: batch normalisation
-    there has statistics of B numbers a channel, and training needs more than one example.
+    then a 1x1 convolution back to `out`, and dropout. The image's mean is one pixel per example: batch normalisation
+    there has statistics of B numbers per channel, and training needs more than one example.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class DeepLabV3Plus(Model):
 
     `backbone` holds the fields of `registry.build_backbone`, whose features of its largest stride go through ASPP to
     `aspp` channels. They are resized to stride 4, where the backbone's features, reduced to `low_level` channels, stand
-    beside them; two 3x3 convolutions to `decoder` channels and a 1x1 convolution make the logits, which are resized to
+    next to them; two 3x3 convolutions to `decoder` channels and a 1x1 convolution make the logits, which are resized to
     the images. `rates` are in pixels of the largest stride: the paper has (6, 12, 18) at 16, and twice that at 8.
     `separable` makes every 3x3 convolution of ASPP and decoder a depthwise and a 1x1 one. `dropout` is the rate at the
     end of ASPP. `norm` and `momentum` are those of ASPP and decoder; the backbone has its own.

@@ -24,7 +24,7 @@ SMALLEST = 24  # pixels a side of which the discriminator makes one logit
 
 
 def narrow_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A kernel from Normal(0, 0.02), whatever its fan-in (6.2)."""
+    """A kernel from Normal(0, 0.02), for any fan-in (6.2)."""
     return 0.02 * math.sqrt(math.prod(shape[:-1]) / 2) * he_normal(key, shape)
 
 

@@ -248,9 +248,9 @@ def test_datacheck_leaves_out_what_training_does(capsys):
         learned = {name: row["learned"] for name, row in report["classes"].items()}
         assert learned["green"] == 0 < report["classes"]["green"]["objects"]
         assert (learned["red"] > 0) == use_difficult and learned["blue"] > 0
-        datacheck.tell(report)
+        datacheck.print_report(report)
         told = capsys.readouterr().err
-        assert f"no object to learn of {'green' if use_difficult else 'red, green'}" in told
+        assert f"no training object of {'green' if use_difficult else 'red, green'}" in told
 
 
 def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):

@@ -19,7 +19,7 @@ from input_pipeline.decoding import encode_png
 from input_pipeline.preparation import Built, BuiltFromFolder, ByTensorFlow, Downloaded, find_prepared, prepare
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 
 
 def make_data(**fields):

@@ -261,7 +261,7 @@ def test_half_an_overlap_is_enough_and_a_pixel_has_no_extra_edge():
 
 
 def test_difficult_objects_count_neither_way():
-    # The difficult one is no loss when missed, and the detections on it, even two, are no mistakes.
+    # The difficult one costs nothing when missed, and the detections on it, even two, are not mistakes.
     objects = truth((0, A), (0, B, "difficult"))
     on_it = [(0, 0.9, B), (0, 0.85, B)]
     for detections in ([], on_it):
@@ -576,10 +576,10 @@ GT, DT = ground_truth(), results()
         (changed(GT, "annotations", 0, "area", value="big"), DT, (), 'annotations[0] has no finite number as its area'),
         (changed(GT, "annotations", 0, "segmentation"), DT, ("--iou_type=segm",), "annotations[0] lacks 'segmentation'"),
         (changed(GT, "images", 0, "height"), DT, ("--iou_type=segm",), "images[0] lacks 'height'"),
-        (changed(GT, "images", 0, "height", value=-5), DT, ("--iou_type=segm",), "images[0] has a height that is no whole"),
-        (changed(GT, "images", 0, "height", value=0), DT, ("--iou_type=segm",), "height that is no whole number from 1 to"),
-        (changed(GT, "images", 1, "width", value=50.5), DT, ("--iou_type=segm",), "no whole number from 1 to 1000000: 50.5"),
-        (changed(GT, "images", 1, "width", value=1e30), DT, ("--iou_type=segm",), "images[1] has a width that is no whole"),
+        (changed(GT, "images", 0, "height", value=-5), DT, ("--iou_type=segm",), "images[0] has a height that is not a whole"),
+        (changed(GT, "images", 0, "height", value=0), DT, ("--iou_type=segm",), "height that is not a whole number from 1 to"),
+        (changed(GT, "images", 1, "width", value=50.5), DT, ("--iou_type=segm",), "not a whole number from 1 to 1000000: 50.5"),
+        (changed(GT, "images", 1, "width", value=1e30), DT, ("--iou_type=segm",), "images[1] has a width that is not a whole"),
         (changed(GT, "annotations", 0, "area", value=10**400), DT, (), "annotations[0] has no finite number as its area: 1"),
         (changed(GT, "images", 0, "id", value=-(10**400)), DT, (), "images[0] has no finite number as its id: -1000"),
         ("[" * 100_000, DT, (), "gt.json: not COCO's JSON: lists or objects are nested too deeply"),

@@ -34,7 +34,7 @@ def refuse(config: ConfigDict) -> str:
 
 
 def leaves(section: type, prefix: str = "") -> dict[str, object]:
-    """{path: rule} of the fields of a section that are no sections."""
+    """{path: rule} of the fields of a section that are not sections."""
     found = {}
     for name, (rule, _) in fields.fields_of(section).items():
         if isinstance(rule, type) and rule.__module__ != "builtins":
@@ -194,7 +194,7 @@ def test_every_field_has_a_rule(path):
     rule = every_rule()[path]
     assert rule is not fields.MISSING, f"{path} has no annotation"
     if fields.find_named(rule) is None and not (isinstance(rule, type) and rule.__module__ != "builtins"):
-        assert fields.describe(rule)  # a KeyError for an annotation that is no rule
+        assert fields.describe(rule)  # a KeyError for an annotation that is not a rule
 
 
 @pytest.mark.parametrize("section", [Common, *(value for value in vars(common).values() if isinstance(value, type))])

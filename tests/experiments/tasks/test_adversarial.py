@@ -1,4 +1,4 @@
-"""The discriminator beside the generator: one scalar whose gradients are each one's own, and nothing left of it afterwards."""
+"""Discriminator and generator: one scalar whose gradients are each one's own, and nothing left of it afterwards."""
 
 import jax
 import jax.numpy as jnp

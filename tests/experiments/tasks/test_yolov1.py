@@ -198,7 +198,7 @@ def test_difficult_objects_are_learned_where_the_config_says_so():
     assert float(loss_of(HAND, batch, use_difficult=True)[1]["classes"][0]) == pytest.approx(0.3125)
     _, logs = loss_of(HAND, batch, use_difficult=False)
     assert float(logs["classes"][0]) == 0
-    assert float(logs["no_object"][0]) == pytest.approx(6 * 0.1**2)  # what is there is no background either
+    assert float(logs["no_object"][0]) == pytest.approx(6 * 0.1**2)  # nor is it background
 
 
 def test_the_first_object_keeps_the_cell():

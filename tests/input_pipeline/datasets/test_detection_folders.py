@@ -16,7 +16,7 @@ from input_pipeline.datasets import prepared as prepared_sets
 from input_pipeline.sources import open_source
 
 REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
-needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 HEIGHT, WIDTH = 20, 30
 
 
@@ -457,7 +457,7 @@ def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
         (rewrite("</name>", "</name><difficult>true</difficult>"), ["one.xml: object 1", "'true' as difficult"]),
         (rewrite("<bndbox>.*?</bndbox>", ""), ["one.xml: object 1", "bndbox"]),
         (rewrite("<xmax>10.5</xmax>", ""), ["one.xml: object 1", "xmax"]),
-        (rewrite("10.5", "wide"), ["one.xml: object 1", "'wide'", "no number"]),
+        (rewrite("10.5", "wide"), ["one.xml: object 1", "'wide'", "not a number"]),
         (rewrite("<name>fox</name>", "<name> </name>"), ["one.xml: object 1", "no name"]),
         (rewrite("</annotation>", ""), ["one.xml", "cannot be parsed"]),
         (rewrite("<height>20", "<height>21"), ["one.jpg is 20x30", "21x30"]),
@@ -543,12 +543,12 @@ def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_pa
         ("2 0.5 0.5 0.1 0.1", ["a.txt line 1", "class 2", "0 to 1"]),
         ("-1 0.5 0.5 0.1 0.1", ["class -1"]),
         ("0.5 0.5 0.5 0.1 0.1", ["class 0.5"]),
-        ("0 0.5 0.5 0.1 wide", ["'0 0.5 0.5 0.1 wide'", "no number"]),
+        ("0 0.5 0.5 0.1 wide", ["'0 0.5 0.5 0.1 wide'", "not a number"]),
         ("0 0.5 0.5 0.1", ["3 numbers", "a box has 4"]),
         ("0 0.5 0.5 0.1 0.1 0.9", ["5 numbers", "a polygon"]),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", ["7 numbers"]),
         ("0 0.1 0.1 0.2 0.2 0.3 nan", ["6 numbers"]),
-        ("0 12 15 4 5", ["12 is no fraction"]),
+        ("0 12 15 4 5", ["12 is not a fraction"]),
     ],
 )
 def test_mistakes_in_a_yolo_row(tmp_path, row, words):

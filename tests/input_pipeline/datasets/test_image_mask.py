@@ -306,7 +306,7 @@ def test_one_pixel(root):
     assert source[3]["label"].tolist() == [[2]] and source[3]["instances"].tolist() == [[1]]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 def test_camvid_and_isbi(tmp_path):
     data = get_config().data
     data.name = "image_mask"
@@ -319,7 +319,7 @@ def test_camvid_and_isbi(tmp_path):
     assert open_source(data, "val", str(tmp_path), ("label",)).class_names == ("membrane", "cell")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 def test_nuclei_have_ids(tmp_path):
     data = get_config().data
     data.name = "image_mask"
