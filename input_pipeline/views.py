@@ -48,7 +48,7 @@ def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
     method = evaluation.method
     if method not in truth.methods:
         raise UserError(
-            f"config.eval.method={method!r} is unknown or not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
+            f"config.eval.method={method!r} is not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
     if not evaluation.scales:
         raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")
