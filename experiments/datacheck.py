@@ -29,7 +29,7 @@ from input_pipeline.truths import make_truth
 CHUNK = 256  # images handed to the threads at a time: what waits stays small, and Ctrl-C need not wait for long
 ENOUGH = 0.95  # of the objects that can be learned; less is warned of
 SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
-NAMED = 5  # bad boxes, or classes, that a warning names
+SHOWN = 5  # bad boxes, or classes, that a warning names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,8 +269,8 @@ def tell(report: dict[str, Any]) -> None:
 
 def _name(names: list[str], separator: str) -> str:
     """The first few; the others are counted."""
-    others = len(names) - NAMED
-    return separator.join(names[:NAMED]) + (f" (and {others} more)" if others > 0 else "")
+    others = len(names) - SHOWN
+    return separator.join(names[:SHOWN]) + (f" (and {others} more)" if others > 0 else "")
 
 
 def _share(share: float | None) -> str:
