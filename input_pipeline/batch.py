@@ -35,6 +35,7 @@ import numpy as np
 from errors import UserError
 
 Batch = dict[str, np.ndarray]  # or one row of it, without its first axis
+Example = dict[str, np.ndarray]  # an image with its ground truth, as input_pipeline/sources.py has it
 Size = tuple[int, int]  # (height, width) in pixels
 IGNORE = 255
 SHOWN = 3  # bad things that an error names; the rest are counted

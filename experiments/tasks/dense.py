@@ -9,6 +9,7 @@ from flax import nnx
 
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
+from input_pipeline.batch import Size
 from models.ops import nms
 
 Geometry = dict[str, np.ndarray]  # `anchors` [A,4] or `cells` [R,C,4], boxes in pixels of the input, as the model says
@@ -54,11 +55,11 @@ class Detection(Task, abc.ABC):
         """As of tasks.base.Task."""
 
     @abc.abstractmethod
-    def decode(self, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         """Boxes [B,N,4] in pixels of an input of `size`, and the scores [B,N,C] of each class."""
 
     @abc.abstractmethod
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, anchors or cells can learn."""
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
