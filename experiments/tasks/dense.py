@@ -1,6 +1,7 @@
 """Object detection: boxes with a class and a score. What detectors share; their losses are in the files beside this one."""
 
 import abc
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +68,13 @@ class Detection(Task, abc.ABC):
         outputs = model(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
         return outputs | model.geometry(batch["image"].shape[1:3])
 
+    def learns(self, objects: Mapping[str, jax.Array | np.ndarray]) -> jax.Array | np.ndarray:
+        """[...] bool, on the device or on the host: whether an object with these flags is to be learned from."""
+        return ~objects["crowd"] if self.use_difficult else ~objects["crowd"] & ~objects["difficult"]
+
     def learnable(self, batch: Arrays) -> jax.Array:
         """[B,M] bool: the objects that a detection is to be learned from."""
-        objects = batch["valid"] & ~batch["crowd"] & batch["example_mask"][:, None]
-        return objects if self.use_difficult else objects & ~batch["difficult"]
+        return batch["valid"] & self.learns(batch) & batch["example_mask"][:, None]
 
     def mean_per_image(self, count: jax.Array, batch: Arrays) -> Mean:
         """What is counted over the batch, for each of its images."""
