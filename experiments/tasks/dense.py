@@ -40,13 +40,13 @@ class Detection(Task, abc.ABC):
         nms_candidates: Count,
         max_detections: Count,
     ):
-        """Keeps what detectors have in common.
+        """Keeps what detectors have in common; `margin` is for tasks with labels.
 
         Objects marked as difficult are learned where `use_difficult`; they are scored as config.eval.metrics has it.
         Detections with a score below `score_threshold` are dropped, and of two of one class with an IoU above `nms_iou`
         the weaker one. Suppression looks at the best `nms_candidates` of each class; an image keeps `max_detections`.
         """
-        self.class_names, self.margin, self.use_difficult = class_names, margin, use_difficult
+        self.class_names, self.use_difficult = class_names, use_difficult
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.nms_candidates, self.max_detections = nms_candidates, max_detections
