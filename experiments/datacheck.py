@@ -29,7 +29,7 @@ from input_pipeline.truths import make_truth
 CHUNK = 256  # images handed to the threads at a time: what waits stays small, and Ctrl-C need not wait for long
 ENOUGH = 0.95  # of the objects that can be learned; a smaller share is a warning
 SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
-NAMED = 5  # bad boxes, or classes, that a warning names
+SHOWN = 5  # bad boxes, or classes, that a warning names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +162,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
         matrix = geometry.fit(original, size, data.fit, data.margin)
-        learned = ~objects["crowd"] & (config.task.use_difficult | ~objects["difficult"])
-        return _look(task, placed, objects, learned, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
+        return _look(task, placed, objects, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
     every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
@@ -209,12 +208,12 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 
 
 def _look(
-    task: Detection, placed: Geometry, objects: dict, learned: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+    task: Detection, placed: Geometry, objects: dict, matrix: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """An image's objects as the network of input `size` sees them; `matrix` maps the image to it."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
-    matched = np.zeros(len(boxes), bool)
+    learned, matched = task.learns(objects), np.zeros(len(boxes), bool)
     matched[learned] = task.matchable(placed, boxes[learned], size)
     height, width = (boxes[:, 2:] - boxes[:, :2]).T
     return {name: objects[name] for name in ("classes", "crowd", "difficult", "area")} | {
@@ -269,8 +268,8 @@ def print_report(report: dict[str, Any]) -> None:
 
 def _name(names: list[str], separator: str) -> str:
     """The first few; the others are counted."""
-    others = len(names) - NAMED
-    return separator.join(names[:NAMED]) + (f" (and {others} more)" if others > 0 else "")
+    others = len(names) - SHOWN
+    return separator.join(names[:SHOWN]) + (f" (and {others} more)" if others > 0 else "")
 
 
 def _share(share: float | None) -> str:

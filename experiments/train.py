@@ -15,7 +15,7 @@ FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves
 def train(command: Command) -> int:
     """Train, or resume, the run in --workdir with the config of --config=FILE. Returns the process's exit code."""
     config, workdir = command.experiment(), command.directory()
-    run_directory.check(workdir, config)
+    run_directory.check_resumable(workdir, config)
     with Preemption() as stop:
         trainer = Trainer(config, workdir, command.data_dir, stop)
         with run_directory.claim(workdir, config):

@@ -35,9 +35,10 @@ import numpy as np
 from errors import UserError
 
 Batch = dict[str, np.ndarray]  # or one row of it, without its first axis
+Example = dict[str, np.ndarray]  # an image with its ground truth, as input_pipeline/sources.py has it
 Size = tuple[int, int]  # (height, width) in pixels
 IGNORE = 255
-NAMED = 3  # bad things that an error names; the rest are counted
+SHOWN = 3  # bad things that an error names; the rest are counted
 
 SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "image": (("B", "H", "W", 3), np.uint8),
@@ -61,8 +62,8 @@ OBJECTS = ("boxes", "classes", "valid", "crowd", "difficult", "boxes_lost")
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
     """Raises UserError that counts what is wrong and names the first few, unless nothing is."""
     if wrong:
-        others = f" (and {len(wrong) - NAMED} more)" if len(wrong) > NAMED else ""
-        raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:NAMED])}{others}{remedy}")
+        others = f" (and {len(wrong) - SHOWN} more)" if len(wrong) > SHOWN else ""
+        raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:SHOWN])}{others}{remedy}")
 
 
 def row(image: np.ndarray, truth: Batch, index: int, original: Size, matrix: np.ndarray) -> Batch:

@@ -24,15 +24,13 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.batch import Size
+from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.registry import DATASETS, find_dataset
 from input_pipeline.objects import Objects
 
-Example = dict[str, np.ndarray]
 ASKED_BY = {  # what an example may be asked for: the fields that ask for it, and what else it takes
     "label": ("config.task.name", ""),
     "instances": ("config.data.weight_map", " and set config.data.folder.instances=folder or components"),

@@ -15,8 +15,8 @@ from input_pipeline import objects
 from input_pipeline.augment import geometry, mixtures, windows
 from input_pipeline.augment.mixtures import DrawnExample
 from input_pipeline.augment.weight_map import weight_map
-from input_pipeline.batch import IGNORE, OBJECTS, Batch, Size, row
-from input_pipeline.sources import Example, Source
+from input_pipeline.batch import IGNORE, OBJECTS, Batch, Example, Size, row
+from input_pipeline.sources import Source
 
 CENTRE = (0.25, 0.75)  # where a mosaic's centre lies, in shares of each side
 MIXUP = (1.5, 1.5)  # of the beta distribution of a picture's share (Zhang et al. 2019, "Bag of Freebies")

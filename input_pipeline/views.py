@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.augment import geometry
 from input_pipeline.augment.geometry import inner
-from input_pipeline.batch import Batch, Size, blank, row, stack
+from input_pipeline.batch import Batch, Example, Size, blank, row, stack
 from input_pipeline.loader import local_size
-from input_pipeline.sources import Example, Source
+from input_pipeline.sources import Source
 from input_pipeline.truths import Truth
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
@@ -48,7 +48,7 @@ def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
     method = evaluation.method
     if method not in truth.methods:
         raise UserError(
-            f"config.eval.method={method!r} is unknown or not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
+            f"config.eval.method={method!r} is not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
     if not evaluation.scales:
         raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")

@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-Example = dict[str, np.ndarray]  # an image with its ground truth, on the host
+from input_pipeline.batch import Example
+
 Prediction = dict[str, np.ndarray]  # what was predicted for one image, at its own size
 
 

@@ -49,9 +49,9 @@ def lead(work: Callable[[], Any]) -> Any:
     return said["result"]
 
 
-def check(workdir: pathlib.Path, config: ConfigDict) -> None:
+def check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Raises UserError where `workdir` holds a run that `config` cannot resume. Changes nothing."""
-    lead(lambda: _check(workdir, config))
+    lead(lambda: _check_resumable(workdir, config))
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
-    _check(workdir, config)
+    _check_resumable(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
@@ -88,7 +88,7 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
         yield
 
 
-def _check(workdir: pathlib.Path, config: ConfigDict) -> None:
+def _check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
     if (workdir / "config.json").exists():
         check_same(workdir, config)
     elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):

@@ -24,11 +24,10 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from errors import UserError, warn
+from errors import warn
 from experiments.run.metrics_file import parse_row
 from files import write_atomically
 
-MODES = ("auto", "online", "offline", "disabled")
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
 LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
 RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
@@ -43,12 +42,7 @@ class Follower:
     """
 
     def __init__(self, workdir: Path, settings, timeout: float):
-        """`workdir` holds config.json and wandb_id, `settings` is config.wandb; leaving waits at most `timeout` seconds.
-
-        Raises UserError for an unknown wandb.mode: the one mistake that is reported at once.
-        """
-        if settings.mode not in MODES:
-            raise UserError(f"config.wandb.mode={settings.mode!r} is unknown; it is one of {', '.join(MODES)}")
+        """`workdir` holds config.json and wandb_id, `settings` is config.wandb; leaving waits at most `timeout` seconds."""
         self.workdir = workdir.absolute()
         self.settings = settings
         self.timeout = timeout

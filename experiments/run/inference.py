@@ -9,12 +9,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments.metrics.base import Example, Prediction
+from experiments.metrics.base import Prediction
 from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Arrays, Means, Task
-from input_pipeline.batch import blank, stack
+from input_pipeline.batch import Example, blank, stack
 from input_pipeline.sources import Source
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches, check_views

@@ -19,7 +19,7 @@ def make_mesh(sizes: tuple[int, int, int]) -> Mesh:
     count = jax.device_count()
     known = int(np.prod([size for size in sizes if size != -1]))
     filled = tuple(count // known if size == -1 else size for size in sizes)
-    if len(sizes) != len(AXES) or sizes.count(-1) > 1 or int(np.prod(filled)) != count:
+    if sizes.count(-1) > 1 or int(np.prod(filled)) != count:
         raise UserError(f"config.mesh={tuple(sizes)} does not lay out {count} device(s) along {AXES}; use (1, -1, 1)")
     # jax's default has become Explicit axes, under which scatters and einsums over a sharded batch fail.
     return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -55,7 +55,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def check_batch_size(name: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
     """Raises UserError unless `size` rows divide over the devices (and the micro-batches)."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
-    if size < 1 or size % parts:
+    if size % parts:
         raise UserError(
             f"config.{name}={size} does not divide over {parts} (data-parallel devices x optim.accumulate); "
             f"use a multiple of {parts}"

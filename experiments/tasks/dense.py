@@ -1,6 +1,7 @@
 """Object detection: boxes with a class and a score. What detectors share; each detector's loss is in a file of its own."""
 
 import abc
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
+from input_pipeline.batch import Size
 from models.ops import nms
 
 Geometry = dict[str, np.ndarray]  # `anchors` [A,4] or `cells` [R,C,4], boxes in pixels of the input, as the model says
@@ -38,13 +40,13 @@ class Detection(Task, abc.ABC):
         nms_candidates: Count,
         max_detections: Count,
     ):
-        """Keeps what detectors have in common.
+        """Keeps what detectors have in common; `margin` is for tasks with labels.
 
         Objects marked as difficult are trained on if `use_difficult` is set; they are scored as config.eval.metrics has it.
         Detections with a score below `score_threshold` are dropped, and of two of one class with an IoU above `nms_iou`
         the weaker one. Suppression looks at the best `nms_candidates` of each class; each view keeps `max_detections`.
         """
-        self.class_names, self.margin, self.use_difficult = class_names, margin, use_difficult
+        self.class_names, self.use_difficult = class_names, use_difficult
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.nms_candidates, self.max_detections = nms_candidates, max_detections
@@ -54,11 +56,11 @@ class Detection(Task, abc.ABC):
         """As of tasks.base.Task."""
 
     @abc.abstractmethod
-    def decode(self, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         """Boxes [B,N,4] in pixels of an input of `size`, and the scores [B,N,C] of each class."""
 
     @abc.abstractmethod
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, anchors or cells can learn."""
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
@@ -66,10 +68,13 @@ class Detection(Task, abc.ABC):
         outputs = model(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
         return outputs | model.geometry(batch["image"].shape[1:3])
 
+    def learns(self, objects: Mapping[str, jax.Array | np.ndarray]) -> jax.Array | np.ndarray:
+        """[...] bool, on the device or on the host: whether an object with these flags is to be learned from."""
+        return ~objects["crowd"] if self.use_difficult else ~objects["crowd"] & ~objects["difficult"]
+
     def learnable(self, batch: Arrays) -> jax.Array:
         """[B,M] bool: the objects that are trained on."""
-        objects = batch["valid"] & ~batch["crowd"] & batch["example_mask"][:, None]
-        return objects if self.use_difficult else objects & ~batch["difficult"]
+        return batch["valid"] & self.learns(batch) & batch["example_mask"][:, None]
 
     def mean_per_image(self, count: jax.Array, batch: Arrays) -> Mean:
         """What is counted over the batch, for each of its images."""

@@ -9,7 +9,7 @@ from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from experiments.tasks.losses import Losses, check_class_weights, make_losses, pixel_weights
 from fields import NotNegative
-from input_pipeline.batch import IGNORE
+from input_pipeline.batch import IGNORE, Size
 
 
 class Segmentation(Task):
@@ -83,7 +83,7 @@ def accuracy(logits: jax.Array, label: jax.Array, example_mask: jax.Array) -> Me
     return Mean(jnp.sum(right, dtype=jnp.float32), jnp.sum(counted, dtype=jnp.float32))
 
 
-def _centre(array: jax.Array, size: tuple[int, int]) -> jax.Array:
+def _centre(array: jax.Array, size: Size) -> jax.Array:
     """The middle `size` of [B,H,W,...]."""
     top, left = (array.shape[1] - size[0]) // 2, (array.shape[2] - size[1]) // 2
     return array[:, top : top + size[0], left : left + size[1]]

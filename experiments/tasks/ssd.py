@@ -10,6 +10,7 @@ import optax
 from experiments.tasks.base import Arrays, Mean, Means
 from experiments.tasks.dense import Detection, Geometry, match_anchors
 from fields import NotNegative, Range
+from input_pipeline.batch import Size
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
@@ -96,10 +97,10 @@ class SSDTask(Detection):
         left = batch["valid"] & ~crowd & ~learned  # difficult ones
         return jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
 
-    def decode(self, outputs: Arrays, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         boxes = coding.decode(outputs["offsets"], outputs["anchors"], variances=VARIANCES)
         return boxes, jax.nn.softmax(outputs["logits"])[..., 1:]
 
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Those that a default box overlaps by config.task.match_iou; of others too one box learns, the best."""
         return match_anchors(boxes, geometry["anchors"], self.match_iou)

@@ -10,10 +10,10 @@ from jax import lax
 from experiments.tasks.base import Arrays, Mean, Means
 from experiments.tasks.dense import Detection, Geometry
 from fields import NotNegative
+from input_pipeline.batch import Size
 from models.ops import anchors
 from models.ops import boxes as ops
 
-Size = tuple[int, int]  # (height, width)
 PARTS = ("coordinates", "sizes", "confidence", "no_object", "classes")
 
 

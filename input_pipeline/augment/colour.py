@@ -52,8 +52,8 @@ def _around_zero(strength: float) -> tuple[float, float]:
     return -strength, strength
 
 
-Range = Callable[[float], tuple[float, float]]  # a field's value -> the range that the adjustment is drawn from
-COLOURS: dict[str, tuple[Range, Callable[[np.ndarray, float], np.ndarray]]] = {
+DrawRange = Callable[[float], tuple[float, float]]  # a field's value -> the range that the adjustment is drawn from
+COLOURS: dict[str, tuple[DrawRange, Callable[[np.ndarray, float], np.ndarray]]] = {
     "brightness": (_around_one, adjust_brightness),
     "contrast": (_around_one, adjust_contrast),
     "saturation": (_around_one, adjust_saturation),

@@ -42,7 +42,7 @@ def inner(size: Size, margin: int) -> Size:
 
 def check_margin(field: str, size: Size, margin: int) -> None:
     """Raises UserError unless config.data.margin leaves something of the `size` that config.data's `field` says."""
-    if not 0 <= 2 * margin < min(size):
+    if 2 * margin >= min(size):
         raise UserError(f"config.data.margin={margin} leaves nothing of config.data.{field}={size}")
 
 

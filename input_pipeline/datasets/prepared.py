@@ -15,11 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.batch import Size
+from input_pipeline.batch import Example, Size
 from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
-from input_pipeline.sources import Example, Source, parse_split
+from input_pipeline.sources import Source, parse_split
 
 Record = dict[str, Any]  # as tfds stores it, images encoded
 RECENT = 64  # records that are kept, encoded

@@ -34,8 +34,6 @@ class VocFolder(DetectionFolder):
 
     @classmethod
     def identify(cls, folder: ConfigDict) -> str:
-        if folder.first_pixel not in (0, 1):
-            raise UserError(f"config.data.folder.first_pixel={folder.first_pixel} is unknown; choose 0 or 1")
         return f"{super().identify(folder)}_{folder.first_pixel}"
 
     @classmethod

@@ -241,10 +241,10 @@ def test_datacheck_leaves_out_what_training_does(capsys):
             size, objects = super().objects(index)
             return size, objects | {"difficult": objects["classes"] == 0, "crowd": objects["classes"] == 1}
 
-    config, task, *_ = make()
+    config, *_ = make()
     for use_difficult in (True, False):
         config.task.use_difficult = use_difficult
-        report = datacheck.check_objects(config, task, Marked(SIZES))
+        report = datacheck.check_objects(config, make_task(config, CLASSES), Marked(SIZES))
         learned = {name: row["learned"] for name, row in report["classes"].items()}
         assert learned["green"] == 0 < report["classes"]["green"]["objects"]
         assert (learned["red"] > 0) == use_difficult and learned["blue"] > 0

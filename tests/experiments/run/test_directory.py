@@ -100,7 +100,7 @@ def test_one_job_at_a_time(tmp_path, config):
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
 def test_a_run_without_its_config_is_left_alone(tmp_path, config, name):
     (tmp_path / name).write_text("")
-    for use in (run_directory.check, claim):
+    for use in (run_directory.check_resumable, claim):
         with pytest.raises(UserError, match="without its config.json"):
             use(tmp_path, config)
     assert [path.name for path in tmp_path.iterdir()] == [name]

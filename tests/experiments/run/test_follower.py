@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from configs.common import get_config
-from errors import UserError
 from experiments.pictures.png import write_png
 from experiments.run import follower as follower_process
 from experiments.run.follower import Follower
@@ -327,13 +326,6 @@ def test_disabled_starts_no_process(workdir):
     with Follower(workdir, disabled, 1.0) as running:
         assert running._process is None
     assert not (workdir / "wandb").exists()
-
-
-def test_an_unknown_mode_is_one_clear_line(workdir):
-    unknown = get_config().wandb
-    unknown.mode = "onlin"
-    with pytest.raises(UserError, match="config.wandb.mode='onlin' is unknown; it is one of auto, online"):
-        Follower(workdir, unknown, 1.0)
 
 
 def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):

@@ -417,8 +417,6 @@ def test_voc_counts_pixels_from_one(voc, monkeypatch):
     assert source[1]["boxes"].tolist() == [[1, 2, 8, 10.5], [4, 4, 9, 5]]
     monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     assert open_folder("voc_folder", root, "train", place).bad_boxes != ()
-    with pytest.raises(UserError, match="first_pixel=2"):
-        open_folder("voc_folder", root, "train", place, first_pixel=2)
 
 
 def rewrite(old, new):
