@@ -201,7 +201,7 @@ def test_evaluate_takes_fields_over_the_run_s_own_config(trained, data_dir):
     assert results[0]["scores"]["loss"] != results[1]["scores"]["loss"]
     assert (trained / "records" / zoomed).with_suffix(".jsonl").exists()
     assert (trained / "predictions" / f"{pathlib.Path(zoomed).stem}-examples.png").exists()
-    # The same fields are the same result, in whatever way they are given.
+    # The same fields are the same result, however they are given.
     assert evaluate(DEBUG, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
 
 

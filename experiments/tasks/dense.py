@@ -53,7 +53,7 @@ class Detection(Task, abc.ABC):
 
     @abc.abstractmethod
     def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
-        """As of tasks.base.Task."""
+        """See tasks.base.Task."""
 
     @abc.abstractmethod
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:

@@ -206,7 +206,7 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
 
 
 def make_losses(losses: Mapping[str, Mapping]) -> dict[str, tuple[float, Loss]]:
-    """Makes {name: (factor, loss)} of the losses, as of `Losses`, whose factor is above 0, in its order.
+    """Makes {name: (factor, loss)} of the losses, as in `Losses`, whose factor is above 0, in its order.
 
     Raises UserError where there is none.
     """

@@ -16,7 +16,7 @@ class Segmentation(Task):
     """Losses of every pixel, and the most probable class. Pixels labelled 255 count nowhere.
 
     A model's logits may be smaller than its input (unpadded convolutions): config.data.margin is then what they lack at
-    each side, and the label's centre is what they answer for.
+    each side, and they predict the label's centre.
     """
 
     needs = ("label",)

@@ -27,7 +27,7 @@ class Cells(NamedTuple):
 
 
 class YOLOv1Task(Detection):
-    """The sum of equation 3 over an image's cells, a mean over images. Raw outputs as of models.detection.yolov1.
+    """The sum of equation 3 over an image's cells, a mean over images. For the raw outputs see models.detection.yolov1.
 
     A cell has one object: the first in the batch's order whose centre lies in it; the others are logged as `unmatched`,
     for each image. Of the cell's boxes, the one with the highest IoU is responsible, and among equals (when none
@@ -122,7 +122,7 @@ def encode(boxes: jax.Array, size: Size) -> jax.Array:
 
 
 def decode(coordinates: jax.Array, size: Size) -> jax.Array:
-    """Boxes [B,R,C,K,4] in pixels of coordinates [B,R,C,K,4] as of `encode`, K of them at each cell."""
+    """Boxes [B,R,C,K,4] in pixels of coordinates [B,R,C,K,4] as in `encode`, K of them at each cell."""
     corner, sides = (values[..., None, :] for values in _lattice(coordinates.shape[1:3], size))
     middle = corner + coordinates[..., :2] * sides
     return ops.from_centres(jnp.concatenate([middle, jnp.maximum(coordinates[..., 2:], 0) ** 2 * _array(size)], -1))

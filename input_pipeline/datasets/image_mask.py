@@ -77,7 +77,7 @@ class ImageMask:
 
     @classmethod
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
-        """As of datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
+        """See datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
         return cls(data.folder, *parse_split(split), cache=place / "image_mask")
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ EPSILON = 1e-5
 SLOPE = 0.2  # of the leaky ReLU below zero
 DROPPED = 3  # decoder blocks with dropout, from the innermost one
 STRIDES = (2, 2, 2, 1)  # of the discriminator's normalised convolutions: with the last one each logit sees 70x70 pixels
-SMALLEST = 24  # pixels a side of which the discriminator makes one logit
+SMALLEST = 24  # pixels per side of which the discriminator makes one logit
 
 
 def narrow_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -87,7 +87,7 @@ class Up(nnx.Module):
 class Discriminator(nnx.Module):
     """The 70x70 PatchGAN (3.2.2, 6.1.2): [B,H,W,in] to a logit for each patch, [B,h,w,1] float32; 256 -> 30.
 
-    `width` is the channels of the first layer. Raises UserError below 24 pixels a side, where there is no patch.
+    `width` is the channels of the first layer. Raises UserError below 24 pixels per side, where there is no patch.
     """
 
     def __init__(self, in_channels: int, *, width: int, norm: Callable[[int], nnx.Module], dtype: str, rngs: nnx.Rngs):
@@ -115,7 +115,7 @@ class Discriminator(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if min(x.shape[1:3]) < SMALLEST:
-            raise UserError(f"model.discriminator: needs {SMALLEST} pixels a side, not {x.shape[1]}x{x.shape[2]}")
+            raise UserError(f"model.discriminator: needs {SMALLEST} pixels per side, not {x.shape[1]}x{x.shape[2]}")
         for block in self.blocks:
             x = block(x, train=train)
         return self.head(x).astype(jnp.float32)

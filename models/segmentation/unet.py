@@ -21,7 +21,7 @@ EPSILON = 1e-5
 def margin(depth: int) -> int:
     """Pixels that an unpadded U-Net of `depth` poolings loses at each side: 92 for the paper's 4 (572 -> 388).
 
-    Two pixels a level on the way down and on the way up, worth 2^level pixels of the image each, and the bottom's.
+    Two pixels per level on the way down and on the way up, worth 2^level pixels of the image each, and the bottom's.
     """
     return 6 * 2**depth - 4
 

@@ -67,7 +67,7 @@ class UNetBackbone(Model):
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         *skips, channels = self.backbone.channels.values()
         if len(decoder) != len(skips):
-            raise UserError(f"model.decoder: needs {len(skips)} channel counts, one a skip, not {len(decoder)}")
+            raise UserError(f"model.decoder: needs {len(skips)} channel counts, one per skip, not {len(decoder)}")
         self.dropout = nnx.Dropout(dropout)
         blocks = []
         for skip_channels, out_channels in zip(reversed(skips), decoder, strict=True):

@@ -62,7 +62,7 @@ class UNetMobileNetV2(Model):
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON[variant], dtype=dtype)
         *skips, (_, channels) = self.encoder.channels.items()
         if len(decoder) != len(skips):
-            raise UserError(f"model.decoder: needs {len(skips)} channel counts, one a skip, not {len(decoder)}")
+            raise UserError(f"model.decoder: needs {len(skips)} channel counts, one per skip, not {len(decoder)}")
         blocks = []
         for (_, skip_channels), out_channels in zip(reversed(skips), decoder, strict=True):
             blocks.append(Upsample(channels, out_channels, norm=make_norm, dtype=dtype, rngs=rngs))

@@ -211,7 +211,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
         loader.close()
     assert step._cache_size() == 1
     assert np.isfinite(losses).all() and losses[-1] > 0
-    assert max(lost[:6]) == 0 < max(lost), "what M has no room for is told"
+    assert max(lost[:6]) == 0 < max(lost), "objects beyond M are reported"
 
 
 @pytest.mark.parametrize(

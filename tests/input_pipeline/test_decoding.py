@@ -1,4 +1,4 @@
-"""Files are decoded by their content, whatever their name says, and a broken one is named."""
+"""Files are decoded by their content, not by their name, and a broken one is named."""
 
 import io
 

@@ -195,7 +195,7 @@ def test_an_open_loader_does_not_keep_the_interpreter_alive():
 
 
 def test_a_weight_map_travels_with_the_crop():
-    """Two objects a pixel apart: whatever the crop, the weight is high where the label says background between them."""
+    """Two objects a pixel apart: for any crop, the weight is high where the label says background between them."""
 
     class Pair(Squares):
         def __getitem__(self, i):

@@ -88,7 +88,7 @@ def test_few_images_are_under_way_at_once():
                 views.release(piece.index)
         finished = sum(done[index] == 2 for index in done)
         assert Watched.loaded - finished <= 16
-    assert Watched.loaded == 100, "an image is decoded once, whatever the number of its views"
+    assert Watched.loaded == 100, "an image is decoded once, for any number of its views"
 
 
 @given(

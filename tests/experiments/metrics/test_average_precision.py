@@ -233,7 +233,7 @@ def test_three_detections_by_hand():
     assert [scores[name] for name in ("AP", "AP75", "AP/cat")] == pytest.approx([scores["AP50"]] * 3)
     assert scores["AR1"] == 1 / 2 and scores["AR10"] == scores["AR100"] == scores["ARs"] == 1
     assert np.isnan([scores[name] for name in ("APm", "APl", "AP/dog", "AP_voc07/owl")]).all()
-    assert scores["mAP_voc07"] == scores["AP_voc07/cat"]  # classes without a truth are in no mean
+    assert scores["mAP_voc07"] == scores["AP_voc07/cat"]  # classes without ground truth are in no mean
 
 
 def test_a_recall_of_three_tenths_is_one_of_the_eleven():
@@ -651,7 +651,7 @@ def test_the_twelve_numbers_that_cocos_tools_print(cocoapi, capsys, kind):
 
 @pytest.mark.parametrize(("kind", "seed"), [("bbox", 0), ("bbox", 1), ("segm", 2), ("segm", 3)])
 def test_every_digit_is_that_of_cocos_tools_on_made_files(tmp_path, kind, seed):
-    """Crowds, equal scores, areas of every size, images without a truth or a detection; masks with boxes and without."""
+    """Crowds, equal scores, areas of every size, images without an object or a detection; masks with boxes and without."""
     rng = np.random.default_rng(seed)
     images = [{"id": 7 * index + 3, "height": 200, "width": 240} for index in range(12)]
 

@@ -62,7 +62,7 @@ def test_known_scores():
 
 
 def test_the_scores_of_long_et_al_by_hand():
-    # 8 pixels of a, 6 of them found, 1 called b and 1 called c; 2 of b, 1 found, 1 called a; c is not in the truth.
+    # 8 pixels of a, 6 of them found, 1 called b and 1 called c; 2 of b, 1 found, 1 called a; c is not in the ground truth.
     scores = from_counts(("a", "b", "c"), [[6, 1, 1], [1, 1, 0], [0, 0, 0]]).compute()
     assert scores["accuracy/a"] == 6 / 8 and scores["accuracy/b"] == 1 / 2 and np.isnan(scores["accuracy/c"])
     assert scores["mean_accuracy"] == pytest.approx((6 / 8 + 1 / 2) / 2)

@@ -74,7 +74,7 @@ def test_a_merge_by_hand():
     label = grid("..#..", "..#..")
     metric = measured((predicted(np.full((2, 5), 0.95)), label))
     scores = metric.compute()
-    # All 8^2 pairs are together in the prediction, 2 * 4^2 in the truth and in both.
+    # All 8^2 pairs are together in the prediction, 2 * 4^2 in the ground truth and in both.
     assert scores["Rand"] == pytest.approx(2 * 32 / (64 + 32))
     assert scores["information"] == 0  # one segment tells nothing
     assert scores["pixel_error"] == 2 / 10  # the border's pixels
@@ -96,7 +96,9 @@ def test_a_split_by_hand():
     both = 6**2 + 12**2 + 12**2
     assert scores["Rand"] == pytest.approx(2 * both / (18**2 + 12**2 + both))
     true, guess = entropy(18 / 30, 12 / 30), entropy(6 / 30, 12 / 30, 12 / 30)
-    assert scores["information"] == pytest.approx(2 * true / (true + guess))  # a split loses nothing of the truth
+    assert scores["information"] == pytest.approx(
+        2 * true / (true + guess)
+    )  # a split loses nothing of the ground truth
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 7])

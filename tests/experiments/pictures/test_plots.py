@@ -11,7 +11,7 @@ from tests.experiments.pictures.colours import corner, lab, shares
 
 
 def test_a_confusion_matrix_shows_each_row_in_percent_of_its_class():
-    # Three quarters of class a are called c, all of b is found; c is not in the truth.
+    # Three quarters of class a are called c, all of b is found; c is not in the ground truth.
     drawn = plot_confusion(np.array([[10, 0, 30], [0, 10**12, 0], [0, 0, 0]]), ["a", "b", "c"])
     assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
     top, left = corner(drawn, plots._shade(0.25), 96)

@@ -1,4 +1,4 @@
-"""A run directory belongs to one run, and keeps its W&B id whatever becomes of the config's fields."""
+"""A run directory belongs to one run, and keeps its W&B id when the config's fields change."""
 
 import json
 

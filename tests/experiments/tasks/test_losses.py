@@ -172,7 +172,7 @@ def test_ohem_keeps_all_that_tie_with_the_last():
 
 
 def test_ohem_counts_its_share_in_each_image():
-    """An image of easy pixels beside one of hard ones keeps its share all the same, of its counted pixels alone."""
+    """An image of easy pixels next to one of hard ones keeps its share all the same, of its counted pixels alone."""
     probability = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1, 0.05, 0.01]).reshape(2, 1, 4)
     logits = np.log(np.stack([probability, 1 - probability], -1)).astype(np.float32)
     weight = np.array([[[1, 1, 1, 0]], [[1, 1, 1, 1]]], np.float32)

@@ -119,7 +119,7 @@ def oracle(outputs, batch):
 
 
 def draw(seed):
-    """A batch with shared cells, crowds, difficult objects and padding, and outputs, many of them near the truth."""
+    """A batch with shared cells, crowds, difficult objects and padding, and outputs, many of them near the ground truth."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(0, 1, (B, M, 2)) * SIZE
     half = rng.uniform(0.02, 0.4, (B, M, 2)) * SIZE

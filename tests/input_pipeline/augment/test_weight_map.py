@@ -58,7 +58,7 @@ def test_flips_carry_over(instances, sigma, move):
 
 
 def test_it_repeats_bit_for_bit():
-    """Wherever in memory its arrays lie, and in whatever thread: a run that resumes must see the same weights."""
+    """At any place in memory and in any thread: a run that resumes must see the same weights."""
     rng = np.random.default_rng(0)
     instances = np.zeros((200, 200), np.int32)
     for number, (top, left) in enumerate(rng.integers(0, 190, (80, 2)), 1):

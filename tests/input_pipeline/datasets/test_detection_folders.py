@@ -1,4 +1,4 @@
-"""Folders of a few pixels in three layouts: the numbers come back exactly, and one clear line for whatever can be wrong."""
+"""Folders of a few pixels in three layouts: the numbers come back exactly, and each mistake gives one clear line."""
 
 import json
 import os

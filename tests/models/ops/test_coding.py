@@ -1,4 +1,4 @@
-"""Offsets decode to what was encoded, equal numbers computed by hand, and are finite whatever comes in."""
+"""Offsets decode to what was encoded, equal numbers computed by hand, and are finite for any input."""
 
 import math
 

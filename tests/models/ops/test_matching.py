@@ -27,7 +27,7 @@ JITTED = {name: jax.jit(matcher) for name, matcher in MATCHERS.items()}
 
 
 def best_truths(iou, valid):
-    """Each anchor's (overlap, truth), by a loop."""
+    """Each anchor's (overlap, ground truth), by a loop."""
     found = []
     for a in range(iou.shape[1]):
         best = (-1.0, 0)
@@ -101,7 +101,7 @@ def test_rows_that_are_not_valid_count_for_nothing_whatever_they_hold(name):
     for a, b in zip(JITTED[name](iou, valid), JITTED[name](filled, valid), strict=True):
         np.testing.assert_array_equal(a, b)
     empty = JITTED[name](filled, np.zeros(TRUTHS, bool))
-    assert not any(np.any(x) for x in empty)  # no truth at all: everything is a negative
+    assert not any(np.any(x) for x in empty)  # no object at all: everything is a negative
 
 
 @pytest.mark.parametrize("name", MATCHERS)
@@ -120,13 +120,13 @@ def test_two_truths_with_one_best_anchor_get_two_in_ssd_and_one_elsewhere():
     results = {name: matcher(iou, np.arange(TRUTHS) < 2) for name, matcher in JITTED.items()}
     assert owners(results["bipartite"])[:3] == [0, 1, -1]
     assert owners(results["argmax"])[:3] == [-1, 1, -1]
-    # As the anchor keeps its own best truth, the first one is learned by none, as in Faster R-CNN.
+    # As the anchor keeps its own best object, the first one is learned by none, as in Faster R-CNN.
     assert owners(results["low quality"])[:3] == [-1, 1, -1]
     assert results["low quality"].ignored[:3].tolist() == [True, False, False]
 
 
 def test_pairs_that_wait_for_one_another():
-    # Each truth loses its best anchor to the next one, so only one pair is settled a round.
+    # Each object loses its best anchor to the next one, so only one pair is settled per round.
     count = 6
     iou = np.zeros((count, count), np.float32)
     for m in range(count):

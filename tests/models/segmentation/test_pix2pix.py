@@ -126,5 +126,5 @@ def test_a_missing_discriminator_is_named():
     model = nnx.eval_shape(lambda: build(**TINY | dict(discriminator=0)))
     with pytest.raises(UserError, match="model.discriminator is 0"):
         model.discriminate(pixels(1, 32, 32, 3), pixels(1, 32, 32, 3), train=False)
-    with pytest.raises(UserError, match="24 pixels a side, not 32x23"):
+    with pytest.raises(UserError, match="24 pixels per side, not 32x23"):
         build(**TINY).discriminate(pixels(1, 32, 23, 3), pixels(1, 32, 23, 3), train=False)

@@ -68,7 +68,7 @@ def test_parameters_are_float32_and_logits_too():
 
 
 def test_a_decoder_of_another_length_is_refused():
-    with pytest.raises(UserError, match="model.decoder: needs 4 channel counts, one a skip, not 3"):
+    with pytest.raises(UserError, match="model.decoder: needs 4 channel counts, one per skip, not 3"):
         nnx.eval_shape(lambda: build(**TINY | dict(decoder=(8, 8, 8))))
 
 
