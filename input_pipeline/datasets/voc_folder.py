@@ -19,7 +19,7 @@ from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotatio
 from input_pipeline.annotations.voc_xml import read_xml
 from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
-from input_pipeline.datasets.voc_segmentation import find_year
+from input_pipeline.datasets.voc_segmentation import check_once, find_year, read_lines
 from input_pipeline.decoding import SUFFIXES, list_images
 
 
@@ -87,19 +87,14 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     annotated = {path.stem for path in annotations.glob("*.xml")}
     splits, unknown = {}, []
     for path in find_lists(year):
-        text = path.read_text("utf-8-sig", errors="replace")
-        lines = [line.split() for line in text.splitlines() if line.strip()]
-        if not lines:
-            raise UserError(f"{path} names no image; write one name per line, or take the file away")
+        lines = read_lines(path)
         stems = [line[0] for line in lines]
         if any(len(line) > 1 for line in lines):
             continue
         if not annotated.intersection(stems):
             unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
             continue
-        twice = len(stems) - len(set(stems))
-        if twice:
-            raise UserError(f"{path} names {twice} images more than once; list each once")
+        check_once(path, stems)
         missing = [f"{images / stem}{SUFFIXES[0]}" for stem in stems if stem not in there]
         missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
         refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")

@@ -95,18 +95,31 @@ def find_year(root: str) -> pathlib.Path:
     raise UserError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
 
 
+def read_lines(path: pathlib.Path) -> list[list[str]]:
+    """The words of each line of one of VOC's lists. Raises UserError for an empty one."""
+    lines = [line.split() for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{path} names no image; write one name per line, or take the file away")
+    return lines
+
+
+def check_once(path: pathlib.Path, stems: list[str]) -> None:
+    """Raises UserError where the list at `path` has one of its names twice."""
+    twice = len(stems) - len(set(stems))
+    if twice:
+        raise UserError(f"{path} names {twice} images more than once; list each once")
+
+
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     """The names in each list that there is, in its order. Raises UserError for no list, an empty one, a missing file."""
     lists = {split: year / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS}
-    splits = {split: path.read_text(errors="replace").split() for split, path in lists.items() if path.is_file()}
+    splits = {
+        split: [stem for line in read_lines(path) for stem in line] for split, path in lists.items() if path.is_file()
+    }
     if not splits:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
-        if not stems:
-            raise UserError(f"{lists[split]} names no image; write one name per line, or take the file away")
-        twice = len(stems) - len(set(stems))
-        if twice:
-            raise UserError(f"{lists[split]} names {twice} images more than once; list each once")
+        check_once(lists[split], stems)
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not path.is_file()]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits
