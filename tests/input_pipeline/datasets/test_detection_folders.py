@@ -326,7 +326,7 @@ def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
 
 def test_coco_files_and_folders_that_cannot_be(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
-    refuse("coco_folder", root, place, "set", "no folder")
+    refuse("coco_folder", root, place, "set", "not a folder")
     root.mkdir()
     refuse("coco_folder", root, place, "no images", "annotations/instances_SPLIT.json")
     (root / "annotations").mkdir()
