@@ -7,7 +7,7 @@ import numpy as np
 
 from errors import UserError
 from experiments.metrics.precision import Detections, ScoringTables, Truths
-from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries, load_json, show
+from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries, load_json
 from input_pipeline.annotations.masks import measure_area
 
 
@@ -73,9 +73,7 @@ def _placed(
     columns = np.zeros((2, len(entries)), int)
     for row, entry in enumerate(entries):
         for column, (field, places) in zip(columns, references, strict=True):
-            if entry.key(field) not in places:
-                raise entry.error(f"has the {field} {show(entry[field])}, which {ground_truth} does not define")
-            column[row] = places[entry.key(field)]
+            column[row] = places[entry.refer(field, places, ground_truth)]
     order = np.argsort(columns[0], kind="stable")
     return *columns[:, order], [entries[place] for place in order]
 

@@ -1,12 +1,12 @@
 """COCO's JSON: images, annotations, categories and detections.
 
-Two readers: `read_instances` is for data to train on and reports all mistakes at once; an `Entry` is for files
-to score, whose first mistake is reported.
+An `Entry` refuses what cannot be used. Files to score end with its first mistake; `read_instances`, for data to train on,
+collects them, and names all that is wrong with a file at once.
 """
 
 import contextlib
 import json
-import reprlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +44,14 @@ def read_instances(path: Path, images: Path) -> tuple[list[AnnotatedImage], dict
     annotated = _read_images(path, images, content["images"])
     labels = {category_id: label for label, category_id in enumerate(categories)}
     wrong = []
-    for number, entry in enumerate(content["annotations"]):
-        problem = _find_mistake(entry, annotated, categories)
-        if problem:
-            wrong.append(f"annotation {entry.get('id', f'at place {number + 1}')}: {problem}")
-            continue
-        left, top, width, height = map(float, entry["bbox"])  # so that sums too large are infinite, not an error
-        area = entry.get("area")
-        annotated[entry["image_id"]].objects.append(
-            Annotation(
-                box=(top, left, top + height, left + width),
-                label=labels[entry["category_id"]],
-                crowd=bool(entry.get("iscrowd", 0)),
-                area=area if is_finite(area) else None,
-                segmentation=entry.get("segmentation") or (),
-            )
-        )
+    for number, fields in enumerate(content["annotations"]):
+        place = show(fields["id"]) if "id" in fields else f"at place {number + 1}"
+        entry = Entry(path, f"annotation {place}", fields)
+        try:
+            annotation = _read_annotation(entry, annotated, labels)
+            annotated[entry["image_id"]].objects.append(annotation)
+        except UserError as error:
+            wrong.append(str(error).removeprefix(f"{path}: "))
     refuse(f"{path}: annotations that cannot be used", wrong, "; correct them, or take them out")
     return list(annotated.values()), categories
 
@@ -103,23 +95,25 @@ def _read_images(path: Path, folder: Path, entries: list[dict]) -> dict[int, Ann
     return annotated
 
 
-def _find_mistake(entry: dict, annotated: dict[int, AnnotatedImage], categories: dict[int, str]) -> str:
-    """What makes an annotation unusable, or ""."""
-    image_id, category_id, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
-    if not isinstance(image_id, int) or image_id not in annotated:
-        return f"there is no image {image_id!r}"
-    if not isinstance(category_id, int) or category_id not in categories:
-        return f"there is no category {category_id!r}"
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        return f"bbox is {reprlib.repr(box)}, not four numbers of float64"
-    if entry.get("iscrowd", 0) not in (0, 1):
-        return f"iscrowd is {reprlib.repr(entry['iscrowd'])}, not 0 or 1"
-    segmentation = entry.get("segmentation") or []
-    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
-        return ""
-    if not isinstance(segmentation, list) or not all(map(is_polygon, segmentation)):
-        return "segmentation is neither polygons [[x, y, x, y, ...]] nor run lengths"
-    return ""
+def _read_annotation(entry: "Entry", images: Container[int], labels: dict[int, int]) -> Annotation:
+    """More is let through than of a file to score: bad boxes, which are named later, and runs, for no size is known yet."""
+    entry.refer("image_id", images, entry.path.name)
+    label = labels[entry.refer("category_id", labels, entry.path.name)]
+    left, top, width, height = entry.box(bad=True)
+    crowd, area, segmentation = (entry.fields.get(key) for key in ("iscrowd", "area", "segmentation"))
+    if "iscrowd" in entry and crowd not in (0, 1):
+        raise entry.error(f"has an iscrowd that is neither 0 nor 1: {show(crowd)}")
+    runs = isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys()
+    segmentation = segmentation or ()
+    if not runs and not (isinstance(segmentation, list | tuple) and all(map(is_polygon, segmentation))):
+        raise entry.error("has a segmentation that is neither polygons [[x, y, x, y, ...]] nor run lengths")
+    return Annotation(
+        box=(top, left, top + height, left + width),
+        label=label,
+        crowd=bool(crowd),
+        area=area if is_finite(area) else None,
+        segmentation=segmentation,
+    )
 
 
 class Entry:
@@ -165,12 +159,20 @@ class Entry:
             raise self.error(f"has a {key} that is neither a whole number nor text: {show(value)}")
         return Path(value).name if key == "file_name" else value
 
-    def box(self) -> list[float]:
-        """(left, top, width, height) in pixels."""
+    def refer(self, key: str, known: Container[int | str], where: str | Path) -> int | str:
+        """The `key` of another entry, one of those `known`, which the file `where` defines."""
+        value = self.key(key)
+        if value not in known:
+            raise self.error(f"has the {key} {show(self[key])}, which {where} does not define")
+        return value
+
+    def box(self, *, bad: bool = False) -> list[float]:
+        """(left, top, width, height) in pixels; where `bad`, also one that is not finite or reversed."""
         value = self["bbox"]
-        if not (isinstance(value, list) and len(value) == 4 and all(map(is_finite, value)) and min(value[2:]) >= 0):
+        numbers = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+        if not numbers or not (bad or (all(map(is_finite, value)) and min(value[2:]) >= 0)):
             raise self.error(f"has a bbox that is not [left, top, width, height] in pixels: {show(value)}")
-        return [float(number) for number in value]
+        return [float(number) for number in value]  # of whole numbers the sums could be too large for a float
 
     def mask(self, height: int, width: int) -> dict:
         """Polygons, or runs as a list or as COCO's text -> COCO's text of the runs."""
