@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def use_camvid(config: ConfigDict) -> None:
-    """CamVid's 11 classes: `data.folder.root` holds train, val and classes.txt; crops of the 360x480 images at their scale."""
+    """Takes CamVid's 11 classes: `data.folder.root` holds train, val and classes.txt. Crops of 360x480 images."""
     config.data.update(name="image_mask", eval_split="val", fit="crop", image_size=(360, 480))
     config.data.folder.ignore_value = 11
     config.data.augment.update(scale=(0.6, 1.6), aspect=1.1, rotation=5.0)
@@ -20,7 +20,7 @@ def use_camvid(config: ConfigDict) -> None:
 
 
 def use_isbi(config: ConfigDict) -> None:
-    """ISBI 2012's membranes and cells for an unpadded U-Net: border weights, elastic deformations, overlap-tile."""
+    """Takes ISBI 2012's membranes and cells for an unpadded U-Net: border weights, elastic deformations, overlap-tile."""
     config.data.update(name="image_mask", eval_split="val", fit="crop", border="mirror", image_size=(572, 572))
     config.data.update(margin=92, weight_map=(10.0, 5.0))
     config.data.folder.instances = "components"
@@ -31,20 +31,20 @@ def use_isbi(config: ConfigDict) -> None:
 
 
 def use_voc_segmentation(config: ConfigDict) -> None:
-    """VOC's 20 classes and background: `data.folder.root` is a VOCdevkit; 500x500 at the images' own scale."""
+    """Takes VOC's 20 classes and background: `data.folder.root` is a VOCdevkit; 500x500 at the images' own scale."""
     config.data.update(name="voc_segmentation", eval_split="val", fit="crop", image_size=(500, 500))
     config.eval.batch_size = 4
 
 
 def use_image_masks(config: ConfigDict) -> None:
-    """Images with a PNG mask each, in your own folder, `data.folder.root`."""
+    """Takes images with a PNG mask each, in your own folder, `data.folder.root`."""
     config.data.update(name="image_mask", eval_split="val", image_size=(256, 256))
     config.data.augment.update(scale=(0.8, 1.6), rotation=10.0)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
 
 
 def use_pets(config: ConfigDict) -> None:
-    """Oxford-IIIT Pet's three classes at 128x128, scored at that size as TensorFlow's tutorial does."""
+    """Takes Oxford-IIIT Pet's three classes at 128x128, scored at that size as TensorFlow's tutorial does."""
     config.data.update(name="oxford_iiit_pet", eval_split="test")
     config.eval.method = "canvas"
     config.data.augment.update(scale=(0.8, 1.6), aspect=1.2, rotation=20.0)
@@ -52,26 +52,26 @@ def use_pets(config: ConfigDict) -> None:
 
 
 def use_shapes(config: ConfigDict) -> None:
-    """The synthetic dataset of geometric figures, 64x64, with a class for each pixel."""
+    """Takes the synthetic dataset of geometric figures, 64x64, with a class for each pixel."""
     config.data.update(name="shapes", image_size=(64, 64))
 
 
 def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """What datasets of boxes share: whole images, stretched to `size`, and COCO's scores."""
+    """Takes what datasets of boxes share: whole images, stretched to `size`, and COCO's scores."""
     config.eval.metrics = ("coco", "confusion")
     config.data.image_size = size
     config.train.best = "val/AP50"
 
 
 def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """The synthetic dataset of geometric figures with their boxes."""
+    """Takes the synthetic dataset of geometric figures with their boxes."""
     use_boxes(config, size)
     config.data.max_boxes = 8
     config.data.augment.scale = (0.8, 1.25)
 
 
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; images stretched to `size`."""
+    """Takes VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; stretched to `size`."""
     use_boxes(config, size)
     config.eval.metrics = ("voc07", "confusion")
     years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
@@ -81,7 +81,7 @@ def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
 
 
 def use_bccd(config: ConfigDict) -> None:
-    """BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
+    """Takes BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
     use_boxes(config, (256, 320))
     config.data.update(name="voc_folder", eval_split="val", max_boxes=40)
     config.data.augment.update(scale=(0.75, 1.5), aspect=1.2)
@@ -89,7 +89,7 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_coco8(config: ConfigDict) -> None:
-    """Eight images of COCO 2017 to overfit: a correct detector overfits them, a broken one does not."""
+    """Takes eight images of COCO 2017 to overfit: a correct detector overfits them, a broken one does not."""
     use_boxes(config, (192, 192))
     config.data.update(name="coco/2017", train_split="train[8:16]", eval_split="train[8:16]")
     config.data.augment.flip = 0.0

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def use_ssd300(config: ConfigDict) -> None:
-    """SSD300 on VGG-16 (Liu et al. 2016)."""
+    """Sets SSD300 on VGG-16 (Liu et al. 2016)."""
     config.model = dict(
         name="ssd",
         backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
@@ -23,7 +23,7 @@ def use_ssd300(config: ConfigDict) -> None:
 
 
 def use_light_ssd(config: ConfigDict) -> None:
-    """Default boxes on three maps of a narrow, normalised VGG-11; of a quarter to two thirds of an image's sides."""
+    """Sets an SSD of three maps on a narrow, normalised VGG-11; its boxes are a quarter to two thirds of an image's sides."""
     use_ssd300(config)
     config.model.update(
         backbone=dict(layers=11, width=0.25, norm="batch"),
@@ -37,7 +37,7 @@ def use_light_ssd(config: ConfigDict) -> None:
 
 
 def use_yolov1(config: ConfigDict) -> None:
-    """YOLO of 24 convolutions on images of 448x448 (Redmon et al. 2016)."""
+    """Sets YOLO of 24 convolutions on images of 448x448 (Redmon et al. 2016)."""
     config.model = dict(
         name="yolov1",
         layers=24,
@@ -60,7 +60,7 @@ def use_yolov1(config: ConfigDict) -> None:
 
 
 def use_light_yolov1(config: ConfigDict) -> None:
-    """Fast YOLO of seven convolutions, narrow and normalised, at stride 16 and with a convolution for a head."""
+    """Sets Fast YOLO of seven convolutions, narrow and normalised, at stride 16 and with a convolution for a head."""
     use_yolov1(config)
     config.model.update(layers=9, width=0.5, depth=0.34, stride=16, grid=0, head="convolution", connected=256)
     config.model.update(dropout=0.0, norm="batch")

@@ -4,26 +4,26 @@ from ml_collections import ConfigDict
 
 
 def train_on_camvid(config: ConfigDict) -> None:
-    """From scratch with AdamW: 20,000 steps of 8."""
+    """Trains from scratch with AdamW: 20,000 steps of 8."""
     config.train.update(batch_size=8, steps=20000, log_every=20, eval_every=1000, checkpoint_every=500)
     config.optim.update(name="adamw", lr=1e-3, warmup_steps=500, weight_decay=0.05, ema=0.999)
 
 
 def train_on_isbi(config: ConfigDict) -> None:
-    """One image per step with a high momentum (Ronneberger et al. 2015, section 3)."""
+    """Trains one image per step with a high momentum (Ronneberger et al. 2015, section 3)."""
     config.train.update(batch_size=1, steps=20000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.optim.update(name="sgd", lr=1e-3, momentum=0.99, weight_decay=5e-4, warmup_steps=200, ema=0.995)
 
 
 def train_fcn(config: ConfigDict, *, steps: int, lr: float) -> None:
-    """One image per step with a high momentum, as published (Shelhamer et al. 2017); biases learn twice as fast."""
+    """Trains one image per step with a high momentum, as published (Shelhamer et al. 2017); biases learn twice as fast."""
     config.train.update(batch_size=1, steps=steps, log_every=100, eval_every=4000, checkpoint_every=2000)
     config.optim.update(name="sgd", lr=lr, schedule="constant", momentum=0.99, weight_decay=5e-4)
     config.optim.lr_multipliers = ((".*/bias", 2.0),)
 
 
 def train_ssd300(config: ConfigDict) -> None:
-    """120,000 steps of 32 (Liu et al. 2016, section 3.1); biases learn twice as fast, as in the released code."""
+    """Trains 120,000 steps of 32 (Liu et al. 2016, section 3.1); biases learn twice as fast, as in the released code."""
     config.train.update(batch_size=32, steps=120000, log_every=100, eval_every=5000, checkpoint_every=2500)
     config.eval.batch_size = 32
     config.optim.update(name="sgd", lr=1e-3, schedule="step", boundaries=(80 / 120, 100 / 120), momentum=0.9)
@@ -31,7 +31,7 @@ def train_ssd300(config: ConfigDict) -> None:
 
 
 def train_yolov1(config: ConfigDict) -> None:
-    """135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
+    """Trains 135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
 
     They follow three epochs of warm-up, whose length the paper does not give.
     """
@@ -42,20 +42,20 @@ def train_yolov1(config: ConfigDict) -> None:
 
 
 def train_light_detector(config: ConfigDict, *, steps: int, every: int) -> None:
-    """From scratch on a CPU with AdamW; an evaluation and a checkpoint every `every` steps."""
+    """Trains from scratch on a CPU with AdamW; an evaluation and a checkpoint every `every` steps."""
     config.train.update(batch_size=16, steps=steps, log_every=20, eval_every=every, checkpoint_every=every)
     config.optim.update(name="adamw", lr=2e-3, warmup_steps=50, weight_decay=0.05, clip=10.0, ema=0.98)
 
 
 def train_on_bccd(config: ConfigDict) -> None:
-    """A light detector: 2,000 steps of 8."""
+    """Trains a light detector: 2,000 steps of 8."""
     train_light_detector(config, steps=2000, every=200)
     config.train.batch_size = 8
     config.optim.update(warmup_steps=100, ema=0.99)
 
 
 def overfit_coco8(config: ConfigDict) -> None:
-    """A light detector: 300 steps, all eight images in each, without weight decay."""
+    """Trains a light detector: 300 steps, all eight images in each, without weight decay."""
     train_light_detector(config, steps=300, every=100)
     config.train.batch_size = 8
     config.optim.weight_decay = 0.0

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def use_fcn(config: ConfigDict, *, stride: int, norm: str, padding: str, upsampling: str) -> None:
-    """FCN-32s, FCN-16s or FCN-8s on VGG-16 (Shelhamer et al. 2017)."""
+    """Sets FCN-32s, FCN-16s or FCN-8s on VGG-16 (Shelhamer et al. 2017)."""
     config.model = dict(
         name="fcn",
         backbone=dict(name="vgg", layers=16, width=1.0, norm=norm, momentum=0.9),
@@ -20,14 +20,14 @@ def use_fcn(config: ConfigDict, *, stride: int, norm: str, padding: str, upsampl
 
 
 def use_unet(config: ConfigDict, *, depth: int, width: int, padding: str, norm: str, dropout: float = 0.5) -> None:
-    """The U-Net of Ronneberger et al. 2015, which has depth 4 and width 64, is unpadded and not normalised."""
+    """Sets the U-Net of Ronneberger et al. 2015, which has depth 4 and width 64, is unpadded and not normalised."""
     shape = dict(depth=depth, width=width, padding=padding, norm=norm, momentum=0.9, dropout=dropout)
     config.model = dict(name="unet", **shape, dtype="float32")
     use_pixel_losses(config)
 
 
 def use_unet_resnet34(config: ConfigDict) -> None:
-    """A U-Net with a ResNet-34 as its contracting path."""
+    """Sets a U-Net with a ResNet-34 as its contracting path."""
     config.model = dict(
         name="unet_backbone",
         backbone=dict(name="resnet", layers=34, width=1.0, norm="batch", momentum=0.9, output_stride=32),
@@ -41,7 +41,7 @@ def use_unet_resnet34(config: ConfigDict) -> None:
 
 
 def use_unet_mobilenetv2(config: ConfigDict, *, width: float = 1.0, decoder: tuple = (512, 256, 128, 64)) -> None:
-    """The U-Net of TensorFlow's segmentation tutorial, on MobileNetV2."""
+    """Sets the U-Net of TensorFlow's segmentation tutorial, on MobileNetV2."""
     config.model = dict(
         name="unet_mobilenetv2",
         width=width,
@@ -56,7 +56,7 @@ def use_unet_mobilenetv2(config: ConfigDict, *, width: float = 1.0, decoder: tup
 
 
 def use_deeplabv3plus(config: ConfigDict) -> None:
-    """DeepLabV3+ (Chen et al. 2018) on an atrous ResNet-50 of output stride 16."""
+    """Sets DeepLabV3+ (Chen et al. 2018) on an atrous ResNet-50 of output stride 16."""
     config.model = dict(
         name="deeplabv3plus",
         backbone=dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16),
@@ -74,7 +74,7 @@ def use_deeplabv3plus(config: ConfigDict) -> None:
 
 
 def use_pix2pix(config: ConfigDict) -> None:
-    """The U-Net-256 generator of pix2pix (Isola et al. 2017) with its 70x70 PatchGAN."""
+    """Sets the U-Net-256 generator of pix2pix (Isola et al. 2017) with its 70x70 PatchGAN."""
     shape = dict(depth=8, width=64, norm="batch", momentum=0.9, dropout=0.5, discriminator=64)
     config.model = dict(name="pix2pix", **shape, dtype="float32")
     use_pixel_losses(config)
@@ -93,7 +93,7 @@ def use_pix2pix_generator(config: ConfigDict) -> None:
 
 
 def use_pixel_losses(config: ConfigDict) -> None:
-    """The task of all of them: cross-entropy. A factor above 0 adds another loss."""
+    """Sets the task of all of them: cross-entropy. A factor above 0 adds another loss."""
     losses = dict(
         cross_entropy=dict(factor=1.0, label_smoothing=0.0),
         dice=dict(factor=0.0),

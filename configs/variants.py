@@ -19,7 +19,7 @@ def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] 
 
 
 def debug(config: ConfigDict) -> None:
-    """A synthetic dataset, small images, few steps, no W&B: the same code in seconds."""
+    """Takes a synthetic dataset, small images, few steps, no W&B: the same code in seconds."""
     of_labels = "losses" in config.task
     if of_labels:
         config.task.class_weights = ()
@@ -35,7 +35,7 @@ def debug(config: ConfigDict) -> None:
 
 
 def lighten_camvid(config: ConfigDict, *, steps: int) -> None:
-    """CamVid for a CPU: whole images at 192x256, ten to twenty minutes; scores are at 360x480 all the same."""
+    """Shrinks CamVid for a CPU: whole images at 192x256, ten to twenty minutes; scores are at 360x480 all the same."""
     config.data.update(fit="stretch", image_size=(192, 256))
     config.data.augment.scale = (0.8, 1.6)
     config.train.update(batch_size=8, steps=steps, log_every=20, eval_every=300, checkpoint_every=100)
@@ -43,7 +43,7 @@ def lighten_camvid(config: ConfigDict, *, steps: int) -> None:
 
 
 def lighten_isbi(config: ConfigDict) -> None:
-    """ISBI for a CPU: a U-Net of depth 3 on smaller tiles."""
+    """Shrinks ISBI for a CPU: a U-Net of depth 3 on smaller tiles."""
     config.data.update(margin=44, image_size=(316, 316), canvases=((604, 604),))
     config.train.update(batch_size=2, steps=1600, eval_every=400, checkpoint_every=200)
     config.optim.lr = 5e-3

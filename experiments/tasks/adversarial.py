@@ -23,7 +23,7 @@ class AdversarialSegmentation(Segmentation):
     trains = ("discriminator",)
 
     def __init__(self, *, adversarial: NotNegative, **segmentation):
-        """`adversarial` is the discriminator's part of the generator's loss, the others are those of Segmentation."""
+        """Takes what Segmentation takes, and `adversarial`, the factor on the discriminator's verdict in the generator's loss."""
         super().__init__(**segmentation)
         self.adversarial = adversarial
 

@@ -33,7 +33,7 @@ class Segmentation(Task):
         class_weights: tuple[NotNegative, ...],
         losses: Losses,
     ):
-        """`class_weights` are of a pixel by its true class, () for 1; `--mode=datacheck` counts median frequency's."""
+        """Takes the losses, and the weights of pixels by true class, () for 1: `--mode=datacheck` counts median frequency's."""
         check_class_weights(class_weights, len(class_names))
         self.class_names, self.margin, self.class_weights = class_names, margin, class_weights
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
