@@ -9,10 +9,10 @@ With config.data.folder.instances an example also has "instances" [H,W] int32, e
 SPLIT/masks. "components" takes the connected regions of the mask.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -21,6 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import write_atomically
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.decoding import (
     SUFFIXES,
@@ -278,13 +279,8 @@ def _remember(path: pathlib.Path, check: Callable[[], dict]) -> dict:
     except (OSError, ValueError, AttributeError):
         pass
     findings = check()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(findings))
-        temporary.replace(path)
-    except OSError:
-        pass
+    with contextlib.suppress(UserError):
+        write_atomically(path, json.dumps(findings).encode())
     return findings
 
 
