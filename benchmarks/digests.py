@@ -68,7 +68,10 @@ def _run(checkout: pathlib.Path, place: pathlib.Path, name: str, flags: list[str
 
 
 def digest(folder: pathlib.Path) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of the newest checkpoint's arrays."""
+    """SHA-256 over names, dtypes, shapes and bytes of the newest checkpoint's arrays.
+
+    Written out here, so that it is the same for the code of any commit.
+    """
     step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
     arrays = ocp.StandardCheckpointer().restore(folder / str(step) / "state")
     total = hashlib.sha256()

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -25,6 +26,12 @@ def load(name: str, variant: str = ""):
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
+def list_variants(name: str) -> list[str]:
+    with pytest.raises(ValueError, match="no variant 'tiny'") as caught:
+        load(name, "tiny")
+    return re.findall(r"FILE\.py:(\w+)", str(caught.value))
+
+
 def paths(config) -> set[str]:
     sections = {name: values for name, values in config.items() if hasattr(values, "keys")}
     own = {f"{name}.{path}" for name, values in sections.items() for path in paths(values)}
@@ -32,12 +39,12 @@ def paths(config) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("variant", ["", "debug"])
-def test_a_config_follows_its_rules_and_adds_no_field_outside_model_and_task(name, variant):
-    config = load(name, variant)
-    configuration.check(config)
-    others = {path for path in paths(config) if path.split(".")[0] not in ("model", "task")}
-    assert others == paths(common.get_config())
+def test_every_variant_of_a_config_follows_its_rules_and_adds_no_field_outside_model_and_task(name):
+    for variant in ("", *list_variants(name)):
+        config = load(name, variant)
+        configuration.check(config)
+        others = {path for path in paths(config) if path.split(".")[0] not in ("model", "task")}
+        assert others == paths(common.get_config()), variant
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,9 +59,14 @@ def test_a_config_is_its_header_and_a_few_lines(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_variant_is_an_error(name):
-    with pytest.raises(ValueError, match="no variant 'tiny'"):
-        load(name, "tiny")
+def test_an_unknown_variant_is_an_error_that_names_the_known_ones(name):
+    assert "debug" in list_variants(name)
+
+
+def test_pix2pix_trains_its_generator_alone():
+    config = load("pix2pix_camvid", "generator")
+    _, shapes, _ = states.describe(config, len(CLASSES))
+    assert config.task.name == "segmentation" and not any("discriminator" in name for name in shapes)
 
 
 @pytest.mark.parametrize("name", NAMES)
