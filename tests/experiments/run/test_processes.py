@@ -108,6 +108,7 @@ def test_the_numbers_are_those_of_one_process(alone, together):
     assert_close(rows(together[0]), rows(alone))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_the_same(together, tmp_path, data_dir):
     workdir = tmp_path / "run"
     shutil.copytree(together[0], workdir)
