@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("config", ["unet_pets", "ssd_shapes", "yolov1_shapes"])
+@pytest.mark.parametrize("config", [pytest.param("unet_pets", marks=pytest.mark.slow), "ssd_shapes", "yolov1_shapes"])
 def test_the_training_steps_benchmark_prints_one_line_of_json(config):
     arguments = [f"--config=configs/{config}.py:debug", "--batch_size=2"]
     command = [sys.executable, "-m", "benchmarks.train_step", *arguments]
