@@ -36,7 +36,7 @@ class Command:
         return self.config
 
     def run_config(self) -> ConfigDict:
-        """Returns the config of --config=FILE, or else the run's own. Raises UserError where there is no run."""
+        """Returns the config of --config=FILE, or else the run's own. Raises UserError if there is none."""
         return read_config(self.directory()) if self.config is None else self.config
 
     def directory(self) -> pathlib.Path:

@@ -91,7 +91,7 @@ def thin(inside: np.ndarray) -> np.ndarray:
 
 
 def score(true: np.ndarray, predicted: np.ndarray) -> list[float]:
-    """Score the segments [N] of N > 0 pixels: [Rand, information], each from 0 to 1; predicted 0 is no segment.
+    """Score the segments [N] of N > 0 pixels: [Rand, information], each from 0 to 1; 0 in `predicted` means no segment.
 
     With p_ij the part of the pixels in true segment i and predicted segment j, and its sums t_i and s_j: the F-scores
     2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). One segment in both has no information and scores 1.
