@@ -55,6 +55,7 @@ class SSD(Model):
     """
 
     produces = "default boxes"
+    published = "backbone"
 
     def __init__(
         self,
