@@ -12,6 +12,7 @@ MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
     "fcn": "models.segmentation.fcn:FCN",
     "pix2pix": "models.segmentation.pix2pix:Pix2Pix",
+    "retinanet": "models.detection.retinanet:RetinaNet",
     "ssd": "models.detection.ssd:SSD",
     "unet": "models.segmentation.unet:UNet",
     "unet_backbone": "models.segmentation.unet_backbone:UNetBackbone",
@@ -19,6 +20,7 @@ MODELS = {
     "yolov1": "models.detection.yolov1:YOLOv1",
 }
 BACKBONES = {
+    "fpn": "models.backbones.fpn:FPN",
     "mobilenet_v2": "models.backbones.mobilenet_v2:MobileNetV2",
     "resnet": "models.backbones.resnet:ResNet",
     "vgg": "models.backbones.vgg:VGG",
