@@ -278,6 +278,17 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     assert not capsys.readouterr().out, "once a run"
 
 
+def test_datacheck_sees_objects_at_the_scale_of_training():
+    """Shorter sides of 12 pixels at most, and longer ones of 16."""
+    config, task, *_ = make()
+    config.data.update(fit="shortest", shortest=(12, 16))
+    report = datacheck.check_objects(config, task, Scenes([(16, 24)] * 4))
+    (_, one), (_, two), (_, three) = (Scenes([(16, 24)] * 4).objects(index) for index in (1, 2, 3))
+    boxes = np.concatenate([objects["boxes"] for objects in (one, two, three)])
+    heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 become 16, and 16 become 10.67
+    assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
+
+
 PROGRAM = """
 from experiments.tasks.registry import TASKS
 from models import registry
