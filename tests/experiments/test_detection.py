@@ -163,6 +163,19 @@ def test_boxes_come_back_in_original_pixels(fields):
         )
 
 
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest"])
+def test_boxes_come_back_from_canvases_of_every_fit(fit):
+    """Found at two to three times the size, mirrored and zoomed: to half a pixel of the image."""
+    config, task, results, architecture, variables, mesh = make(flip=True, scales=(1.0, 0.75))
+    config.data.update(fit=fit, shortest=(48, 72), canvases=((48, 80), (80, 48)))
+    source = Scenes(SIZES)
+    for index, _, rows in Inference(config, task, results, architecture, mesh)(variables, source):
+        _, objects = source.objects(index)
+        order = np.argsort(objects["classes"])
+        assert rows["classes"].tolist() == objects["classes"][order].tolist()
+        np.testing.assert_allclose(rows["boxes"], objects["boxes"][order], atol=0.5)
+
+
 def test_scores_and_records_of_a_perfect_detector(tmp_path):
     result = evaluate(Scenes(SIZES))
     assert result.scores["AP50"] == result.scores["AP"] == 1.0 == result.scores["AP50/green"]
