@@ -11,9 +11,12 @@ from flax import nnx
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
 from input_pipeline.batch import Size
+from models.ops import boxes as ops
 from models.ops import nms
 
 Geometry = dict[str, np.ndarray]  # `anchors` [A,4] or `cells` [R,C,4], boxes in pixels of the input, as the model says
+NEAR = 1e-2  # pixels: an edge this near to a whole pixel is on it
+CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)  # of an image, in shares of its sides
 CHUNK = 64  # boxes whose overlaps are on the host at a time
 
 
@@ -86,8 +89,12 @@ class Detection(Task, abc.ABC):
         return self.mean_per_image(jnp.sum(lost, dtype=jnp.float32), batch)
 
     def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
-        """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one."""
+        """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one.
+
+        Boxes are clipped to the image before suppression, which compares what of them is in it.
+        """
         boxes, scores = self.decode(outputs, batch["image"].shape[1:3])
+        boxes = clip_to_image(boxes, batch)
 
         def detect(boxes: jax.Array, scores: jax.Array):
             return nms.detect(
@@ -100,6 +107,29 @@ class Detection(Task, abc.ABC):
             )
 
         return dict(zip(("boxes", "scores", "classes", "valid"), jax.vmap(detect)(boxes, scores), strict=True))
+
+
+def clip_to_image(boxes: jax.Array, batch: Arrays) -> jax.Array:
+    """Boxes [B,...,4] cut to the part of each input that shows its image; one outside becomes a line or a point on its edge."""
+    area = find_image(batch).reshape(len(boxes), *[1] * (boxes.ndim - 2), 4)
+    return jnp.clip(boxes, jnp.tile(area[..., :2], 2), jnp.tile(area[..., 2:], 2))
+
+
+def find_image(batch: Arrays) -> jax.Array:
+    """[B,4] yxyx pixels: where each input shows its image, padding left out; a blank row is all image.
+
+    Of an image that was turned, the upright box around it.
+    """
+    matrix, shift = batch["to_original"][..., :2], batch["to_original"][..., 2]
+    a, b, c, d = matrix.reshape(-1, 4).T
+    inverse = jnp.stack([d, -b, -c, a], -1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]
+    corners = batch["original_size"][:, None, ::-1] * CORNERS - shift[:, None]  # [B,4,2], (x, y)
+    corners = jnp.sum(inverse[:, None] * corners[:, :, None], -1)[..., ::-1]  # (y, x) in pixels of the input
+    # Views put images on whole pixels, which the inverse in float32 misses by a little.
+    whole = jnp.round(corners)
+    corners = jnp.where(jnp.abs(corners - whole) < NEAR, whole, corners)
+    area = jnp.concatenate([corners.min(1), corners.max(1)], -1)
+    return ops.clip(area, batch["image"].shape[1:3])
 
 
 def match_anchors(boxes: np.ndarray, anchors: np.ndarray, least: float) -> np.ndarray:
