@@ -39,9 +39,7 @@ class Augment:  # training only
     aspect: Factor = 1.0  # stretch of height against width, log-uniform in [1/aspect, aspect]
     translate: BelowOne = 0.0  # share of each side, uniform in [-t, t], in addition to what the crop moves
     rotation: Annotated[float, Range(0, 180)] = 0.0  # degrees, uniform in [-rotation, rotation]
-    crop: bool = (
-        True  # a random position where the zoomed image and the output differ in size; else the centre, or top left
-    )
+    crop: bool = True  # a random position where the zoomed image and the output differ in size; else where `fit` has it
     elastic: tuple[NotNegative, Positive] = (0.0, 8.0)  # displacement's standard deviation and smoothing, output pixels
     zoom_out: tuple[Share, Factor] = (0.0, 4.0)  # boxes: probability, and the largest side of the blank canvas around
     iou_crop: bool = False  # boxes: SSD's crops, each with a least overlap with an object

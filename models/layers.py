@@ -170,8 +170,9 @@ class FrozenBatchNorm(nnx.Module):
 def _normalise(
     x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> jax.Array:
-    # The mean is subtracted first: a product with a large mean would round off what is left.
-    return (x - mean) * (scale * jax.lax.rsqrt(var + epsilon)) + bias
+    # One product and one sum per value: to subtract the mean first would add a reduction to the backward pass.
+    scale = scale * jax.lax.rsqrt(var + epsilon)
+    return x * scale + (bias - mean * scale)
 
 
 class GroupNorm(nnx.Module):
