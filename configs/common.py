@@ -39,7 +39,9 @@ class Augment:  # training only
     aspect: Factor = 1.0  # stretch of height against width, log-uniform in [1/aspect, aspect]
     translate: BelowOne = 0.0  # share of each side, uniform in [-t, t], in addition to what the crop moves
     rotation: Annotated[float, Range(0, 180)] = 0.0  # degrees, uniform in [-rotation, rotation]
-    crop: bool = True  # a random position where the zoomed image and the output differ in size; else the centre
+    crop: bool = (
+        True  # a random position where the zoomed image and the output differ in size; else the centre, or top left
+    )
     elastic: tuple[NotNegative, Positive] = (0.0, 8.0)  # displacement's standard deviation and smoothing, output pixels
     zoom_out: tuple[Share, Factor] = (0.0, 4.0)  # boxes: probability, and the largest side of the blank canvas around
     iou_crop: bool = False  # boxes: SSD's crops, each with a least overlap with an object
@@ -60,7 +62,10 @@ class Data:
     eval_split: str = "validation"
     image_size: Size = (128, 128)  # of a training example
     canvases: tuple[Size, ...] = ()  # of evaluation: each image takes the one nearest to its shape; (): (image_size,)
-    fit: Literal["stretch", "letterbox", "crop"] = "stretch"  # to its size; crop: at its own scale, cut or padded
+    # To its size; crop: at its own scale, cut or padded; shortest: at the top left, scaled by its shorter side
+    fit: Literal["stretch", "letterbox", "crop", "shortest"] = "stretch"
+    shortest: Size = (800, 1333)  # fit=shortest: pixels of the shorter side, and of the longer side at most
+    antialias: bool = True  # a side that shrinks to less than half is averaged first; False: pixels are skipped
     margin: Natural = 0  # pixels at each side that are context only: (572 - 388) / 2 for an unpadded U-Net
     border: Literal["mean", "mirror"] = "mean"  # what lies beyond the image
     weight_map: tuple[NotNegative, Positive] = (0.0, 5.0)  # w0, sigma of U-Net's weights between instances; w0=0: none

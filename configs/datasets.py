@@ -105,3 +105,8 @@ def use_coco8(config: ConfigDict) -> None:
 def use_statistics_of_imagenet(config: ConfigDict) -> None:
     """Normalises images like those on which weights with torchvision's names were trained."""
     config.data.update(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+
+
+def use_statistics_of_efficientnet_lite(config: ConfigDict) -> None:
+    """Normalises images like those on which EfficientNet-Lite's weights were trained."""
+    config.data.update(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))

@@ -40,6 +40,13 @@ def use_unet_resnet34(config: ConfigDict) -> None:
     use_pixel_losses(config)
 
 
+def use_unet_efficientnet_lite(config: ConfigDict) -> None:
+    """Sets a U-Net with an EfficientNet-Lite0 as its contracting path."""
+    use_unet_resnet34(config)
+    config.model.backbone = dict(name="efficientnet_lite", variant=0, norm="batch", momentum=0.9)
+    config.model.decoder = (96, 64, 48, 32)
+
+
 def use_unet_mobilenetv2(config: ConfigDict, *, width: float = 1.0, decoder: tuple = (512, 256, 128, 64)) -> None:
     """Sets the U-Net of TensorFlow's segmentation tutorial, on MobileNetV2."""
     config.model = dict(

@@ -161,7 +161,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
-        matrix = geometry.fit(original, size, data.fit, data.margin)
+        matrix = geometry.fit(original, size, data.fit, data.margin, data.shortest)
         return _look(task, placed, objects, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))

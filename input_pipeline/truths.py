@@ -69,7 +69,7 @@ class Labels(Truth):
         original, size = example["image"].shape[:2], tuple(data.image_size)
         matrix = geometry.draw_map(rng, original, size, data)
         displacement = geometry.draw_displacement(rng, size, data.augment)
-        image = geometry.warp_image(example["image"], matrix, size, geometry.choose_fill(data), displacement)
+        image = geometry.sample(example["image"], matrix, size, data, displacement)
         truth = {"label": geometry.warp_label(example["label"], matrix, size, displacement)}
         if self._w0:
             instances = geometry.warp_label(example["instances"], matrix, size, displacement, fill=0)
@@ -85,7 +85,7 @@ class Labels(Truth):
         return {"label": np.full(canvas, IGNORE, np.uint8)}
 
     def resize(self, example: Example, matrix: np.ndarray, size: Size) -> Example:
-        image = geometry.warp_image(example["image"], matrix, size, geometry.choose_fill(self.data))
+        image = geometry.sample(example["image"], matrix, size, self.data)
         return {"image": image} | self.view(example, matrix, size)
 
 
@@ -147,7 +147,7 @@ class Boxes(Truth):
         top, left, bottom, right = window
         matrix = geometry.draw_map(rng, (bottom - top, right - left), size, data) @ geometry.translation(-left, -top)
         part, from_part = geometry.cut(window, original, matrix)
-        image = geometry.warp_image(example["image"][part], from_part, size, geometry.choose_fill(data))
+        image = geometry.sample(example["image"][part], from_part, size, data)
         if data.augment.iou_crop:
             centred = windows.have_centre(annotated["boxes"], window)
             annotated = objects.pick(annotated, annotated["crowd"] | centred)
@@ -173,6 +173,8 @@ def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
     low, high = data.augment.scale
     if low > high:
         raise UserError(f"config.data.augment.scale={(low, high)} is not in order; write the smaller factor first")
+    if data.shortest[0] > data.shortest[1]:
+        raise UserError(f"config.data.shortest={tuple(data.shortest)} is not in order; write the shorter side first")
     return TRUTHS[needs](data)
 
 

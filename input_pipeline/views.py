@@ -22,6 +22,7 @@ from input_pipeline.sources import Source
 from input_pipeline.truths import Truth
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
+FREE = ("crop", "shortest")  # config.data.fit's by which an image has a size of its own, whatever its canvas
 AHEAD = 2  # batches made before they are asked for
 
 
@@ -50,6 +51,10 @@ def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
         raise UserError(
             f"config.eval.method={method!r} is not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
+    if method == "canvas" and data.fit == "shortest":
+        raise UserError(
+            "config.eval.method='canvas' does not go with config.data.fit='shortest'; choose whole or window"
+        )
     if not evaluation.scales:
         raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")
 
@@ -73,22 +78,32 @@ def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[Vie
 
 
 def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
-    """One view; but what no canvas holds at its own scale (fit=crop) is seen through windows."""
-    canvas = choose_canvas(size, data)
-    if data.fit == "crop" and not _holds(canvas, size, data.margin):
+    """One view; but what no canvas holds at its own scale (fit=crop) is seen through windows.
+
+    Raises UserError for an image that no canvas holds at the scale of fit=shortest.
+    """
+    canvas, wanted = choose_canvas(size, data), _own_size(size, data)
+    if data.fit == "crop" and not _holds(canvas, wanted, data.margin):
         return _windows(size, data, evaluation, scale)
+    if data.fit == "shortest" and not _holds(canvas, wanted, data.margin):
+        needed = tuple(math.ceil(side / ALIGNMENT) * ALIGNMENT + 2 * data.margin for side in wanted)
+        raise UserError(
+            f"config.data.shortest={tuple(data.shortest)} makes an image of {size[0]}x{size[1]} one of "
+            f"{wanted[0]}x{wanted[1]}, which none of the canvases {list_canvases(data)} holds; "
+            f"add {needed} to config.data.canvases, or lower config.data.shortest"
+        )
     if scale != 1.0:
         sides = (math.ceil(scale * side / ALIGNMENT) * ALIGNMENT for side in inner(canvas, data.margin))
         canvas = tuple(side + 2 * data.margin for side in sides)
     if data.fit != "crop":
-        return [(canvas, geometry.fit(size, canvas, data.fit, data.margin))]
-    scaled, stretch = _zoom(size, scale)
+        return [(canvas, geometry.fit(size, canvas, data.fit, data.margin, _zoom_limits(data, scale)))]
+    scaled, stretch = _zoom(size, data, scale)
     return [(canvas, geometry.fit(scaled, canvas, "crop", data.margin) @ stretch)]
 
 
 def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
     """Overlap-tile (Ronneberger et al. 2015, figure 2): the parts that are answered for cover the scaled image."""
-    scaled, stretch = _zoom(size, scale)
+    scaled, stretch = _zoom(size, data, scale)
     canvas = choose_canvas(size, data)
     tops, lefts = (
         _offsets(length, side, evaluation.overlap)
@@ -107,10 +122,22 @@ def _offsets(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def _zoom(size: Size, scale: float) -> tuple[Size, np.ndarray]:
-    """The size in whole pixels of an image of `size` at a scale, and the map to it."""
-    scaled = tuple(max(1, round(scale * length)) for length in size)
+def _zoom(size: Size, data: ConfigDict, scale: float) -> tuple[Size, np.ndarray]:
+    """The size in whole pixels of an image of `size` at a scale of its own size or fit=shortest's, and the map to it."""
+    if data.fit == "shortest":
+        scaled = geometry.scale_shortest(size, _zoom_limits(data, scale))
+    else:
+        scaled = tuple(max(1, round(scale * length)) for length in size)
     return scaled, geometry.scaling(scaled[1] / size[1], scaled[0] / size[0])
+
+
+def _zoom_limits(data: ConfigDict, scale: float) -> tuple[float, float]:
+    return scale * data.shortest[0], scale * data.shortest[1]
+
+
+def _own_size(size: Size, data: ConfigDict) -> Size:
+    """The size that the canvas of an image of `size` should hold."""
+    return geometry.scale_shortest(size, data.shortest) if data.fit == "shortest" else size
 
 
 def _holds(canvas: Size, size: Size, margin: int) -> bool:
@@ -120,11 +147,11 @@ def _holds(canvas: Size, size: Size, margin: int) -> bool:
 def choose_canvas(size: Size, data: ConfigDict) -> Size:
     """The canvas whose shape is nearest to the image's, the smaller of equals.
 
-    For fit=crop the smallest that holds the image, or the largest where none does.
+    For fit=crop and fit=shortest the smallest that holds the image, or the largest where none does.
     """
     canvases = list_canvases(data)
-    if data.fit == "crop":
-        holding = [canvas for canvas in canvases if _holds(canvas, size, data.margin)]
+    if data.fit in FREE:
+        holding = [canvas for canvas in canvases if _holds(canvas, _own_size(size, data), data.margin)]
         return min(holding, key=math.prod) if holding else max(canvases, key=math.prod)
     aspect = np.log(size[0] / size[1])
     return min(canvases, key=lambda canvas: (round(abs(np.log(canvas[0] / canvas[1]) - aspect), 6), canvas))
@@ -185,7 +212,7 @@ class ViewBatches:
         """
         queues: dict[Size, list[list]] = collections.defaultdict(lambda: [[] for _ in range(self.process_count)])
         for index in range(len(self.source)):
-            for number, view in enumerate(plan_views(self._size(index), self.data, self.evaluation)):
+            for number, view in enumerate(self._views(index, self._size(index))):
                 queue = queues[view.canvas]
                 mine = queue[index % self.process_count]
                 mine.append((index, number))
@@ -205,7 +232,7 @@ class ViewBatches:
     def _size(self, index: int) -> Size:
         """Read only where the plan depends on it; any will do for whole images and a single canvas."""
         canvases, resized = list_canvases(self.data), self.evaluation.method == "canvas"
-        if len(canvases) == 1 and (resized or (self.evaluation.method == "whole" and self.data.fit != "crop")):
+        if len(canvases) == 1 and (resized or (self.evaluation.method == "whole" and self.data.fit not in FREE)):
             return inner(canvases[0], self.data.margin)
         size = self.source.size(index)
         return inner(choose_canvas(size, self.data), self.data.margin) if resized else size
@@ -218,7 +245,13 @@ class ViewBatches:
             output = inner(choose_canvas(size, self.data), self.data.margin)
             matrix = geometry.fit(size, output, self.data.fit)
             example = self.truth.resize(example, matrix, output)
-        return example, plan_views(example["image"].shape[:2], self.data, self.evaluation)
+        return example, self._views(index, example["image"].shape[:2])
+
+    def _views(self, index: int, size: Size) -> list[View]:
+        try:
+            return plan_views(size, self.data, self.evaluation)
+        except UserError as error:
+            raise UserError(f"{self.source.name(index)}: {error}") from None
 
     def _row(self, index: int, number: int, canvas: Size) -> tuple[Batch, Piece]:
         example, views = self._examples[index].result()
@@ -228,7 +261,7 @@ class ViewBatches:
                 f"{self.source.name(index)} is {size[0]}x{size[1]} now, another size than when it was planned"
             )
         view = views[number]
-        image = geometry.warp_image(example["image"], view.matrix, canvas, geometry.choose_fill(self.data))
+        image = geometry.sample(example["image"], view.matrix, canvas, self.data)
         truth = self.truth.view(example, view.matrix, canvas) if view.counted else self.truth.blank(canvas)
         return row(image, truth, index, size, view.matrix), Piece(index, view, len(views))
 

@@ -14,10 +14,11 @@ from models.ops import convolution
 from models.ops.convolution import Padding
 
 Initializer = Callable[..., jax.Array]
-Norm = Literal["batch", "group"]
-NormOrNone = Literal["none", "batch", "group"]
+Norm = Literal["batch", "group", "frozen"]
+NormOrNone = Literal["none", "batch", "group", "frozen"]
 Momentum = Annotated[float, Range(0, 1)]  # of running statistics
 Rate = Annotated[float, Range(0, 1, open="high")]  # of dropout
+SAMPLED = 8  # every so many-th row and column tells a channel's rough mean
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -127,7 +128,8 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015), with statistics in float32.
 
     `frozen` is set by a run after the model is built: the layer then normalises by its running statistics and leaves
-    them as they are, in training too. Under jit the statistics are those of the global batch on all devices.
+    them as they are, in training too. Under jit the statistics are those of the global batch on all devices, which is
+    what others call synchronised.
     """
 
     def __init__(self, channels: int, *, momentum: float, epsilon: float, dtype: str):
@@ -139,13 +141,37 @@ class BatchNorm(nnx.Module):
         mean, var = self.mean[...], self.var[...]
         if train and not self.frozen:
             axes, wide = tuple(range(x.ndim - 1)), x.astype(jnp.float32)
-            batch_mean = wide.mean(axes)
-            batch_var = jnp.maximum((wide * wide).mean(axes) - batch_mean * batch_mean, 0)
+            # One pass gives mean and variance, but their difference of squares cancels where the mean is large. So both
+            # are taken of what is left after a rough mean, which no gradient needs: the variance does not depend on it.
+            shift = jax.lax.stop_gradient(wide[:, *[slice(None, None, SAMPLED)] * (x.ndim - 2)].mean(axes))
+            shifted = wide - shift
+            rest = shifted.mean(axes)
+            batch_mean = shift + rest
+            batch_var = jnp.maximum((shifted * shifted).mean(axes) - rest * rest, 0)
             self.mean[...] = self.momentum * mean + (1 - self.momentum) * batch_mean
             self.var[...] = self.momentum * var + (1 - self.momentum) * batch_var
             mean, var = batch_mean, batch_var
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
+        return _normalise(x, mean, var, self.scale[...], self.bias[...], self.epsilon).astype(self.dtype)
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch normalisation that never learns: scale and bias too are statistics, which only published weights fill."""
+
+    def __init__(self, channels: int, *, epsilon: float, dtype: str):
+        self.scale, self.bias = nnx.BatchStat(jnp.ones(channels)), nnx.BatchStat(jnp.zeros(channels))
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
+        self.epsilon, self.dtype = epsilon, dtype
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        arrays = (self.mean[...], self.var[...], self.scale[...], self.bias[...])
+        return _normalise(x, *arrays, self.epsilon).astype(self.dtype)
+
+
+def _normalise(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    # The mean is subtracted first: a product with a large mean would round off what is left.
+    return (x - mean) * (scale * jax.lax.rsqrt(var + epsilon)) + bias
 
 
 class GroupNorm(nnx.Module):
@@ -163,13 +189,17 @@ class GroupNorm(nnx.Module):
         return (normalised * self.scale[...] + self.bias[...]).astype(self.dtype)
 
 
-def norm(name: Norm, channels: int, *, momentum: float, epsilon: float, dtype: str) -> BatchNorm | GroupNorm:
-    """The normalisation `name` ("batch" or "group") of `channels` features; `momentum` keeps the running statistics.
+def norm(
+    name: Norm, channels: int, *, momentum: float, epsilon: float, dtype: str
+) -> BatchNorm | GroupNorm | FrozenBatchNorm:
+    """Returns the normalisation `name` of `channels` features; `momentum` keeps the running statistics of "batch".
 
     Groups are the largest divisor of the channels up to 32, the paper's number.
     """
     if name == "batch":
         return BatchNorm(channels, momentum=momentum, epsilon=epsilon, dtype=dtype)
+    if name == "frozen":
+        return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
     groups = next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0)
     return GroupNorm(channels, groups=groups, epsilon=epsilon, dtype=dtype)
 

@@ -1,12 +1,14 @@
 """The models and backbones by name. A name maps to "module:Class", imported only when that one is built."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from flax import nnx
 
 import fields
+from errors import UserError
 from fields import Named
+from models.weights import Weights
 
 MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
@@ -21,6 +23,7 @@ MODELS = {
     "yolov1": "models.detection.yolov1:YOLOv1",
 }
 BACKBONES = {
+    "efficientnet_lite": "models.backbones.efficientnet_lite:EfficientNetLite",
     "fpn": "models.backbones.fpn:FPN",
     "mobilenet_v2": "models.backbones.mobilenet_v2:MobileNetV2",
     "resnet": "models.backbones.resnet:ResNet",
@@ -43,6 +46,16 @@ class Model(nnx.Module):
 
     produces: str
     training_only: tuple[str, ...] = ()
+    published: str = ""  # the submodule that published weights are for
+
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs our variables with the arrays of a file of weights, told by its `keys`; see `models.weights`.
+
+        Raises UserError for names that are not known, and for a model that no weights are published for.
+        """
+        if not self.published:
+            raise UserError("config.pretrained: no weights are published for this model; leave the field empty")
+        return getattr(self, self.published).pretrained(keys).below(self.published)
 
 
 def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **own) -> Model:

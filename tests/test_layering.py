@@ -47,9 +47,9 @@ RULES = {  # the longest prefix of a module's name decides
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.follower"},
-    "safetensors": {"experiments.run.pretrained"},
+    "safetensors": {"experiments.run.pretrained", "experiments.convert"},
     "tqdm": {"experiments.run.progress", "experiments.predict"},
-    "torch": {"benchmarks.pytorch_twin"},
+    "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330
 LONGEST_MAIN = 80

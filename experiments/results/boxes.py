@@ -46,6 +46,9 @@ class BoxAssembly(Assembly):
 
     Views are windows, mirror images and zooms. Of several views, the best `count` detections stay, and of detections of one
     class that overlap by more than `iou` the best one. Those of a single view stay as the task has chosen them.
+
+    Where a window's border cuts an object, the view finds a part of it. The part goes if the whole is found too, with a
+    higher score, and the part is more than `iou` of it; a smaller part stays as a detection of its own.
     """
 
     def __init__(self, size: tuple[int, int], iou: float, count: int):

@@ -1,10 +1,10 @@
 """Variables that exist already: a run's own checkpoint, another run's, or a file of weights."""
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -13,8 +13,6 @@ from errors import UserError
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.config_file import check_same
 from experiments.run.state import Architecture, Variables, check_same_shapes, describe, select
-
-Converter = Callable[[np.ndarray], np.ndarray]
 
 
 def load_run(
@@ -32,10 +30,11 @@ def load_run(
     return architecture, variables, notes
 
 
-def load_backbone(path: str, architecture: Architecture, variables: Variables) -> Variables:
-    """`variables` with the backbone's from a local .safetensors file (names of torchvision, timm or Keras).
+def load_weights(path: str, architecture: Architecture, variables: Variables) -> tuple[Variables, list[str]]:
+    """`variables` with those that a local .safetensors file has, and the names of those that it does not have.
 
-    Raises UserError for a file that cannot be read, an unused key, one that is missing, or another shape.
+    The model says which keys it knows. Raises UserError for a file that cannot be read, a key without a place, one that
+    is missing, or another shape.
     """
     try:
         weights = load_file(path)
@@ -43,16 +42,13 @@ def load_backbone(path: str, architecture: Architecture, variables: Variables) -
         raise UserError(
             f"config.pretrained={path} cannot be read as safetensors ({error}); give a local .safetensors file"
         ) from None
-    prefix, backbone = _backbone(architecture.merge(variables))
-    names, unused = backbone.pretrained(weights.keys())
-    wanted = {key for key, _ in names.values()}
+    arrays, unused = architecture.merge(variables).pretrained(weights.keys())
+    wanted = {key for key, _ in arrays.values()}
     _check_keys(path, "has no key", wanted - weights.keys(), "it is of another network")
-    _check_keys(
-        path, "has the unknown key", weights.keys() - wanted - set(unused), "it is of another network, or width"
-    )
+    _check_keys(path, "has the unknown key", weights.keys() - wanted - unused, "it is of another network, or width")
     loaded = {}
-    for place, (key, convert) in names.items():
-        name = "/".join(map(str, (*prefix, *place)))
+    for place, (key, convert) in arrays.items():
+        name = "/".join(map(str, place))
         value = convert(weights[key]).astype(np.float32)
         if name not in variables or value.shape != variables[name].shape:
             shape = tuple(variables[name].shape) if name in variables else None
@@ -60,11 +56,18 @@ def load_backbone(path: str, architecture: Architecture, variables: Variables) -
                 f"config.pretrained={path}: {key} gives {name} the shape {value.shape}, the model has {shape}"
             )
         loaded[name] = value
-    missing = {n for n in variables if n.startswith("/".join(prefix) + "/")} - loaded.keys()
-    _check_keys(
-        path, "gives no value for", missing, "the file's names and the model differ: model.norm must be 'batch'"
-    )
-    return variables | loaded
+    return variables | loaded, [name for name in variables if name not in loaded]
+
+
+def report(source: str, variables: Variables, new: Iterable[str]) -> str:
+    """One line: how many values of `variables` come from `source`, and in which parts of the model the `new` ones are."""
+    new = set(new)
+    taken = sum(value.size for name, value in variables.items() if name not in new)
+    parts = Counter(name.split("/")[0] for name in variables if name in new)
+    whole = Counter(name.split("/")[0] for name in variables)
+    named = [part if count == whole[part] else f"{count} arrays of {part}" for part, count in parts.items()]
+    total = sum(value.size for value in variables.values())
+    return f"{source}: {taken:,} of {total:,} values; new here: {', '.join(named) or 'none'}"
 
 
 def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]:
@@ -84,13 +87,6 @@ def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]
             f"config.init_from={workdir}: no parameter of that run fits this model; use a run of the same model"
         )
     return variables | fitting, sorted(variables.keys() - fitting.keys())
-
-
-def _backbone(module: nnx.Module) -> tuple[tuple[str, ...], nnx.Module]:
-    for path, child in nnx.iter_modules(module):
-        if hasattr(child, "pretrained"):
-            return tuple(map(str, path)), child
-    raise UserError("config.pretrained: this model has no backbone with pretrained names; leave the field empty")
 
 
 def _check_keys(path: str, problem: str, keys: Iterable[str], cause: str) -> None:

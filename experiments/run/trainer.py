@@ -260,10 +260,11 @@ def initialise_run(
     architecture, _, trained = states.describe(config, num_classes)
     variables = states.initialise(config, num_classes, config.seed.init)
     if config.pretrained and fresh:
-        variables = pretrained.load_backbone(config.pretrained, architecture, variables)
+        variables, new = pretrained.load_weights(config.pretrained, architecture, variables)
+        print(pretrained.report(f"weights from {config.pretrained}", variables, new))
     if config.init_from and fresh:
         variables, new = pretrained.init_from(config.init_from, variables)
-        print(f"parameters from {config.init_from}; new here: {', '.join(new) or 'none'}")
+        print(pretrained.report(f"weights from {config.init_from}", variables, new))
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     averaged = architecture.lasting(variables) if config.optim.ema else {}
     state = states.create(variables, trained, optimizer, averaged)

@@ -12,11 +12,14 @@ from flax import nnx
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
 from input_pipeline.batch import Size
+from models.ops import boxes as ops
 from models.ops import nms
 
 # `anchors` [A,4], or [h,w,k,4] of each level, or `cells` [R,C,4]: boxes in pixels of the input, as the model says.
 Geometry = dict[str, np.ndarray | tuple[np.ndarray, ...]]
 Levels = dict[str, tuple[jax.Array, ...]]  # outputs of a pyramid, of each of its levels
+NEAR = 1e-2  # pixels: an edge this near to a whole pixel is on it
+CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)  # of an image, in shares of its sides
 CHUNK = 64  # boxes whose overlaps are on the host at a time
 COVERED = 0.5  # an anchor with this part of it or more in a crowd is not background
 
@@ -92,8 +95,12 @@ class Detection(Task, abc.ABC):
         return self.mean_per_image(jnp.sum(lost, dtype=jnp.float32), batch)
 
     def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
-        """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one."""
+        """`boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32; `valid` [B,D] where there is one.
+
+        Boxes are clipped to the image before suppression, which compares what of them is in it.
+        """
         boxes, scores = self.decode(outputs, batch["image"].shape[1:3])
+        boxes = jax.tree.map(partial(clip_to_image, batch=batch), boxes)
         suppression = dict(score=self.score_threshold, iou=self.nms_iou)
         suppression |= dict(candidates=self.nms_candidates, count=self.max_detections)
         found = jax.vmap(partial(self.detect, **suppression))(boxes, scores)
@@ -123,6 +130,29 @@ def join(outputs: Levels, batch: Arrays) -> Arrays:
     joined = {name: jnp.concatenate(levels, 1) for name, levels in own.items()}
     rows = {name: batch["example_mask"].reshape(-1, *[1] * (whole.ndim - 1)) for name, whole in joined.items()}
     return {name: jnp.where(rows[name], whole, 0.0) for name, whole in joined.items()} | {"anchors": anchors}
+
+
+def clip_to_image(boxes: jax.Array, batch: Arrays) -> jax.Array:
+    """Boxes [B,...,4] cut to the part of each input that shows its image; one outside becomes a line or a point on its edge."""
+    area = find_image(batch).reshape(len(boxes), *[1] * (boxes.ndim - 2), 4)
+    return jnp.clip(boxes, jnp.tile(area[..., :2], 2), jnp.tile(area[..., 2:], 2))
+
+
+def find_image(batch: Arrays) -> jax.Array:
+    """[B,4] yxyx pixels: where each input shows its image, padding left out; a blank row is all image.
+
+    Of an image that was turned, the upright box around it.
+    """
+    matrix, shift = batch["to_original"][..., :2], batch["to_original"][..., 2]
+    a, b, c, d = matrix.reshape(-1, 4).T
+    inverse = jnp.stack([d, -b, -c, a], -1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]
+    corners = batch["original_size"][:, None, ::-1] * CORNERS - shift[:, None]  # [B,4,2], (x, y)
+    corners = jnp.sum(inverse[:, None] * corners[:, :, None], -1)[..., ::-1]  # (y, x) in pixels of the input
+    # Views put images on whole pixels, which the inverse in float32 misses by a little.
+    whole = jnp.round(corners)
+    corners = jnp.where(jnp.abs(corners - whole) < NEAR, whole, corners)
+    area = jnp.concatenate([corners.min(1), corners.max(1)], -1)
+    return ops.clip(area, batch["image"].shape[1:3])
 
 
 def match_anchors(boxes: np.ndarray, anchors: np.ndarray, least: float) -> np.ndarray:

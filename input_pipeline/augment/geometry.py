@@ -46,15 +46,33 @@ def check_margin(field: str, size: Size, margin: int) -> None:
         raise UserError(f"config.data.margin={margin} leaves nothing of config.data.{field}={size}")
 
 
-def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
+def scale_shortest(source: Size, shortest: tuple[float, float]) -> Size:
+    """The size of an image of size `source` when its shorter side has `shortest`[0] pixels, its longer one [1] at most.
+
+    Sides are rounded down, as in torchvision's detectors.
+    """
+    scale = min(shortest[0] / min(source), shortest[1] / max(source))
+    return tuple(max(int(side * scale), 1) for side in source)
+
+
+def fit(
+    source: Size, output: Size, how: str, margin: int = 0, shortest: tuple[float, float] | None = None
+) -> np.ndarray:
     """The map that brings the whole image into `output`, less `margin` at each side.
 
     "stretch" fills it, "letterbox" keeps the image's shape, centred, "crop" its scale too: what is too large is cut.
+    "shortest" gives it the size of `scale_shortest`, or where that is too large the largest that keeps its shape, and puts
+    it at the top left.
     """
     tall, wide = inner(output, margin)
     vertical, horizontal = tall / source[0], wide / source[1]
     if how == "stretch":
         return translation(margin, margin) @ scaling(horizontal, vertical)
+    if how == "shortest":
+        height, width = scale_shortest(source, shortest)
+        if height > tall or width > wide:
+            height, width = (max(round(min(vertical, horizontal) * length), 1) for length in source)
+        return translation(margin, margin) @ scaling(width / source[1], height / source[0])
     scale = min(vertical, horizontal) if how == "letterbox" else 1.0
     # On whole pixels: an image that fits as it is must not be blurred by half of one.
     height, width = (max(round(scale * length), 1) for length in source)
@@ -64,18 +82,25 @@ def fit(source: Size, output: Size, how: str, margin: int = 0) -> np.ndarray:
 
 def draw_map(rng: np.random.Generator, shown: Size, size: Size, data: ConfigDict) -> np.ndarray:
     """A random map [3,3] from the points of an image, or a window, of size `shown` to those of an output of `size`."""
-    fitted = fit(shown, size, data.fit, data.margin)
+    fitted = fit(shown, size, data.fit, data.margin, data.shortest)
     content = (shown[0] * fitted[1, 1], shown[1] * fitted[0, 0])
-    return draw_geometry(rng, size, data.augment, content, data.margin) @ fitted
+    return draw_geometry(rng, size, data.augment, content, data.margin, corner=data.fit == "shortest") @ fitted
 
 
 def draw_geometry(
-    rng: np.random.Generator, size: Size, augment: ConfigDict, content: Size | None = None, margin: int = 0
+    rng: np.random.Generator,
+    size: Size,
+    augment: ConfigDict,
+    content: Size | None = None,
+    margin: int = 0,
+    corner: bool = False,
 ) -> np.ndarray:
     """A random map of an output of `size` onto itself, by the fields of config.data.augment.
 
-    `content` is the size of the image that lies in its middle; as large as the output unless given. A crop's position is
-    drawn for the part of the output inside `margin`, the part that has labels.
+    `content` is the size of the image that lies in its middle, or at its top left if `corner` is set; as large as the
+    output unless given. Without a crop it stays there: mirrored and zoomed too, it begins at the corner, and where it is
+    larger than the output its centre is seen. A crop's position is drawn for the part of the output inside `margin`, the
+    part that has labels.
     """
     height, width = size
     zoom = np.exp(rng.uniform(*np.log(augment.scale)))
@@ -83,11 +108,14 @@ def draw_geometry(
     mirror = -1.0 if rng.random() < augment.flip else 1.0
     shape = scaling(mirror * zoom / stretch, zoom * stretch)
     angle = rng.uniform(-augment.rotation, augment.rotation)
-    matrix = about((width / 2, height / 2), rotation(angle) @ shape)
+    tall, wide = content or inner(size, margin)
+    middle = (margin + wide / 2, margin + tall / 2) if corner else (width / 2, height / 2)  # of the content
+    matrix = translation(width / 2, height / 2) @ (rotation(angle) @ shape) @ translation(-middle[0], -middle[1])
     # Where the zoomed image is larger than the output, another part of it is seen; where smaller, it lies elsewhere.
-    tall, wide = content or (height - 2 * margin, width - 2 * margin)
-    room = np.abs([zoom / stretch * wide - (width - 2 * margin), zoom * stretch * tall - (height - 2 * margin)]) / 2
-    shift = rng.uniform(-room, room) if augment.crop else np.zeros(2)
+    excess = np.array([zoom / stretch * wide - (width - 2 * margin), zoom * stretch * tall - (height - 2 * margin)])
+    room = np.abs(excess) / 2
+    at_rest = np.minimum(excess, 0) / 2 if corner else np.zeros(2)
+    shift = rng.uniform(-room, room) if augment.crop else at_rest
     if augment.translate:
         shift += rng.uniform(-augment.translate, augment.translate, 2) * (width, height)
     return translation(*shift) @ matrix
@@ -103,9 +131,12 @@ def draw_displacement(rng: np.random.Generator, size: Size, augment: ConfigDict)
     return smooth * np.float32(deviation / max(float(smooth.std()), 1e-6))
 
 
-def choose_fill(data: ConfigDict) -> tuple[float, ...] | None:
-    """What `warp_image` takes as its fill, by config.data.border."""
-    return None if data.border == "mirror" else data.mean
+def sample(
+    image: np.ndarray, matrix: np.ndarray, size: Size, data: ConfigDict, displacement: np.ndarray | None = None
+) -> np.ndarray:
+    """[H,W,3] uint8 -> [*size,3] uint8: `warp_image` with the border and the sampling that config.data asks for."""
+    fill = None if data.border == "mirror" else data.mean
+    return warp_image(image, matrix, size, fill, displacement, data.antialias)
 
 
 def warp_image(
@@ -114,14 +145,15 @@ def warp_image(
     size: Size,
     fill: tuple[float, ...] | None,
     displacement: np.ndarray | None = None,
+    antialias: bool = True,
 ) -> np.ndarray:
     """[H,W,3] uint8 -> [*size,3] uint8, sampled linearly; `fill` is the colour outside, None continues by mirroring.
 
-    A side that shrinks to less than half is averaged down first: linear sampling alone would skip pixels.
+    With `antialias` a side that shrinks to less than half is averaged down first: linear sampling alone skips pixels.
     """
     steps = np.hypot(*np.linalg.inv(matrix)[:2, :2].T)  # source pixels, along x and y, to one pixel of the output
     shrink_x, shrink_y = np.maximum((steps + 1e-6).astype(int), 1)
-    if shrink_x > 1 or shrink_y > 1:
+    if antialias and (shrink_x > 1 or shrink_y > 1):
         height, width = max(1, round(image.shape[0] / shrink_y)), max(1, round(image.shape[1] / shrink_x))
         matrix = matrix @ scaling(image.shape[1] / width, image.shape[0] / height)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -7,13 +7,12 @@ from typing import Literal, NamedTuple
 import jax
 from flax import nnx
 
-from errors import UserError
 from fields import Positive
 from models import layers
-from models.backbones import mobilenet_v2_names
-from models.backbones.mobilenet_v2_names import Convert, Path
+from models.backbones.weights import check_norm, match_mobilenet_v2
 from models.layers import Conv, ConvNorm, Momentum, Norm, relu6
 from models.ops.convolution import Padding
+from models.weights import Weights
 
 
 class Stage(NamedTuple):
@@ -49,7 +48,7 @@ def scale_channels(channels: int, width: float) -> int:
 
 
 class InvertedResidual(nnx.Module):
-    """Expansion (1x1), depthwise 3x3, linear projection (1x1), and a shortcut where shapes allow it.
+    """Expansion (1x1), depthwise 3x3 (or of another `size`), linear projection (1x1), and a shortcut where shapes allow it.
 
     The network's first block does not expand (`expansion=1`). Its last one, `final`, ends at the bare projection.
     """
@@ -60,6 +59,7 @@ class InvertedResidual(nnx.Module):
         out_channels: int,
         *,
         expansion: int,
+        size: int = 3,
         stride: int,
         padding: Padding,
         final: bool,
@@ -70,7 +70,7 @@ class InvertedResidual(nnx.Module):
         conv_norm = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
         hidden = in_channels * expansion
         self.expand = conv_norm(in_channels, hidden, 1) if expansion > 1 else nnx.data(None)
-        self.depthwise = conv_norm(hidden, hidden, 3, stride=stride, padding=padding, groups=hidden)
+        self.depthwise = conv_norm(hidden, hidden, size, stride=stride, padding=padding, groups=hidden)
         self.project = (
             Conv(hidden, out_channels, 1, dtype=dtype, rngs=rngs) if final else conv_norm(hidden, out_channels, 1)
         )
@@ -150,13 +150,11 @@ class MobileNetV2(nnx.Module):
                 features[stride_of[number]] = expanded
         return features | {self._features[-1][0]: x}
 
-    def pretrained(self, keys: Iterable[str]) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
-        """How weights of torchvision, timm or Keras, told apart by the `keys` of their file, fit this backbone.
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs our arrays with those of torchvision, timm, Keras 2 or 3, told apart by the `keys` of their file.
 
-        Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
-        keys that are left unused on purpose: what lies beyond the features. Raises UserError for names of no known
-        style, or of one that was trained with another padding and epsilon.
+        What lies beyond the features is left unused. Raises UserError for names of no known style, or of one that was
+        trained with another padding and epsilon, and where the normalisation has no batch statistics.
         """
-        if self.norm != "batch":
-            raise UserError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
-        return mobilenet_v2_names.match(keys, self.variant, self.repeats)
+        check_norm(self.norm, "model.norm")
+        return match_mobilenet_v2(keys, self.variant, self.repeats)

@@ -7,13 +7,12 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from errors import UserError
-from fields import Positive
+from fields import NotNegative, Positive
 from models import layers as modules
-from models.backbones import resnet_names
-from models.backbones.resnet_names import Convert, Path
+from models.backbones.weights import check_norm, match_resnet
 from models.layers import ConvNorm, Momentum, Norm, scale_channels
 from models.ops.pooling import max_pool
+from models.weights import Weights
 
 STEM = 64  # channels
 STAGES = (64, 128, 256, 512)  # channels of the 3x3 convolutions, at strides 4, 8, 16 and 32
@@ -26,9 +25,9 @@ BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
 class ResidualBlock(nnx.Module):
     """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] in parallel with a shortcut.
 
-    The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, as in
-    torchvision's weights; the paper's bottleneck strides in the 1x1 before. That first 3x3 convolution sees the grid
-    the block gets, of dilation `dilation[0]`; a second one sees the grid it gives, of dilation `dilation[1]`.
+    The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, or with
+    `early` in the bottleneck's first 1x1. That first 3x3 convolution sees the grid the block gets, of dilation
+    `dilation[0]`; a second one sees the grid it gives, of dilation `dilation[1]`.
     """
 
     def __init__(
@@ -38,6 +37,7 @@ class ResidualBlock(nnx.Module):
         *,
         bottleneck: bool,
         stride: int,
+        early: bool,
         dilation: tuple[int, int],
         norm: Callable[[int], nnx.Module],
         dtype: str,
@@ -48,23 +48,25 @@ class ResidualBlock(nnx.Module):
         self.out_channels = channels * EXPANSION if bottleneck else channels
         if bottleneck:
             self.conv_1 = conv_norm(in_channels, channels, 1)
-            self.conv_2 = conv_norm(channels, channels, 3, stride=stride, **first)
+            self.conv_2 = conv_norm(channels, channels, 3, stride=1 if early else stride, **first)
             self.conv_3 = conv_norm(channels, self.out_channels, 1)
         else:
             self.conv_1 = conv_norm(in_channels, channels, 3, stride=stride, **first)
             self.conv_2 = conv_norm(channels, channels, 3, **second)
             self.conv_3 = nnx.data(None)
-        self.stride = stride
+        self.stride, self.early = stride, bottleneck and early
         same = stride == 1 and in_channels == self.out_channels
         self.shortcut = nnx.data(None) if same else conv_norm(in_channels, self.out_channels, 1)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = self.conv_2(jax.nn.relu(self.conv_1(x, train=train)), train=train)
+        # A strided 1x1 convolution skips pixels; without them it is the matrix product that layers.Conv makes.
+        seen = x[:, :: self.stride, :: self.stride]
+        y = self.conv_1(seen if self.early else x, train=train)
+        y = self.conv_2(jax.nn.relu(y), train=train)
         if self.conv_3 is not None:
             y = self.conv_3(jax.nn.relu(y), train=train)
         if self.shortcut is not None:
-            # A strided 1x1 convolution skips pixels; without them it is the matrix product that layers.Conv makes.
-            x = self.shortcut(x[:, :: self.stride, :: self.stride], train=train)
+            x = self.shortcut(seen, train=train)
         return jax.nn.relu(x + y)
 
 
@@ -76,6 +78,10 @@ class ResNet(nnx.Module):
     channels. `output_stride` 32, 16 or 8 is the last one: later stages keep the grid and dilate instead (Chen et al.
     2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
     stride. At every second position they equal those of the next larger output stride.
+
+    `strides` "v1" has a bottleneck's stride in its first 1x1 convolution, as the paper and Caffe's weights; "v1.5" in its
+    3x3 convolution, as the weights of torchvision and timm. `epsilon` is the normalisation's; some weights were made for
+    another one than 1e-5.
     """
 
     def __init__(
@@ -88,8 +94,10 @@ class ResNet(nnx.Module):
         output_stride: Literal[32, 16, 8],
         dtype: str,
         rngs: nnx.Rngs,
+        strides: Literal["v1.5", "v1"] = "v1.5",
+        epsilon: NotNegative = EPSILON,
     ):
-        make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=epsilon, dtype=dtype)
         self.layers, self.norm = layers, norm
 
         channels = scale_channels(STEM, width)
@@ -105,6 +113,7 @@ class ResNet(nnx.Module):
                     scale_channels(base, width),
                     bottleneck=layers in BOTTLENECK,
                     stride=wanted if number == 0 and not traded else 1,
+                    early=strides == "v1",
                     dilation=(before if number == 0 else dilation, dilation),
                     norm=make_norm,
                     dtype=dtype,
@@ -130,14 +139,12 @@ class ResNet(nnx.Module):
             features[self._stages[stage][0]] = x
         return features
 
-    def pretrained(self, keys: Iterable[str]) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
-        """How weights of torchvision or timm, whose names agree, fit this backbone.
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs our arrays with those of torchvision or timm, whose names agree; the classifier is left unused.
 
-        Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
-        keys that are left unused on purpose: the classifier. Raises UserError for other names.
+        Raises UserError for other names, and where the normalisation has no batch statistics.
         """
-        if self.norm != "batch":
-            raise UserError(f"pretrained: the weights hold batch statistics, which model.norm={self.norm!r} has not")
+        check_norm(self.norm, "model.backbone.norm")
         stages = range(1, len(STAGES) + 1)
         projected = frozenset(stage for stage in stages if getattr(self, f"block_{stage}_0").shortcut is not None)
-        return resnet_names.match(keys, REPEATS[self.layers], 3 if self.layers in BOTTLENECK else 2, projected)
+        return match_resnet(keys, REPEATS[self.layers], 3 if self.layers in BOTTLENECK else 2, projected)

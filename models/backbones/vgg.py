@@ -10,11 +10,11 @@ from flax import nnx
 from errors import UserError
 from fields import Positive
 from models import layers as modules
-from models.backbones import vgg_names
-from models.backbones.vgg_names import Convert, Path
+from models.backbones.weights import match_vgg
 from models.layers import Conv, Momentum, NormOrNone, scale_channels
 from models.ops.convolution import Padding
 from models.ops.pooling import max_pool
+from models.weights import Weights
 
 STAGES = (64, 128, 256, 512, 512)  # channels at strides 1 to 16
 REPEATS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # columns A, B, D, E
@@ -134,15 +134,14 @@ class VGG(nnx.Module):
                 x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
         return features | {self._stages[-1][0]: x}
 
-    def pretrained(self, keys: Iterable[str]) -> tuple[dict[Path, tuple[str, Convert]], frozenset[str]]:
-        """How weights of torchvision or timm (vgg16, or vgg16_bn for norm="batch") fit this backbone.
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs our arrays with those of torchvision or timm: vgg16, or vgg16_bn for norm="batch".
 
-        Returns {path of our parameter or statistic: (key in the file, function from the file's array to ours)} and the
-        keys that are left unused on purpose: of the classifier, what this backbone lacks. An atrous fc6 and fc7 get a
-        part of the file's channels, evenly taken, and fc6 every third tap. Raises UserError for other names, and where
-        the one has batch statistics and the other has not.
+        What this backbone lacks of the classifier is left unused. An atrous fc6 and fc7 get a part of the file's channels,
+        evenly taken, and fc6 every third tap. Raises UserError for other names, and where the one has batch statistics
+        and the other has not.
         """
         if self.norm == "group":
             raise UserError("pretrained: no published weights have model.backbone.norm='group'")
         thinned = self.channels[16] if self.atrous else None
-        return vgg_names.match(keys, REPEATS[self.layers], self.norm == "batch", self.fc6 is not None, thinned)
+        return match_vgg(keys, REPEATS[self.layers], self.norm != "none", self.fc6 is not None, thinned)

@@ -48,13 +48,16 @@ class SSD(Model):
     as in every other backbone. Each of `extras` then adds a map: channels of a 1x1 convolution, channels of a 3x3
     convolution and its stride, 2 (padded; a grid of half the size, rounded up) or 1 (unpadded; 2 rows and columns less).
     `norm` and `momentum` are theirs, "none", "batch" or "group". `sizes` are the default boxes' of each map, as fractions
-    of the image, and one more; `ratios` those of each map (see `models.ops.anchors.default_boxes`). `l2_norm` is the
-    initial scale of the finest map's features (20 in the paper), 0 for none.
+    of the image, and one more; `ratios` those of each map. `steps` are the pixels from one cell's centre to the next of
+    each map, () for grids that divide the image evenly; with `within` no default box is larger than the image (see
+    `models.ops.anchors.default_boxes`). `l2_norm` is the initial scale of the finest map's features (20 in the paper), 0
+    for none.
 
     Raises UserError for fields that do not fit each other.
     """
 
     produces = "default boxes"
+    published = "backbone"
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class SSD(Model):
         norm: NormOrNone,
         momentum: Momentum,
         dtype: Dtype,
+        steps: tuple[Positive, ...] = (),
+        within: bool = False,
         rngs: nnx.Rngs,
     ):
         if fc and backbone.get("name") != "vgg":
@@ -98,7 +103,10 @@ class SSD(Model):
                 f"{len(extras)} of model.extras; they need as many model.ratios, not {len(ratios)}, "
                 f"and one more of model.sizes, not {len(sizes)}"
             )
+        if steps and len(steps) != len(maps):
+            raise UserError(f"model.steps={tuple(steps)}: there are {len(maps)} maps; give a step for each, or ()")
         self.num_classes, self.sizes, self.ratios = num_classes, tuple(sizes), tuple(map(tuple, ratios))
+        self.steps, self.within = tuple(steps), within
         head = partial(Conv, size=3, bias=True, dtype=dtype, rngs=rngs)
         for level, in_channels in enumerate(maps):
             shapes = 2 + 2 * len(self.ratios[level])  # in a cell: two squares, and each ratio with its inverse
@@ -133,7 +141,8 @@ class SSD(Model):
 
     def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """`anchors`: the default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
-        return {"anchors": anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios)}
+        placed = dict(steps=self.steps, within=self.within)
+        return {"anchors": anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios, **placed)}
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:

@@ -22,21 +22,32 @@ def _lay(rows: np.ndarray, columns: np.ndarray, shapes: Sequence[tuple[float, fl
 
 
 def default_boxes(
-    image_size: Size, grids: Sequence[Size], sizes: Sequence[float], ratios: Sequence[Sequence[float]]
+    image_size: Size,
+    grids: Sequence[Size],
+    sizes: Sequence[float],
+    ratios: Sequence[Sequence[float]],
+    *,
+    steps: Sequence[float] = (),
+    within: bool = False,
 ) -> np.ndarray:
     """SSD's default boxes [A,4] (Liu et al. 2016, section 2.2).
 
     `grids` are the (rows, columns) of the levels, `sizes` their scales as fractions of the image's sides and one more
     for the last level's extra box, `ratios` a level's ratios over 1. A level's shapes are a square of its scale s_k, the
     extra one of sqrt(s_k s_k+1), then each ratio and its inverse: (4, 6, 6, 6, 4, 4) shapes are SSD300's 8,732 boxes.
+
+    `steps` are the pixels from one centre to the next of each level, the first at half of them; without, the grid's, side /
+    count. `within` cuts a shape to the image's sides around its centre, which stays.
     """
     levels = []
-    for (rows, columns), scale, following, wide in zip(grids, sizes[:-1], sizes[1:], ratios, strict=True):
+    units = steps or [None] * len(grids)
+    for grid, scale, following, wide, step in zip(grids, sizes[:-1], sizes[1:], ratios, units, strict=True):
         shapes = [(scale, scale), (math.sqrt(scale * following),) * 2]
         for root in map(math.sqrt, wide):
             shapes += [(scale / root, scale * root), (scale * root, scale / root)]
+        shapes = np.minimum(shapes, 1.0) if within else shapes
         centres = [
-            (np.arange(count) + 0.5) * (side / count) for count, side in zip((rows, columns), image_size, strict=True)
+            (np.arange(count) + 0.5) * (step or side / count) for count, side in zip(grid, image_size, strict=True)
         ]
         levels.append(_lay(*centres, np.multiply(shapes, image_size)))
     return np.concatenate(levels)

@@ -99,6 +99,7 @@ class DeepLabV3Plus(Model):
     """
 
     produces = "logits of pixels"
+    published = "backbone"
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class FCN(Model):
     """
 
     produces = "logits of pixels"
+    published = "backbone"
 
     def __init__(
         self,

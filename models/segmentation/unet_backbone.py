@@ -50,6 +50,7 @@ class UNetBackbone(Model):
     """
 
     produces = "logits of pixels"
+    published = "backbone"
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class UNetMobileNetV2(Model):
     """
 
     produces = "logits of pixels"
+    published = "encoder"
 
     def __init__(
         self,

@@ -163,6 +163,19 @@ def test_boxes_come_back_in_original_pixels(fields):
         )
 
 
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest"])
+def test_boxes_come_back_from_canvases_of_every_fit(fit):
+    """Found at two to three times the size, mirrored and zoomed: to half a pixel of the image."""
+    config, task, results, architecture, variables, mesh = make(flip=True, scales=(1.0, 0.75))
+    config.data.update(fit=fit, shortest=(48, 72), canvases=((48, 80), (80, 48)))
+    source = Scenes(SIZES)
+    for index, _, rows in Inference(config, task, results, architecture, mesh)(variables, source):
+        _, objects = source.objects(index)
+        order = np.argsort(objects["classes"])
+        assert rows["classes"].tolist() == objects["classes"][order].tolist()
+        np.testing.assert_allclose(rows["boxes"], objects["boxes"][order], atol=0.5)
+
+
 def test_scores_and_records_of_a_perfect_detector(tmp_path):
     result = evaluate(Scenes(SIZES))
     assert result.scores["AP50"] == result.scores["AP"] == 1.0 == result.scores["AP50/green"]
@@ -281,6 +294,17 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     assert "red" in printed.out
     datacheck.before_training(config, task, source, tmp_path)
     assert not capsys.readouterr().out, "once a run"
+
+
+def test_datacheck_sees_objects_at_the_scale_of_training():
+    """Shorter sides of 12 pixels at most, and longer ones of 16."""
+    config, task, *_ = make()
+    config.data.update(fit="shortest", shortest=(12, 16))
+    report = datacheck.check_objects(config, task, Scenes([(16, 24)] * 4))
+    (_, one), (_, two), (_, three) = (Scenes([(16, 24)] * 4).objects(index) for index in (1, 2, 3))
+    boxes = np.concatenate([objects["boxes"] for objects in (one, two, three)])
+    heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 become 16, and 16 become 10.67
+    assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
 
 
 PROGRAM = """

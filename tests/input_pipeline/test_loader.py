@@ -88,7 +88,7 @@ def make_data(canvases=((8, 8),), fit="stretch", **augment):
 
 def make_objects(fit="stretch", **augment):
     data = make_data(fit=fit, **augment)
-    data.update(image_size=(64, 80), max_boxes=16, mean=(0.0, 0.0, 0.0))
+    data.update(image_size=(64, 80), max_boxes=16, mean=(0.0, 0.0, 0.0), shortest=(48, 72))
     return data
 
 
@@ -275,7 +275,7 @@ def spread(box, by):
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
-@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop", "shortest"])
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, len(PICTURES) - 1))
 def test_what_is_bright_lies_in_its_box_and_its_box_is_full(name, fit, seed, index):
@@ -308,6 +308,9 @@ def test_an_example_under_known_maps():
     row = draw_objects(source, 0, make_objects(flip=1.0, scale=(0.5, 0.5), crop=False), 0)
     np.testing.assert_allclose(row["boxes"][0], [16 + 4, 20 + 40 - 32, 16 + 12, 20 + 40 - 8])
     assert row["valid"].sum() == 1 and row["original_size"].tolist() == [32, 40]
+    row = draw_objects(source, 0, make_objects("shortest", flip=1.0, crop=False), 0)  # of 48x60, at the top left
+    np.testing.assert_allclose(row["boxes"][0], [6, 60 - 48, 18, 60 - 12])
+    assert not row["image"][48:].any() and not row["image"][:, 60:].any()
 
 
 def test_crops_keep_objects_by_their_centres():

@@ -36,6 +36,7 @@ def test_an_augmentation_that_cannot_be_is_one_clear_line(truth, field, value):
         ("boxes", dict(margin=4), "margin"),
         ("boxes", dict(border="mirror"), "border"),
         ("boxes", dict(weight_map=(10.0, 5.0)), "weight_map"),
+        ("boxes", dict(shortest=(1333, 800)), "shortest"),
     ],
 )
 def test_mistakes_are_one_clear_line(truth, fields, name):

@@ -155,6 +155,74 @@ def test_a_crop_takes_the_smallest_canvas_that_holds_the_image():
     assert len(windows) == 2 and {view.canvas for view in windows} == {(128, 128)}, "what none holds is seen in windows"
 
 
+def make_shortest(canvases, shortest, **fields):
+    config = make(canvases, fit="shortest", **fields)
+    config.data.shortest = shortest
+    return config
+
+
+def test_shortest_takes_the_smallest_canvas_that_holds_the_scaled_image():
+    config = make_shortest(((96, 96), (64, 128), (128, 64), (64, 96)), (64, 107))
+    for size, canvas, scaled in (
+        ((100, 100), (64, 96), (64, 64)),
+        ((100, 125), (64, 96), (64, 80)),
+        ((300, 1000), (64, 128), (32, 107)),
+        ((427, 640), (64, 96), (64, 95)),
+        ((427, 700), (64, 128), (64, 104)),
+        ((700, 427), (128, 64), (104, 64)),
+        ((60, 40), (128, 64), (96, 64)),
+    ):
+        (view,) = plan_views(size, config.data, config.eval)
+        assert view.canvas == canvas
+        np.testing.assert_allclose(view.matrix, np.diag([scaled[1] / size[1], scaled[0] / size[0], 1.0]))
+
+
+def test_zooms_multiply_the_scale_of_shortest():
+    config = make_shortest(((64, 128),), (64, 107), scales=(1.0, 0.5, 1.5), flip=True)
+    views = plan_views((50, 70), config.data, config.eval)
+    assert [view.canvas for view in views] == [(64, 128)] * 2 + [(32, 64)] * 2 + [(96, 192)] * 2
+    for view, scaled in zip(views, ((64, 89),) * 2 + ((32, 44),) * 2 + ((96, 134),) * 2, strict=True):
+        mirrored = view.matrix[0, 0] < 0
+        corners = np.sort((view.matrix @ np.array([[0, 0, 1], [70, 50, 1]]).T)[:2])
+        left = view.canvas[1] - scaled[1] if mirrored else 0
+        np.testing.assert_allclose(corners, [[left, left + scaled[1]], [0, scaled[0]]], atol=1e-9)
+
+
+def test_windows_of_shortest_are_those_of_the_scaled_image():
+    config = make_shortest(((64, 64),), (64, 128), method="window", overlap=0.0)
+    first, second = plan_views((100, 200), config.data, config.eval)
+    np.testing.assert_allclose(first.matrix, geometry.scaling(0.64, 0.64))
+    np.testing.assert_allclose(second.matrix, geometry.translation(-64, 0) @ geometry.scaling(0.64, 0.64))
+
+
+def test_a_canvas_that_cannot_hold_what_shortest_makes_is_one_line():
+    """Of the image at fault, before it is decoded, though there is one canvas alone."""
+    config = make_shortest(((64, 96),), (64, 107), batch_size=1)
+    source = Squares([(64, 64), (60, 40)])
+    with pytest.raises(UserError) as caught:
+        list(batches(source, config))
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("square_1: config.data.shortest=(64, 107)")
+    assert "60x40" in message and "96x64" in message and "add (96, 64) to config.data.canvases" in message
+
+
+def test_shortest_is_not_scored_on_its_canvas():
+    config = make_shortest(((64, 96),), (64, 107), method="canvas")
+    with pytest.raises(UserError, match="config.eval.method='canvas' does not go with config.data.fit='shortest'"):
+        check_views(make_truth(("label",), config.data), config.data, config.eval)
+
+
+def test_shortest_fills_its_canvas_with_the_mean_at_the_right_and_below():
+    config = make_shortest(((64, 96),), (32, 64), batch_size=1)
+    config.data.mean = (10.0, 20.0, 30.4)
+    ((batch, _),) = batches(Squares([(16, 20)]), config)
+    (image,) = batch["image"]
+    assert (image[:32, :40] == image[0, 0]).all() and image[0, 0].tolist() != [10, 20, 30]
+    assert (image[32:] == [10, 20, 30]).all() and (image[:, 40:] == [10, 20, 30]).all()
+    assert (batch["label"][0] != IGNORE).sum() == 32 * 40
+    np.testing.assert_allclose(batch["to_original"][0], [[0.5, 0, 0], [0, 0.5, 0]])
+
+
 @pytest.mark.parametrize("scale", [0.75, 1.25, 1.5])
 def test_a_zoomed_crop_has_a_canvas_that_holds_it(scale):
     config = make(((360, 480),), fit="crop", scales=(scale,))

@@ -44,6 +44,36 @@ def test_batch_norm_has_the_gradient_of_the_plain_formula():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mean", [0.0, 30.0, -1000.0])
+def test_batch_norm_keeps_the_variance_of_a_large_mean(mean):
+    """In deviations; a one-pass variance of the plain values is off by 100 % at 1000."""
+    norm = layers.norm("batch", 4, momentum=0.0, epsilon=0.0, dtype="float32")
+    x = np.asarray(mean + random(2, 20, 12, 4), np.float32)
+    y = norm(jnp.asarray(x), train=True)
+    flat = x.astype(np.float64).reshape(-1, 4)
+    np.testing.assert_allclose(norm.var[...], flat.var(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.mean[...], flat.mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(y, (x - flat.mean(0)) / flat.std(0), atol=1e-4)
+
+
+def test_batch_norm_takes_values_without_pixels():
+    norm = layers.norm("batch", 4, momentum=0.0, epsilon=0.0, dtype="float32")
+    x = np.asarray(random(32, 4))
+    np.testing.assert_allclose(norm(jnp.asarray(x), train=True), (x - x.mean(0)) / x.std(0), atol=1e-5)
+
+
+def test_frozen_batch_norm_has_no_parameters_and_stays_as_it_is():
+    norm = layers.norm("frozen", 4, momentum=0.9, epsilon=1e-3, dtype="float32")
+    assert not nnx.to_flat_state(nnx.state(norm, nnx.Param)) and len(nnx.to_flat_state(nnx.state(norm))) == 4
+    norm.scale[...], norm.bias[...] = jnp.arange(1.0, 5.0), jnp.arange(4.0)
+    norm.mean[...], norm.var[...] = jnp.full(4, 0.5), jnp.full(4, 2.0)
+    x = random(2, 3, 5, 4)
+    for train in (False, True):
+        expected = (x - 0.5) / np.sqrt(2.001) * np.arange(1, 5) + np.arange(4)
+        np.testing.assert_allclose(norm(x, train=train), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], np.full(4, 0.5))
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_batch_norm_uses_running_statistics_when_evaluated_or_frozen(frozen):
     norm, x = batch_norm(), random(2, 3, 5, 4)

@@ -11,6 +11,7 @@ from configs import common
 from errors import UserError
 from experiments.results.boxes import BoxAssembly
 from experiments.results.registry import make_results
+from input_pipeline.views import plan_views
 
 CLASSES = ("red", "green", "blue")
 
@@ -31,6 +32,98 @@ def test_the_weaker_of_two_views_detections_goes():
     result = merged.result()
     assert result["scores"].tolist() == pytest.approx([0.9, 0.5])
     assert result["boxes"].tolist() == [[10, 11, 30, 31], [10, 60, 30, 80]]
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes, by hand."""
+    height, width = (max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0) for i in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return height * width / (sum(areas) - height * width)
+
+
+def see(boxes, classes, view, scores):
+    """What a perfect detector finds of an image's boxes in a view: the parts that its canvas shows, by falling score."""
+    found = []
+    for (top, left, bottom, right), index, score in zip(boxes, classes, scores, strict=True):
+        corners = [view.matrix @ (x, y, 1) for x in (left, right) for y in (top, bottom)]
+        whole = [extreme(corner[axis] for corner in corners) for extreme in (min, max) for axis in (1, 0)]
+        part = [min(max(side, 0), view.canvas[place % 2]) for place, side in enumerate(whole)]
+        shown = (part[2] - part[0]) * (part[3] - part[1]) / ((whole[2] - whole[0]) * (whole[3] - whole[1]))
+        if shown > 0:
+            found.append((score * shown, index, part))
+    found.sort(key=lambda one: -one[0])
+    rows = [*found, (0.99, 0, [1, 1, 9, 9])]  # the last one is padding
+    return {
+        "boxes": np.array([box for _, _, box in rows], np.float32),
+        "scores": np.array([score for score, _, _ in rows], np.float32),
+        "classes": np.array([index for _, index, _ in rows], np.int32),
+        "valid": np.arange(len(rows)) < len(found),
+    }
+
+
+def merge(size, boxes, classes, views, scores, count=100):
+    merged = BoxAssembly(size, iou=0.45, count=count)
+    for number, view in enumerate(views):
+        merged.add(see(boxes, classes, view, scores - 0.02 * number), view.canvas, view.matrix)
+    return merged.result()
+
+
+def plan(size, fit, canvases, **evaluation):
+    config = common.get_config()
+    config.data.update(fit=fit, canvases=canvases, shortest=(48, 72))
+    config.eval.update(evaluation)
+    return plan_views(size, config.data, config.eval)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest", "crop"])
+@pytest.mark.parametrize("size", [(45, 71), (70, 33)])
+@pytest.mark.parametrize("views", [dict(flip=True), dict(scales=(1.0, 0.75, 1.5)), dict(flip=True, scales=(0.5, 1.0))])
+def test_what_every_view_finds_is_there_once(fit, size, views):
+    """At its own place in the image's pixels, also at the border and beside another of its class."""
+    height, width = size
+    boxes = [[0, 0, 10, 12.5], [20.25, 5, 33, 30], [20, 8, 33, 33], [30, width - 9, height, width], [2, 14, 12, 26]]
+    classes, scores = [0, 1, 2, 0, 0], np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    planned = plan(size, fit, ((64, 96), (96, 64)), **views)
+    assert len(planned) == (1 + ("flip" in views)) * len(views.get("scales", (1.0,)))
+    for views in (planned, *([view] for view in planned)):
+        result = merge(size, boxes, classes, views, scores)
+        assert result["classes"].tolist() == classes
+        np.testing.assert_allclose(result["boxes"], boxes, atol=1e-4)
+        np.testing.assert_allclose(result["scores"], scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "scale"), [("crop", (64, 96), 1), ("letterbox", (64, 96), 1), ("shortest", (32, 48), 1.5)]
+)
+def test_windows_find_an_object_once_and_the_small_part_that_a_border_cuts_off(fit, size, scale):
+    """Windows show 64 columns from 0 and from 32 of an image that is 96, or by `shortest` 72, columns wide."""
+    planned = plan(size, fit, ((64, 64),), method="window", flip=True)
+    assert sorted({round(-view.matrix[0, 2]) for view in planned if view.matrix[0, 0] > 0}) == [0, 32]
+    # In pixels of the scaled image: whole in both windows; in one whole, in the other 65 % of it; and 40 % of it.
+    scaled = [[5, 34, 15, 60], [20, 25, 30, 45], [36, 26, 46, 36]]
+    boxes = [[side / scale for side in box] for box in scaled]
+    result = merge(size, boxes, [0, 0, 1], planned, np.array([0.9, 0.8, 0.7]))
+    np.testing.assert_allclose(result["boxes"] * scale, [*scaled, [36, 32, 46, 36]], atol=1e-4)
+    assert result["classes"].tolist() == [0, 0, 1, 1]
+
+
+def test_merging_is_greedy_suppression_within_each_class():
+    rng = np.random.default_rng(0)
+    for count in (1, 7, 100):
+        corner, sides = rng.uniform(0, 60, (2, 30, 2)), rng.uniform(10, 40, (2, 30, 2))
+        boxes, scores = np.concatenate([corner, corner + sides], -1), rng.permutation(60).reshape(2, 30) / 60 + 0.01
+        classes, merged = rng.integers(0, 3, (2, 30)), BoxAssembly((100, 100), 0.45, count)
+        for found in zip(boxes, scores, classes, strict=True):
+            row = dict(zip(("boxes", "scores", "classes"), found, strict=True)) | {"valid": np.ones(30, bool)}
+            merged.add(row | {"scores": row["scores"].astype(np.float32)}, (100, 100), np.eye(3))
+        every = sorted(zip(scores.ravel(), classes.ravel(), boxes.reshape(-1, 4), strict=True), key=lambda one: -one[0])
+        kept = []
+        for _, index, box in every:
+            if all(index != other or overlap(box, theirs) <= 0.45 for other, theirs in kept):
+                kept.append((index, box))
+        result = merged.result()
+        assert result["classes"].tolist() == [index for index, _ in kept[:count]]
+        np.testing.assert_allclose(result["boxes"], [box for _, box in kept[:count]], atol=1e-9)
 
 
 def test_one_view_keeps_what_the_task_has_chosen():

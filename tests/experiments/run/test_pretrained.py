@@ -42,12 +42,25 @@ def torchvision_file(path, architecture, variables, **changes):
 def test_every_encoder_variable_comes_from_the_file(model, tmp_path):
     _, architecture, variables, _ = model
     weights = torchvision_file(tmp_path / "w.safetensors", architecture, variables)
-    loaded = pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
+    loaded, new = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables)
     assert loaded.keys() == variables.keys()
     for name, value in loaded.items():
         assert (name.startswith("encoder/")) != np.array_equal(value, variables[name]), name
     stem = weights["features.0.0.weight"]
     np.testing.assert_array_equal(loaded["encoder/stem/conv/kernel"], stem.transpose(2, 3, 1, 0))
+    assert set(new) == {name for name in variables if not name.startswith("encoder/")}
+
+
+def test_the_report_counts_values_and_names_what_is_new():
+    variables = {
+        "backbone/a": np.zeros((2, 3)),
+        "backbone/b": np.zeros(4),
+        "head/kernel": np.zeros(10),
+        "scale": np.zeros(1),
+    }
+    line = pretrained.report("weights from FILE", variables, ["head/kernel", "backbone/b"])
+    assert line == "weights from FILE: 7 of 21 values; new here: 1 arrays of backbone, head"
+    assert pretrained.report("weights from FILE", variables, []).endswith("21 of 21 values; new here: none")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +75,7 @@ def test_a_file_that_does_not_match_is_an_error(model, tmp_path, changes, words)
     _, architecture, variables, _ = model
     torchvision_file(tmp_path / "w.safetensors", architecture, variables, **changes)
     with pytest.raises(UserError) as caught:
-        pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
+        pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
@@ -71,7 +84,7 @@ def test_weights_of_another_padding_are_refused(model, tmp_path):
     torchvision_file(tmp_path / "w.safetensors", architecture, variables)
     _, keras, variables, _ = build(variant="keras")
     with pytest.raises(UserError, match="torchvision"):
-        pretrained.load_backbone(str(tmp_path / "w.safetensors"), keras, variables)
+        pretrained.load_weights(str(tmp_path / "w.safetensors"), keras, variables)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
@@ -79,7 +92,7 @@ def test_a_file_that_is_no_safetensors_is_one_line(model, tmp_path, content):
     _, architecture, variables, _ = model
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"w.safetensors cannot be read") as caught:
-        pretrained.load_backbone(str(tmp_path / "w.safetensors"), architecture, variables)
+        pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables)
     assert "\n" not in str(caught.value)
 
 

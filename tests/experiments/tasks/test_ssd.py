@@ -62,6 +62,8 @@ def make_batch(*images):
     batch = {
         "image": np.zeros((count, *SIZE, 3), np.uint8),
         "example_mask": np.ones(count, bool),
+        "original_size": np.full((count, 2), SIZE, np.int32),
+        "to_original": np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1)),
         "boxes": np.zeros((count, MOST, 4), np.float32),
         "classes": np.zeros((count, MOST), np.int32),
         "boxes_lost": np.zeros(count, np.int32),
@@ -278,6 +280,7 @@ def overfitted():
     batch = make_batch(*([(box, index, "") for box, index in image] for image in objects))
     batch = {name: rows[:2] for name, rows in batch.items()}
     batch["image"] = generator.integers(100, 140, (2, 64, 64, 3)).astype(np.uint8)
+    batch["original_size"][:] = 64
     for image, row in zip(batch["image"], objects, strict=True):
         for (top, left, bottom, right), index in row:
             image[top:bottom, left:right, index] = 255

@@ -38,6 +38,8 @@ def make_batch(boxes, classes, size=SIZE, **fields):
     boxes, classes = np.asarray(boxes, np.float32), np.asarray(classes, np.int32)
     flags = dict(valid=np.ones(classes.shape, bool)) | {name: np.zeros(classes.shape, bool) for name in FLAGS}
     rows = dict(example_mask=np.ones(len(boxes), bool), boxes_lost=np.zeros(len(boxes), np.int32))
+    rows |= dict(original_size=np.full((len(boxes), 2), size, np.int32))
+    rows |= dict(to_original=np.tile(np.eye(2, 3, dtype=np.float32), (len(boxes), 1, 1)))
     return dict(image=np.zeros((len(boxes), *size, 3), np.uint8), boxes=boxes, classes=classes, **flags | rows | fields)
 
 

@@ -103,6 +103,98 @@ def test_fit_brings_the_whole_image_inside(source, output):
     assert geometry.fit(source, output, "stretch")[0, 0] * source[1] == pytest.approx(output[1])
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ((427, 640), (800, 1199)),
+        ((640, 427), (1199, 800)),
+        ((360, 640), (749, 1333)),  # by its longer side
+        ((539, 640), (799, 949)),  # 539 * (800 / 539) is a little less than 800
+        ((1600, 2000), (800, 1000)),
+        ((1, 3000), (1, 1333)),
+    ],
+)
+def test_shortest_is_the_size_that_torchvision_gives_an_image(source, expected):
+    assert geometry.scale_shortest(source, (800, 1333)) == expected
+    matrix = geometry.fit(source, (1344, 1344), "shortest", 0, (800, 1333))
+    np.testing.assert_allclose(matrix @ [source[1], source[0], 1], [expected[1], expected[0], 1])
+    np.testing.assert_array_equal(matrix @ [0, 0, 1], [0, 0, 1])
+    np.testing.assert_array_equal(geometry.fit(source, (1350, 1350), "shortest", 3, (800, 1333)) @ [0, 0, 1], [3, 3, 1])
+
+
+def test_shortest_goes_further_down_where_the_output_is_too_small():
+    matrix = geometry.fit((200, 100), (80, 160), "shortest", 0, (80, 160))
+    np.testing.assert_allclose(matrix, geometry.scaling(0.4, 0.4))
+    np.testing.assert_allclose(geometry.fit((200, 100), (160, 80), "shortest", 0, (80, 160))[0, 0], 0.8)
+
+
+@pytest.mark.parametrize(("flip", "scale"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.5), (1.0, 1.5), (0.0, 4.0)])
+@pytest.mark.parametrize("margin", [0, 3])
+def test_without_a_crop_an_image_at_the_top_left_stays_there(flip, scale, margin):
+    """Along each side: where it is larger than the output, its centre is seen."""
+    augment, size, content = make_augment(flip=flip, scale=(scale, scale)), (46, 86), (30, 40)
+    draw = geometry.draw_geometry(np.random.default_rng(0), size, augment, content, margin, corner=True)
+    corners = draw @ np.array([[margin, margin, 1], [margin + 40, margin + 30, 1]]).T
+    for (one, other), length, side in zip(corners[:2], (40, 30), (86, 46), strict=True):
+        expected = scale * length
+        low = margin if expected <= side - 2 * margin else (side - expected) / 2
+        np.testing.assert_allclose(sorted((one, other)), [low, low + expected], atol=1e-9)
+    assert (corners[0, 0] > corners[0, 1]) == bool(flip)
+
+
+def test_a_crop_puts_an_image_of_the_top_left_anywhere():
+    augment, corner = make_augment(crop=True, flip=0.5, scale=(0.5, 3.0)), np.array([[0, 0, 1], [40, 30, 1]]).T
+    rng, places = np.random.default_rng(0), []
+    for _ in range(400):
+        corners = geometry.draw_geometry(rng, (46, 86), augment, (30, 40), 0, corner=True) @ corner
+        for low, high, side in zip(corners[:2].min(1), corners[:2].max(1), (86, 46), strict=True):
+            room = side - (high - low)
+            assert min(room, 0) - 1e-6 <= low <= max(room, 0) + 1e-6
+            places.append(low / room if abs(room) > 1 else 0.5)
+    np.testing.assert_allclose(np.quantile(places, [0.02, 0.5, 0.98]), [0.02, 0.5, 0.98], atol=0.04)
+
+
+def resize(image, size):
+    """Bilinear sampling between pixels' centres, the border repeated, in loops over the sides."""
+    for axis, length in enumerate(size):
+        old = image.shape[axis]
+        place = ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
+        low = np.floor(place).astype(int)
+        high, part = np.minimum(low + 1, old - 1), (place - low).reshape(-1, *[1] * (2 - axis))
+        image = image.take(low, axis) * (1 - part) + image.take(high, axis) * part
+    return image
+
+
+@pytest.mark.parametrize("size", [(12, 25), (9, 14), (7, 9), (3, 4)])
+def test_sampling_without_antialiasing_is_plain_bilinear(size):
+    """Within rounding; averaged first, a side of less than half differs."""
+    data = get_config().data
+    data.antialias = False
+    matrix = geometry.fit((9, 14), size, "stretch")
+    found, expected = geometry.sample(IMAGE, matrix, size, data), resize(IMAGE.astype(float), size)
+    assert np.abs(found - expected).max() < 0.51
+    data.antialias = True
+    other = geometry.sample(IMAGE, matrix, size, data)
+    assert (np.abs(other - expected).max() > 20) == (size == (3, 4))
+
+
+@pytest.mark.parametrize("source", [(48, 64), (97, 70), (31, 200), (160, 230)])
+def test_images_are_those_of_torchvisions_transform(source):
+    torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
+    transform = pytest.importorskip("torchvision.models.detection.transform")
+    image = RNG.integers(0, 256, (*source, 3), dtype=np.uint8)
+    data, size = get_config().data, (128, 128)
+    data.update(fit="shortest", shortest=(64, 107), antialias=False, mean=(120.0, 110.0, 100.0))
+    mean, std = [value / 255 for value in data.mean], [0.25, 0.25, 0.25]
+    make = transform.GeneralizedRCNNTransform(64, 107, mean, std).eval()
+    shown, _ = make([torch.tensor(image.transpose(2, 0, 1) / 255, dtype=torch.float32)])
+    theirs = np.full((*size, 3), data.mean)
+    rows, columns = shown.tensors.shape[2:]
+    theirs[:rows, :columns] = shown.tensors[0].numpy().transpose(1, 2, 0) * std * 255 + data.mean
+    matrix = geometry.fit(source, size, data.fit, 0, data.shortest)
+    assert np.abs(geometry.sample(image, matrix, size, data) - theirs).max() < 0.51
+
+
 FIELDS = {
     "nothing": {},
     "flip": {"flip": 1.0},

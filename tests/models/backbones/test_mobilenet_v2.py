@@ -67,6 +67,7 @@ KERAS = {
     ("block_3", "expand", "norm", "scale"): "block_3_expand_BN/gamma",
     ("block_16", "project", "kernel"): "block_16_project/kernel",
 }
+KERAS_3 = {("block_0", "depthwise", "conv", "kernel"): "expanded_conv_depthwise/kernel"}
 UNUSED = {
     "torchvision": {"features.17.conv.3.weight", "features.18.0.weight", "classifier.1.bias"},
     "timm": {"blocks.6.0.bn3.running_var", "conv_head.weight", "bn2.bias", "classifier.weight"},
@@ -79,7 +80,8 @@ UNUSED = {
     [
         ("torchvision", "features.0.0.weight", TORCHVISION),
         ("timm", "conv_stem.weight", TIMM),
-        ("keras", "Conv1/kernel", KERAS),
+        ("keras", "expanded_conv_depthwise/depthwise_kernel", KERAS),
+        ("keras", "expanded_conv_depthwise/kernel", KERAS | KERAS_3),
     ],
 )
 def test_pretrained_names_cover_the_backbone(abstract, style, mark, names):
@@ -96,16 +98,17 @@ def test_pretrained_layouts_become_ours(abstract):
     mapping, _ = abstract.pretrained(["features.0.0.weight"])
     _, convert = mapping["block_1", "depthwise", "conv", "kernel"]
     assert convert(np.zeros((96, 1, 3, 3))).shape == (3, 3, 1, 96)
-    mapping, _ = nnx.eval_shape(lambda: build(variant="keras")).pretrained(["Conv1/kernel"])
-    _, convert = mapping["block_1", "depthwise", "conv", "kernel"]
-    assert convert(np.zeros((3, 3, 96, 1))).shape == (3, 3, 1, 96)
+    for name in ("depthwise_kernel", "kernel"):  # Keras 2 and 3
+        mapping, _ = nnx.eval_shape(lambda: build(variant="keras")).pretrained([f"expanded_conv_depthwise/{name}"])
+        key, convert = mapping["block_1", "depthwise", "conv", "kernel"]
+        assert key == f"block_1_depthwise/{name}" and convert(np.zeros((3, 3, 96, 1))).shape == (3, 3, 1, 96)
 
 
 def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
     with pytest.raises(UserError, match=r"none of 'features\.0\.0\.weight'"):
         abstract.pretrained(["layer1.0.conv1.weight"])
     with pytest.raises(UserError, match=r"Keras need model\.variant='keras', not 'torchvision'"):
-        abstract.pretrained(["Conv1/kernel"])
+        abstract.pretrained(["expanded_conv_depthwise/kernel"])
     with pytest.raises(UserError, match="batch statistics"):
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["features.0.0.weight"])
 

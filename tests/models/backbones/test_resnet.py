@@ -8,7 +8,7 @@ from flax import nnx
 
 from errors import UserError
 from models import registry
-from models.backbones.resnet import ResNet, scale_channels
+from models.backbones.resnet import ResidualBlock, ResNet, scale_channels
 
 FULL = dict(layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=32, dtype="float32")
 TINY = FULL | dict(layers=10, width=0.125)
@@ -21,6 +21,11 @@ def build(**fields):
 @pytest.fixture(scope="module")
 def abstract():
     return nnx.eval_shape(build)
+
+
+class Identity(nnx.Module):
+    def __call__(self, x, *, train):
+        return x
 
 
 def count(module):
@@ -145,6 +150,17 @@ def test_a_block_adds_its_path_to_the_shortcut():
     np.testing.assert_allclose(block(x, train=False), np.maximum(np.asarray(x) - 0.5, 0), rtol=1e-6, atol=1e-6)
 
 
+def test_a_bottleneck_strides_in_its_3x3_convolution_or_as_published_in_its_1x1():
+    block = dict(bottleneck=True, stride=2, dilation=(1, 1), norm=lambda _: Identity(), dtype="float32")
+    late, early = (ResidualBlock(4, 4, early=early, **block, rngs=nnx.Rngs(0)) for early in (False, True))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 6, 4)), jnp.float32)
+    # Until the strided convolution the early block is a late one of stride 1 on every second pixel of its input.
+    dense = ResidualBlock(4, 4, early=False, **block | dict(stride=1), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(early(x, train=False), dense(x[:, ::2, ::2], train=False), rtol=1e-5, atol=1e-5)
+    assert np.abs(early(x, train=False) - late(x, train=False)).max() > 0.1
+    np.testing.assert_allclose(late(x, train=False), dense(x, train=False)[:, ::2, ::2], rtol=1e-5, atol=1e-5)
+
+
 def test_every_parameter_has_a_gradient():
     graphdef, params, rest = nnx.split(build(**TINY), nnx.Param, ...)
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)), jnp.float32)
@@ -166,7 +182,7 @@ def test_fields_that_do_not_fit_are_refused():
         ("layers", 20, r"backbone\.layers=20 .* 10 or 18 or 34 or 50 or 101$"),
         ("output_stride", 4, r"backbone\.output_stride=4 .* 32 or 16 or 8$"),
         ("width", 0.0, r"backbone\.width=0\.0 .* above 0$"),
-        ("norm", "none", r"backbone\.norm='none' .* 'batch' or 'group'$"),
+        ("norm", "none", r"backbone\.norm='none' .* 'batch' or 'group' or 'frozen'$"),
     ):
         fields = {name: value for name, value in FULL.items() if name != "dtype"} | {"name": "resnet", field: value}
         with pytest.raises(UserError, match=message):

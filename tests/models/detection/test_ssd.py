@@ -87,6 +87,43 @@ def test_ssd300_has_the_papers_default_boxes():
         assert sorted((sides[2:, 1] / sides[2:, 0]).round(3)) == [[0.5, 2.0], [0.333, 0.5, 2.0, 3.0]][shapes == 6]
 
 
+TORCHVISION = dict(  # torchvision.models.detection.ssd300_vgg16
+    sizes=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), steps=(8.0, 16.0, 32.0, 64.0, 100.0, 300.0), within=True
+)
+
+
+def test_torchvisions_default_boxes():
+    model = outline(num_classes=90, **SSD300 | TORCHVISION)
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(np.prod(leaf.shape, dtype=int) for leaf in leaves) == 35_641_826
+    boxes = model.geometry((300, 300))["anchors"]
+    cells = (38, 19, 10, 5, 3, 1)
+    ends = np.cumsum([n * n * k for n, k in zip(cells, (4, 6, 6, 6, 4, 4), strict=True)])
+    centres = (boxes[ends - 1, :2] + boxes[ends - 1, 2:]) / 2  # of each map's last cell
+    expected = [(n - 0.5) * step for n, step in zip(cells, TORCHVISION["steps"], strict=True)]
+    assert expected == [300.0, 296.0, 304.0, 288.0, 250.0, 150.0]
+    np.testing.assert_allclose(centres, np.stack([expected, expected], -1), rtol=1e-6)
+    # Stored from torchvision 0.28, turned to yxyx: of the first cell of the finest map, and of the last map.
+    known = [[-6.5, -6.5, 14.5, 14.5], [-11.3704, -11.3704, 19.3704, 19.3704]]
+    known += [[-3.4246, -10.8492, 11.4246, 18.8492], [-10.8492, -3.4246, 18.8492, 11.4246]]
+    np.testing.assert_allclose(boxes[:4], known, atol=1e-4)
+    known = [[19.5, 19.5, 280.5, 280.5], [6.6342, 6.6342, 293.3658, 293.3658]]
+    known += [[57.7226, 0, 242.2774, 300], [0, 57.7226, 300, 242.2774]]  # 369 pixels wide, were it not within the image
+    np.testing.assert_allclose(boxes[-4:], known, atol=1e-4)
+
+
+def test_the_default_boxes_are_torchvisions_own():
+    torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
+    utils = pytest.importorskip("torchvision.models.detection.anchor_utils")
+    image_list = pytest.importorskip("torchvision.models.detection.image_list")
+    make = utils.DefaultBoxGenerator([[2], [2, 3], [2, 3], [2, 3], [2], [2]], scales=list(TORCHVISION["sizes"]))
+    make.steps = list(TORCHVISION["steps"])
+    images = image_list.ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
+    (theirs,) = make(images, [torch.zeros(1, 1, n, n) for n in (38, 19, 10, 5, 3, 1)])
+    ours = outline(num_classes=90, **SSD300 | TORCHVISION).geometry((300, 300))["anchors"]
+    np.testing.assert_allclose(ours, theirs.numpy()[:, [1, 0, 3, 2]], atol=1e-4)
+
+
 RESNET = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
 MAPS = {  # the strides of the backbone that have boxes, then extras: fields of each
     "atrous": dict(),
@@ -206,6 +243,8 @@ def test_fields_that_cannot_be_are_refused():
         (dict(sizes=(0.0, 0.4, 0.6, 0.8)), "model.sizes="),
         (dict(sizes=(0.2, 0.4, 0.6, float("nan"))), "model.sizes="),
         (dict(sizes=(0.2, 0.4, 0.6, float("inf"))), "model.sizes="),
+        (dict(steps=(8.0, 16.0)), r"model.steps=\(8.0, 16.0\): there are 3 maps; give a step for each, or \(\)"),
+        (dict(steps=(8.0, 0.0, 32.0)), "model.steps=.* a number, above 0"),
         (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; give 0"),
     ):
         with pytest.raises(UserError, match=message):

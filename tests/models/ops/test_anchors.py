@@ -55,6 +55,21 @@ def test_every_level_needs_its_size_and_ratios():
         anchors.default_boxes((300, 300), GRIDS, SIZES[:-1], RATIOS)
 
 
+def test_steps_place_the_centres_and_a_shape_stays_within_the_image():
+    image, grids, sizes = (100, 200), ((2, 4), (1, 2)), (0.2, 0.9, 1.2)
+    fixed = dict(steps=(40.0, 110.0))
+    boxes = centres(anchors.default_boxes(image, grids, sizes, ((), (2,)), **fixed))
+    middles = [(40 * (i + 0.5), 40 * (j + 0.5)) for i in range(2) for j in range(4)]
+    middles = np.repeat([*middles, (55, 55), (55, 165)], [2] * 8 + [4] * 2, axis=0)
+    np.testing.assert_allclose(boxes[:, :2], middles, rtol=1e-5)
+    free = centres(anchors.default_boxes(image, grids, sizes, ((), (2,))))
+    np.testing.assert_allclose(boxes[:, 2:], free[:, 2:], rtol=1e-5)
+    cut = centres(anchors.default_boxes(image, grids, sizes, ((), (2,)), within=True, **fixed))
+    np.testing.assert_allclose(cut[:, :2], middles, rtol=1e-5)
+    np.testing.assert_allclose(cut[:, 2:], np.minimum(free[:, 2:], image), rtol=1e-5)
+    assert (cut[:, 2:] < free[:, 2:] - 1).sum() == 2 * 4, "both sides of the extra square, and one of each ratio"
+
+
 def test_cells_tile_the_image():
     cells = anchors.cells((448, 224), (7, 7))
     assert cells.shape == (7, 7, 4) and cells.dtype == np.float32

@@ -6,7 +6,6 @@ from flax import nnx
 
 from errors import UserError
 from models import registry
-from models.backbones.vgg import VGG
 from models.segmentation.fcn import Upsample, bilinear
 
 FULL = dict(
@@ -205,11 +204,9 @@ def test_dropout_acts_in_training_only():
 
 def test_pretrained_weights_fill_the_backbone_with_fc6_and_fc7():
     model = nnx.eval_shape(build)
-    (backbone,) = (module for _, module in nnx.iter_modules(model) if hasattr(module, "pretrained"))
-    assert isinstance(backbone, VGG)
-    mapping, unused = backbone.pretrained(["features.0.weight", "classifier.0.weight", "classifier.6.weight"])
-    assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(model.backbone))}
-    assert mapping["fc6", "kernel"][0] == "classifier.0.weight" and unused == {"classifier.6.weight"}
+    mapping, unused = model.pretrained(["features.0.weight", "classifier.0.weight", "classifier.6.weight"])
+    assert set(mapping) == {("backbone", *path) for path, _ in nnx.to_flat_state(nnx.state(model.backbone))}
+    assert mapping["backbone", "fc6", "kernel"][0] == "classifier.0.weight" and unused == {"classifier.6.weight"}
 
 
 def test_fields_that_cannot_be_are_refused():

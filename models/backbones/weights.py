@@ -1,0 +1,249 @@
+"""Names of the backbones' weights in files made from torchvision, timm and Keras.
+
+Each function pairs a backbone's variables with the keys of a file; `pretrained` of the backbone's class calls it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from errors import UserError
+from models.weights import Arrays, Convert, Path, Weights, conv, find_unused, hwcm_to_hwio, norm, oihw_to_hwio, same
+
+
+def check_norm(name: str, field: str) -> None:
+    """Raises UserError unless the normalisation `name` of a backbone, which `field` names, has batch statistics."""
+    if name not in ("batch", "frozen"):
+        raise UserError(f"pretrained: the weights hold batch statistics; {field}={name!r} has none, take 'batch'")
+
+
+# VGG
+
+VGG_MARK = "features.0.weight"
+VGG_CLASSIFIERS = {  # names of fc6, fc7 and the last layer, which is left unused
+    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
+    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
+}
+
+
+def match_vgg(
+    keys: Iterable[str], repeats: tuple[int, ...], normalised: bool, classifier: bool, thinned: int | None
+) -> Weights:
+    """Pairs VGG's arrays with those of torchvision or timm; see VGG.pretrained.
+
+    `repeats` are the convolutions of each stage. `normalised` says that each of them has batch normalisation, `classifier`
+    that fc6 and fc7 are wanted, and `thinned` how many channels an atrous fc6 and fc7 have; it is None where they are the
+    file's own.
+    """
+    keys = frozenset(keys)
+    if VGG_MARK not in keys:
+        raise UserError(f"pretrained: the file holds no VGG whose names are known; it has no {VGG_MARK!r}")
+    if normalised != ("features.1.running_mean" in keys):
+        ours, theirs = ("'batch'", "has no") if normalised else ("'none'", "has")
+        raise UserError(f"pretrained: model.backbone.norm is {ours}, and the file {theirs} batch statistics")
+    arrays = match_vgg_features("features", repeats, normalised)
+    *hidden, last = VGG_CLASSIFIERS["timm" if "pre_logits.fc1.weight" in keys else "torchvision"]
+    if classifier:
+        fc6, fc7, bias = _fc6, _fc7, same
+        if thinned is not None:
+            fc6, fc7, bias = (partial(convert, thinned) for convert in (_thin_fc6, _thin_fc7, _thin))
+        for ours, theirs, kernel in zip(("fc6", "fc7"), hidden, (fc6, fc7), strict=True):
+            arrays[ours, "kernel"] = (f"{theirs}.weight", kernel)
+            arrays[ours, "bias"] = (f"{theirs}.bias", bias)
+    return Weights(arrays, find_unused(keys, {last} if classifier else {*hidden, last}))
+
+
+def match_vgg_features(prefix: str, repeats: tuple[int, ...], normalised: bool = False) -> Arrays:
+    """The arrays of VGG's convolutions, which PyTorch counts below `prefix` together with ReLUs and poolings."""
+    arrays, index = {}, 0
+    for stage, count in enumerate(repeats, 1):
+        for number in range(1, count + 1):
+            path = (f"conv_{stage}_{number}",)
+            arrays |= conv((*path, "conv"), f"{prefix}.{index}", bias=True)
+            if normalised:
+                arrays |= norm((*path, "norm"), f"{prefix}.{index + 1}")
+            index += 3 if normalised else 2  # after the convolution: its normalisation, and a ReLU
+        index += 1  # the pooling
+    return arrays
+
+
+def _fc6(kernel: np.ndarray) -> np.ndarray:
+    """From [out, in * 7 * 7], or the convolution [out, in, 7, 7] of timm."""
+    return oihw_to_hwio(kernel.reshape(len(kernel), -1, 7, 7))
+
+
+def _fc7(kernel: np.ndarray) -> np.ndarray:
+    """From [out, in], or the convolution [out, in, 1, 1] of timm."""
+    return oihw_to_hwio(kernel.reshape(len(kernel), -1, 1, 1))
+
+
+def _thin_fc6(channels: int, kernel: np.ndarray) -> np.ndarray:
+    """[3,3,in,channels]: rows and columns 0, 3 and 6 of the 7x7."""
+    return _thin(channels, _fc6(kernel)[::3, ::3])
+
+
+def _thin_fc7(channels: int, kernel: np.ndarray) -> np.ndarray:
+    """[1,1,channels,channels]: the inputs are the channels that fc6 has kept."""
+    return _thin(channels, _thin(channels, _fc7(kernel), axis=2))
+
+
+def _thin(channels: int, array: np.ndarray, axis: int = -1) -> np.ndarray:
+    """`channels` of an axis, as evenly spaced as they can be ("subsample parameters", Liu et al. 2016, section 3)."""
+    count = array.shape[axis]
+    if channels > count:
+        raise UserError(f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}")
+    return array.take(np.arange(channels) * count // channels, axis)
+
+
+# ResNet
+
+RESNET_MARK = "layer1.0.conv1.weight"
+
+
+def match_resnet(
+    keys: Iterable[str], repeats: tuple[int, ...], convolutions: int, projected: frozenset[int]
+) -> Weights:
+    """Pairs ResNet's arrays with those of torchvision or timm, whose names agree; see ResNet.pretrained.
+
+    `repeats` are the blocks of each stage, `convolutions` those in the path of a block, and `projected` the stages whose
+    first block has a convolution on its shortcut.
+    """
+    keys = frozenset(keys)
+    if RESNET_MARK not in keys:
+        raise UserError(f"pretrained: the file holds no ResNet whose names are known; it has no {RESNET_MARK!r}")
+    arrays = {}
+    for path, kernel, statistics in _resnet_layers(repeats, convolutions, projected):
+        arrays |= conv((*path, "conv"), kernel) | norm((*path, "norm"), statistics)
+    return Weights(arrays, find_unused(keys, {"fc"}))
+
+
+def _resnet_layers(
+    repeats: tuple[int, ...], convolutions: int, projected: frozenset[int]
+) -> Iterator[tuple[Path, str, str]]:
+    """(path of our ConvNorm, name of the file's convolution, name of its normalisation), for every one."""
+    yield ("stem",), "conv1", "bn1"
+    for stage, count in enumerate(repeats, 1):
+        for number in range(count):
+            ours, theirs = f"block_{stage}_{number}", f"layer{stage}.{number}"
+            for index in range(1, convolutions + 1):
+                yield (ours, f"conv_{index}"), f"{theirs}.conv{index}", f"{theirs}.bn{index}"
+            if number == 0 and stage in projected:
+                yield (ours, "shortcut"), f"{theirs}.downsample.0", f"{theirs}.downsample.1"
+
+
+# MobileNetV2 and EfficientNet-Lite
+
+# Parts of a block in order; each is a convolution and its normalisation. The first block has no expansion.
+PARTS = ("expand", "depthwise", "project")
+Layers = Iterator[tuple[Path, str]]  # a layer's path and name; an empty path marks a layer that we leave unused
+
+
+def _torchvision_layers(repeats: tuple[int, ...]) -> Layers:
+    yield from ((("stem", "conv"), "features.0.0"), (("stem", "norm"), "features.0.1"))
+    for number in range(sum(repeats)):
+        parts = PARTS[number == 0 :]
+        for index, part in enumerate(parts):
+            # Activated convolutions are Sequential(conv, norm); the projection's two stand in the block itself.
+            bare = part == "project"
+            prefix = f"features.{number + 1}.conv"
+            yield (f"block_{number}", part, "conv"), f"{prefix}.{index}" if bare else f"{prefix}.{index}.0"
+            yield (f"block_{number}", part, "norm"), f"{prefix}.{index + 1}" if bare else f"{prefix}.{index}.1"
+    head = sum(repeats) + 1
+    yield from (((), f"features.{head}.0"), ((), f"features.{head}.1"), ((), "classifier.1"))
+
+
+def _timm_layers(repeats: tuple[int, ...]) -> Layers:
+    yield from ((("stem", "conv"), "conv_stem"), (("stem", "norm"), "bn1"))
+    places = [(stage, repeat) for stage, count in enumerate(repeats) for repeat in range(count)]
+    for number, (stage, repeat) in enumerate(places):
+        # Only the first stage does not expand; EfficientNet-Lite has one block there, as MobileNetV2.
+        convs = ("conv_dw", "conv_pw") if number == 0 else ("conv_pw", "conv_dw", "conv_pwl")
+        for index, (part, name) in enumerate(zip(PARTS[number == 0 :], convs, strict=True)):
+            yield (f"block_{number}", part, "conv"), f"blocks.{stage}.{repeat}.{name}"
+            yield (f"block_{number}", part, "norm"), f"blocks.{stage}.{repeat}.bn{index + 1}"
+    yield from (((), "conv_head"), ((), "bn2"), ((), "classifier"))
+
+
+def _keras_layers(repeats: tuple[int, ...]) -> Layers:
+    yield from ((("stem", "conv"), "Conv1"), (("stem", "norm"), "bn_Conv1"))
+    for number in range(sum(repeats)):
+        for part in PARTS[number == 0 :]:
+            layer = f"expanded_conv_{part}" if number == 0 else f"block_{number}_{part}"
+            yield (f"block_{number}", part, "conv"), layer
+            yield (f"block_{number}", part, "norm"), f"{layer}_BN"
+    yield from (((), "Conv_1"), ((), "Conv_1_bn"), ((), "predictions"))
+
+
+class Style(NamedTuple):
+    """How a library names its layers and their arrays."""
+
+    library: str
+    layers: Callable[[tuple[int, ...]], Layers]
+    variant: str  # padding and epsilon that its weights were trained with
+    mark: str  # a key that only this style has
+    separator: str
+    kernel: tuple[str, Convert]
+    depthwise_kernel: tuple[str, Convert]
+    norm: tuple[str, str, str, str]  # names of scale, bias, mean and var
+
+
+_PYTORCH = (".", ("weight", oihw_to_hwio), ("weight", oihw_to_hwio), ("weight", "bias", "running_mean", "running_var"))
+_KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+_KERAS_2 = ("/", ("kernel", same), ("depthwise_kernel", hwcm_to_hwio), _KERAS_NORM)
+_KERAS_3 = ("/", ("kernel", same), ("kernel", hwcm_to_hwio), _KERAS_NORM)
+TIMM = Style("timm", _timm_layers, "torchvision", "conv_stem.weight", *_PYTORCH)
+STYLES = (
+    Style("torchvision", _torchvision_layers, "torchvision", "features.0.0.weight", *_PYTORCH),
+    TIMM,
+    Style("Keras", _keras_layers, "keras", "expanded_conv_depthwise/depthwise_kernel", *_KERAS_2),
+    Style("Keras", _keras_layers, "keras", "expanded_conv_depthwise/kernel", *_KERAS_3),
+)
+
+
+def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ...]) -> Weights:
+    """Pairs MobileNetV2's arrays with the file's; see MobileNetV2.pretrained. `repeats` are the blocks of each stage."""
+    keys = frozenset(keys)
+    style = next((style for style in STYLES if style.mark in keys), None)
+    if style is None:
+        marks = ", ".join(f"{style.mark!r} ({style.library})" for style in STYLES)
+        raise UserError(f"pretrained: the file holds no MobileNetV2 whose names are known; it has none of {marks}")
+    if style.variant != variant:
+        raise UserError(
+            f"pretrained: weights with the names of {style.library} need model.variant={style.variant!r}, not {variant!r}: "
+            "another padding would give wrong features"
+        )
+    arrays, unused = _pair_layers(style, repeats)
+    # Our features end at the last projection, which has no normalisation, and so no level between it and its kernel.
+    last = f"block_{sum(repeats) - 1}"
+    kernel = arrays.pop((last, "project", "conv", "kernel"))
+    ours = {path: source for path, source in arrays.items() if path[:3] != (last, "project", "norm")}
+    ended = {key.rpartition(style.separator)[0] for path, (key, _) in arrays.items() if path not in ours}
+    return Weights(ours | {(last, "project", "kernel"): kernel}, find_unused(keys, unused | ended, style.separator))
+
+
+def match_efficientnet_lite(keys: Iterable[str], repeats: tuple[int, ...]) -> Weights:
+    """Pairs EfficientNet-Lite's arrays with timm's (tf_efficientnet_lite0 to 4); see EfficientNetLite.pretrained."""
+    keys = frozenset(keys)
+    if TIMM.mark not in keys:
+        raise UserError(
+            f"pretrained: the file holds no EfficientNet-Lite whose names are known; it has no {TIMM.mark!r} (timm)"
+        )
+    arrays, unused = _pair_layers(TIMM, repeats)
+    return Weights(arrays, find_unused(keys, unused))
+
+
+def _pair_layers(style: Style, repeats: tuple[int, ...]) -> tuple[Arrays, set[str]]:
+    """The arrays of all layers that have a path, and the names of the layers that have none."""
+    arrays, unused = {}, set()
+    for path, layer in style.layers(repeats):
+        if not path:
+            unused.add(layer)
+        elif path[-1] == "norm":
+            for ours, theirs in zip(("scale", "bias", "mean", "var"), style.norm, strict=True):
+                arrays[(*path, ours)] = (f"{layer}{style.separator}{theirs}", same)
+        else:
+            name, convert = style.depthwise_kernel if "depthwise" in path else style.kernel
+            arrays[(*path, "kernel")] = (f"{layer}{style.separator}{name}", convert)
+    return arrays, unused

@@ -1,0 +1,98 @@
+"""What detectors share on the device: where an input shows its image, and boxes clipped to that before suppression."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.common import get_config
+from experiments.tasks.dense import Detection, clip_to_image, find_image
+from input_pipeline.augment import geometry
+from input_pipeline.batch import blank, row, stack
+from input_pipeline.views import plan_views
+
+CANVAS = (96, 128)
+
+
+def rows_of(size, count=1, **fields):
+    """Rows of a batch that show views of an image of `size`, after `fields` of config.data and config.eval, and a blank one."""
+    config = get_config()
+    config.data.update(canvases=(CANVAS,), image_size=CANVAS, fit=fields.pop("fit", "letterbox"))
+    config.eval.update(fields)
+    views = plan_views(size, config.data, config.eval)
+    image = np.zeros((*CANVAS, 3), np.uint8)
+    rows = [row(image, {}, 0, size, view.matrix) for view in views if view.canvas == CANVAS]
+    assert len(rows) == count
+    return stack([*rows, blank(CANVAS, {})])
+
+
+def padding(top, left, bottom, right):
+    return [top, left, CANVAS[0] - bottom, CANVAS[1] - right]
+
+
+@pytest.mark.parametrize(
+    ("size", "fields", "expected"),
+    [
+        ((96, 128), {}, [padding(0, 0, 0, 0)]),
+        ((300, 128), {}, [padding(0, 43, 0, 44)]),  # 41 pixels wide: at (128 - 41) // 2
+        ((300, 128), dict(flip=True, count=2), [padding(0, 43, 0, 44), padding(0, 44, 0, 43)]),
+        ((301, 127), dict(fit="stretch", flip=True, count=2), [padding(0, 0, 0, 0)] * 2),
+        ((50, 61), dict(fit="crop"), [padding(23, 33, 23, 34)]),
+        # Windows begin at 0 and 32 pixels in both directions; the last ones reach beyond the image.
+        (
+            (100, 150),
+            dict(method="window", count=4),
+            [padding(0, 0, 0, 0), padding(0, 0, 0, 10), padding(0, 0, 28, 0), padding(0, 0, 28, 10)],
+        ),
+    ],
+)
+def test_an_input_shows_its_image_where_the_view_puts_it(size, fields, expected):
+    found = np.asarray(jax.jit(find_image)(rows_of(size, **fields)))
+    np.testing.assert_array_equal(found, [*expected, [0, 0, *CANVAS]])
+
+
+def test_of_a_turned_image_it_is_the_upright_box():
+    turn = geometry.about((64, 48), geometry.rotation(90.0))
+    batch = stack([row(np.zeros((*CANVAS, 3), np.uint8), {}, 0, (40, 60), turn @ geometry.translation(34, 28))])
+    np.testing.assert_array_equal(find_image(batch), [[18, 44, 78, 84]])
+
+
+def test_boxes_are_cut_to_the_image_and_stay_in_order():
+    batch = rows_of((300, 128))
+    boxes = jnp.array([[10.0, 20, 30, 60], [-5, 50, 200, 70], [10, 0, 20, 30], [10, 90, 20, 500]])
+    expected = np.array([[10, 43, 30, 60], [0, 50, 96, 70], [10, 43, 20, 43], [10, 84, 20, 84]], np.float32)
+    np.testing.assert_array_equal(clip_to_image(jnp.stack([boxes, boxes]), batch)[0], expected)
+    each_class = jnp.stack([boxes, boxes])[:, :, None] + jnp.zeros((1, 1, 3, 1))
+    np.testing.assert_array_equal(clip_to_image(each_class, batch)[0, :, 2], expected)
+    np.testing.assert_array_equal(clip_to_image(jnp.stack([boxes, boxes]), batch)[1, 3], [10, 90, 20, 128])
+
+
+class Given(Detection):
+    """Says what it is given; of one class."""
+
+    reads = advice = ""
+
+    def loss(self, outputs, batch):
+        return {}, {}
+
+    def decode(self, outputs, size):
+        return outputs["boxes"], outputs["scores"][..., None]
+
+    def matchable(self, geometry, boxes, size):
+        return np.ones(len(boxes), bool)
+
+
+def test_suppression_compares_what_of_boxes_is_in_the_image():
+    """The second box is the first one, but for what lies in the padding; the third differs inside."""
+    task = Given(
+        **dict(class_names=("a",), mean=(0.0,) * 3, std=(1.0,) * 3, margin=0, use_difficult=True),
+        **dict(score_threshold=0.1, nms_iou=0.5, nms_candidates=10, max_detections=4),
+    )
+    batch = rows_of((300, 128))  # 43 columns of padding at the left
+    boxes = jnp.array([[10.0, 40, 50, 63], [10, -60, 50, 63], [10, -60, 50, 90]])
+    outputs = {"boxes": jnp.stack([boxes, boxes]), "scores": jnp.array([[0.9, 0.8, 0.7]] * 2)}
+    found = jax.tree.map(np.asarray, jax.jit(task.predict)(outputs, batch))
+    assert found["boxes"][0][found["valid"][0]].tolist() == [[10, 43, 50, 63], [10, 43, 50, 84]]
+    # The blank row is all image: there the first two differ.
+    assert found["boxes"][1][found["valid"][1]].tolist() == [[10, 40, 50, 63], [10, 0, 50, 63]]
+    assert np.isfinite(found["boxes"]).all() and np.isfinite(found["scores"]).all()
