@@ -117,12 +117,12 @@ def use_light_fcos(config: ConfigDict) -> None:
 
 def _resnet50_fpn() -> dict:
     """The backbone that torchvision's RetinaNet and FCOS share."""
-    bottom_up = dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=32)
+    bottom_up = dict(name="resnet", layers=50, width=1.0, norm="frozen", momentum=0.9, output_stride=32)
     levels = dict(finest=8, coarsest=128, coarser="p5")
     return dict(name="fpn", bottom_up=bottom_up, width=256, **levels, norm="none", momentum=0.9)
 
 
 def _light_pyramid() -> dict:
     """The fields of a model that make its pyramid and towers small enough for two CPU cores."""
-    bottom_up = dict(layers=10, width=0.5)
+    bottom_up = dict(layers=10, width=0.5, norm="batch")
     return dict(backbone=dict(bottom_up=bottom_up, width=64, coarsest=64, norm="batch"), tower=2, norm="group")

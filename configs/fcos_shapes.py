@@ -2,7 +2,7 @@
 
     python main.py --config=configs/fcos_shapes.py --workdir=runs/fcos_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: XXX (RESULTS.md).
+To expect on two CPU cores: AP50 0.979, AP 0.706 after two minutes.
 """
 
 from ml_collections import ConfigDict
