@@ -89,9 +89,9 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_coco(config: ConfigDict) -> None:
-    """Takes COCO 2017's 80 classes, about 800 pixels at the shorter side: squares in training, both shapes in evaluation."""
+    """Takes COCO 2017's 80 classes, in evaluation 800 pixels at the shorter side, as torchvision's detectors see them."""
     use_boxes(config, (1024, 1024))
-    config.data.update(name="coco/2017", fit="letterbox", canvases=((800, 1344), (1344, 800), (1024, 1024)))
+    config.data.update(name="coco/2017", fit="shortest", canvases=((800, 1344), (1344, 800)), antialias=False)
     config.train.best = "val/AP"
 
 

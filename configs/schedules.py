@@ -44,13 +44,12 @@ def train_yolov1(config: ConfigDict) -> None:
 def train_on_coco(config: ConfigDict) -> None:
     """Trains 90,000 steps of 16 (Lin et al. 2017, Focal Loss, section 4.1), from a pretrained backbone.
 
-    Its normalisation stays as it is, and so do its stem and first stage, as in torchvision's recipes.
+    Its stem and first stage stay as they are, as in torchvision's recipes.
     """
     config.train.update(batch_size=16, steps=90000, log_every=100, eval_every=10000, checkpoint_every=2500)
     config.optim.update(name="sgd", lr=1e-2, schedule="step", boundaries=(60 / 90, 80 / 90), momentum=0.9)
     config.optim.update(weight_decay=1e-4, warmup_steps=1000, warmup_from=0.001)
-    bottom_up = "backbone/bottom_up"
-    config.optim.freeze = (f"{bottom_up}/(stem|block_1)", f"{bottom_up}/.*/norm/")
+    config.optim.freeze = ("backbone/bottom_up/(stem|block_1)",)
 
 
 def train_light_detector(config: ConfigDict, *, steps: int, every: int) -> None:

@@ -13,6 +13,7 @@ from models.weights import Weights
 MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
     "fcn": "models.segmentation.fcn:FCN",
+    "fcos": "models.detection.fcos:FCOS",
     "pix2pix": "models.segmentation.pix2pix:Pix2Pix",
     "retinanet": "models.detection.retinanet:RetinaNet",
     "ssd": "models.detection.ssd:SSD",

@@ -4,9 +4,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from errors import UserError
 from fields import Count, Positive
-from models.heads.dense import Tower, classifier, flatten, predictor
+from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
 from models.ops.anchors import Placement
@@ -67,14 +66,3 @@ class RetinaNet(Model):
         """`anchors`: those of each level [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
         own = (self.scale, self.octaves, self.ratios, self.placement)
         return {"anchors": anchors.pyramid(size, self.strides, *own)}
-
-
-def pyramid_of(backbone: nnx.Module, name: str) -> tuple[tuple[int, ...], int]:
-    """The strides of a backbone's features and their channels. Raises UserError unless those are the same for all."""
-    channels = backbone.channels
-    if len(set(channels.values())) > 1:
-        raise UserError(
-            f"config.model.backbone.name={name!r} has features of {sorted(set(channels.values()))} channels; the heads of a "
-            "pyramid are shared, so take 'fpn', with this one as its bottom_up"
-        )
-    return tuple(sorted(channels)), next(iter(channels.values()))

@@ -8,12 +8,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from errors import UserError
 from models import layers
 from models.layers import Conv
 
 EPSILON = 1e-5
 PRIOR = 0.01  # what every score is at the start
 initial = nnx.initializers.normal(0.01)
+
+
+def pyramid_of(backbone: nnx.Module, name: str) -> tuple[tuple[int, ...], int]:
+    """The strides of a backbone's features and their channels. Raises UserError unless those are the same for all."""
+    channels = backbone.channels
+    if len(set(channels.values())) > 1:
+        raise UserError(
+            f"config.model.backbone.name={name!r} has features of {sorted(set(channels.values()))} channels; the heads of a "
+            "pyramid are shared, so take 'fpn', with this one as its bottom_up"
+        )
+    return tuple(sorted(channels)), next(iter(channels.values()))
 
 
 class Tower(nnx.Module):
@@ -60,7 +72,7 @@ def classifier(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Con
     Otherwise the loss of the many pixels without an object would bury the rest in the first steps.
     """
     made = predictor(channels, values, dtype=dtype, rngs=rngs)
-    made.bias[...] = jnp.full(values, -math.log((1 - PRIOR) / PRIOR))
+    made.bias[...] = jnp.full(values, -math.log((1 - PRIOR) / PRIOR), jnp.float32)
     return made
 
 
