@@ -11,9 +11,12 @@ import numpy as np
 
 from errors import UserError
 from models.backbones.weights import match_vgg_features
+from models.ops.anchors import Placement
 from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_to_hwio, same
 
 SSD_MARK = "head.classification_head.module_list.0.weight"
+PYRAMID_MARK = "head.classification_head.cls_logits.weight"
+RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
 TRANSPOSED = (
     1,
     0,
@@ -45,6 +48,63 @@ def match_ssd(repeats: tuple[int, ...], shapes: Sequence[int], l2_norm: bool) ->
         weights = weights.joined(boxes)
         weights = weights.joined(match_classes((f"logits_{level}",), name, range(count), background=True))
     return weights
+
+
+def match_retinanet(keys: frozenset[str], tower: int, norm: str, order: Sequence[int]) -> Weights:
+    """Pairs the heads of RetinaNet with torchvision's (retinanet_resnet50_fpn); see RetinaNet.pretrained.
+
+    `tower` and `norm` are those of models.heads.dense.Tower, and `order` is `order_anchors`.
+    """
+    return (
+        _match_towers(keys, tower, norm)
+        .joined(match_boxes(("offsets",), "head.regression_head.bbox_reg", order))
+        .joined(match_classes(("logits",), "head.classification_head.cls_logits", order, background=False))
+    )
+
+
+def match_fcos(keys: frozenset[str], tower: int, norm: str) -> Weights:
+    """Pairs the heads of FCOS with torchvision's (fcos_resnet50_fpn); see FCOS.pretrained and `match_retinanet`."""
+    centerness = Weights(conv(("centerness",), "head.regression_head.bbox_ctrness", bias=True), frozenset())
+    weights = _match_towers(keys, tower, norm).joined(centerness)
+    weights = weights.joined(match_boxes(("distances",), "head.regression_head.bbox_reg", (0,)))
+    return weights.joined(match_classes(("logits",), "head.classification_head.cls_logits", (0,), background=False))
+
+
+def order_anchors(octaves: int, ratios: Sequence[float], placement: Placement) -> list[int]:
+    """Which anchor of a cell of torchvision's RetinaNet each of ours is (see `models.ops.anchors.pyramid`).
+
+    Raises UserError where ours have other shapes.
+    """
+    theirs = [(ratio, octave) for ratio in RATIOS for octave in range(OCTAVES)]
+    if placement == "corners":
+        ours = [(ratio, octave) for ratio in ratios for octave in range(octaves)]
+    else:
+        ours = [(ratio, octave) for octave in range(octaves) for ratio in ratios]
+    if sorted(ours) != sorted(theirs):
+        raise UserError(
+            f"pretrained: the file's anchors have model.octaves={OCTAVES} and model.ratios={RATIOS}, in any order, not "
+            f"{octaves} and {tuple(ratios)}; use those, or a file of the backbone"
+        )
+    return [theirs.index(shape) for shape in ours]
+
+
+def _match_towers(keys: frozenset[str], tower: int, norm: str) -> Weights:
+    """The convolutions of both branches and their group normalisations. Raises UserError for another normalisation."""
+    if norm not in ("none", "group"):
+        raise UserError(f"pretrained: no published detector has model.norm={norm!r}; choose 'none' or 'group'")
+    parts, arrays = (1 if norm == "none" else 2), {}
+    for path, key in (("class_tower", "head.classification_head.conv"), ("box_tower", "head.regression_head.conv")):
+        nested = f"{key}.0.0.weight" in keys  # a block for each convolution; others count all layers, with their ReLUs
+        for number in range(tower):
+            first = f"{key}.{number}.0" if nested else f"{key}.{number * (parts + 1)}"
+            second = f"{key}.{number}.1" if nested else f"{key}.{number * (parts + 1) + 1}"
+            arrays |= conv((path, f"conv_{number + 1}"), first, bias=True)
+            if norm == "group":
+                own = {"scale": "weight", "bias": "bias"}
+                arrays |= {
+                    (path, f"norm_{number + 1}", ours): (f"{second}.{theirs}", same) for ours, theirs in own.items()
+                }
+    return Weights(arrays, frozenset())
 
 
 def match_boxes(path: Path, key: str, order: Sequence[int]) -> Weights:
