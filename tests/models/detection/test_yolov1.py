@@ -124,7 +124,7 @@ def test_fields_that_cannot_be_are_refused():
         ("layers", 19, r"model\.layers=19 .* 24 or 9$"),
         ("stride", 8, r"model\.stride=8 .* 64 or 32 or 16$"),
         ("head", "dense", r"model\.head='dense' .* 'connected' or 'convolution'$"),
-        ("norm", "layer", r"model\.norm='layer' .* 'none' or 'batch' or 'group'$"),
+        ("norm", "layer", r"model\.norm='layer' .* 'none' or 'batch' or 'group' or 'frozen'$"),
         ("width", 0.0, r"model\.width=0\.0 .* above 0$"),
         ("boxes", 0, r"model\.boxes=0 .* 1 or more$"),
         ("grid", -7, r"model\.grid=-7 .* 2 values, each a whole number, 1 or more$"),
