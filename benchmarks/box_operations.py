@@ -30,7 +30,8 @@ def default_boxes() -> np.ndarray:
 
 def pyramid() -> np.ndarray:
     """RetinaNet's 120,240 of an image of 640 x 1000."""
-    return np.concatenate(anchors.pyramid((640, 1000), (8, 16, 32, 64, 128), 4.0, 3, (0.5, 1.0, 2.0)))
+    levels = anchors.pyramid((640, 1000), (8, 16, 32, 64, 128), 4.0, 3, (0.5, 1.0, 2.0))
+    return np.concatenate([level.reshape(-1, 4) for level in levels])
 
 
 def make_boxes(rng: np.random.Generator, shape: tuple[int, ...], side: float) -> np.ndarray:

@@ -88,6 +88,13 @@ def use_bccd(config: ConfigDict) -> None:
     config.data.augment.update(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
 
 
+def use_coco(config: ConfigDict) -> None:
+    """Takes COCO 2017's 80 classes, in evaluation 800 pixels at the shorter side, as torchvision's detectors see them."""
+    use_boxes(config, (1024, 1024))
+    config.data.update(name="coco/2017", fit="shortest", canvases=((800, 1344), (1344, 800)), antialias=False)
+    config.train.best = "val/AP"
+
+
 def use_coco8(config: ConfigDict) -> None:
     """Takes eight images of COCO 2017 to overfit: a correct detector overfits them, a broken one does not."""
     use_boxes(config, (192, 192))

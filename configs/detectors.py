@@ -66,3 +66,63 @@ def use_light_yolov1(config: ConfigDict) -> None:
     config.model.update(dropout=0.0, norm="batch")
     config.task.update(score_threshold=0.01, nms_iou=0.45)
     config.eval.merge_iou = 0.45
+
+
+def use_retinanet(config: ConfigDict) -> None:
+    """Sets RetinaNet on ResNet-50 and an FPN, with torchvision's anchors and matching (Lin et al. 2017, Focal Loss)."""
+    config.model = dict(
+        name="retinanet",
+        backbone=_resnet50_fpn(),
+        tower=4,
+        norm="none",
+        momentum=0.9,
+        scale=4.0,
+        octaves=3,
+        ratios=(2.0, 1.0, 0.5),  # in the order of torchvision's weights
+        placement="corners",
+        dtype="float32",
+    )
+    matching = dict(positive_iou=0.5, negative_iou=0.4, low_quality=True)
+    losses = dict(alpha=0.25, gamma=2.0, box_loss="smooth_l1", beta=0.0, box_weight=1.0)
+    suppression = dict(score_threshold=0.05, nms_iou=0.5, nms_candidates=1000, max_detections=300)
+    config.task = dict(name="retinanet", use_difficult=True, **matching, **losses, **suppression)
+    config.eval.update(merge_iou=0.5, max_detections=300)
+
+
+def use_light_retinanet(config: ConfigDict) -> None:
+    """Sets a RetinaNet of the strides 8 to 64 on a narrow ResNet-10, with normalised towers of two convolutions."""
+    use_retinanet(config)
+    config.model.update(_light_pyramid(), placement="centres")
+    config.task.update(score_threshold=0.01, nms_candidates=200, max_detections=200)
+    config.eval.max_detections = 200
+
+
+def use_fcos(config: ConfigDict) -> None:
+    """Sets FCOS on ResNet-50 and an FPN, with torchvision's locations (Tian et al. 2019, with the authors' improvements)."""
+    head = dict(tower=4, norm="group", momentum=0.9, placement="corners")
+    config.model = dict(name="fcos", backbone=_resnet50_fpn(), **head, dtype="float32")
+    locations = dict(radius=1.5, reach=8.0)
+    losses = dict(alpha=0.25, gamma=2.0, box_weights="centerness")
+    suppression = dict(score_threshold=0.2, nms_iou=0.6, nms_candidates=1000, max_detections=100)
+    config.task = dict(name="fcos", use_difficult=True, **locations, **losses, **suppression)
+    config.eval.update(merge_iou=0.6, max_detections=100)
+
+
+def use_light_fcos(config: ConfigDict) -> None:
+    """Sets an FCOS of the strides 8 to 64 on a narrow ResNet-10, with towers of two convolutions."""
+    use_fcos(config)
+    config.model.update(_light_pyramid(), placement="centres")
+    config.task.update(score_threshold=0.01, nms_candidates=200)
+
+
+def _resnet50_fpn() -> dict:
+    """The backbone that torchvision's RetinaNet and FCOS share."""
+    bottom_up = dict(name="resnet", layers=50, width=1.0, norm="frozen", momentum=0.9, output_stride=32)
+    levels = dict(finest=8, coarsest=128, coarser="p5")
+    return dict(name="fpn", bottom_up=bottom_up, width=256, **levels, norm="none", momentum=0.9)
+
+
+def _light_pyramid() -> dict:
+    """The fields of a model that make its pyramid and towers small enough for two CPU cores."""
+    bottom_up = dict(layers=10, width=0.5, norm="batch")
+    return dict(backbone=dict(bottom_up=bottom_up, width=64, coarsest=64, norm="batch"), tower=2, norm="group")

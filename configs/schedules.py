@@ -41,6 +41,17 @@ def train_yolov1(config: ConfigDict) -> None:
     config.optim.update(weight_decay=5e-4, warmup_steps=780, warmup_from=0.1)
 
 
+def train_on_coco(config: ConfigDict) -> None:
+    """Trains 90,000 steps of 16 (Lin et al. 2017, Focal Loss, section 4.1), from a pretrained backbone.
+
+    Its stem and first stage stay as they are, as in torchvision's recipes.
+    """
+    config.train.update(batch_size=16, steps=90000, log_every=100, eval_every=10000, checkpoint_every=2500)
+    config.optim.update(name="sgd", lr=1e-2, schedule="step", boundaries=(60 / 90, 80 / 90), momentum=0.9)
+    config.optim.update(weight_decay=1e-4, warmup_steps=1000, warmup_from=0.001)
+    config.optim.freeze = ("backbone/bottom_up/(stem|block_1)",)
+
+
 def train_light_detector(config: ConfigDict, *, steps: int, every: int) -> None:
     """Trains from scratch on a CPU with AdamW; an evaluation and a checkpoint every `every` steps."""
     config.train.update(batch_size=16, steps=steps, log_every=20, eval_every=every, checkpoint_every=every)

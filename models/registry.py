@@ -13,7 +13,9 @@ from models.weights import Weights
 MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
     "fcn": "models.segmentation.fcn:FCN",
+    "fcos": "models.detection.fcos:FCOS",
     "pix2pix": "models.segmentation.pix2pix:Pix2Pix",
+    "retinanet": "models.detection.retinanet:RetinaNet",
     "ssd": "models.detection.ssd:SSD",
     "unet": "models.segmentation.unet:UNet",
     "unet_backbone": "models.segmentation.unet_backbone:UNetBackbone",
@@ -22,6 +24,7 @@ MODELS = {
 }
 BACKBONES = {
     "efficientnet_lite": "models.backbones.efficientnet_lite:EfficientNetLite",
+    "fpn": "models.backbones.fpn:FPN",
     "mobilenet_v2": "models.backbones.mobilenet_v2:MobileNetV2",
     "resnet": "models.backbones.resnet:ResNet",
     "vgg": "models.backbones.vgg:VGG",

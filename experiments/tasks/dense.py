@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,13 @@ from input_pipeline.batch import Size
 from models.ops import boxes as ops
 from models.ops import nms
 
-Geometry = dict[str, np.ndarray]  # `anchors` [A,4] or `cells` [R,C,4], boxes in pixels of the input, as the model says
+# `anchors` [A,4], or [h,w,k,4] of each level, or `cells` [R,C,4]: boxes in pixels of the input, as the model says.
+Geometry = dict[str, np.ndarray | tuple[np.ndarray, ...]]
+Levels = dict[str, tuple[jax.Array, ...]]  # outputs of a pyramid, of each of its levels
 NEAR = 1e-2  # pixels: an edge this near to a whole pixel is on it
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)  # of an image, in shares of its sides
 CHUNK = 64  # boxes whose overlaps are on the host at a time
+COVERED = 0.5  # an anchor with this part of it or more in a crowd is not background
 
 
 class Detection(Task, abc.ABC):
@@ -29,6 +33,7 @@ class Detection(Task, abc.ABC):
     needs = ("boxes",)
     trains = ()
     advice: str
+    detect = staticmethod(nms.detect)  # an image's boxes and scores to detections
 
     def __init__(
         self,
@@ -47,7 +52,8 @@ class Detection(Task, abc.ABC):
 
         Objects marked as difficult are trained on if `use_difficult` is set; they are scored as config.eval.metrics has it.
         Detections with a score below `score_threshold` are dropped, and of two of one class with an IoU above `nms_iou`
-        the weaker one. Suppression looks at the best `nms_candidates` of each class; each view keeps `max_detections`.
+        the weaker one. Suppression looks at the best `nms_candidates` of each class, or of each level of a pyramid; each
+        view keeps `max_detections`.
         """
         self.class_names, self.use_difficult = class_names, use_difficult
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
@@ -94,19 +100,36 @@ class Detection(Task, abc.ABC):
         Boxes are clipped to the image before suppression, which compares what of them is in it.
         """
         boxes, scores = self.decode(outputs, batch["image"].shape[1:3])
-        boxes = clip_to_image(boxes, batch)
+        boxes = jax.tree.map(partial(clip_to_image, batch=batch), boxes)
+        suppression = dict(score=self.score_threshold, iou=self.nms_iou)
+        suppression |= dict(candidates=self.nms_candidates, count=self.max_detections)
+        found = jax.vmap(partial(self.detect, **suppression))(boxes, scores)
+        return dict(zip(("boxes", "scores", "classes", "valid"), found, strict=True))
 
-        def detect(boxes: jax.Array, scores: jax.Array):
-            return nms.detect(
-                boxes,
-                scores,
-                score=self.score_threshold,
-                iou=self.nms_iou,
-                candidates=self.nms_candidates,
-                count=self.max_detections,
-            )
 
-        return dict(zip(("boxes", "scores", "classes", "valid"), jax.vmap(detect)(boxes, scores), strict=True))
+class PyramidDetection(Detection):
+    """A detector on the levels of a pyramid: its outputs, its geometry and what it decodes are tuples of a part per level.
+
+    Suppression looks at the best `nms_candidates` pairs of a place and a class of each level.
+    """
+
+    detect = staticmethod(nms.detect_levels)
+
+    @abc.abstractmethod
+    def decode(self, outputs: Levels, size: Size) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        """Of each level, boxes [B,N,4] in pixels of an input of `size`, and the scores [B,N,C] of each class."""
+
+
+def join(outputs: Levels, batch: Arrays) -> Arrays:
+    """The levels of each output side by side: `anchors` [A,4], and [B,A,...] of the others.
+
+    Those are zeros in the rows that pad the batch: what padding holds costs nothing and has no gradient.
+    """
+    own = dict(outputs)
+    anchors = jnp.concatenate([level.reshape(-1, 4) for level in own.pop("anchors")])
+    joined = {name: jnp.concatenate(levels, 1) for name, levels in own.items()}
+    rows = {name: batch["example_mask"].reshape(-1, *[1] * (whole.ndim - 1)) for name, whole in joined.items()}
+    return {name: jnp.where(rows[name], whole, 0.0) for name, whole in joined.items()} | {"anchors": anchors}
 
 
 def clip_to_image(boxes: jax.Array, batch: Arrays) -> jax.Array:
@@ -145,3 +168,24 @@ def _best_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     shared = sides.clip(0).prod(-1)
     areas, anchor_areas = ((box[:, 2:] - box[:, :2]).prod(-1) for box in (boxes, anchors))
     return (shared / (areas[:, None] + anchor_areas - shared)).max(1)
+
+
+def match_grids(boxes: np.ndarray, levels: tuple[np.ndarray, ...], least: float) -> np.ndarray:
+    """As `match_anchors`, of anchors [h,w,k,4] whose shapes are the same at every place of a level.
+
+    Of a shape, the anchor that shares most with a box is in the row that shares most of its height, and in the column that
+    shares most of its width: rows and columns are enough, and a large image is looked at in no time.
+    """
+    best, areas = np.zeros(len(boxes)), (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    for anchors in levels:
+        anchors = anchors.astype(np.float64)
+        rows, columns = (_share(boxes, line, axis) for axis, line in enumerate((anchors[:, 0], anchors[0])))
+        shared, shapes = rows * columns, (anchors[0, 0, :, 2:] - anchors[0, 0, :, :2]).prod(-1)
+        best = np.maximum(best, (shared / (areas[:, None] + shapes - shared)).max(1))
+    return best >= least
+
+
+def _share(boxes: np.ndarray, line: np.ndarray, axis: int) -> np.ndarray:
+    """The longest part [N,k] of each of boxes [N,4], along an axis, that an anchor of each shape has of a `line` [n,k,4]."""
+    start, end = (boxes[:, None, None, edge] for edge in (axis, axis + 2))
+    return (np.minimum(end, line[..., axis + 2]) - np.maximum(start, line[..., axis])).clip(0).max(1)

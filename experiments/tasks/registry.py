@@ -12,6 +12,8 @@ from models.registry import NAMED_MODEL
 
 TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
+    "fcos": "experiments.tasks.fcos:FCOSTask",
+    "retinanet": "experiments.tasks.retinanet:RetinaNetTask",
     "segmentation": "experiments.tasks.segmentation:Segmentation",
     "ssd": "experiments.tasks.ssd:SSDTask",
     "yolov1": "experiments.tasks.yolov1:YOLOv1Task",

@@ -8,14 +8,13 @@ import numpy as np
 import optax
 
 from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import Detection, Geometry, match_anchors
+from experiments.tasks.dense import COVERED, Detection, Geometry, match_anchors
 from fields import NotNegative, Range
 from input_pipeline.batch import Size
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the released networks: offsets are of about unit size
-COVERED = 0.5  # a default box with this part of it or more in a crowd is not background
 
 
 class Targets(NamedTuple):

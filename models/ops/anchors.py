@@ -6,10 +6,12 @@ image. A ratio is width / height.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 Size = tuple[int, int]  # (height, width)
+Placement = Literal["centres", "corners"]  # of the cells: where a pyramid's anchors are centred
 
 
 def _lay(rows: np.ndarray, columns: np.ndarray, shapes: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -61,17 +63,37 @@ def cells(image_size: Size, grid: Size) -> np.ndarray:
 
 
 def pyramid(
-    image_size: Size, strides: Sequence[int], scale: float, octaves: int, ratios: Sequence[float]
+    image_size: Size,
+    strides: Sequence[int],
+    scale: float,
+    octaves: int,
+    ratios: Sequence[float],
+    placement: Placement = "centres",
 ) -> tuple[np.ndarray, ...]:
-    """RetinaNet's anchors [h*w*k,4] of each level of a pyramid (Lin et al. 2017, Focal Loss, section 4).
+    """Anchors [h,w,k,4] of each level of a pyramid (Lin et al. 2017, Focal Loss, section 4).
 
-    A level has ceil(side / stride) rows and columns and k = octaves * ratios shapes: of an area of (scale * stride *
-    2^(o / octaves))^2 for each o below `octaves`, each with every ratio. The paper's scale is 4.
+    A level has h = ceil(side / stride) rows, as many columns w, and k = octaves * ratios shapes: of an area of (scale *
+    stride * 2^(o / octaves))^2 for each o below `octaves`, each with every ratio. RetinaNet's scale is 4. A scale of 1 with
+    one octave and the ratio 1 gives FCOS's locations: their centres, with boxes as large as a step.
+
+    With the `placement` "corners" they are those that torchvision's detectors were trained with. The sides are cut to
+    whole pixels and then halved and rounded, half to even, so that an anchor reaches whole pixels to each side of its
+    centre. The centres are the cells' top left corners, which are side // rows and side // columns apart: less than the
+    stride where that does not divide the image. A cell has every octave of the first ratio, then of the next one.
     """
     levels = []
     for stride in strides:
         sides = [scale * stride * 2 ** (octave / octaves) for octave in range(octaves)]
-        shapes = [(side / math.sqrt(ratio), side * math.sqrt(ratio)) for side in sides for ratio in ratios]
-        centres = [(np.arange(math.ceil(side / stride)) + 0.5) * stride for side in image_size]
-        levels.append(_lay(*centres, shapes))
+        grid = [math.ceil(side / stride) for side in image_size]
+        if placement == "corners":
+            # In float32 as there, where a half decides.
+            roots = np.sqrt(np.float32(1) / np.asarray(ratios, np.float32))
+            whole = np.asarray([int(side) for side in sides], np.float32)
+            both = [(roots[:, None] * whole).ravel(), ((1 / roots)[:, None] * whole).ravel()]
+            shapes = 2 * np.round(np.stack(both, -1) / 2)
+            centres = [np.arange(count) * (side // count) for count, side in zip(grid, image_size, strict=True)]
+        else:
+            shapes = [(side / math.sqrt(ratio), side * math.sqrt(ratio)) for side in sides for ratio in ratios]
+            centres = [(np.arange(count) + 0.5) * stride for count in grid]
+        levels.append(_lay(*centres, shapes).reshape(*grid, -1, 4))
     return tuple(levels)

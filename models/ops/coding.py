@@ -1,7 +1,8 @@
-"""Boxes as offsets from anchors (Ren et al. 2015, Faster R-CNN, equation 2; Liu et al. 2016, SSD, equation 2).
+"""Boxes as offsets from anchors, and as distances of their edges from the anchors' centres.
 
-(ty, tx) are the centre's shift in units of the anchor's sides and (th, tw) the logarithms of the sides' ratios, each
-divided by its variance; with variances of 1 these are the papers' equations.
+Offsets are those of Ren et al. 2015 (Faster R-CNN, equation 2) and Liu et al. 2016 (SSD, equation 2). (ty, tx) are the
+centre's shift in units of the anchor's sides and (th, tw) the logarithms of the sides' ratios, each divided by its
+variance; with variances of 1 these are the papers' equations.
 """
 
 import math
@@ -30,3 +31,20 @@ def decode(offsets: jax.Array, anchors: jax.Array, *, variances: Sequence[float]
     units = anchors[..., 2:]
     centres = anchors[..., :2] + offsets[..., :2] * units
     return ops.from_centres(jnp.concatenate([centres, units * jnp.exp(jnp.minimum(offsets[..., 2:], LARGEST))], -1))
+
+
+def encode_distances(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
+    """How far (top, left, bottom, right) [...,4] are from the anchors' centres, outwards and in units of their sides.
+
+    Negative where the centre is not between the edges (Tian et al. 2019, FCOS, equation 1, in units of the level's stride).
+    """
+    centres = ops.to_centres(anchors)
+    middle, units = centres[..., :2], centres[..., 2:]
+    return jnp.concatenate([(middle - boxes[..., :2]) / units, (boxes[..., 2:] - middle) / units], -1)
+
+
+def decode_distances(distances: jax.Array, anchors: jax.Array) -> jax.Array:
+    """Boxes [...,4] of distances [...,4] as in `encode_distances`."""
+    centres = ops.to_centres(anchors)
+    middle, units = centres[..., :2], centres[..., 2:]
+    return jnp.concatenate([middle - distances[..., :2] * units, middle + distances[..., 2:] * units], -1)

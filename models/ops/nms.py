@@ -1,5 +1,6 @@
 """Greedy non-maximum suppression at fixed shapes. Over a batch: jax.vmap."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -10,12 +11,19 @@ from models.ops import boxes as ops
 
 
 def suppress(
-    boxes: jax.Array, scores: jax.Array, valid: jax.Array, *, iou: float, count: int
+    boxes: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    *,
+    iou: float,
+    count: int,
+    classes: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The first `count` boxes that remain when, by falling score, each kept box drops all others with IoU above `iou`.
 
-    boxes [N,4], scores [N] finite, valid [N] bool. Of equal scores the lower index comes first. Returns (indices
-    [count] int32 by falling score, mask [count]); an index outside the mask is 0.
+    boxes [N,4], scores [N] finite, valid [N] bool; with `classes` [N] a box drops only those of its own class. Of equal
+    scores the lower index comes first. Returns (indices [count] int32 by falling score, mask [count]); an index outside
+    the mask is 0.
     """
     boxes, scores = lax.stop_gradient((boxes, scores))
     places = jnp.arange(len(scores))
@@ -30,7 +38,10 @@ def suppress(
     def keep(carry):
         kept, left, indices = carry
         best = left.argmax().astype(jnp.int32)
-        dropped = (ops.iou(boxes[best], boxes) > iou) | (places == best)  # itself too when it has no area
+        dropped = ops.iou(boxes[best], boxes) > iou
+        if classes is not None:
+            dropped &= classes == classes[best]
+        dropped |= places == best  # itself too when it has no area
         return kept + 1, jnp.where(dropped, -jnp.inf, left), indices.at[kept].set(best)
 
     start = 0, jnp.where(valid, scores, -jnp.inf), jnp.zeros(count, jnp.int32)
@@ -61,3 +72,32 @@ def detect(
     best = jnp.where(mask, best, 0)
     classes = (best // kept.shape[1]).astype(jnp.int32)
     return jnp.where(mask[:, None], boxes[best], 0), jnp.where(mask, scores, 0), classes, mask
+
+
+def detect_levels(
+    boxes: Sequence[jax.Array], scores: Sequence[jax.Array], *, score: float, iou: float, candidates: int, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """As `detect`, from the levels of a pyramid, each of which has boxes [N,4] and scores [N,C] of its own.
+
+    A level's `candidates` best pairs of a box and a class with a score of `score` or more are looked at, all levels'
+    together. Of equal scores the first level comes first, and in it the lower box, then the lower class.
+    """
+    levels = [_best_pairs(*level, score, candidates) for level in zip(boxes, scores, strict=True)]
+    boxes, scores, classes = (jnp.concatenate(part) for part in zip(*levels, strict=True))
+    kept, mask = suppress(boxes, scores, scores > -jnp.inf, iou=iou, count=count, classes=classes)
+    found = (
+        jnp.where(mask[:, None], boxes[kept], 0),
+        jnp.where(mask, scores[kept], 0),
+        jnp.where(mask, classes[kept], 0),
+    )
+    return *found, mask
+
+
+def _best_pairs(
+    boxes: jax.Array, scores: jax.Array, score: float, candidates: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(boxes [K,4], scores [K], classes [K] int32) of the best pairs by falling score; -inf where there is none."""
+    num_classes = scores.shape[1]
+    scores = jnp.where(scores >= score, scores, -jnp.inf).reshape(-1)
+    scores, best = lax.top_k(scores, min(candidates, len(scores)))
+    return boxes[best // num_classes], scores, (best % num_classes).astype(jnp.int32)

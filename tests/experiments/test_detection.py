@@ -201,7 +201,10 @@ def test_batches_of_no_few_and_many_objects_compile_once():
     assert inference.compilations == 1
 
 
-@pytest.mark.parametrize("name", ["ssd_shapes", "yolov1_shapes"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet_shapes", "fcos_shapes")]
+
+
+@pytest.mark.parametrize("name", ["ssd_shapes", "yolov1_shapes", *SLOW])
 def test_training_compiles_once_for_no_few_and_many_objects(name):
     """What the loader gives of images without objects, with some, and with more than there is room for."""
     config = importlib.import_module(f"configs.{name}").get_config("debug")
@@ -209,6 +212,8 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     config.model.update(norm="group")
     if name == "ssd_shapes":
         config.model.backbone.norm = "group"
+    elif name != "yolov1_shapes":
+        config.model.backbone.norm = config.model.backbone.bottom_up.norm = "group"
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
     architecture, state, optimizer = initialise_run(config, mesh, len(CLASSES))
     key = jax.random.key(0)

@@ -85,20 +85,86 @@ def test_cells_tile_the_image():
 def test_retinanets_pyramid():
     strides = (8, 16, 32, 64, 128)
     levels = anchors.pyramid((512, 640), strides, 4.0, 3, (0.5, 1.0, 2.0))
-    assert [len(boxes) for boxes in levels] == [9 * (512 // s) * (640 // s) for s in strides]
+    assert [boxes.shape for boxes in levels] == [(512 // s, 640 // s, 9, 4) for s in strides]
     for boxes, stride in zip(levels, strides, strict=True):
-        shapes = centres(boxes)[:9].reshape(3, 3, 4)  # octave, ratio
+        shapes = centres(boxes)[0, 0].reshape(3, 3, 4)  # octave, ratio
         # Areas of 32^2 to 512^2 on the levels, times 2^(2 octave / 3), at every ratio.
         sides = 4 * stride * 2 ** (np.arange(3) / 3)
         np.testing.assert_allclose(shapes[..., 2] * shapes[..., 3], np.tile(sides[:, None] ** 2, 3), rtol=1e-4)
         np.testing.assert_allclose(shapes[..., 3] / shapes[..., 2], np.tile((0.5, 1, 2), (3, 1)), rtol=1e-4)
         np.testing.assert_allclose(shapes[..., :2], stride / 2, atol=1e-3)
-    np.testing.assert_array_equal(levels[0][1], (-12, -12, 20, 20))  # 32 px around (4, 4)
-    np.testing.assert_allclose(centres(levels[0][9 * 80 + 9 + 1]), (12, 12, 32, 32), atol=1e-5)  # second row and column
+    np.testing.assert_array_equal(levels[0][0, 0, 1], (-12, -12, 20, 20))  # 32 px around (4, 4)
+    np.testing.assert_allclose(centres(levels[0][1, 1, 1]), (12, 12, 32, 32), atol=1e-5)  # second row and column
 
 
 def test_a_pyramids_levels_cover_a_side_that_no_stride_divides():
     (boxes,) = anchors.pyramid((100, 33), (32,), 1.0, 1, (1.0,))
-    np.testing.assert_array_equal(
-        centres(boxes)[:, :2], [(16 + 32 * i, 16 + 32 * j) for i in range(4) for j in range(2)]
-    )
+    assert boxes.shape == (4, 2, 1, 4)
+    for i, j in np.ndindex(4, 2):
+        np.testing.assert_array_equal(boxes[i, j], [(32 * i, 32 * j, 32 * i + 32, 32 * j + 32)])
+
+
+RATIOS_OF_TORCHVISION = (2.0, 1.0, 0.5)  # width / height; there 0.5, 1 and 2 of height / width
+CANVASES = [(800, 1344), (64, 96), (77, 130), (33, 640), (1, 5)]
+
+
+def test_corners_are_torchvisions_anchors():
+    """A known answer: its generator's first anchors at 800x1344, as (left, top, right, bottom)."""
+    levels = anchors.pyramid((800, 1344), (8, 16, 32, 64, 128), 4.0, 3, RATIOS_OF_TORCHVISION, "corners")
+    known = [
+        (-23, -11, 23, 11), (-28, -14, 28, 14), (-35, -18, 35, 18), (-16, -16, 16, 16), (-20, -20, 20, 20),
+        (-25, -25, 25, 25), (-11, -23, 11, 23), (-14, -28, 14, 28), (-18, -35, 18, 35),
+    ]  # fmt: skip
+    for anchor, (left, top, right, bottom) in zip(levels[0][0, 0], known, strict=True):
+        np.testing.assert_array_equal(anchor, (top, left, bottom, right))
+    # 800 // 7 and 1344 // 11 pixels apart, not 128; 812 / 2 * sqrt(2) is 574.2.
+    assert levels[4].shape == (7, 11, 9, 4)
+    np.testing.assert_array_equal(levels[4][3, 5, 2], (3 * 114 - 287, 5 * 122 - 574, 3 * 114 + 287, 5 * 122 + 574))
+
+
+@pytest.mark.parametrize("size", CANVASES[1:])
+def test_corners_equal_a_loop(size):
+    for stride, level in zip(
+        (8, 32, 128), anchors.pyramid(size, (8, 32, 128), 2.9, 2, (2.0, 0.7), "corners"), strict=True
+    ):
+        rows, columns = (math.ceil(side / stride) for side in size)
+        assert level.shape == (rows, columns, 4, 4)
+        for i, j in np.ndindex(rows, columns):
+            middle, k = np.array((i * (size[0] // rows), j * (size[1] // columns))), 0
+            for ratio in (2.0, 0.7):
+                for octave in (1.0, 2**0.5):
+                    side = int(2.9 * stride * octave)
+                    half = np.array([round(side / ratio**0.5 / 2), round(side * ratio**0.5 / 2)])
+                    np.testing.assert_array_equal(level[i, j, k], [*(middle - half), *(middle + half)])
+                    k += 1
+
+
+@pytest.mark.parametrize("size", CANVASES)
+def test_pyramids_equal_torchvisions(size):
+    pytest.importorskip("torchvision", reason="compares with torchvision's anchors")
+    import torch
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    strides = (8, 16, 32, 64, 128)
+    retinanet = tuple((x, int(x * 2 ** (1.0 / 3)), int(x * 2 ** (2.0 / 3))) for x in (32, 64, 128, 256, 512))
+    fcos = tuple((stride,) for stride in strides)
+    images = ImageList(torch.zeros(1, 3, *size), [size])
+    maps = [torch.zeros(1, 1, *(math.ceil(side / stride) for side in size)) for stride in strides]
+    for sizes, ratios, fields in (
+        (retinanet, (0.5, 1.0, 2.0), (4.0, 3, RATIOS_OF_TORCHVISION)),
+        (fcos, (1.0,), (1.0, 1, (1.0,))),
+    ):
+        (theirs,) = AnchorGenerator(sizes, (ratios,) * 5)(images, maps)
+        ours = np.concatenate([x.reshape(-1, 4) for x in anchors.pyramid(size, strides, *fields, "corners")])
+        np.testing.assert_array_equal(ours, theirs.numpy()[:, [1, 0, 3, 2]])
+
+
+def test_locations_are_the_cells_centres_or_corners():
+    """FCOS's (Tian et al. 2019, section 3.1): floor(stride / 2) + i * stride; torchvision's: the cells' corners."""
+    for placement, start in (("centres", 0.5), ("corners", 0.0)):
+        for stride, level in zip((8, 16), anchors.pyramid((64, 96), (8, 16), 1.0, 1, (1.0,), placement), strict=True):
+            assert level.shape == (64 // stride, 96 // stride, 1, 4)
+            for i, j in np.ndindex(level.shape[:2]):
+                y, x = (i + start) * stride, (j + start) * stride
+                np.testing.assert_array_equal(centres(level)[i, j, 0], (y, x, stride, stride))

@@ -65,3 +65,11 @@ def test_gradients_are_finite(function):
     inputs = jnp.array([(0, 0, 0, 0), (0, 0, 1e4, 1e4)], jnp.float32)
     gradients = jax.jit(jax.grad(lambda *x: function(*x).sum(), (0, 1)))(inputs, anchors)
     assert all(np.isfinite(x).all() for x in gradients)
+
+
+def test_distances_are_from_the_centre_to_the_edges():
+    anchors = jnp.array([(4.0, 2, 12, 10), (0, 0, 4, 16)])  # centres (8, 6) and (2, 8)
+    boxes = jnp.array([(0.0, 4, 16, 14), (4, 0, 5, 32)])
+    distances = coding.encode_distances(boxes, anchors)
+    np.testing.assert_allclose(distances, [(1, 0.25, 1, 1), (-0.5, 0.5, 0.75, 1.5)])
+    np.testing.assert_allclose(coding.decode_distances(distances, anchors), boxes)

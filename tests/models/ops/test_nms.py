@@ -66,6 +66,47 @@ def test_detection_equals_a_loop_over_classes(boxes, scores):
     assert detect._cache_size() == 1
 
 
+LEVELS = (N, 4, 1)
+detect_levels = jax.jit(partial(nms.detect_levels, score=SCORE, iou=IOU, candidates=CANDIDATES, count=COUNT))
+
+
+@given(boxes=BOXES, scores=SCORES, data=st.data())
+def test_detection_on_levels_equals_a_loop(boxes, scores, data):
+    """Six pairs of each level at most, of which the last has three; then suppression of all, class by class."""
+    starts = [data.draw(st.integers(0, N - count)) for count in LEVELS]
+    parts = [slice(start, start + count) for start, count in zip(starts, LEVELS, strict=True)]
+    levels = [boxes[part] for part in parts], [scores[part] for part in parts]
+    pairs = []
+    for own_boxes, own_scores in zip(*levels, strict=True):
+        ranked = [(own_scores[i, c], i, c) for i in range(len(own_boxes)) for c in range(CLASSES)]
+        ranked = sorted((pair for pair in ranked if pair[0] >= SCORE), key=lambda pair: -pair[0])  # stable
+        pairs += [(score, c, own_boxes[i]) for score, i, c in ranked[:CANDIDATES]]
+    expected = []
+    for score, c, box in sorted(pairs, key=lambda pair: -pair[0]):
+        if all(other != c or overlap(kept, box) <= np.float32(IOU) for _, other, kept in expected):
+            expected.append((score, c, box))
+    expected = [(score, c, box.tolist()) for score, c, box in expected[:COUNT]]
+    found, values, classes, mask = map(np.asarray, detect_levels(*levels))
+    assert mask.tolist() == [True] * len(expected) + [False] * (COUNT - len(expected))
+    rows = [(values[i], int(classes[i]), found[i].tolist()) for i in range(len(expected))]
+    assert rows == expected
+    assert all((padding == 0).all() for padding in (found[~mask], values[~mask], classes[~mask]))
+    assert classes.dtype == np.int32 and detect_levels._cache_size() == 1
+
+
+def test_detection_on_levels_of_a_batch_is_a_loop_over_its_images():
+    rng = np.random.default_rng(3)
+    boxes = [np.float32(np.sort(rng.integers(0, 5, (3, n, 2, 2)), 2).reshape(3, n, 4)) for n in LEVELS]
+    scores = [np.float32(rng.integers(0, 9, (3, n, CLASSES)) / 8) for n in LEVELS]
+    for level in scores:
+        level[1] = np.nan  # no detection in this image
+    batch = jax.jit(jax.vmap(detect_levels))(boxes, scores)
+    assert batch[3].any(1).tolist() == [True, False, True]
+    for i in range(3):
+        for a, b in zip(batch, detect_levels([x[i] for x in boxes], [x[i] for x in scores]), strict=True):
+            np.testing.assert_array_equal(a[i], b)
+
+
 def test_hand_computed_suppression():
     # The second overlaps the first by 2/4 and the third by 2/4; the first and the third overlap by 1/5.
     boxes = jnp.array([(0, 0, 1, 3), (0, 1, 1, 4), (0, 2, 1, 5)], jnp.float32)

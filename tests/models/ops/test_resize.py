@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.ops.resize import MOST_TAPS, _matrix_product, _picked_sum, resize, weights
+from models.ops.resize import MOST_TAPS, _matrix_product, _picked_sum, double, resize, weights
 
 
 def random(*shape):
@@ -77,3 +77,13 @@ def test_the_matrix_product_equals_the_picked_lines():
     np.testing.assert_allclose(_matrix_product(1, matrix, x), _picked_sum(1, matrix, x), rtol=1e-6, atol=1e-6)
     dy = random(2, 11, 3, 4)
     np.testing.assert_allclose(_matrix_product(1, matrix.T, dy), _picked_sum(1, matrix.T, dy), rtol=1e-5, atol=1e-5)
+
+
+def test_doubling_is_nearest_sampling_of_any_size():
+    for height in (1, 2, 3, 6, 13):
+        for width in (height, 15 - height):
+            small = -(-height // 2), -(-width // 2)
+            x = np.arange(2 * small[0] * small[1], dtype=np.float32).reshape(1, *small, 2)
+            rows = [i * small[0] // height for i in range(height)]
+            columns = [j * small[1] // width for j in range(width)]
+            np.testing.assert_array_equal(double(x, (height, width)), x[:, rows][:, :, columns])

@@ -1,0 +1,99 @@
+"""Feature pyramid network (Lin et al. 2017, "Feature Pyramid Networks for Object Detection") as a pyramid of features."""
+
+from functools import partial
+from typing import Literal
+
+import jax
+from flax import nnx
+
+from errors import UserError
+from fields import Count
+from models import layers
+from models.layers import Conv, ConvNorm, Momentum, NormOrNone
+from models.ops.resize import double
+from models.registry import BACKBONE, build_backbone
+
+EPSILON = 1e-5
+HALVING = ((1, 1), (1, 1))  # padding of 3x3 convolutions of stride 2: a grid of half the size, rounded up
+
+
+class FPN(nnx.Module):
+    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),width]}, all of one width.
+
+    The strides are `finest`, twice that, and so on to `coarsest`. At those that `bottom_up` has, which is a backbone, a
+    1x1 convolution of its features and the next coarser sum, doubled, are added up; a 3x3 convolution of the sum gives
+    the output (section 3). There is no activation. Each convolution has a bias or, unless `norm` is "none", a
+    normalisation.
+
+    `coarser` says how the strides beyond are made. "pool" keeps every second pixel of the output before (section 4.1:
+    P6, for proposals). "c5" and "p5" are 3x3 convolutions of stride 2 with a bias, and a ReLU between them. The first one
+    sees the last features of `bottom_up` (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4), or the
+    last output of the pyramid (Tian et al. 2019, "FCOS", section 3.2).
+
+    Raises UserError for a `bottom_up` that lacks a stride.
+    """
+
+    def __init__(
+        self,
+        *,
+        bottom_up: BACKBONE,
+        width: Count,
+        finest: Literal[4, 8, 16],
+        coarsest: Literal[32, 64, 128],
+        coarser: Literal["pool", "c5", "p5"],
+        norm: NormOrNone = "none",
+        momentum: Momentum = 0.9,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.bottom_up = build_backbone(bottom_up, dtype=dtype, rngs=rngs)
+        channels = self.bottom_up.channels
+        self.last = max(channels)
+        strides = [finest << step for step in range((coarsest // finest).bit_length())]
+        self.merged = tuple(stride for stride in strides if stride <= self.last)
+        lacking = [stride for stride in self.merged if stride not in channels]
+        if lacking or not self.merged:
+            raise UserError(
+                f"config.model.backbone.bottom_up: {bottom_up['name']} has features of the strides {sorted(channels)}, and an "
+                f"FPN with finest={finest} needs {lacking or [finest]} too; choose another bottom_up, or another finest"
+            )
+        self.added = tuple(stride for stride in strides if stride > self.last)
+        self.width, self.coarser = width, coarser
+
+        # As published (the authors' Detectron): uniform, of the variance 1 / fan-in.
+        conv = partial(Conv, kernel_init=nnx.initializers.lecun_uniform(), bias=True, dtype=dtype, rngs=rngs)
+        for stride in self.added if coarser != "pool" else ():
+            first = stride == self.added[0] and coarser == "c5"
+            in_channels = channels[self.last] if first else width
+            setattr(self, f"extra_{stride}", conv(in_channels, width, 3, stride=2, padding=HALVING))
+        self.normalised = norm != "none"
+        if self.normalised:
+            make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+            conv = partial(ConvNorm, norm=make_norm, dtype=dtype, rngs=rngs)
+        for stride in self.merged:
+            setattr(self, f"lateral_{stride}", conv(channels[stride], width, 1))
+            setattr(self, f"output_{stride}", conv(width, width, 3))
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """Channels of the features by stride."""
+        return dict.fromkeys((*self.merged, *self.added), self.width)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[int, jax.Array]:
+        features = self.bottom_up(images, train=train, rngs=rngs)
+        own = dict(train=train) if self.normalised else {}
+        merged, outputs = None, {}
+        for stride in reversed(self.merged):
+            lateral = getattr(self, f"lateral_{stride}")(features[stride], **own)
+            merged = lateral if merged is None else lateral + double(merged, lateral.shape[1:3])
+            outputs[stride] = getattr(self, f"output_{stride}")(merged, **own)
+        outputs = {stride: outputs[stride] for stride in self.merged}
+
+        x = features[self.last] if self.coarser == "c5" else outputs[self.merged[-1]]
+        for number, stride in enumerate(self.added):
+            if self.coarser == "pool":
+                x = x[:, ::2, ::2]
+            else:
+                x = getattr(self, f"extra_{stride}")(x if number == 0 else jax.nn.relu(x))
+            outputs[stride] = x
+        return outputs

@@ -1,0 +1,70 @@
+"""FCOS (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection"): boxes from points, without anchors."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+from fields import Count
+from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
+from models.layers import Momentum, NormOrNone
+from models.ops import anchors
+from models.ops.anchors import Placement
+from models.registry import BACKBONE, Dtype, Model, build_backbone
+
+
+class FCOS(Model):
+    """Images [B,H,W,3] to what each place of a pyramid predicts, float32, with an array for each level:
+
+    {"logits": ([B,A,num_classes], ...), "distances": ([B,A,4], ...), "centerness": ([B,A], ...)}. There is no background
+    class. Distances are those of a box's top, left, bottom and right edge from the place, 0 or more, in units of the
+    level's stride; centerness is a logit.
+
+    `backbone` is one whose features have the same channels at all strides, such as "fpn". `tower` is the number of
+    convolutions before the last one of each of the two branches, and `norm` and `momentum` are theirs: the paper has 4
+    with group normalisation. Centerness is predicted beside the box, an improvement of the authors' after publication.
+    `placement` says where in its cell a place is (see `models.ops.anchors.pyramid`): the paper's is "centres".
+
+    Raises UserError for a backbone whose channels differ.
+    """
+
+    produces = "boxes of places"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: BACKBONE,
+        tower: Count,
+        norm: NormOrNone,
+        momentum: Momentum,
+        placement: Placement,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
+        self.strides, width = pyramid_of(self.backbone, backbone["name"])
+        self.num_classes, self.placement = num_classes, placement
+        made = dict(levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
+        self.class_tower, self.box_tower = Tower(width, tower, **made), Tower(width, tower, **made)
+        self.logits = classifier(width, num_classes, dtype=dtype, rngs=rngs)
+        self.distances = predictor(width, 4, dtype=dtype, rngs=rngs)
+        self.centerness = predictor(width, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> dict[str, tuple[jax.Array, ...]]:
+        features = self.backbone(images, train=train, rngs=rngs)
+        maps = [features[stride] for stride in self.strides]
+        classes, boxes = self.class_tower(maps, train=train), self.box_tower(maps, train=train)
+        return {
+            "logits": tuple(flatten(self.logits(x), self.num_classes) for x in classes),
+            "distances": tuple(flatten(jax.nn.relu(self.distances(x)), 4) for x in boxes),
+            "centerness": tuple(flatten(self.centerness(x), 1)[..., 0] for x in boxes),
+        }
+
+    def geometry(self, size: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
+        """`anchors`: [h,w,1,4] float32 of each level, in pixels of an image of `size` (height, width).
+
+        They are boxes around the places, with sides of the level's stride.
+        """
+        return {"anchors": anchors.pyramid(size, self.strides, 1.0, 1, (1.0,), self.placement)}

@@ -1,0 +1,68 @@
+"""RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"): anchors on every level of a pyramid."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+from fields import Count, Positive
+from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
+from models.layers import Momentum, NormOrNone
+from models.ops import anchors
+from models.ops.anchors import Placement
+from models.registry import BACKBONE, Dtype, Model, build_backbone
+
+
+class RetinaNet(Model):
+    """Images [B,H,W,3] to {"logits": ([B,A,num_classes], ...), "offsets": ([B,A,4], ...)} float32, a pair for each level.
+
+    There is no background class: each logit is of a yes or no. Offsets (ty, tx, th, tw) are from the anchors of
+    `geometry`, in their order.
+
+    `backbone` is one whose features have the same channels at all strides, such as "fpn"; all of them have anchors, whose
+    fields `scale`, `octaves`, `ratios` and `placement` are those of `models.ops.anchors.pyramid`. `tower` is the number of
+    convolutions before the last one of each of the two branches, and `norm` and `momentum` are theirs (section 4).
+
+    Raises UserError for a backbone whose channels differ.
+    """
+
+    produces = "anchors of a pyramid"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: BACKBONE,
+        tower: Count,
+        norm: NormOrNone,
+        momentum: Momentum,
+        scale: Positive,
+        octaves: Count,
+        ratios: tuple[Positive, ...],
+        placement: Placement,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
+        self.strides, width = pyramid_of(self.backbone, backbone["name"])
+        self.scale, self.octaves, self.ratios, self.placement = scale, octaves, tuple(ratios), placement
+        self.num_classes, shapes = num_classes, octaves * len(ratios)
+        made = dict(levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
+        self.class_tower, self.box_tower = Tower(width, tower, **made), Tower(width, tower, **made)
+        self.logits = classifier(width, shapes * num_classes, dtype=dtype, rngs=rngs)
+        self.offsets = predictor(width, shapes * 4, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> dict[str, tuple[jax.Array, ...]]:
+        features = self.backbone(images, train=train, rngs=rngs)
+        maps = [features[stride] for stride in self.strides]
+        classes, boxes = self.class_tower(maps, train=train), self.box_tower(maps, train=train)
+        return {
+            "logits": tuple(flatten(self.logits(x), self.num_classes) for x in classes),
+            "offsets": tuple(flatten(self.offsets(x), 4) for x in boxes),
+        }
+
+    def geometry(self, size: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
+        """`anchors`: those of each level [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
+        own = (self.scale, self.octaves, self.ratios, self.placement)
+        return {"anchors": anchors.pyramid(size, self.strides, *own)}

@@ -1,0 +1,81 @@
+"""Heads that look at every pixel of a pyramid's features with the same weights (RetinaNet's and FCOS's)."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from errors import UserError
+from models import layers
+from models.layers import Conv
+
+EPSILON = 1e-5
+PRIOR = 0.01  # what every score is at the start
+initial = nnx.initializers.normal(0.01)
+
+
+def pyramid_of(backbone: nnx.Module, name: str) -> tuple[tuple[int, ...], int]:
+    """The strides of a backbone's features and their channels. Raises UserError unless those are the same for all."""
+    channels = backbone.channels
+    if len(set(channels.values())) > 1:
+        raise UserError(
+            f"config.model.backbone.name={name!r} has features of {sorted(set(channels.values()))} channels; the heads of a "
+            "pyramid are shared, so take 'fpn', with this one as its bottom_up"
+        )
+    return tuple(sorted(channels)), next(iter(channels.values()))
+
+
+class Tower(nnx.Module):
+    """Convolutions of 3x3, `depth` of them, each with a bias and a ReLU: maps [B,h,w,channels] to maps of the same shapes.
+
+    All `levels` maps share the convolutions, and the normalisation before the ReLU unless `norm` is "none". Batch
+    normalisation is each map's own: maps of other strides have other statistics.
+    """
+
+    def __init__(
+        self, channels: int, depth: int, *, levels: int, norm: str, momentum: float, dtype: str, rngs: nnx.Rngs
+    ):
+        make_norm = partial(layers.norm, norm, channels, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        self.depth, self.norm = depth, norm
+        for number in range(1, depth + 1):
+            conv = Conv(channels, channels, 3, bias=True, kernel_init=initial, dtype=dtype, rngs=rngs)
+            setattr(self, f"conv_{number}", conv)
+            if norm == "group":
+                setattr(self, f"norm_{number}", make_norm())
+            elif norm != "none":
+                setattr(self, f"norm_{number}", nnx.List(make_norm() for _ in range(levels)))
+
+    def __call__(self, maps: Sequence[jax.Array], *, train: bool) -> list[jax.Array]:
+        return [self._run(x, level, train) for level, x in enumerate(maps)]
+
+    def _run(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+        for number in range(1, self.depth + 1):
+            x = getattr(self, f"conv_{number}")(x)
+            if self.norm != "none":
+                norm = getattr(self, f"norm_{number}")
+                x = (norm if self.norm == "group" else norm[level])(x, train=train)
+            x = jax.nn.relu(x)
+        return x
+
+
+def predictor(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:
+    """The 3x3 convolution behind a tower that makes `values` outputs for each pixel, without an activation."""
+    return Conv(channels, values, 3, bias=True, kernel_init=initial, dtype=dtype, rngs=rngs)
+
+
+def classifier(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:
+    """A `predictor` of logits that start at a probability of 0.01 (Lin et al. 2017, Focal Loss, section 4.1).
+
+    Otherwise the loss of the many pixels without an object would bury the rest in the first steps.
+    """
+    made = predictor(channels, values, dtype=dtype, rngs=rngs)
+    made.bias[...] = jnp.full(values, -math.log((1 - PRIOR) / PRIOR), jnp.float32)
+    return made
+
+
+def flatten(x: jax.Array, values: int) -> jax.Array:
+    """A map [B,h,w,k * values] to [B,h*w*k,values] float32, in the order row, column, k."""
+    return x.reshape(len(x), -1, values).astype(jnp.float32)
