@@ -49,8 +49,9 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
 def main(_) -> None:
     config = CONFIG.value
     mesh = sharding.make_mesh(config.mesh)
-    task = make_task(config, tuple(map(str, range(CLASSES.value))))
-    architecture, state, optimizer = initialise_run(config, mesh, CLASSES.value)
+    class_names = tuple(map(str, range(CLASSES.value)))
+    task = make_task(config, class_names)
+    architecture, state, optimizer = initialise_run(config, mesh, class_names)
     batch = sharding.put_batch(make_batch(task.needs, BATCH_SIZE.value, config.data, CLASSES.value), mesh)
     began = time.perf_counter()
     key = jax.random.key(config.seed.init)

@@ -89,9 +89,21 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_coco(config: ConfigDict) -> None:
-    """Takes COCO 2017's 80 classes, in evaluation 800 pixels at the shorter side, as torchvision's detectors see them."""
+    """Takes COCO 2017's 80 classes, in evaluation 800 pixels at the shorter side, as torchvision's detectors see them.
+
+    The canvases are those that torchvision pads COCO's usual shapes to: its anchors depend on the padded size.
+    """
     use_boxes(config, (1024, 1024))
-    config.data.update(name="coco/2017", fit="shortest", canvases=((800, 1344), (1344, 800)), antialias=False)
+    wide = ((800, 800), (800, 1088), (800, 1216), (800, 1344))
+    canvases = (*wide, *((width, height) for height, width in wide[1:]))
+    config.data.update(name="coco/2017", fit="shortest", canvases=canvases, antialias=False)
+    config.train.best = "val/AP"
+
+
+def use_coco_stretched(config: ConfigDict, size: tuple[int, int]) -> None:
+    """Takes COCO 2017's 80 classes, stretched to `size`; evaluation samples as torchvision's SSD does."""
+    use_boxes(config, size)
+    config.data.update(name="coco/2017", antialias=False)
     config.train.best = "val/AP"
 
 
@@ -110,3 +122,9 @@ def use_statistics_of_imagenet(config: ConfigDict) -> None:
 def use_statistics_of_efficientnet_lite(config: ConfigDict) -> None:
     """Normalises images like those on which EfficientNet-Lite's weights were trained."""
     config.data.update(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
+
+
+def use_statistics_of_vgg_ssd(config: ConfigDict) -> None:
+    """Normalises images like those on which torchvision's SSD300 was trained: a mean of ImageNet, and values to 255."""
+    mean = tuple(255 * share for share in (0.48235, 0.45882, 0.40784))
+    config.data.update(mean=mean, std=(1.0, 1.0, 1.0))

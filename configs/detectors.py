@@ -22,6 +22,13 @@ def use_ssd300(config: ConfigDict) -> None:
     config.task = dict(name="ssd", use_difficult=True, **matching, **suppression)
 
 
+def use_torchvision_ssd300(config: ConfigDict) -> None:
+    """Sets SSD300 with the default boxes of torchvision's ssd300_vgg16."""
+    use_ssd300(config)
+    config.model.update(sizes=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), within=True)
+    config.model.steps = (8.0, 16.0, 32.0, 64.0, 100.0, 300.0)
+
+
 def use_light_ssd(config: ConfigDict) -> None:
     """Sets an SSD of three maps on a narrow, normalised VGG-11; its boxes are a quarter to two thirds of an image's sides."""
     use_ssd300(config)

@@ -1,10 +1,11 @@
-"""FCOS (Tian et al. 2019) on COCO 2017, ResNet-50 and an FPN.
+"""FCOS (Tian et al. 2019) on COCO 2017, ResNet-50 and an FPN, where torchvision's fcos_resnet50_fpn stands.
 
-    python main.py --config=configs/fcos_coco.py --workdir=runs/fcos_coco --tfds_data_dir=DIR \\
-        --config.pretrained=RESNET50.safetensors
+    python main.py --mode=evaluate --config=configs/fcos_coco.py --workdir=runs/fcos_coco --tfds_data_dir=DIR \\
+        --config.pretrained=FCOS_RESNET50_FPN.safetensors
 
-RESNET50.safetensors has ImageNet's weights by torchvision's names. The recipe needs GPUs and has not been run. Published,
-not reproduced here, is an AP of 39.2 on val2017 (torchvision's fcos_resnet50_fpn, COCO_V1, which trains twice as long).
+FCOS_RESNET50_FPN.safetensors has the published weights by torchvision's names (docs/detection.md). Published by
+torchvision for them (COCO_V1), not reproduced here, is an AP of 39.2 on val2017. To train instead, leave --mode out and give
+RESNET50.safetensors, ImageNet's weights; that recipe needs GPUs, is half as long as torchvision's and has not been run.
 Light ones for two CPU cores are configs/fcos_shapes.py and configs/fcos_coco8.py.
 """
 

@@ -30,6 +30,13 @@ def train_ssd300(config: ConfigDict) -> None:
     config.optim.update(weight_decay=5e-4, lr_multipliers=((".*/bias", 2.0),))
 
 
+def train_ssd300_on_coco(config: ConfigDict) -> None:
+    """Trains 240,000 steps of 32 (Liu et al. 2016, section 3.4)."""
+    train_ssd300(config)
+    config.train.steps = 240000
+    config.optim.boundaries = (160 / 240, 200 / 240)
+
+
 def train_yolov1(config: ConfigDict) -> None:
     """Trains 135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
 

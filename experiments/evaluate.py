@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: scores a checkpoint of a run on any split."""
+"""`--mode=evaluate`: scores a checkpoint of a run, or published weights, on any split."""
 
 import json
 import time
@@ -10,10 +10,10 @@ from errors import UserError
 from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
-from experiments.run.config_file import changes, name_changes
+from experiments.run.config_file import name_changes
 from experiments.run.directory import lead, writes
 from experiments.run.evaluator import Evaluator, write_result
-from experiments.run.pretrained import load_run
+from experiments.run.model import load_model
 from experiments.run.tables import format_table
 from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
@@ -24,37 +24,31 @@ def evaluate(command: Command) -> None:
     """Score a checkpoint of the run in --workdir on config.data.eval_split, print the table and write the records.
 
     The config may differ from the run's in everything but the model. The result names the fields that differ, in its JSON
-    under `config`, and its files are not those of another config's result.
+    under `config`, and its files are not those of another config's result. Where --workdir holds no run, the weights are
+    those of the run config.init_from or of the file config.pretrained.
     """
     workdir, config = command.directory(), command.run_config()
-    checkpoint, weights = command.checkpoint, command.weights
-    architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
+    model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     source = open_source(config.data, config.data.eval_split, command.data_dir, find_task(config.task.name).needs)
-    if list(source.class_names) != notes["class_names"]:
+    if model.class_names != tuple(source.class_names):
         raise UserError(
             f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "
-            f"{notes['class_names']}; evaluate it on data with the same classes in the same order"
+            f"{list(model.class_names)}; evaluate it on data with the same classes in the same order"
         )
-    mesh, step = sharding.make_mesh(config.mesh), notes["step"]
+    mesh = sharding.make_mesh(config.mesh)
     task = make_task(config, source.class_names)
     results = make_results(task.needs, config.eval, source.class_names)
-    variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
+    variables = jax.device_put(model.variables, sharding.tree_shardings(model.variables, mesh))
     began = time.perf_counter()
-    result = Evaluator(config, task, results, architecture, source, mesh)(variables)
+    result = Evaluator(config, task, results, model.architecture, source, mesh)(variables)
     seconds = time.perf_counter() - began
-    changed = changes(workdir, config)
-    others = {field: value for field, value in changed.items() if field != "data.eval_split"}  # which the name says
-    name = f"{config.data.eval_split}-{checkpoint}-{weights}-{step}{name_changes(others)}".replace("/", "_")
+    # The name says which split it is.
+    others = {field: value for field, value in model.changed.items() if field != "data.eval_split"}
+    name = f"{config.data.eval_split}-{model.name}{name_changes(others)}".replace("/", "_")
 
     def write() -> dict[str, str]:
         places = write_result(workdir, name, result, records=name)
-        summary = {
-            "step": step,
-            "images": result.images,
-            "checkpoint": checkpoint,
-            "weights": weights,
-            "config": changed,
-        }
+        summary = model.facts | {"images": result.images, "config": model.changed}
         summary["scores"] = {key: None if np.isnan(value) else value for key, value in result.scores.items()}
         write_atomically(workdir / "records" / f"{name}.json", json.dumps(summary, indent=2).encode() + b"\n")
         return places
@@ -63,8 +57,8 @@ def evaluate(command: Command) -> None:
     if writes():
         print(format_table(result.scores))
         print(
-            f"\n{result.images} images of {config.data.eval_split}, {checkpoint} checkpoint (step {step}), "
-            f"{weights} weights, {seconds:.1f} s; rows per image: {workdir / 'records' / name}.jsonl"
+            f"\n{result.images} images of {config.data.eval_split}, {model.words}, {seconds:.1f} s; "
+            f"rows per image: {workdir / 'records' / name}.jsonl"
         )
         for kind, place in places.items():
             print(f"{kind}: {workdir / place}")

@@ -14,9 +14,9 @@ from errors import UserError, warn
 from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
-from experiments.run.config_file import changes, name_changes
+from experiments.run.config_file import name_changes
 from experiments.run.inference import Inference
-from experiments.run.pretrained import load_run
+from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
 from files import write_atomically
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
@@ -25,37 +25,37 @@ from input_pipeline.decoding import SUFFIXES, decode_image, list_images
 def predict(command: Command) -> None:
     """Apply a checkpoint of the run in --workdir to --inputs: an image, a folder of them, or a glob.
 
+    Where --workdir holds no run, the weights are those of the run config.init_from or of the file config.pretrained; with a
+    file the classes are those of the config's dataset. COCO's are known without it.
+
     What cannot be read is named and counted. Raises UserError where there is nothing to read, where --output holds files
     already, and in a job of several processes.
     """
     if jax.process_count() > 1:
         raise UserError("--mode=predict works in one process; start it without the others")
     workdir, config = command.directory(), command.run_config()
-    checkpoint, weights, inputs, output = command.checkpoint, command.weights, command.inputs, command.output
+    inputs, output = command.inputs, command.output
     paths = find_images(inputs)
-    architecture, variables, notes = load_run(config, workdir, checkpoint, weights)
+    model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     folder = pathlib.Path(output).expanduser().absolute() if output else None
-    made_with = {"run": str(workdir), "step": notes["step"], "checkpoint": checkpoint, "weights": weights}
-    made_with["config"] = changes(workdir, config)
+    made_with = model.facts | {"config": model.changed}
     if folder is None:
         # A name of its own for every input: two photos of one name must not share a result.
         place = hashlib.sha256(str(pathlib.Path(inputs).expanduser().absolute()).encode()).hexdigest()[:6]
-        name = f"{checkpoint}-{weights}-{notes['step']}{name_changes(made_with['config'])}"
+        name = f"{model.name}{name_changes(model.changed)}"
         folder = workdir / "predictions" / name / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={output} exists and is not an empty folder; name a new one")
     if config.eval.method == "canvas":  # a way of scoring; what is written has the image's own size
         config = config.copy_and_resolve_references()
         config.eval.method = "whole"
-    class_names = tuple(notes["class_names"])
-    task, mesh = make_task(config, class_names), sharding.make_mesh(config.mesh)
-    results = make_results(task.needs, config.eval, class_names)
-    variables = jax.device_put(variables, sharding.tree_shardings(variables, mesh))
+    task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
+    results = make_results(task.needs, config.eval, model.class_names)
+    variables = jax.device_put(model.variables, sharding.tree_shardings(model.variables, mesh))
     source, names, written = ImageFiles(paths), output_names(paths), []
-    category_ids = notes.get("category_ids", range(1, 1 + len(notes["class_names"])))  # older runs did not store them
-    files = results.writer(folder, paths, category_ids)
+    files = results.writer(folder, paths, model.category_ids)
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
-        for index, example, prediction in Inference(config, task, results, architecture, mesh)(variables, source):
+        for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
             if index not in source.unreadable:
                 path = paths[index]
                 written.extend(files.add(path, names[path], example["image"], prediction))
@@ -64,9 +64,7 @@ def predict(command: Command) -> None:
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
     skipped = len(source.unreadable)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
-    print(
-        f"{counted}; {checkpoint} checkpoint (step {notes['step']}), {weights} weights; {len(written)} files in {folder}"
-    )
+    print(f"{counted}; {model.words}; {len(written)} files in {folder}")
     for path in written[:2]:
         print(path)
     if skipped == len(paths):

@@ -3,7 +3,8 @@
 A module that published weights exist for has `pretrained(keys)`, which returns Weights; the keys tell their library.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +17,45 @@ PYTORCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var"
 UNCOUNTED = "num_batches_tracked"  # PyTorch's step counter of a batch normalisation, which has no place here
 
 
+class Classes(NamedTuple):
+    """What the last axis of a class layer's array holds: for each of `groups` a value of every class.
+
+    With a `background`, our first class is that one. How many classes the file has, and which, is for the reader to find out.
+    """
+
+    groups: int
+    background: bool
+
+
 class Weights(NamedTuple):
-    """Where a module's variables come from, and the keys of the file that are left unused on purpose."""
+    """Where a module's variables come from, and the keys of the file that are left unused on purpose.
+
+    `classes` are those of the arrays that depend on the classes: what their conversion gives has the file's classes.
+    """
 
     arrays: Arrays
     unused: frozenset[str]
+    classes: Mapping[Path, Classes] = MappingProxyType({})
 
     def below(self, *prefix: str) -> "Weights":
         """Returns the same of a module that has this one at `prefix`."""
-        return self._replace(arrays={(*prefix, *path): source for path, source in self.arrays.items()})
+        arrays = {(*prefix, *path): source for path, source in self.arrays.items()}
+        return self._replace(arrays=arrays, classes={(*prefix, *path): axis for path, axis in self.classes.items()})
+
+    def named(self, prefix: str) -> "Weights":
+        """Returns the same of a file whose keys have a `prefix`, which `strip` has taken off."""
+        arrays = {path: (prefix + key, convert) for path, (key, convert) in self.arrays.items()}
+        return self._replace(arrays=arrays, unused=frozenset(prefix + key for key in self.unused))
+
+    def joined(self, other: "Weights") -> "Weights":
+        """Returns these and those of an `other` part of the same module."""
+        classes = {**self.classes, **other.classes}
+        return Weights(self.arrays | other.arrays, self.unused | other.unused, classes)
+
+
+def strip(keys: Iterable[str], prefix: str) -> frozenset[str]:
+    """Returns the keys that begin with `prefix`, without it."""
+    return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
 
 
 def same(array: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
-    saved, given = _leaves(read_config(workdir)), _leaves(config)
+    saved, given = flatten(read_config(workdir)), flatten(config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
     if differing:
         name = differing[0]
@@ -46,7 +46,7 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
 
 def changes(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     """Returns the fields of `config` that differ from the run's own config: their values by name, fit for JSON."""
-    saved, given = _leaves(read_config(workdir)), _leaves(config)
+    saved, given = flatten(read_config(workdir)), flatten(config)
     return {name: given.get(name) for name in _differing(saved, given)}
 
 
@@ -59,11 +59,12 @@ def _differing(saved: dict, given: dict) -> list[str]:
     return [name for name in sorted(saved.keys() | given.keys()) if saved.get(name) != given.get(name)]
 
 
-def _leaves(config: ConfigDict) -> dict:
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of a config by their dotted names, fit for JSON."""
     return _flatten(json.loads(resolve(config)))
 
 
-def _flatten(value, prefix: str = "") -> dict:
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
     return {

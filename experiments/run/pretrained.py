@@ -2,7 +2,7 @@
 
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,8 +11,10 @@ from safetensors.numpy import load_file
 
 from errors import UserError
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.classes import match_columns
 from experiments.run.config_file import check_same
 from experiments.run.state import Architecture, Variables, check_same_shapes, describe, select
+from models.weights import Classes
 
 
 def load_run(
@@ -30,11 +32,32 @@ def load_run(
     return architecture, variables, notes
 
 
-def load_weights(path: str, architecture: Architecture, variables: Variables) -> tuple[Variables, list[str]]:
-    """`variables` with those that a local .safetensors file has, and the names of those that it does not have.
+def fill(
+    config: ConfigDict, architecture: Architecture, variables: Variables, class_names: Sequence[str]
+) -> tuple[Variables, list[str]]:
+    """`variables` with those of config.pretrained, then of config.init_from, and the names of those that neither has.
 
-    The model says which keys it knows. Raises UserError for a file that cannot be read, a key without a place, one that
-    is missing, or another shape.
+    What comes from where is printed. `class_names` are the model's. Raises UserError where they do not fit the model.
+    """
+    new = list(variables)
+    if config.pretrained:
+        variables, new, remark = load_weights(config.pretrained, architecture, variables, class_names)
+        print(report(f"weights from {config.pretrained}", variables, new) + remark)
+    if config.init_from:
+        variables, others = init_from(config.init_from, variables)
+        print(report(f"weights from {config.init_from}", variables, others))
+        new = [name for name in new if name in set(others)]
+    return variables, new
+
+
+def load_weights(
+    path: str, architecture: Architecture, variables: Variables, class_names: Sequence[str]
+) -> tuple[Variables, list[str], str]:
+    """`variables` with those that a local .safetensors file has, the names of those that it does not have, and a remark.
+
+    The model says which keys it knows. Where the file's classes are not those of `class_names`, the class layer stays as it
+    is and the remark says so. Raises UserError for a file that cannot be read, a key without a place, one that is missing,
+    or another shape.
     """
     try:
         weights = load_file(path)
@@ -42,21 +65,35 @@ def load_weights(path: str, architecture: Architecture, variables: Variables) ->
         raise UserError(
             f"config.pretrained={path} cannot be read as safetensors ({error}); give a local .safetensors file"
         ) from None
-    arrays, unused = architecture.merge(variables).pretrained(weights.keys())
+    arrays, unused, classes = architecture.merge(variables).pretrained(weights.keys())
     wanted = {key for key, _ in arrays.values()}
     _check_keys(path, "has no key", wanted - weights.keys(), "it is of another network")
     _check_keys(path, "has the unknown key", weights.keys() - wanted - unused, "it is of another network, or width")
-    loaded = {}
+    loaded, remark = {}, ""
     for place, (key, convert) in arrays.items():
         name = "/".join(map(str, place))
         value = convert(weights[key]).astype(np.float32)
+        if place in classes:
+            own = _choose_classes(value, classes[place], class_names)
+            if own is None:
+                held = value.shape[-1] // classes[place].groups
+                remark = f"; its {held} classes are not the data's {len(class_names)}, whose layer starts anew"
+                continue
+            value = own
         if name not in variables or value.shape != variables[name].shape:
             shape = tuple(variables[name].shape) if name in variables else None
             raise UserError(
                 f"config.pretrained={path}: {key} gives {name} the shape {value.shape}, the model has {shape}"
             )
         loaded[name] = value
-    return variables | loaded, [name for name in variables if name not in loaded]
+    return variables | loaded, [name for name in variables if name not in loaded], remark
+
+
+def _choose_classes(array: np.ndarray, axis: Classes, class_names: Sequence[str]) -> np.ndarray | None:
+    """`array` [..., groups * classes of the file] with the model's classes, or None where the file has others."""
+    groups = array.reshape(*array.shape[:-1], axis.groups, -1)
+    columns = match_columns(groups.shape[-1], class_names, axis.background)
+    return None if columns is None else groups[..., columns].reshape(*array.shape[:-1], -1)
 
 
 def report(source: str, variables: Variables, new: Iterable[str]) -> str:

@@ -60,9 +60,7 @@ class Trainer:
         self.results = make_results(self.task.needs, config.eval, self.source.class_names)
         self.best = Best(config.train.best, self.results.metrics())
         fresh = not checkpoints.exists(workdir)
-        self.architecture, self.state, optimizer = initialise_run(
-            config, self.mesh, len(self.source.class_names), fresh
-        )
+        self.architecture, self.state, optimizer = initialise_run(config, self.mesh, self.source.class_names, fresh)
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
         self.key = jax.random.key(config.seed.init)
@@ -251,20 +249,16 @@ class Trainer:
 
 
 def initialise_run(
-    config: ConfigDict, mesh: Mesh, num_classes: int, fresh: bool = True
+    config: ConfigDict, mesh: Mesh, class_names: tuple[str, ...], fresh: bool = True
 ) -> tuple[Architecture, TrainState, optax.GradientTransformation]:
     """The model of a config and its state before step 1, on the devices.
 
     `fresh` reads what config.pretrained and config.init_from name; a run that resumes needs neither.
     """
-    architecture, _, trained = states.describe(config, num_classes)
-    variables = states.initialise(config, num_classes, config.seed.init)
-    if config.pretrained and fresh:
-        variables, new = pretrained.load_weights(config.pretrained, architecture, variables)
-        print(pretrained.report(f"weights from {config.pretrained}", variables, new))
-    if config.init_from and fresh:
-        variables, new = pretrained.init_from(config.init_from, variables)
-        print(pretrained.report(f"weights from {config.init_from}", variables, new))
+    architecture, _, trained = states.describe(config, len(class_names))
+    variables = states.initialise(config, len(class_names), config.seed.init)
+    if fresh:
+        variables, _ = pretrained.fill(config, architecture, variables, class_names)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     averaged = architecture.lasting(variables) if config.optim.ema else {}
     state = states.create(variables, trained, optimizer, averaged)

@@ -1,5 +1,6 @@
 """Feature pyramid network (Lin et al. 2017, "Feature Pyramid Networks for Object Detection") as a pyramid of features."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
@@ -9,9 +10,11 @@ from flax import nnx
 from errors import UserError
 from fields import Count
 from models import layers
+from models.backbones.weights import BODY, FPN_KEYS, match_fpn
 from models.layers import Conv, ConvNorm, Momentum, NormOrNone
 from models.ops.resize import double
 from models.registry import BACKBONE, build_backbone
+from models.weights import Weights, strip
 
 EPSILON = 1e-5
 HALVING = ((1, 1), (1, 1))  # padding of 3x3 convolutions of stride 2: a grid of half the size, rounded up
@@ -97,3 +100,16 @@ class FPN(nnx.Module):
                 x = getattr(self, f"extra_{stride}")(x if number == 0 else jax.nn.relu(x))
             outputs[stride] = x
         return outputs
+
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs all our arrays with those of a backbone of torchvision's detectors, or `bottom_up`'s with its own file.
+
+        Raises UserError for a file with an FPN where this one's convolutions have a normalisation.
+        """
+        keys = frozenset(keys)
+        if not any(key.startswith(FPN_KEYS) for key in keys):
+            return self.bottom_up.pretrained(keys).below("bottom_up")
+        if self.normalised:
+            raise UserError("pretrained: the file's FPN has no normalisation; it needs model.backbone.norm='none'")
+        bottom_up = self.bottom_up.pretrained(strip(keys, BODY)).named(BODY).below("bottom_up")
+        return bottom_up.joined(match_fpn(keys, self.merged, self.added if self.coarser != "pool" else ()))

@@ -133,6 +133,26 @@ def _resnet_layers(
                 yield (ours, "shortcut"), f"{theirs}.downsample.0", f"{theirs}.downsample.1"
 
 
+# FPN
+
+FPN_KEYS, BODY = "fpn.", "body."  # what the names of its own arrays begin with, and of its backbone's
+
+
+def match_fpn(keys: frozenset[str], merged: tuple[int, ...], convolved: tuple[int, ...]) -> Weights:
+    """Pairs an FPN's own arrays, without its backbone's, with torchvision's; see FPN.pretrained.
+
+    `merged` are the strides of its backbone that it has, and `convolved` those that convolutions add.
+    """
+    inner = ".0" if "fpn.inner_blocks.0.0.weight" in keys else ""  # files made before torchvision 0.13 lack it
+    arrays = {}
+    for number, stride in enumerate(merged):
+        arrays |= conv((f"lateral_{stride}",), f"fpn.inner_blocks.{number}{inner}", bias=True)
+        arrays |= conv((f"output_{stride}",), f"fpn.layer_blocks.{number}{inner}", bias=True)
+    for number, stride in enumerate(convolved, 6):
+        arrays |= conv((f"extra_{stride}",), f"fpn.extra_blocks.p{number}", bias=True)
+    return Weights(arrays, frozenset())
+
+
 # MobileNetV2 and EfficientNet-Lite
 
 # Parts of a block in order; each is a convolution and its normalisation. The first block has no expansion.

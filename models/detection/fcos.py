@@ -1,15 +1,19 @@
 """FCOS (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection"): boxes from points, without anchors."""
 
+from collections.abc import Iterable
+
 import jax
 import numpy as np
 from flax import nnx
 
 from fields import Count
+from models.detection.weights import PYRAMID_MARK, match_fcos
 from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
 from models.ops.anchors import Placement
 from models.registry import BACKBONE, Dtype, Model, build_backbone
+from models.weights import Weights, strip
 
 
 class FCOS(Model):
@@ -28,6 +32,7 @@ class FCOS(Model):
     """
 
     produces = "boxes of places"
+    published = "backbone"
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class FCOS(Model):
         rngs: nnx.Rngs,
     ):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
+        self.tower, self.norm = tower, norm
         self.strides, width = pyramid_of(self.backbone, backbone["name"])
         self.num_classes, self.placement = num_classes, placement
         made = dict(levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
@@ -68,3 +74,14 @@ class FCOS(Model):
         They are boxes around the places, with sides of the level's stride.
         """
         return {"anchors": anchors.pyramid(size, self.strides, 1.0, 1, (1.0,), self.placement)}
+
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs all our arrays with those of torchvision's fcos_resnet50_fpn, or the backbone's with a backbone's file.
+
+        Raises UserError for a whole detector where a normalisation is not its.
+        """
+        keys = frozenset(keys)
+        if PYRAMID_MARK not in keys:
+            return super().pretrained(keys)
+        backbone = self.backbone.pretrained(strip(keys, "backbone.")).named("backbone.").below("backbone")
+        return backbone.joined(match_fcos(keys, self.tower, self.norm))

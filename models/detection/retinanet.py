@@ -1,15 +1,19 @@
 """RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"): anchors on every level of a pyramid."""
 
+from collections.abc import Iterable
+
 import jax
 import numpy as np
 from flax import nnx
 
 from fields import Count, Positive
+from models.detection.weights import PYRAMID_MARK, match_retinanet, order_anchors
 from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
 from models.ops.anchors import Placement
 from models.registry import BACKBONE, Dtype, Model, build_backbone
+from models.weights import Weights, strip
 
 
 class RetinaNet(Model):
@@ -26,6 +30,7 @@ class RetinaNet(Model):
     """
 
     produces = "anchors of a pyramid"
+    published = "backbone"
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class RetinaNet(Model):
         rngs: nnx.Rngs,
     ):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
+        self.tower, self.norm = tower, norm
         self.strides, width = pyramid_of(self.backbone, backbone["name"])
         self.scale, self.octaves, self.ratios, self.placement = scale, octaves, tuple(ratios), placement
         self.num_classes, shapes = num_classes, octaves * len(ratios)
@@ -66,3 +72,15 @@ class RetinaNet(Model):
         """`anchors`: those of each level [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
         own = (self.scale, self.octaves, self.ratios, self.placement)
         return {"anchors": anchors.pyramid(size, self.strides, *own)}
+
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs all our arrays with those of torchvision's retinanet_resnet50_fpn, or the backbone's with a backbone's file.
+
+        Raises UserError for a whole detector where the anchors or a normalisation are not its.
+        """
+        keys = frozenset(keys)
+        if PYRAMID_MARK not in keys:
+            return super().pretrained(keys)
+        order = order_anchors(self.octaves, self.ratios, self.placement)
+        backbone = self.backbone.pretrained(strip(keys, "backbone.")).named("backbone.").below("backbone")
+        return backbone.joined(match_retinanet(keys, self.tower, self.norm, order))

@@ -1,6 +1,6 @@
 """SSD (Liu et al. 2016, "SSD: Single Shot MultiBox Detector"): boxes and classes from maps of several strides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -12,10 +12,12 @@ from flax import nnx
 from errors import UserError
 from fields import Count, Natural, NotNegative, Positive
 from models import layers
-from models.backbones.vgg import Classifier, ConvRelu
+from models.backbones.vgg import REPEATS, Classifier, ConvRelu
+from models.detection.weights import SSD_MARK, match_ssd
 from models.layers import Conv, Momentum, NormOrNone
 from models.ops import anchors
 from models.registry import BACKBONE, Dtype, Model, build_backbone
+from models.weights import Weights
 
 FIRST = 8  # stride of the finest map with boxes: conv4_3 of VGG-16
 DILATION = 6  # of fc6
@@ -79,6 +81,8 @@ class SSD(Model):
         if fc and backbone.get("name") != "vgg":
             raise UserError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
         decided = dict(classifier=Classifier(fc, 0.0, "SAME", DILATION)) if fc else {}
+        # The stages of the VGG that a whole published SSD has: atrous, without normalisation.
+        self.stages = REPEATS[backbone["layers"]] if fc and backbone["norm"] == norm == "none" else ()
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs, **decided)
         channels = self.backbone.channels
         self.strides = tuple(sorted(stride for stride in channels if stride >= FIRST))
@@ -108,8 +112,8 @@ class SSD(Model):
         self.num_classes, self.sizes, self.ratios = num_classes, tuple(sizes), tuple(map(tuple, ratios))
         self.steps, self.within = tuple(steps), within
         head = partial(Conv, size=3, bias=True, dtype=dtype, rngs=rngs)
-        for level, in_channels in enumerate(maps):
-            shapes = 2 + 2 * len(self.ratios[level])  # in a cell: two squares, and each ratio with its inverse
+        self.shapes = tuple(2 + 2 * len(own) for own in ratios)  # of a cell: two squares, each ratio and its inverse
+        for level, (in_channels, shapes) in enumerate(zip(maps, self.shapes, strict=True)):
             setattr(self, f"offsets_{level}", head(in_channels, 4 * shapes))
             setattr(self, f"logits_{level}", head(in_channels, (num_classes + 1) * shapes))
 
@@ -143,6 +147,21 @@ class SSD(Model):
         """`anchors`: the default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
         placed = dict(steps=self.steps, within=self.within)
         return {"anchors": anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios, **placed)}
+
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pairs all our arrays with those of torchvision's ssd300_vgg16, or the backbone's with a backbone's file.
+
+        Raises UserError for a whole detector where this one is not on an atrous VGG without normalisation.
+        """
+        keys = frozenset(keys)
+        if SSD_MARK not in keys:
+            return super().pretrained(keys)
+        if not self.stages:
+            raise UserError(
+                "pretrained: the file holds a whole SSD on VGG; it needs model.backbone.name='vgg' with model.fc, and "
+                "'none' for model.norm and model.backbone.norm"
+            )
+        return match_ssd(self.stages, self.shapes, self.l2_norm is not None)
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:

@@ -215,7 +215,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     elif name != "yolov1_shapes":
         config.model.backbone.norm = config.model.backbone.bottom_up.norm = "group"
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
-    architecture, state, optimizer = initialise_run(config, mesh, len(CLASSES))
+    architecture, state, optimizer = initialise_run(config, mesh, CLASSES)
     key = jax.random.key(0)
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
     for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects

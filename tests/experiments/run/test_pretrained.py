@@ -10,6 +10,8 @@ from experiments.run import state as states
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.optim import make_optimizer
 
+CLASSES = ("ant", "boar", "fox")
+
 
 def build(classes: int = 3, **fields):
     config = unet_shapes.get_config("debug")
@@ -42,8 +44,8 @@ def torchvision_file(path, architecture, variables, **changes):
 def test_every_encoder_variable_comes_from_the_file(model, tmp_path):
     _, architecture, variables, _ = model
     weights = torchvision_file(tmp_path / "w.safetensors", architecture, variables)
-    loaded, new = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables)
-    assert loaded.keys() == variables.keys()
+    loaded, new, remark = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASSES)
+    assert loaded.keys() == variables.keys() and remark == ""
     for name, value in loaded.items():
         assert (name.startswith("encoder/")) != np.array_equal(value, variables[name]), name
     stem = weights["features.0.0.weight"]
@@ -75,7 +77,7 @@ def test_a_file_that_does_not_match_is_an_error(model, tmp_path, changes, words)
     _, architecture, variables, _ = model
     torchvision_file(tmp_path / "w.safetensors", architecture, variables, **changes)
     with pytest.raises(UserError) as caught:
-        pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables)
+        pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASSES)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
@@ -84,7 +86,7 @@ def test_weights_of_another_padding_are_refused(model, tmp_path):
     torchvision_file(tmp_path / "w.safetensors", architecture, variables)
     _, keras, variables, _ = build(variant="keras")
     with pytest.raises(UserError, match="torchvision"):
-        pretrained.load_weights(str(tmp_path / "w.safetensors"), keras, variables)
+        pretrained.load_weights(str(tmp_path / "w.safetensors"), keras, variables, CLASSES)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
@@ -92,7 +94,7 @@ def test_a_file_that_is_no_safetensors_is_one_line(model, tmp_path, content):
     _, architecture, variables, _ = model
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"w.safetensors cannot be read") as caught:
-        pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables)
+        pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASSES)
     assert "\n" not in str(caught.value)
 
 

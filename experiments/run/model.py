@@ -1,0 +1,64 @@
+"""A model that can be applied: of a run, or of published weights that need no training."""
+
+import hashlib
+import pathlib
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from errors import UserError
+from experiments.run.classes import read_classes
+from experiments.run.config_file import changes, flatten
+from experiments.run.pretrained import fill, load_run
+from experiments.run.state import Architecture, Variables, describe, initialise
+
+
+class Loaded(NamedTuple):
+    """The static half of a model, its variables and its classes, and where they come from."""
+
+    architecture: Architecture
+    variables: Variables
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]  # the classes' numbers in the data's own files
+    facts: dict[str, Any]  # for a record
+    changed: dict[str, Any]  # fields of the config that these do not tell: the values by name
+    name: str  # for names of files
+    words: str  # for a reader
+
+
+def load_model(
+    config: ConfigDict, workdir: pathlib.Path, checkpoint: str, weights: str, data_dir: str | None
+) -> Loaded:
+    """The model of the run in `workdir`; where that holds none, of the run config.init_from, or of config.pretrained.
+
+    `checkpoint` and `weights` are of a run, which has stored its classes. Those of a file are those of the config's dataset,
+    in `data_dir`. Raises UserError where the variables do not fit the config's model, and where the file has not all of them.
+    """
+    run = workdir
+    if not (workdir / "config.json").exists():
+        if config.init_from:
+            run = pathlib.Path(config.init_from).expanduser().absolute()
+        elif config.pretrained:
+            return _load_file(config, *read_classes(config, data_dir))
+    architecture, variables, notes = load_run(config, run, checkpoint, weights)
+    names, step = tuple(notes["class_names"]), notes["step"]
+    ids = tuple(notes.get("category_ids", range(1, 1 + len(names))))  # older runs did not store them
+    facts = {"run": str(run), "step": step, "checkpoint": checkpoint, "weights": weights}
+    told = f"{checkpoint}-{weights}-{step}", f"{checkpoint} checkpoint (step {step}), {weights} weights"
+    return Loaded(architecture, variables, names, ids, facts, changes(run, config), *told)
+
+
+def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> Loaded:
+    path, count = config.pretrained, len(class_names)
+    architecture, _, _ = describe(config, count)
+    variables, new = fill(config, architecture, initialise(config, count, config.seed.init), class_names)
+    parts = dict.fromkeys(name.split("/")[0] for name in architecture.lasting(dict.fromkeys(new)))
+    if parts:
+        raise UserError(
+            f"config.pretrained={path} has no values for {', '.join(parts)} of the model, and --workdir holds no run; give a "
+            "file with the whole model, of the dataset's classes, or train it first with --mode=train"
+        )
+    facts = {"step": 0, "pretrained": path, "sha256": hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}
+    lasting = architecture.lasting(variables)
+    told = f"pretrained-{facts['sha256'][:6]}", f"weights from {path}"
+    return Loaded(architecture, lasting, class_names, category_ids, facts, flatten(config), *told)

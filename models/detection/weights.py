@@ -1,0 +1,145 @@
+"""Names of whole detectors' weights in files made from torchvision: backbone, neck and heads.
+
+Each function pairs a detector's variables with the keys of a file; `pretrained` of the detector's class calls it. Boxes
+are (x, y) there and (y, x) here, so that the outputs of a layer of boxes change places.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from errors import UserError
+from models.backbones.weights import match_vgg_features
+from models.ops.anchors import Placement
+from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_to_hwio, same
+
+SSD_MARK = "head.classification_head.module_list.0.weight"
+PYRAMID_MARK = "head.classification_head.cls_logits.weight"
+RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
+TRANSPOSED = (
+    1,
+    0,
+    3,
+    2,
+)  # (dx, dy, dw, dh) as (ty, tx, th, tw), and (left, top, right, bottom) as (top, left, bottom, right)
+
+
+def match_ssd(repeats: tuple[int, ...], shapes: Sequence[int], l2_norm: bool) -> Weights:
+    """Pairs the arrays of SSD on an atrous VGG with torchvision's (ssd300_vgg16); see SSD.pretrained.
+
+    `repeats` are the convolutions of each stage of VGG, `shapes` those of a cell of each map, which stand in the same order.
+    """
+    *before, last = repeats
+    backbone = match_vgg_features("backbone.features", tuple(before))
+    for number in range(1, last + 1):  # the pooling before them is 0, and each has a ReLU
+        backbone |= conv((f"conv_{len(repeats)}_{number}", "conv"), f"backbone.extra.0.{2 * number - 1}", bias=True)
+    fc = f"backbone.extra.0.{2 * last + 1}"
+    backbone |= conv(("fc6",), f"{fc}.1", bias=True) | conv(("fc7",), f"{fc}.3", bias=True)
+    weights = Weights(backbone, frozenset()).below("backbone")
+    arrays: Arrays = {("l2_norm", "scale"): ("backbone.scale_weight", same)} if l2_norm else {}
+    for number in range(1, len(shapes) - 1):  # two maps are the backbone's
+        for part in (1, 2):
+            arrays |= conv((f"extra_{number}_{part}", "conv"), f"backbone.extra.{number}.{2 * part - 2}", bias=True)
+    weights = weights.joined(Weights(arrays, frozenset()))
+    for level, count in enumerate(shapes):
+        boxes = match_boxes((f"offsets_{level}",), f"head.regression_head.module_list.{level}", range(count))
+        name = f"head.classification_head.module_list.{level}"
+        weights = weights.joined(boxes)
+        weights = weights.joined(match_classes((f"logits_{level}",), name, range(count), background=True))
+    return weights
+
+
+def match_retinanet(keys: frozenset[str], tower: int, norm: str, order: Sequence[int]) -> Weights:
+    """Pairs the heads of RetinaNet with torchvision's (retinanet_resnet50_fpn); see RetinaNet.pretrained.
+
+    `tower` and `norm` are those of models.heads.dense.Tower, and `order` is `order_anchors`.
+    """
+    return (
+        _match_towers(keys, tower, norm)
+        .joined(match_boxes(("offsets",), "head.regression_head.bbox_reg", order))
+        .joined(match_classes(("logits",), "head.classification_head.cls_logits", order, background=False))
+    )
+
+
+def match_fcos(keys: frozenset[str], tower: int, norm: str) -> Weights:
+    """Pairs the heads of FCOS with torchvision's (fcos_resnet50_fpn); see FCOS.pretrained and `match_retinanet`."""
+    centerness = Weights(conv(("centerness",), "head.regression_head.bbox_ctrness", bias=True), frozenset())
+    weights = _match_towers(keys, tower, norm).joined(centerness)
+    weights = weights.joined(match_boxes(("distances",), "head.regression_head.bbox_reg", (0,)))
+    return weights.joined(match_classes(("logits",), "head.classification_head.cls_logits", (0,), background=False))
+
+
+def order_anchors(octaves: int, ratios: Sequence[float], placement: Placement) -> list[int]:
+    """Which anchor of a cell of torchvision's RetinaNet each of ours is (see `models.ops.anchors.pyramid`).
+
+    Raises UserError where ours have other shapes.
+    """
+    theirs = [(ratio, octave) for ratio in RATIOS for octave in range(OCTAVES)]
+    if placement == "corners":
+        ours = [(ratio, octave) for ratio in ratios for octave in range(octaves)]
+    else:
+        ours = [(ratio, octave) for octave in range(octaves) for ratio in ratios]
+    if sorted(ours) != sorted(theirs):
+        raise UserError(
+            f"pretrained: the file's anchors have model.octaves={OCTAVES} and model.ratios={RATIOS}, in any order, not "
+            f"{octaves} and {tuple(ratios)}; use those, or a file of the backbone"
+        )
+    return [theirs.index(shape) for shape in ours]
+
+
+def _match_towers(keys: frozenset[str], tower: int, norm: str) -> Weights:
+    """The convolutions of both branches and their group normalisations. Raises UserError for another normalisation."""
+    if norm not in ("none", "group"):
+        raise UserError(f"pretrained: no published detector has model.norm={norm!r}; choose 'none' or 'group'")
+    parts, arrays = (1 if norm == "none" else 2), {}
+    for path, key in (("class_tower", "head.classification_head.conv"), ("box_tower", "head.regression_head.conv")):
+        nested = f"{key}.0.0.weight" in keys  # a block for each convolution; others count all layers, with their ReLUs
+        for number in range(tower):
+            first = f"{key}.{number}.0" if nested else f"{key}.{number * (parts + 1)}"
+            second = f"{key}.{number}.1" if nested else f"{key}.{number * (parts + 1) + 1}"
+            arrays |= conv((path, f"conv_{number + 1}"), first, bias=True)
+            if norm == "group":
+                own = {"scale": "weight", "bias": "bias"}
+                arrays |= {
+                    (path, f"norm_{number + 1}", ours): (f"{second}.{theirs}", same) for ours, theirs in own.items()
+                }
+    return Weights(arrays, frozenset())
+
+
+def match_boxes(path: Path, key: str, order: Sequence[int]) -> Weights:
+    """The convolution whose outputs are four numbers of a box for each shape of a cell.
+
+    `order` says which of the file's shapes each of ours is.
+    """
+    outputs = [4 * shape + number for shape in order for number in TRANSPOSED]
+    return Weights(_choose_outputs(path, key, partial(np.take, indices=outputs, axis=0)), frozenset())
+
+
+def match_classes(path: Path, key: str, order: Sequence[int], *, background: bool) -> Weights:
+    """The convolution whose outputs are a value of each class for each shape of a cell; `order` as in `match_boxes`."""
+    arrays = _choose_outputs(path, key, partial(_order_groups, list(order)))
+    return Weights(arrays, frozenset(), dict.fromkeys(arrays, Classes(len(order), background)))
+
+
+def _choose_outputs(path: Path, key: str, choose: Convert) -> Arrays:
+    """The arrays of a convolution with a bias, after `choose` has taken a part of the outputs, their first axis."""
+    layouts = {"kernel": ("weight", oihw_to_hwio), "bias": ("bias", same)}
+    return {
+        (*path, ours): (f"{key}.{theirs}", partial(_chain, choose, layout))
+        for ours, (theirs, layout) in layouts.items()
+    }
+
+
+def _chain(first: Convert, second: Convert, array: np.ndarray) -> np.ndarray:
+    return second(first(array))
+
+
+def _order_groups(order: list[int], array: np.ndarray) -> np.ndarray:
+    """[groups * classes, ...] with its groups in the given order."""
+    if len(array) % len(order):
+        raise UserError(
+            f"pretrained: {len(array)} outputs are not those of {len(order)} shapes in a cell; set model.ratios"
+        )
+    groups = array.reshape(len(order), -1, *array.shape[1:])
+    return groups[order].reshape(array.shape)

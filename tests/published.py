@@ -1,0 +1,140 @@
+"""Detectors with random weights by torchvision's names: files of them, and the same networks in torchvision.
+
+An array is drawn by its key and its shape alone, so that it is the same with and without PyTorch. The columns of numbers
+that COCO gives no class are switched off, as training does.
+"""
+
+import importlib
+import math
+import zlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.run import state as states
+from input_pipeline.datasets.coco import CATEGORY_IDS
+
+DETECTORS = ("ssd300", "retinanet", "fcos")
+CLASSES, BOXES, FPN = "head.classification_head", "head.regression_head", "backbone.fpn.inner_blocks.0.0.weight"
+BODY = "backbone.body.layer1.0.conv1.weight"
+MARKS = {  # keys that tell the file
+    "ssd300": (f"{CLASSES}.module_list.0.weight",),
+    "retinanet": (f"{CLASSES}.cls_logits.weight", f"{CLASSES}.conv.0.0.weight", f"{BOXES}.conv.0.0.weight", FPN, BODY),
+    "fcos": (f"{CLASSES}.cls_logits.weight", FPN, BODY),
+}
+COLUMNS = 91  # of the classes, by COCO's numbers
+WIDTH = 64  # of a small detector's FPN
+SIZES = {"ssd300": (300, 300), "retinanet": (96, 160), "fcos": (96, 160)}  # of the network's inputs
+DEVIATIONS = {  # factors on those of kernels, by parts of their keys: what keeps scores and boxes in reasonable ranges
+    "ssd300": {"backbone.features.0.": 1 / 64},
+    "retinanet": {"inner_blocks": 0.2, "cls_logits": 0.3, "bbox_reg": 0.1},
+    "fcos": {"inner_blocks": 0.2, "cls_logits": 0.7, "bbox_reg": 0.3},
+}
+
+
+def configure(name: str, small: bool) -> ConfigDict:
+    """Return the config of a published detector for images of its size here, or a `small` one with fewer layers."""
+    config = importlib.import_module(f"configs.{name}_coco").get_config()
+    if name == "ssd300":
+        config.model.backbone.layers = 11 if small else 16
+        return config
+    config.data.update(shortest=SIZES[name], canvases=(SIZES[name], SIZES[name][::-1]))
+    if small:
+        config.model.backbone.width = WIDTH
+        config.model.backbone.bottom_up.layers = 10
+    return config
+
+
+def draw_file(name: str, config: ConfigDict) -> dict[str, np.ndarray]:
+    """Return the arrays of a file for the config's model."""
+    background = name == "ssd300"  # which torchvision counts as a class, and we do not
+    columns = COLUMNS - background
+    _, shapes, _ = states.describe(config, columns)
+    weights = states.blueprint(config, columns).pretrained(MARKS[name])
+    arrays = {}
+    for path, (key, _) in weights.arrays.items():
+        shape = shapes["/".join(map(str, path))].shape
+        arrays[key] = _draw(name, key, (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape)
+        if path in weights.classes:
+            groups = arrays[key].reshape(-1, COLUMNS, *arrays[key].shape[1:])
+            unused = np.setdiff1d(np.arange(COLUMNS), [*CATEGORY_IDS, *[0] * background])
+            groups[:, unused] = -30.0 if key.endswith("bias") else 0.0
+    return arrays
+
+
+def _draw(name: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    rng = np.random.default_rng(zlib.crc32(key.encode()))
+    if len(shape) == 4:
+        factor = next((factor for part, factor in DEVIATIONS[name].items() if part in key), 1.0)
+        values = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:])) * factor
+    elif key.endswith("scale_weight"):
+        values = rng.uniform(10, 30, shape)
+    elif key.endswith(("weight", "running_var")):
+        values = rng.uniform(0.5, 1.5, shape)
+    else:
+        mean = -3.0 if "cls_logits" in key else 2.0 if "bbox_reg" in key and name == "fcos" else 0.0
+        values = rng.normal(mean, 0.1, shape)
+    return values.astype(np.float32)
+
+
+def draw_image(size: tuple[int, int]) -> np.ndarray:
+    """Return an image [H,W,3] uint8 of smooth blobs and some noise."""
+    rng = np.random.default_rng(3)
+    rows, columns = (np.linspace(0, 1, side)[:, None, None] for side in size)
+    waves = rng.uniform(2, 30, (3, 6)), rng.uniform(2, 30, (3, 6)), rng.uniform(0, 6, (3, 6))
+    phase = rows[..., None] * waves[0] + np.swapaxes(columns, 0, 1)[..., None] * waves[1] + waves[2]
+    return np.clip(127 + 30 * np.sin(phase).sum(-1) + rng.normal(0, 3, (*size, 3)), 0, 255).astype(np.uint8)
+
+
+def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
+    """Return torchvision's network of a config, with the `arrays` of a file; all of them and no other."""
+    import torch
+    import torchvision
+
+    detection, ops = torchvision.models.detection, torchvision.ops
+    columns, make_norm = dict(num_classes=COLUMNS, weights=None, weights_backbone=None), ops.misc.FrozenBatchNorm2d
+    if name == "ssd300" and config.model.backbone.layers == 16:
+        network = detection.ssd300_vgg16(**columns)
+    elif name == "ssd300":
+        from torchvision.models.detection import ssd
+
+        backbone = ssd._vgg_extractor(torchvision.models.vgg11(weights=None), False, 5)
+        boxes = detection.anchor_utils.DefaultBoxGenerator(
+            [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+            scales=list(config.model.sizes),
+            steps=[8, 16, 32, 64, 100, 300],
+        )
+        pixels = dict(image_mean=[0.48235, 0.45882, 0.40784], image_std=[1 / 255] * 3)
+        network = ssd.SSD(backbone, boxes, (300, 300), COLUMNS, **pixels)
+    else:
+        scaled = dict(min_size=config.data.shortest[0], max_size=config.data.shortest[1])
+        if config.model.backbone.bottom_up.layers == 50:
+            network = getattr(detection, f"{name}_resnet50_fpn")(**columns, **scaled)
+        else:
+            resnet = torchvision.models.resnet
+            body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], norm_layer=make_norm)
+            levels = {"layer2": "0", "layer3": "1", "layer4": "2"}
+            coarser = ops.feature_pyramid_network.LastLevelP6P7(WIDTH, WIDTH)
+            pyramid = detection.backbone_utils.BackboneWithFPN(body, levels, [128, 256, 512], WIDTH, coarser)
+            network = {"retinanet": detection.RetinaNet, "fcos": detection.FCOS}[name](pyramid, COLUMNS, **scaled)
+    if name == "retinanet":  # as for its published weights
+        for module in network.modules():
+            if isinstance(module, (make_norm, torch.nn.BatchNorm2d)):
+                module.eps = 0.0
+    state = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing), (missing, unexpected)
+    return network.eval()
+
+
+def detect(network, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what a network of torchvision finds in an image [H,W,3] uint8, in our order and by our classes."""
+    import torch
+
+    with torch.no_grad():
+        (found,) = network([torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)])
+    return {
+        "boxes": found["boxes"].numpy()[:, [1, 0, 3, 2]],
+        "scores": found["scores"].numpy(),
+        "classes": np.searchsorted(CATEGORY_IDS, found["labels"].numpy()),
+    }
