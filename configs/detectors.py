@@ -122,6 +122,11 @@ def use_light_fcos(config: ConfigDict) -> None:
     config.task.update(score_threshold=0.01, nms_candidates=200)
 
 
+def use_efficientnet_lite(config: ConfigDict) -> None:
+    """Puts an EfficientNet-Lite0 below the pyramid of the detector that `config` has."""
+    config.model.backbone.bottom_up = dict(name="efficientnet_lite", variant=0, norm="batch", momentum=0.9)
+
+
 def _resnet50_fpn() -> dict:
     """The backbone that torchvision's RetinaNet and FCOS share."""
     bottom_up = dict(name="resnet", layers=50, width=1.0, norm="frozen", momentum=0.9, output_stride=32)

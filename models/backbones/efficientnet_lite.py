@@ -101,7 +101,7 @@ class EfficientNetLite(nnx.Module):
         return features
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs our arrays with timm's, tf_efficientnet_lite0 to 4; what lies beyond the features is left unused.
+        """Pairs our arrays with those of timm or EfficientNet-PyTorch; what lies beyond the features is left unused.
 
         Raises UserError for other names, and where the normalisation has no batch statistics.
         """

@@ -186,6 +186,16 @@ def _timm_layers(repeats: tuple[int, ...]) -> Layers:
     yield from (((), "conv_head"), ((), "bn2"), ((), "classifier"))
 
 
+def _efficientnet_pytorch_layers(repeats: tuple[int, ...]) -> Layers:
+    """Those of the package EfficientNet-PyTorch, and of its successors for the Lite variants."""
+    yield from ((("stem", "conv"), "_conv_stem"), (("stem", "norm"), "_bn0"))
+    for number in range(sum(repeats)):
+        for index, part in list(enumerate(PARTS))[number == 0 :]:
+            yield (f"block_{number}", part, "conv"), f"_blocks.{number}._{part}_conv"
+            yield (f"block_{number}", part, "norm"), f"_blocks.{number}._bn{index}"
+    yield from (((), "_conv_head"), ((), "_bn1"), ((), "_fc"))
+
+
 def _keras_layers(repeats: tuple[int, ...]) -> Layers:
     yield from ((("stem", "conv"), "Conv1"), (("stem", "norm"), "bn_Conv1"))
     for number in range(sum(repeats)):
@@ -201,7 +211,7 @@ class Style(NamedTuple):
 
     library: str
     layers: Callable[[tuple[int, ...]], Layers]
-    variant: str  # padding and epsilon that its weights were trained with
+    variant: str  # padding and epsilon that its weights were trained with, where a network has several
     mark: str  # a key that only this style has
     separator: str
     kernel: tuple[str, Convert]
@@ -214,6 +224,10 @@ _KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _KERAS_2 = ("/", ("kernel", same), ("depthwise_kernel", hwcm_to_hwio), _KERAS_NORM)
 _KERAS_3 = ("/", ("kernel", same), ("kernel", hwcm_to_hwio), _KERAS_NORM)
 TIMM = Style("timm", _timm_layers, "torchvision", "conv_stem.weight", *_PYTORCH)
+EFFICIENTNET_STYLES = (
+    TIMM,
+    Style("EfficientNet-PyTorch", _efficientnet_pytorch_layers, "", "_conv_stem.weight", *_PYTORCH),
+)
 STYLES = (
     Style("torchvision", _torchvision_layers, "torchvision", "features.0.0.weight", *_PYTORCH),
     TIMM,
@@ -225,10 +239,7 @@ STYLES = (
 def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ...]) -> Weights:
     """Pairs MobileNetV2's arrays with the file's; see MobileNetV2.pretrained. `repeats` are the blocks of each stage."""
     keys = frozenset(keys)
-    style = next((style for style in STYLES if style.mark in keys), None)
-    if style is None:
-        marks = ", ".join(f"{style.mark!r} ({style.library})" for style in STYLES)
-        raise UserError(f"pretrained: the file holds no MobileNetV2 whose names are known; it has none of {marks}")
+    style = _find_style(keys, STYLES, "MobileNetV2")
     if style.variant != variant:
         raise UserError(
             f"pretrained: weights with the names of {style.library} need model.variant={style.variant!r}, not {variant!r}: "
@@ -244,14 +255,20 @@ def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ..
 
 
 def match_efficientnet_lite(keys: Iterable[str], repeats: tuple[int, ...]) -> Weights:
-    """Pairs EfficientNet-Lite's arrays with timm's (tf_efficientnet_lite0 to 4); see EfficientNetLite.pretrained."""
+    """Pairs EfficientNet-Lite's arrays with timm's (tf_efficientnet_lite0 to 4) or those of EfficientNet-PyTorch."""
     keys = frozenset(keys)
-    if TIMM.mark not in keys:
-        raise UserError(
-            f"pretrained: the file holds no EfficientNet-Lite whose names are known; it has no {TIMM.mark!r} (timm)"
-        )
-    arrays, unused = _pair_layers(TIMM, repeats)
+    style = _find_style(keys, EFFICIENTNET_STYLES, "EfficientNet-Lite")
+    arrays, unused = _pair_layers(style, repeats)
     return Weights(arrays, find_unused(keys, unused))
+
+
+def _find_style(keys: frozenset[str], styles: tuple[Style, ...], network: str) -> Style:
+    """The style whose mark is among the keys. Raises UserError where there is none."""
+    for style in styles:
+        if style.mark in keys:
+            return style
+    marks = ", ".join(f"{style.mark!r} ({style.library})" for style in styles)
+    raise UserError(f"pretrained: the file holds no {network} whose names are known; it has none of {marks}")
 
 
 def _pair_layers(style: Style, repeats: tuple[int, ...]) -> tuple[Arrays, set[str]]:

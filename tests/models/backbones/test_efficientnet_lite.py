@@ -55,8 +55,22 @@ def test_pretrained_names_cover_the_backbone():
     assert {path: arrays[path][0] for path in names} == names
 
 
+def test_the_names_of_efficientnet_pytorch_cover_the_backbone_too():
+    model, ends = nnx.eval_shape(build), {"_conv_head.weight", "_bn1.weight", "_fc.bias"}
+    arrays, unused = model.pretrained(["_conv_stem.weight", *ends])
+    assert set(arrays) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
+    assert len({key for key, _ in arrays.values()}) == len(arrays) and unused == ends
+    names = {
+        ("stem", "norm", "mean"): "_bn0.running_mean",
+        ("block_0", "depthwise", "norm", "scale"): "_blocks.0._bn1.weight",
+        ("block_15", "expand", "norm", "bias"): "_blocks.15._bn0.bias",
+        ("block_15", "project", "conv", "kernel"): "_blocks.15._project_conv.weight",
+    }
+    assert {path: arrays[path][0] for path in names} == names
+
+
 def test_pretrained_weights_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match=r"it has no 'conv_stem\.weight'"):
+    with pytest.raises(UserError, match=r"it has none of 'conv_stem\.weight' \(timm\), '_conv_stem"):
         nnx.eval_shape(build).pretrained(["features.0.0.weight"])
     with pytest.raises(UserError, match="norm='group' has none"):
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["conv_stem.weight"])

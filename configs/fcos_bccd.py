@@ -1,0 +1,17 @@
+"""FCOS on BCCD, blood cells of three classes, from an EfficientNet-Lite0 of ImageNet, on a CPU."""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_light_fcos(config)
+    detectors.use_efficientnet_lite(config)
+    datasets.use_bccd(config)
+    datasets.use_statistics_of_efficientnet_lite(config)
+    schedules.train_on_bccd(config)
+    config.optim.update(lr=1e-3, lr_multipliers=(("backbone/bottom_up/", 0.3),))
+    bottom_up = dict(name="resnet", layers=10, width=0.07, norm="batch", momentum=0.9, output_stride=32)
+    return variants.vary(config, variant, model=dict(backbone=dict(bottom_up=bottom_up, width=8), tower=1))
