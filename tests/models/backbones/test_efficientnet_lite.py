@@ -43,7 +43,7 @@ UNUSED = {"conv_head.weight", "bn2.running_var", "bn2.num_batches_tracked", "cla
 
 def test_pretrained_names_cover_the_backbone():
     model = nnx.eval_shape(lambda: build(1))
-    arrays, unused = model.pretrained(["conv_stem.weight", "unknown.weight", *UNUSED])
+    arrays, unused, _ = model.pretrained(["conv_stem.weight", "unknown.weight", *UNUSED])
     assert set(arrays) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     assert len({key for key, _ in arrays.values()}) == len(arrays)
     assert unused == UNUSED
@@ -57,7 +57,7 @@ def test_pretrained_names_cover_the_backbone():
 
 def test_the_names_of_efficientnet_pytorch_cover_the_backbone_too():
     model, ends = nnx.eval_shape(build), {"_conv_head.weight", "_bn1.weight", "_fc.bias"}
-    arrays, unused = model.pretrained(["_conv_stem.weight", *ends])
+    arrays, unused, _ = model.pretrained(["_conv_stem.weight", *ends])
     assert set(arrays) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     assert len({key for key, _ in arrays.values()}) == len(arrays) and unused == ends
     names = {
@@ -84,7 +84,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
 def imagenet(real_data):
     """(model, weights by timm's names), of ImageNet."""
     weights, model = load_file(real_data / "weights" / "efficientnet_lite0.safetensors"), build()
-    arrays, unused = model.pretrained(weights)
+    arrays, unused, _ = model.pretrained(weights)
     assert {key for key, _ in arrays.values()} | unused == set(weights)
     state = nnx.state(model)
     for path, variable in nnx.to_flat_state(state):
