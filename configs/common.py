@@ -131,7 +131,7 @@ class Wandb:
 class Common:
     seed: Seed
     mesh: tuple[Axis, Axis, Axis] = (1, -1, 1)  # devices along ('member', 'data', 'fsdp'); -1 takes all that are left
-    pretrained: str = ""  # a local .safetensors file with weights of the backbone
+    pretrained: str = ""  # a local .safetensors file with weights of the backbone, or of the whole model
     init_from: str = ""  # the workdir of another run whose parameters this one starts from
     data: Data
     train: Train

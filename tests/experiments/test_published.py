@@ -1,19 +1,29 @@
 """Whole detectors with torchvision's weights find what torchvision finds, and need no training for it."""
 
+import hashlib
+import importlib
 import json
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
+from errors import UserError
+from experiments.command_line import Command
+from experiments.evaluate import evaluate
+from experiments.predict import predict
 from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
+from input_pipeline.datasets.coco import CATEGORY_IDS, CLASS_NAMES
+from input_pipeline.datasets.shapes import FIGURES
 from tests import published
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 STORED = 60  # detections
+NUMBERED = dict(zip(CATEGORY_IDS, CLASS_NAMES, strict=True))
 
 
 def detect(model, config, image):
@@ -69,6 +79,96 @@ def test_detections_equal_torchvisions(name, tmp_path):
     found = detect(load(name, config, tmp_path, arrays), config, image)
     assert len(expected["scores"]) > 50 and np.diff(expected["scores"]).max() < 0, "untied"
     assert_same(found, expected, 1e-3, 1e-3)
+
+
+def command(config, workdir, **flags):
+    unset = dict(data_dir=None, checkpoint="best", weights="auto", inputs=None, output=None, profile=False)
+    return Command(config, True, str(workdir), **unset | flags)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """(config of a tiny SSD on the synthetic figures, file with all its weights)."""
+    config = importlib.import_module("configs.ssd300_coco").get_config("debug")
+    config.data.eval_split = "validation[:8]"
+    place = tmp_path_factory.mktemp("published") / "ssd.safetensors"
+    save_file(published.draw_file("ssd300", config, len(FIGURES) + 1), place)
+    config.pretrained = str(place)
+    return config, place
+
+
+def test_a_file_is_evaluated_without_training(untrained, data_dir, tmp_path, capsys):
+    config, place = untrained
+    evaluate(command(config, tmp_path / "run", data_dir=data_dir))
+    printed = capsys.readouterr().out
+    assert "new here: none" in printed and f"8 images of validation[:8], weights from {place}" in printed
+    (record,) = (tmp_path / "run/records").glob("*.json")
+    summary = json.loads(record.read_text())
+    assert summary["sha256"] == hashlib.sha256(place.read_bytes()).hexdigest()
+    assert (summary["step"], summary["images"], summary["pretrained"]) == (0, 8, str(place))
+    assert summary["config"]["model.name"] == "ssd" and "AP" in summary["scores"]
+    assert len((record.with_suffix(".jsonl")).read_text().splitlines()) == 8
+    assert not (tmp_path / "run/config.json").exists(), "training may still start here"
+
+
+def test_a_file_predicts_cocos_classes_without_the_dataset(untrained, tmp_path):
+    config, _ = untrained
+    config = config.copy_and_resolve_references()
+    config.data.name = "coco/2017"
+    config.pretrained = str(tmp_path / "coco.safetensors")
+    save_file(published.draw_file("ssd300", config), config.pretrained)
+    Image.fromarray(published.draw_image((50, 70))).save(tmp_path / "image.png")
+    flags = dict(inputs=str(tmp_path / "image.png"), output=str(tmp_path / "out"), data_dir=str(tmp_path / "nothing"))
+    predict(command(config, tmp_path / "run", **flags))
+    entries = json.loads((tmp_path / "out/detections.json").read_text())
+    assert entries and all(entry["category_name"] == NUMBERED[entry["category_id"]] for entry in entries)
+    made_with = json.loads((tmp_path / "out/made_with.json").read_text())
+    assert made_with["pretrained"] == config.pretrained and len(made_with["sha256"]) == 64
+
+
+def test_what_a_file_leaves_random_is_refused_by_name(untrained, data_dir, tmp_path):
+    config, _ = untrained
+    config = config.copy_and_resolve_references()
+    config.pretrained = str(tmp_path / "coco.safetensors")
+    save_file(published.draw_file("ssd300", config), config.pretrained)
+    for mode in (evaluate, predict):
+        with pytest.raises(UserError, match="has no values for logits_0, logits_1, logits_2 of the model") as caught:
+            mode(command(config, tmp_path / "run", data_dir=data_dir, inputs=__file__))
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(77, 120), (200, 130)])
+@pytest.mark.parametrize("name", published.DETECTORS)
+def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
+    """Resized, padded and mapped back: within a pixel of the image, and 0.02 of the score."""
+    pytest.importorskip("torchvision", reason="compares with torchvision")
+    config = published.configure(name, small=True)
+    arrays, image = published.draw_file(name, config), published.draw_image(size)
+    expected = published.detect(published.build_network(name, config, arrays), image)
+    config.pretrained = str(tmp_path / "w.safetensors")
+    save_file(arrays, config.pretrained)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    predict(command(config, tmp_path / "run", inputs=str(tmp_path / "image.png"), output=str(tmp_path / "out")))
+    entries = json.loads((tmp_path / "out/detections.json").read_text())
+    boxes = np.asarray([entry["bbox"] for entry in entries])
+    found = {
+        "boxes": np.concatenate([boxes[:, 1::-1], boxes[:, 1::-1] + boxes[:, :1:-1]], -1),
+        "scores": np.asarray([entry["score"] for entry in entries]),
+        "classes": np.asarray([CATEGORY_IDS.index(entry["category_id"]) for entry in entries]),
+    }
+    # Of the best, so that none is next to the last one that is kept.
+    assert_found(expected, found, STORED)
+    assert_found(found, expected, STORED)
+
+
+def assert_found(some, others, count):
+    """Each of the best `count` of some detections is among the others."""
+    same = some["classes"][:count, None] == others["classes"]
+    same &= np.abs(some["scores"][:count, None] - others["scores"]) <= 0.02
+    same &= np.abs(some["boxes"][:count, None] - others["boxes"]).max(-1) <= 1
+    assert same.any(1).all(), (np.flatnonzero(~same.any(1)), len(same))
 
 
 def store():
