@@ -28,7 +28,7 @@ def model():
 def torchvision_file(path, architecture, variables, **changes):
     """A file with torchvision's names and layouts, its values random; `changes` adds keys, or with None takes them out."""
     encoder = architecture.merge(variables).encoder
-    names, unused = encoder.pretrained(["features.0.0.weight", "classifier.1.bias"])
+    names, unused, _ = encoder.pretrained(["features.0.0.weight", "classifier.1.bias"])
     rng, weights = np.random.default_rng(0), {}
     for place, (key, _) in names.items():
         shape = variables["/".join(map(str, ("encoder", *place)))].shape

@@ -13,8 +13,9 @@ from models.backbones.efficientnet_lite import EfficientNetLite
 ZEBRA, UMBRELLA, POODLES = [340], [879], [265, 266, 267]  # classes of ImageNet; toy, miniature and standard poodle
 
 
-def build(variant=0, norm="batch"):
-    return EfficientNetLite(variant=variant, norm=norm, momentum=0.9, dtype="float32", rngs=nnx.Rngs(0))
+def build(variant=0, **fields):
+    fields = dict(width=1.0, depth=1.0, norm="batch", momentum=0.9, dtype="float32") | fields
+    return EfficientNetLite(variant=variant, rngs=nnx.Rngs(0), **fields)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,14 @@ def test_features_are_those_of_the_five_strides():
 UNUSED = {"conv_head.weight", "bn2.running_var", "bn2.num_batches_tracked", "classifier.bias"}
 
 
+def test_width_and_depth_make_a_smaller_one():
+    model = nnx.eval_shape(lambda: build(width=0.25, depth=0.1))
+    assert model.repeats == (1,) * 7 and model.channels == {2: 8, 4: 8, 8: 16, 16: 32, 32: 80}
+
+
 def test_pretrained_names_cover_the_backbone():
     model = nnx.eval_shape(lambda: build(1))
-    arrays, unused = model.pretrained(["conv_stem.weight", "unknown.weight", *UNUSED])
+    arrays, unused, _ = model.pretrained(["conv_stem.weight", "unknown.weight", *UNUSED])
     assert set(arrays) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     assert len({key for key, _ in arrays.values()}) == len(arrays)
     assert unused == UNUSED
@@ -57,7 +63,7 @@ def test_pretrained_names_cover_the_backbone():
 
 def test_the_names_of_efficientnet_pytorch_cover_the_backbone_too():
     model, ends = nnx.eval_shape(build), {"_conv_head.weight", "_bn1.weight", "_fc.bias"}
-    arrays, unused = model.pretrained(["_conv_stem.weight", *ends])
+    arrays, unused, _ = model.pretrained(["_conv_stem.weight", *ends])
     assert set(arrays) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     assert len({key for key, _ in arrays.values()}) == len(arrays) and unused == ends
     names = {
@@ -76,7 +82,9 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["conv_stem.weight"])
     with pytest.raises(UserError, match=r"variant=5 .* 0 or 1 or 2 or 3 or 4$"):
         registry.build_backbone(
-            dict(name="efficientnet_lite", variant=5, norm="batch", momentum=0.9), dtype="float32", rngs=nnx.Rngs(0)
+            dict(name="efficientnet_lite", variant=5, width=1.0, depth=1.0, norm="batch", momentum=0.9),
+            dtype="float32",
+            rngs=nnx.Rngs(0),
         )
 
 
@@ -84,7 +92,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
 def imagenet(real_data):
     """(model, weights by timm's names), of ImageNet."""
     weights, model = load_file(real_data / "weights" / "efficientnet_lite0.safetensors"), build()
-    arrays, unused = model.pretrained(weights)
+    arrays, unused, _ = model.pretrained(weights)
     assert {key for key, _ in arrays.values()} | unused == set(weights)
     state = nnx.state(model)
     for path, variable in nnx.to_flat_state(state):

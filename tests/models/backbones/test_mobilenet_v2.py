@@ -86,7 +86,7 @@ UNUSED = {
 )
 def test_pretrained_names_cover_the_backbone(abstract, style, mark, names):
     model = abstract if style != "keras" else nnx.eval_shape(lambda: build(variant="keras"))
-    mapping, ignored = model.pretrained([mark, "unknown.weight", *UNUSED[style]])
+    mapping, ignored, _ = model.pretrained([mark, "unknown.weight", *UNUSED[style]])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     assert len({key for key, _ in mapping.values()}) == len(mapping)
     assert {path: mapping[path][0] for path in names} == names
@@ -95,11 +95,11 @@ def test_pretrained_names_cover_the_backbone(abstract, style, mark, names):
 
 
 def test_pretrained_layouts_become_ours(abstract):
-    mapping, _ = abstract.pretrained(["features.0.0.weight"])
+    mapping, *_ = abstract.pretrained(["features.0.0.weight"])
     _, convert = mapping["block_1", "depthwise", "conv", "kernel"]
     assert convert(np.zeros((96, 1, 3, 3))).shape == (3, 3, 1, 96)
     for name in ("depthwise_kernel", "kernel"):  # Keras 2 and 3
-        mapping, _ = nnx.eval_shape(lambda: build(variant="keras")).pretrained([f"expanded_conv_depthwise/{name}"])
+        mapping, *_ = nnx.eval_shape(lambda: build(variant="keras")).pretrained([f"expanded_conv_depthwise/{name}"])
         key, convert = mapping["block_1", "depthwise", "conv", "kernel"]
         assert key == f"block_1_depthwise/{name}" and convert(np.zeros((3, 3, 96, 1))).shape == (3, 3, 1, 96)
 
@@ -128,7 +128,7 @@ def test_features_equal_pytorchs(tmp_path):
     weights = load_file(tmp_path / "twin.safetensors")
 
     model = build()
-    mapping, ignored = model.pretrained(weights)
+    mapping, ignored, _ = model.pretrained(weights)
     assert {key for key, _ in mapping.values()} | ignored == set(weights)
     state = nnx.state(model)
     for path, variable in nnx.to_flat_state(state):

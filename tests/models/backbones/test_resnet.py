@@ -203,7 +203,7 @@ UNUSED = {"fc.weight", "fc.bias", "bn1.num_batches_tracked", "layer4.0.downsampl
 
 
 def test_pretrained_names_cover_the_backbone(abstract):
-    mapping, ignored = abstract.pretrained(["layer1.0.conv1.weight", "unknown.weight", *UNUSED])
+    mapping, ignored, _ = abstract.pretrained(["layer1.0.conv1.weight", "unknown.weight", *UNUSED])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(abstract))}
     assert len({key for key, _ in mapping.values()}) == len(mapping) == 53 * 5  # convolutions, their norms' four arrays
     assert {path: mapping[path][0] for path in NAMES} == NAMES
@@ -216,7 +216,7 @@ def test_pretrained_names_cover_the_backbone(abstract):
 @pytest.mark.parametrize("layers", [10, 18, 34])
 def test_basic_blocks_have_two_names_and_no_first_shortcut(layers):
     model = nnx.eval_shape(lambda: build(layers=layers))
-    mapping, _ = model.pretrained(["layer1.0.conv1.weight"])
+    mapping, *_ = model.pretrained(["layer1.0.conv1.weight"])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     keys = {key for key, _ in mapping.values()}
     assert "layer2.0.downsample.0.weight" in keys
@@ -279,7 +279,7 @@ class Reference:
 def test_features_equal_pytorchs(layers, output_stride):
     torch = pytest.importorskip("torch")
     model = build(**TINY | dict(layers=layers, output_stride=output_stride))
-    mapping, _ = model.pretrained(["layer1.0.conv1.weight"])
+    mapping, *_ = model.pretrained(["layer1.0.conv1.weight"])
     state, generator, weights = nnx.state(model), np.random.default_rng(0), {}
     for path, variable in nnx.to_flat_state(state):
         key, convert = mapping[path]

@@ -81,7 +81,7 @@ def test_pretrained_names_cover_the_backbone(norm, style, classifier):
     model = nnx.eval_shape(lambda: build(norm=norm, width=0.1, classifier=classifier))
     fc6, fc7 = (f"{layer}.weight" for layer in LAYERS[style])
     last = {"torchvision": "classifier.6.bias", "timm": "head.fc.bias"}[style]
-    mapping, ignored = model.pretrained([*MARKS[norm], fc6, fc7, last, "features.1.num_batches_tracked", "unknown"])
+    mapping, ignored, _ = model.pretrained([*MARKS[norm], fc6, fc7, last, "features.1.num_batches_tracked", "unknown"])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
     assert len({key for key, _ in mapping.values()}) == len(mapping)
     assert {path: mapping[path][0] for path in NAMES[norm]} == NAMES[norm]
@@ -120,7 +120,7 @@ def test_convolutions_equal_the_dense_classifier():
     generator = np.random.default_rng(0)
     state = nnx.state(model)
     kernels = {path[0]: variable.shape for path, variable in nnx.to_flat_state(state) if path[-1] == "kernel"}
-    mapping, _ = model.pretrained(["features.0.weight"])
+    mapping, *_ = model.pretrained(["features.0.weight"])
     weights = {}
     for path, (key, _) in mapping.items():
         height, width, inner, outer = kernels[path[0]]
@@ -200,7 +200,7 @@ def test_an_atrous_classifier_gets_every_third_tap_and_evenly_taken_channels(sty
     """A file of 8 channels in fc6 and fc7 for 4 here, and of 5 in conv5: each number tells where it comes from."""
     model = nnx.eval_shape(lambda: build(width=0.05, classifier=Classifier(4, 0.0, "SAME", dilation=6)))
     layers = LAYERS[style]
-    mapping, _ = model.pretrained(["features.0.weight", *(f"{layer}.weight" for layer in layers)])
+    mapping, *_ = model.pretrained(["features.0.weight", *(f"{layer}.weight" for layer in layers)])
     out, inner, row, column = np.ogrid[:8, :5, :7, :7]
     kernel = (1000 * out + 100 * inner + 10 * row + column).astype(np.float32)
     key, convert = mapping["fc6", "kernel"]

@@ -204,7 +204,7 @@ def test_dropout_acts_in_training_only():
 
 def test_pretrained_weights_fill_the_backbone_with_fc6_and_fc7():
     model = nnx.eval_shape(build)
-    mapping, unused = model.pretrained(["features.0.weight", "classifier.0.weight", "classifier.6.weight"])
+    mapping, unused, _ = model.pretrained(["features.0.weight", "classifier.0.weight", "classifier.6.weight"])
     assert set(mapping) == {("backbone", *path) for path, _ in nnx.to_flat_state(nnx.state(model.backbone))}
     assert mapping["backbone", "fc6", "kernel"][0] == "classifier.0.weight" and unused == {"classifier.6.weight"}
 
