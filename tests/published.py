@@ -45,19 +45,18 @@ def configure(name: str, small: bool) -> ConfigDict:
     return config
 
 
-def draw_file(name: str, config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return the arrays of a file for the config's model."""
+def draw_file(name: str, config: ConfigDict, columns: int = COLUMNS) -> dict[str, np.ndarray]:
+    """Return the arrays of a file for the config's model, with a number of `columns` of classes; of 91 COCO's are used."""
     background = name == "ssd300"  # which torchvision counts as a class, and we do not
-    columns = COLUMNS - background
-    _, shapes, _ = states.describe(config, columns)
-    weights = states.blueprint(config, columns).pretrained(MARKS[name])
+    _, shapes, _ = states.describe(config, columns - background)
+    weights = states.blueprint(config, columns - background).pretrained(MARKS[name])
     arrays = {}
     for path, (key, _) in weights.arrays.items():
         shape = shapes["/".join(map(str, path))].shape
         arrays[key] = _draw(name, key, (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape)
-        if path in weights.classes:
-            groups = arrays[key].reshape(-1, COLUMNS, *arrays[key].shape[1:])
-            unused = np.setdiff1d(np.arange(COLUMNS), [*CATEGORY_IDS, *[0] * background])
+        if path in weights.classes and columns == COLUMNS:
+            groups = arrays[key].reshape(-1, columns, *arrays[key].shape[1:])
+            unused = np.setdiff1d(np.arange(columns), [*CATEGORY_IDS, *[0] * background])
             groups[:, unused] = -30.0 if key.endswith("bias") else 0.0
     return arrays
 
@@ -70,7 +69,8 @@ def _draw(name: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
     elif key.endswith("scale_weight"):
         values = rng.uniform(10, 30, shape)
     elif key.endswith(("weight", "running_var")):
-        values = rng.uniform(0.5, 1.5, shape)
+        # The last of a bottleneck's path is small: sums over 16 blocks would grow otherwise.
+        values = rng.uniform(0.5, 1.5, shape) * (0.25 if key.endswith("bn3.weight") else 1.0)
     else:
         mean = -3.0 if "cls_logits" in key else 2.0 if "bbox_reg" in key and name == "fcos" else 0.0
         values = rng.normal(mean, 0.1, shape)

@@ -39,9 +39,13 @@ def load(name, config, place, arrays):
 
 
 def assert_same(found, expected, pixels, score):
+    """The same detections; two whose scores differ by less than `score` may have changed places."""
+    found, expected = ({name: np.asarray(rows) for name, rows in side.items()} for side in (found, expected))
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=score)
-    np.testing.assert_array_equal(found["classes"], expected["classes"])
-    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=pixels)
+    same = found["classes"][:, None] == expected["classes"]
+    same &= np.abs(found["scores"][:, None] - expected["scores"]) <= score
+    same &= np.abs(found["boxes"][:, None] - expected["boxes"]).max(-1) <= pixels
+    assert same.any(0).all() and same.any(1).all(), (np.flatnonzero(~same.any(0)), np.flatnonzero(~same.any(1)))
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)
@@ -50,8 +54,9 @@ def test_detections_are_those_that_torchvision_found(name, tmp_path):
     config = published.configure(name, small=True)
     model = load(name, config, tmp_path, published.draw_file(name, config))
     found = detect(model, config, published.draw_image(published.SIZES[name]))
+    found = {key: rows[:STORED] for key, rows in found.items()}
     expected = json.loads((GOLDEN / f"{name}_torchvision.json").read_text())
-    assert_same({key: rows[:STORED] for key, rows in found.items()}, expected, 2e-3, 1e-4)
+    assert_same(found, expected, 1e-3, 1e-3)
 
 
 @pytest.mark.slow

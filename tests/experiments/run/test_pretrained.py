@@ -1,3 +1,5 @@
+import importlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from experiments.run import pretrained
 from experiments.run import state as states
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.optim import make_optimizer
+from input_pipeline.datasets.coco import CATEGORY_IDS, CLASS_NAMES
+from tests import published
 
 CLASSES = ("ant", "boar", "fox")
+PYRAMID = {"retinanet": dict(norm="none"), "fcos": dict(norm="group")}  # what files have
 
 
 def build(classes: int = 3, **fields):
@@ -119,3 +124,59 @@ def test_init_from_a_run_of_another_model_is_an_error(tmp_path):
     checkpoints.close()
     with pytest.raises(UserError, match="no parameter of that run fits"):
         pretrained.init_from(str(tmp_path), build()[2])
+
+
+def detector(name, class_names, **fields):
+    config = importlib.import_module(f"configs.{name}_coco").get_config("debug")
+    config.model.update(fields)
+    architecture, _, _ = states.describe(config, len(class_names))
+    return config, architecture, states.initialise(config, len(class_names), seed=0)
+
+
+def of_classes(variables):
+    return {name for name in variables if name.split("/")[0].split("_")[0] == "logits"}
+
+
+@pytest.mark.parametrize("name", published.DETECTORS)
+def test_a_detectors_classes_are_cocos_by_their_numbers(name, tmp_path):
+    names = CLASS_NAMES[::-1]
+    config, architecture, variables = detector(name, names, **PYRAMID.get(name, {}))
+    arrays = published.draw_file(name, config)
+    save_file(arrays, tmp_path / "w.safetensors")
+    loaded, new, remark = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, names)
+    assert (new, remark) == ([], "")
+    layer, key = ("logits_1", "module_list.1") if name == "ssd300" else ("logits", "cls_logits")
+    theirs = arrays[f"head.classification_head.{key}.bias"].reshape(-1, 91)
+    ours = loaded[f"{layer}/bias"].reshape(len(theirs), -1)
+    background = ours.shape[1] - 80
+    assert background == (name == "ssd300")
+    for index in (0, 30, 79):
+        number = CATEGORY_IDS[CLASS_NAMES.index(names[index])]
+        np.testing.assert_array_equal(ours[:, background + index], theirs[:, number])
+    if background:
+        np.testing.assert_array_equal(ours[:, 0], theirs[:, 0])
+
+
+@pytest.mark.parametrize("name", published.DETECTORS)
+def test_other_classes_start_anew_and_are_reported(name, tmp_path):
+    config, architecture, variables = detector(name, CLASSES, **PYRAMID.get(name, {}))
+    save_file(published.draw_file(name, config), tmp_path / "w.safetensors")
+    loaded, new, remark = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASSES)
+    assert set(new) == of_classes(variables) and len(new) >= 2
+    for path in variables:
+        assert np.array_equal(loaded[path], variables[path]) == (path in new), path
+    assert remark == "; its 91 classes are not the data's 3, whose layer starts anew"
+
+
+def test_a_part_of_a_detector_that_is_missing_is_an_error(tmp_path):
+    config, architecture, variables = detector("ssd300", CLASSES)
+    arrays = published.draw_file("ssd300", config, 4)
+    for changed, words in (
+        ({"backbone.extra.9.0.bias": np.zeros(3, np.float32)}, "unknown key 'backbone.extra.9.0.bias'"),
+        ({"head.regression_head.module_list.2.bias": None}, "no key 'head.regression_head.module_list.2.bias'"),
+        ({"backbone.scale_weight": np.zeros(7, np.float32)}, "backbone.scale_weight gives l2_norm/scale the shape"),
+    ):
+        files = {key: value for key, value in (arrays | changed).items() if value is not None}
+        save_file(files, tmp_path / "w.safetensors")
+        with pytest.raises(UserError, match=words):
+            pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASSES)

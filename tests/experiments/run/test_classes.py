@@ -1,0 +1,51 @@
+import pytest
+
+from experiments.run.classes import match_columns
+from input_pipeline.datasets.coco import CATEGORY_IDS, CLASS_NAMES
+
+COCO = list(CATEGORY_IDS)
+SEVEN = tuple("abcdefg")
+NINETY = tuple(map(str, range(90)))
+
+
+@pytest.mark.parametrize(
+    ("held", "names", "background", "columns"),
+    [
+        (7, SEVEN, False, [0, 1, 2, 3, 4, 5, 6]),  # as many as there are
+        (8, SEVEN, True, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (8, SEVEN, False, [1, 2, 3, 4, 5, 6, 7]),  # a background that we do not have
+        (7, SEVEN, True, None),
+        (9, SEVEN, False, None),
+        (91, SEVEN, False, None),
+        (91, CLASS_NAMES, False, COCO),
+        (91, CLASS_NAMES, True, [0, *COCO]),
+        (91, CLASS_NAMES[::-1], False, COCO[::-1]),  # by name, not by place
+        (91, (*CLASS_NAMES[:-1], "unicorn"), False, None),
+        (91, (*CLASS_NAMES[:-1], "unicorn"), True, None),
+        (91, (*CLASS_NAMES, "unicorn"), False, None),
+        (80, CLASS_NAMES, False, list(range(80))),
+        (81, CLASS_NAMES, True, list(range(81))),
+        (91, NINETY, False, list(range(1, 91))),
+        (91, NINETY, True, list(range(91))),
+        (91, (*NINETY, "more"), False, list(range(91))),
+    ],
+)
+def test_the_columns_of_a_file_are_found_or_refused(held, names, background, columns):
+    assert match_columns(held, names, background) == columns
+
+
+def test_coco_numbers_its_classes_with_gaps():
+    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == len(CATEGORY_IDS) == 80
+    numbers = dict(zip(CLASS_NAMES, CATEGORY_IDS, strict=True))
+    # From the category lists of COCO's own files, on both sides of each gap.
+    known = {
+        "person": 1,
+        "fire hydrant": 11,
+        "stop sign": 13,
+        "backpack": 27,
+        "umbrella": 28,
+        "handbag": 31,
+        "bottle": 44,
+    }
+    known |= {"wine glass": 46, "bed": 65, "dining table": 67, "toilet": 70, "tv": 72, "refrigerator": 82, "book": 84}
+    assert {name: numbers[name] for name in known} == known and numbers["toothbrush"] == 90

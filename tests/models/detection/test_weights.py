@@ -1,0 +1,100 @@
+"""Names of whole detectors' weights: every variable has its place in the file, whatever its age, and in our order."""
+
+import numpy as np
+import pytest
+
+from errors import UserError
+from experiments.run import state as states
+from models.detection.weights import match_boxes, match_classes, order_anchors
+from models.ops.anchors import pyramid
+from tests import published
+
+OLDER = {  # keys of files made by older versions, and of today's
+    "backbone.fpn.inner_blocks.1.weight": "backbone.fpn.inner_blocks.1.0.weight",
+    "backbone.fpn.layer_blocks.2.bias": "backbone.fpn.layer_blocks.2.0.bias",
+    "head.classification_head.conv.6.weight": "head.classification_head.conv.3.0.weight",
+    "head.regression_head.conv.2.bias": "head.regression_head.conv.1.0.bias",
+}
+
+
+def blueprint(name, classes=80, **fields):
+    config = published.configure(name, small=False)
+    config.model.update(fields)
+    return states.blueprint(config, classes), states.describe(config, classes)[1]
+
+
+@pytest.mark.parametrize("name", published.DETECTORS)
+def test_every_variable_has_one_key_of_its_own(name):
+    model, shapes = blueprint(name)
+    arrays, _, classes = model.pretrained(published.MARKS[name])
+    assert {"/".join(map(str, path)) for path in arrays} == shapes.keys()
+    keys = [key for key, _ in arrays.values()]
+    assert len(set(keys)) == len(keys)
+    assert {path[0].split("_")[0] for path in classes} == {"logits"}
+
+
+def test_older_files_have_other_names_for_the_same():
+    model, _ = blueprint("retinanet")
+    today = model.pretrained(published.MARKS["retinanet"]).arrays
+    marks = [key for key in published.MARKS["retinanet"] if ".0.0." not in key]
+    older = model.pretrained([*marks, "backbone.fpn.inner_blocks.0.weight"]).arrays
+    assert today.keys() == older.keys()
+    renamed = {older[path][0]: today[path][0] for path in today if older[path][0] != today[path][0]}
+    assert OLDER.items() <= renamed.items() and len(renamed) == 2 * (2 * 3 + 2 * 4)
+
+
+def test_a_backbone_alone_still_fills_the_backbone():
+    for name, key in (("ssd300", "features.0.weight"), ("retinanet", "layer1.0.conv1.weight")):
+        model, _ = blueprint(name)
+        arrays, unused, classes = model.pretrained([key, "classifier.6.weight", "fc.weight"])
+        assert {path[0] for path in arrays} == {"backbone"} and not classes and len(unused) == 1
+    assert {path[1] for path in arrays} == {"bottom_up"} and arrays[
+        ("backbone", "bottom_up", "stem", "conv", "kernel")
+    ][0] == "conv1.weight"
+
+
+def test_boxes_and_classes_change_places():
+    shapes, inputs = 3, 2
+    outputs = np.arange(4 * shapes)[:, None, None, None] + np.zeros((1, inputs, 3, 3))
+    (kernel, bias) = match_boxes(("offsets",), "box", (2, 0, 1)).arrays.values()
+    expected = [9, 8, 11, 10, 1, 0, 3, 2, 5, 4, 7, 6]  # (x, y, w, h) as (y, x, h, w), of the shapes 2, 0 and 1
+    assert kernel[0] == "box.weight" and bias[0] == "box.bias"
+    np.testing.assert_array_equal(bias[1](np.arange(12)), expected)
+    np.testing.assert_array_equal(kernel[1](outputs), np.broadcast_to(expected, (3, 3, inputs, 12)))
+    weights = match_classes(("logits",), "class", (2, 0, 1), background=True)
+    (_, convert) = weights.arrays["logits", "bias"]
+    np.testing.assert_array_equal(convert(np.arange(15)), [10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert weights.classes["logits", "kernel"] == (3, True)
+    with pytest.raises(UserError, match="16 outputs are not those of 3 shapes in a cell"):
+        convert(np.arange(16))
+
+
+@pytest.mark.parametrize("ratios", [(2.0, 1.0, 0.5), (0.5, 1.0, 2.0), (1.0, 2.0, 0.5)])
+@pytest.mark.parametrize("placement", ["centres", "corners"])
+def test_an_anchor_gets_the_outputs_of_its_shape(placement, ratios):
+    def sides(placement, ratios):
+        (level,) = pyramid((64, 64), (8,), 4.0, 3, ratios, placement)
+        return level[0, 0, :, 2:] - level[0, 0, :, :2]
+
+    order = order_anchors(3, ratios, placement)
+    assert sorted(order) == list(range(9))
+    theirs = sides("corners", (2.0, 1.0, 0.5))[order]
+    np.testing.assert_allclose(sides(placement, ratios), theirs, rtol=0.07)  # which have whole pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("retinanet", dict(ratios=(3.0, 1.0, 0.5)), "model.octaves=3 and model.ratios"),
+        ("retinanet", dict(octaves=2), "model.octaves=3"),
+        ("retinanet", dict(norm="batch"), "model.norm='batch'"),
+        ("retinanet", dict(backbone=dict(norm="batch")), "model.backbone.norm='none'"),
+        ("fcos", dict(norm="batch"), "model.norm='batch'"),
+        ("ssd300", dict(norm="batch"), "'none' for model.norm"),
+        ("ssd300", dict(backbone=dict(norm="batch")), "'none' for model.norm and model.backbone.norm"),
+    ],
+)
+def test_a_model_that_is_not_the_files_is_refused(name, fields, words):
+    with pytest.raises(UserError, match=words) as caught:
+        blueprint(name, **fields)[0].pretrained(published.MARKS[name])
+    assert "\n" not in str(caught.value)
