@@ -124,7 +124,8 @@ def use_light_fcos(config: ConfigDict) -> None:
 
 def use_efficientnet_lite(config: ConfigDict) -> None:
     """Puts an EfficientNet-Lite0 below the pyramid of the detector that `config` has."""
-    config.model.backbone.bottom_up = dict(name="efficientnet_lite", variant=0, norm="batch", momentum=0.9)
+    shape = dict(variant=0, width=1.0, depth=1.0)
+    config.model.backbone.bottom_up = dict(name="efficientnet_lite", **shape, norm="batch", momentum=0.9)
 
 
 def _resnet50_fpn() -> dict:

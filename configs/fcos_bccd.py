@@ -13,5 +13,5 @@ def get_config(variant: str = "") -> ConfigDict:
     datasets.use_statistics_of_efficientnet_lite(config)
     schedules.train_on_bccd(config)
     config.optim.update(lr=1e-3, lr_multipliers=(("backbone/bottom_up/", 0.3),))
-    bottom_up = dict(name="resnet", layers=10, width=0.07, norm="batch", momentum=0.9, output_stride=32)
-    return variants.vary(config, variant, model=dict(backbone=dict(bottom_up=bottom_up, width=8), tower=1))
+    small = dict(backbone=dict(bottom_up=dict(width=0.25, depth=0.1), width=8), tower=1)
+    return variants.vary(config, variant, model=small)

@@ -43,7 +43,7 @@ def use_unet_resnet34(config: ConfigDict) -> None:
 def use_unet_efficientnet_lite(config: ConfigDict) -> None:
     """Sets a U-Net with an EfficientNet-Lite0 as its contracting path."""
     use_unet_resnet34(config)
-    config.model.backbone = dict(name="efficientnet_lite", variant=0, norm="batch", momentum=0.9)
+    config.model.backbone = dict(name="efficientnet_lite", variant=0, width=1.0, depth=1.0, norm="batch", momentum=0.9)
     config.model.decoder = (96, 64, 48, 32)
 
 

@@ -15,5 +15,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.update(image_size=(192, 256), canvases=((360, 480),), augment=dict(scale=(0.5, 1.2)))
         config.train.update(steps=2000, eval_every=500, checkpoint_every=250)
         config.optim.update(lr=2e-3, warmup_steps=100, ema=0.995, lr_multipliers=(("backbone/.*", 0.2),))
-    small = dict(backbone=dict(name="resnet", layers=10, width=0.125, output_stride=32), decoder=(8, 8, 8, 8))
+    small = dict(backbone=dict(width=0.25, depth=0.1), decoder=(8, 8, 8, 8))
     return variants.vary(config, variant, model=small, others=("light",))

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import jax
 from flax import nnx
 
+from fields import Positive
 from models import layers
 from models.backbones.mobilenet_v2 import InvertedResidual, scale_channels
 from models.backbones.weights import check_norm, match_efficientnet_lite
@@ -42,33 +43,38 @@ EPSILON = 1e-3
 class EfficientNetLite(nnx.Module):
     """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
 
-    A stride's features are those of the last block of that stride, a linear projection, as timm's `features_only`
-    has them. `variant` is the 0 to 4 in the name: it scales channels and repeats, but the stem's, and the repeats of the first
-    and last stage. Convolutions have TensorFlow's SAME padding. The published weights expect (image - 127) / 128.
+    A stride's features are those of the last block of that stride, a linear projection, as timm's `features_only` has them.
+    `variant` is the 0 to 4 in the name: it scales channels and repeats, but the stem's, and the repeats of the first and last
+    stage. `width` scales all channels in addition, and `depth` all repeats, to at least one. Convolutions have
+    TensorFlow's SAME padding. The published weights expect (image - 127) / 128.
     """
 
     def __init__(
         self,
         *,
         variant: Literal[0, 1, 2, 3, 4],
+        width: Positive,
+        depth: Positive,
         norm: Norm,
         momentum: Momentum,
         dtype: str,
         rngs: nnx.Rngs,
     ):
-        width, depth = SCALES[variant]
+        wider, deeper = SCALES[variant]
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
         self.norm = norm
         first, *middle, last = (stage.repeats for stage in STAGES)
-        self.repeats = (first, *(math.ceil(repeats * depth) for repeats in middle), last)
+        scaled = (first, *(math.ceil(repeats * deeper) for repeats in middle), last)
+        self.repeats = tuple(max(1, round(repeats * depth)) for repeats in scaled)
 
-        self.stem = ConvNorm(3, STEM, 3, stride=2, norm=make_norm, dtype=dtype, rngs=rngs)
-        channels, stride, number, ends = STEM, 2, 0, {}
+        channels = scale_channels(STEM, width)
+        self.stem = ConvNorm(3, channels, 3, stride=2, norm=make_norm, dtype=dtype, rngs=rngs)
+        stride, number, ends = 2, 0, {}
         for stage, repeats in zip(STAGES, self.repeats, strict=True):
             for repeat in range(repeats):
                 block_stride = stage.stride if repeat == 0 else 1
                 stride *= block_stride
-                out_channels = scale_channels(stage.channels, width)
+                out_channels = scale_channels(scale_channels(stage.channels, wider), width)
                 block = InvertedResidual(
                     channels,
                     out_channels,

@@ -17,12 +17,8 @@ from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_t
 SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
-TRANSPOSED = (
-    1,
-    0,
-    3,
-    2,
-)  # (dx, dy, dw, dh) as (ty, tx, th, tw), and (left, top, right, bottom) as (top, left, bottom, right)
+# (dx, dy, dw, dh) as (ty, tx, th, tw), and (left, top, right, bottom) as (top, left, bottom, right)
+TRANSPOSED = (1, 0, 3, 2)
 
 
 def match_ssd(repeats: tuple[int, ...], shapes: Sequence[int], l2_norm: bool) -> Weights:

@@ -13,8 +13,9 @@ from models.backbones.efficientnet_lite import EfficientNetLite
 ZEBRA, UMBRELLA, POODLES = [340], [879], [265, 266, 267]  # classes of ImageNet; toy, miniature and standard poodle
 
 
-def build(variant=0, norm="batch"):
-    return EfficientNetLite(variant=variant, norm=norm, momentum=0.9, dtype="float32", rngs=nnx.Rngs(0))
+def build(variant=0, **fields):
+    fields = dict(width=1.0, depth=1.0, norm="batch", momentum=0.9, dtype="float32") | fields
+    return EfficientNetLite(variant=variant, rngs=nnx.Rngs(0), **fields)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,11 @@ def test_features_are_those_of_the_five_strides():
 
 
 UNUSED = {"conv_head.weight", "bn2.running_var", "bn2.num_batches_tracked", "classifier.bias"}
+
+
+def test_width_and_depth_make_a_smaller_one():
+    model = nnx.eval_shape(lambda: build(width=0.25, depth=0.1))
+    assert model.repeats == (1,) * 7 and model.channels == {2: 8, 4: 8, 8: 16, 16: 32, 32: 80}
 
 
 def test_pretrained_names_cover_the_backbone():
@@ -76,7 +82,9 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["conv_stem.weight"])
     with pytest.raises(UserError, match=r"variant=5 .* 0 or 1 or 2 or 3 or 4$"):
         registry.build_backbone(
-            dict(name="efficientnet_lite", variant=5, norm="batch", momentum=0.9), dtype="float32", rngs=nnx.Rngs(0)
+            dict(name="efficientnet_lite", variant=5, width=1.0, depth=1.0, norm="batch", momentum=0.9),
+            dtype="float32",
+            rngs=nnx.Rngs(0),
         )
 
 
