@@ -142,11 +142,16 @@ def test_what_a_file_leaves_random_is_refused_by_name(untrained, data_dir, tmp_p
 @pytest.mark.parametrize("size", [(77, 120), (200, 130)])
 @pytest.mark.parametrize("name", published.DETECTORS)
 def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
-    """Resized, padded and mapped back: within a pixel of the image, and 0.02 of the score."""
+    """Resized, padded and mapped back: within a pixel of the image, and 0.02 of the score.
+
+    Nothing is suppressed here: pixels are rounded for the network, and boxes whose overlap is near the threshold flip.
+    """
     pytest.importorskip("torchvision", reason="compares with torchvision")
     config = published.configure(name, small=True)
     arrays, image = published.draw_file(name, config), published.draw_image(size)
-    expected = published.detect(published.build_network(name, config, arrays), image)
+    network = published.build_network(name, config, arrays)
+    network.nms_thresh = config.task.nms_iou = 1.0
+    expected = published.detect(network, image)
     config.pretrained = str(tmp_path / "w.safetensors")
     save_file(arrays, config.pretrained)
     Image.fromarray(image).save(tmp_path / "image.png")
@@ -158,17 +163,12 @@ def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
         "scores": np.asarray([entry["score"] for entry in entries]),
         "classes": np.asarray([CATEGORY_IDS.index(entry["category_id"]) for entry in entries]),
     }
-    # Of the best, so that none is next to the last one that is kept.
-    assert_found(expected, found, STORED)
-    assert_found(found, expected, STORED)
-
-
-def assert_found(some, others, count):
-    """Each of the best `count` of some detections is among the others."""
-    same = some["classes"][:count, None] == others["classes"]
-    same &= np.abs(some["scores"][:count, None] - others["scores"]) <= 0.02
-    same &= np.abs(some["boxes"][:count, None] - others["boxes"]).max(-1) <= 1
-    assert same.any(1).all(), (np.flatnonzero(~same.any(1)), len(same))
+    # Of the best: others are next to the last one that is kept.
+    for some, others in ((expected, found), (found, expected)):
+        same = some["classes"][:STORED, None] == others["classes"]
+        same &= np.abs(some["scores"][:STORED, None] - others["scores"]) <= 0.02
+        near = np.abs(some["boxes"][:STORED, None] - others["boxes"]).max(-1)
+        assert (same & (near <= 1)).any(1).all()
 
 
 def store():
