@@ -26,14 +26,12 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
-    from experiments.run.configuration import complete  # here, for it imports jax, and with it the model
-
-    return complete(_tuples(stored), path)
+    return _complete(_tuples(stored), path)
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
-    saved, given = flatten(read_config(workdir)), flatten(config)
+    saved, given = _compare(workdir, config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
     if differing:
         name = differing[0]
@@ -46,13 +44,24 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
 
 def changes(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     """Returns the fields of `config` that differ from the run's own config: their values by name, fit for JSON."""
-    saved, given = flatten(read_config(workdir)), flatten(config)
+    saved, given = _compare(workdir, config)
     return {name: given.get(name) for name in _differing(saved, given)}
 
 
 def name_changes(changed: dict[str, Any]) -> str:
     """Returns an ending for the names of files that are made with these changes: "" for none, or `-` and six digits."""
     return f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}" if changed else ""
+
+
+def _compare(workdir: pathlib.Path, config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the run and of `config`, both with those that an experiment may leave out."""
+    return flatten(read_config(workdir)), flatten(_complete(config.to_dict(), pathlib.Path("--config")))
+
+
+def _complete(values: Any, path: pathlib.Path) -> ConfigDict:
+    from experiments.run.configuration import complete  # here, for it imports jax, and with it the model
+
+    return complete(values, path)
 
 
 def _differing(saved: dict, given: dict) -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs import unet_shapes
+from configs import ssd_shapes, unet_shapes
 from errors import UserError
 from experiments.run import config_file
 from experiments.run import directory as run_directory
@@ -75,6 +75,17 @@ def test_fields_of_the_model_and_the_task_are_not_made_up(tmp_path, config):
     forget(tmp_path, "task.name")
     with pytest.raises(UserError, match="config.task.name"):
         config_file.read_config(tmp_path)
+
+
+def test_an_experiment_may_leave_out_fields_of_the_model_that_have_defaults(tmp_path):
+    config = ssd_shapes.get_config("debug")
+    assert "steps" not in config.model
+    claim(tmp_path, config)
+    assert config_file.changes(tmp_path, config) == {}
+    claim(tmp_path, config)  # and resumes
+    config.model.steps = (8.0, 16.0, 32.0)
+    with pytest.raises(UserError, match=r"model\.steps is \[\] there, \[8\.0"):
+        config_file.check_same(tmp_path, config)
 
 
 def test_changes_are_named_and_name_files(tmp_path, config):
