@@ -3,7 +3,8 @@
     python main.py --config=configs/fcos_bccd.py --workdir=runs/fcos_bccd --config.data.folder.root=BCCD_Dataset/BCCD \\
         --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
-docs/models.md says where the weights are. FIGURE
+docs/models.md says where the weights are.
+To expect on two CPU cores: AP50 0.865, AP 0.555 on val after 63 minutes next to other work (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
