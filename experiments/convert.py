@@ -80,7 +80,7 @@ def find_parameters(loaded: Any, kind: type) -> tuple[dict[str, Any], list[str]]
         if nest is None:
             break
         others = [key for key in loaded if key != nest]
-        notes.append(f"taken from {nest!r}" + (f"; left out beside it: {_list(others)}" if others else ""))
+        notes.append(f"taken from {nest!r}" + (f"; left out: {_list(others)}" if others else ""))
         loaded = loaded[nest]
     if not isinstance(loaded, Mapping):
         raise UserError(f"holds one {type(loaded).__name__}, not parameters by name; save the model's state_dict()")
@@ -119,7 +119,7 @@ def _load(source: Path, torch: Any) -> Any:
             ) from None
         if "TorchScript" in str(error):
             raise UserError(f"{source} is a TorchScript program; load it yourself and save its state_dict()") from None
-        raise UserError(f"{source} is no PyTorch file, or is damaged: {_first_line(error)}") from None
+        raise UserError(f"{source} cannot be read as a PyTorch file: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

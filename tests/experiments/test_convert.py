@@ -36,7 +36,7 @@ def test_nested_parameters_are_found_and_what_is_left_out_is_said(nest):
     loaded = {"epoch": 3, nest: {"module.a": A, "module.b": B}, "optimizer": {}, "args": 1, "loss": A}
     tensors, notes = convert.find_parameters(loaded, np.ndarray)
     assert tensors == {"a": A, "b": B}
-    assert notes[0] == f"taken from {nest!r}; left out beside it: epoch, optimizer, args (and 1 more)"
+    assert notes[0] == f"taken from {nest!r}; left out: epoch, optimizer, args (and 1 more)"
     assert notes[1:] == ["'module.' is left out before all 2 names"]
 
 
@@ -113,7 +113,7 @@ def test_a_checkpoint_is_converted(tmp_path, capsys, torch, new):
         assert array.dtype == wanted.dtype and array.shape == wanted.shape
         np.testing.assert_array_equal(array, wanted)
     for text in (
-        "taken from 'model'; left out beside it: epoch",
+        "taken from 'model'; left out: epoch",
         "'module.' is left out before all 8 names",
         "left out: 1 of num_batches_tracked",
         "2 arrays of 16 bits are float32 now",
@@ -135,10 +135,10 @@ def test_bad_files_are_one_line(tmp_path, capsys, torch):
     assert "cannot be read: Is a directory" in fails(capsys, tmp_path, target)
     for content in (b"", b"hello world", b'{"a": 1}', b"PK\x03\x04abc", b"\x89PNG\r\n\x1a\n" + bytes(99)):
         place.write_bytes(content)
-        assert "is no PyTorch file, or is damaged: " in fails(capsys, place, target)
+        assert "cannot be read as a PyTorch file: " in fails(capsys, place, target)
     torch.save({"a": torch.zeros(1000)}, place)
     place.write_bytes(place.read_bytes()[:2000])
-    assert "is no PyTorch file, or is damaged: " in fails(capsys, place, target)
+    assert "cannot be read as a PyTorch file: " in fails(capsys, place, target)
     for held, name in ((Harmful(), "sys.exit"), (argparse.Namespace(lr=1), "argparse.Namespace")):
         torch.save({"model": {"a": torch.zeros(2)}, "args": held}, place)
         text = fails(capsys, place, target)
