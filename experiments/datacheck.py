@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
 from input_pipeline.augment import geometry
 from input_pipeline.batch import IGNORE
+from input_pipeline.objects import clip, has_area
 from input_pipeline.sources import ObjectSource, Source, open_source
 from input_pipeline.truths import make_truth
 
@@ -153,8 +155,8 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
 
     `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
-    fitted to config.data.image_size without augmentation. What training leaves out is left out there too: crowds, and
-    difficult objects where config.task.use_difficult is False.
+    fitted to config.data.image_size without augmentation; with data.fit=crop, in the crop with the object in its middle.
+    What training leaves out is left out there too: crowds, and difficult objects where config.task.use_difficult is False.
     """
     data, size = config.data, tuple(config.data.image_size)
     placed = states.blueprint(config, len(source.class_names)).geometry(size)
@@ -162,7 +164,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
         matrix = geometry.fit(original, size, data.fit, data.margin, data.shortest)
-        return _look(task, placed, objects, matrix, size) | {"bad_boxes": source.find_bad_boxes(index)}
+        return _look(task, placed, objects, matrix, size, cropped=data.fit == "crop") | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
     every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
@@ -208,13 +210,14 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
 
 
 def _look(
-    task: Detection, placed: Geometry, objects: dict, matrix: np.ndarray, size: tuple[int, int]
+    task: Detection, placed: Geometry, objects: dict, matrix: np.ndarray, size: tuple[int, int], *, cropped: bool
 ) -> dict[str, np.ndarray]:
-    """An image's objects as the network of input `size` sees them; `matrix` maps the image to it."""
+    """An image's objects as the network of input `size` sees them; `matrix` maps the image to it, or to the middle crop."""
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
     learned, matched = task.learns(objects), np.zeros(len(boxes), bool)
-    matched[learned] = task.matchable(placed, boxes[learned], size)
+    match = partial(_match_in_crops, task) if cropped else task.matchable
+    matched[learned] = match(placed, boxes[learned], size)
     height, width = (boxes[:, 2:] - boxes[:, :2]).T
     return {name: objects[name] for name in ("classes", "crowd", "difficult", "area")} | {
         "learned": learned,
@@ -222,6 +225,17 @@ def _look(
         "width": width,
         "matchable": matched,
     }
+
+
+def _match_in_crops(task: Detection, placed: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Whether each of `boxes` [M,4] is matchable [M] in a crop of `size` around its centre, among what else is seen there."""
+    matched = np.zeros(len(boxes), bool)
+    for index, centre in enumerate((boxes[:, :2] + boxes[:, 2:]) / 2):
+        corner = centre - np.array(size) / 2
+        seen = clip(boxes - np.tile(corner, 2), (0, 0, *size))
+        kept = has_area(seen)
+        matched[index] = task.matchable(placed, seen[kept], size)[np.count_nonzero(kept[:index])]
+    return matched
 
 
 def _quartiles(values: np.ndarray) -> list[float]:

@@ -307,6 +307,17 @@ def test_datacheck_sees_objects_at_the_scale_of_training():
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
 
 
+def test_datacheck_moves_a_crop_to_its_object(monkeypatch):
+    """The middle crop of a large image shows few of its objects; each is judged where a crop has it whole."""
+    config, task, *_ = make()
+
+    def is_inside(geometry, boxes, size):
+        return ((boxes > 0) & (boxes < np.tile(size, 2))).all(-1)
+
+    monkeypatch.setattr(task, "matchable", is_inside)
+    assert datacheck.check_objects(config, task, Scenes([(42, 42)] * 4))["matchable"] == 1
+
+
 PROGRAM = """
 from experiments.tasks.registry import TASKS
 from models import registry
