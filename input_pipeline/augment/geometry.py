@@ -106,7 +106,9 @@ def draw_geometry(
     zoom = np.exp(rng.uniform(*np.log(augment.scale)))
     stretch = np.exp(rng.uniform(-1.0, 1.0) * np.log(augment.aspect) / 2)
     mirror = -1.0 if rng.random() < augment.flip else 1.0
-    shape = scaling(mirror * zoom / stretch, zoom * stretch)
+    # No number is drawn for 0: a run from before this field was there draws as it did.
+    upside_down = -1.0 if augment.vertical_flip and rng.random() < augment.vertical_flip else 1.0
+    shape = scaling(mirror * zoom / stretch, upside_down * zoom * stretch)
     angle = rng.uniform(-augment.rotation, augment.rotation)
     tall, wide = content or inner(size, margin)
     middle = (margin + wide / 2, margin + tall / 2) if corner else (width / 2, height / 2)  # of the content

@@ -132,14 +132,14 @@ def test_shortest_goes_further_down_where_the_output_is_too_small():
 @pytest.mark.parametrize("margin", [0, 3])
 def test_without_a_crop_an_image_at_the_top_left_stays_there(flip, scale, margin):
     """Along each side: where it is larger than the output, its centre is seen."""
-    augment, size, content = make_augment(flip=flip, scale=(scale, scale)), (46, 86), (30, 40)
+    augment, size, content = make_augment(flip=flip, vertical_flip=flip, scale=(scale, scale)), (46, 86), (30, 40)
     draw = geometry.draw_geometry(np.random.default_rng(0), size, augment, content, margin, corner=True)
     corners = draw @ np.array([[margin, margin, 1], [margin + 40, margin + 30, 1]]).T
     for (one, other), length, side in zip(corners[:2], (40, 30), (86, 46), strict=True):
         expected = scale * length
         low = margin if expected <= side - 2 * margin else (side - expected) / 2
         np.testing.assert_allclose(sorted((one, other)), [low, low + expected], atol=1e-9)
-    assert (corners[0, 0] > corners[0, 1]) == bool(flip)
+    assert (corners[:2, 0] > corners[:2, 1]).tolist() == [bool(flip)] * 2
 
 
 def test_a_crop_puts_an_image_of_the_top_left_anywhere():
@@ -198,6 +198,7 @@ def test_images_are_those_of_torchvisions_transform(source):
 FIELDS = {
     "nothing": {},
     "flip": {"flip": 1.0},
+    "vertical flip": {"vertical_flip": 1.0},
     "scale": {"scale": (0.6, 1.6), "crop": True},
     "aspect": {"aspect": 1.5},
     "rotation": {"rotation": 40.0},
@@ -248,14 +249,15 @@ def test_without_augmentation_the_map_is_the_identity():
     assert geometry.draw_displacement(np.random.default_rng(0), (8, 10), make_augment()) is None
 
 
-def test_scale_is_log_uniform_and_the_flip_has_its_probability():
-    augment = make_augment(scale=(0.5, 2.0), flip=0.25)
+def test_scale_is_log_uniform_and_the_flips_have_their_probabilities():
+    augment = make_augment(scale=(0.5, 2.0), flip=0.25, vertical_flip=0.7)
     rng = np.random.default_rng(0)
     matrices = [geometry.draw_geometry(rng, (8, 8), augment) for _ in range(2000)]
     zooms = np.array([abs(matrix[0, 0]) for matrix in matrices])
     assert zooms.min() >= 0.5 and zooms.max() <= 2.0
     assert abs(np.log(zooms).mean()) < 0.03
     assert abs(np.mean([matrix[0, 0] < 0 for matrix in matrices]) - 0.25) < 0.03
+    assert abs(np.mean([matrix[1, 1] < 0 for matrix in matrices]) - 0.7) < 0.03
 
 
 def test_elastic_has_its_standard_deviation():
