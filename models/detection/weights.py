@@ -16,6 +16,8 @@ from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_t
 
 SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
+# model.sizes, model.steps and model.within of torchvision's ssd300_vgg16: a file of weights does not say them.
+DEFAULT_BOXES = ((0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8.0, 16.0, 32.0, 64.0, 100.0, 300.0), True)
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
 # (dx, dy, dw, dh) as (ty, tx, th, tw), and (left, top, right, bottom) as (top, left, bottom, right)
 TRANSPOSED = (1, 0, 3, 2)
