@@ -5,9 +5,9 @@ import pytest
 from configs import common, detectors
 from experiments.tasks import registry
 from models.ops.anchors import pyramid
+from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, make_batch, random_batch
 from tests.experiments.tasks.terms import summed
 from tests.experiments.tasks.test_retinanet import giou
-from tests.experiments.tasks.test_ssd import CLASSES, MOST, SIZE, area, make_batch, random_batch
 
 STRIDES = (4, 8, 16)
 LEVELS = pyramid(SIZE, STRIDES, 1.0, 1, (1.0,))

@@ -7,8 +7,8 @@ from configs import common, detectors
 from errors import UserError
 from experiments.tasks import registry
 from models.ops.anchors import pyramid
+from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 from tests.experiments.tasks.terms import summed
-from tests.experiments.tasks.test_ssd import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 
 REGULAR = pyramid(SIZE, (8, 16), 2.0, 2, (0.5, 1.0, 2.0))  # 5x6 and 3x3 places, 6 shapes
 # Moved a little, so that no two overlap an object equally: which one is the best would be a matter of rounding.

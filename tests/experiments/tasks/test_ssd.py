@@ -1,24 +1,19 @@
 import importlib
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
 from configs import common, detectors
-from experiments.run import state as states
 from experiments.tasks import registry
-from experiments.tasks.base import total_loss
 from models.ops.anchors import default_boxes
+from tests.experiments.tasks.overfitting import OBJECTS, overfit
+from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 from tests.experiments.tasks.terms import summed
 
-CLASSES = ("cat", "dog", "owl")
-SIZE = (40, 48)
 ANCHORS = default_boxes(SIZE, ((4, 5), (2, 2)), (0.3, 0.5, 0.8), ((2.0,), ()))  # 80 and 8
-MOST = 5  # objects
 
 
 def make_task(**fields):
@@ -53,64 +48,10 @@ def loss():
     return make_loss()
 
 
-def make_batch(*images):
-    """Each image is a list of objects (box, class, flags), where flags are of "c" (crowd) and "d" (difficult).
-
-    Images without objects make it a multiple of three, so that few programs are compiled.
-    """
-    count = len(images) + -len(images) % 3
-    batch = {
-        "image": np.zeros((count, *SIZE, 3), np.uint8),
-        "example_mask": np.ones(count, bool),
-        "original_size": np.full((count, 2), SIZE, np.int32),
-        "to_original": np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1)),
-        "boxes": np.zeros((count, MOST, 4), np.float32),
-        "classes": np.zeros((count, MOST), np.int32),
-        "boxes_lost": np.zeros(count, np.int32),
-    } | {name: np.zeros((count, MOST), bool) for name in ("valid", "crowd", "difficult")}
-    for row, objects in enumerate(images):
-        for place, (box, index, flags) in enumerate(objects):
-            batch["boxes"][row, place], batch["classes"][row, place] = box, index
-            batch["valid"][row, place] = True
-            batch["crowd"][row, place], batch["difficult"][row, place] = "c" in flags, "d" in flags
-    return batch
-
-
 def random_outputs(generator, count):
     offsets = 2 * generator.standard_normal((count, len(ANCHORS), 4))
     logits = 2 * generator.standard_normal((count, len(ANCHORS), len(CLASSES) + 1))
     return {"offsets": offsets.astype(np.float32), "logits": logits.astype(np.float32)}
-
-
-def random_batch(generator):
-    """Crowds, difficult objects, an image without an object, one with nothing but a crowd, and a padded row."""
-
-    def box():
-        height, width = generator.uniform(6, 28, 2)
-        top, left = generator.uniform(0, SIZE[0] - height), generator.uniform(0, SIZE[1] - width)
-        return top, left, top + height, left + width
-
-    flags = (["", "c", "", "d", ""], [], ["d", "d", ""], ["c"], ["", ""], ["", "c", "d"])
-    batch = make_batch(*([(box(), generator.integers(3), flag) for flag in image] for image in flags))
-    batch["example_mask"][4] = False
-    batch["boxes_lost"] = np.array([2, 0, 1, 0, 0, 0], np.int32)
-    hidden = ~batch["valid"]  # what padding holds counts nowhere
-    batch["boxes"][hidden] = (0, 0, *SIZE)
-    batch["crowd"][hidden], batch["classes"][hidden] = True, 2
-    return batch
-
-
-def overlap(a, b):
-    height, width = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(height, 0) * max(width, 0)
-
-
-def area(box):
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def iou(a, b):
-    return overlap(a, b) / (area(a) + area(b) - overlap(a, b))
 
 
 def oracle(outputs, batch, *, match_iou=0.5, negatives_per_positive=3.0, localisation_weight=1.0, use_difficult=True):
@@ -268,46 +209,9 @@ def test_matchable_is_enough_overlap_with_a_default_box():
 
 @pytest.fixture(scope="module")
 def overfitted():
-    """The debug config on two pictures: (task, model, batch, losses of the steps, gradients of the first)."""
     config = importlib.import_module("configs.ssd300_voc").get_config("debug")
     config.model.backbone.norm = config.model.norm = "batch"
-    task = registry.make_task(config, CLASSES)
-    generator = np.random.default_rng(0)
-    objects = [  # for each map of the model
-        [((4, 6, 30, 34), 0), ((30, 32, 62, 62), 1), ((8, 44, 21, 57), 2)],
-        [((2, 8, 44, 50), 2), ((47, 20, 60, 33), 1)],
-    ]
-    batch = make_batch(*([(box, index, "") for box, index in image] for image in objects))
-    batch = {name: rows[:2] for name, rows in batch.items()}
-    batch["image"] = generator.integers(100, 140, (2, 64, 64, 3)).astype(np.uint8)
-    batch["original_size"][:] = 64
-    for image, row in zip(batch["image"], objects, strict=True):
-        for (top, left, bottom, right), index in row:
-            image[top:bottom, left:right, index] = 255
-    architecture, _, trained = states.describe(config, len(CLASSES))
-    variables = states.initialise(config, len(CLASSES), seed=0)
-    optimizer = optax.adam(5e-3)
-
-    @jax.jit
-    def step(params, rest, state):
-        def loss(params):
-            model = architecture.merge(params | rest)
-            outputs = task.apply(model, batch, train=True, rngs=None)
-            after = states.variables_of(model)
-            return total_loss(task.loss(outputs, batch)[0]), {name: after[name] for name in rest}
-
-        (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(params, updates), after, state, value, gradients
-
-    params = {name: value for name, value in variables.items() if name in trained}
-    rest = {name: value for name, value in variables.items() if name not in trained}
-    state, losses, first = optimizer.init(params), [], None
-    for _ in range(80):
-        params, rest, state, value, gradients = step(params, rest, state)
-        losses.append(float(value))
-        first = gradients if first is None else first
-    return SimpleNamespace(task=task, model=architecture.merge(params | rest), batch=batch, losses=losses, first=first)
+    return overfit(config, steps=80)
 
 
 def test_every_parameter_is_learned(overfitted):
@@ -317,19 +221,16 @@ def test_every_parameter_is_learned(overfitted):
         assert np.any(np.abs(gradient) > 1e-6) or name.endswith("conv/bias"), name
 
 
-def test_two_pictures_are_learned_by_heart(overfitted):
+def test_two_pictures_are_overfitted(overfitted):
     assert overfitted.losses[-1] < 0.1 * overfitted.losses[0]
     task, batch = overfitted.task, overfitted.batch
     outputs = nnx.jit(lambda model: task.apply(model, batch, train=False, rngs=None))(overfitted.model)
     prediction = jax.tree.map(np.asarray, jax.jit(task.predict)(outputs, batch))
-    for row in range(2):
-        valid = overfitted.batch["valid"][row]
+    for row, objects in enumerate(OBJECTS):
         certain = prediction["valid"][row] & (prediction["scores"][row] > 0.5)
         found = sorted(
             zip(prediction["classes"][row][certain], prediction["boxes"][row][certain].tolist(), strict=True)
         )
-        truth = sorted(
-            zip(overfitted.batch["classes"][row][valid], overfitted.batch["boxes"][row][valid].tolist(), strict=True)
-        )
+        truth = sorted((index, box) for box, index in objects)
         assert [index for index, _ in found] == [index for index, _ in truth]
         assert all(iou(a, b) > 0.8 for (_, a), (_, b) in zip(found, truth, strict=True))

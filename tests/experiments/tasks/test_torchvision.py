@@ -11,7 +11,7 @@ from experiments.tasks import registry
 from models.ops import boxes as ops
 from models.ops import nms
 from models.ops.anchors import pyramid
-from tests.experiments.tasks.test_ssd import CLASSES, make_batch
+from tests.experiments.tasks.scenes import CLASSES, make_batch
 
 torch = pytest.importorskip("torch", reason="compares with torchvision")
 detection = pytest.importorskip("torchvision.models.detection", reason="compares with torchvision")
