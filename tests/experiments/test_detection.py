@@ -204,32 +204,59 @@ def test_batches_of_no_few_and_many_objects_compile_once():
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet_shapes", "fcos_shapes")]
 
 
-@pytest.mark.parametrize("name", ["ssd_shapes", "yolov1_shapes", *SLOW])
-def test_training_compiles_once_for_no_few_and_many_objects(name):
-    """What the loader gives of images without objects, with some, and with more than there is room for."""
-    config = importlib.import_module(f"configs.{name}").get_config("debug")
-    config.data.max_boxes, config.optim.warmup_steps, config.optim.lr = 2, 0, 1e-2
-    config.model.update(norm="group")
-    if name == "ssd_shapes":
-        config.model.backbone.norm = "group"
-    elif name != "yolov1_shapes":
-        config.model.backbone.norm = config.model.backbone.bottom_up.norm = "group"
+def train(config, sources, steps):
+    """Trains without a warm-up, `steps` on each of `sources`: (losses, objects beyond M, compilations)."""
+    config.data.max_boxes, config.optim.warmup_steps = 2, 0
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
     architecture, state, optimizer = initialise_run(config, mesh, CLASSES)
     key = jax.random.key(0)
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
-    for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16):  # of image i, i % 4 objects
-        loader = TrainLoader(Scenes(sizes), make_truth(task.needs, config.data), config.data, batch_size=4, seed=0)
-        for _ in range(6):
+    for source in sources:
+        loader = TrainLoader(source, make_truth(task.needs, config.data), config.data, batch_size=4, seed=0)
+        for _ in range(steps):
             rows = next(loader)
             check_batch(rows, OBJECTS)
             state, logs = step(state, sharding.put_batch(rows, mesh), key)
             losses.append(float(logs["loss"]))
             lost.append(float(logs["boxes_lost"]))
         loader.close()
-    assert step._cache_size() == 1
+    assert all(np.isfinite(value).all() for value in state.params.values())
+    return losses, lost, step._cache_size()
+
+
+@pytest.mark.parametrize("name", ["ssd_shapes", "yolov1_shapes", *SLOW])
+def test_training_compiles_once_for_no_few_and_many_objects(name):
+    """What the loader gives of images without objects, with some, and with more than there is room for."""
+    config = importlib.import_module(f"configs.{name}").get_config("debug")
+    config.optim.lr = 1e-2
+    config.model.update(norm="group")
+    if name == "ssd_shapes":
+        config.model.backbone.norm = "group"
+    elif name != "yolov1_shapes":
+        config.model.backbone.norm = config.model.backbone.bottom_up.norm = "group"
+    sources = [Scenes(sizes) for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16)]  # of image i, i % 4 objects
+    losses, lost, compilations = train(config, sources, steps=6)
+    assert compilations == 1
     assert np.isfinite(losses).all() and losses[-1] > 0
     assert max(lost[:6]) == 0 < max(lost), "objects beyond M are reported"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet_shapes", "fcos_shapes"])
+def test_a_thousand_steps_in_bfloat16_are_finite(name):
+    """Without a warm-up, on images without objects, and on objects of a fifth of a pixel."""
+
+    class Tiny(Scenes):
+        def objects(self, index):
+            size, objects = super().objects(index)
+            if index % 2:
+                objects["boxes"][:, 2:] = objects["boxes"][:, :2] + 0.2
+            return size, objects
+
+    config = importlib.import_module(f"configs.{name}").get_config("debug")
+    config.model.dtype = "bfloat16"
+    losses, *_ = train(config, [Tiny(SIZES)], steps=1000)
+    assert len(losses) == 1000 and np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize(
