@@ -164,7 +164,8 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
         matrix = geometry.fit(original, size, data.fit, data.margin, data.shortest)
-        return _look(task, placed, objects, matrix, size, cropped=data.fit == "crop") | {"bad_boxes": source.find_bad_boxes(index)}
+        seen = _look(task, placed, objects, matrix, size, cropped=data.fit == "crop")
+        return seen | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
     every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
