@@ -1,8 +1,9 @@
-"""Times the training step of a config on random images, without the input pipeline.
+"""Times the training step of a config, or its inference, on random images, without the input pipeline.
 
     python -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
 
-prints one JSON line: images_per_second, step_ms (the median), compile_seconds, gflop_per_step (XLA's own count).
+prints one JSON line: parameters, images_per_second, step_ms (the median), compile_seconds, gflop_per_step (XLA's own
+count). With --inference it is the step that evaluation and prediction run: the network, and the suppression of a detector.
 """
 
 import json
@@ -15,14 +16,17 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.run import sharding
 from experiments.run.evidence import flops
+from experiments.run.state import Variables
 from experiments.run.step import compile_step, make_train_step
 from experiments.run.trainer import initialise_run
+from experiments.tasks.base import Arrays
 from experiments.tasks.registry import make_task
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")
 CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the random ground truth.")
 OBJECTS = 8  # in an image
+INFERENCE = flags.DEFINE_bool("inference", False, "Time the step that predicts instead of the one that trains.")
 STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
 
 
@@ -30,7 +34,12 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
     """Noise with what a task needs: a label, or OBJECTS random boxes per image."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
-    batch = {"image": rng.integers(0, 256, (size, height, width, 3), np.uint8), "example_mask": np.ones(size, bool)}
+    batch = {
+        "image": rng.integers(0, 256, (size, height, width, 3), np.uint8),
+        "example_mask": np.ones(size, bool),
+        "original_size": np.tile(np.array(data.image_size, np.int32), (size, 1)),
+        "to_original": np.tile(np.eye(2, 3, dtype=np.float32), (size, 1, 1)),
+    }
     if "label" in needs:
         return batch | {"label": rng.integers(0, classes, (size, height, width)).astype(np.uint8)}
     shape = (size, data.max_boxes)
@@ -53,22 +62,34 @@ def main(_) -> None:
     task = make_task(config, class_names)
     architecture, state, optimizer = initialise_run(config, mesh, class_names)
     batch = sharding.put_batch(make_batch(task.needs, BATCH_SIZE.value, config.data, CLASSES.value), mesh)
+    parameters = sum(value.size for value in state.params.values())
+
+    def predict(variables: Variables, batch: Arrays) -> tuple[Variables, Arrays]:
+        outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
+        return variables, task.predict(outputs, batch)
+
     began = time.perf_counter()
-    key = jax.random.key(config.seed.init)
-    step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)
+    if INFERENCE.value:
+        own, state = (), state.params | state.rest
+        step = jax.jit(predict, donate_argnums=0).lower(state, batch).compile()
+    else:
+        own = (jax.random.key(config.seed.init),)
+        step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, *own)
     compile_seconds = time.perf_counter() - began
     seconds = []
     for _ in range(STEPS.value + 2):
         began = time.perf_counter()
-        state, logs = step(state, batch, key)
-        jax.block_until_ready((state, logs))
+        state, results = step(state, batch, *own)
+        jax.block_until_ready((state, results))
         seconds.append(time.perf_counter() - began)
     median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
     count = flops(step)
     result = {
         "model": config.model.name,
+        "step": "inference" if INFERENCE.value else "training",
         "platform": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "parameters": parameters,
         "batch_size": BATCH_SIZE.value,
         "images_per_second": round(BATCH_SIZE.value / median, 2),
         "step_ms": round(1e3 * median, 1),

@@ -8,16 +8,24 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("config", [pytest.param("unet_pets", marks=pytest.mark.slow), "ssd_shapes", "yolov1_shapes"])
-def test_the_training_steps_benchmark_prints_one_line_of_json(config):
-    arguments = [f"--config=configs/{config}.py:debug", "--batch_size=2"]
+@pytest.mark.parametrize(
+    ("config", "step"),
+    [
+        pytest.param("unet_pets", "training", marks=pytest.mark.slow),
+        ("ssd_shapes", "training"),
+        ("ssd_shapes", "inference"),
+        ("yolov1_shapes", "training"),
+    ],
+)
+def test_the_steps_benchmark_prints_one_line_of_json(config, step):
+    arguments = [f"--config=configs/{config}.py:debug", "--batch_size=2", *["--inference"] * (step == "inference")]
     command = [sys.executable, "-m", "benchmarks.train_step", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     result = json.loads(line)
-    assert result["batch_size"] == 2
-    for name in ("images_per_second", "step_ms", "compile_seconds", "gflop_per_step"):
+    assert (result["step"], result["batch_size"]) == (step, 2)
+    for name in ("parameters", "images_per_second", "step_ms", "compile_seconds", "gflop_per_step"):
         assert result[name] > 0, name
     # Both are rounded for reading.
     assert abs(2e3 / result["step_ms"] - result["images_per_second"]) < 0.05 * result["images_per_second"]
