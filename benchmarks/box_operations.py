@@ -1,4 +1,4 @@
-"""Times suppression and matching at the sizes of SSD300 and RetinaNet, on random boxes.
+"""Times suppression, matching and RoIAlign at the sizes of detectors, on random boxes.
 
     python -m benchmarks.box_operations --batch_size=8
 
@@ -14,11 +14,12 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from models.ops import anchors, boxes, matching, nms
+from models.ops import anchors, boxes, matching, nms, roi_align
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of a batch.", lower_bound=1)
 RUNS = flags.DEFINE_integer("runs", 10, "Timed runs; the median counts.", lower_bound=3)
 CLASSES, TRUTHS = 20, 100
+REGIONS, CHANNELS, LEVELS, SIDE = 128, 64, (4, 8, 16, 32), 384  # of RoIAlign: boxes, features, strides, image
 
 
 def default_boxes() -> np.ndarray:
@@ -66,6 +67,19 @@ def match(matcher: Callable, anchors: np.ndarray, truths: jax.Array, valid: jax.
     return matcher(boxes.pairwise_iou(truths, anchors), valid)
 
 
+def align(form: Callable, *arrays: jax.Array) -> jax.Array:
+    """RoIAlign of one image to 7x7: the features of LEVELS, and boxes."""
+    *features, own = arrays
+    levels = roi_align.assign_levels(own[None], LEVELS)
+    return form(tuple(map(float, LEVELS)), (7, 7), 2, False, [level[None] for level in features], own[None], levels)[0]
+
+
+def align_backward(form: Callable, *arrays: jax.Array) -> list[jax.Array]:
+    """The gradients of the features."""
+    *features, own = arrays
+    return jax.grad(lambda features: align(form, *features, own).sum())(features)
+
+
 def main(_) -> None:
     rng = np.random.default_rng(0)
     priors, batch = default_boxes(), BATCH_SIZE.value
@@ -81,6 +95,13 @@ def main(_) -> None:
     for name, matcher, fixed, side in (("bipartite", bipartite, priors, 300), ("threshold", threshold, pyramid(), 640)):
         images = make_boxes(rng, (batch, TRUTHS), side), valid
         measure(name, partial(match, matcher, fixed), images, anchors=len(fixed), truths=TRUTHS)
+
+    features = [rng.random((batch, SIDE // stride, SIDE // stride, CHANNELS), np.float32) for stride in LEVELS]
+    images = *features, make_boxes(rng, (batch, REGIONS), SIDE)
+    for name, form in roi_align.FORMS.items():
+        sizes = dict(regions=REGIONS, channels=CHANNELS)
+        measure(f"roi_align by {name}", partial(align, form), images, **sizes)
+        measure(f"roi_align by {name}, backward", partial(align_backward, form), images, **sizes)
 
 
 if __name__ == "__main__":

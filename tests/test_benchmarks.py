@@ -36,7 +36,8 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [result["operation"] for result in results] == ["nms", "bipartite", "threshold"]
-    assert [result.get("anchors", result.get("boxes")) for result in results] == [8732, 8732, 120240]
+    aligned = [f"roi_align by {form}{backward}" for form in ("gathers", "matrices") for backward in ("", ", backward")]
+    assert [result["operation"] for result in results] == ["nms", "bipartite", "threshold", *aligned]
+    assert [result.get("anchors", result.get("boxes")) for result in results[:3]] == [8732, 8732, 120240]
     for result in results:
         assert result["batch_size"] == 1 and result["ms"] > 0 and result["platform"]

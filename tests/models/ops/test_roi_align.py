@@ -1,0 +1,147 @@
+"""RoIAlign equals known answers, plain loops and torchvision, in both forms and with its gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.ops import roi_align as module
+from models.ops.roi_align import assign_levels, roi_align, roi_align_pyramid
+
+FORMS = list(module.FORMS)
+BOXES = np.array(  # yxyx: inside, across two borders, far outside, a line, a point, reversed, all
+    [[3, 4, 17, 21], [-9, -7, 12, 60], [90, 90, 99, 99], [5, 5, 5, 20], [7, 7, 7, 7], [9, 9, 5, 5], [0, 0, 28, 36]],
+    np.float32,
+)
+
+
+@pytest.fixture(params=FORMS)
+def form(request, monkeypatch):
+    """Every platform takes this form."""
+    monkeypatch.setattr(module, "FORMS", dict.fromkeys(FORMS, module.FORMS[request.param]))
+    return request.param
+
+
+def sample(pixels, y, x):
+    """A pixel of [H,W,C] between four centres at whole numbers, in plain arithmetic."""
+    height, width, channels = pixels.shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return np.zeros(channels)
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    upper = pixels[top, left] * (1 - x + left) + pixels[top, right] * (x - left)
+    lower = pixels[bottom, left] * (1 - x + left) + pixels[bottom, right] * (x - left)
+    return upper * (1 - y + top) + lower * (y - top)
+
+
+def oracle(pixels, box, stride, size, samples, aligned):
+    """One box of one image, in loops."""
+    top, left, bottom, right = (float(value) / stride - 0.5 * aligned for value in box)
+    sides = (bottom - top, right - left) if aligned else (max(bottom - top, 1), max(right - left, 1))
+    result = np.zeros((*size, pixels.shape[-1]))
+    for row in range(size[0]):
+        for column in range(size[1]):
+            for i in range(samples):
+                for j in range(samples):
+                    y = top + (row + (i + 0.5) / samples) * sides[0] / size[0]
+                    x = left + (column + (j + 0.5) / samples) * sides[1] / size[1]
+                    result[row, column] += sample(pixels, y, x) / samples**2
+    return result
+
+
+@pytest.mark.parametrize(("aligned", "low", "high"), [(True, 4.5, 13.5), (False, 7.5, 16.5)])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_ramp_is_known(form, aligned, low, high, samples):
+    """Sampled linearly a ramp stays a ramp: the corners say all."""
+    ramp = jnp.arange(25.0).reshape(1, 5, 5, 1)
+    found = roi_align(ramp, jnp.array([[[1.0, 1, 3, 3]]]), stride=1, size=(4, 4), samples=samples, aligned=aligned)
+    expected = low + np.linspace(0, high - low, 4)[:, None] * 5 / 6 + np.linspace(0, high - low, 4) / 6
+    np.testing.assert_allclose(found[0, 0, ..., 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "aligned"), [((2, 3), 1, True), ((3, 2), 2, False), ((3, 2), 2, True), ((1, 1), 3, False)]
+)
+def test_values_and_gradients_equal_loops(form, size, samples, aligned):
+    rng = np.random.default_rng(0)
+    pixels = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)
+    boxes = np.stack([BOXES, BOXES[::-1]])
+    align = partial(roi_align, boxes=boxes, stride=4, size=size, samples=samples, aligned=aligned)
+    found, transpose = jax.vjp(align, pixels)
+    own = [[oracle(image, box, 4, size, samples, aligned) for box in boxes[b]] for b, image in enumerate(pixels)]
+    np.testing.assert_allclose(found, own, atol=1e-5)
+    # It is linear: <dy, A x> = <A' dy, x> for every x, here the pixels one by one.
+    dy = rng.standard_normal(found.shape).astype(np.float32)
+    (gradient,) = transpose(dy)
+    expected = np.zeros_like(pixels)
+    for y, x in np.ndindex(7, 9):
+        unit = np.zeros((7, 9, 1))
+        unit[y, x] = 1
+        for b in range(2):
+            for box, out in zip(boxes[b], dy[b], strict=True):
+                expected[b, y, x] += (oracle(unit, box, 4, size, samples, aligned) * out).sum((0, 1))
+    np.testing.assert_allclose(gradient, expected, atol=1e-4)
+
+
+def test_levels_by_hand():
+    """Sides 224 have the stride 16, twice as much the double; beyond the levels the nearest one."""
+    sides = np.array([1, 111, 112, 223.9, 224, 447, 448, 5000])
+    boxes = np.stack([0 * sides, 0 * sides, sides, sides], -1)
+    assert assign_levels(boxes, (4, 8, 16, 32)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert assign_levels(boxes, (8, 16)).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    wide = np.array([[0, 0, 112.0, 448.0]])  # of 224 x 224 pixels
+    assert assign_levels(wide, (4, 8, 16, 32)).tolist() == [2]
+
+
+def test_a_pyramid_takes_each_box_from_its_level(form):
+    rng = np.random.default_rng(1)
+    features = {s: rng.standard_normal((1, 96 // s, 128 // s, 2)).astype(np.float32) for s in (16, 4, 8)}
+    boxes = np.array(
+        [[[4, 4, 30, 40], [0, 0, 96, 128], [-30, 8, 120, 127], [0, 0, 0, 0], [-300, -300, 300, 300]]], np.float32
+    )
+    align = partial(roi_align_pyramid, boxes=boxes, size=(2, 2), aligned=False)
+    found = align(features)
+    levels = np.asarray(assign_levels(boxes, (4, 8, 16)))[0]
+    assert len(set(levels.tolist())) == 3
+    for place, level in enumerate(levels):
+        stride = (4, 8, 16)[level]
+        own = oracle(features[stride][0], boxes[0, place], stride, (2, 2), 2, False)
+        np.testing.assert_allclose(found[0, place], own, atol=1e-5)
+    gradients = jax.grad(lambda features: align(features)[0, 0].sum())(features)
+    assert {stride for stride, gradient in gradients.items() if gradient.any()} == {(4, 8, 16)[levels[0]]}
+
+
+def test_boxes_carry_no_gradient(form):
+    gradient = jax.grad(lambda boxes: roi_align(jnp.ones((1, 5, 5, 1)), boxes, stride=1, size=(2, 2)).sum())
+    assert not gradient(jnp.array([[[0.3, 0.4, 3.1, 2.2]]])).any()
+
+
+def test_sums_of_bfloat16_are_of_float32(form):
+    rng = np.random.default_rng(2)
+    pixels = jnp.asarray(rng.standard_normal((1, 7, 9, 3)), jnp.bfloat16)
+    align = partial(roi_align, boxes=BOXES[None], stride=4, size=(3, 3))
+    low, high = align(pixels), align(pixels.astype(jnp.float32))
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(np.float32), high, atol=2**-7 * np.abs(high).max())
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_values_and_gradients_equal_torchvisions(form, aligned):
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    rng = np.random.default_rng(3)
+    pixels, size, samples = rng.standard_normal((2, 20, 31, 4)).astype(np.float32), (7, 5), 2
+    corner, side = rng.uniform(-20, 110, (2, 40, 2)), rng.uniform(-2, 90, (2, 40, 2))
+    boxes = np.concatenate([corner, corner + side], -1).astype(np.float32)
+    found, transpose = jax.vjp(
+        partial(roi_align, boxes=boxes, stride=4, size=size, samples=samples, aligned=aligned), pixels
+    )
+    theirs = torch.tensor(pixels.transpose(0, 3, 1, 2), requires_grad=True)
+    regions = [torch.tensor(own[:, [1, 0, 3, 2]]) for own in boxes]
+    expected = torchvision.ops.roi_align(theirs, regions, size, 1 / 4, samples, aligned)
+    np.testing.assert_allclose(found.reshape(80, *size, 4), expected.detach().numpy().transpose(0, 2, 3, 1), atol=1e-5)
+    dy = rng.standard_normal(found.shape).astype(np.float32)
+    expected.backward(torch.tensor(dy.reshape(80, *size, 4).transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(transpose(dy)[0], theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-4)
