@@ -1,0 +1,27 @@
+"""A light RetinaNet on BCCD, blood cells of three classes, on an EfficientNet-Lite0 from ImageNet's weights, on a CPU.
+
+    python main.py --config=configs/retinanet_bccd.py --workdir=runs/retinanet_bccd \\
+        --config.data.folder.root=BCCD_Dataset/BCCD --config.pretrained=EFFICIENTNET_LITE0.safetensors
+
+docs/models.md says where the weights are.
+To expect on two CPU cores: TBD
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_light_retinanet(config)
+    detectors.use_efficientnet_lite(config)
+    datasets.use_bccd_enlarged(config)
+    datasets.use_statistics_of_efficientnet_lite(config)
+    schedules.train_on_bccd(config)
+    config.train.steps = 1000
+    # Cells are round: no anchor is half as wide as it is high. The many cells of an image need many candidates.
+    config.model.update(scale=3.0, ratios=(1.5, 1.0, 1 / 1.5))
+    config.task.update(box_loss="giou", box_weight=2.0, nms_candidates=1000)
+    small = dict(backbone=dict(bottom_up=dict(width=0.25, depth=0.1), width=8), tower=1)
+    return variants.vary(config, variant, model=small)
