@@ -15,6 +15,8 @@ from input_pipeline.augment import geometry
 from input_pipeline.augment.geometry import Window
 from input_pipeline.batch import Size
 
+Part = tuple[slice, slice]  # rows and columns of a picture
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Mask:
@@ -22,7 +24,8 @@ class Mask:
 
     pixels: np.ndarray  # [h,w] bool, of the stored image
     corner: tuple[int, int] = (0, 0)  # row and column of the first of them in the stored image
-    matrix: np.ndarray = dataclasses.field(default_factory=lambda: geometry.IDENTITY)  # [3,3] maps the points of the stored image to those of the picture
+    # [3,3] maps the points of the stored image to those of the picture
+    matrix: np.ndarray = dataclasses.field(default_factory=lambda: geometry.IDENTITY)
     covers: tuple["Mask", ...] = ()  # what hides parts of it in the picture
 
 
@@ -72,12 +75,17 @@ def cut(masks: np.ndarray, window: Window) -> np.ndarray:
     return collect(_cut(mask, window) for mask in masks)
 
 
-def paint(mask: Mask, box: np.ndarray, size: Size) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The rows and columns of a picture of `size` that `box` (yxyx, pixels) touches, and the mask's pixels [h,w] bool there."""
-    top, left = (max(int(np.floor(low)), 0) for low in box[:2])
-    bottom, right = (min(int(np.ceil(high)), side) for high, side in zip(box[2:], size, strict=True))
-    pixels = _sample(mask, geometry.translation(-left, -top), (bottom - top, right - left))
-    return (slice(top, bottom), slice(left, right)), pixels
+def touch(box: np.ndarray, size: Size) -> Part:
+    """The pixels of a picture of `size` that `box` (top, left, bottom, right), in pixels and in the picture, has a part of."""
+    top, left, bottom, right = np.floor(box[0]), np.floor(box[1]), np.ceil(box[2]), np.ceil(box[3])
+    return slice(max(int(top), 0), min(int(bottom), size[0])), slice(max(int(left), 0), min(int(right), size[1]))
+
+
+def paint(mask: Mask, part: Part) -> np.ndarray:
+    """The mask's pixels [h,w] bool in a part of the picture."""
+    rows, columns = part
+    size = rows.stop - rows.start, columns.stop - columns.start
+    return _sample(mask, geometry.translation(-columns.start, -rows.start), size)
 
 
 def frame(mask: Mask, box: np.ndarray, size: Size) -> np.ndarray:

@@ -58,11 +58,11 @@ def _decode(text: bytes, size: Size) -> Mask:
     if len(ends) < 2 or ends[0] == ends[-1]:
         return Mask(np.zeros((1, 1), bool))
     last = len(ends) // 2 * 2 - 1  # the last run of 1
-    left, right = ends[0] // height, -(-ends[last] // height)
-    lengths = np.diff(np.append(ends[: last + 1], right * height), prepend=left * height)
-    columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(right - left, height)
+    left, right = int(ends[0]) // height, -(-int(ends[last]) // height)
+    edges = np.concatenate(([left * height], ends[: last + 1], [right * height]))
+    columns = np.repeat(np.arange(last + 2) % 2 == 1, edges[1:] - edges[:-1]).reshape(right - left, height)
     top, first, bottom, end = bound(columns.T)
-    return Mask(np.ascontiguousarray(columns[first:end, top:bottom].T), (top, int(left) + first))
+    return Mask(np.ascontiguousarray(columns[first:end, top:bottom].T), (top, left + first))
 
 
 def measure_area(runs: dict) -> int:

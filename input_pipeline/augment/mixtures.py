@@ -7,7 +7,7 @@ import numpy as np
 
 from input_pipeline.augment import geometry
 from input_pipeline.batch import Size
-from input_pipeline.masks import Mask, bound, move, paint
+from input_pipeline.masks import Mask, bound, move, paint, touch
 from input_pipeline.objects import Objects, join, pick
 
 
@@ -57,7 +57,8 @@ def copy_paste(picture: DrawnExample, donor: DrawnExample, chosen: np.ndarray, l
     size = picture.image.shape[:2]
     cover, pasted = np.zeros(size, bool), np.zeros(len(chosen), bool)
     for i in np.flatnonzero(chosen & ~donor.objects["crowd"]):
-        part, seen = paint(donor.objects["masks"][i], donor.objects["boxes"][i], size)
+        part = touch(donor.objects["boxes"][i], size)
+        seen = paint(donor.objects["masks"][i], part)
         cover[part] |= seen
         pasted[i] = seen.any()  # a small one may have missed every pixel's centre
     image = np.where(cover[..., None], donor.image, picture.image)
@@ -70,13 +71,14 @@ def occlude(objects: Objects, cover: np.ndarray, least: float) -> Objects:
     boxes, masks, left = objects["boxes"].copy(), objects["masks"].copy(), np.ones(len(objects["boxes"]), bool)
     above = Mask(cover)
     for i, mask in enumerate(masks):
-        part, before = paint(mask, boxes[i], cover.shape)
+        part = touch(boxes[i], cover.shape)
+        if not cover[part].any():
+            continue
+        masks[i] = dataclasses.replace(mask, covers=(*mask.covers, above))
+        before = paint(mask, part)
         after = before & ~cover[part]
         total, rest = before.sum(), after.sum()
-        if rest == total:
-            continue
-        left[i] = rest > 0 and rest >= least * total
-        if left[i]:
+        left[i] = rest == total or (rest > 0 and rest >= least * total)
+        if left[i] and rest < total:
             boxes[i] = np.array(bound(after)) + (part[0].start, part[1].start) * 2
-            masks[i] = dataclasses.replace(mask, covers=(*mask.covers, above))
     return pick(objects | {"boxes": boxes, "masks": masks}, left)
