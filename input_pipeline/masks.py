@@ -56,9 +56,8 @@ def find_regions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return numbers, np.stack([*low, *high], -1), counts
 
 
-def cut_out(ids: np.ndarray) -> np.ndarray:
-    """An id map [H,W] -> the masks [N] of its ids in rising order."""
-    numbers, boxes, _ = find_regions(ids)
+def cut_out(ids: np.ndarray, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """An id map [H,W], some of its ids and the boxes around their pixels -> their masks [N]."""
     return collect(
         Mask(ids[top:bottom, left:right] == number, (top, left))
         for number, (top, left, bottom, right) in zip(numbers, boxes.tolist(), strict=True)
