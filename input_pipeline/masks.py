@@ -1,7 +1,7 @@
 """Masks of objects, each kept as the pixels around it: hundreds of an image take the memory of its objects alone.
 
-What moves an image changes a mask's matrix and none of its pixels. A mask is sampled once, nearest, when its picture's pixels
-are asked for (`paint`) or a grid over its box (`frame`); what lies beyond an object's box is in neither.
+What moves an image changes a mask's matrix and none of its pixels. A mask is sampled, nearest, from the stored pixels alone: at a
+picture's pixels (`paint`), or over its object's box (`frame`). What lies beyond the box is never asked for.
 
 Masks of several objects are an array [N] of `Mask`, to be picked and joined like the other fields of objects.
 """
