@@ -59,6 +59,7 @@ class Augment:  # training only
 class Data:
     name: str = "shapes"  # a dataset that input_pipeline knows
     max_boxes: Count = 100  # objects that a row of a batch has room for; what is beyond is counted
+    mask_size: Size = (56, 56)  # of an object's mask in a batch, for tasks that need masks: cells over its box
     train_split: str = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     eval_split: str = "validation"
     image_size: Size = (128, 128)  # of a training example

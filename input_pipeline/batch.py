@@ -18,6 +18,8 @@ valid           [B, M]       bool     there is an object
 crowd           [B, M]       bool     a region of many objects, neither trained on nor counted against a detection
 difficult       [B, M]       bool     VOC's flag
 boxes_lost      [B]          int32    objects of the picture that M has no room for
+masks           [B, M, h, w] uint8    only where the task needs them, h and w of config.data.mask_size: 1 where the centre of
+                                      a cell, of h x w in the object's box, is on the object; zeros where `valid` is False
 
 Points are (x, y) in pixels with x to the right, measured from the image's top left *corner*: the pixel in row r and
 column c covers [c, c+1] x [r, r+1] and has its centre at (c + 0.5, r + 0.5). A resize is then a pure scaling and a flip
@@ -54,6 +56,7 @@ SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "crowd": (("B", "M"), np.bool_),
     "difficult": (("B", "M"), np.bool_),
     "boxes_lost": (("B",), np.int32),
+    "masks": (("B", "M", "h", "w"), np.uint8),
 }
 ALWAYS = ("image", "image_id", "example_mask", "original_size", "to_original")
 OBJECTS = ("boxes", "classes", "valid", "crowd", "difficult", "boxes_lost")

@@ -1,12 +1,12 @@
 """An example's objects: boxes that go where the image's points go, with their masks, classes and flags.
 
 Objects are {"boxes" [N,4] float64 (top, left, bottom, right) in pixels, "classes" [N] int32, "crowd" [N] bool,
-"difficult" [N] bool, "area" [N] float64 as annotated} and, where they are asked for, "masks" [N,H,W] bool. N may be 0.
+"difficult" [N] bool, "area" [N] float64 as annotated} and, where they are asked for, "masks" [N] of masks.Mask. N may be 0.
 """
 
 import numpy as np
 
-from input_pipeline.augment import geometry
+from input_pipeline import masks
 from input_pipeline.augment.geometry import Window
 from input_pipeline.batch import Size
 
@@ -100,20 +100,22 @@ def follow(objects: Objects, matrix: np.ndarray, window: Window, size: Size, lea
     seen = has_area(inside) & has_area(boxes) & enough
     followed = pick(objects, seen) | {"boxes": boxes[seen]}
     if "masks" in objects:
-        part, matrix = geometry.cut(window, objects["masks"].shape[1:], matrix)
-        followed["masks"] = geometry.warp_masks(followed["masks"][:, *part], matrix, size)
+        followed["masks"] = masks.move(masks.cut(followed["masks"], window), matrix)
     return followed
 
 
-def pad(objects: Objects, rows: int) -> dict[str, np.ndarray]:
-    """The batch's keys for one picture: the `rows` largest objects in their order, and how many had no room."""
+def pad(objects: Objects, rows: int, grid: Size | None = None) -> dict[str, np.ndarray]:
+    """The batch's keys for one picture: the `rows` largest objects in their order, and how many had no room.
+
+    With a `grid`, their masks [rows,*grid] uint8 too, each over its object's box.
+    """
     kept = np.sort(np.argsort(-area(objects["boxes"]), kind="stable")[:rows])
 
     def fill(name: str, dtype: type) -> np.ndarray:
         values = objects[name][kept]
         return np.pad(values.astype(dtype), [(0, rows - len(kept))] + [(0, 0)] * (values.ndim - 1))
 
-    return {
+    padded = {
         "boxes": fill("boxes", np.float32),
         "classes": fill("classes", np.int32),
         "valid": np.arange(rows) < len(kept),
@@ -121,6 +123,11 @@ def pad(objects: Objects, rows: int) -> dict[str, np.ndarray]:
         "difficult": fill("difficult", np.bool_),
         "boxes_lost": np.int32(len(objects["boxes"]) - len(kept)),
     }
+    if grid:
+        padded["masks"] = np.zeros((rows, *grid), np.uint8)
+        for row, i in enumerate(kept):
+            padded["masks"][row] = masks.frame(objects["masks"][i], objects["boxes"][i], grid)
+    return padded
 
 
 def none() -> Objects:

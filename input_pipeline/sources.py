@@ -7,7 +7,7 @@ instances  {"instances": [H,W] int32, each object's own number, 0 for none}
 boxes      {"boxes": [N,4] float64 (top, left, bottom, right) in pixels, as annotated but for what lies beyond the image,
            "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the
            box's}; of tfds's own sets as exact as tfds keeps them: boxes in float32, COCO's areas in whole pixels
-masks      {"masks": [N,H,W] bool} of the same objects
+masks      {"masks": [N] of masks.Mask} of the same objects
 
 N may be 0, and no class of boxes is the background.
 

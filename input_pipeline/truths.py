@@ -1,7 +1,6 @@
 """Ground truth of one kind: what it requires of a source, and how an example becomes its keys of a batch.
 
-A kind of task names what its batches must hold (`needs`), and `make_truth` gives what draws, views and pads that. Masks
-of objects in the batch come as one more entry of TRUTHS, a `Boxes` with one more key.
+A kind of task names what its batches must hold (`needs`), and `make_truth` gives what draws, views and pads that.
 """
 
 from collections.abc import Callable
@@ -94,6 +93,7 @@ class Boxes(Truth):
 
     keys = OBJECTS
     methods = ("whole", "window")  # boxes are scored in the pixels of the stored image
+    grid: Size | None = None  # of the masks in a batch
 
     def __init__(self, data: ConfigDict):
         for field, holds, why in (
@@ -106,7 +106,7 @@ class Boxes(Truth):
         if data.augment.elastic[0]:
             raise _mismatch("augment.elastic", data.augment.elastic, "boxes", "it has no corners; write '(0.0, 8.0)'")
         self.data = data
-        self._masks = data.augment.copy_paste > 0
+        self._masks = self.grid is not None or data.augment.copy_paste > 0
         self.asks = ("boxes", "masks") if self._masks else ("boxes",)
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
@@ -114,7 +114,7 @@ class Boxes(Truth):
         if rng.random() < self.data.augment.mixup:
             other = self._compose(source, _draw_partner(source, rng), rng)
             drawn = mixtures.mixup(drawn, other, rng.beta(*MIXUP))
-        truth = objects.pad(drawn.objects, self.data.max_boxes)
+        truth = objects.pad(drawn.objects, self.data.max_boxes, self.grid)
         return row(drawn.image, truth, index, drawn.original, drawn.matrix)
 
     def _compose(self, source: Source, index: int, rng: np.random.Generator) -> DrawnExample:
@@ -158,13 +158,28 @@ class Boxes(Truth):
         if "boxes" not in example:
             return self.blank(canvas)
         whole = (0, 0, *example["image"].shape[:2])
-        return objects.pad(objects.follow(objects.take(example), matrix, whole, canvas), self.data.max_boxes)
+        annotated = objects.take(example, masks=self.grid is not None)
+        return objects.pad(objects.follow(annotated, matrix, whole, canvas), self.data.max_boxes, self.grid)
 
     def blank(self, canvas: Size) -> Batch:
-        return objects.pad(objects.none(), self.data.max_boxes)
+        return objects.pad(objects.none(), self.data.max_boxes, self.grid)
 
 
-TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {("label",): Labels, ("boxes",): Boxes}
+class Masks(Boxes):
+    """Objects by their boxes, and by their masks over these: config.data.mask_size of cells, whatever the box's size."""
+
+    keys = (*OBJECTS, "masks")
+
+    def __init__(self, data: ConfigDict):
+        self.grid = tuple(data.mask_size)
+        super().__init__(data)
+
+
+TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {
+    ("label",): Labels,
+    ("boxes",): Boxes,
+    ("boxes", "masks"): Masks,
+}
 
 
 def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:

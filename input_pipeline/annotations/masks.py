@@ -1,5 +1,7 @@
 """Masks as text: polygons and run lengths as COCO writes them, and its compressed run lengths.
 
+An image's masks are decoded to the pixels around each, for all of an image's pixels for each object would be gigabytes.
+
 COCO's own tools read past the end of a text that is cut short, and may wait forever for the end of a mask that is: only
 runs that make up the image are handed to them.
 """
@@ -12,6 +14,7 @@ from faster_coco_eval.core import mask as run_lengths
 from errors import UserError
 from input_pipeline.annotations.numbers import is_finite
 from input_pipeline.batch import Size
+from input_pipeline.masks import Mask, bound, collect
 
 FARTHEST = 1_000_000  # pixels: a coordinate of a polygon beyond it is a mistake that would take gigabytes to draw
 LEAST = 6  # numbers of a polygon that holds something: three points
@@ -44,11 +47,22 @@ def encode_runs(runs: list[int], size: Size) -> bytes:
 
 
 def decode_masks(texts: list[bytes], size: Size) -> np.ndarray:
-    """The masks [N,H,W] bool of `encode_mask`'s texts."""
-    if not texts:
-        return np.zeros((0, *size), bool)
-    decoded = run_lengths.decode([{"size": list(size), "counts": text} for text in texts])
-    return np.ascontiguousarray(decoded.transpose(2, 0, 1)).view(bool)
+    """The masks [N] of `Mask` of `encode_mask`'s texts, for an image of `size`."""
+    return collect(_decode(text, size) for text in texts)
+
+
+def _decode(text: bytes, size: Size) -> Mask:
+    """COCO's own decoder makes all of the image's pixels for each mask: this one only the columns that the mask has."""
+    height, _ = size
+    ends = np.cumsum(_read_text(text.decode()))  # of the runs of 0 and 1 in turn
+    if len(ends) < 2 or ends[0] == ends[-1]:
+        return Mask(np.zeros((1, 1), bool))
+    last = len(ends) // 2 * 2 - 1  # the last run of 1
+    left, right = int(ends[0]) // height, -(-int(ends[last]) // height)
+    edges = np.concatenate(([left * height], ends[: last + 1], [right * height]))
+    columns = np.repeat(np.arange(last + 2) % 2 == 1, edges[1:] - edges[:-1]).reshape(right - left, height)
+    top, first, bottom, end = bound(columns.T)
+    return Mask(np.ascontiguousarray(columns[first:end, top:bottom].T), (top, left + first))
 
 
 def measure_area(runs: dict) -> int:

@@ -178,12 +178,6 @@ def warp_label(
     return np.where(outside, label.dtype.type(fill), label[row, column])
 
 
-def warp_masks(masks: np.ndarray, matrix: np.ndarray, size: Size) -> np.ndarray:
-    """[N,H,W] bool -> [N,*size] bool, each as `warp_label` has it; False outside."""
-    row, column, outside = _pixels(masks.shape[1:], *_places(matrix, size, None))
-    return masks[:, row, column] & ~outside
-
-
 def cut(window: Window, size: Size, matrix: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
     """Rows and columns of an image of `size` that lie in `window`, and `matrix` for the points of that part."""
     top, left, bottom, right = window

@@ -1,10 +1,13 @@
 """One training picture of several: mosaic, mixup, and objects pasted from one onto another."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline.augment import geometry
 from input_pipeline.batch import Size
+from input_pipeline.masks import Mask, bound, move, paint, touch
 from input_pipeline.objects import Objects, join, pick
 
 
@@ -27,17 +30,15 @@ def mosaic(pictures: list[DrawnExample]) -> DrawnExample:
     image = np.concatenate([upper, lower])
     down, right = first.shape[:2]
     corners = ((0, 0), (0, right), (down, 0), (down, right))
-    moved = [_move(picture.objects, corner, image.shape[:2]) for picture, corner in zip(pictures, corners, strict=True)]
+    moved = [_move(picture.objects, corner) for picture, corner in zip(pictures, corners, strict=True)]
     return pictures[0]._replace(image=image, objects=join(moved))
 
 
-def _move(objects: Objects, corner: tuple[int, int], size: Size) -> Objects:
-    """The objects of a picture that lies at `corner` (row, column) of one of `size`."""
+def _move(objects: Objects, corner: tuple[int, int]) -> Objects:
+    """The objects of a picture that lies at `corner` (row, column) of another one."""
     moved = objects | {"boxes": objects["boxes"] + np.array(corner * 2)}
     if "masks" in objects:
-        count, height, width = objects["masks"].shape
-        moved["masks"] = np.zeros((count, *size), bool)
-        moved["masks"][:, corner[0] : corner[0] + height, corner[1] : corner[1] + width] = objects["masks"]
+        moved["masks"] = move(objects["masks"], geometry.translation(corner[1], corner[0]))
     return moved
 
 
@@ -53,26 +54,31 @@ def copy_paste(picture: DrawnExample, donor: DrawnExample, chosen: np.ndarray, l
     An object below loses the pixels that are covered and gets the box of what is left of its mask. It is dropped where
     that is less than the share `least`, or nothing.
     """
-    shown = donor.objects["masks"].any((1, 2))  # a small one may have missed every pixel's centre
-    pasted = pick(donor.objects, chosen & shown & ~donor.objects["crowd"])
-    cover = pasted["masks"].any(0)
+    size = picture.image.shape[:2]
+    cover, pasted = np.zeros(size, bool), np.zeros(len(chosen), bool)
+    for i in np.flatnonzero(chosen & ~donor.objects["crowd"]):
+        part = touch(donor.objects["boxes"][i], size)
+        seen = paint(donor.objects["masks"][i], part)
+        cover[part] |= seen
+        pasted[i] = seen.any()  # a small one may have missed every pixel's centre
     image = np.where(cover[..., None], donor.image, picture.image)
-    return picture._replace(image=image, objects=join([occlude(picture.objects, cover, least), pasted]))
+    below = occlude(picture.objects, cover, least)
+    return picture._replace(image=image, objects=join([below, pick(donor.objects, pasted)]))
 
 
 def occlude(objects: Objects, cover: np.ndarray, least: float) -> Objects:
     """The objects without their pixels under `cover` [H,W] bool."""
-    masks = objects["masks"] & ~cover
-    before, after = objects["masks"].sum((1, 2)), masks.sum((1, 2))
-    changed = after < before
-    boxes = objects["boxes"].copy()
-    for i in np.flatnonzero(changed & (after > 0)):
-        boxes[i] = bound(masks[i])
-    left = ~changed | ((after > 0) & (after >= least * before))
+    boxes, masks, left = objects["boxes"].copy(), objects["masks"].copy(), np.ones(len(objects["boxes"]), bool)
+    above = Mask(cover)
+    for i, mask in enumerate(masks):
+        part = touch(boxes[i], cover.shape)
+        if not cover[part].any():
+            continue
+        masks[i] = dataclasses.replace(mask, covers=(*mask.covers, above))
+        before = paint(mask, part)
+        after = before & ~cover[part]
+        total, rest = before.sum(), after.sum()
+        left[i] = rest == total or (rest > 0 and rest >= least * total)
+        if left[i] and rest < total:
+            boxes[i] = np.array(bound(after)) + (part[0].start, part[1].start) * 2
     return pick(objects | {"boxes": boxes, "masks": masks}, left)
-
-
-def bound(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """[H,W] bool, not empty -> the box (top, left, bottom, right) around its pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1

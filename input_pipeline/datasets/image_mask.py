@@ -6,7 +6,8 @@ folder is opened, and what was found is remembered by their names, sizes and tim
 
 With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id and 0 where there is none:
 "folder" reads ROOT/SPLIT/instances/NAME.png; a pixel's class is then 1 or 0, with or without an object, if there is no
-SPLIT/masks. "components" takes the connected regions of the mask.
+SPLIT/masks. "components" takes the connected regions of the mask. Those objects' boxes and masks are a detector's ground
+truth; class 0 is the background then, whatever its name.
 """
 
 import contextlib
@@ -14,15 +15,15 @@ import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
 from files import write_atomically
-from input_pipeline.batch import IGNORE, refuse
+from input_pipeline.batch import IGNORE, Size, refuse
+from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_grey, read_ids
 from input_pipeline.decoding import (
     SUFFIXES,
     decode_colours,
@@ -32,6 +33,8 @@ from input_pipeline.decoding import (
     read_size,
     refuse_unreadable,
 )
+from input_pipeline.masks import cut_out
+from input_pipeline.objects import Objects
 from input_pipeline.sources import parse_split
 
 Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
@@ -46,7 +49,7 @@ class ImageMask:
     """
 
     bad_boxes = ()
-    provides = ("label", "instances")
+    provides = ("label", "instances", "boxes", "masks")
 
     def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
         root = pathlib.Path(folder.root).expanduser()
@@ -56,6 +59,7 @@ class ImageMask:
             )
         examples = find_files(root, split, folder.instances == "folder")
         self.class_names, self._colours = name_classes(root / folder.classes, "masks" in examples[0])
+        self._classes = len(self.class_names)  # of a label
         self.category_ids = tuple(range(1, len(self.class_names) + 1))
         self._ignore, self._instances = folder.ignore_value, folder.instances
         status = [path.stat() for files in examples for path in files.values()]
@@ -63,23 +67,26 @@ class ImageMask:
         meaning = [names, [entry.st_size for entry in status], self.class_names, self._colours, self._ignore]
         meaning += [self._instances] if self._instances else []
         place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status]])
-        findings = _remember(cache / f"{place}.json", lambda: self._check(examples))
+        self._cache = cache / f"{place}.json"
+        findings = _remember(self._cache, {"unfit", "unreadable", "seen"}, lambda: self._check(examples))
         refuse(f"{root / split}: masks that do not fit", findings["unfit"])
         if not folder.drop_unreadable:
             refuse_unreadable(str(root / split), list(findings["unreadable"].values()))
         self.dropped = tuple(findings["unreadable"])
-        whole = [files for files in examples if files["images"].name not in findings["unreadable"]]
-        self._examples = [whole[index] for index in select(len(whole))]
+        self._whole = [files for files in examples if files["images"].name not in findings["unreadable"]]
+        self._examples = [self._whole[index] for index in select(len(self._whole))]
         seen = {value for files in self._examples for value in findings["seen"][files["images"].name]}
         self.absent = tuple(name for value, name in enumerate(self.class_names) if value not in seen)
-        self.fingerprint = _hash([split, list(select(len(whole))), *meaning])  # the same wherever the folder lies
+        self.fingerprint = _hash([split, list(select(len(self._whole))), *meaning])  # the same wherever the folder lies
         if not self._examples:
             raise UserError(f"{root / split}: no usable image in this part of the split")
 
     @classmethod
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
         """See datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
-        return cls(data.folder, *parse_split(split), cache=place / "image_mask")
+        if "boxes" not in needs:
+            return cls(data.folder, *parse_split(split), cache=place / "image_mask")
+        return ImageObjects(data.folder, *parse_split(split), cache=place / "image_mask", masks="masks" in needs)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -102,7 +109,7 @@ class ImageMask:
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
         """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
         if self._instances == "folder":
-            instances = _read_instances(files["instances"])
+            instances = read_ids(files["instances"])
             label = self._read_label(files["masks"]) if "masks" in files else (instances > 0).astype(np.uint8)
             return {"label": label, "instances": instances}
         label = self._read_label(files["masks"])
@@ -112,13 +119,13 @@ class ImageMask:
         """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is not a class."""
         if self._colours:
             return self._from_colours(decode_colours(path.read_bytes(), str(path)), path)
-        values = _read_grey(path, "write `name red green blue` lines into the classes file")
+        values = read_grey(path, "write `name red green blue` lines into the classes file")
         nowhere = (values == self._ignore) | (values == IGNORE)
-        beyond = ~nowhere & ((values < 0) | (values >= len(self.class_names)))
+        beyond = ~nowhere & ((values < 0) | (values >= self._classes))
         if beyond.any():
             raise UserError(
-                f"{path} holds the value {int(values[beyond][0])}, but there are {len(self.class_names)} classes (0 to "
-                f"{len(self.class_names) - 1}); set config.data.folder.ignore_value if it means no class, or add the class"
+                f"{path} holds the value {int(values[beyond][0])}, but there are {self._classes} classes (0 to "
+                f"{self._classes - 1}); set config.data.folder.ignore_value if it means no class, or add the class"
             )
         return np.where(nowhere, IGNORE, values).astype(np.uint8)
 
@@ -172,6 +179,62 @@ class ImageMask:
                 f"classes file, `{self.class_names[0]} 0 0 0` and `{self.class_names[1]} 255 255 255`"
             )
         return {"unfit": unfit, "unreadable": unreadable, "seen": found}
+
+
+class ImageObjects(ImageMask):
+    """The same folder as a source of boxes and, where asked for, masks. Boxes are found once, and remembered.
+
+    An object without a class is left out, and named among the bad boxes.
+    """
+
+    clipped_boxes = 0  # a box is around pixels
+
+    def __init__(
+        self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
+    ):
+        if not folder.instances:
+            raise UserError(
+                "config.data.folder.instances='': images and masks have boxes by their objects' ids alone; write "
+                "folder (ids in SPLIT/instances), or components (connected regions of the masks)"
+            )
+        super().__init__(folder, split, select, cache)
+        self._masks = masks
+        names = [files["images"].name for files in self._whole]
+        found = _remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
+        every = {name: np.array(found[name], np.int64).reshape(-1, 7) for name in names}
+        self.bad_boxes = tuple(
+            f"{name}: object {number}: no pixel of it has a class"
+            for name, listed in every.items()
+            for number in listed[listed[:, 6] == 0, 0]
+        )
+        self._listed = [every[files["images"].name] for files in self._examples]
+        self._listed = [listed[listed[:, 6] > 0] for listed in self._listed]
+        seen = {value for listed in self._listed for value in listed[:, 6]}
+        self.absent = tuple(name for value, name in enumerate(self.class_names) if value and value not in seen)
+        self.class_names, self.category_ids = self.class_names[1:], self.category_ids[:-1]
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        files, listed = self._examples[index], self._listed[index]
+        image = files["images"]
+        example = {"image": decode_image(image.read_bytes(), str(image))} | make_objects(listed)
+        if self._masks:
+            folder = self._instances == "folder"
+            ids = read_ids(files["instances"]) if folder else self._read_truth(files)["instances"]
+            example["masks"] = cut_out(ids, listed[:, 0], listed[:, 1:5])
+        return example
+
+    def objects(self, index: int) -> tuple[Size, Objects]:
+        return self.size(index), make_objects(self._listed[index])
+
+    def find_bad_boxes(self, index: int) -> tuple[str, ...]:
+        return ()
+
+    def _find_objects(self) -> dict[str, list]:
+        found = {}
+        for files in self._whole:
+            truth = self._read_truth(files)
+            found[files["images"].name] = list_objects(truth["instances"], truth["label"]).tolist()
+        return found
 
 
 def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
@@ -239,42 +302,11 @@ def find_files(root: pathlib.Path, split: str, with_instances: bool) -> list[Fil
     return examples
 
 
-def find_components(label: np.ndarray) -> np.ndarray:
-    """Classes [H,W] uint8 -> ids [H,W] int32 of the regions of one class that hang together by their pixels' sides.
-
-    Class 0 and ignored pixels belong to none (0).
-    """
-    instances = np.zeros(label.shape, np.int32)
-    count = 0
-    for value in np.setdiff1d(label, (0, IGNORE)):
-        number, regions = cv2.connectedComponents((label == value).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-        instances += np.where(regions > 0, regions + count, 0)
-        count += number - 1  # the first is what lies around them
-    return instances
-
-
-def _read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
-    """A mask's values [H,W]: palette index or grey, also where that is stored as RGB. Raises UserError for colours."""
-    values = decode_mask(path.read_bytes(), str(path))
-    if values.ndim == 2:
-        return values
-    if np.ptp(values, axis=-1).any():
-        raise UserError(f"{path} is a colour mask; {remedy}")
-    return values[..., 0]
-
-
-def _read_instances(path: pathlib.Path) -> np.ndarray:
-    instances = _read_grey(path, "store each object's id as grey, of 8 or 16 bits").astype(np.int32)
-    if instances.min() < 0:
-        raise UserError(f"{path} holds the id {instances.min()}; ids are 1 and more, and 0 where there is no object")
-    return instances
-
-
-def _remember(path: pathlib.Path, check: Callable[[], dict]) -> dict:
-    """What `check` finds, from the file where an earlier run left it. A cache that cannot be used is not an error."""
+def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
+    """What `check` finds by `keys`, from the file where an earlier run left it. A cache that cannot be used is no error."""
     try:
         findings = json.loads(path.read_text())
-        if findings.keys() == {"unfit", "unreadable", "seen"} and isinstance(findings["seen"], dict):
+        if findings.keys() == set(keys) and all(isinstance(value, list | dict) for value in findings.values()):
             return findings
     except (OSError, ValueError, AttributeError):
         pass

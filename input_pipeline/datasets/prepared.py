@@ -41,7 +41,7 @@ class Dataset:
     category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
     read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]
     read_objects: Callable[[Record, Size], Objects] | None = None
-    read_masks: Callable[[Record, Size], np.ndarray] | None = None  # -> [N,H,W] bool, of all objects
+    read_masks: Callable[[Record, Size], np.ndarray] | None = None  # -> [N] of masks.Mask, of all objects
 
     @property
     def provides(self) -> tuple[str, ...]:

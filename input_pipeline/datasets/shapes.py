@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from input_pipeline.batch import Size
 from input_pipeline.datasets.prepared import Dataset, Record, read_label, read_text, scale_boxes
 from input_pipeline.decoding import decode_mask, encode_png
+from input_pipeline.masks import cut_out, find_regions
 from input_pipeline.objects import Objects
 from input_pipeline.preparation import Built
 
@@ -189,7 +190,8 @@ def read_objects(record: Record, size: Size) -> Objects:
 
 def read_masks(record: Record, size: Size) -> np.ndarray:
     instances = decode_mask(record["instance_mask"], f"the instances of {read_text(record, 'file_name')}")
-    return instances == np.arange(1, len(record["objects"]["label"]) + 1)[:, None, None]
+    numbers, boxes, _ = find_regions(instances)
+    return cut_out(instances, numbers, boxes)
 
 
 SHAPES = Dataset(

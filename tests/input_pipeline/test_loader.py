@@ -15,6 +15,7 @@ from configs.common import get_config
 from errors import UserError
 from input_pipeline.batch import IGNORE, OBJECTS, check_batch
 from input_pipeline.loader import TrainLoader, draw_row
+from input_pipeline.masks import Mask, collect
 from input_pipeline.objects import area
 from input_pipeline.truths import make_truth
 
@@ -67,7 +68,7 @@ class Rectangles(Squares):
             masks[k, top:bottom, left:right] = True
             image[masks[k], k % 3] = 240
         flags = {"crowd": classes == 1, "difficult": classes == 2, "area": area(boxes)}
-        return {"image": image, "boxes": boxes, "classes": classes, "masks": masks} | flags
+        return {"image": image, "boxes": boxes, "classes": classes, "masks": collect(map(Mask, masks))} | flags
 
 
 def draw_box(rng, height, width, left):

@@ -111,21 +111,6 @@ def test_a_box_holds_the_points_of_its_object(matrix, down, across):
     assert top - 1e-6 <= y <= bottom + 1e-6 and left - 1e-6 <= x <= right + 1e-6
 
 
-@given(affine, st.sampled_from([WHOLE, (5, 10, 25, 50), (-8, -4, 60, 70)]))
-def test_masks_follow_like_labels(matrix, window):
-    rng = np.random.default_rng(0)
-    masks = rng.random((3, 40, 60)) < 0.5
-    made = make([[0, 0, 40, 60]] * 3, masks=masks)
-    followed = objects.follow(made, matrix, window, (24, 32))
-    shown = np.zeros((40, 60), bool)
-    shown[max(window[0], 0) : window[2], max(window[1], 0) : window[3]] = True
-    masks = (masks & shown).astype(np.uint8)[followed["classes"]]
-    assert len(masks) == len(followed["masks"])
-    for mask, mine in zip(masks, followed["masks"], strict=True):
-        expected = geometry.warp_label(mask, matrix, (24, 32), fill=0)
-        assert (expected != mine).mean() < 1e-2, "but for places on the very edge of the window"
-
-
 def test_the_largest_objects_have_room_in_their_order():
     made = make([[0, 0, 2, 2], [0, 0, 5, 5], [0, 0, 1, 1], [0, 0, 3, 3], [0, 0, 2, 2]], crowd=[0, 1, 0, 0, 1])
     row = objects.pad(made, 3)

@@ -17,6 +17,7 @@ from input_pipeline.datasets.image_mask import ImageMask
 from input_pipeline.datasets.registry import DATASETS, find_dataset
 from input_pipeline.decoding import encode_png
 from input_pipeline.preparation import Built, BuiltFromFolder, ByTensorFlow, Downloaded, find_prepared, prepare
+from tests.input_pipeline.test_masks import whole
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
@@ -148,7 +149,8 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
     ("name", "need", "words"),
     [
         ("oxford_iiit_pet", "boxes", "oxford_iiit_pet has label; .*coco_folder.*shapes"),
-        ("image_mask", "masks", "image_mask has label and instances; .*coco_folder, shapes, yolo_folder"),
+        ("image_mask", "boxes", "folder.instances='': .* folder .* or components"),
+        ("voc_folder", "masks", "voc_folder has boxes; .*coco_folder, image_mask, shapes, yolo_folder"),
         ("shapes", "instances", "data.weight_map, .* shapes has label and boxes and masks; .*image_mask"),
         ("coco/2017", "masks", "coco/2017 has boxes; .*coco_folder"),
         ("voc_folder", "label", "voc_folder has boxes; .*voc_segmentation"),
@@ -174,11 +176,12 @@ def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
         np.testing.assert_array_equal(example["image"], image)
         np.testing.assert_array_equal(example["boxes"], expected)
         np.testing.assert_array_equal(example["classes"], figures)
-        np.testing.assert_array_equal(example["masks"], [instances == number for number in range(1, len(figures) + 1)])
+        expected_masks = [instances == number for number in range(1, len(figures) + 1)]
+        np.testing.assert_array_equal(whole(example["masks"], instances.shape), expected_masks)
         np.testing.assert_array_equal(example["area"], np.prod(expected[:, 2:] - expected[:, :2], axis=1))
         assert not example["crowd"].any() and not example["difficult"].any()
-        dtypes = {key: str(values.dtype) for key, values in example.items()}
-        flags = {"crowd": "bool", "difficult": "bool", "masks": "bool"}
+        dtypes = {key: str(values.dtype) for key, values in example.items() if key != "masks"}
+        flags = {"crowd": "bool", "difficult": "bool"}
         assert dtypes == {"image": "uint8", "boxes": "float64", "classes": "int32", "area": "float64"} | flags
         size, objects = boxes.objects(i)
         assert size == boxes.size(i) == instances.shape and boxes.find_bad_boxes(i) == ()

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+from faster_coco_eval.core import mask as run_lengths
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from errors import UserError
 from input_pipeline.annotations import masks
+from input_pipeline.masks import bound
 from tests.input_pipeline.datasets.test_detection_folders import COUNTS, HEIGHT, WIDTH, fill, square
+from tests.input_pipeline.test_masks import whole
 
 
 def test_a_mask_is_the_same_in_all_of_cocos_forms():
@@ -14,8 +20,18 @@ def test_a_mask_is_the_same_in_all_of_cocos_forms():
     polygon = masks.encode_mask([square(2, 3, 7, 5)], size)
     lengths = masks.encode_mask({"size": list(size), "counts": COUNTS}, size)
     text = masks.encode_mask({"size": list(size), "counts": lengths.decode()}, size)
-    np.testing.assert_array_equal(masks.decode_masks([polygon, lengths, text], size), [mask] * 3)
+    np.testing.assert_array_equal(whole(masks.decode_masks([polygon, lengths, text], size), size), [mask] * 3)
     assert masks.encode_mask([[1, 2, 3, 4]], size) == masks.encode_mask((), size) == b""
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 6))))
+def test_every_mask_is_decoded_to_the_pixels_around_it(mask):
+    """As COCO's own tool encodes it: also one that is empty, that begins with the first pixel or goes on in the next column."""
+    text = run_lengths.encode(np.asfortranarray(mask, np.uint8))["counts"]
+    (decoded,) = masks.decode_masks([text], mask.shape)
+    np.testing.assert_array_equal(whole([decoded], mask.shape), [mask])
+    (top, left), (height, width) = decoded.corner, decoded.pixels.shape
+    assert not mask.any() or bound(mask) == (top, left, top + height, left + width)
 
 
 @pytest.mark.parametrize("counts", [[9], [-1, HEIGHT * WIDTH + 1], "Q", "d03~", "0o1", "\ud800", "", None, 7])

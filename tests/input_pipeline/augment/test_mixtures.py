@@ -5,6 +5,8 @@ import pytest
 
 from input_pipeline.augment import geometry, mixtures
 from input_pipeline.augment.mixtures import DrawnExample
+from input_pipeline.masks import Mask, bound, collect
+from tests.input_pipeline.test_masks import whole
 from tests.input_pipeline.test_objects import make
 
 
@@ -14,7 +16,7 @@ def paint(size, boxes, grey=0, **fields) -> DrawnExample:
     for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
         mask[top:bottom, left:right] = True
     image = np.full((*size, 3), grey, np.uint8)
-    return DrawnExample(image, make(boxes, masks=masks, **fields), size, geometry.IDENTITY)
+    return DrawnExample(image, make(boxes, masks=collect(map(Mask, masks)), **fields), size, geometry.IDENTITY)
 
 
 def test_a_mosaic_has_four_quadrants():
@@ -22,20 +24,22 @@ def test_a_mosaic_has_four_quadrants():
     flags = [dict(crowd=[i == 1], difficult=[i == 2], area=[i]) for i in range(4)]
     parts = [paint(size, [[1, 0, 3, 2]], grey=10 * i, classes=[i], **flags[i]) for i, size in enumerate(sizes)]
     parts[0] = parts[0]._replace(matrix=geometry.scaling(2, 2), original=(40, 30))
-    whole = mixtures.mosaic(parts)
+    stitched = mixtures.mosaic(parts)
     expected = np.zeros((10, 10))
     expected[:4, 3:], expected[4:, :3], expected[4:, 3:] = 10, 20, 30
-    np.testing.assert_array_equal(whole.image, expected[..., None].repeat(3, -1))
-    np.testing.assert_array_equal(whole.objects["boxes"], [[1, 0, 3, 2], [1, 3, 3, 5], [5, 0, 7, 2], [5, 3, 7, 5]])
-    for box, mask in zip(whole.objects["boxes"].astype(int), whole.objects["masks"], strict=True):
-        np.testing.assert_array_equal(mixtures.bound(mask), box)
+    np.testing.assert_array_equal(stitched.image, expected[..., None].repeat(3, -1))
+    np.testing.assert_array_equal(stitched.objects["boxes"], [[1, 0, 3, 2], [1, 3, 3, 5], [5, 0, 7, 2], [5, 3, 7, 5]])
+    for box, mask in zip(
+        stitched.objects["boxes"].astype(int), whole(stitched.objects["masks"], (10, 10)), strict=True
+    ):
+        np.testing.assert_array_equal(bound(mask), box)
         assert mask.sum() == 4
-    np.testing.assert_array_equal(whole.objects["classes"], range(4))
-    np.testing.assert_array_equal(whole.objects["crowd"], [False, True, False, False])
-    np.testing.assert_array_equal(whole.objects["difficult"], [False, False, True, False])
-    np.testing.assert_array_equal(whole.objects["area"], range(4))
-    np.testing.assert_array_equal(whole.matrix, parts[0].matrix)
-    assert whole.original == (40, 30)
+    np.testing.assert_array_equal(stitched.objects["classes"], range(4))
+    np.testing.assert_array_equal(stitched.objects["crowd"], [False, True, False, False])
+    np.testing.assert_array_equal(stitched.objects["difficult"], [False, False, True, False])
+    np.testing.assert_array_equal(stitched.objects["area"], range(4))
+    np.testing.assert_array_equal(stitched.matrix, parts[0].matrix)
+    assert stitched.original == (40, 30)
     assert parts[3].objects["boxes"].tolist() == [[1, 0, 3, 2]], "what was drawn is left as it is"
 
 
@@ -52,7 +56,7 @@ def test_mixup_is_a_mean_with_the_objects_of_both():
     assert (mixed.image == round(0.25 * 200 + 0.75 * 101)).all() and mixed.image.dtype == np.uint8
     np.testing.assert_array_equal(mixed.objects["boxes"], [[0, 0, 2, 2], [1, 1, 4, 5], [0, 0, 1, 1]])
     np.testing.assert_array_equal(mixed.objects["crowd"], [True, False, False])
-    assert mixed.objects["masks"].shape == (3, 4, 5)
+    assert whole(mixed.objects["masks"], (4, 5)).sum((1, 2)).tolist() == [4, 12, 1]
     np.testing.assert_array_equal(mixtures.mixup(one, other, 1.0).image, one.image)
 
 
@@ -69,9 +73,12 @@ def test_what_is_pasted_covers_what_is_below():
     np.testing.assert_array_equal(pasted.objects["boxes"], expected)
     np.testing.assert_array_equal(pasted.objects["classes"], [0, 1, 2, 7])
     np.testing.assert_array_equal(pasted.objects["difficult"], [True, False, False, False])
-    np.testing.assert_array_equal(pasted.objects["masks"].sum((1, 2)), [16, 7, 24, 20])
-    assert not (pasted.objects["masks"][:3] & pasted.objects["masks"][3]).any()
-    assert below.objects["masks"][0].sum() == 32 and (below.image == 50).all(), "what was drawn is left as it is"
+    masks = whole(pasted.objects["masks"], (12, 16))
+    np.testing.assert_array_equal(masks.sum((1, 2)), [16, 7, 24, 20])
+    assert not (masks[:3] & masks[3]).any()
+    assert whole(below.objects["masks"], (12, 16))[0].sum() == 32 and (below.image == 50).all(), (
+        "what was drawn is left as it is"
+    )
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.0, True), (0.25, True), (0.26, False)])

@@ -13,11 +13,13 @@ from PIL import Image
 from configs.common import get_config
 from errors import UserError
 from input_pipeline.datasets import prepared as prepared_sets
+from input_pipeline.masks import bound
 from input_pipeline.sources import open_source
+from tests.input_pipeline.test_masks import whole
 
 REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
-HEIGHT, WIDTH = 20, 30
+HEIGHT, WIDTH = SIZE = 20, 30
 
 
 def open_folder(name, root, split, place, *more, **folder):
@@ -109,12 +111,14 @@ def test_coco_numbers_are_exact(coco):
     np.testing.assert_array_equal(first["boxes"], [[2.3, 1.1, 2.3 + 5.9, 1.1 + 4.7], [15, 0, HEIGHT, 2.5]])
     assert first["classes"].tolist() == [1, 0] and first["crowd"].tolist() == [False, False]
     assert first["area"].tolist() == [17.25, 5 * 2.5], "the second one's is that of the box in the image"
-    np.testing.assert_array_equal(first["masks"], [fill(2, 1, 8, 6), fill(15, 0, 20, 2) | fill(16, 2, 20, 3)])
+    np.testing.assert_array_equal(
+        whole(first["masks"], SIZE), [fill(2, 1, 8, 6), fill(15, 0, 20, 2) | fill(16, 2, 20, 3)]
+    )
     assert second["boxes"].tolist() == [[2, 3, 7, 5]] and second["crowd"].tolist() == [True]
-    np.testing.assert_array_equal(second["masks"], [fill(2, 3, 7, 5)])
-    assert empty["masks"].shape == (0, HEIGHT, WIDTH) and empty["boxes"].shape == (0, 4) and len(empty["area"]) == 0
-    assert [str(empty[key].dtype) for key in ("boxes", "classes", "crowd", "difficult", "masks")] == [
-        *("float64", "int32", "bool", "bool", "bool")
+    np.testing.assert_array_equal(whole(second["masks"], SIZE), [fill(2, 3, 7, 5)])
+    assert empty["masks"].shape == (0,) and empty["boxes"].shape == (0, 4) and len(empty["area"]) == 0
+    assert [str(empty[key].dtype) for key in ("boxes", "classes", "crowd", "difficult")] == [
+        *("float64", "int32", "bool", "bool")
     ]
     assert source.objects(2)[0] == source.size(2) == (HEIGHT, WIDTH)
     assert source.objects(0)[1]["area"].tolist() == [17.25, 12.5] and source.find_bad_boxes(0) == ()
@@ -532,7 +536,7 @@ def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_pa
     (root / "train/labels/b.txt").write_text("1 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75")
     (root / "classes.txt").write_text("fox\nwild boar\n")
     source = open_folder("yolo_folder", root, "train", tmp_path / "tfds", "masks")
-    np.testing.assert_array_equal(source[0]["masks"], [fill(5, 3, 15, 15)])
+    np.testing.assert_array_equal(whole(source[0]["masks"], SIZE), [fill(5, 3, 15, 15)])
     assert source.class_names == ("fox", "wild boar")
     (root / "data.yaml").write_text("names: [elk, 7, 'on']")
     assert open_folder("yolo_folder", root, "train", tmp_path / "tfds").class_names == ("elk", "7", "on")
@@ -659,10 +663,8 @@ def test_coco_is_what_its_json_says(real_coco):
             entry["category_id"] for entry in listed
         ]
     example = source[next(i for i in range(80) if source.objects(i)[1]["crowd"].any())]
-    for mask, (top, left, bottom, right) in zip(example["masks"], example["boxes"], strict=True):
-        rows, columns = np.nonzero(mask)
-        found = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
-        np.testing.assert_allclose(found, (top, left, bottom, right), atol=1.01)
+    for mask, box in zip(whole(example["masks"], example["image"].shape[:2]), example["boxes"], strict=True):
+        np.testing.assert_allclose(bound(mask), box, atol=1.01)
     part = open_folder("coco_folder", root, "val2017[:8]", place)
     assert [part.image_id(i) for i in range(8)] == [source.image_id(i) for i in range(8)] and len(part) == 8
 

@@ -9,9 +9,14 @@ from PIL import Image
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline.batch import IGNORE
-from input_pipeline.datasets.image_mask import find_components
+from input_pipeline.batch import IGNORE, check_batch
+from input_pipeline.datasets.id_maps import find_components
+from input_pipeline.loader import TrainLoader
+from input_pipeline.masks import bound
+from input_pipeline.objects import FIELDS, none
 from input_pipeline.sources import open_source
+from input_pipeline.truths import make_truth
+from tests.input_pipeline.test_masks import whole
 
 REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 MASK = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
@@ -36,11 +41,11 @@ def add(root, stem, image=None, mask=MASK, suffix=".jpg"):
     mask.save(root / "train" / "masks" / f"{stem}.png")
 
 
-def open_folder(root, split="train", **fields):
+def open_folder(root, split="train", needs=("label",), **fields):
     data = get_config().data
     data.name = "image_mask"
     data.folder.update(root=str(root), **fields)
-    return open_source(data, split, str(root.parent / "tfds"), ("label",))
+    return open_source(data, split, str(root.parent / "tfds"), needs)
 
 
 def refuse(root, *words, split="train", **fields):
@@ -282,6 +287,93 @@ def test_the_fingerprint_knows_of_instances(root):
         assert open_folder(root, instances=mode).fingerprint == prints[mode]
 
 
+BOXES = {1: [0, 1, 1, 3], 7: [2, 0, 4, 2], 300: [0, 4, 4, 5]}
+AREAS = {1: 2, 7: 3, 300: 3}
+
+
+def test_ids_are_boxes_and_masks_of_objects(objects):
+    source = open_folder(objects, needs=("boxes", "masks"), instances="folder")
+    assert source.class_names == ("object",) and source.category_ids == (1,) and source.absent == ()
+    assert source.bad_boxes == source.dropped == source.find_bad_boxes(0) == () and source.clipped_boxes == 0
+    assert [source.image_id(i) for i in range(3)] == [1, 2, 3]
+    example = source[0]
+    size, listed = source.objects(0)
+    assert size == (4, 5) and listed.keys() == set(FIELDS) and example.keys() == {"image", "masks", *FIELDS}
+    for name in FIELDS:
+        np.testing.assert_array_equal(example[name], listed[name])
+        assert listed[name].dtype == none()[name].dtype
+    np.testing.assert_array_equal(listed["boxes"], list(BOXES.values()))
+    np.testing.assert_array_equal(listed["area"], list(AREAS.values()))
+    assert not listed["crowd"].any() and not listed["difficult"].any() and not listed["classes"].any()
+    np.testing.assert_array_equal(whole(example["masks"], size), [number == IDS for number in BOXES])
+    assert open_folder(objects, needs=("boxes",), instances="folder")[0].keys() == {"image", *FIELDS}
+    part = open_folder(objects, "train[1:]", needs=("boxes",), instances="folder")
+    assert [part.name(i) for i in range(len(part))] == ["b.jpg", "c.jpg"]
+
+
+def test_an_image_without_an_object_is_an_example(objects):
+    add_instances(objects, "b", np.zeros_like(IDS))
+    source = open_folder(objects, needs=("boxes", "masks"), instances="folder")
+    assert source[1]["boxes"].shape == (0, 4) and source[1]["masks"].shape == (0,) and len(source[2]["boxes"]) == 3
+
+
+def test_an_objects_class_is_the_commonest_of_its_pixels(root):
+    """The background is none, and no class is none: an object of them alone is left out."""
+    label = np.array([[0, 1, 2, 0, 0], [0, 0, 0, 0, 2], [9, 0, 0, 0, 0], [9, 9, 0, 0, 9]], np.uint8)
+    for stem in "abc":
+        add(root, stem, mask=label if stem == "a" else MASK)
+        add_instances(root, stem, np.where(IDS == 1, 2, IDS) if stem == "a" else IDS)
+    with open(root / "classes.txt", "a") as file:
+        file.write("river\n")
+    fields = dict(needs=("boxes", "masks"), instances="folder", ignore_value=9)
+    source = open_folder(root, **fields)
+    assert source.class_names == ("traffic light", "road", "river") and source.category_ids == (1, 2, 3)
+    assert source.absent == ("river",)
+    assert source.bad_boxes == ("a.jpg: object 7: no pixel of it has a class",)
+    size, listed = source.objects(0)
+    np.testing.assert_array_equal(listed["boxes"], [BOXES[1], BOXES[300]])
+    assert listed["classes"].tolist() == [0, 1], "of a tie the first"
+    np.testing.assert_array_equal(whole(source[0]["masks"], size), [IDS == 1, IDS == 300])
+    assert open_folder(root, "train[:1]", **fields).absent == ("river",)
+    assert len(open_folder(root, "train[1:]", **fields).bad_boxes) == 1, "it is of the whole split"
+
+
+def test_components_have_boxes(root):
+    label = np.array([[1, 1, 0, 2, 2], [0, 0, 1, 2, 1], [2, 0, 1, 0, 1], [2, 2, 0, 0, 0]], np.uint8)
+    add(root, "a", mask=label)
+    source = open_folder(root, needs=("boxes", "masks"), instances="components")
+    example, ids = source[0], find_components(label)
+    assert example["classes"].tolist() == [label[ids == number][0] - 1 for number in range(1, 6)]
+    np.testing.assert_array_equal(whole(example["masks"], (4, 5)), [ids == number for number in range(1, 6)])
+    np.testing.assert_array_equal(example["boxes"], [bound(ids == number) for number in range(1, 6)])
+
+
+def test_boxes_are_found_once(objects, monkeypatch):
+    open_folder(objects, needs=("boxes",), instances="folder")
+    with monkeypatch.context() as patch:
+        patch.setattr("input_pipeline.datasets.image_mask.read_ids", lambda *_: pytest.fail("read again"))
+        source = open_folder(objects, needs=("boxes", "masks"), instances="folder")
+        assert len(source.objects(0)[1]["boxes"]) == 3
+    add_instances(objects, "a", np.minimum(IDS, 1))
+    assert len(open_folder(objects, needs=("boxes",), instances="folder").objects(0)[1]["boxes"]) == 1
+    for cache in (objects.parent / "tfds" / "image_mask").glob("*.objects.json"):
+        cache.write_text('{"a.jpg": []}')
+    assert len(open_folder(objects, needs=("boxes",), instances="folder").objects(1)[1]["boxes"]) == 3
+
+
+def test_a_detector_trains_on_ids(objects):
+    data = get_config().data
+    data.update(image_size=(8, 10), max_boxes=4, mask_size=(4, 4), prefetch=1)
+    data.augment.update(flip=0.0, copy_paste=0.5, mosaic=0.5)
+    truth = make_truth(("boxes", "masks"), data)
+    source = open_folder(objects, needs=truth.asks, instances="folder")
+    loader = TrainLoader(source, truth, data, batch_size=3, seed=0)
+    batch = next(loader)
+    loader.close()
+    check_batch(batch, truth.keys)
+    assert batch["masks"][batch["valid"]].any() and batch["valid"].any()
+
+
 def test_classes_without_a_pixel_are_known(root, monkeypatch):
     assert open_folder(root).absent == ()
     with open(root / "classes.txt", "a") as file:
@@ -328,3 +420,14 @@ def test_nuclei_have_ids(tmp_path):
     assert len(source) == 50 and source.class_names == ("background", "object") and source.absent == ()
     example = source[0]
     assert example["instances"].max() > 1 and ((example["instances"] > 0) == example["label"]).all()
+    boxes = open_source(data, "val", str(tmp_path), ("boxes", "masks"))
+    assert boxes.class_names == ("object",) and boxes.bad_boxes == ()
+    size, listed = boxes.objects(0)
+    numbers = np.unique(example["instances"])[1:]
+    masks = whole(boxes[0]["masks"], size)
+    np.testing.assert_array_equal(masks, [example["instances"] == number for number in numbers])
+    np.testing.assert_array_equal(listed["boxes"], [bound(mask) for mask in masks])
+    np.testing.assert_array_equal(listed["area"], masks.sum((1, 2)))
+    assert sum(len(boxes.objects(i)[1]["boxes"]) for i in range(50)) == sum(
+        len(np.unique(source[i]["instances"])) - 1 for i in range(50)
+    )

@@ -1,0 +1,120 @@
+"""Masks of objects, each kept as the pixels around it: hundreds of an image take the memory of its objects alone.
+
+What moves an image changes a mask's matrix and none of its pixels. A mask is sampled, nearest, from the stored pixels alone: at a
+picture's pixels (`paint`), or over its object's box (`frame`). What lies beyond the box is never asked for.
+
+Masks of several objects are an array [N] of `Mask`, to be picked and joined like the other fields of objects.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from input_pipeline.augment import geometry
+from input_pipeline.augment.geometry import Window
+from input_pipeline.batch import Size
+
+Part = tuple[slice, slice]  # rows and columns of a picture
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """The pixels of one object. Beyond `pixels` there are none."""
+
+    pixels: np.ndarray  # [h,w] bool, of the stored image
+    corner: tuple[int, int] = (0, 0)  # row and column of the first of them in the stored image
+    # [3,3] maps the points of the stored image to those of the picture
+    matrix: np.ndarray = dataclasses.field(default_factory=lambda: geometry.IDENTITY)
+    covers: tuple["Mask", ...] = ()  # what hides parts of it in the picture
+
+
+def collect(masks: Iterable[Mask]) -> np.ndarray:
+    """Masks as an array [N] of them."""
+    return np.fromiter(masks, object)
+
+
+def bound(mask: np.ndarray) -> Window:
+    """[H,W] bool, not empty -> the box (top, left, bottom, right) around its pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def find_regions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An id map [H,W] (any integers, 0 for none) -> its ids [N] in rising order, the boxes around their pixels, and how many.
+
+    Boxes are [N,4] int64 (top, left, bottom, right) in pixels, counts [N] int64.
+    """
+    rows, columns = np.nonzero(ids)
+    order = np.argsort(ids[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    numbers, starts, counts = np.unique(ids[rows, columns], return_index=True, return_counts=True)
+    if not len(numbers):
+        return numbers, np.zeros((0, 4), np.int64), counts
+    low = [np.minimum.reduceat(places, starts) for places in (rows, columns)]
+    high = [np.maximum.reduceat(places, starts) + 1 for places in (rows, columns)]
+    return numbers, np.stack([*low, *high], -1), counts
+
+
+def cut_out(ids: np.ndarray, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """An id map [H,W], some of its ids and the boxes around their pixels -> their masks [N]."""
+    return collect(
+        Mask(ids[top:bottom, left:right] == number, (top, left))
+        for number, (top, left, bottom, right) in zip(numbers, boxes.tolist(), strict=True)
+    )
+
+
+def move(masks: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The masks [N] in another picture; `matrix` [3,3] maps the points of theirs to its."""
+    return collect(_moved(mask, matrix) for mask in masks)
+
+
+def cut(masks: np.ndarray, window: Window) -> np.ndarray:
+    """What of the masks [N] lies in a window of the stored image."""
+    return collect(_cut(mask, window) for mask in masks)
+
+
+def touch(box: np.ndarray, size: Size) -> Part:
+    """The pixels of a picture of `size` that `box` (top, left, bottom, right), in pixels and in the picture, has a part of."""
+    top, left, bottom, right = np.floor(box[0]), np.floor(box[1]), np.ceil(box[2]), np.ceil(box[3])
+    return slice(max(int(top), 0), min(int(bottom), size[0])), slice(max(int(left), 0), min(int(right), size[1]))
+
+
+def paint(mask: Mask, part: Part) -> np.ndarray:
+    """The mask's pixels [h,w] bool in a part of the picture."""
+    rows, columns = part
+    size = rows.stop - rows.start, columns.stop - columns.start
+    return _sample(mask, geometry.translation(-columns.start, -rows.start), size)
+
+
+def frame(mask: Mask, box: np.ndarray, size: Size) -> np.ndarray:
+    """The mask [*size] bool at the centres of a grid of `size` over `box` (top, left, bottom, right), in pixels with area."""
+    top, left, bottom, right = box
+    to_grid = geometry.scaling(size[1] / (right - left), size[0] / (bottom - top)) @ geometry.translation(-left, -top)
+    return _sample(mask, to_grid, size)
+
+
+def _sample(mask: Mask, matrix: np.ndarray, size: Size) -> np.ndarray:
+    """[*size] bool; `matrix` maps the picture's points to those of the output."""
+    row, column = mask.corner
+    from_pixels = matrix @ mask.matrix @ geometry.translation(column, row)
+    seen = geometry.warp_label(mask.pixels, from_pixels, size, fill=0)
+    for cover in mask.covers:
+        seen &= ~_sample(cover, matrix, size)
+    return seen
+
+
+def _moved(mask: Mask, matrix: np.ndarray) -> Mask:
+    covers = tuple(_moved(cover, matrix) for cover in mask.covers)
+    return Mask(mask.pixels, mask.corner, matrix @ mask.matrix, covers)
+
+
+def _cut(mask: Mask, window: Window) -> Mask:
+    (top, left), (height, width) = mask.corner, mask.pixels.shape
+    if window[0] <= top and window[1] <= left and top + height <= window[2] and left + width <= window[3]:
+        return mask
+    first, start = min(max(window[0] - top, 0), height), min(max(window[1] - left, 0), width)
+    pixels = mask.pixels[first : max(window[2] - top, first), start : max(window[3] - left, start)]
+    if not pixels.size:
+        pixels = np.zeros((1, 1), bool)
+    return dataclasses.replace(mask, pixels=pixels, corner=(top + first, left + start))
