@@ -122,6 +122,31 @@ def use_light_fcos(config: ConfigDict) -> None:
     config.task.update(score_threshold=0.01, nms_candidates=200)
 
 
+def use_faster_rcnn(config: ConfigDict) -> None:
+    """Sets Faster R-CNN on ResNet-50 and an FPN, as torchvision has it (Lin et al. 2017, Feature Pyramid Networks)."""
+    backbone = _resnet50_fpn()
+    backbone.update(finest=4, coarsest=64, coarser="pool")
+    anchors = dict(scale=8.0, octaves=1, ratios=(2.0, 1.0, 0.5), placement="corners")
+    config.model = dict(name="faster_rcnn", backbone=backbone, **anchors, fc=1024, dtype="float32")
+    first = dict(positive_iou=0.7, negative_iou=0.3, anchors=256, anchor_share=0.5)
+    between = dict(candidates=(2000, 1000), proposals=(2000, 1000), proposal_iou=0.7)
+    second = dict(region_iou=0.5, regions=512, region_share=0.25, beta=1 / 9)
+    suppression = dict(score_threshold=0.05, nms_iou=0.5, nms_candidates=1000, max_detections=100)
+    config.task = dict(name="faster_rcnn", use_difficult=True, **first, **between, **second, **suppression)
+    config.eval.update(merge_iou=0.5, max_detections=100)
+
+
+def use_light_faster_rcnn(config: ConfigDict) -> None:
+    """Sets a Faster R-CNN of the strides 4 to 32 on a narrow ResNet-10, with a head of 256."""
+    use_faster_rcnn(config)
+    bottom_up = dict(layers=10, width=0.5, norm="batch")
+    config.model.update(backbone=dict(bottom_up=bottom_up, width=64, coarsest=32, norm="batch"), placement="centres")
+    config.model.update(scale=4.0, fc=256)
+    config.task.update(anchors=64, candidates=(200, 200), proposals=(100, 100), regions=64)
+    config.task.update(score_threshold=0.01, max_detections=200)
+    config.eval.max_detections = 200
+
+
 def use_efficientnet_lite(config: ConfigDict) -> None:
     """Puts an EfficientNet-Lite0 below the pyramid of the detector that `config` has."""
     shape = dict(variant=0, width=1.0, depth=1.0)

@@ -14,27 +14,30 @@ from ml_collections import ConfigDict
 from experiments.run import state as states
 from input_pipeline.datasets.coco import CATEGORY_IDS
 
-DETECTORS = ("ssd300", "retinanet", "fcos")
+DETECTORS = ("ssd300", "retinanet", "fcos", "faster_rcnn")
+CONFIGS = {"faster_rcnn": "faster_rcnn_r50_fpn_coco"} | {name: f"{name}_coco" for name in DETECTORS[:3]}
 CLASSES, BOXES, FPN = "head.classification_head", "head.regression_head", "backbone.fpn.inner_blocks.0.0.weight"
 BODY = "backbone.body.layer1.0.conv1.weight"
 MARKS = {  # keys that tell the file
     "ssd300": (f"{CLASSES}.module_list.0.weight",),
     "retinanet": (f"{CLASSES}.cls_logits.weight", f"{CLASSES}.conv.0.0.weight", f"{BOXES}.conv.0.0.weight", FPN, BODY),
     "fcos": (f"{CLASSES}.cls_logits.weight", FPN, BODY),
+    "faster_rcnn": ("rpn.head.conv.0.0.weight", FPN, BODY),
 }
 COLUMNS = 91  # of the classes, by COCO's numbers
 WIDTH = 64  # of a small detector's FPN
-SIZES = {"ssd300": (300, 300), "retinanet": (96, 160), "fcos": (96, 160)}  # of the network's inputs
+SIZES = {"ssd300": (300, 300)} | dict.fromkeys(DETECTORS[1:], (96, 160))  # of the network's inputs
 DEVIATIONS = {  # factors on those of kernels, by parts of their keys: what keeps scores and boxes in reasonable ranges
     "ssd300": {"backbone.features.0.": 1 / 64},
     "retinanet": {"inner_blocks": 0.2, "cls_logits": 0.3, "bbox_reg": 0.1},
     "fcos": {"inner_blocks": 0.2, "cls_logits": 0.7, "bbox_reg": 0.3},
+    "faster_rcnn": {"inner_blocks": 0.2, "bbox_pred": 0.1},
 }
 
 
 def configure(name: str, small: bool) -> ConfigDict:
     """Return the config of a published detector for images of its size here, or a `small` one with fewer layers."""
-    config = importlib.import_module(f"configs.{name}_coco").get_config()
+    config = importlib.import_module(f"configs.{CONFIGS[name]}").get_config()
     if name == "ssd300":
         config.model.backbone.layers = 11 if small else 16
         return config
@@ -47,23 +50,26 @@ def configure(name: str, small: bool) -> ConfigDict:
 
 def draw_file(name: str, config: ConfigDict, columns: int = COLUMNS) -> dict[str, np.ndarray]:
     """Return the arrays of a file for the config's model, with a number of `columns` of classes; of 91 COCO's are used."""
-    background = name == "ssd300"  # which torchvision counts as a class, and we do not
+    background = name in ("ssd300", "faster_rcnn")  # which torchvision counts as a class, and we do not
     _, shapes, _ = states.describe(config, columns - background)
     weights = states.blueprint(config, columns - background).pretrained(MARKS[name])
     arrays = {}
     for path, (key, _) in weights.arrays.items():
         shape = shapes["/".join(map(str, path))].shape
-        arrays[key] = _draw(name, key, (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape)
+        if len(shape) == 4:
+            shape = (shape[3], shape[2], *(() if "roi_heads" in key else shape[:2]))  # there fully connected layers
+        arrays[key] = _draw(name, key, shape)
         if path in weights.classes and columns == COLUMNS:
-            groups = arrays[key].reshape(-1, columns, *arrays[key].shape[1:])
             unused = np.setdiff1d(np.arange(columns), [*CATEGORY_IDS, *[0] * background])
-            groups[:, unused] = -30.0 if key.endswith("bias") else 0.0
+            if "bbox_pred" not in key:
+                groups = arrays[key].reshape(-1, columns, *arrays[key].shape[1:])
+                groups[:, unused] = -30.0 if key.endswith("bias") else 0.0
     return arrays
 
 
 def _draw(name: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
     rng = np.random.default_rng(zlib.crc32(key.encode()))
-    if len(shape) == 4:
+    if len(shape) > 1:
         factor = next((factor for part, factor in DEVIATIONS[name].items() if part in key), 1.0)
         values = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:])) * factor
     elif key.endswith("scale_weight"):
@@ -109,15 +115,20 @@ def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
     else:
         scaled = dict(min_size=config.data.shortest[0], max_size=config.data.shortest[1])
         if config.model.backbone.bottom_up.layers == 50:
-            network = getattr(detection, f"{name}_resnet50_fpn")(**columns, **scaled)
+            network = getattr(detection, f"{name.replace('_', '')}_resnet50_fpn")(**columns, **scaled)
         else:
             resnet = torchvision.models.resnet
             body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], norm_layer=make_norm)
-            levels = {"layer2": "0", "layer3": "1", "layer4": "2"}
-            coarser = ops.feature_pyramid_network.LastLevelP6P7(WIDTH, WIDTH)
-            pyramid = detection.backbone_utils.BackboneWithFPN(body, levels, [128, 256, 512], WIDTH, coarser)
-            network = {"retinanet": detection.RetinaNet, "fcos": detection.FCOS}[name](pyramid, COLUMNS, **scaled)
-    if name == "retinanet":  # as for its published weights
+            two_stage = name == "faster_rcnn"
+            stages = [f"layer{number}" for number in range(1 if two_stage else 2, 5)]
+            levels = {stage: str(number) for number, stage in enumerate(stages)}
+            parts = ops.feature_pyramid_network
+            coarser = parts.LastLevelMaxPool() if two_stage else parts.LastLevelP6P7(WIDTH, WIDTH)
+            channels = [64, 128, 256, 512][-len(stages) :]
+            pyramid = detection.backbone_utils.BackboneWithFPN(body, levels, channels, WIDTH, coarser)
+            kinds = dict(retinanet=detection.RetinaNet, fcos=detection.FCOS, faster_rcnn=detection.FasterRCNN)
+            network = kinds[name](pyramid, COLUMNS, **scaled)
+    if name in ("retinanet", "faster_rcnn"):  # as for its published weights
         for module in network.modules():
             if isinstance(module, (make_norm, torch.nn.BatchNorm2d)):
                 module.eps = 0.0

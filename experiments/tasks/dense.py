@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
 from input_pipeline.batch import Size
 from models.ops import boxes as ops
-from models.ops import nms
+from models.ops import matching, nms
 
 # `anchors` [A,4], or [h,w,k,4] of each level, or `cells` [R,C,4]: boxes in pixels of the input, as the model says.
 Geometry = dict[str, np.ndarray | tuple[np.ndarray, ...]]
@@ -22,6 +23,15 @@ NEAR = 1e-2  # pixels: an edge this near to a whole pixel is on it
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)  # of an image, in shares of its sides
 CHUNK = 64  # boxes whose overlaps are on the host at a time
 COVERED = 0.5  # an anchor with this part of it or more in a crowd is not background
+
+
+class Targets(NamedTuple):
+    """Targets of an image's anchors [A], or of a batch's [B,A]."""
+
+    positive: jax.Array  # bool, the anchor has an object
+    counted: jax.Array  # bool, it has one or is background; else a crowd, or an object not trained on, may be in it
+    classes: jax.Array  # int32, of the object; arbitrary where there is none
+    boxes: jax.Array  # [A,4], of the object; arbitrary but finite where there is none
 
 
 class Detection(Task, abc.ABC):
@@ -84,6 +94,27 @@ class Detection(Task, abc.ABC):
     def learnable(self, batch: Arrays) -> jax.Array:
         """[B,M] bool: the objects that are trained on."""
         return batch["valid"] & self.learns(batch) & batch["example_mask"][:, None]
+
+    def targets(self, anchors: jax.Array, batch: Arrays, *, low: float, high: float, low_quality: bool) -> Targets:
+        """The targets of the anchors [A,4], or of each image's own [B,A,4], for a batch; see `matching.by_threshold`.
+
+        An anchor that a crowd covers by half, or that overlaps an object which is not trained on by `low`, does not count.
+        """
+
+        def assign(anchors: jax.Array, boxes: jax.Array, classes: jax.Array, learned, left, crowd) -> Targets:
+            iou = ops.pairwise_iou(boxes, anchors)
+            match = matching.by_threshold(iou, learned, low=low, high=high, low_quality=low_quality)
+            on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
+            on_left = (iou >= low) & left[:, None]
+            background = ~match.ignored & ~on_crowd.any(1) & ~on_left.any(0)
+            return Targets(match.positive, match.positive | background, classes[match.index], boxes[match.index])
+
+        learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
+        left = batch["valid"] & ~crowd & ~learned  # difficult ones
+        own = 0 if anchors.ndim == 3 else None
+        assign = jax.vmap(assign, in_axes=(own, *[0] * 5))
+        targets = assign(anchors, batch["boxes"], batch["classes"], learned, left, crowd)
+        return targets._replace(counted=targets.counted & batch["example_mask"][:, None])
 
     def mean_per_image(self, count: jax.Array, batch: Arrays) -> Mean:
         """What is counted over the batch, for each of its images."""

@@ -12,6 +12,7 @@ from models.registry import NAMED_MODEL
 
 TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
+    "faster_rcnn": "experiments.tasks.faster_rcnn:FasterRCNNTask",
     "fcos": "experiments.tasks.fcos:FCOSTask",
     "retinanet": "experiments.tasks.retinanet:RetinaNetTask",
     "segmentation": "experiments.tasks.segmentation:Segmentation",

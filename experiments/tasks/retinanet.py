@@ -1,6 +1,6 @@
 """RetinaNet's loss (Lin et al. 2017, "Focal Loss for Dense Object Detection"): every anchor counts, easy ones hardly."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +8,14 @@ import numpy as np
 
 from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import COVERED, Geometry, Levels, PyramidDetection, join, match_grids
+from experiments.tasks.dense import Geometry, Levels, PyramidDetection, join, match_grids
 from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
 from fields import NotNegative, Share
 from input_pipeline.batch import Size
 from models.ops import boxes as ops
-from models.ops import coding, matching
+from models.ops import coding
 
 VARIANCES = (1.0, 1.0, 1.0, 1.0)
-
-
-class Targets(NamedTuple):
-    """Targets of the anchors, [A] or, of a batch, [B,A]."""
-
-    positive: jax.Array  # bool, the anchor has an object
-    counted: jax.Array  # bool, it has one or is background; else a crowd, or an object not trained on, may be in it
-    classes: jax.Array  # int32, of the object; arbitrary where there is none
-    boxes: jax.Array  # [A,4], of the object; arbitrary but finite where there is none
 
 
 class RetinaNetTask(PyramidDetection):
@@ -69,7 +60,8 @@ class RetinaNetTask(PyramidDetection):
     def loss(self, outputs: Levels, batch: Arrays) -> tuple[Means, Means]:
         """The focal loss of all classes, and the boxes' loss with the factor `box_weight` (section 4.1)."""
         own = join(outputs, batch)
-        positive, counted, classes, boxes = self.targets(own["anchors"], batch)
+        matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=self.low_quality)
+        positive, counted, classes, boxes = self.targets(own["anchors"], batch, **matching)
 
         truth = jax.nn.one_hot(classes, own["logits"].shape[-1]) * positive[..., None]
         focal = sigmoid_focal(own["logits"], truth, alpha=self.alpha, gamma=self.gamma)
@@ -90,24 +82,6 @@ class RetinaNetTask(PyramidDetection):
             "localisation": Mean(localisation, matched, self.box_weight, floor=1.0),
         }
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
-
-    def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
-        """The targets of the anchors [A,4] for each image of a batch."""
-
-        def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
-            iou = ops.pairwise_iou(boxes, anchors)
-            match = matching.by_threshold(
-                iou, learned, low=self.negative_iou, high=self.positive_iou, low_quality=self.low_quality
-            )
-            on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
-            on_left = (iou >= self.negative_iou) & left[:, None]
-            background = ~match.ignored & ~on_crowd.any(1) & ~on_left.any(0)
-            return Targets(match.positive, match.positive | background, classes[match.index], boxes[match.index])
-
-        learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
-        left = batch["valid"] & ~crowd & ~learned  # difficult ones
-        targets = jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
-        return targets._replace(counted=targets.counted & batch["example_mask"][:, None])
 
     def decode(self, outputs: Levels, size: Size) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         levels = zip(outputs["offsets"], outputs["anchors"], strict=True)

@@ -16,6 +16,7 @@ from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_t
 
 SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
+RPN_MARK = "rpn.head."  # what the keys of a two-stage detector's first stage begin with
 # model.sizes, model.steps and model.within of torchvision's ssd300_vgg16: a file of weights does not say them.
 DEFAULT_BOXES = ((0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8.0, 16.0, 32.0, 64.0, 100.0, 300.0), True)
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
@@ -68,19 +69,67 @@ def match_fcos(keys: frozenset[str], tower: int, norm: str) -> Weights:
     return weights.joined(match_classes(("logits",), "head.classification_head.cls_logits", (0,), background=False))
 
 
-def order_anchors(octaves: int, ratios: Sequence[float], placement: Placement) -> list[int]:
-    """Which anchor of a cell of torchvision's RetinaNet each of ours is (see `models.ops.anchors.pyramid`).
+def match_faster_rcnn(keys: frozenset[str], order: Sequence[int], size: tuple[int, int]) -> Weights:
+    """Pairs the heads of Faster R-CNN with torchvision's (fasterrcnn_resnet50_fpn); see FasterRCNN.pretrained.
 
-    Raises UserError where ours have other shapes.
+    `order` is `order_anchors`, and `size` that of a region's features.
     """
-    theirs = [(ratio, octave) for ratio in RATIOS for octave in range(OCTAVES)]
+    inner = ".0.0" if f"{RPN_MARK}conv.0.0.weight" in keys else ""  # files made before torchvision 0.13 lack it
+    objectness = _choose_outputs(("rpn", "logits"), f"{RPN_MARK}cls_logits", partial(np.take, indices=order, axis=0))
+    head, predictor = "roi_heads.box_head", "roi_heads.box_predictor"
+    logits = _connected(("box_head", "logits"), f"{predictor}.cls_score", same)
+    offsets = _connected(("box_head", "offsets"), f"{predictor}.bbox_pred", _put_coordinates_first)
+    arrays = (
+        conv(("rpn", "conv"), f"{RPN_MARK}conv{inner}", bias=True)
+        | objectness
+        | _connected(("box_head", "fc6"), f"{head}.fc6", partial(_put_channels_last, size))
+        | _connected(("box_head", "fc7"), f"{head}.fc7", same)
+        | logits
+        | offsets
+    )
+    classes = dict.fromkeys(logits, Classes(1, True)) | dict.fromkeys(offsets, Classes(4, True))
+    weights = Weights(arrays, frozenset(), classes)
+    return weights.joined(match_boxes(("rpn", "offsets"), f"{RPN_MARK}bbox_pred", order))
+
+
+def _connected(path: Path, key: str, convert: Convert) -> Arrays:
+    """The arrays of a fully connected layer [out,in], ours a 1x1 convolution, after `convert` of both."""
+    return {
+        (*path, "kernel"): (f"{key}.weight", partial(_chain, convert, _oi_to_hwio)),
+        (*path, "bias"): (f"{key}.bias", convert),
+    }
+
+
+def _oi_to_hwio(kernel: np.ndarray) -> np.ndarray:
+    return kernel.T[None, None]
+
+
+def _put_channels_last(size: tuple[int, int], kernel: np.ndarray) -> np.ndarray:
+    """[out,C*h*w] of features in PyTorch's order to [out,h*w*C] of ours; a bias [out] as it is."""
+    if kernel.ndim == 1:
+        return kernel
+    return kernel.reshape(len(kernel), -1, *size).transpose(0, 2, 3, 1).reshape(kernel.shape)
+
+
+def _put_coordinates_first(array: np.ndarray) -> np.ndarray:
+    """[classes*4,...] of (x, y) to [4*classes,...] of (y, x)."""
+    boxes = array.reshape(-1, 4, *array.shape[1:])
+    return boxes[:, list(TRANSPOSED)].swapaxes(0, 1).reshape(array.shape)
+
+
+def order_anchors(octaves: int, ratios: Sequence[float], placement: Placement, published: int = OCTAVES) -> list[int]:
+    """Which anchor of a cell of torchvision's detectors, of the `published` octaves, each of ours is.
+
+    See `models.ops.anchors.pyramid`. Raises UserError where ours have other shapes.
+    """
+    theirs = [(ratio, octave) for ratio in RATIOS for octave in range(published)]
     if placement == "corners":
         ours = [(ratio, octave) for ratio in ratios for octave in range(octaves)]
     else:
         ours = [(ratio, octave) for octave in range(octaves) for ratio in ratios]
     if sorted(ours) != sorted(theirs):
         raise UserError(
-            f"pretrained: the file's anchors have model.octaves={OCTAVES} and model.ratios={RATIOS}, in any order, not "
+            f"pretrained: the file's anchors have model.octaves={published} and model.ratios={RATIOS}, in any order, not "
             f"{octaves} and {tuple(ratios)}; use those, or a file of the backbone"
         )
     return [theirs.index(shape) for shape in ours]

@@ -93,6 +93,30 @@ def detect_levels(
     return *found, mask
 
 
+def propose(
+    boxes: Sequence[jax.Array],
+    objectness: Sequence[jax.Array],
+    *,
+    shortest: float,
+    iou: float,
+    candidates: int,
+    count: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The `count` best boxes of an image from the levels of a pyramid, (boxes [count,4], mask [count]) by falling objectness.
+
+    A level has boxes [N,4] and finite objectness [N]. Its `candidates` best are looked at, those with a side below
+    `shortest` are dropped, and levels never suppress one another (Lin et al. 2017, Feature Pyramid Networks, section 4.1).
+    Zeros outside the mask.
+    """
+    best = [lax.top_k(values, min(candidates, len(values))) for values in objectness]
+    scores = jnp.concatenate([own for own, _ in best])
+    level = jnp.concatenate([jnp.full(len(own), number) for number, (own, _) in enumerate(best)])
+    boxes = jnp.concatenate([own[chosen] for own, (_, chosen) in zip(boxes, best, strict=True)])
+    valid = (boxes[:, 2:] - boxes[:, :2] >= shortest).all(1)
+    kept, mask = suppress(boxes, scores, valid, iou=iou, count=count, classes=level)
+    return jnp.where(mask[:, None], boxes[kept], 0), mask
+
+
 def _best_pairs(
     boxes: jax.Array, scores: jax.Array, score: float, candidates: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

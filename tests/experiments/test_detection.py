@@ -201,7 +201,8 @@ def test_batches_of_no_few_and_many_objects_compile_once():
     assert inference.compilations == 1
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet_shapes", "fcos_shapes")]
+PYRAMIDS = ("retinanet_shapes", "fcos_shapes", "faster_rcnn_shapes")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PYRAMIDS]
 
 
 def train(config, sources, steps):
@@ -229,11 +230,12 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     """What the loader gives of images without objects, with some, and with more than there is room for."""
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.optim.lr = 1e-2
-    config.model.update(norm="group")
-    if name == "ssd_shapes":
+    if name != "faster_rcnn_shapes":
+        config.model.norm = "group"
+    if name != "yolov1_shapes":
         config.model.backbone.norm = "group"
-    elif name != "yolov1_shapes":
-        config.model.backbone.norm = config.model.backbone.bottom_up.norm = "group"
+    if name in PYRAMIDS:
+        config.model.backbone.bottom_up.norm = "group"
     sources = [Scenes(sizes) for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16)]  # of image i, i % 4 objects
     losses, lost, compilations = train(config, sources, steps=6)
     assert compilations == 1
@@ -242,7 +244,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["retinanet_shapes", "fcos_shapes"])
+@pytest.mark.parametrize("name", PYRAMIDS)
 def test_a_thousand_steps_in_bfloat16_are_finite(name):
     """Without a warm-up, on images without objects, and on objects of a fifth of a pixel."""
 

@@ -151,6 +151,8 @@ def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
     arrays, image = published.draw_file(name, config), published.draw_image(size)
     network = published.build_network(name, config, arrays)
     network.nms_thresh = config.task.nms_iou = 1.0
+    if name == "faster_rcnn":
+        network.roi_heads.nms_thresh = network.rpn.nms_thresh = config.task.proposal_iou = 1.0
     expected = published.detect(network, image)
     config.pretrained = str(tmp_path / "w.safetensors")
     save_file(arrays, config.pretrained)

@@ -1,4 +1,5 @@
 import importlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,14 +128,14 @@ def test_init_from_a_run_of_another_model_is_an_error(tmp_path):
 
 
 def detector(name, class_names, **fields):
-    config = importlib.import_module(f"configs.{name}_coco").get_config("debug")
+    config = importlib.import_module(f"configs.{published.CONFIGS[name]}").get_config("debug")
     config.model.update(fields)
     architecture, _, _ = states.describe(config, len(class_names))
     return config, architecture, states.initialise(config, len(class_names), seed=0)
 
 
 def of_classes(variables):
-    return {name for name in variables if name.split("/")[0].split("_")[0] == "logits"}
+    return {name for name in variables if re.match(r"logits|box_head/(logits|offsets)", name)}
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)
@@ -145,11 +146,14 @@ def test_a_detectors_classes_are_cocos_by_their_numbers(name, tmp_path):
     save_file(arrays, tmp_path / "w.safetensors")
     loaded, new, remark = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, names)
     assert (new, remark) == ([], "")
-    layer, key = ("logits_1", "module_list.1") if name == "ssd300" else ("logits", "cls_logits")
-    theirs = arrays[f"head.classification_head.{key}.bias"].reshape(-1, 91)
+    layer, key = {
+        "ssd300": ("logits_1", "head.classification_head.module_list.1"),
+        "faster_rcnn": ("box_head/logits", "roi_heads.box_predictor.cls_score"),
+    }.get(name, ("logits", "head.classification_head.cls_logits"))
+    theirs = arrays[f"{key}.bias"].reshape(-1, 91)
     ours = loaded[f"{layer}/bias"].reshape(len(theirs), -1)
     background = ours.shape[1] - 80
-    assert background == (name == "ssd300")
+    assert background == (name in ("ssd300", "faster_rcnn"))
     for index in (0, 30, 79):
         number = CATEGORY_IDS[CLASS_NAMES.index(names[index])]
         np.testing.assert_array_equal(ours[:, background + index], theirs[:, number])
@@ -166,6 +170,19 @@ def test_other_classes_start_anew_and_are_reported(name, tmp_path):
     for path in variables:
         assert np.array_equal(loaded[path], variables[path]) == (path in new), path
     assert remark == "; its 91 classes are not the data's 3, whose layer starts anew"
+
+
+def test_a_regions_boxes_are_by_class_and_in_our_order(tmp_path):
+    """The layer of both has (x, y) of each class there, and here the classes of each coordinate, (y, x)."""
+    config, architecture, variables = detector("faster_rcnn", CLASS_NAMES)
+    arrays = published.draw_file("faster_rcnn", config)
+    save_file(arrays, tmp_path / "w.safetensors")
+    loaded, *_ = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASS_NAMES)
+    theirs, ours = arrays["roi_heads.box_predictor.bbox_pred.weight"], loaded["box_head/offsets/kernel"][0, 0]
+    for place in (0, 44, 79):
+        for coordinate, their_coordinate in enumerate((1, 0, 3, 2)):
+            expected = theirs[4 * CATEGORY_IDS[place] + their_coordinate]
+            np.testing.assert_array_equal(ours[:, 81 * coordinate + 1 + place], expected)
 
 
 def test_a_part_of_a_detector_that_is_missing_is_an_error(tmp_path):

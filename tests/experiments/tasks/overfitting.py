@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import optax
+from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments.run import state as states
@@ -38,10 +39,10 @@ def overfit(config: ConfigDict, steps: int) -> SimpleNamespace:
     optimizer = optax.adam(5e-3)
 
     @jax.jit
-    def step(params, rest, state):
+    def step(params, rest, state, key):
         def loss(params):
             model = architecture.merge(params | rest)
-            outputs = task.apply(model, batch, train=True, rngs=None)
+            outputs = task.apply(model, batch, train=True, rngs=nnx.Rngs(key))
             after = states.variables_of(model)
             return total_loss(task.loss(outputs, batch)[0]), {name: after[name] for name in rest}
 
@@ -52,8 +53,8 @@ def overfit(config: ConfigDict, steps: int) -> SimpleNamespace:
     params = {name: value for name, value in variables.items() if name in trained}
     rest = {name: value for name, value in variables.items() if name not in trained}
     state, losses, first = optimizer.init(params), [], None
-    for _ in range(steps):
-        params, rest, state, value, gradients = step(params, rest, state)
+    for number in range(steps):
+        params, rest, state, value, gradients = step(params, rest, state, jax.random.key(number))
         losses.append(float(value))
         first = gradients if first is None else first
     return SimpleNamespace(task=task, model=architecture.merge(params | rest), batch=batch, losses=losses, first=first)

@@ -1,10 +1,12 @@
-"""Losses and detections of RetinaNet and FCOS equal torchvision's, for the same raw outputs and its own settings."""
+"""Losses and detections of detectors equal torchvision's, for the same raw outputs and its own settings."""
 
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import common, detectors
 from experiments.tasks import registry
@@ -113,3 +115,85 @@ def test_detections_equal_torchvisions(name, request):
     np.testing.assert_allclose(scores[mask], expected["scores"], rtol=1e-5)
     np.testing.assert_array_equal(classes[mask], expected["labels"])
     np.testing.assert_allclose(boxes[mask], expected["boxes"][:, ORDER], atol=1e-3)
+
+
+class Stages:
+    """Stands for our Faster R-CNN: known outputs of the first stage, and linear functions of a region's box."""
+
+    def __init__(self, pair):
+        self.pair = pair
+        rng = np.random.default_rng(1)
+        self.logits = rng.normal(0, 0.02, (4, 1 + len(CLASSES))).astype(np.float32)
+        self.offsets = rng.normal(0, 0.01, (4, 1 + len(CLASSES), 4)).astype(np.float32)
+
+    def features(self, images, *, train, rngs):
+        return None
+
+    def propose(self, features):
+        return {name: levels for name, levels in split(self.pair).items() if name != "anchors"}
+
+    def geometry(self, size):
+        return {"anchors": self.pair.levels}
+
+    def classify(self, features, regions):
+        return {"logits": regions @ self.logits, "offsets": jnp.einsum("brx,xcn->brcn", regions, self.offsets)}
+
+
+@pytest.mark.parametrize("objects", [OBJECTS, []])
+def test_both_stages_losses_equal_torchvisions(objects):
+    """Where all anchors and all regions are sampled, which takes the chance out."""
+
+    def use(config):
+        detectors.use_faster_rcnn(config)
+        config.task.update(anchors=5000, anchor_share=1.0, regions=3000, region_share=1.0)
+
+    rng = np.random.default_rng(2)
+    config = common.get_config()
+    use(config)
+    task = registry.make_task(config, CLASSES)
+    levels = pyramid(SIZE, (4, *STRIDES[:-1]), 8.0, 1, (2.0, 1.0, 0.5), "corners")
+    count = sum(level.size // 4 for level in levels)
+    outputs = {"objectness": rng.standard_normal((1, count)), "shifts": 0.3 * rng.standard_normal((1, count, 4))}
+    outputs = {name: rows.astype(np.float32) for name, rows in outputs.items()}
+    pair = Pair(task=task, levels=levels, outputs=outputs)
+    stages, batch = Stages(pair), {key: rows[:1] for key, rows in make_batch(objects).items()}
+    batch |= {"image": np.zeros((1, *SIZE, 3), np.uint8), "original_size": np.array([SIZE], np.int32)}
+
+    def run(key):
+        outputs = task.apply(stages, batch, train=True, rngs=nnx.Rngs(key))
+        return outputs, task.loss(outputs, batch)[0]
+
+    found, terms = jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(0)))
+
+    backbone = torch.nn.Identity()
+    backbone.out_channels = 32
+    network = detection.FasterRCNN(backbone, 1 + len(CLASSES), rpn_anchor_generator=None)
+    rpn, heads = network.rpn, network.roi_heads
+    rpn.fg_bg_sampler.batch_size_per_image, rpn.fg_bg_sampler.positive_fraction = count, 1.0
+    anchors = torch.from_numpy(np.concatenate([level.reshape(-1, 4) for level in levels]))[:, ORDER]
+    boxes = torch.tensor([box for box, _, _ in objects], dtype=torch.float32).reshape(-1, 4)[:, ORDER]
+    targets = [{"boxes": boxes, "labels": torch.tensor([1 + index for _, index, _ in objects], dtype=torch.int64)}]
+    labels, matched = rpn.assign_targets_to_anchors([anchors], targets)
+    shifts = torch.from_numpy(outputs["shifts"][0])[:, ORDER]
+    wanted = rpn.box_coder.encode(matched, [anchors])
+    objectness, moved = rpn.compute_loss(torch.from_numpy(outputs["objectness"][0])[:, None], shifts, labels, wanted)
+    np.testing.assert_allclose(terms["objectness"].value(), objectness, rtol=1e-4)
+    np.testing.assert_allclose(terms["proposals"].value(), moved, rtol=1e-4, atol=1e-7)
+
+    # The proposals are those that torchvision makes of the same outputs, in any order.
+    per_level = [level.size // 4 for level in levels]
+    decoded = rpn.box_coder.decode(shifts, [anchors]).view(1, -1, 4)
+    rpn.train()
+    (proposals,), _ = rpn.filter_proposals(decoded, torch.from_numpy(outputs["objectness"]), [SIZE], per_level)
+    heads.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.positive_fraction = 3000, 1.0
+    regions, _, labels, wanted = heads.select_training_samples([proposals], targets)
+    own = found["regions"][0][found["region_mask"][0]]
+    distances = np.abs(own[:, None] - regions[0].numpy()[None, :, ORDER]).max(-1)
+    assert len(own) == len(regions[0]) > 100 and max(distances.min(0).max(), distances.min(1).max()) < 1e-3
+
+    shown = stages.classify(None, regions[0].numpy()[None, :, ORDER])
+    offsets = torch.from_numpy(np.array(shown["offsets"][0]))[:, :, ORDER].reshape(len(own), -1)
+    logits = torch.from_numpy(np.array(shown["logits"][0]))
+    expected = detection.roi_heads.fastrcnn_loss(logits, offsets, labels, wanted)
+    np.testing.assert_allclose(terms["classification"].value(), expected[0], rtol=1e-4)
+    np.testing.assert_allclose(terms["localisation"].value(), expected[1], rtol=1e-4, atol=1e-7)

@@ -94,6 +94,31 @@ def test_detection_on_levels_equals_a_loop(boxes, scores, data):
     assert classes.dtype == np.int32 and detect_levels._cache_size() == 1
 
 
+propose = jax.jit(partial(nms.propose, shortest=1.0, iou=IOU, candidates=CANDIDATES, count=COUNT))
+
+
+@given(boxes=BOXES, scores=SCORES, data=st.data())
+def test_proposals_equal_a_loop(boxes, scores, data):
+    """The best of each level, narrow ones dropped after that; then suppression within each level."""
+    starts = [data.draw(st.integers(0, N - count)) for count in LEVELS]
+    parts = [slice(start, start + count) for start, count in zip(starts, LEVELS, strict=True)]
+    objectness = np.nan_to_num(scores[:, 0])
+    levels = [boxes[part] for part in parts], [objectness[part] for part in parts]
+    ranked = []
+    for level, (own_boxes, own_scores) in enumerate(zip(*levels, strict=True)):
+        best = sorted(range(len(own_boxes)), key=lambda i: -own_scores[i])[:CANDIDATES]  # stable
+        ranked += [(own_scores[i], level, own_boxes[i]) for i in best]
+    expected = []
+    for score, level, box in sorted(ranked, key=lambda entry: -entry[0]):
+        wide = (box[2:] - box[:2] >= 1).all()
+        if wide and all(other != level or overlap(kept, box) <= np.float32(IOU) for _, other, kept in expected):
+            expected.append((score, level, box))
+    found, mask = map(np.asarray, propose(*levels))
+    assert mask.tolist() == [True] * len(expected[:COUNT]) + [False] * (COUNT - len(expected[:COUNT]))
+    np.testing.assert_array_equal(found[mask], np.reshape([box for _, _, box in expected[:COUNT]], (-1, 4)))
+    assert (found[~mask] == 0).all() and propose._cache_size() == 1
+
+
 def test_detection_on_levels_of_a_batch_is_a_loop_over_its_images():
     rng = np.random.default_rng(3)
     boxes = [np.float32(np.sort(rng.integers(0, 5, (3, n, 2, 2)), 2).reshape(3, n, 4)) for n in LEVELS]

@@ -1,0 +1,19 @@
+"""A light Faster R-CNN on the synthetic figures: both stages, in minutes and without a download.
+
+    python main.py --config=configs/faster_rcnn_shapes.py --workdir=runs/faster_rcnn_shapes --tfds_data_dir=data
+
+TBD
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_light_faster_rcnn(config)
+    datasets.use_shapes_boxes(config, (96, 96))
+    schedules.train_light_detector(config, steps=600, every=150)
+    small = dict(backbone=dict(bottom_up=dict(layers=10, width=0.07), width=8), fc=16)
+    return variants.vary(config, variant, model=small)

@@ -1,0 +1,185 @@
+"""Faster R-CNN's two losses, learned jointly (Ren et al. 2015, "Faster R-CNN", section 3.2, approximate joint training)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from errors import UserError
+from experiments.tasks.base import Arrays, Mean, Means, normalise
+from experiments.tasks.dense import Detection, Geometry, Targets, clip_to_image, join, match_grids
+from experiments.tasks.detection_losses import smooth_l1
+from fields import Count, NotNegative, Share
+from input_pipeline.batch import Size
+from models.ops import coding, nms, sampling
+
+ANCHOR_VARIANCES = (1.0, 1.0, 1.0, 1.0)
+REGION_VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the authors' code
+SHORTEST = 1e-3  # pixels; a proposal with a shorter side is left out
+
+
+class FasterRCNNTask(Detection):
+    """Proposals of the first stage are the regions of the second; both learn from samples that `apply` draws.
+
+    Proposals carry no gradient. In training the ground truth's boxes join them, so that an image with objects has
+    foreground from the first step on.
+    """
+
+    reads = "proposals and regions"
+    advice = (
+        "bring config.model.scale and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
+    )
+
+    def __init__(
+        self,
+        *,
+        positive_iou: Share,
+        negative_iou: Share,
+        anchors: Count,
+        anchor_share: Share,
+        candidates: tuple[Count, Count],
+        proposals: tuple[Count, Count],
+        proposal_iou: Share,
+        region_iou: Share,
+        regions: Count,
+        region_share: Share,
+        beta: NotNegative,
+        **detection,
+    ):
+        """Takes its own fields, and those of Detection.
+
+        First stage: an anchor with an IoU of `positive_iou` or more is an object's, and so is each object's best one; below
+        `negative_iou` it is background. An image's loss is of `anchors` sampled ones, at most `anchor_share` of them
+        objects'. Of each level the best `candidates` (in training, in evaluation) go through a suppression at
+        `proposal_iou`, and the best `proposals` of all levels are the image's. Second stage: of these and the objects' own
+        boxes `regions` are sampled, at most `region_share` of them with an IoU of `region_iou` or more with an object; the
+        others are background. Smooth L1 bends at `beta`.
+
+        Raises UserError for a negative_iou above positive_iou.
+        """
+        super().__init__(**detection)
+        if negative_iou > positive_iou:
+            raise UserError(
+                f"config.task.negative_iou={negative_iou} is above config.task.positive_iou={positive_iou}; lower it"
+            )
+        self.positive_iou, self.negative_iou, self.region_iou = positive_iou, negative_iou, region_iou
+        self.anchors, self.anchor_share, self.regions, self.region_share = anchors, anchor_share, regions, region_share
+        self.candidates, self.proposals, self.proposal_iou = tuple(candidates), tuple(proposals), proposal_iou
+        self.beta = beta
+
+    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
+        """The head's outputs for `regions` [B,R,4] with their `region_mask`.
+
+        In training also what was sampled: of anchors their outputs and targets, of regions their targets.
+        """
+        size = batch["image"].shape[1:3]
+        features = model.features(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
+        levels = model.propose(features) | model.geometry(size)
+        regions, mask = self.propose(levels, batch, train)
+        if not train:
+            return {"regions": regions, "region_mask": mask} | model.classify(features, regions)
+        anchor_key, region_key = jax.random.split(rngs.sampling())
+        first = self.sample_anchors(levels, batch, anchor_key)
+        second = self.sample_regions(regions, mask, batch, region_key)
+        return first | second | model.classify(features, second["regions"])
+
+    def propose(self, levels: dict[str, tuple], batch: Arrays, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Each image's proposals [B,P,4], cut to the image, and which [B,P] there are; without a gradient."""
+        place = 0 if train else 1
+        most = dict(candidates=self.candidates[place], count=self.proposals[place])
+        suppress = partial(nms.propose, shortest=SHORTEST, iou=self.proposal_iou, **most)
+        shifts, scores = jax.lax.stop_gradient((levels["shifts"], levels["objectness"]))
+        boxes = [
+            clip_to_image(coding.decode(own, anchors.reshape(1, -1, 4), variances=ANCHOR_VARIANCES), batch)
+            for own, anchors in zip(shifts, levels["anchors"], strict=True)
+        ]
+        return jax.vmap(suppress)(boxes, list(scores))
+
+    def sample_anchors(self, levels: dict[str, tuple], batch: Arrays, key: jax.Array) -> Arrays:
+        """Of S sampled anchors: outputs `objectness` [B,S] and `shifts` [B,S,4], and what they should be."""
+        own = join(levels, batch)
+        matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=True)
+        targets = self.targets(own["anchors"], batch, **matching)
+        index, mask, positive = _sample(key, targets, targets.counted, self.anchors, self.anchor_share)
+        return {
+            "objectness": jnp.take_along_axis(own["objectness"], index, 1),
+            "shifts": _pick(own["shifts"], index),
+            "sampled_anchors": own["anchors"][index],
+            "anchor_boxes": _pick(targets.boxes, index),
+            "anchor_mask": mask,
+            "anchor_positive": positive,
+        }
+
+    def sample_regions(self, proposals: jax.Array, mask: jax.Array, batch: Arrays, key: jax.Array) -> Arrays:
+        """S sampled `regions` [B,S,4] among the proposals and the objects' boxes, and what they should be."""
+        boxes = jnp.concatenate([proposals, batch["boxes"]], 1)
+        there = jnp.concatenate([mask, self.learnable(batch)], 1)
+        targets = self.targets(boxes, batch, low=self.region_iou, high=self.region_iou, low_quality=False)
+        index, mask, positive = _sample(key, targets, targets.counted & there, self.regions, self.region_share)
+        classes = jnp.take_along_axis(targets.classes, index, 1)
+        return {
+            "regions": _pick(boxes, index),
+            "region_mask": mask,
+            "region_classes": jnp.where(positive, classes + 1, 0),
+            "region_boxes": _pick(targets.boxes, index),
+        }
+
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+        """Equation 1 for the anchors, and Fast R-CNN's (Girshick 2015, equation 1) for the regions, each over all sampled.
+
+        Evaluation samples nothing and has no terms.
+        """
+        logs = {"boxes_lost": self.boxes_lost(batch)}
+        if "anchor_mask" not in outputs:
+            return {}, logs
+        mask, positive = outputs["anchor_mask"], outputs["anchor_positive"]
+        binary = optax.sigmoid_binary_cross_entropy(outputs["objectness"], positive.astype(jnp.float32))
+        wanted = coding.encode(outputs["anchor_boxes"], outputs["sampled_anchors"], variances=ANCHOR_VARIANCES)
+        shifts = self.count_errors(outputs["shifts"], wanted, positive)
+        anchors = jnp.sum(mask, dtype=jnp.float32)
+
+        chosen, classes = outputs["region_mask"], outputs["region_classes"]
+        cost = optax.softmax_cross_entropy(outputs["logits"], jax.nn.one_hot(classes, outputs["logits"].shape[-1]))
+        own = jnp.einsum("brc,brcn->brn", jax.nn.one_hot(classes, outputs["logits"].shape[-1]), outputs["offsets"])
+        wanted = coding.encode(outputs["region_boxes"], outputs["regions"], variances=REGION_VARIANCES)
+        offsets = self.count_errors(own, wanted, chosen & (classes > 0))
+        regions = jnp.sum(chosen, dtype=jnp.float32)
+        terms = {
+            "objectness": Mean(jnp.sum(binary, where=mask), anchors),
+            "proposals": Mean(shifts, anchors),
+            "classification": Mean(jnp.sum(cost, where=chosen), regions),
+            "localisation": Mean(offsets, regions),
+        }
+        matched = jnp.sum(chosen & (classes > 0), dtype=jnp.float32)
+        return terms, logs | {"matched": self.mean_per_image(matched, batch)}
+
+    def count_errors(self, offsets: jax.Array, wanted: jax.Array, positive: jax.Array) -> jax.Array:
+        """The sum of smooth L1 over the offsets [B,S,4] of the positive [B,S]."""
+        return jnp.sum(smooth_l1(jnp.where(positive[..., None], offsets - wanted, 0.0), self.beta))
+
+    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
+        """Boxes [B,R,C,4], one for each class, and the scores [B,R,C]; -inf where there is no region."""
+        boxes = coding.decode(outputs["offsets"][:, :, 1:], outputs["regions"][:, :, None], variances=REGION_VARIANCES)
+        scores = jax.nn.softmax(outputs["logits"])[..., 1:]
+        return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
+
+    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
+        """Those that an anchor overlaps by config.task.positive_iou."""
+        return match_grids(boxes, geometry["anchors"], self.positive_iou)
+
+
+def _sample(
+    key: jax.Array, targets: Targets, counted: jax.Array, count: int, share: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(index [B,count], mask, is_positive) of what is sampled among those that are `counted` [B,A]."""
+    draw = jax.vmap(partial(sampling.sample, count=count, share=share))
+    keys = jax.random.split(key, len(counted))
+    return draw(keys, counted & targets.positive, counted & ~targets.positive)
+
+
+def _pick(boxes: jax.Array, index: jax.Array) -> jax.Array:
+    """boxes [B,A,4] at index [B,S]: [B,S,4]."""
+    return jnp.take_along_axis(boxes, index[..., None], 1)

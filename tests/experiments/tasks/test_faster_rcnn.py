@@ -1,0 +1,215 @@
+"""Faster R-CNN's losses equal plain loops where everything is sampled, and samples are what they should be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import common, detectors
+from errors import UserError
+from experiments.tasks import registry
+from models.ops.anchors import pyramid
+from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
+
+REGULAR = pyramid(SIZE, (8, 16), 1.5, 1, (0.5, 1.0, 2.0))
+# Moved a little, so that no two overlap an object equally: which one is the best would be a matter of rounding.
+LEVELS = tuple(
+    (level + np.random.default_rng(0).uniform(-0.5, 0.5, level.shape)).astype(np.float32) for level in REGULAR
+)
+ANCHORS = np.concatenate([level.reshape(-1, 4) for level in LEVELS])
+ALL = dict(anchors=200, anchor_share=1.0, regions=60, region_share=1.0, candidates=(20, 20), proposals=(30, 10))
+BETA = 1 / 9
+rng = np.random.default_rng(5)
+LOGITS, OFFSETS = rng.normal(0, 0.05, (4, 1 + len(CLASSES))), rng.normal(0, 0.02, (4, 1 + len(CLASSES), 4))
+OBJECTNESS = [2 * rng.standard_normal((6, level.size // 4)).astype(np.float32) for level in LEVELS]
+SHIFTS = [0.3 * rng.standard_normal((6, level.size // 4, 4)).astype(np.float32) for level in LEVELS]
+
+
+class Stages:
+    """A model of known outputs; those of a region are linear functions of its box."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def features(self, images, *, train, rngs):
+        return None
+
+    def propose(self, features):
+        return self.outputs
+
+    def geometry(self, size):
+        return {"anchors": LEVELS}
+
+    def classify(self, features, regions):
+        return {"logits": regions @ LOGITS, "offsets": jnp.einsum("brx,xcn->brcn", regions, OFFSETS)}
+
+
+def make_task(**fields):
+    config = common.get_config()
+    detectors.use_light_faster_rcnn(config)
+    config.task.update(ALL | fields)
+    return registry.make_task(config, CLASSES)
+
+
+def make_outputs(count=6):
+    return {"objectness": tuple(x[:count] for x in OBJECTNESS), "shifts": tuple(x[:count] for x in SHIFTS)}
+
+
+def run(task, batch, seed=0):
+    """(outputs of apply in training, terms, logs)."""
+
+    @jax.jit
+    def compiled(outputs, batch, key):
+        outputs = task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(key))
+        return outputs, *task.loss(outputs, batch)
+
+    return jax.tree.map(np.asarray, compiled(make_outputs(len(batch["image"])), batch, jax.random.key(seed)))
+
+
+def assign(anchors, batch, row, low, high, low_quality, use_difficult):
+    """[(object or None, whether it counts)] of each anchor, in loops."""
+    boxes = batch["boxes"][row].astype(float)
+    there = [i for i in range(MOST) if batch["valid"][row, i]]
+    crowds = [i for i in there if batch["crowd"][row, i]]
+    left = [i for i in there if i not in crowds and batch["difficult"][row, i] and not use_difficult]
+    learned = [i for i in there if i not in crowds and i not in left and batch["example_mask"][row]]
+    best = {i: max((iou(boxes[i], a) for a in anchors if area(a) > 0), default=0) for i in learned}
+    result = []
+    for anchor in anchors:
+        value, owner = max(((iou(boxes[i], anchor), -i) for i in learned), default=(-1, 0))
+        own = low_quality and any(iou(boxes[i], anchor) == best[i] > 0 for i in learned)
+        if value >= high or own:
+            result.append((-owner, True))
+            continue
+        on_crowd = any(overlap(anchor, boxes[i]) >= 0.5 * area(anchor) for i in crowds)
+        on_left = any(iou(anchor, boxes[i]) >= low for i in left)
+        result.append((None, value < low and not on_crowd and not on_left and batch["example_mask"][row]))
+    return result
+
+
+def encode(box, anchor, variances):
+    (y, x), (h, w) = (anchor[:2] + anchor[2:]) / 2, anchor[2:] - anchor[:2]
+    (cy, cx), (bh, bw) = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    return np.array([(cy - y) / h, (cx - x) / w, np.log(bh / h), np.log(bw / w)]) / variances
+
+
+def smooth_l1(errors):
+    errors = np.abs(errors)
+    return np.where(errors < BETA, errors**2 / (2 * BETA), errors - BETA / 2).sum()
+
+
+@pytest.mark.parametrize("use_difficult", [True, False])
+def test_losses_equal_loops_where_everything_is_sampled(use_difficult):
+    batch, task = random_batch(np.random.default_rng(3)), make_task(use_difficult=use_difficult)
+    _, terms, logs = run(task, batch)
+    objectness, shifts = (np.concatenate(part, 1).astype(float) for part in (OBJECTNESS, SHIFTS))
+    binary = moved = sampled = 0.0
+    classified = located = regions = matched = 0.0
+    for row in range(6):
+        boxes = batch["boxes"][row].astype(float)
+        targets = assign(ANCHORS.astype(float), batch, row, 0.3, 0.7, True, use_difficult)
+        for a, (owner, counted) in enumerate(targets):
+            if counted:
+                sign = 1 if owner is not None else -1
+                binary += np.log1p(np.exp(-sign * objectness[row, a]))
+                sampled += 1
+            if owner is not None:
+                moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0))
+        # The proposals are not sampled twice: they are what apply says, and the objects' boxes.
+        found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, batch, True)
+        learned = np.asarray(task.learnable(batch))[row]
+        own = np.concatenate([np.asarray(found)[row][np.asarray(mask)[row]], batch["boxes"][row][learned]]).astype(
+            float
+        )
+        for box, (owner, counted) in zip(own, assign(own, batch, row, 0.5, 0.5, False, use_difficult), strict=True):
+            if not counted:
+                continue
+            logits = box @ LOGITS
+            column = 0 if owner is None else 1 + batch["classes"][row, owner]
+            classified += np.log(np.exp(logits).sum()) - logits[column]
+            regions += 1
+            if owner is not None:
+                wanted = encode(boxes[owner], box, np.array([0.1, 0.1, 0.2, 0.2]))
+                located += smooth_l1(box @ OFFSETS[:, column] - wanted)
+                matched += 1
+    expected = {
+        "objectness": (binary, sampled),
+        "proposals": (moved, sampled),
+        "classification": (classified, regions),
+        "localisation": (located, regions),
+    }
+    assert terms.keys() == expected.keys() and matched > 5
+    for name, (total, weight) in expected.items():
+        np.testing.assert_allclose((terms[name].total, terms[name].weight), (total, weight), rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose((logs["matched"].total, logs["matched"].weight), (matched, 5))
+
+
+def test_samples_are_of_the_asked_number_and_share():
+    fields = dict(anchors=12, anchor_share=0.25, regions=8, region_share=0.5)
+    batch = random_batch(np.random.default_rng(3))
+    outputs, _, _ = run(make_task(**fields), batch)
+    anchors, regions = outputs["anchor_mask"].sum(1), outputs["region_mask"].sum(1)
+    assert anchors.tolist() == [12, 12, 12, 12, 0, 12] and regions.tolist() == [8, 8, 8, 8, 0, 8]
+    assert (outputs["anchor_positive"].sum(1) <= 3).all() and outputs["anchor_positive"].sum() > 3
+    assert ((outputs["region_classes"] > 0).sum(1) <= 4).all() and (outputs["region_classes"] > 0).sum() > 4
+    other, _, _ = run(make_task(**fields), batch, seed=1)
+    assert not np.array_equal(outputs["regions"], other["regions"]), "drawn anew"
+    again, _, _ = run(make_task(**fields), batch)
+    np.testing.assert_array_equal(outputs["regions"], again["regions"])
+
+
+def test_the_objects_own_boxes_join_the_regions():
+    box = (3, 40, 9, 47)  # no proposal is there
+    batch = make_batch([(box, 2, "")])
+    outputs, _, _ = run(make_task(), batch)
+    (place,) = np.flatnonzero((outputs["regions"][0] == box).all(-1))
+    assert outputs["region_classes"][0, place] == 3 and outputs["region_mask"][0, place]
+    np.testing.assert_array_equal(outputs["region_boxes"][0, place], box)
+
+
+def test_no_object_and_no_image_give_finite_losses_and_gradients():
+    """Padding, images without objects, one with a crowd alone, and an object without area."""
+    batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
+    batch["example_mask"][0] = False
+    task = make_task()
+
+    @jax.jit
+    @jax.grad
+    def gradient(outputs):
+        terms, _ = task.loss(task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0)), batch)
+        return sum(term.value() for term in terms.values())
+
+    found = gradient(make_outputs(3))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+    assert all((x[0] == 0).all() for x in jax.tree.leaves(found)), "a padded row costs nothing"
+
+
+def test_proposals_carry_no_gradient():
+    batch, task = random_batch(np.random.default_rng(3)), make_task()
+
+    def second_stage(outputs):
+        terms, _ = task.loss(task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0)), batch)
+        return terms["classification"].value() + terms["localisation"].value()
+
+    assert all((x == 0).all() for x in jax.tree.leaves(jax.jit(jax.grad(second_stage))(make_outputs())))
+
+
+def test_evaluation_needs_no_ground_truth_and_no_randomness():
+    batch = random_batch(np.random.default_rng(3))
+    seen = {name: batch[name] for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")}
+    task = make_task(score_threshold=0.0)
+    outputs = jax.jit(lambda outputs: task.apply(Stages(outputs), seen, train=False, rngs=None))(make_outputs())
+    terms, logs = task.loss(outputs, seen)
+    assert not terms and logs.keys() == {"boxes_lost"}
+    found = jax.jit(task.predict)(outputs, seen)
+    assert found["valid"].any(1).all() and np.isfinite(found["boxes"]).all()
+    scores = np.asarray(outputs["regions"]) @ LOGITS
+    best = (np.exp(scores) / np.exp(scores).sum(-1, keepdims=True))[..., 1:]
+    best = np.where(np.asarray(outputs["region_mask"])[..., None], best, 0).max((1, 2))
+    np.testing.assert_allclose(found["scores"].max(1), best, rtol=1e-4)
+
+
+def test_thresholds_in_the_wrong_order_are_one_line():
+    with pytest.raises(UserError, match="config.task.negative_iou=0.8 is above config.task.positive_iou=0.7"):
+        make_task(negative_iou=0.8)
