@@ -89,9 +89,9 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_bccd_enlarged(config: ConfigDict) -> None:
-    """Takes BCCD in a size that shows platelets, of 41 of 640 pixels, and mirrors its cells top for bottom too."""
+    """Takes BCCD at nearly its own size, for platelets are small, and mirrors its cells top for bottom too."""
     use_bccd(config)
-    config.data.image_size = (320, 416)
+    config.data.image_size = (448, 576)
     config.data.augment.update(scale=(0.8, 1.25), vertical_flip=0.5)
 
 

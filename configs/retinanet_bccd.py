@@ -18,10 +18,9 @@ def get_config(variant: str = "") -> ConfigDict:
     detectors.use_efficientnet_lite(config)
     datasets.use_bccd_enlarged(config)
     datasets.use_statistics_of_efficientnet_lite(config)
-    schedules.train_on_bccd(config)
-    config.train.steps = 1000
+    schedules.train_on_bccd(config, steps=400)
     # Cells are round: no anchor is half as wide as it is high. The many cells of an image need many candidates.
-    config.model.update(scale=3.0, ratios=(1.5, 1.0, 1 / 1.5))
+    config.model.ratios = (1.5, 1.0, 1 / 1.5)
     config.task.update(box_loss="giou", box_weight=2.0, nms_candidates=1000)
     small = dict(backbone=dict(bottom_up=dict(width=0.25, depth=0.1), width=8), tower=1)
     return variants.vary(config, variant, model=small)
