@@ -9,18 +9,9 @@ def train_on_camvid(config: ConfigDict) -> None:
     config.optim.update(name="adamw", lr=1e-3, warmup_steps=500, weight_decay=0.05, ema=0.999)
 
 
-def train_on_pets(config: ConfigDict, *, steps: int) -> None:
-    """Trains with AdamW, `steps` of 16."""
-    config.train.update(batch_size=16, steps=steps, log_every=20, eval_every=250, checkpoint_every=250)
-    config.optim.update(name="adamw", lr=2e-3, warmup_steps=200, weight_decay=0.05, ema=0.995)
-
-
-def slow_backbone(config: ConfigDict, factor: float) -> None:
-    """Trains a pretrained backbone at `factor` times the learning rate; 0 leaves it as it is, batch statistics included."""
-    if factor:
-        config.optim.lr_multipliers = (("backbone/", factor),)
-    else:
-        config.optim.freeze = ("backbone/",)
+def freeze_backbone(config: ConfigDict) -> None:
+    """Leaves a pretrained backbone as it is, batch statistics included."""
+    config.optim.freeze = ("backbone/",)
 
 
 def train_on_isbi(config: ConfigDict) -> None:

@@ -8,12 +8,13 @@ expect mIoU 0.64 and pixel accuracy 0.84 at the last step (one seed; RESULTS.md)
 
 from ml_collections import ConfigDict
 
-from configs import common, datasets, schedules, segmenters, variants
+from configs import common, datasets, segmenters, variants
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     segmenters.use_unet_mobilenetv2(config)
     datasets.use_pets(config)
-    schedules.train_on_pets(config, steps=3000)
+    config.train.update(batch_size=16, steps=3000, log_every=20, eval_every=250, checkpoint_every=250)
+    config.optim.update(name="adamw", lr=2e-3, warmup_steps=200, weight_decay=0.05, ema=0.995)
     return variants.vary(config, variant, model=dict(width=0.1, depth=0.3, decoder=(16, 16, 8, 8)))

@@ -1,6 +1,7 @@
 """Variables that exist already: a run's own checkpoint, another run's, or a file of weights."""
 
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from errors import UserError
+from errors import UserError, warn
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.classes import match_columns
 from experiments.run.config_file import check_same
@@ -37,7 +38,8 @@ def fill(
 ) -> tuple[Variables, list[str]]:
     """`variables` with those of config.pretrained, then of config.init_from, and the names of those that neither has.
 
-    What comes from where is printed. `class_names` are the model's. Raises UserError where they do not fit the model.
+    What comes from where is printed, and random values that config.optim.freeze would keep are warned of. `class_names` are
+    the model's. Raises UserError where they do not fit the model.
     """
     new = list(variables)
     if config.pretrained:
@@ -47,6 +49,13 @@ def fill(
         variables, others = init_from(config.init_from, variables)
         print(report(f"weights from {config.init_from}", variables, others))
         new = [name for name in new if name in set(others)]
+    frozen = [name for name in new if any(re.match(pattern, name) for pattern in config.optim.freeze)]
+    if frozen:
+        parts = ", ".join(sorted({name.split("/")[0] for name in frozen}))
+        warn(
+            f"config.optim.freeze keeps {len(frozen)} arrays of {parts} at the random values that they start with; set "
+            "config.pretrained or config.init_from, or freeze less"
+        )
     return variables, new
 
 

@@ -59,6 +59,18 @@ def test_every_encoder_variable_comes_from_the_file(model, tmp_path):
     assert set(new) == {name for name in variables if not name.startswith("encoder/")}
 
 
+def test_random_values_that_stay_frozen_are_warned_of(model, tmp_path, capsys):
+    config, architecture, variables, _ = model
+    config = config.copy_and_resolve_references()
+    config.optim.freeze = ("encoder/",)
+    pretrained.fill(config, architecture, variables, CLASSES)
+    assert "arrays of encoder at the random values" in capsys.readouterr().err
+    torchvision_file(tmp_path / "w.safetensors", architecture, variables)
+    config.pretrained = str(tmp_path / "w.safetensors")
+    pretrained.fill(config, architecture, variables, CLASSES)
+    assert not capsys.readouterr().err
+
+
 def test_the_report_counts_values_and_names_what_is_new():
     variables = {
         "backbone/a": np.zeros((2, 3)),
