@@ -4,7 +4,8 @@
         --config.data.folder.root=BCCD_Dataset/BCCD --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
 docs/models.md says where the weights are.
-To expect on two CPU cores: TBD
+To expect on two CPU cores: AP50 0.903, AP 0.603 on val after 25 minutes next to other work. From scratch, without
+--config.pretrained, the same 400 steps give AP50 0.868, AP 0.514 (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

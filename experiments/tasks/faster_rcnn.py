@@ -167,8 +167,8 @@ class FasterRCNNTask(Detection):
         return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
 
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Those that an anchor overlaps by config.task.positive_iou."""
-        return match_grids(boxes, geometry["anchors"], self.positive_iou)
+        """Those that an anchor overlaps by config.task.negative_iou: an object's best anchor is its own, at any overlap."""
+        return match_grids(boxes, geometry["anchors"], self.negative_iou)
 
 
 def _sample(
