@@ -2,7 +2,7 @@
 
     python main.py --config=configs/faster_rcnn_shapes.py --workdir=runs/faster_rcnn_shapes --tfds_data_dir=data
 
-TBD
+To expect on two CPU cores: AP50 0.978, AP 0.723 after five minutes, next to other work (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
