@@ -4,9 +4,9 @@
         --config.data.folder.root=DIR --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
 DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt; docs/models.md says where the
-weights are. The full recipe needs a GPU and has not been run. `:light` (crops of 192x256, the encoder frozen, 15 minutes on two busy
-CPU cores), trained without the drive 0006R0, has mIoU 0.463 on that drive and 0.667 on val, whose drive it knows. From scratch, without
---config.pretrained and with --config.optim.freeze="()", the same 1,000 steps give 0.345 and 0.542 (RESULTS.md).
+weights are. The full recipe needs a GPU and has not been run. `:light` (crops of 192x256, the encoder frozen, 15 minutes on
+two busy CPU cores), trained without the drive 0006R0, has mIoU 0.463 on that drive and 0.667 on val, whose drive it knows. From
+scratch, without --config.pretrained and with --config.optim.freeze="()", the same 1,000 steps give 0.345 and 0.542 (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
