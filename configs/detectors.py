@@ -129,7 +129,7 @@ def use_faster_rcnn(config: ConfigDict) -> None:
     anchors = dict(scale=8.0, octaves=1, ratios=(2.0, 1.0, 0.5), placement="corners")
     config.model = dict(name="faster_rcnn", backbone=backbone, **anchors, fc=1024, dtype="float32")
     first = dict(positive_iou=0.7, negative_iou=0.3, anchors=256, anchor_share=0.5)
-    between = dict(candidates=(2000, 1000), proposals=(2000, 1000), proposal_iou=0.7)
+    between = dict(proposal_candidates=(2000, 1000), proposals=(2000, 1000), proposal_iou=0.7)
     second = dict(region_iou=0.5, regions=512, region_share=0.25, beta=1 / 9)
     suppression = dict(score_threshold=0.05, nms_iou=0.5, nms_candidates=1000, max_detections=100)
     config.task = dict(name="faster_rcnn", use_difficult=True, **first, **between, **second, **suppression)
@@ -142,7 +142,7 @@ def use_light_faster_rcnn(config: ConfigDict) -> None:
     bottom_up = dict(layers=10, width=0.5, norm="batch")
     config.model.update(backbone=dict(bottom_up=bottom_up, width=64, coarsest=32, norm="batch"), placement="centres")
     config.model.update(scale=4.0, fc=256)
-    config.task.update(anchors=64, candidates=(200, 200), proposals=(100, 100), regions=64)
+    config.task.update(anchors=64, proposal_candidates=(200, 200), proposals=(100, 100), regions=64)
     config.task.update(score_threshold=0.01, max_detections=200)
     config.eval.max_detections = 200
 

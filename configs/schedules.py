@@ -9,6 +9,12 @@ def train_on_camvid(config: ConfigDict) -> None:
     config.optim.update(name="adamw", lr=1e-3, warmup_steps=500, weight_decay=0.05, ema=0.999)
 
 
+def train_on_camvid_briefly(config: ConfigDict) -> None:
+    """Trains a light network from a pretrained backbone: 1,000 steps of 8."""
+    config.train.update(batch_size=8, steps=1000, log_every=20, eval_every=500, checkpoint_every=250)
+    config.optim.update(name="adamw", lr=2e-3, warmup_steps=100, weight_decay=0.05, ema=0.995)
+
+
 def freeze_backbone(config: ConfigDict) -> None:
     """Leaves a pretrained backbone as it is, batch statistics included."""
     config.optim.freeze = ("backbone/",)

@@ -21,10 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
     datasets.use_statistics_of_efficientnet_lite(config)
     schedules.train_on_camvid(config)
     if variant == "light":
-        config.data.update(image_size=(192, 256), canvases=((360, 480),), augment=dict(scale=(0.5, 1.2)))
-        config.data.augment.update(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05)
-        config.train.update(steps=1000, eval_every=500, checkpoint_every=250)
-        config.optim.update(lr=2e-3, warmup_steps=100, ema=0.995)
+        config.data.update(image_size=(192, 256), canvases=((360, 480),))
+        config.data.augment.update(scale=(0.5, 1.2), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05)
+        schedules.train_on_camvid_briefly(config)
         schedules.freeze_backbone(config)  # a drive that training has not seen is worth more than val, which it has
     small = dict(backbone=dict(width=0.25, depth=0.1), decoder=(8, 8, 8, 8))
     return variants.vary(config, variant, model=small, others=("light",))

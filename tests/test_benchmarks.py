@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
         pytest.param("unet_pets", "training", marks=pytest.mark.slow),
         ("ssd_shapes", "training"),
         ("ssd_shapes", "inference"),
-        ("yolov1_shapes", "training"),
+        pytest.param("yolov1_shapes", "training", marks=pytest.mark.slow),
     ],
 )
 def test_the_steps_benchmark_prints_one_line_of_json(config, step):

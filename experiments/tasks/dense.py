@@ -95,25 +95,25 @@ class Detection(Task, abc.ABC):
         """[B,M] bool: the objects that are trained on."""
         return batch["valid"] & self.learns(batch) & batch["example_mask"][:, None]
 
-    def targets(self, anchors: jax.Array, batch: Arrays, *, low: float, high: float, low_quality: bool) -> Targets:
+    def assign(self, anchors: jax.Array, batch: Arrays, *, low: float, high: float, low_quality: bool) -> Targets:
         """The targets of the anchors [A,4], or of each image's own [B,A,4], for a batch; see `matching.by_threshold`.
 
         An anchor that a crowd covers by half, or that overlaps an object which is not trained on by `low`, does not count.
         """
 
-        def assign(anchors: jax.Array, boxes: jax.Array, classes: jax.Array, learned, left, crowd) -> Targets:
+        def match(anchors: jax.Array, boxes: jax.Array, classes: jax.Array, learned, left, crowd) -> Targets:
             iou = ops.pairwise_iou(boxes, anchors)
-            match = matching.by_threshold(iou, learned, low=low, high=high, low_quality=low_quality)
+            found = matching.by_threshold(iou, learned, low=low, high=high, low_quality=low_quality)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
             on_left = (iou >= low) & left[:, None]
-            background = ~match.ignored & ~on_crowd.any(1) & ~on_left.any(0)
-            return Targets(match.positive, match.positive | background, classes[match.index], boxes[match.index])
+            background = ~found.ignored & ~on_crowd.any(1) & ~on_left.any(0)
+            return Targets(found.positive, found.positive | background, classes[found.index], boxes[found.index])
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
         left = batch["valid"] & ~crowd & ~learned  # difficult ones
         own = 0 if anchors.ndim == 3 else None
-        assign = jax.vmap(assign, in_axes=(own, *[0] * 5))
-        targets = assign(anchors, batch["boxes"], batch["classes"], learned, left, crowd)
+        match = jax.vmap(match, in_axes=(own, *[0] * 5))
+        targets = match(anchors, batch["boxes"], batch["classes"], learned, left, crowd)
         return targets._replace(counted=targets.counted & batch["example_mask"][:, None])
 
     def mean_per_image(self, count: jax.Array, batch: Arrays) -> Mean:

@@ -40,7 +40,7 @@ class FasterRCNNTask(Detection):
         negative_iou: Share,
         anchors: Count,
         anchor_share: Share,
-        candidates: tuple[Count, Count],
+        proposal_candidates: tuple[Count, Count],
         proposals: tuple[Count, Count],
         proposal_iou: Share,
         region_iou: Share,
@@ -53,7 +53,7 @@ class FasterRCNNTask(Detection):
 
         First stage: an anchor with an IoU of `positive_iou` or more is an object's, and so is each object's best one; below
         `negative_iou` it is background. An image's loss is of `anchors` sampled ones, at most `anchor_share` of them
-        objects'. Of each level the best `candidates` (in training, in evaluation) go through a suppression at
+        objects'. Of each level the best `proposal_candidates` (in training, in evaluation) go through a suppression at
         `proposal_iou`, and the best `proposals` of all levels are the image's. Second stage: of these and the objects' own
         boxes `regions` are sampled, at most `region_share` of them with an IoU of `region_iou` or more with an object; the
         others are background. Smooth L1 bends at `beta`.
@@ -67,7 +67,8 @@ class FasterRCNNTask(Detection):
             )
         self.positive_iou, self.negative_iou, self.region_iou = positive_iou, negative_iou, region_iou
         self.anchors, self.anchor_share, self.regions, self.region_share = anchors, anchor_share, regions, region_share
-        self.candidates, self.proposals, self.proposal_iou = tuple(candidates), tuple(proposals), proposal_iou
+        self.proposal_candidates, self.proposals = tuple(proposal_candidates), tuple(proposals)
+        self.proposal_iou = proposal_iou
         self.beta = beta
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
@@ -89,7 +90,7 @@ class FasterRCNNTask(Detection):
     def propose(self, levels: dict[str, tuple], batch: Arrays, train: bool) -> tuple[jax.Array, jax.Array]:
         """Each image's proposals [B,P,4], cut to the image, and which [B,P] there are; without a gradient."""
         place = 0 if train else 1
-        most = dict(candidates=self.candidates[place], count=self.proposals[place])
+        most = dict(candidates=self.proposal_candidates[place], count=self.proposals[place])
         suppress = partial(nms.propose, shortest=SHORTEST, iou=self.proposal_iou, **most)
         shifts, scores = jax.lax.stop_gradient((levels["shifts"], levels["objectness"]))
         boxes = [
@@ -102,7 +103,7 @@ class FasterRCNNTask(Detection):
         """Of S sampled anchors: outputs `objectness` [B,S] and `shifts` [B,S,4], and what they should be."""
         own = join(levels, batch)
         matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=True)
-        targets = self.targets(own["anchors"], batch, **matching)
+        targets = self.assign(own["anchors"], batch, **matching)
         index, mask, positive = _sample(key, targets, targets.counted, self.anchors, self.anchor_share)
         return {
             "objectness": jnp.take_along_axis(own["objectness"], index, 1),
@@ -117,7 +118,7 @@ class FasterRCNNTask(Detection):
         """S sampled `regions` [B,S,4] among the proposals and the objects' boxes, and what they should be."""
         boxes = jnp.concatenate([proposals, batch["boxes"]], 1)
         there = jnp.concatenate([mask, self.learnable(batch)], 1)
-        targets = self.targets(boxes, batch, low=self.region_iou, high=self.region_iou, low_quality=False)
+        targets = self.assign(boxes, batch, low=self.region_iou, high=self.region_iou, low_quality=False)
         index, mask, positive = _sample(key, targets, targets.counted & there, self.regions, self.region_share)
         classes = jnp.take_along_axis(targets.classes, index, 1)
         return {

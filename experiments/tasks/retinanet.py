@@ -8,7 +8,7 @@ import numpy as np
 
 from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import Geometry, Levels, PyramidDetection, join, match_grids
+from experiments.tasks.dense import Geometry, Levels, PyramidDetection, Targets, join, match_grids
 from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
 from fields import NotNegative, Share
 from input_pipeline.batch import Size
@@ -60,8 +60,7 @@ class RetinaNetTask(PyramidDetection):
     def loss(self, outputs: Levels, batch: Arrays) -> tuple[Means, Means]:
         """The focal loss of all classes, and the boxes' loss with the factor `box_weight` (section 4.1)."""
         own = join(outputs, batch)
-        matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=self.low_quality)
-        positive, counted, classes, boxes = self.targets(own["anchors"], batch, **matching)
+        positive, counted, classes, boxes = self.targets(own["anchors"], batch)
 
         truth = jax.nn.one_hot(classes, own["logits"].shape[-1]) * positive[..., None]
         focal = sigmoid_focal(own["logits"], truth, alpha=self.alpha, gamma=self.gamma)
@@ -82,6 +81,11 @@ class RetinaNetTask(PyramidDetection):
             "localisation": Mean(localisation, matched, self.box_weight, floor=1.0),
         }
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
+
+    def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
+        """The targets of the anchors [A,4] for each image of a batch."""
+        matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=self.low_quality)
+        return self.assign(anchors, batch, **matching)
 
     def decode(self, outputs: Levels, size: Size) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         levels = zip(outputs["offsets"], outputs["anchors"], strict=True)

@@ -58,7 +58,10 @@ def assert_same(found, expected, pixels, score):
     assert same.any(0).all() and same.any(1).all(), (np.flatnonzero(~same.any(0)), np.flatnonzero(~same.any(1)))
 
 
-@pytest.mark.parametrize("name", published.DETECTORS)
+FOUND = ["ssd300", "faster_rcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet", "fcos"))]
+
+
+@pytest.mark.parametrize("name", FOUND)
 def test_detections_are_those_that_torchvision_found(name, tmp_path):
     """Stored by `store` below, for machines without PyTorch."""
     config = published.configure(name, small=True)

@@ -18,7 +18,9 @@ LEVELS = tuple(
     (level + np.random.default_rng(0).uniform(-0.5, 0.5, level.shape)).astype(np.float32) for level in REGULAR
 )
 ANCHORS = np.concatenate([level.reshape(-1, 4) for level in LEVELS])
-ALL = dict(anchors=200, anchor_share=1.0, regions=60, region_share=1.0, candidates=(20, 20), proposals=(30, 10))
+ALL = dict(
+    anchors=200, anchor_share=1.0, regions=60, region_share=1.0, proposal_candidates=(20, 20), proposals=(30, 10)
+)
 BETA = 1 / 9
 rng = np.random.default_rng(5)
 LOGITS, OFFSETS = rng.normal(0, 0.05, (4, 1 + len(CLASSES))), rng.normal(0, 0.02, (4, 1 + len(CLASSES), 4))

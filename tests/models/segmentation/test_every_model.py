@@ -52,7 +52,12 @@ def test_every_model_is_here():
     assert {fields["name"] for fields in MODELS.values()} == here
 
 
-@pytest.mark.parametrize("name", MODELS)
+# What another one has already: parts of theirs have tests of their own.
+SLOW = ("fcn, padded by 100", "unet_backbone, vgg", "unet_backbone, mobilenet_v2")
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_shape_gradients_and_a_batch_learned_by_heart(name):
     """The gradients of a step's own loss: the pixels', and where there is a discriminator, its own."""
     model = registry.build(**MODELS[name], dtype="float32", rngs=nnx.Rngs(0), num_classes=CLASSES)
