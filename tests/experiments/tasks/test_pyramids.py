@@ -19,7 +19,7 @@ def overfitted(request):
     config.model.backbone.width = 32
     if request.param != "faster_rcnn_shapes":
         config.model.norm = "none"  # at stride 64 there is one pixel: groups of one value would be 0
-    return overfit(config, steps=120)
+    return overfit(config, steps=250 if request.param == "faster_rcnn_shapes" else 120)
 
 
 def test_every_parameter_is_learned(overfitted):
