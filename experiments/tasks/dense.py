@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
 from input_pipeline.batch import Size
@@ -22,6 +23,10 @@ Levels = dict[str, tuple[jax.Array, ...]]  # outputs of a pyramid, of each of it
 NEAR = 1e-2  # pixels: an edge this near to a whole pixel is on it
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)  # of an image, in shares of its sides
 CHUNK = 64  # boxes whose overlaps are on the host at a time
+# What to do where few objects have an anchor of a pyramid.
+ANCHOR_ADVICE = (
+    "bring config.model.scale and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
+)
 COVERED = 0.5  # an anchor with this part of it or more in a crowd is not background
 
 
@@ -35,7 +40,7 @@ class Targets(NamedTuple):
 
 
 class Detection(Task, abc.ABC):
-    """What one-stage detectors share: the network's call, and prediction by suppression.
+    """What detectors share: the call of a network of one stage, the assignment of objects, and prediction by suppression.
 
     A detector's own class adds `loss`, `decode`, and for a check of the data `matchable` and the `advice` for when little is.
     """
@@ -149,6 +154,14 @@ class PyramidDetection(Detection):
     @abc.abstractmethod
     def decode(self, outputs: Levels, size: Size) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """Of each level, boxes [B,N,4] in pixels of an input of `size`, and the scores [B,N,C] of each class."""
+
+
+def check_thresholds(negative_iou: float, positive_iou: float) -> None:
+    """Raises UserError for a negative_iou above positive_iou."""
+    if negative_iou > positive_iou:
+        raise UserError(
+            f"config.task.negative_iou={negative_iou} is above config.task.positive_iou={positive_iou}; lower it"
+        )
 
 
 def join(outputs: Levels, batch: Arrays) -> Arrays:

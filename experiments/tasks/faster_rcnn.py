@@ -8,9 +8,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means, normalise
-from experiments.tasks.dense import Detection, Geometry, Targets, clip_to_image, join, match_grids
+from experiments.tasks.dense import (
+    ANCHOR_ADVICE,
+    Detection,
+    Geometry,
+    check_thresholds,
+    clip_to_image,
+    join,
+    match_grids,
+)
 from experiments.tasks.detection_losses import smooth_l1
 from fields import Count, NotNegative, Share
 from input_pipeline.batch import Size
@@ -29,9 +36,7 @@ class FasterRCNNTask(Detection):
     """
 
     reads = "proposals and regions"
-    advice = (
-        "bring config.model.scale and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
-    )
+    advice = ANCHOR_ADVICE
 
     def __init__(
         self,
@@ -61,10 +66,7 @@ class FasterRCNNTask(Detection):
         Raises UserError for a negative_iou above positive_iou.
         """
         super().__init__(**detection)
-        if negative_iou > positive_iou:
-            raise UserError(
-                f"config.task.negative_iou={negative_iou} is above config.task.positive_iou={positive_iou}; lower it"
-            )
+        check_thresholds(negative_iou, positive_iou)
         self.positive_iou, self.negative_iou, self.region_iou = positive_iou, negative_iou, region_iou
         self.anchors, self.anchor_share, self.regions, self.region_share = anchors, anchor_share, regions, region_share
         self.proposal_candidates, self.proposals = tuple(proposal_candidates), tuple(proposals)
@@ -72,9 +74,9 @@ class FasterRCNNTask(Detection):
         self.beta = beta
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
-        """The head's outputs for `regions` [B,R,4] with their `region_mask`.
+        """Run both stages: the head's outputs for `regions` [B,R,4], and their mask `region_mask` [B,R].
 
-        In training also what was sampled: of anchors their outputs and targets, of regions their targets.
+        In training the outputs hold the sampled anchors and regions with their targets too.
         """
         size = batch["image"].shape[1:3]
         features = model.features(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
@@ -88,7 +90,7 @@ class FasterRCNNTask(Detection):
         return first | second | model.classify(features, second["regions"])
 
     def propose(self, levels: dict[str, tuple], batch: Arrays, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Each image's proposals [B,P,4], cut to the image, and which [B,P] there are; without a gradient."""
+        """Make each image's proposals [B,P,4], clipped to the image and without a gradient, and their mask [B,P]."""
         place = 0 if train else 1
         most = dict(candidates=self.proposal_candidates[place], count=self.proposals[place])
         suppress = partial(nms.propose, shortest=SHORTEST, iou=self.proposal_iou, **most)
@@ -100,11 +102,11 @@ class FasterRCNNTask(Detection):
         return jax.vmap(suppress)(boxes, list(scores))
 
     def sample_anchors(self, levels: dict[str, tuple], batch: Arrays, key: jax.Array) -> Arrays:
-        """Of S sampled anchors: outputs `objectness` [B,S] and `shifts` [B,S,4], and what they should be."""
+        """Sample S anchors of each image: their `objectness` [B,S] and `shifts` [B,S,4], and the targets of both."""
         own = join(levels, batch)
         matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=True)
         targets = self.assign(own["anchors"], batch, **matching)
-        index, mask, positive = _sample(key, targets, targets.counted, self.anchors, self.anchor_share)
+        index, mask, positive = _sample(key, targets.counted, targets.positive, self.anchors, self.anchor_share)
         return {
             "objectness": jnp.take_along_axis(own["objectness"], index, 1),
             "shifts": _pick(own["shifts"], index),
@@ -115,11 +117,12 @@ class FasterRCNNTask(Detection):
         }
 
     def sample_regions(self, proposals: jax.Array, mask: jax.Array, batch: Arrays, key: jax.Array) -> Arrays:
-        """S sampled `regions` [B,S,4] among the proposals and the objects' boxes, and what they should be."""
+        """Sample S `regions` [B,S,4] of each image from its proposals and its objects' boxes, with their targets."""
         boxes = jnp.concatenate([proposals, batch["boxes"]], 1)
         there = jnp.concatenate([mask, self.learnable(batch)], 1)
         targets = self.assign(boxes, batch, low=self.region_iou, high=self.region_iou, low_quality=False)
-        index, mask, positive = _sample(key, targets, targets.counted & there, self.regions, self.region_share)
+        counted = targets.counted & there
+        index, mask, positive = _sample(key, counted, targets.positive, self.regions, self.region_share)
         classes = jnp.take_along_axis(targets.classes, index, 1)
         return {
             "regions": _pick(boxes, index),
@@ -139,14 +142,15 @@ class FasterRCNNTask(Detection):
         mask, positive = outputs["anchor_mask"], outputs["anchor_positive"]
         binary = optax.sigmoid_binary_cross_entropy(outputs["objectness"], positive.astype(jnp.float32))
         wanted = coding.encode(outputs["anchor_boxes"], outputs["sampled_anchors"], variances=ANCHOR_VARIANCES)
-        shifts = self.count_errors(outputs["shifts"], wanted, positive)
+        shifts = self.sum_errors(outputs["shifts"], wanted, positive)
         anchors = jnp.sum(mask, dtype=jnp.float32)
 
-        chosen, classes = outputs["region_mask"], outputs["region_classes"]
-        cost = optax.softmax_cross_entropy(outputs["logits"], jax.nn.one_hot(classes, outputs["logits"].shape[-1]))
-        own = jnp.einsum("brc,brcn->brn", jax.nn.one_hot(classes, outputs["logits"].shape[-1]), outputs["offsets"])
+        chosen, truth = outputs["region_mask"], jax.nn.one_hot(outputs["region_classes"], outputs["logits"].shape[-1])
+        foreground = chosen & (outputs["region_classes"] > 0)
+        cost = optax.softmax_cross_entropy(outputs["logits"], truth)
+        own = jnp.einsum("brc,brcn->brn", truth, outputs["offsets"])
         wanted = coding.encode(outputs["region_boxes"], outputs["regions"], variances=REGION_VARIANCES)
-        offsets = self.count_errors(own, wanted, chosen & (classes > 0))
+        offsets = self.sum_errors(own, wanted, foreground)
         regions = jnp.sum(chosen, dtype=jnp.float32)
         terms = {
             "objectness": Mean(jnp.sum(binary, where=mask), anchors),
@@ -154,31 +158,31 @@ class FasterRCNNTask(Detection):
             "classification": Mean(jnp.sum(cost, where=chosen), regions),
             "localisation": Mean(offsets, regions),
         }
-        matched = jnp.sum(chosen & (classes > 0), dtype=jnp.float32)
+        matched = jnp.sum(foreground, dtype=jnp.float32)
         return terms, logs | {"matched": self.mean_per_image(matched, batch)}
 
-    def count_errors(self, offsets: jax.Array, wanted: jax.Array, positive: jax.Array) -> jax.Array:
-        """The sum of smooth L1 over the offsets [B,S,4] of the positive [B,S]."""
+    def sum_errors(self, offsets: jax.Array, wanted: jax.Array, positive: jax.Array) -> jax.Array:
+        """Sum smooth L1 over the offsets [B,S,4] of those that are `positive` [B,S]."""
         return jnp.sum(smooth_l1(jnp.where(positive[..., None], offsets - wanted, 0.0), self.beta))
 
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
-        """Boxes [B,R,C,4], one for each class, and the scores [B,R,C]; -inf where there is no region."""
+        """Decode a box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
         boxes = coding.decode(outputs["offsets"][:, :, 1:], outputs["regions"][:, :, None], variances=REGION_VARIANCES)
         scores = jax.nn.softmax(outputs["logits"])[..., 1:]
         return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
 
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Those that an anchor overlaps by config.task.negative_iou: an object's best anchor is its own, at any overlap."""
+        """Tell which boxes an anchor overlaps by config.task.negative_iou. An object's best anchor learns it at any overlap."""
         return match_grids(boxes, geometry["anchors"], self.negative_iou)
 
 
 def _sample(
-    key: jax.Array, targets: Targets, counted: jax.Array, count: int, share: float
+    key: jax.Array, counted: jax.Array, positive: jax.Array, count: int, share: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(index [B,count], mask, is_positive) of what is sampled among those that are `counted` [B,A]."""
+    """Sample among those that are `counted` [B,A], `positive` [B,A] or not: (index [B,count], mask, is_positive)."""
     draw = jax.vmap(partial(sampling.sample, count=count, share=share))
     keys = jax.random.split(key, len(counted))
-    return draw(keys, counted & targets.positive, counted & ~targets.positive)
+    return draw(keys, counted & positive, counted & ~positive)
 
 
 def _pick(boxes: jax.Array, index: jax.Array) -> jax.Array:

@@ -6,9 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import Geometry, Levels, PyramidDetection, Targets, join, match_grids
+from experiments.tasks.dense import (
+    ANCHOR_ADVICE,
+    Geometry,
+    Levels,
+    PyramidDetection,
+    Targets,
+    check_thresholds,
+    join,
+    match_grids,
+)
 from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
 from fields import NotNegative, Share
 from input_pipeline.batch import Size
@@ -22,9 +30,7 @@ class RetinaNetTask(PyramidDetection):
     """Sums over anchors, divided by the number of those with an object in the whole batch, and by 1 where there is none."""
 
     reads = "anchors of a pyramid"
-    advice = (
-        "bring config.model.scale and config.model.ratios nearer to the objects' own, or enlarge config.data.image_size"
-    )
+    advice = ANCHOR_ADVICE
 
     def __init__(
         self,
@@ -49,10 +55,7 @@ class RetinaNetTask(PyramidDetection):
         Raises UserError for a negative_iou above positive_iou.
         """
         super().__init__(**detection)
-        if negative_iou > positive_iou:
-            raise UserError(
-                f"config.task.negative_iou={negative_iou} is above config.task.positive_iou={positive_iou}; lower it"
-            )
+        check_thresholds(negative_iou, positive_iou)
         self.positive_iou, self.negative_iou, self.low_quality = positive_iou, negative_iou, low_quality
         self.alpha, self.gamma = alpha, gamma
         self.box_loss, self.beta, self.box_weight = box_loss, beta, box_weight

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from fields import Count, Positive
-from models.detection.weights import RPN_MARK, match_faster_rcnn, order_anchors
+from models.detection.weights import RPN_MARK, match_backbone, match_faster_rcnn, order_anchors
 from models.heads.box import BoxHead
 from models.heads.dense import pyramid_of
 from models.heads.rpn import RPN
@@ -15,12 +15,12 @@ from models.ops import anchors
 from models.ops.anchors import Placement
 from models.ops.roi_align import roi_align_pyramid
 from models.registry import BACKBONE, Dtype, Model, build_backbone
-from models.weights import Weights, strip
+from models.weights import Weights
 
 Features = dict[int, jax.Array]
 SIZE = (7, 7)  # of a region's features
 SAMPLES = 2  # places of a bin, along each side
-FINEST_POOLED = 4  # levels beyond are coarser than any region needs: FPN's P6 is for proposals alone
+POOLED = 4  # levels that regions are taken from, the finest ones: FPN's P6 is for proposals alone
 
 
 class FasterRCNN(Model):
@@ -81,7 +81,7 @@ class FasterRCNN(Model):
 
     def align(self, features: Features, regions: jax.Array, size: tuple[int, int]) -> jax.Array:
         """Features [B*R,*size,C] of regions [B,R,4], each from the level of its size."""
-        levels = {stride: features[stride] for stride in self.strides[:FINEST_POOLED]}
+        levels = {stride: features[stride] for stride in self.strides[:POOLED]}
         found = roi_align_pyramid(levels, regions, size=size, samples=SAMPLES, aligned=False)
         return found.reshape(-1, *found.shape[2:])
 
@@ -99,5 +99,4 @@ class FasterRCNN(Model):
         if not any(key.startswith(RPN_MARK) for key in keys):
             return super().pretrained(keys)
         order = order_anchors(self.octaves, self.ratios, self.placement, published=1)
-        backbone = self.backbone.pretrained(strip(keys, "backbone.")).named("backbone.").below("backbone")
-        return backbone.joined(match_faster_rcnn(keys, order, SIZE))
+        return match_backbone(self.backbone, keys).joined(match_faster_rcnn(keys, order, SIZE))

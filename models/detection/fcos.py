@@ -7,13 +7,13 @@ import numpy as np
 from flax import nnx
 
 from fields import Count
-from models.detection.weights import PYRAMID_MARK, match_fcos
+from models.detection.weights import PYRAMID_MARK, match_backbone, match_fcos
 from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
 from models.ops.anchors import Placement
 from models.registry import BACKBONE, Dtype, Model, build_backbone
-from models.weights import Weights, strip
+from models.weights import Weights
 
 
 class FCOS(Model):
@@ -83,5 +83,4 @@ class FCOS(Model):
         keys = frozenset(keys)
         if PYRAMID_MARK not in keys:
             return super().pretrained(keys)
-        backbone = self.backbone.pretrained(strip(keys, "backbone.")).named("backbone.").below("backbone")
-        return backbone.joined(match_fcos(keys, self.tower, self.norm))
+        return match_backbone(self.backbone, keys).joined(match_fcos(keys, self.tower, self.norm))

@@ -7,13 +7,13 @@ import numpy as np
 from flax import nnx
 
 from fields import Count, Positive
-from models.detection.weights import PYRAMID_MARK, match_retinanet, order_anchors
+from models.detection.weights import PYRAMID_MARK, match_backbone, match_retinanet, order_anchors
 from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
 from models.ops.anchors import Placement
 from models.registry import BACKBONE, Dtype, Model, build_backbone
-from models.weights import Weights, strip
+from models.weights import Weights
 
 
 class RetinaNet(Model):
@@ -82,5 +82,4 @@ class RetinaNet(Model):
         if PYRAMID_MARK not in keys:
             return super().pretrained(keys)
         order = order_anchors(self.octaves, self.ratios, self.placement)
-        backbone = self.backbone.pretrained(strip(keys, "backbone.")).named("backbone.").below("backbone")
-        return backbone.joined(match_retinanet(keys, self.tower, self.norm, order))
+        return match_backbone(self.backbone, keys).joined(match_retinanet(keys, self.tower, self.norm, order))

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from flax import nnx
 
 from errors import UserError
 from models.backbones.weights import match_vgg_features
 from models.ops.anchors import Placement
-from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_to_hwio, same
+from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_to_hwio, same, strip
 
 SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
@@ -22,6 +23,11 @@ DEFAULT_BOXES = ((0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8.0, 16.0, 32.0, 6
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
 # (dx, dy, dw, dh) as (ty, tx, th, tw), and (left, top, right, bottom) as (top, left, bottom, right)
 TRANSPOSED = (1, 0, 3, 2)
+
+
+def match_backbone(backbone: nnx.Module, keys: frozenset[str]) -> Weights:
+    """Pairs a detector's `backbone` with the arrays of a whole detector's file."""
+    return backbone.pretrained(strip(keys, "backbone.")).named("backbone.").below("backbone")
 
 
 def match_ssd(repeats: tuple[int, ...], shapes: Sequence[int], l2_norm: bool) -> Weights:
