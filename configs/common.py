@@ -35,9 +35,7 @@ class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_
 
 class Augment:  # training only
     flip: Share = 0.5  # probability of a mirror image, left for right
-    vertical_flip: Share = (
-        0.0  # probability of a mirror image, top for bottom: for cells, the sky, the ground from above
-    )
+    vertical_flip: Share = 0.0  # the same, top for bottom: for cells, or views from above
     scale: tuple[Positive, Positive] = (1.0, 1.0)  # zoom, log-uniform
     aspect: Factor = 1.0  # stretch of height against width, log-uniform in [1/aspect, aspect]
     translate: BelowOne = 0.0  # share of each side, uniform in [-t, t], in addition to what the crop moves

@@ -1,9 +1,9 @@
-"""Masks of objects, each kept as the pixels around it: hundreds of an image take the memory of its objects alone.
+"""Masks of objects. Each is stored as the pixels around its object, so that memory grows with the objects, not the image.
 
-What moves an image changes a mask's matrix and none of its pixels. A mask is sampled, nearest, from the stored pixels alone: at a
-picture's pixels (`paint`), or over its object's box (`frame`). What lies beyond the box is never asked for.
+A geometric map changes a mask's matrix and not its pixels. The stored pixels are sampled once (nearest): at a picture's pixels
+(`paint`), or on a grid over the object's box (`frame`). Pixels outside the box are never sampled.
 
-Masks of several objects are an array [N] of `Mask`, to be picked and joined like the other fields of objects.
+The masks of several objects are an array [N] of `Mask`, picked and joined like the other fields of objects.
 """
 
 import dataclasses
@@ -30,20 +30,20 @@ class Mask:
 
 
 def collect(masks: Iterable[Mask]) -> np.ndarray:
-    """Masks as an array [N] of them."""
+    """Put masks into an array [N] of objects."""
     return np.fromiter(masks, object)
 
 
 def bound(mask: np.ndarray) -> Window:
-    """[H,W] bool, not empty -> the box (top, left, bottom, right) around its pixels."""
+    """Find the box (top, left, bottom, right) around the pixels of a mask [H,W] bool, which must not be empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def find_regions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An id map [H,W] (any integers, 0 for none) -> its ids [N] in rising order, the boxes around their pixels, and how many.
+    """Find the objects of an id map [H,W] of integers, 0 for none: (ids [N] rising, boxes [N,4] int64, counts [N] int64).
 
-    Boxes are [N,4] int64 (top, left, bottom, right) in pixels, counts [N] int64.
+    Boxes are (top, left, bottom, right) in pixels, and counts are numbers of pixels.
     """
     rows, columns = np.nonzero(ids)
     order = np.argsort(ids[rows, columns], kind="stable")
@@ -57,7 +57,7 @@ def find_regions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def cut_out(ids: np.ndarray, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """An id map [H,W], some of its ids and the boxes around their pixels -> their masks [N]."""
+    """Cut the masks [N] of the ids `numbers` [N] out of an id map [H,W]; `boxes` [N,4] are those of `find_regions`."""
     return collect(
         Mask(ids[top:bottom, left:right] == number, (top, left))
         for number, (top, left, bottom, right) in zip(numbers, boxes.tolist(), strict=True)
@@ -65,30 +65,33 @@ def cut_out(ids: np.ndarray, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarr
 
 
 def move(masks: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The masks [N] in another picture; `matrix` [3,3] maps the points of theirs to its."""
+    """Move the masks [N] to another picture; `matrix` [3,3] maps the points of their picture to its points."""
     return collect(_moved(mask, matrix) for mask in masks)
 
 
 def cut(masks: np.ndarray, window: Window) -> np.ndarray:
-    """What of the masks [N] lies in a window of the stored image."""
+    """Cut the masks [N] to a window of the stored image."""
     return collect(_cut(mask, window) for mask in masks)
 
 
 def touch(box: np.ndarray, size: Size) -> Part:
-    """The pixels of a picture of `size` that `box` (top, left, bottom, right), in pixels and in the picture, has a part of."""
+    """Return the rows and columns of a picture of `size` that `box` (top, left, bottom, right), in pixels, touches."""
     top, left, bottom, right = np.floor(box[0]), np.floor(box[1]), np.ceil(box[2]), np.ceil(box[3])
     return slice(max(int(top), 0), min(int(bottom), size[0])), slice(max(int(left), 0), min(int(right), size[1]))
 
 
 def paint(mask: Mask, part: Part) -> np.ndarray:
-    """The mask's pixels [h,w] bool in a part of the picture."""
+    """Sample the mask at the pixels [h,w] of a part of the picture: bool."""
     rows, columns = part
     size = rows.stop - rows.start, columns.stop - columns.start
     return _sample(mask, geometry.translation(-columns.start, -rows.start), size)
 
 
 def frame(mask: Mask, box: np.ndarray, size: Size) -> np.ndarray:
-    """The mask [*size] bool at the centres of a grid of `size` over `box` (top, left, bottom, right), in pixels with area."""
+    """Sample the mask at the centres of a grid of `size` over `box` (top, left, bottom, right), in pixels: [*size] bool.
+
+    The box must have an area.
+    """
     top, left, bottom, right = box
     to_grid = geometry.scaling(size[1] / (right - left), size[0] / (bottom - top)) @ geometry.translation(-left, -top)
     return _sample(mask, to_grid, size)

@@ -166,7 +166,7 @@ class Boxes(Truth):
 
 
 class Masks(Boxes):
-    """Objects by their boxes, and by their masks over these: config.data.mask_size of cells, whatever the box's size."""
+    """Boxes of objects and their masks. Each mask is sampled on a grid of config.data.mask_size over its box."""
 
     keys = (*OBJECTS, "masks")
 

@@ -1,4 +1,4 @@
-"""Id maps: images whose values are objects' own numbers, 0 where there is no object; and what they say of the objects."""
+"""Id maps: images in which each pixel holds the number of its object, or 0. Reads them, and lists their objects."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ from input_pipeline.objects import Objects
 
 
 def read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
-    """A mask's values [H,W]: palette index or grey, also where that is stored as RGB. Raises UserError for colours."""
+    """Read a mask's values [H,W]: the palette index, or grey, stored as RGB or not. Raises UserError for colours."""
     values = decode_mask(path.read_bytes(), str(path))
     if values.ndim == 2:
         return values
@@ -23,17 +23,19 @@ def read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
 
 
 def read_ids(path: pathlib.Path) -> np.ndarray:
-    """A file's ids [H,W] int32. Raises UserError for colours and for ids below 0."""
+    """Read a file's ids [H,W] int32. Raises UserError for colours and for negative ids."""
     instances = read_grey(path, "store each object's id as grey, of 8 or 16 bits").astype(np.int32)
     if instances.min() < 0:
-        raise UserError(f"{path} holds the id {instances.min()}; ids are 1 and more, and 0 where there is no object")
+        raise UserError(
+            f"{path} holds the id {instances.min()}; number the objects from 1, and use 0 for the background"
+        )
     return instances
 
 
 def find_components(label: np.ndarray) -> np.ndarray:
-    """Classes [H,W] uint8 -> ids [H,W] int32 of the regions of one class that hang together by their pixels' sides.
+    """Number the connected regions of each class in a label [H,W] uint8: ids [H,W] int32, 4-connected.
 
-    Class 0 and ignored pixels belong to none (0).
+    Class 0 and ignored pixels get the id 0.
     """
     instances = np.zeros(label.shape, np.int32)
     count = 0
@@ -45,9 +47,9 @@ def find_components(label: np.ndarray) -> np.ndarray:
 
 
 def list_objects(ids: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Objects [N,7] int64: each one's id, the top, left, bottom and right of the box around its pixels, how many, and class.
+    """List the objects of an id map, [N,7] int64: id, box (top, left, bottom, right), number of pixels, class.
 
-    The class is the commonest of its pixels in `label` [H,W] uint8 but 0 and ignored ones; 0 where it has no other.
+    The class is the most frequent one of its pixels in `label` [H,W] uint8, without 0 and ignored pixels; 0 if none is left.
     """
     numbers, boxes, counts = find_regions(ids)
     place = np.searchsorted(numbers, ids[ids > 0])
@@ -58,7 +60,7 @@ def list_objects(ids: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def make_objects(listed: np.ndarray) -> Objects:
-    """The objects, without masks, of what `list_objects` says of objects with a class. Their area is their pixels'."""
+    """Make objects without masks from rows of `list_objects` that have a class. The area is the number of pixels."""
     count = len(listed)
     return {
         "boxes": listed[:, 1:5].astype(np.float64),

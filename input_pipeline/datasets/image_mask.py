@@ -182,9 +182,9 @@ class ImageMask:
 
 
 class ImageObjects(ImageMask):
-    """The same folder as a source of boxes and, where asked for, masks. Boxes are found once, and remembered.
+    """The same folder as a source of boxes and, on request, of masks. Boxes are found once and cached.
 
-    An object without a class is left out, and named among the bad boxes.
+    An object without a class is left out and listed in `bad_boxes`.
     """
 
     clipped_boxes = 0  # a box is around pixels
@@ -303,7 +303,7 @@ def find_files(root: pathlib.Path, split: str, with_instances: bool) -> list[Fil
 
 
 def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
-    """What `check` finds by `keys`, from the file where an earlier run left it. A cache that cannot be used is no error."""
+    """Return what `check` finds, a dictionary with `keys`: from the cache at `path`, or else anew. A damaged cache is ignored."""
     try:
         findings = json.loads(path.read_text())
         if findings.keys() == set(keys) and all(isinstance(value, list | dict) for value in findings.values()):
