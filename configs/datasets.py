@@ -63,6 +63,12 @@ def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     config.train.best = "val/AP50"
 
 
+def score_masks(config: ConfigDict) -> None:
+    """Scores the masks of objects too, and keeps the checkpoint by COCO's score of them."""
+    config.eval.metrics = ("coco", "coco_masks", "confusion")
+    config.train.best = config.train.best.replace("val/", "val/mask_")
+
+
 def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """Takes the synthetic dataset of geometric figures with their boxes."""
     use_boxes(config, size)
@@ -105,6 +111,13 @@ def use_coco(config: ConfigDict) -> None:
     canvases = (*wide, *((width, height) for height, width in wide[1:]))
     config.data.update(name="coco/2017", fit="shortest", canvases=canvases, antialias=False)
     config.train.best = "val/AP"
+
+
+def use_coco_masks(config: ConfigDict) -> None:
+    """Takes COCO 2017's 80 classes with their masks from its own files, `data.folder.root`; else as `use_coco`."""
+    use_coco(config)
+    config.data.update(name="coco_folder", train_split="train2017", eval_split="val2017")
+    score_masks(config)
 
 
 def use_coco_stretched(config: ConfigDict, size: tuple[int, int]) -> None:
