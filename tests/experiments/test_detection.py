@@ -329,7 +329,7 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     assert not capsys.readouterr().out, "once a run"
 
 
-def test_datacheck_sees_objects_at_the_scale_of_training():
+def test_datacheck_sees_objects_at_the_size_of_fit_shortest():
     """Shorter sides of 12 pixels at most, and longer ones of 16."""
     config, task, *_ = make()
     config.data.update(fit="shortest", shortest=(12, 16))
@@ -338,6 +338,17 @@ def test_datacheck_sees_objects_at_the_scale_of_training():
     boxes = np.concatenate([objects["boxes"] for objects in (one, two, three)])
     heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 become 16, and 16 become 10.67
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
+
+
+def test_datacheck_sees_a_crops_objects_at_the_middle_of_the_zoom():
+    config, task, *_ = make()
+    config.data.fit, config.data.augment.scale = "crop", (2.0, 4.5)
+    source = Scenes([(16, 24)] * 4)
+    report = datacheck.check_objects(config, task, source)
+    boxes = np.concatenate([objects["boxes"] for _, objects in map(source.objects, range(4))])
+    heights = 3 * (boxes[:, 2] - boxes[:, 0])  # 3 is as many times 2 as 4.5 is of 3
+    assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
+    assert report["matchable"] == np.mean(heights >= 4) == 1
 
 
 def test_datacheck_moves_a_crop_to_its_object(monkeypatch):
