@@ -113,7 +113,7 @@ def use_nuclei(config: ConfigDict) -> None:
     config.data.folder.instances = "folder"
     config.data.augment.update(scale=(1.5, 2.7), aspect=1.2, vertical_flip=0.5)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
-    config.eval.update(scales=(2.0,), overlap=0.25, batch_size=4, max_detections=400)
+    config.eval.update(scales=(2.0,), overlap=0.25, batch_size=4, max_detections=400, scored_detections=400)
     config.task.update(
         anchors=256, proposal_candidates=(1000, 600), proposals=(500, 500), regions=128, max_detections=400
     )

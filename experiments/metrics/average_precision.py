@@ -14,6 +14,7 @@ per-class AP and AP50; with --iou=0.5 the ten that one IoU has. --style=voc07 an
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -56,9 +57,10 @@ class AveragePrecision:
     known = STYLES
     curves = "precision_recall"  # the name of their picture
 
-    def __init__(self, class_names: tuple[str, ...], styles: tuple[str, ...]):
+    def __init__(self, class_names: tuple[str, ...], styles: tuple[str, ...], most: int = precision.MOST):
         self.class_names = class_names
         self.styles = styles
+        self.most = most
         self._images: dict[int, tuple[Truths, Detections]] = {}  # by image id
         self._scores: dict[str, precision.Scores] | None = None
 
@@ -127,7 +129,7 @@ class AveragePrecision:
         rows = [self._images[image] for image in sorted(self._images)]
         truths, detections = zip(*(rows or [self._read({"objects": [], "detections": []})]), strict=True)
         joined = precision.join(truths), precision.join(detections)
-        return ScoringTables(*joined, len(rows), len(self.class_names))
+        return ScoringTables(*joined, len(rows), len(self.class_names), most=self.most)
 
 
 def _sized(boxes: np.ndarray) -> np.ndarray:
@@ -170,10 +172,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--iou", type=float, help="the overlap that finds an object; COCO's ten, VOC's 0.5 if not given"
     )
+    most = "with --style=coco, the detections of a class in an image that count, the best ones"
+    parser.add_argument("--most_detections", type=int, default=precision.MOST, help=f"{most}; {precision.MOST} in COCO")
     flags = parser.parse_args(argv)
     try:
         if flags.iou is not None and not 0 < flags.iou <= 1:
             raise UserError(f"--iou={flags.iou}: an overlap is more than 0 and at most 1")
+        if flags.most_detections < 1:
+            raise UserError(f"--most_detections={flags.most_detections}: at least 1 must count")
         tables, class_names = coco_files.read(flags.ground_truth, flags.detections, flags.iou_type)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -181,6 +187,7 @@ def main(argv: list[str]) -> int:
     asked = {"style": flags.style, "iou_type": flags.iou_type}
     if flags.style != "coco" or flags.iou is not None:
         asked["iou"] = precision.VOC_IOU if flags.iou is None else flags.iou
+    tables = dataclasses.replace(tables, most=flags.most_detections)
     print(json.dumps(asked | report(tables, class_names, flags.style, flags.iou)))
     return 0
 

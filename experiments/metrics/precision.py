@@ -15,7 +15,11 @@ COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 VOC_IOU = 0.5
 CONTOUR = 0.02  # of the image's diagonal: so near to its contour a pixel belongs to a mask's boundary
 CONFIDENT = 0.25  # the score from which on a detection counts in the confusion matrix
-MOST_DETECTIONS = (1, 10, 100)  # of a class in an image, by score: what COCO's recalls count; its precision the last
+RECALLED = (
+    1,
+    10,
+)  # detections of a class in an image, by score, that COCO's recalls count, in addition to the most of all
+MOST = 100  # of them that COCO looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,7 @@ class ScoringTables:
 
     The regions of both are of one kind, boxes or masks. With `boundaries` the overlap of a mask and an object is the smaller
     one of two, that of the masks and that of their pixels near the contours: Boundary AP, Cheng et al. 2021, section 5.
+    COCO's scores look at the `most` best detections of a class in an image.
     """
 
     truths: Truths
@@ -57,6 +62,7 @@ class ScoringTables:
     images: int
     classes: int
     boundaries: bool = False
+    most: int = MOST
 
 
 def join(tables: Sequence[Truths] | Sequence[Detections]) -> Truths | Detections:
@@ -91,7 +97,7 @@ def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
     if len(ious) > 1:
         whole |= {name: _mean(best[[ious.index(iou)], :, :, 0]) for name, iou in (("AP50", 0.5), ("AP75", 0.75))}
     whole |= {f"AP{name}": _mean(best[:, :, :, index]) for name, index in large.items()}
-    whole |= {f"AR{most}": _mean(recall[:, :, 0, index]) for index, most in enumerate(MOST_DETECTIONS)}
+    whole |= {f"AR{most}": _mean(recall[:, :, 0, index]) for index, most in enumerate((*RECALLED, tables.most))}
     whole |= {f"AR{name}": _mean(recall[:, :, index, -1]) for name, index in large.items()}
     classes, curves = [], []
     for index in range(tables.classes):
@@ -105,7 +111,7 @@ def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
 def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return precision [IoUs, recalls, classes, areas, most detections], and recall without `recalls`; nan: no object."""
     if not tables.truths.image.size:  # COCO's tools would go through all pairs of images and classes to find nothing
-        last = tables.classes, 4, len(MOST_DETECTIONS)
+        last = tables.classes, 4, len(RECALLED) + 1
         return np.full((len(ious), 101, *last), np.nan), np.full((len(ious), *last), np.nan)
     boxes = tables.truths.region.ndim == 2
     truths = _annotations(tables.truths, "iscrowd", tables.truths.crowd.astype(int))
@@ -120,7 +126,7 @@ def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.nda
     kind = "bbox" if boxes else "boundary" if tables.boundaries else "segm"
     evaluation = COCOeval_faster(*sets, iouType=kind, boundary_dilation_ratio=CONTOUR)
     evaluation.params.iouThrs = np.array(ious)
-    evaluation.params.maxDets = list(MOST_DETECTIONS)
+    evaluation.params.maxDets = [*RECALLED, tables.most]
     evaluation.evaluate()
     evaluation.accumulate()
     return tuple(np.where(table < 0, np.nan, table) for table in map(evaluation.eval.get, ("precision", "recall")))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 
 from errors import UserError
+from experiments.metrics import precision
 from experiments.metrics.average_precision import STYLES, AveragePrecision
 from experiments.metrics.base import Metric
 from experiments.metrics.boundary import BoundaryIoU
@@ -29,24 +30,31 @@ def make_label_metrics(names: Collection[str], class_names: tuple[str, ...]) -> 
     return [LABEL_METRICS[name](class_names) for name in names]
 
 
-def make_box_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:
-    """Make the empty metrics of boxes. Raises UserError for an unknown name, and where none is a score."""
+def make_box_metrics(names: Collection[str], class_names: tuple[str, ...], most: int = precision.MOST) -> list[Metric]:
+    """Make the empty metrics of boxes; COCO's look at the `most` best detections of a class in an image.
+
+    Raises UserError for an unknown name, and where none is a score.
+    """
     for name in names:
         if name in MASK_STYLES:
             raise UserError(
                 f"config.eval.metrics: {name!r} scores masks, and this task predicts boxes alone; choose of "
                 f"{', '.join(BOX_METRICS)}"
             )
-    return _make_styled(names, class_names, BOX_METRICS, "boxes")
+    return _make_styled(names, class_names, most, BOX_METRICS, "boxes")
 
 
-def make_mask_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:
-    """Make the empty metrics of masks and their boxes. Raises UserError as `make_box_metrics`."""
-    return _make_styled(names, class_names, MASK_METRICS, "masks")
+def make_mask_metrics(names: Collection[str], class_names: tuple[str, ...], most: int = precision.MOST) -> list[Metric]:
+    """Make the empty metrics of masks and their boxes; else as `make_box_metrics`."""
+    return _make_styled(names, class_names, most, MASK_METRICS, "masks")
 
 
 def _make_styled(
-    names: Collection[str], class_names: tuple[str, ...], known: Mapping[str, type[AveragePrecision]], kind: str
+    names: Collection[str],
+    class_names: tuple[str, ...],
+    most: int,
+    known: Mapping[str, type[AveragePrecision]],
+    kind: str,
 ) -> list[Metric]:
     """Make a metric of each class in `known` that `names` name, with its names as styles."""
     _check(names, known, kind)
@@ -57,7 +65,7 @@ def _make_styled(
             "least, in addition to confusion"
         )
     kinds = dict.fromkeys(known[name] for name in names)
-    return [made(class_names, tuple(name for name in names if known[name] is made)) for made in kinds]
+    return [made(class_names, tuple(name for name in names if known[name] is made), most) for made in kinds]
 
 
 def _check(names: Collection[str], known: Collection[str], kind: str) -> None:

@@ -30,7 +30,8 @@ class BoxResults(Results):
         return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
     def metrics(self) -> list[Metric]:
-        return make_box_metrics(self.evaluation.metrics, self.class_names)
+        evaluation = self.evaluation
+        return make_box_metrics(evaluation.metrics, self.class_names, evaluation.scored_detections)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]

@@ -25,7 +25,8 @@ class MaskResults(BoxResults):
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
     def metrics(self) -> list[Metric]:
-        return make_mask_metrics(self.evaluation.metrics, self.class_names)
+        evaluation = self.evaluation
+        return make_mask_metrics(evaluation.metrics, self.class_names, evaluation.scored_detections)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]

@@ -326,6 +326,19 @@ def test_a_row_after_the_scores_changes_them():
     assert metric.compute()["AP_voc12/cat"] == 1 / 2
 
 
+def test_an_image_of_many_objects_is_scored_whole_on_request():
+    """COCO looks at 100 detections of a class: of 150 objects all found, recall and precision end there."""
+    boxes = [(40 * (i % 15), 40 * (i // 15), 40 * (i % 15) + 20, 40 * (i // 15) + 20) for i in range(150)]
+    image = prediction(*((0, 0.9 - i / 1000, box) for i, box in enumerate(boxes))), truth(*((0, box) for box in boxes))
+    scores = {}
+    for most in (100, 200):
+        metric = AveragePrecision(NAMES, ("coco",), most)
+        metric.add(metric.measure(*image), 1)
+        scores[most] = metric.compute()
+    assert scores[100]["AP50"] == pytest.approx(67 / 101) and scores[100]["AR100"] == pytest.approx(100 / 150)
+    assert scores[200]["AP50"] == scores[200]["AR200"] == 1 and "AR100" not in scores[200]
+
+
 def test_rows_hold_the_numbers_bit_for_bit():
     rng = np.random.default_rng(0)
     found = prediction(*((k % 3, rng.random(), rng.random(4) * 300) for k in range(20)))
