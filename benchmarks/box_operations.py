@@ -1,4 +1,4 @@
-"""Times suppression, matching and RoIAlign at the sizes of detectors, on random boxes.
+"""Times suppression, matching, RoIAlign and RoI pooling at the sizes of detectors, on random boxes.
 
     python -m benchmarks.box_operations --batch_size=8
 
@@ -15,11 +15,13 @@ import numpy as np
 from absl import app, flags
 
 from models.ops import anchors, boxes, matching, nms, roi_align
+from models.ops.roi_pool import roi_pool
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of a batch.", lower_bound=1)
 RUNS = flags.DEFINE_integer("runs", 10, "Timed runs; the median counts.", lower_bound=3)
 CLASSES, TRUTHS = 20, 100
 REGIONS, CHANNELS, LEVELS, SIDE = 128, 64, (4, 8, 16, 32), 384  # of RoIAlign: boxes, features, strides, image
+POOLED = 16  # stride of the map that RoI pooling sees
 
 
 def default_boxes() -> np.ndarray:
@@ -80,6 +82,16 @@ def align_backward(form: Callable, *arrays: jax.Array) -> list[jax.Array]:
     return jax.grad(lambda features: align(form, *features, own).sum())(features)
 
 
+def pool(features: jax.Array, own: jax.Array) -> jax.Array:
+    """RoI pooling of one image to 7x7."""
+    return roi_pool(features[None], own[None], stride=POOLED, size=(7, 7))[0]
+
+
+def pool_backward(features: jax.Array, own: jax.Array) -> jax.Array:
+    """The gradient of the features."""
+    return jax.grad(lambda features: pool(features, own).sum())(features)
+
+
 def main(_) -> None:
     rng = np.random.default_rng(0)
     priors, batch = default_boxes(), BATCH_SIZE.value
@@ -98,10 +110,13 @@ def main(_) -> None:
 
     features = [rng.random((batch, SIDE // stride, SIDE // stride, CHANNELS), np.float32) for stride in LEVELS]
     images = *features, make_boxes(rng, (batch, REGIONS), SIDE)
+    sizes = dict(regions=REGIONS, channels=CHANNELS)
     for name, form in roi_align.FORMS.items():
-        sizes = dict(regions=REGIONS, channels=CHANNELS)
         measure(f"roi_align by {name}", partial(align, form), images, **sizes)
         measure(f"roi_align by {name}, backward", partial(align_backward, form), images, **sizes)
+    images = features[LEVELS.index(POOLED)], images[-1]
+    measure("roi_pool", pool, images, **sizes)
+    measure("roi_pool, backward", pool_backward, images, **sizes)
 
 
 if __name__ == "__main__":
