@@ -1,8 +1,12 @@
-"""Times suppression, matching, RoIAlign and RoI pooling at the sizes of detectors, on random boxes.
+"""Times suppression, matching, proposals, RoIAlign and RoI pooling at the sizes of detectors, on random boxes.
 
     python -m benchmarks.box_operations --batch_size=8
 
-prints one JSON line per operation: ms of a whole batch (the median), compile_seconds and what it worked on.
+prints one JSON line per operation: ms of a whole batch (the median), compile_seconds and what it worked on. Proposals and
+RoIAlign have sizes that suit two CPU cores; those of Faster R-CNN on COCO are
+
+    python -m benchmarks.box_operations --batch_size=2 --height=800 --width=1344 --channels=256 --regions=512 \\
+        --candidates=2000
 """
 
 import json
@@ -11,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -19,8 +24,13 @@ from models.ops.roi_pool import roi_pool
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of a batch.", lower_bound=1)
 RUNS = flags.DEFINE_integer("runs", 10, "Timed runs; the median counts.", lower_bound=3)
+HEIGHT = flags.DEFINE_integer("height", 384, "Pixels of the image that has proposals and regions.", lower_bound=64)
+WIDTH = flags.DEFINE_integer("width", 384, "The same, to the side.", lower_bound=64)
+CHANNELS = flags.DEFINE_integer("channels", 64, "Of the features that regions are taken from.", lower_bound=1)
+REGIONS = flags.DEFINE_integer("regions", 128, "Boxes of an image whose features are taken.", lower_bound=1)
+CANDIDATES = flags.DEFINE_integer("candidates", 200, "Proposals of a level, and those of an image.", lower_bound=1)
 CLASSES, TRUTHS = 20, 100
-REGIONS, CHANNELS, LEVELS, SIDE = 128, 64, (4, 8, 16, 32), 384  # of RoIAlign: boxes, features, strides, image
+LEVELS = (4, 8, 16, 32)  # strides; proposals have the next one too
 POOLED = 16  # stride of the map that RoI pooling sees
 
 
@@ -37,9 +47,9 @@ def pyramid() -> np.ndarray:
     return np.concatenate([level.reshape(-1, 4) for level in levels])
 
 
-def make_boxes(rng: np.random.Generator, shape: tuple[int, ...], side: float) -> np.ndarray:
-    """Boxes [*shape,4] anywhere in a square, of up to half its side."""
-    middle, half = rng.uniform(0, side, (*shape, 2)), rng.uniform(0.01 * side, 0.25 * side, (*shape, 2))
+def make_boxes(rng: np.random.Generator, shape: tuple[int, ...], size: tuple[float, float]) -> np.ndarray:
+    """Boxes [*shape,4] anywhere in an image of `size`, of up to half its sides."""
+    middle, half = (size * rng.uniform(low, high, (*shape, 2)) for low, high in ((0, 1), (0.01, 0.25)))
     return np.concatenate([middle - half, middle + half], -1).astype(np.float32)
 
 
@@ -67,6 +77,14 @@ def measure(operation: str, function: Callable, images: tuple[np.ndarray, ...], 
 
 def match(matcher: Callable, anchors: np.ndarray, truths: jax.Array, valid: jax.Array) -> matching.Matching:
     return matcher(boxes.pairwise_iou(truths, anchors), valid)
+
+
+def propose(*arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The proposals of one image, from the objectness of each level."""
+    size = HEIGHT.value, WIDTH.value
+    levels = anchors.pyramid(size, (*LEVELS, 2 * LEVELS[-1]), 8.0, 1, (0.5, 1.0, 2.0))
+    limits = dict(shortest=1e-3, iou=0.7, candidates=CANDIDATES.value, count=CANDIDATES.value)
+    return nms.propose([jnp.asarray(level.reshape(-1, 4)) for level in levels], arrays, **limits)
 
 
 def align(form: Callable, *arrays: jax.Array) -> jax.Array:
@@ -105,12 +123,26 @@ def main(_) -> None:
     threshold = partial(matching.by_threshold, low=0.4, high=0.5, low_quality=True)
     valid = np.ones((batch, TRUTHS), bool)
     for name, matcher, fixed, side in (("bipartite", bipartite, priors, 300), ("threshold", threshold, pyramid(), 640)):
-        images = make_boxes(rng, (batch, TRUTHS), side), valid
+        images = make_boxes(rng, (batch, TRUTHS), (side, side)), valid
         measure(name, partial(match, matcher, fixed), images, anchors=len(fixed), truths=TRUTHS)
 
-    features = [rng.random((batch, SIDE // stride, SIDE // stride, CHANNELS), np.float32) for stride in LEVELS]
-    images = *features, make_boxes(rng, (batch, REGIONS), SIDE)
-    sizes = dict(regions=REGIONS, channels=CHANNELS)
+    size = height, width = HEIGHT.value, WIDTH.value
+    grids = [(-(-height // stride), -(-width // stride)) for stride in (*LEVELS, 2 * LEVELS[-1])]
+    images = tuple(rng.standard_normal((batch, 3 * rows * columns), np.float32) for rows, columns in grids)
+    shown = dict(height=height, width=width)
+    measure(
+        "propose",
+        propose,
+        images,
+        **shown,
+        anchors=sum(level.shape[1] for level in images),
+        candidates=CANDIDATES.value,
+    )
+
+    channels, regions = CHANNELS.value, REGIONS.value
+    features = [rng.random((batch, *grid, channels), np.float32) for grid in grids[:-1]]
+    images = *features, make_boxes(rng, (batch, regions), size)
+    sizes = shown | dict(regions=regions, channels=channels)
     for name, form in roi_align.FORMS.items():
         measure(f"roi_align by {name}", partial(align, form), images, **sizes)
         measure(f"roi_align by {name}, backward", partial(align_backward, form), images, **sizes)

@@ -2,8 +2,12 @@
 
     python -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
 
-prints one JSON line: parameters, images_per_second, step_ms (the median), compile_seconds, gflop_per_step (XLA's own
-count). With --inference it is the step that evaluation and prediction run: the network, and the suppression of a detector.
+prints one JSON line: parameters, images_per_second, step_ms (the median), compile_seconds, gflop_per_step and
+memory_mb (both XLA's own count). With --inference it is the step that evaluation and prediction run: the network, and the
+suppression of a detector. Fields of the config are flags, such as the size of the images and the type of the activations:
+
+    python -m benchmarks.train_step --config=configs/faster_rcnn_r50_fpn_coco.py --batch_size=2 --classes=80 \\
+        --config.data.image_size='(800,1344)' --config.model.dtype=bfloat16
 """
 
 import json
@@ -31,7 +35,7 @@ STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median 
 
 
 def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
-    """Noise with what a task needs: a label, or OBJECTS random boxes per image."""
+    """Noise with what a task needs: a label, or OBJECTS random boxes per image, with masks where it needs them."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
     batch = {
@@ -45,6 +49,8 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
     shape = (size, data.max_boxes)
     corners = np.sort(rng.uniform(0, 1, (2, *shape, 2)), axis=0) * data.image_size
     valid = np.broadcast_to(np.arange(data.max_boxes) < OBJECTS, shape)
+    if "masks" in needs:
+        batch["masks"] = rng.integers(0, 2, (*shape, *data.mask_size), np.uint8) * valid[..., None, None]
     return batch | {
         "boxes": (np.concatenate([*corners], -1) * valid[..., None]).astype(np.float32),
         "classes": (rng.integers(0, classes, shape) * valid).astype(np.int32),
@@ -53,6 +59,18 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
         "difficult": np.zeros(shape, bool),
         "boxes_lost": np.zeros(size, np.int32),
     }
+
+
+def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """The megabytes of one call on one device: its arguments, those of them that its results take over, and the rest."""
+    found = compiled.memory_analysis()
+    parts = {
+        "arguments": found.argument_size_in_bytes,
+        "reused": found.alias_size_in_bytes,
+        "results": found.output_size_in_bytes - found.alias_size_in_bytes,
+        "between": found.temp_size_in_bytes,
+    }
+    return {name: round(size / 1e6, 1) for name, size in parts.items()}
 
 
 def main(_) -> None:
@@ -91,10 +109,12 @@ def main(_) -> None:
         "devices": jax.device_count(),
         "parameters": parameters,
         "batch_size": BATCH_SIZE.value,
+        "image_size": tuple(config.data.image_size),
         "images_per_second": round(BATCH_SIZE.value / median, 2),
         "step_ms": round(1e3 * median, 1),
         "compile_seconds": round(compile_seconds, 2),
         "gflop_per_step": None if count is None else round(count / 1e9, 2),
+        "memory_mb": memory(step),
     }
     print(json.dumps(result))
 

@@ -162,6 +162,20 @@ def use_light_faster_rcnn(config: ConfigDict) -> None:
     config.eval.max_detections = 200
 
 
+def use_mask_rcnn(config: ConfigDict) -> None:
+    """Sets Mask R-CNN on ResNet-50 and an FPN, as torchvision has it (He et al. 2017, Mask R-CNN)."""
+    use_faster_rcnn(config)
+    config.model.update(name="mask_rcnn", mask_depth=4, mask_width=256)
+    config.task.name = "mask_rcnn"
+
+
+def use_light_mask_rcnn(config: ConfigDict) -> None:
+    """Sets the light Faster R-CNN with a head of masks of two convolutions."""
+    use_light_faster_rcnn(config)
+    config.model.update(name="mask_rcnn", mask_depth=2, mask_width=64)
+    config.task.name = "mask_rcnn"
+
+
 def use_efficientnet_lite(config: ConfigDict) -> None:
     """Puts an EfficientNet-Lite0 below the pyramid of the detector that `config` has."""
     shape = dict(variant=0, width=1.0, depth=1.0)

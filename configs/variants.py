@@ -28,7 +28,8 @@ def debug(config: ConfigDict) -> None:
     config.data.update(weight_map=(0.0, 5.0), image_size=(side, side), canvases=())
     config.train.update(batch_size=4, steps=6, log_every=1, eval_every=3, checkpoint_every=3)
     config.train.best = "val/mIoU" if of_labels else "val/AP50"
-    config.eval.metrics = ("confusion", "boundary") if of_labels else ("coco", "confusion")
+    of_masks = tuple(name for name in config.eval.metrics if name == "coco_masks")
+    config.eval.metrics = ("confusion", "boundary") if of_labels else ("coco", *of_masks, "confusion")
     config.eval.update(batch_size=8, pictures=2)
     config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
     config.wandb.mode = "disabled"

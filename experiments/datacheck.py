@@ -155,16 +155,19 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
 
     `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
-    fitted to config.data.image_size without augmentation; with data.fit=crop, in the crop with the object in its middle.
+    fitted to config.data.image_size without augmentation; with data.fit=crop, at the middle of config.data.augment.scale
+    and in the crop with the object in its middle.
     What training leaves out is left out there too: crowds, and difficult objects where config.task.use_difficult is False.
     """
     data, size = config.data, tuple(config.data.image_size)
     placed = states.blueprint(config, len(source.class_names)).geometry(size)
+    cropped = data.fit == "crop"
+    zoom = float(np.sqrt(np.prod(data.augment.scale))) if cropped else 1.0
 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
-        matrix = geometry.fit(original, size, data.fit, data.margin, data.shortest)
-        seen = _look(task, placed, objects, matrix, size, cropped=data.fit == "crop")
+        matrix = geometry.scaling(zoom, zoom) @ geometry.fit(original, size, data.fit, data.margin, data.shortest)
+        seen = _look(task, placed, objects, matrix, size, cropped=cropped)
         return seen | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))

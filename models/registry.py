@@ -15,6 +15,7 @@ MODELS = {
     "faster_rcnn": "models.detection.faster_rcnn:FasterRCNN",
     "fcn": "models.segmentation.fcn:FCN",
     "fcos": "models.detection.fcos:FCOS",
+    "mask_rcnn": "models.detection.mask_rcnn:MaskRCNN",
     "pix2pix": "models.segmentation.pix2pix:Pix2Pix",
     "retinanet": "models.detection.retinanet:RetinaNet",
     "ssd": "models.detection.ssd:SSD",

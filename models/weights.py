@@ -68,6 +68,11 @@ def oihw_to_hwio(kernel: np.ndarray) -> np.ndarray:
     return kernel.transpose(2, 3, 1, 0)
 
 
+def iohw_to_hwio(kernel: np.ndarray) -> np.ndarray:
+    """Turns PyTorch's kernel [in,out,h,w] of a transposed convolution into ours [h,w,in,out]."""
+    return kernel.transpose(2, 3, 0, 1)
+
+
 def hwcm_to_hwio(kernel: np.ndarray) -> np.ndarray:
     """Turns Keras's depthwise kernel [h,w,channels,1] into ours [h,w,1,channels]."""
     return kernel.transpose(0, 1, 3, 2)

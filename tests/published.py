@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from experiments.run import state as states
 from input_pipeline.datasets.coco import CATEGORY_IDS
 
-DETECTORS = ("ssd300", "retinanet", "fcos", "faster_rcnn")
-CONFIGS = {"faster_rcnn": "faster_rcnn_r50_fpn_coco"} | {name: f"{name}_coco" for name in DETECTORS[:3]}
+DETECTORS = ("ssd300", "retinanet", "fcos", "faster_rcnn", "mask_rcnn")
+TWO_STAGES = DETECTORS[3:]
+CONFIGS = {name: f"{name}_r50_fpn_coco" for name in TWO_STAGES} | {name: f"{name}_coco" for name in DETECTORS[:3]}
 CLASSES, BOXES, FPN = "head.classification_head", "head.regression_head", "backbone.fpn.inner_blocks.0.0.weight"
 BODY = "backbone.body.layer1.0.conv1.weight"
 MARKS = {  # keys that tell the file
@@ -23,6 +24,7 @@ MARKS = {  # keys that tell the file
     "retinanet": (f"{CLASSES}.cls_logits.weight", f"{CLASSES}.conv.0.0.weight", f"{BOXES}.conv.0.0.weight", FPN, BODY),
     "fcos": (f"{CLASSES}.cls_logits.weight", FPN, BODY),
     "faster_rcnn": ("rpn.head.conv.0.0.weight", FPN, BODY),
+    "mask_rcnn": ("rpn.head.conv.0.0.weight", "roi_heads.mask_head.0.0.weight", FPN, BODY),
 }
 COLUMNS = 91  # of the classes, by COCO's numbers
 WIDTH = 64  # of a small detector's FPN
@@ -31,8 +33,7 @@ DEVIATIONS = {  # factors on those of kernels, by parts of their keys: what keep
     "ssd300": {"backbone.features.0.": 1 / 64},
     "retinanet": {"inner_blocks": 0.2, "cls_logits": 0.3, "bbox_reg": 0.1},
     "fcos": {"inner_blocks": 0.2, "cls_logits": 0.7, "bbox_reg": 0.3},
-    "faster_rcnn": {"inner_blocks": 0.2, "bbox_pred": 0.1},
-}
+} | {key: {"inner_blocks": 0.2, "bbox_pred": 0.1} for key in TWO_STAGES}
 
 
 def configure(name: str, small: bool) -> ConfigDict:
@@ -50,18 +51,21 @@ def configure(name: str, small: bool) -> ConfigDict:
 
 def draw_file(name: str, config: ConfigDict, columns: int = COLUMNS) -> dict[str, np.ndarray]:
     """Return the arrays of a file for the config's model, with a number of `columns` of classes; of 91 COCO's are used."""
-    background = name in ("ssd300", "faster_rcnn")  # which torchvision counts as a class, and we do not
+    background = name in ("ssd300", *TWO_STAGES)  # which torchvision counts as a class, and we do not
     _, shapes, _ = states.describe(config, columns - background)
     weights = states.blueprint(config, columns - background).pretrained(MARKS[name])
     arrays = {}
     for path, (key, _) in weights.arrays.items():
         shape = shapes["/".join(map(str, path))].shape
         if len(shape) == 4:
-            shape = (shape[3], shape[2], *(() if "roi_heads" in key else shape[:2]))  # there fully connected layers
+            connected = "box_head" in key or "box_predictor" in key
+            shape = (shape[3], shape[2], *(() if connected else shape[:2]))
+            if "conv5_mask" in key:  # a transposed convolution
+                shape = (shape[1], shape[0], *shape[2:])
         arrays[key] = _draw(name, key, shape)
         if path in weights.classes and columns == COLUMNS:
             unused = np.setdiff1d(np.arange(columns), [*CATEGORY_IDS, *[0] * background])
-            if "bbox_pred" not in key:
+            if "bbox_pred" not in key and "mask" not in key:
                 groups = arrays[key].reshape(-1, columns, *arrays[key].shape[1:])
                 groups[:, unused] = -30.0 if key.endswith("bias") else 0.0
     return arrays
@@ -119,7 +123,7 @@ def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
         else:
             resnet = torchvision.models.resnet
             body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], norm_layer=make_norm)
-            two_stage = name == "faster_rcnn"
+            two_stage = name in TWO_STAGES
             stages = [f"layer{number}" for number in range(1 if two_stage else 2, 5)]
             levels = {stage: str(number) for number, stage in enumerate(stages)}
             parts = ops.feature_pyramid_network
@@ -127,8 +131,9 @@ def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
             channels = [64, 128, 256, 512][-len(stages) :]
             pyramid = detection.backbone_utils.BackboneWithFPN(body, levels, channels, WIDTH, coarser)
             kinds = dict(retinanet=detection.RetinaNet, fcos=detection.FCOS, faster_rcnn=detection.FasterRCNN)
+            kinds |= dict(mask_rcnn=detection.MaskRCNN)
             network = kinds[name](pyramid, COLUMNS, **scaled)
-    if name in ("retinanet", "faster_rcnn"):  # as for its published weights
+    if name in ("retinanet", *TWO_STAGES):  # as for its published weights
         for module in network.modules():
             if isinstance(module, (make_norm, torch.nn.BatchNorm2d)):
                 module.eps = 0.0
@@ -139,12 +144,20 @@ def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
 
 
 def detect(network, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what a network of torchvision finds in an image [H,W,3] uint8, in our order and by our classes."""
+    """Return what a network of torchvision finds in an image [H,W,3] uint8, in our order and by our classes.
+
+    A Mask R-CNN has `masks` [D,28,28] over the boxes too, and `pixels` [D,H,W] bool, as they are pasted.
+    """
     import torch
 
-    with torch.no_grad():
+    raw = []  # of the network's own size
+    stages = getattr(network, "roi_heads", torch.nn.Identity())
+    with torch.no_grad(), stages.register_forward_hook(lambda _, __, results: raw.append(dict(results[0][0]))):
         (found,) = network([torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)])
-    return {
+    masks = {}
+    if "masks" in found:
+        masks = {"masks": raw[0]["masks"][:, 0].numpy(), "pixels": found["masks"][:, 0].numpy() > 0.5}
+    return masks | {
         "boxes": found["boxes"].numpy()[:, [1, 0, 3, 2]],
         "scores": found["scores"].numpy(),
         "classes": np.searchsorted(CATEGORY_IDS, found["labels"].numpy()),

@@ -27,6 +27,9 @@ def test_the_steps_benchmark_prints_one_line_of_json(config, step):
     assert (result["step"], result["batch_size"]) == (step, 2)
     for name in ("parameters", "images_per_second", "step_ms", "compile_seconds", "gflop_per_step"):
         assert result[name] > 0, name
+    floats = 4 * result["parameters"] / 1e6
+    memory = result["memory_mb"]
+    assert memory["arguments"] > floats and memory["between"] > floats / 10
     # Both are rounded for reading.
     assert abs(2e3 / result["step_ms"] - result["images_per_second"]) < 0.05 * result["images_per_second"]
 
@@ -37,7 +40,15 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     aligned = [f"roi_align by {form}{backward}" for form in ("gathers", "matrices") for backward in ("", ", backward")]
-    assert [result["operation"] for result in results] == ["nms", "bipartite", "threshold", *aligned]
-    assert [result.get("anchors", result.get("boxes")) for result in results[:3]] == [8732, 8732, 120240]
+    pooled = ["roi_pool", "roi_pool, backward"]
+    assert [result["operation"] for result in results] == [
+        "nms",
+        "bipartite",
+        "threshold",
+        "propose",
+        *aligned,
+        *pooled,
+    ]
+    assert [result.get("anchors", result.get("boxes")) for result in results[:4]] == [8732, 8732, 120240, 36828]
     for result in results:
         assert result["batch_size"] == 1 and result["ms"] > 0 and result["platform"]

@@ -9,12 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
+from configs import common, datasets, detectors
 from experiments.run import configuration, sharding
 from experiments.run import state as states
 from experiments.run.optim import make_optimizer
 from experiments.run.step import compile_step, make_train_step
 from experiments.tasks.registry import make_task
+from input_pipeline.augment import geometry
+from input_pipeline.views import plan_views
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants")
@@ -77,6 +79,22 @@ def test_the_model_and_its_training_state_build(name):
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     state = jax.eval_shape(lambda variables: states.create(variables, trained, optimizer, variables), shapes)
     assert sum(value.size for value in state.params.values()) > 10_000
+
+
+def test_training_and_evaluation_see_nuclei_at_twice_their_size():
+    config = common.get_config()
+    detectors.use_light_faster_rcnn(config)
+    datasets.use_nuclei(config)
+    data, rng = config.data, np.random.default_rng(0)
+    for size in ((256, 256), (256, 320), (360, 360), (520, 696), (1024, 1024)):  # those of the challenge
+        views = plan_views(size, data, config.eval)
+        assert len(views) == 1 or size == (1024, 1024), size
+        assert {float(view.matrix[axis, axis]) for view in views for axis in (0, 1)} == {2.0}
+        drawn = [geometry.draw_map(rng, size, tuple(data.image_size), data)[:2, :2] for _ in range(200)]
+        assert np.exp(np.mean([np.log(abs(np.linalg.det(matrix))) for matrix in drawn]) / 2) == pytest.approx(
+            2, rel=0.05
+        )
+        assert {tuple(np.sign(np.diag(matrix))) for matrix in drawn} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}, "mirrored"
 
 
 def test_a_debug_step_lowers_the_loss():

@@ -37,6 +37,7 @@ class Targets(NamedTuple):
     counted: jax.Array  # bool, it has one or is background; else a crowd, or an object not trained on, may be in it
     classes: jax.Array  # int32, of the object; arbitrary where there is none
     boxes: jax.Array  # [A,4], of the object; arbitrary but finite where there is none
+    index: jax.Array  # int32, of the object in the batch's row; arbitrary but in it where there is none
 
 
 class Detection(Task, abc.ABC):
@@ -112,7 +113,9 @@ class Detection(Task, abc.ABC):
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
             on_left = (iou >= low) & left[:, None]
             background = ~found.ignored & ~on_crowd.any(1) & ~on_left.any(0)
-            return Targets(found.positive, found.positive | background, classes[found.index], boxes[found.index])
+            return Targets(
+                found.positive, found.positive | background, classes[found.index], boxes[found.index], found.index
+            )
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
         left = batch["valid"] & ~crowd & ~learned  # difficult ones

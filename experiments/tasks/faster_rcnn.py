@@ -91,16 +91,22 @@ class FasterRCNNTask(Detection):
 
         In training the outputs hold the sampled anchors and regions with their targets too.
         """
+        return self.run_stages(model, batch, train=train, rngs=rngs)[1]
+
+    def run_stages(
+        self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[dict[int, jax.Array], Arrays]:
+        """Run both stages: the features {stride: [B,h,w,C]}, and the outputs as `apply` returns them."""
         size = batch["image"].shape[1:3]
         features = model.features(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
         levels = model.propose(features) | model.geometry(size)
         regions, mask = self.propose(levels, batch, train)
         if not train:
-            return {"regions": regions, "region_mask": mask} | model.classify(features, regions, train=False)
+            return features, {"regions": regions, "region_mask": mask} | model.classify(features, regions, train=False)
         anchor_key, region_key = jax.random.split(rngs.sampling())
         first = self.sample_anchors(levels, batch, anchor_key)
         second = self.sample_regions(regions, mask, batch, region_key)
-        return first | second | model.classify(features, second["regions"], train=True, rngs=rngs)
+        return features, first | second | model.classify(features, second["regions"], train=True, rngs=rngs)
 
     def propose(self, levels: dict[str, tuple], batch: Arrays, train: bool) -> tuple[jax.Array, jax.Array]:
         """Make each image's proposals [B,P,4], clipped to the image and without a gradient, and their mask [B,P]."""
@@ -150,6 +156,7 @@ class FasterRCNNTask(Detection):
             "region_mask": mask,
             "region_classes": jnp.where(positive, classes + 1, 0),
             "region_boxes": _pick(targets.boxes, index),
+            "region_objects": jnp.take_along_axis(targets.index, index, 1),
         }
 
     def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:

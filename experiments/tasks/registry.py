@@ -14,6 +14,7 @@ TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
     "faster_rcnn": "experiments.tasks.faster_rcnn:FasterRCNNTask",
     "fcos": "experiments.tasks.fcos:FCOSTask",
+    "mask_rcnn": "experiments.tasks.mask_rcnn:MaskRCNNTask",
     "retinanet": "experiments.tasks.retinanet:RetinaNetTask",
     "segmentation": "experiments.tasks.segmentation:Segmentation",
     "ssd": "experiments.tasks.ssd:SSDTask",

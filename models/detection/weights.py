@@ -13,11 +13,12 @@ from flax import nnx
 from errors import UserError
 from models.backbones.weights import match_vgg_features
 from models.ops.anchors import Placement
-from models.weights import Arrays, Classes, Convert, Path, Weights, conv, oihw_to_hwio, same, strip
+from models.weights import Arrays, Classes, Convert, Path, Weights, conv, iohw_to_hwio, oihw_to_hwio, same, strip
 
 SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
 RPN_MARK = "rpn.head."  # what the keys of a two-stage detector's first stage begin with
+MASK_MARK = "roi_heads.mask_"  # and those of its masks
 # model.sizes, model.steps and model.within of torchvision's ssd300_vgg16: a file of weights does not say them.
 DEFAULT_BOXES = ((0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8.0, 16.0, 32.0, 64.0, 100.0, 300.0), True)
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
@@ -96,6 +97,23 @@ def match_faster_rcnn(keys: frozenset[str], order: Sequence[int], size: tuple[in
     classes = dict.fromkeys(logits, Classes(1, True)) | dict.fromkeys(offsets, Classes(4, True))
     weights = Weights(arrays, frozenset(), classes)
     return weights.joined(match_boxes(("rpn", "offsets"), f"{RPN_MARK}bbox_pred", order))
+
+
+def match_mask_rcnn(keys: frozenset[str], depth: int) -> Weights:
+    """Pairs the head of masks, of `depth` convolutions, with torchvision's (maskrcnn_resnet50_fpn); see MaskRCNN.pretrained."""
+    head, predictor = "roi_heads.mask_head", "roi_heads.mask_predictor"
+    nested = f"{head}.0.0.weight" in keys  # files made before torchvision 0.13 count from mask_fcn1
+    arrays: Arrays = {}
+    for number in range(1, depth + 1):
+        key = f"{head}.{number - 1}.0" if nested else f"{head}.mask_fcn{number}"
+        arrays |= conv((f"conv_{number}",), key, bias=True)
+    upsample = {
+        "kernel": (f"{predictor}.conv5_mask.weight", iohw_to_hwio),
+        "bias": (f"{predictor}.conv5_mask.bias", same),
+    }
+    arrays |= {("upsample", ours): source for ours, source in upsample.items()}
+    logits = conv(("logits",), f"{predictor}.mask_fcn_logits", bias=True)
+    return Weights(arrays | logits, frozenset(), dict.fromkeys(logits, Classes(1, True))).below("mask_head")
 
 
 def _connected(path: Path, key: str, convert: Convert) -> Arrays:

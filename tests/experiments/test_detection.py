@@ -22,8 +22,9 @@ from experiments.run.step import make_train_step
 from experiments.run.trainer import initialise_run
 from experiments.tasks.dense import Detection
 from experiments.tasks.registry import TASKS, make_task
-from input_pipeline.batch import OBJECTS, check_batch
+from input_pipeline.batch import check_batch
 from input_pipeline.loader import TrainLoader
+from input_pipeline.masks import Mask, collect
 from input_pipeline.truths import make_truth
 from models import registry
 from tests.processes import run_together
@@ -83,10 +84,11 @@ class Scenes:
 
     def __getitem__(self, index):
         (height, width), objects = self.objects(index)
-        image = np.zeros((height, width, 3), np.uint8)
+        image, masks = np.zeros((height, width, 3), np.uint8), []
         for (top, left, bottom, right), colour in zip(objects["boxes"].astype(int), objects["classes"], strict=True):
             image[top:bottom, left:right, colour] = 255
-        return {"image": image} | objects
+            masks.append(Mask(np.ones((max(1, bottom - top), max(1, right - left)), bool), (top, left)))
+        return {"image": image, "masks": collect(masks)} | objects
 
     def objects(self, index):
         rng = np.random.default_rng(index)
@@ -201,7 +203,8 @@ def test_batches_of_no_few_and_many_objects_compile_once():
     assert inference.compilations == 1
 
 
-PYRAMIDS = ("retinanet_shapes", "fcos_shapes", "faster_rcnn_shapes")
+TWO_STAGES = ("faster_rcnn_shapes", "mask_rcnn_shapes")
+PYRAMIDS = ("retinanet_shapes", "fcos_shapes", *TWO_STAGES)
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PYRAMIDS]
 
 
@@ -213,10 +216,11 @@ def train(config, sources, steps):
     key = jax.random.key(0)
     step, losses, lost = jax.jit(make_train_step(config, task, architecture, optimizer)), [], []
     for source in sources:
-        loader = TrainLoader(source, make_truth(task.needs, config.data), config.data, batch_size=4, seed=0)
+        truth = make_truth(task.needs, config.data)
+        loader = TrainLoader(source, truth, config.data, batch_size=4, seed=0)
         for _ in range(steps):
             rows = next(loader)
-            check_batch(rows, OBJECTS)
+            check_batch(rows, truth.keys)
             state, logs = step(state, sharding.put_batch(rows, mesh), key)
             losses.append(float(logs["loss"]))
             lost.append(float(logs["boxes_lost"]))
@@ -230,7 +234,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     """What the loader gives of images without objects, with some, and with more than there is room for."""
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.optim.lr = 1e-2
-    if name != "faster_rcnn_shapes":
+    if name not in TWO_STAGES:
         config.model.norm = "group"
     if name != "yolov1_shapes":
         config.model.backbone.norm = "group"
@@ -325,7 +329,7 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     assert not capsys.readouterr().out, "once a run"
 
 
-def test_datacheck_sees_objects_at_the_scale_of_training():
+def test_datacheck_sees_objects_at_the_size_of_fit_shortest():
     """Shorter sides of 12 pixels at most, and longer ones of 16."""
     config, task, *_ = make()
     config.data.update(fit="shortest", shortest=(12, 16))
@@ -334,6 +338,17 @@ def test_datacheck_sees_objects_at_the_scale_of_training():
     boxes = np.concatenate([objects["boxes"] for objects in (one, two, three)])
     heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 become 16, and 16 become 10.67
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
+
+
+def test_datacheck_sees_a_crops_objects_at_the_middle_of_the_zoom():
+    config, task, *_ = make()
+    config.data.fit, config.data.augment.scale = "crop", (2.0, 4.5)
+    source = Scenes([(16, 24)] * 4)
+    report = datacheck.check_objects(config, task, source)
+    boxes = np.concatenate([objects["boxes"] for _, objects in map(source.objects, range(4))])
+    heights = 3 * (boxes[:, 2] - boxes[:, 0])  # 3 is as many times 2 as 4.5 is of 3
+    assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
+    assert report["matchable"] == np.mean(heights >= 4) == 1
 
 
 def test_datacheck_moves_a_crop_to_its_object(monkeypatch):

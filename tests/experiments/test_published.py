@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -42,6 +43,12 @@ def detect(model, config, image):
     return {name: rows[found["valid"]] for name, rows in found.items() if name != "valid"}
 
 
+def choose(found):
+    """What is stored: the best detections, and of their masks every fourth row and column."""
+    found = {key: rows[:STORED] for key, rows in found.items() if key != "pixels"}
+    return found | {key: found[key][:, ::4, ::4] for key in found if key == "masks"}
+
+
 def load(name, config, place, arrays):
     save_file(arrays, place / f"{name}.safetensors")
     config.pretrained = str(place / f"{name}.safetensors")
@@ -55,10 +62,13 @@ def assert_same(found, expected, pixels, score):
     same = found["classes"][:, None] == expected["classes"]
     same &= np.abs(found["scores"][:, None] - expected["scores"]) <= score
     same &= np.abs(found["boxes"][:, None] - expected["boxes"]).max(-1) <= pixels
+    if "masks" in found:
+        same &= np.abs(found["masks"][:, None] - expected["masks"]).max((2, 3)) <= score
     assert same.any(0).all() and same.any(1).all(), (np.flatnonzero(~same.any(0)), np.flatnonzero(~same.any(1)))
 
 
-FOUND = ["ssd300", "faster_rcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet", "fcos"))]
+SLOW = ("faster_rcnn", "retinanet", "fcos")  # a Mask R-CNN is a Faster R-CNN too
+FOUND = ["ssd300", "mask_rcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -67,7 +77,7 @@ def test_detections_are_those_that_torchvision_found(name, tmp_path):
     config = published.configure(name, small=True)
     model = load(name, config, tmp_path, published.draw_file(name, config))
     found = detect(model, config, published.draw_image(published.SIZES[name]))
-    found = {key: rows[:STORED] for key, rows in found.items()}
+    found = choose(found)
     expected = json.loads((GOLDEN / f"{name}_torchvision.json").read_text())
     assert_same(found, expected, 1e-3, 1e-3)
 
@@ -154,7 +164,7 @@ def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
     arrays, image = published.draw_file(name, config), published.draw_image(size)
     network = published.build_network(name, config, arrays)
     network.nms_thresh = config.task.nms_iou = 1.0
-    if name == "faster_rcnn":
+    if name in published.TWO_STAGES:
         network.roi_heads.nms_thresh = network.rpn.nms_thresh = config.task.proposal_iou = 1.0
     expected = published.detect(network, image)
     config.pretrained = str(tmp_path / "w.safetensors")
@@ -177,12 +187,15 @@ def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
 
 
 def store():
-    """Write the known answers with torchvision: run this file with Python where PyTorch, torchvision and jax are."""
-    for name in published.DETECTORS:
+    """Write the known answers with torchvision: run this file with Python where PyTorch, torchvision and jax are.
+
+    Names of detectors may follow, for no others than those.
+    """
+    for name in sys.argv[1:] or published.DETECTORS:
         config = published.configure(name, small=True)
         network = published.build_network(name, config, published.draw_file(name, config))
         found = published.detect(network, published.draw_image(published.SIZES[name]))
-        known = {key: rows[:STORED].astype(float).round(4).tolist() for key, rows in found.items()}
+        known = {key: rows.astype(float).round(4).tolist() for key, rows in choose(found).items()}
         (GOLDEN / f"{name}_torchvision.json").write_text(json.dumps(known) + "\n")
 
 

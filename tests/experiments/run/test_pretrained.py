@@ -147,7 +147,7 @@ def detector(name, class_names, **fields):
 
 
 def of_classes(variables):
-    return {name for name in variables if re.match(r"logits|box_head/(logits|offsets)", name)}
+    return {name for name in variables if re.match(r"logits|box_head/(logits|offsets)|mask_head/logits", name)}
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)
@@ -158,19 +158,22 @@ def test_a_detectors_classes_are_cocos_by_their_numbers(name, tmp_path):
     save_file(arrays, tmp_path / "w.safetensors")
     loaded, new, remark = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, names)
     assert (new, remark) == ([], "")
-    layer, key = {
-        "ssd300": ("logits_1", "head.classification_head.module_list.1"),
-        "faster_rcnn": ("box_head/logits", "roi_heads.box_predictor.cls_score"),
-    }.get(name, ("logits", "head.classification_head.cls_logits"))
-    theirs = arrays[f"{key}.bias"].reshape(-1, 91)
-    ours = loaded[f"{layer}/bias"].reshape(len(theirs), -1)
-    background = ours.shape[1] - 80
-    assert background == (name in ("ssd300", "faster_rcnn"))
-    for index in (0, 30, 79):
-        number = CATEGORY_IDS[CLASS_NAMES.index(names[index])]
-        np.testing.assert_array_equal(ours[:, background + index], theirs[:, number])
-    if background:
-        np.testing.assert_array_equal(ours[:, 0], theirs[:, 0])
+    regions = {"box_head/logits": "roi_heads.box_predictor.cls_score"}
+    layers = {
+        "ssd300": {"logits_1": "head.classification_head.module_list.1"},
+        "faster_rcnn": regions,
+        "mask_rcnn": regions | {"mask_head/logits": "roi_heads.mask_predictor.mask_fcn_logits"},
+    }.get(name, {"logits": "head.classification_head.cls_logits"})
+    for layer, key in layers.items():
+        theirs = arrays[f"{key}.bias"].reshape(-1, 91)
+        ours = loaded[f"{layer}/bias"].reshape(len(theirs), -1)
+        background = ours.shape[1] - 80
+        assert background == (name in ("ssd300", *published.TWO_STAGES))
+        for index in (0, 30, 79):
+            number = CATEGORY_IDS[CLASS_NAMES.index(names[index])]
+            np.testing.assert_array_equal(ours[:, background + index], theirs[:, number])
+        if background:
+            np.testing.assert_array_equal(ours[:, 0], theirs[:, 0])
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)

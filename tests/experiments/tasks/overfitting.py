@@ -13,7 +13,7 @@ from experiments.tasks import registry
 from experiments.tasks.base import total_loss
 from tests.experiments.tasks.scenes import CLASSES, make_batch
 
-SIDE = 64
+SIDE, GRID = 64, (14, 14)  # of a picture, and of a mask
 OBJECTS = [  # small and large: (box, class)
     [((4, 6, 30, 34), 0), ((30, 32, 62, 62), 1), ((8, 44, 21, 57), 2)],
     [((2, 8, 44, 50), 2), ((47, 20, 60, 33), 1)],
@@ -21,14 +21,14 @@ OBJECTS = [  # small and large: (box, class)
 
 
 def draw_batch() -> dict[str, np.ndarray]:
-    """Rectangles of their class's colour on noise."""
+    """Rectangles of their class's colour on noise, which fill their boxes."""
     batch = make_batch(*([(box, index, "") for box, index in image] for image in OBJECTS), size=(SIDE, SIDE))
     batch = {name: rows[: len(OBJECTS)] for name, rows in batch.items()}
     batch["image"] = np.random.default_rng(0).integers(100, 140, batch["image"].shape).astype(np.uint8)
     for image, row in zip(batch["image"], OBJECTS, strict=True):
         for (top, left, bottom, right), index in row:
             image[top:bottom, left:right, index] = 255
-    return batch
+    return batch | {"masks": np.ones((*batch["valid"].shape, *GRID), np.uint8)}
 
 
 def overfit(config: ConfigDict, steps: int) -> SimpleNamespace:

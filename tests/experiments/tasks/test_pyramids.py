@@ -10,16 +10,17 @@ from flax import nnx
 from tests.experiments.tasks.overfitting import OBJECTS, overfit
 from tests.experiments.tasks.scenes import iou
 
+TWO_STAGES = ("faster_rcnn_shapes", "mask_rcnn_shapes")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["retinanet_shapes", "fcos_shapes", "faster_rcnn_shapes"])
+@pytest.fixture(scope="module", params=["retinanet_shapes", "fcos_shapes", *TWO_STAGES])
 def overfitted(request):
     config = importlib.import_module(f"configs.{request.param}").get_config("debug")
     config.model.backbone.width = 32
-    if request.param != "faster_rcnn_shapes":
+    if request.param not in TWO_STAGES:
         config.model.norm = "none"  # at stride 64 there is one pixel: groups of one value would be 0
-    return overfit(config, steps=250 if request.param == "faster_rcnn_shapes" else 120)
+    return overfit(config, steps=250 if request.param in TWO_STAGES else 120)
 
 
 def test_every_parameter_is_learned(overfitted):
@@ -38,3 +39,6 @@ def test_two_pictures_are_overfitted(overfitted):
         assert sorted(classes.tolist()) == sorted(index for _, index in objects)
         for box, index in objects:
             assert max(iou(found, box) for found in boxes[classes == index]) > 0.7
+        if "masks" in prediction:  # the pictures' rectangles fill their boxes
+            inside = prediction["masks"][row][: len(objects), 4:-4, 4:-4]
+            assert (inside > 0.5).mean((1, 2)).min() > 0.9

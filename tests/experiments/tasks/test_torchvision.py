@@ -197,3 +197,30 @@ def test_both_stages_losses_equal_torchvisions(objects):
     expected = detection.roi_heads.fastrcnn_loss(logits, offsets, labels, wanted)
     np.testing.assert_allclose(terms["classification"].value(), expected[0], rtol=1e-4)
     np.testing.assert_allclose(terms["localisation"].value(), expected[1], rtol=1e-4, atol=1e-7)
+
+
+def test_the_masks_loss_equals_torchvisions(monkeypatch):
+    """Given the same targets: torchvision cuts its own from masks of whole images."""
+    config = common.get_config()
+    detectors.use_mask_rcnn(config)
+    task = registry.make_task(config, CLASSES)
+    rng = np.random.default_rng(7)
+    classes = rng.integers(0, 4, (2, 5))  # 0 is the background
+    logits = rng.standard_normal((2, 5, 28, 28, 4)).astype(np.float32)
+    targets = rng.uniform(0, 1, (2, 5, 28, 28)).astype(np.float32)
+    outputs = {
+        "mask_logits": np.take_along_axis(logits, classes[..., None, None, None], -1)[..., 0],
+        "mask_targets": targets,
+        "mask_positive": classes > 0,
+    }
+    ours = task.masks_loss(outputs)
+
+    chosen = [torch.from_numpy(np.flatnonzero(row)) for row in classes]
+    heads = detection.roi_heads
+    given = iter(torch.from_numpy(rows)[index] for rows, index in zip(targets, chosen, strict=True))
+    monkeypatch.setattr(heads, "project_masks_on_boxes", lambda *_: next(given))
+    labels = [torch.from_numpy(row) for row in classes]
+    mine = torch.from_numpy(logits.transpose(0, 1, 4, 2, 3))
+    mine = torch.cat([rows[index] for rows, index in zip(mine, chosen, strict=True)])
+    expected = heads.maskrcnn_loss(mine, chosen, labels, labels, chosen)
+    np.testing.assert_allclose(ours.value(), expected.numpy(), rtol=1e-5)

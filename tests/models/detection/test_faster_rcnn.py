@@ -8,11 +8,13 @@ from flax import nnx
 
 from configs import common, detectors
 from errors import UserError
+from fields import fill
 from models import registry
 from models.backbones.weights import VGG_FC6, match_vgg_head
 from models.heads.box import BoxHead
 from models.ops.roi_align import assign_levels, roi_align
 from models.ops.roi_pool import roi_pool
+from models.registry import BACKBONE, MODEL
 
 PUBLISHED = 41_755_286  # torchvision's fasterrcnn_resnet50_fpn for 91 classes with the background, its norms frozen
 SIZE = (75, 109)
@@ -148,6 +150,13 @@ def test_strides_that_do_not_fit_are_one_line(fields, words):
     with pytest.raises(UserError, match=words) as caught:
         vgg(**fields)
     assert "\n" not in str(caught.value)
+
+
+def test_a_stored_config_without_the_newer_fields_is_of_the_same_network():
+    whole = fields_of(detectors.use_faster_rcnn, small=False)
+    older = {name: value for name, value in whole.items() if name not in ("strides", "span", "pooling", "dropout")}
+    whole["backbone"]["bottom_up"] = fill(whole["backbone"]["bottom_up"], BACKBONE)
+    assert fill(older, MODEL) == whole
 
 
 NAMES = {"torchvision": ("classifier.0", "classifier.3"), "timm": ("pre_logits.fc1", "pre_logits.fc2")}

@@ -30,7 +30,8 @@ def test_every_variable_has_one_key_of_its_own(name):
     assert {"/".join(map(str, path)) for path in arrays} == shapes.keys()
     keys = [key for key, _ in arrays.values()]
     assert len(set(keys)) == len(keys)
-    own = {"box_head/logits", "box_head/offsets"} if name == "faster_rcnn" else {"logits"}
+    own = {"box_head/logits", "box_head/offsets"} if name in published.TWO_STAGES else {"logits"}
+    own |= {"mask_head/logits"} if name == "mask_rcnn" else set()
     assert {"/".join(path[:-1]).rstrip("_012345") for path in classes} == own
 
 
@@ -42,6 +43,24 @@ def test_older_files_have_other_names_for_the_same():
     assert today.keys() == older.keys()
     renamed = {older[path][0]: today[path][0] for path in today if older[path][0] != today[path][0]}
     assert OLDER.items() <= renamed.items() and len(renamed) == 2 * (2 * 3 + 2 * 4)
+
+
+def test_older_files_of_two_stages_have_other_names_for_the_same():
+    model, _ = blueprint("mask_rcnn")
+    today = model.pretrained(published.MARKS["mask_rcnn"]).arrays
+    older = ("rpn.head.conv.weight", "roi_heads.mask_head.mask_fcn1.weight", "backbone.fpn.inner_blocks.0.weight")
+    older = model.pretrained([*older, published.BODY]).arrays
+    assert today.keys() == older.keys()
+    renamed = {older[path][0]: today[path][0] for path in today if older[path][0] != today[path][0]}
+    assert renamed["roi_heads.mask_head.mask_fcn4.bias"] == "roi_heads.mask_head.3.0.bias"
+    assert len(renamed) == 2 * (2 * 4 + 1 + 4)  # the FPN's, the RPN's and the masks' convolutions
+
+
+def test_a_faster_rcnn_fills_all_of_a_mask_rcnn_but_its_masks():
+    model, shapes = blueprint("mask_rcnn")
+    arrays = model.pretrained(published.MARKS["faster_rcnn"]).arrays
+    left = shapes.keys() - {"/".join(map(str, path)) for path in arrays}
+    assert {name.split("/")[0] for name in left} == {"mask_head"} and len(left) == 2 * (4 + 1 + 1)
 
 
 def test_a_backbone_alone_still_fills_the_backbone():

@@ -1,0 +1,24 @@
+"""A light Mask R-CNN on the nuclei of the Data Science Bowl 2018, on an EfficientNet-Lite0 from ImageNet's weights.
+
+    python main.py --config=configs/mask_rcnn_nuclei.py --workdir=runs/mask_rcnn_nuclei \\
+        --config.data.folder.root=DSB2018 --config.pretrained=EFFICIENTNET_LITE0.safetensors
+
+DSB2018 has SPLIT/images and SPLIT/instances, a PNG of ids for each image; docs/models.md says where the weights are.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_light_mask_rcnn(config)
+    detectors.use_efficientnet_lite(config)
+    datasets.use_nuclei(config)
+    datasets.score_masks(config)
+    datasets.use_statistics_of_efficientnet_lite(config)
+    schedules.train_on_bccd(config, steps=1200)
+    config.model.scale = 3.0
+    small = dict(backbone=dict(bottom_up=dict(width=0.25, depth=0.1), width=8), fc=16, mask_depth=1, mask_width=8)
+    return variants.vary(config, variant, model=small)
