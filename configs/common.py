@@ -89,7 +89,8 @@ class Train:
 
 class Eval:
     batch_size: Count = 16
-    metrics: tuple[str, ...] = ("confusion", "boundary")  # and partition; boxes: coco, voc07, voc12, confusion
+    # And partition; boxes: coco, voc07, voc12, confusion; masks those of boxes, coco_masks and coco_boundaries
+    metrics: tuple[str, ...] = ("confusion", "boundary")
     pictures: Natural = 8  # predictions drawn next to the ground truth
     method: Literal["whole", "window", "canvas"] = "whole"  # scored at the image's own size; canvas: resized first
     overlap: BelowOne = 0.5  # window: the share of a canvas that the next one sees again

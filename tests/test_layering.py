@@ -15,6 +15,7 @@ HOST = {
     "ml_collections",
     "faster_coco_eval",
     "input_pipeline.batch",
+    "input_pipeline.masks",
     "input_pipeline.annotations",
 }
 HOST |= {"experiments.results", "experiments.metrics", "experiments.pictures"}

@@ -3,8 +3,8 @@
     python -m experiments.metrics.average_precision --ground_truth=GT.json --detections=DT.json --style=coco
 
 GT.json is COCO's: `images`, `categories` and `annotations` with `image_id`, `category_id`, `bbox` [left, top, width,
-height], or `segmentation` for --iou_type=segm, and where they have them `area` (else the region's own), `iscrowd` and,
-for VOC's styles, `difficult` or `ignore`. DT.json is a list of `image_id`, `category_id`, `score` and `bbox` or
+height], or `segmentation` for --iou_type=segm and boundary, and where they have them `area` (else the region's own),
+`iscrowd` and, for VOC's styles, `difficult` or `ignore`. DT.json is a list of `image_id`, `category_id`, `score` and `bbox` or
 `segmentation`. Where every entry has a `file_name` it names the image in place of the id, which then may be another
 program's, and so does `category_name` the category.
 
@@ -17,8 +17,9 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,24 +28,38 @@ from experiments.metrics import coco_files, precision
 from experiments.metrics.precision import Detections, ScoringTables, Truths
 from experiments.pictures.plots import plot_confusion, plot_precision_recall
 
-STYLES = {"coco": precision.coco, "voc07": precision.voc07, "voc12": precision.voc12}
-TITLES = {"coco": "COCO", "voc07": "VOC 2007", "voc12": "VOC 2012"}
+
+class Style(NamedTuple):
+    """A way of scoring: its function, the names of its scores in a record (of "{}"), and its title in a picture."""
+
+    score: Callable[..., precision.Scores]
+    names: str
+    title: str
+
+
+STYLES = {
+    "coco": Style(precision.coco, "{}", "COCO"),
+    "voc07": Style(precision.voc07, "{}_voc07", "VOC 2007"),
+    "voc12": Style(precision.voc12, "{}_voc12", "VOC 2012"),
+}
 
 
 class AveragePrecision:
     """Scores `styles`, some of coco, voc07, voc12 and confusion, against the annotations as their source has them.
 
-    Unlike a count, average precision needs all detections of a split together, sorted by score: they are kept, 48 bytes
+    Unlike a count, average precision needs all detections of a split together, sorted by score: they are kept, 64 bytes
     each, and COCO's tools take some two kilobytes each while they score.
     """
 
     name = "average_precision"
     smaller_is_better = frozenset()
+    known = STYLES
+    curves = "precision_recall"  # the name of their picture
 
     def __init__(self, class_names: tuple[str, ...], styles: tuple[str, ...]):
         self.class_names = class_names
         self.styles = styles
-        self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # objects and detections by image id
+        self._images: dict[int, tuple[Truths, Detections]] = {}  # by image id
         self._scores: dict[str, precision.Scores] | None = None
 
     def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
@@ -64,56 +79,55 @@ class AveragePrecision:
 
     def add(self, part: dict, image_id: int) -> None:
         """Keep an image's part. Images come in any order: of equal scores the lower id goes first."""
-        objects = np.array(part["objects"], np.float64).reshape(-1, 8)
-        self._images[image_id] = objects, np.array(part["detections"], np.float64).reshape(-1, 6)
+        self._images[image_id] = self._read(part)
         self._scores = None
+
+    def _read(self, part: dict) -> tuple[Truths, Detections]:
+        """Make tables of an image from its part."""
+        objects = np.array(part["objects"], np.float64).reshape(-1, 8)
+        found = np.array(part["detections"], np.float64).reshape(-1, 6)
+        label, crowd, difficult = objects[:, [0, 5, 6]].T.astype(int)
+        truths = Truths(np.zeros_like(label), label, _sized(objects[:, 1:5]), crowd > 0, difficult > 0, objects[:, 7])
+        label, boxes = found[:, 0].astype(int), _sized(found[:, 2:])
+        return truths, Detections(np.zeros_like(label), label, boxes, found[:, 1], boxes[:, 2:].prod(1))
 
     def compute(self) -> dict[str, float]:
         """Return COCO's twelve numbers, `AP/NAME` and `AP50/NAME`; `mAP_voc07` and `AP_voc07/NAME`, and those of voc12."""
         scores: dict[str, float] = {}
         for style, result in self._scored().items():
-            end = "" if style == "coco" else f"_{style}"
-            scores |= {f"{name}{end}": value for name, value in result.whole.items()}
+            names = self.known[style].names
+            scores |= {names.format(name): value for name, value in result.whole.items()}
             for name in result.classes[0]:
                 of_classes = zip(self.class_names, result.classes, strict=True)
-                scores |= {f"{name}{end}/{class_name}": values[name] for class_name, values in of_classes}
+                scores |= {f"{names.format(name)}/{class_name}": values[name] for class_name, values in of_classes}
         return scores
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Draw `confusion` where it is a style, and `precision_recall` of the first other one at IoU 0.5."""
+        """Draw `confusion` where it is a style, and the curves of the first other one at IoU 0.5."""
         drawn = {}
         if "confusion" in self.styles:
             names = (*self.class_names, "background")
             drawn["confusion"] = plot_confusion(precision.confusion(self._tables()), names)
         for style, result in list(self._scored().items())[:1]:
-            name = "AP50" if style == "coco" else "AP"
+            name = "AP50" if "AP50" in result.classes[0] else "AP"
             scores = [values[name] for values in result.classes]
-            title = f"IoU 0.5, {TITLES[style]}"
-            drawn["precision_recall"] = plot_precision_recall(result.curves, scores, self.class_names, title)
+            title = f"IoU 0.5, {self.known[style].title}"
+            drawn[self.curves] = plot_precision_recall(result.curves, scores, self.class_names, title)
         return drawn
 
     def _scored(self) -> dict[str, precision.Scores]:
         """Score by style; kept until the next image, for scores and pictures both ask for them."""
         if self._scores is None:
             tables = self._tables()
-            self._scores = {style: STYLES[style](tables) for style in self.styles if style in STYLES}
+            self._scores = {style: self.known[style].score(tables) for style in self.styles if style in self.known}
         return self._scores
 
     def _tables(self) -> ScoringTables:
-        """Join the parts of all images, by the images' ids."""
-        parts = [self._images[image] for image in sorted(self._images)]
-        (where, objects), (place, found) = (
-            (
-                np.repeat(np.arange(len(parts)), [len(part) for part in kind]),
-                np.concatenate([np.zeros((0, columns)), *kind]),
-            )
-            for columns, kind in ((8, [objects for objects, _ in parts]), (6, [found for _, found in parts]))
-        )
-        label, crowd, difficult = objects[:, [0, 5, 6]].T.astype(int)
-        truths = Truths(where, label, _sized(objects[:, 1:5]), crowd > 0, difficult > 0, objects[:, 7])
-        boxes = _sized(found[:, 2:])
-        detections = Detections(place, found[:, 0].astype(int), boxes, found[:, 1], boxes[:, 2:].prod(1))
-        return ScoringTables(truths, detections, len(parts), len(self.class_names))
+        """Join the tables of all images, by the images' ids."""
+        rows = [self._images[image] for image in sorted(self._images)]
+        truths, detections = zip(*(rows or [self._read({"objects": [], "detections": []})]), strict=True)
+        joined = precision.join(truths), precision.join(detections)
+        return ScoringTables(*joined, len(rows), len(self.class_names))
 
 
 def _sized(boxes: np.ndarray) -> np.ndarray:
@@ -128,7 +142,7 @@ def report(tables: ScoringTables, class_names: Sequence[str], style: str, iou: f
         result = precision.coco(tables, precision.COCO_IOUS if iou is None else (iou,))
         classes = result.classes
     else:
-        result = STYLES[style](tables, precision.VOC_IOU if iou is None else iou)
+        result = STYLES[style].score(tables, precision.VOC_IOU if iou is None else iou)
         classes = [scores["AP"] for scores in result.classes]
     return {name: _plain(value) for name, value in result.whole.items()} | {
         "per_class": {name: _plain(value) for name, value in zip(class_names, classes, strict=True)}
@@ -152,7 +166,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--detections", type=Path, required=True, help="COCO's JSON list of results")
     parser.add_argument("--style", choices=tuple(STYLES), required=True)
-    parser.add_argument("--iou_type", choices=("bbox", "segm"), default="bbox")
+    parser.add_argument("--iou_type", choices=("bbox", "segm", "boundary"), default="bbox")
     parser.add_argument(
         "--iou", type=float, help="the overlap that finds an object; COCO's ten, VOC's 0.5 if not given"
     )

@@ -14,7 +14,7 @@ from input_pipeline.annotations.masks import measure_area
 def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTables, list[str]]:
     """COCO's two files -> what there is to score, by the images' ids, and the categories' names by theirs.
 
-    `iou_type` is bbox or segm. Where every detection has a file_name or a category_name, it refers to the image or the
+    `iou_type` is bbox, segm or boundary. Where every detection has a file_name or a category_name, it refers to the image or the
     category by that, else by the id. Raises UserError naming the file and the entry that cannot be used.
     """
     known = load_json(ground_truth)
@@ -28,7 +28,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     categories.sort(key=lambda entry: entry.number("id"))
     class_names = list(index_entries(categories, "name"))  # refuses two of one name: the scores go by it
     sizes = []
-    if iou_type == "segm":
+    if iou_type != "bbox":
         sizes = [(entry.side("height"), entry.side("width")) for entry in images]
 
     image_ids, category_ids = index_entries(images, "id"), index_entries(categories, "id")
@@ -58,9 +58,8 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     # As COCO's tools: where detections of masks have boxes too, those say what is small, medium and large.
     boxed = bool(found) and all(entry.fields.get("bbox") for entry in found)
     areas = np.array([_area(region) for region in (_regions(found, image, []) if boxed else regions)], np.float64)
-    return ScoringTables(
-        truths, Detections(image, label, regions, scores, areas), len(images), len(categories)
-    ), class_names
+    results = Detections(image, label, regions, scores, areas)
+    return ScoringTables(truths, results, len(images), len(categories), iou_type == "boundary"), class_names
 
 
 def _placed(

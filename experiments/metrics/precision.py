@@ -5,7 +5,7 @@ without saying where each one is, the intersection over the detection's own area
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -13,6 +13,7 @@ from faster_coco_eval.core import mask
 
 COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 VOC_IOU = 0.5
+CONTOUR = 0.02  # of the image's diagonal: so near to its contour a pixel belongs to a mask's boundary
 CONFIDENT = 0.25  # the score from which on a detection counts in the confusion matrix
 MOST_DETECTIONS = (1, 10, 100)  # of a class in an image, by score: what COCO's recalls count; its precision the last
 
@@ -47,13 +48,23 @@ class Detections:
 class ScoringTables:
     """What scores are computed from: the objects and the detections of `images` images and `classes` classes.
 
-    The regions of both are of one kind, boxes or masks.
+    The regions of both are of one kind, boxes or masks. With `boundaries` the overlap of a mask and an object is the smaller
+    one of two, that of the masks and that of their pixels near the contours: Boundary AP, Cheng et al. 2021, section 5.
     """
 
     truths: Truths
     detections: Detections
     images: int
     classes: int
+    boundaries: bool = False
+
+
+def join(tables: Sequence[Truths] | Sequence[Detections]) -> Truths | Detections:
+    """Join the tables of one image each, one at least. The images count from 0, in their order."""
+    names = [field.name for field in dataclasses.fields(tables[0])]
+    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
+    image = np.repeat(np.arange(len(tables)), [len(table.label) for table in tables])
+    return type(tables[0])(**columns | {"image": image})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +117,8 @@ def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.nda
             images[row["image_id"]] |= {"height": height, "width": width}
     categories = [{"id": index} for index in range(tables.classes)]
     sets = (COCO({"images": images, "annotations": rows, "categories": categories}) for rows in (truths, detections))
-    evaluation = COCOeval_faster(*sets, iouType="bbox" if boxes else "segm")
+    kind = "bbox" if boxes else "boundary" if tables.boundaries else "segm"
+    evaluation = COCOeval_faster(*sets, iouType=kind, boundary_dilation_ratio=CONTOUR)
     evaluation.params.iouThrs = np.array(ious)
     evaluation.params.maxDets = list(MOST_DETECTIONS)
     evaluation.evaluate()
@@ -246,7 +258,13 @@ def _pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndar
 def _overlaps(tables: ScoringTables, detections: np.ndarray, truths: np.ndarray) -> np.ndarray:
     """Return the overlaps [D,N] float64 of these, at least one each, all in one image."""
     regions = tables.detections.region[detections].tolist(), tables.truths.region[truths].tolist()
-    return np.asarray(mask.iou(*regions, tables.truths.crowd[truths].astype(int).tolist()))
+    crowd = tables.truths.crowd[truths]
+    overlaps = np.asarray(mask.iou(*regions, crowd.astype(int).tolist()))
+    if tables.boundaries:
+        borders = ([mask.rleToBoundary(region, CONTOUR) for region in kind] for kind in regions)
+        near = np.asarray(mask.iou(*borders, [0] * len(crowd)))
+        overlaps = np.where(crowd, overlaps, np.minimum(overlaps, near))  # a crowd has no contours of objects
+    return overlaps
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,12 +1,13 @@
 """Metrics by their names in config.eval.metrics. To add one, write its file and add a line here."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from errors import UserError
 from experiments.metrics.average_precision import STYLES, AveragePrecision
 from experiments.metrics.base import Metric
 from experiments.metrics.boundary import BoundaryIoU
 from experiments.metrics.confusion import Confusion
+from experiments.metrics.mask_precision import MASK_STYLES, MaskPrecision
 from experiments.metrics.partition import Partition
 from fields import hint_at
 
@@ -15,9 +16,9 @@ LABEL_METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
     "boundary": BoundaryIoU,
     "partition": Partition,
 }
-BOX_METRICS: dict[str, Callable[[tuple[str, ...], tuple[str, ...]], Metric]] = {  # names of one class are one metric
-    **dict.fromkeys((*STYLES, "confusion"), AveragePrecision),
-}
+# Names of one class are one metric.
+BOX_METRICS: dict[str, type[AveragePrecision]] = dict.fromkeys((*STYLES, "confusion"), AveragePrecision)
+MASK_METRICS = BOX_METRICS | dict.fromkeys(MASK_STYLES, MaskPrecision)
 
 
 def make_label_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:
@@ -30,15 +31,33 @@ def make_label_metrics(names: Collection[str], class_names: tuple[str, ...]) -> 
 
 def make_box_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:
     """Make the empty metrics of boxes. Raises UserError for an unknown name, and where none is a score."""
-    _check(names, BOX_METRICS, "boxes")
+    for name in names:
+        if name in MASK_STYLES:
+            raise UserError(
+                f"config.eval.metrics: {name!r} scores masks, and this task predicts boxes alone; choose of "
+                f"{', '.join(BOX_METRICS)}"
+            )
+    return _make_styled(names, class_names, BOX_METRICS, "boxes")
+
+
+def make_mask_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:
+    """Make the empty metrics of masks and their boxes. Raises UserError as `make_box_metrics`."""
+    return _make_styled(names, class_names, MASK_METRICS, "masks")
+
+
+def _make_styled(
+    names: Collection[str], class_names: tuple[str, ...], known: Mapping[str, type[AveragePrecision]], kind: str
+) -> list[Metric]:
+    """Make a metric of each class in `known` that `names` name, with its names as styles."""
+    _check(names, known, kind)
     if set(names) <= {"confusion"}:
-        *others, last = STYLES
+        *others, last = (name for name in known if name != "confusion")
         raise UserError(
-            f"config.eval.metrics={tuple(names)} gives boxes no score; name one of {', '.join(others)} and {last} at "
+            f"config.eval.metrics={tuple(names)} gives {kind} no score; name one of {', '.join(others)} and {last} at "
             "least, in addition to confusion"
         )
-    kinds = dict.fromkeys(BOX_METRICS[name] for name in names)
-    return [kind(class_names, tuple(name for name in names if BOX_METRICS[name] is kind)) for kind in kinds]
+    kinds = dict.fromkeys(known[name] for name in names)
+    return [made(class_names, tuple(name for name in names if known[name] is made)) for made in kinds]
 
 
 def _check(names: Collection[str], known: Collection[str], kind: str) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
-from experiments.pictures.palette import INK, choose_ink, class_colour
+from experiments.pictures.pairs import TILE, compare
+from experiments.pictures.palette import choose_ink, class_colour
 
-TILE = 448  # pixels of the longer side of an example with boxes; alone, larger ones stay as they are
 DASH = 5  # lengths of a dash and of the space after it, in widths of its line
 
 
@@ -131,34 +130,11 @@ def compare_boxes(
     `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores. Crowds and difficult
     objects are dashed. The legend has the classes that are drawn. Returns [H,W,3] uint8.
     """
-    columns = 1 if len(images) <= ROWS_OF_ONE_COLUMN else 2
-    text, gap = 18, 10
-    font, panel = ImageFont.load_default(size=text), 2 * TILE + gap
-    total, title = columns * panel + (columns + 1) * 2 * gap, 2 * text
-    tiles, present = [], set()
-    for image, truth, prediction in zip(images, truths, predictions, strict=True):
-        scale = TILE / max(image.shape[:2])
-        height, width = (max(1, round(scale * side)) for side in image.shape[:2])
-        factors = np.array([height, width] * 2) / (image.shape[:2] * 2)
-        aside = truth["crowd"] | truth["difficult"]
-        for rows, scores, dashed in ((truth, None, aside), (prediction, prediction["scores"], None)):
-            tile = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-            _draw_boxes(tile, rows["boxes"] * factors, rows["classes"], scores, class_names, dashed)
-            tiles.append(tile)
-            present |= set(rows["classes"].tolist())
-    per_row = 2 * columns
-    heights = [max(tile.height for tile in tiles[first : first + per_row]) for first in range(0, len(tiles), per_row)]
-    tops = [title + sum(heights[:row]) + row * gap for row in range(len(heights) + 1)]
-    entries = [(index, class_names[index]) for index in sorted(present)]
-    legend, places = lay_legend(entries, font, total - 4 * gap)
-    canvas = Image.new("RGB", (total, tops[-1] + legend + gap), "white")
-    draw = ImageDraw.Draw(canvas)
-    lefts = [2 * gap + place // 2 * (panel + 2 * gap) + place % 2 * (TILE + gap) for place in range(per_row)]
-    for place, left in enumerate(lefts):
-        name = ("ground truth", "prediction")[place % 2]
-        draw.text((left + TILE // 2, title // 2), name, fill=INK, font=font, anchor="mm")
-    for index, tile in enumerate(tiles):
-        row, place = divmod(index, per_row)
-        canvas.paste(tile, (lefts[place] + (TILE - tile.width) // 2, tops[row] + (heights[row] - tile.height) // 2))
-    draw_legend(canvas, (2 * gap, tops[-1]), entries, places, font)
-    return np.asarray(canvas)
+
+    def draw(tile: Image.Image, scale: tuple[float, float], rows: Mapping[str, np.ndarray]) -> Image.Image:
+        dashed = rows["crowd"] | rows["difficult"] if "crowd" in rows else None
+        _draw_boxes(tile, rows["boxes"] * (scale * 2), rows["classes"], rows.get("scores"), class_names, dashed)
+        return tile
+
+    present = sorted({index for rows in (*truths, *predictions) for index in rows["classes"].tolist()})
+    return compare(images, truths, predictions, draw, [(index, class_names[index]) for index in present])

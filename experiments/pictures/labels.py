@@ -18,14 +18,18 @@ SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged b
 LARGEST_TILE = 768  # pixels of the longer side that enlarging does not exceed
 
 
+def grey(image: np.ndarray) -> np.ndarray:
+    """Return the brightness of an image, [H,W,1] float64 from 0 to 255: every hue drawn on it is then a meaning."""
+    return (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+
+
 def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Draw the colours of the classes over the image, which turns grey, so that every hue is a class.
 
     The borders between classes have the full colour. Returns [H,W,3] uint8.
     """
-    grey = (image @ np.array([0.299, 0.587, 0.114]))[..., None]
     colours = colour_mask(label)
-    blend = (OPACITY * colours + (1 - OPACITY) * grey).round().astype(np.uint8)
+    blend = (OPACITY * colours + (1 - OPACITY) * grey(image)).round().astype(np.uint8)
     border = np.zeros(label.shape, bool)
     border[:, :-1] |= label[:, :-1] != label[:, 1:]
     border[:-1] |= label[:-1] != label[1:]

@@ -51,22 +51,27 @@ class BoxAssembly(Assembly):
     higher score, and the part is more than `iou` of it; a smaller part stays as a detection of its own.
     """
 
+    fields = ("boxes", "scores", "classes")  # of a view's detections: what goes where their boxes go
+
     def __init__(self, size: tuple[int, int], iou: float, count: int):
         self.size, self.iou, self.count = size, iou, count
         self._views: list[Prediction] = []
 
     def add(self, prediction: Prediction, canvas: tuple[int, int], matrix: np.ndarray) -> None:
         """Add a view's `boxes` [D,4] in pixels of the canvas, `scores`, `classes` and `valid` [D], by falling score."""
-        valid = prediction["valid"]
-        top, left, bottom, right = prediction["boxes"][valid].astype(np.float64).T
+        found = {name: prediction[name][prediction["valid"]] for name in self.fields}
+        top, left, bottom, right = found["boxes"].astype(np.float64).T
         ones = np.ones_like(top)
         x0, y0, _ = np.linalg.inv(matrix) @ [left, top, ones]
         x1, y1, _ = np.linalg.inv(matrix) @ [right, bottom, ones]
         boxes = np.stack([np.minimum(y0, y1), np.minimum(x0, x1), np.maximum(y0, y1), np.maximum(x0, x1)], -1)
-        boxes = np.clip(boxes, 0, [*self.size, *self.size])
-        kept = np.all(boxes[:, 2:] > boxes[:, :2], -1)
-        row = {"boxes": boxes} | {name: prediction[name][valid] for name in ("scores", "classes")}
+        row = self._place(found, boxes, matrix)
+        kept = np.all(row["boxes"][:, 2:] > row["boxes"][:, :2], -1)
         self._views.append({name: values[kept] for name, values in row.items()})
+
+    def _place(self, found: Prediction, boxes: np.ndarray, matrix: np.ndarray) -> Prediction:
+        """Return the detections that a view has `found` as the image has them: `boxes` [D,4] in its pixels are clipped."""
+        return found | {"boxes": np.clip(boxes, 0, [*self.size, *self.size])}
 
     def result(self) -> Prediction:
         """Return `boxes` [D,4] float64 yxyx, `scores` [D] and `classes` [D], by falling score."""
@@ -92,6 +97,8 @@ class DetectionWriter(Writer):
     has their folders too. A picture shows the detections of `picture_score` or more; detections.json has all.
     """
 
+    kind = "boxes"  # of the pictures, in their names
+
     def __init__(
         self,
         folder: Path,
@@ -114,21 +121,30 @@ class DetectionWriter(Writer):
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
         number, file_name = self._images[path]
         columns = (prediction[key].tolist() for key in ("boxes", "scores", "classes"))
-        for (top, left, bottom, right), score, index in zip(*columns, strict=True):
+        regions = self._list_regions(prediction, image.shape[:2])
+        for (top, left, bottom, right), score, index, region in zip(*columns, regions, strict=True):
             self._entries.append(
                 {
                     "image_id": number,
                     "category_id": self.category_ids[index],
                     "bbox": [left, top, right - left, bottom - top],
+                    **region,
                     "score": score,
                     "file_name": file_name,
                     "category_name": self.class_names[index],
                 }
             )
-        picture = self.folder / f"{name}_boxes.png"
-        shown = keep_confident(prediction, self.picture_score)
-        write_png(picture, draw_boxes(image, shown["boxes"], shown["classes"], shown["scores"], self.class_names))
+        picture = self.folder / f"{name}_{self.kind}.png"
+        write_png(picture, self._draw(image, keep_confident(prediction, self.picture_score)))
         return [picture]
+
+    def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:
+        """List for each detection in an image of `size` the fields that say where it is, in addition to its box."""
+        return [{} for _ in prediction["boxes"]]
+
+    def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
+        """Draw the detections `shown` over the image."""
+        return draw_boxes(image, shown["boxes"], shown["classes"], shown["scores"], self.class_names)
 
     def close(self) -> list[Path]:
         """Write detections.json, sorted by the images' numbers."""

@@ -5,8 +5,9 @@ from ml_collections import ConfigDict
 from experiments.results.base import Results
 from experiments.results.boxes import BoxResults
 from experiments.results.labels import LabelResults
+from experiments.results.masks import MaskResults
 
-RESULTS = {("label",): LabelResults, ("boxes",): BoxResults}
+RESULTS = {("label",): LabelResults, ("boxes",): BoxResults, ("boxes", "masks"): MaskResults}
 
 
 def make_results(needs: tuple[str, ...], evaluation: ConfigDict, class_names: tuple[str, ...]) -> Results:

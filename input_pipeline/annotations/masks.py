@@ -1,6 +1,7 @@
 """Masks as text: polygons and run lengths as COCO writes them, and its compressed run lengths.
 
-An image's masks are decoded to the pixels around each, for all of an image's pixels for each object would be gigabytes.
+An image's masks are decoded to the pixels around each, and encoded from them: all of an image's pixels for each object
+would be gigabytes.
 
 COCO's own tools read past the end of a text that is cut short, and may wait forever for the end of a mask that is: only
 runs that make up the image are handed to them.
@@ -44,6 +45,20 @@ def encode_mask(segmentation: Any, size: Size) -> bytes:
 def encode_runs(runs: list[int], size: Size) -> bytes:
     """Lengths of 0 and 1 in turn, down the columns of an image of `size`, which they must make up."""
     return run_lengths.frPyObjects({"size": list(size), "counts": runs}, *size)["counts"]
+
+
+def encode_pixels(mask: Mask, size: Size) -> bytes:
+    """The pixels of a mask, where they lie in its stored image of `size`, as compressed run lengths.
+
+    They are all in the image. Only the columns that the mask has are made.
+    """
+    (top, left), (height, width), (image_height, image_width) = mask.corner, mask.pixels.shape, size
+    columns = np.zeros((width, image_height), bool)
+    columns[:, top : top + height] = mask.pixels.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False)) + left * image_height
+    whole = image_height * image_width
+    changes = changes[changes < whole]  # a mask that holds the last pixel has no run of 0 after it
+    return encode_runs(np.diff(changes, prepend=0, append=whole).tolist(), size)
 
 
 def decode_masks(texts: list[bytes], size: Size) -> np.ndarray:

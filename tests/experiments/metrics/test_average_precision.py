@@ -108,16 +108,23 @@ def by_score(predicted, index, most=None):
     return sorted(((score, box) for which, score, box in found if which == index), key=lambda item: -item[0])[:most]
 
 
-def coco_by_loops(images):
-    """The twelve numbers, and each class's AP, from the published algorithm of matching and of reading the curve."""
+def area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def coco_by_loops(images, overlap=overlap, area=area):
+    """The twelve numbers, and each class's AP, from the published algorithm of matching and of reading the curve.
+
+    "boxes" may hold any kind of region that `overlap` (of a detection, an object, its crowd) and `area` know.
+    """
     ious, areas = np.linspace(0.5, 0.95, 10), ((0, 1e10), (0, 1024), (1024, 9216), (9216, 1e10))
     table, recalls = np.full((10, 101, 3, 4, 3), -1.0), np.full((10, 3, 4, 3), -1.0)
     for t, c, a, m in np.ndindex(10, 3, 4, 3):
         (low, high), results, positives = areas[a], [], 0
         for predicted, true in images:
             objects = [
-                (crowd or not low <= area <= high, crowd, box)
-                for which, box, crowd, area in zip(
+                (crowd or not low <= annotated <= high, crowd, box)
+                for which, box, crowd, annotated in zip(
                     true["classes"], true["boxes"].tolist(), true["crowd"], true["area"], strict=True
                 )
                 if which == c
@@ -135,7 +142,7 @@ def coco_by_loops(images):
                     if overlap(box, other, crowd) >= best:
                         chosen, best = place, overlap(box, other, crowd)
                 if chosen is None:
-                    outside = not low <= (box[2] - box[0]) * (box[3] - box[1]) <= high
+                    outside = not low <= area(box) <= high
                     results.append((score, False, outside))
                 else:
                     taken.add(chosen)

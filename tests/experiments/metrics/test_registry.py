@@ -3,7 +3,14 @@
 import pytest
 
 from errors import UserError
-from experiments.metrics.registry import BOX_METRICS, LABEL_METRICS, make_box_metrics, make_label_metrics
+from experiments.metrics.registry import (
+    BOX_METRICS,
+    LABEL_METRICS,
+    MASK_METRICS,
+    make_box_metrics,
+    make_label_metrics,
+    make_mask_metrics,
+)
 
 NAMES = ("membrane", "cell")
 
@@ -24,6 +31,13 @@ NAMES = ("membrane", "cell")
             "'confusion'.* one of coco, voc07 and voc12 at least, in addition to confusion",
         ),
         (make_box_metrics, ("coco", "boundary"), "metrics: 'boundary' .* choose of coco, voc07, voc12, confusion"),
+        (
+            make_box_metrics,
+            ("coco", "coco_masks"),
+            "metrics: 'coco_masks' scores masks, and this task predicts boxes alone; choose of coco, voc07, voc12, conf",
+        ),
+        (make_mask_metrics, ("confusion",), "gives masks no score; name one of coco, .* and coco_boundaries at least"),
+        (make_mask_metrics, ("coco_mask",), "'coco_mask' does not score masks; .*coco_masks.*choose of coco"),
     ],
 )
 def test_what_cannot_be_scored_is_one_clear_line(make, names, said):
@@ -38,7 +52,12 @@ def test_all_styles_of_boxes_are_one_metric():
 
 
 def test_names_are_unique_and_errors_are_scores():
-    for metrics in (make_label_metrics(tuple(LABEL_METRICS), NAMES), make_box_metrics(tuple(BOX_METRICS), NAMES)):
+    for make, names in (
+        (make_label_metrics, LABEL_METRICS),
+        (make_box_metrics, BOX_METRICS),
+        (make_mask_metrics, MASK_METRICS),
+    ):
+        metrics = make(tuple(names), NAMES)
         assert len({metric.name for metric in metrics}) == len(metrics)
         for metric in metrics:
             assert metric.smaller_is_better <= metric.compute().keys()

@@ -1,5 +1,7 @@
 """Masks in all of COCO's forms, and texts that are none."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from faster_coco_eval.core import mask as run_lengths
@@ -9,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from errors import UserError
 from input_pipeline.annotations import masks
-from input_pipeline.masks import bound
+from input_pipeline.masks import Mask, bound
 from tests.input_pipeline.datasets.test_detection_folders import COUNTS, HEIGHT, WIDTH, fill, square
 from tests.input_pipeline.test_masks import whole
 
@@ -25,11 +27,13 @@ def test_a_mask_is_the_same_in_all_of_cocos_forms():
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 6))))
-def test_every_mask_is_decoded_to_the_pixels_around_it(mask):
+def test_every_mask_is_decoded_to_the_pixels_around_it_and_encoded_from_them(mask):
     """As COCO's own tool encodes it: also one that is empty, that begins with the first pixel or goes on in the next column."""
     text = run_lengths.encode(np.asfortranarray(mask, np.uint8))["counts"]
     (decoded,) = masks.decode_masks([text], mask.shape)
     np.testing.assert_array_equal(whole([decoded], mask.shape), [mask])
+    assert masks.encode_pixels(decoded, mask.shape) == text
+    assert masks.encode_pixels(Mask(mask), mask.shape) == text
     (top, left), (height, width) = decoded.corner, decoded.pixels.shape
     assert not mask.any() or bound(mask) == (top, left, top + height, left + width)
 
@@ -47,6 +51,20 @@ def test_runs_that_do_not_make_up_the_image_come_to_no_decoder(counts):
 def test_what_is_no_mask(segmentation):
     with pytest.raises(UserError, match="neither polygons"):
         masks.encode_mask(segmentation, (HEIGHT, WIDTH))
+
+
+def test_the_masks_of_a_large_image_are_not_made_whole():
+    """A thousand objects of an image of 4000x6000 pixels would be 24 GB."""
+    size, pixels = (4000, 6000), np.ones((6, 5), bool)
+    pixels[0, 0] = False
+    tracemalloc.start()
+    try:
+        texts = [masks.encode_pixels(Mask(pixels, (3994, left)), size) for left in range(0, 5000, 5)]
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+    areas = [masks.measure_area({"size": list(size), "counts": text}) for text in texts]
+    assert areas == [29] * 1000
 
 
 def test_an_area_is_its_pixels():

@@ -1,0 +1,166 @@
+"""Pictures of instances: masks over an image, and predictions next to the ground truth.
+
+Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels, masks [N] of `Mask` in their frame. A
+colour says which pixels are one instance, not what it is: hundreds of one class touch each other.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.pictures.labels import grey
+from experiments.pictures.pairs import TILE, Rows, compare
+from experiments.pictures.palette import OKABE_ITO, choose_ink, class_colour
+from input_pipeline import masks
+from input_pipeline.masks import Mask, Part
+
+OPACITY = 0.45  # of an instance's colour inside its contour
+REACH = 4  # pixels: boxes that are nearer are neighbours
+THICK = 30  # pixels of an instance's shorter side for each pixel of its contour
+ROOM, SPACE = 4, 2  # times its own area is the least box that a name stands in, or beside
+STRIPE = 4  # pixels of a stripe in what counts for nothing
+
+
+def choose_colours(boxes: np.ndarray, reach: float = REACH) -> np.ndarray:
+    """Choose an index of the palette for each of the boxes [N,4], another one for each two nearer than `reach` pixels.
+
+    A greedy colouring: the boxes with the most neighbours choose first, of the colours that no neighbour has the one used
+    least. They are the palette's most distinct ones; a box that has all of them around it takes a further one.
+    """
+    low, high = boxes[:, :2], boxes[:, 2:] + reach
+    near = np.all((low[:, None] < high[None]) & (low[None] < high[:, None]), -1)
+    chosen, used = np.full(len(boxes), -1), [0] * len(OKABE_ITO)
+    for index in np.argsort(-near.sum(1), kind="stable"):
+        taken = set(chosen[near[index]].tolist())
+        free = [colour for colour in range(len(used)) if colour not in taken]
+        if free:
+            chosen[index] = min(free, key=used.__getitem__)
+            used[chosen[index]] += 1
+        else:
+            chosen[index] = next(colour for colour in itertools.count(len(used)) if colour not in taken)
+    return chosen
+
+
+def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_names: Sequence[str]) -> np.ndarray:
+    """Draw detections, boxes, classes, scores and masks, over the image, which turns grey.
+
+    A small image is enlarged by a whole factor. Names of classes, where there are several, and scores stand where there
+    is room. Returns [H,W,3] uint8.
+    """
+    factor = math.ceil(2 * TILE / max(image.shape[:2]))
+    canvas = Image.fromarray(image)
+    canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC)
+    return np.asarray(_draw_instances(canvas, (factor, factor), found, class_names))
+
+
+def compare_instances(
+    images: Sequence[np.ndarray], truths: Sequence[Rows], predictions: Sequence[Rows], class_names: Sequence[str]
+) -> np.ndarray:
+    """Draw N examples of any sizes: ground truth and prediction side by side.
+
+    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores. Crowds
+    and difficult objects are striped. Returns [H,W,3] uint8.
+    """
+
+    def draw(tile: Image.Image, scale: tuple[float, float], rows: Rows) -> Image.Image:
+        return _draw_instances(tile, scale, rows, class_names)
+
+    return compare(images, truths, predictions, draw, [])
+
+
+def _draw_instances(
+    canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
+) -> Image.Image:
+    """Draw the instances, small ones on top, then their names; `scale` (vertical, horizontal) is the canvas's."""
+    pixels = grey(np.asarray(canvas)).round().astype(np.uint8).repeat(3, -1)
+    boxes = rows["boxes"] * (scale * 2)
+    colours = [class_colour(index) for index in choose_colours(boxes)]
+    striped = rows["crowd"] | rows["difficult"] if "crowd" in rows else np.zeros(len(boxes), bool)
+    moved = masks.move(rows["masks"], np.diag([scale[1], scale[0], 1.0]))
+    for index in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(-1), kind="stable"):
+        _draw_instance(pixels, moved[index], boxes[index], colours[index], striped[index])
+    canvas = Image.fromarray(pixels)
+    _draw_names(canvas, boxes, _list_names(rows, class_names), colours)
+    return canvas
+
+
+def _draw_instance(
+    pixels: np.ndarray, mask: Mask, box: np.ndarray, colour: tuple[int, int, int], striped: bool
+) -> None:
+    """Draw on `pixels` [H,W,3] a translucent mask with a contour inside it; of one without a pixel the box's frame."""
+    part = _cover(mask, pixels.shape[:2])
+    seen = masks.paint(mask, part)
+    inside = seen
+    if not seen.any():
+        part = masks.touch(box, pixels.shape[:2])
+        seen, inside = np.ones([max(side.stop - side.start, 0) for side in part], bool), np.zeros((), bool)
+    shorter, longest = min(seen.shape), math.sqrt(pixels.shape[0] * pixels.shape[1]) / 250
+    line = max(1, min(round(shorter / THICK), max(2, round(longest))))
+    if not shorter:
+        return
+    window = np.ones((2 * line + 1,) * 2, np.uint8)
+    core = cv2.erode(seen.view(np.uint8), window, borderType=cv2.BORDER_CONSTANT, borderValue=0).view(bool)
+    if striped:
+        y, x = np.indices(seen.shape, sparse=True)
+        inside = inside & ((y + x) // STRIPE % 2 == 0)
+    canvas = pixels[part]
+    fill = inside & core
+    canvas[fill] = (OPACITY * np.array(colour) + (1 - OPACITY) * canvas[fill]).round()
+    canvas[seen & ~core] = colour
+
+
+def _cover(mask: Mask, size: tuple[int, int]) -> Part:
+    """Return the rows and columns of a picture of `size` that hold the mask, which no map has turned."""
+    (top, left), (height, width) = mask.corner, mask.pixels.shape
+    (x0, y0, _), (x1, y1, _) = (mask.matrix @ point for point in ((left, top, 1), (left + width, top + height, 1)))
+    return masks.touch(np.array([y0, x0, y1, x1]), size)
+
+
+def _list_names(rows: Rows, class_names: Sequence[str]) -> list[str]:
+    """List what there is to say of each instance: its class, where there are several, and its score."""
+    named = [class_names[index] if len(class_names) > 1 else "" for index in rows["classes"].tolist()]
+    scores = [f"{score:.2f}" for score in rows["scores"].tolist()] if "scores" in rows else [""] * len(named)
+    return [f"{name} {score}".strip() for name, score in zip(named, scores, strict=True)]
+
+
+def _draw_names(canvas: Image.Image, boxes: np.ndarray, names: list[str], colours: list[tuple[int, int, int]]) -> None:
+    """Draw the names that have room: inside a box that is large enough, or beside it where nothing else is."""
+    text = max(12, round(math.sqrt(canvas.width * canvas.height) / 48))
+    font, draw = ImageFont.load_default(size=text), ImageDraw.Draw(canvas)
+    taken = np.zeros((0, 4))
+    for index, name in enumerate(names):
+        size = text * 5 // 4, math.ceil(font.getlength(name)) + text // 2
+        place = _place_name(boxes, index, size, (canvas.height, canvas.width), taken) if name else None
+        if place is not None:
+            taken = np.concatenate([taken, place[None]])
+            top, left, bottom, right = place.tolist()
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=colours[index])
+            ink = choose_ink(colours[index])
+            draw.text((left + text // 4, (top + bottom) / 2), name, fill=ink, font=font, anchor="lm")
+
+
+def _place_name(
+    boxes: np.ndarray, index: int, name: tuple[int, int], size: tuple[int, int], taken: np.ndarray
+) -> np.ndarray | None:
+    """Choose where (top, left, bottom, right) a name of the size `name` (height, width) stands in a picture of `size`.
+
+    That is in its box, above it or below it, off the `taken` places [M,4], and if it is outside off the other boxes, too.
+    None where there is no such place, or where the box is too small.
+    """
+    box = boxes[index].round().astype(int).clip(0, [*size, *size])
+    room = (box[2:] - box[:2]).prod() / math.prod(name)
+    inside = room >= ROOM and (box[2:] - box[:2] >= name).all()
+    others = np.concatenate([np.delete(boxes, index, 0), taken])
+    left = min(box[1], size[1] - name[1])
+    places = [(box[0], box[1], taken)] if inside else []
+    places += [(top, left, others) for top in (box[0] - name[0], box[2]) if room >= SPACE]
+    for top, left, obstacles in places:
+        place = np.array([top, left, top + name[0], left + name[1]])
+        hidden = np.all((place[:2] < obstacles[:, 2:]) & (obstacles[:, :2] < place[2:]), -1)
+        if place.min() >= 0 and place[2] <= size[0] and place[3] <= size[1] and not hidden.any():
+            return place
+    return None

@@ -1,0 +1,100 @@
+"""Predictions of boxes with a class, a score and a mask."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.metrics.base import Example, Metric, Prediction
+from experiments.metrics.registry import make_mask_metrics
+from experiments.pictures.boxes import keep_confident
+from experiments.pictures.instances import compare_instances, draw_instances
+from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
+from input_pipeline.annotations.masks import encode_pixels
+from input_pipeline.masks import Mask, bound, collect, touch
+
+PROBABLE = 0.5  # a pixel of a higher probability belongs to the object
+
+
+class MaskResults(BoxResults):
+    """Scores masks and their boxes in the images' own pixels, as config.eval.metrics says."""
+
+    shown = (*BoxResults.shown, "masks")
+
+    def assembly(self, size: tuple[int, int]) -> "MaskAssembly":
+        return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
+
+    def metrics(self) -> list[Metric]:
+        return make_mask_metrics(self.evaluation.metrics, self.class_names)
+
+    def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
+        images = [example["image"] for example in examples]
+        shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
+        return compare_instances(images, examples, shown, self.class_names)
+
+    def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "InstanceWriter":
+        return InstanceWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)
+
+
+class MaskAssembly(BoxAssembly):
+    """Collects boxes as `BoxAssembly` does, and the masks of those that stay.
+
+    A view's `masks` [D,h,w] float32 are probabilities at the centres of a grid over each box as the view has it: what the
+    image's border cuts off a box moves no mask.
+    """
+
+    fields = (*BoxAssembly.fields, "masks")
+
+    def _place(self, found: Prediction, boxes: np.ndarray, matrix: np.ndarray) -> Prediction:
+        mirrored = (slice(None, None, -1 if matrix[axis, axis] < 0 else 1) for axis in (1, 0))  # rows, columns
+        placed = super()._place(found, boxes, matrix)
+        return placed | {"masks": found["masks"][:, *mirrored], "frames": boxes}
+
+    def result(self) -> Prediction:
+        """Return what `BoxAssembly` does, and `masks` [D] of `Mask` in the image's own pixels."""
+        result = super().result()
+        frames = result.pop("frames")
+        pasted = (paste(mask, box, self.size) for mask, box in zip(result["masks"], frames, strict=True))
+        return result | {"masks": collect(pasted)}
+
+
+def paste(probability: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> Mask:
+    """Find the pixels of an image of `size` that belong to an object: those of a probability above 0.5.
+
+    `probability` [h,w] is known at the centres of a grid over `box` (top, left, bottom, right), in pixels, and between them
+    linearly; it is 0 one cell beyond the last ones, so that no pixel outside the box belongs to the object. He et al. 2017,
+    section 3.1, with the border of torchvision's and Detectron2's pasting. Only the box's pixels are made.
+    """
+    part = touch(box, size)
+    low, high = np.split(np.asarray(box, np.float64), 2)
+    rows, columns = (
+        _weigh_cells(np.arange(pixels.start, pixels.stop) + 0.5, start, end, count)
+        for pixels, start, end, count in zip(part, low, high, probability.shape, strict=True)
+    )
+    pixels = rows @ probability @ columns.T > PROBABLE
+    if not pixels.any():
+        return Mask(np.zeros((1, 1), bool))
+    top, left, bottom, right = bound(pixels)
+    return Mask(pixels[top:bottom, left:right].copy(), (part[0].start + top, part[1].start + left))
+
+
+def _weigh_cells(places: np.ndarray, start: float, end: float, count: int) -> np.ndarray:
+    """Return [P,count], the weights in linear sampling at P `places` of `count` cells from `start` to `end`."""
+    cells = (places - start) * count / (end - start) - 0.5  # from the first one's centre
+    return np.maximum(1 - np.abs(cells[:, None] - np.arange(count)), 0)
+
+
+class InstanceWriter(DetectionWriter):
+    """Writes NAME_instances.png for each image, and detections.json with a `segmentation` in each entry.
+
+    It is COCO's: {"size": [height, width], "counts": the text of the mask's runs}.
+    """
+
+    kind = "instances"
+
+    def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:
+        texts = (encode_pixels(mask, size).decode() for mask in prediction["masks"])
+        return [{"segmentation": {"size": list(size), "counts": text}} for text in texts]
+
+    def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
+        return draw_instances(image, shown, self.class_names)
