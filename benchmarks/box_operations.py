@@ -1,4 +1,4 @@
-"""Times suppression, matching, proposals and RoIAlign at the sizes of detectors, on random boxes.
+"""Times suppression, matching, proposals, RoIAlign and RoI pooling at the sizes of detectors, on random boxes.
 
     python -m benchmarks.box_operations --batch_size=8
 
@@ -20,16 +20,18 @@ import numpy as np
 from absl import app, flags
 
 from models.ops import anchors, boxes, matching, nms, roi_align
+from models.ops.roi_pool import roi_pool
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of a batch.", lower_bound=1)
 RUNS = flags.DEFINE_integer("runs", 10, "Timed runs; the median counts.", lower_bound=3)
 HEIGHT = flags.DEFINE_integer("height", 384, "Pixels of the image that has proposals and regions.", lower_bound=64)
 WIDTH = flags.DEFINE_integer("width", 384, "The same, to the side.", lower_bound=64)
-CHANNELS = flags.DEFINE_integer("channels", 64, "Of the features under RoIAlign.", lower_bound=1)
-REGIONS = flags.DEFINE_integer("regions", 128, "Boxes of an image under RoIAlign.", lower_bound=1)
+CHANNELS = flags.DEFINE_integer("channels", 64, "Of the features that regions are taken from.", lower_bound=1)
+REGIONS = flags.DEFINE_integer("regions", 128, "Boxes of an image whose features are taken.", lower_bound=1)
 CANDIDATES = flags.DEFINE_integer("candidates", 200, "Proposals of a level, and those of an image.", lower_bound=1)
 CLASSES, TRUTHS = 20, 100
 LEVELS = (4, 8, 16, 32)  # strides; proposals have the next one too
+POOLED = 16  # stride of the map that RoI pooling sees
 
 
 def default_boxes() -> np.ndarray:
@@ -98,6 +100,16 @@ def align_backward(form: Callable, *arrays: jax.Array) -> list[jax.Array]:
     return jax.grad(lambda features: align(form, *features, own).sum())(features)
 
 
+def pool(features: jax.Array, own: jax.Array) -> jax.Array:
+    """RoI pooling of one image to 7x7."""
+    return roi_pool(features[None], own[None], stride=POOLED, size=(7, 7))[0]
+
+
+def pool_backward(features: jax.Array, own: jax.Array) -> jax.Array:
+    """The gradient of the features."""
+    return jax.grad(lambda features: pool(features, own).sum())(features)
+
+
 def main(_) -> None:
     rng = np.random.default_rng(0)
     priors, batch = default_boxes(), BATCH_SIZE.value
@@ -130,10 +142,13 @@ def main(_) -> None:
     channels, regions = CHANNELS.value, REGIONS.value
     features = [rng.random((batch, *grid, channels), np.float32) for grid in grids[:-1]]
     images = *features, make_boxes(rng, (batch, regions), size)
+    sizes = shown | dict(regions=regions, channels=channels)
     for name, form in roi_align.FORMS.items():
-        sizes = shown | dict(regions=regions, channels=channels)
         measure(f"roi_align by {name}", partial(align, form), images, **sizes)
         measure(f"roi_align by {name}, backward", partial(align_backward, form), images, **sizes)
+    images = features[LEVELS.index(POOLED)], images[-1]
+    measure("roi_pool", pool, images, **sizes)
+    measure("roi_pool, backward", pool_backward, images, **sizes)
 
 
 if __name__ == "__main__":

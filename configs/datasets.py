@@ -86,6 +86,14 @@ def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     config.train.best = "val/mAP_voc07"
 
 
+def use_voc_boxes_at_600(config: ConfigDict) -> None:
+    """Takes VOC 2007 and 2012 as `use_voc_boxes`, 600 pixels at the shorter side and 1000 at most at the longer one."""
+    use_voc_boxes(config, (1000, 1000))
+    wide = ((600, 600), (600, 800), (600, 1000))
+    canvases = (*wide, *((width, height) for height, width in wide[1:]))
+    config.data.update(fit="shortest", shortest=(600, 1000), canvases=canvases)
+
+
 def use_bccd(config: ConfigDict) -> None:
     """Takes BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
     use_boxes(config, (256, 320))

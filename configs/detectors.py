@@ -126,14 +126,29 @@ def use_faster_rcnn(config: ConfigDict) -> None:
     """Sets Faster R-CNN on ResNet-50 and an FPN, as torchvision has it (Lin et al. 2017, Feature Pyramid Networks)."""
     backbone = _resnet50_fpn()
     backbone.update(finest=4, coarsest=64, coarser="pool")
-    anchors = dict(scale=8.0, octaves=1, ratios=(2.0, 1.0, 0.5), placement="corners")
-    config.model = dict(name="faster_rcnn", backbone=backbone, **anchors, fc=1024, dtype="float32")
-    first = dict(positive_iou=0.7, negative_iou=0.3, anchors=256, anchor_share=0.5)
+    anchors = dict(scale=8.0, octaves=1, span=1.0, ratios=(2.0, 1.0, 0.5), placement="corners")
+    head = dict(pooling="align", fc=1024, dropout=0.0)
+    config.model = dict(name="faster_rcnn", backbone=backbone, strides=(), **anchors, **head, dtype="float32")
+    first = dict(positive_iou=0.7, negative_iou=0.3, border_anchors=True, anchors=256, anchor_share=0.5)
     between = dict(proposal_candidates=(2000, 1000), proposals=(2000, 1000), proposal_iou=0.7)
-    second = dict(region_iou=0.5, regions=512, region_share=0.25, beta=1 / 9)
+    second = dict(region_iou=0.5, background_iou=0.0, regions=512, region_share=0.25, beta=(1 / 9, 1 / 9))
     suppression = dict(score_threshold=0.05, nms_iou=0.5, nms_candidates=1000, max_detections=100)
     config.task = dict(name="faster_rcnn", use_difficult=True, **first, **between, **second, **suppression)
     config.eval.update(merge_iou=0.5, max_detections=100)
+
+
+def use_vgg_faster_rcnn(config: ConfigDict) -> None:
+    """Sets Faster R-CNN on VGG-16's conv5_3 with RoI max pooling, as published (Ren et al. 2015)."""
+    use_faster_rcnn(config)
+    backbone = dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9)
+    anchors = dict(scale=8.0, octaves=3, span=3.0, ratios=(0.5, 1.0, 2.0), placement="centres")  # 128, 256, 512 pixels
+    head = dict(pooling="max", fc=4096, dropout=0.5)
+    config.model = dict(name="faster_rcnn", backbone=backbone, strides=(16,), **anchors, **head, dtype="float32")
+    config.task.update(border_anchors=False, proposal_candidates=(12000, 6000), proposals=(2000, 300))
+    # The head's are Fast R-CNN's. Of the authors' code: no difficult objects, and a score of 0.05.
+    config.task.update(background_iou=0.1, regions=128, beta=(1 / 9, 1.0), use_difficult=False)
+    config.task.update(nms_iou=0.3, nms_candidates=300)
+    config.eval.merge_iou = 0.3
 
 
 def use_light_faster_rcnn(config: ConfigDict) -> None:

@@ -48,6 +48,17 @@ def train_ssd300_on_coco(config: ConfigDict) -> None:
     config.optim.boundaries = (160 / 240, 200 / 240)
 
 
+def train_vgg_faster_rcnn(config: ConfigDict) -> None:
+    """Trains 80,000 steps of one image (Ren et al. 2015, section 3.1.3) from VGG's weights; conv1 and conv2 stay as they are.
+
+    Biases learn twice as fast, as in the released code.
+    """
+    config.train.update(batch_size=1, steps=80000, log_every=100, eval_every=10000, checkpoint_every=2500)
+    config.eval.batch_size = 4
+    config.optim.update(name="sgd", lr=1e-3, schedule="step", boundaries=(60 / 80,), momentum=0.9)
+    config.optim.update(weight_decay=5e-4, lr_multipliers=((".*/bias", 2.0),), freeze=("backbone/conv_[12]_",))
+
+
 def train_yolov1(config: ConfigDict) -> None:
     """Trains 135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
 

@@ -147,6 +147,23 @@ def test_every_command_is_real(page, command):
         assert program in OTHERS
 
 
+EXAMPLES = [
+    block for page in PAGES.values() for block in re.findall(r"```python\n((?:from|import) .*?)```", page, re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_runs_and_has_the_shapes_that_it_says(example):
+    """Of the blocks of Python those that import what they need; `name = ...  # [B,2,7,7,C]` is checked."""
+    names = {}
+    exec(compile(example, "example", "exec"), names)
+    sizes = {"B": 2, "H": 38, "W": 63, "C": 16, "R": 3}
+    said = re.findall(r"^(\w+)(?:, \w+)? = .*# \[([\w,]+)\]", example, flags=re.MULTILINE)
+    assert len(said) >= 4
+    for name, shape in said:
+        assert names[name].shape == tuple(sizes.get(size) or int(size) for size in shape.split(",")), name
+
+
 def check_module(module: str, arguments: list[str]) -> None:
     """Assert that a module of ours exists and has the flags."""
     spec = importlib.util.find_spec(module)

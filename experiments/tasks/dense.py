@@ -185,6 +185,12 @@ def clip_to_image(boxes: jax.Array, batch: Arrays) -> jax.Array:
     return jnp.clip(boxes, jnp.tile(area[..., :2], 2), jnp.tile(area[..., 2:], 2))
 
 
+def is_inside(boxes: jax.Array, batch: Arrays) -> jax.Array:
+    """[B,A] bool: which of the boxes [A,4] lie in the part of each input that shows its image, edges included."""
+    area = find_image(batch)[:, None]
+    return ((boxes[:, :2] >= area[..., :2]) & (boxes[:, 2:] <= area[..., 2:])).all(-1)
+
+
 def find_image(batch: Arrays) -> jax.Array:
     """[B,4] yxyx pixels: where each input shows its image, padding left out; a blank row is all image.
 

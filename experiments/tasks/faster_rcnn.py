@@ -1,5 +1,6 @@
 """Faster R-CNN's two losses, learned jointly (Ren et al. 2015, "Faster R-CNN", section 3.2, approximate joint training)."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means, normalise
 from experiments.tasks.dense import (
     ANCHOR_ADVICE,
@@ -15,6 +17,7 @@ from experiments.tasks.dense import (
     Geometry,
     check_thresholds,
     clip_to_image,
+    is_inside,
     join,
     match_grids,
 )
@@ -22,6 +25,7 @@ from experiments.tasks.detection_losses import smooth_l1
 from fields import Count, NotNegative, Share
 from input_pipeline.batch import Size
 from models.ops import coding, nms, sampling
+from models.ops.boxes import pairwise_iou
 
 ANCHOR_VARIANCES = (1.0, 1.0, 1.0, 1.0)
 REGION_VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the authors' code
@@ -51,27 +55,36 @@ class FasterRCNNTask(Detection):
         region_iou: Share,
         regions: Count,
         region_share: Share,
-        beta: NotNegative,
+        beta: NotNegative | tuple[NotNegative, NotNegative],
+        border_anchors: bool = True,
+        background_iou: Share = 0.0,
         **detection,
     ):
         """Takes its own fields, and those of Detection.
 
         First stage: an anchor with an IoU of `positive_iou` or more is an object's, and so is each object's best one; below
-        `negative_iou` it is background. An image's loss is of `anchors` sampled ones, at most `anchor_share` of them
-        objects'. Of each level the best `proposal_candidates` (in training, in evaluation) go through a suppression at
-        `proposal_iou`, and the best `proposals` of all levels are the image's. Second stage: of these and the objects' own
-        boxes `regions` are sampled, at most `region_share` of them with an IoU of `region_iou` or more with an object; the
-        others are background. Smooth L1 bends at `beta`.
+        `negative_iou` it is background. Without `border_anchors`, as published (section 3.3), anchors that cross the image's
+        border do not train. An image's loss is of `anchors` sampled ones, at most `anchor_share` of them objects'. Of each
+        level the best `proposal_candidates` (in training, in evaluation) go through a suppression at `proposal_iou`, and the
+        best `proposals` of all levels are the image's. Second stage: of these and the objects' own boxes `regions` are
+        sampled, at most `region_share` of them with an IoU of `region_iou` or more with an object; the others are
+        background, and have one of `background_iou` or more (Girshick 2015, section 2.3). Smooth L1 bends at `beta`, or at
+        one for each stage.
 
-        Raises UserError for a negative_iou above positive_iou.
+        Raises UserError for a negative_iou above positive_iou, and for a background_iou above region_iou.
         """
         super().__init__(**detection)
         check_thresholds(negative_iou, positive_iou)
+        if background_iou > region_iou:
+            raise UserError(
+                f"config.task.background_iou={background_iou} is above config.task.region_iou={region_iou}; lower it"
+            )
         self.positive_iou, self.negative_iou, self.region_iou = positive_iou, negative_iou, region_iou
         self.anchors, self.anchor_share, self.regions, self.region_share = anchors, anchor_share, regions, region_share
         self.proposal_candidates, self.proposals = tuple(proposal_candidates), tuple(proposals)
         self.proposal_iou = proposal_iou
-        self.beta = beta
+        self.betas = tuple(beta) if isinstance(beta, Sequence) else (beta, beta)
+        self.border_anchors, self.background_iou = border_anchors, background_iou
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
         """Run both stages: the head's outputs for `regions` [B,R,4], and their mask `region_mask` [B,R].
@@ -89,11 +102,11 @@ class FasterRCNNTask(Detection):
         levels = model.propose(features) | model.geometry(size)
         regions, mask = self.propose(levels, batch, train)
         if not train:
-            return features, {"regions": regions, "region_mask": mask} | model.classify(features, regions)
+            return features, {"regions": regions, "region_mask": mask} | model.classify(features, regions, train=False)
         anchor_key, region_key = jax.random.split(rngs.sampling())
         first = self.sample_anchors(levels, batch, anchor_key)
         second = self.sample_regions(regions, mask, batch, region_key)
-        return features, first | second | model.classify(features, second["regions"])
+        return features, first | second | model.classify(features, second["regions"], train=True, rngs=rngs)
 
     def propose(self, levels: dict[str, tuple], batch: Arrays, train: bool) -> tuple[jax.Array, jax.Array]:
         """Make each image's proposals [B,P,4], clipped to the image and without a gradient, and their mask [B,P]."""
@@ -110,9 +123,14 @@ class FasterRCNNTask(Detection):
     def sample_anchors(self, levels: dict[str, tuple], batch: Arrays, key: jax.Array) -> Arrays:
         """Sample S anchors of each image: their `objectness` [B,S] and `shifts` [B,S,4], and the targets of both."""
         own = join(levels, batch)
+        anchors, there = own["anchors"], True
+        if not self.border_anchors:
+            there = is_inside(anchors, batch)
+            anchors = jnp.where(there[..., None], anchors, 0.0)  # an object's best one is inside
         matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=True)
-        targets = self.assign(own["anchors"], batch, **matching)
-        index, mask, positive = _sample(key, targets.counted, targets.positive, self.anchors, self.anchor_share)
+        targets = self.assign(anchors, batch, **matching)
+        counted = targets.counted & there
+        index, mask, positive = _sample(key, counted, targets.positive, self.anchors, self.anchor_share)
         return {
             "objectness": jnp.take_along_axis(own["objectness"], index, 1),
             "shifts": _pick(own["shifts"], index),
@@ -128,6 +146,9 @@ class FasterRCNNTask(Detection):
         there = jnp.concatenate([mask, self.learnable(batch)], 1)
         targets = self.assign(boxes, batch, low=self.region_iou, high=self.region_iou, low_quality=False)
         counted = targets.counted & there
+        if self.background_iou:
+            overlaps = jnp.where(self.learnable(batch)[:, None], pairwise_iou(boxes, batch["boxes"]), 0.0)
+            counted &= targets.positive | (overlaps.max(-1) >= self.background_iou)
         index, mask, positive = _sample(key, counted, targets.positive, self.regions, self.region_share)
         classes = jnp.take_along_axis(targets.classes, index, 1)
         return {
@@ -149,7 +170,7 @@ class FasterRCNNTask(Detection):
         mask, positive = outputs["anchor_mask"], outputs["anchor_positive"]
         binary = optax.sigmoid_binary_cross_entropy(outputs["objectness"], positive.astype(jnp.float32))
         wanted = coding.encode(outputs["anchor_boxes"], outputs["sampled_anchors"], variances=ANCHOR_VARIANCES)
-        shifts = self.sum_errors(outputs["shifts"], wanted, positive)
+        shifts = _sum_errors(outputs["shifts"], wanted, positive, self.betas[0])
         anchors = jnp.sum(mask, dtype=jnp.float32)
 
         chosen, truth = outputs["region_mask"], jax.nn.one_hot(outputs["region_classes"], outputs["logits"].shape[-1])
@@ -157,7 +178,7 @@ class FasterRCNNTask(Detection):
         cost = optax.softmax_cross_entropy(outputs["logits"], truth)
         own = jnp.einsum("brc,brcn->brn", truth, outputs["offsets"])
         wanted = coding.encode(outputs["region_boxes"], outputs["regions"], variances=REGION_VARIANCES)
-        offsets = self.sum_errors(own, wanted, foreground)
+        offsets = _sum_errors(own, wanted, foreground, self.betas[1])
         regions = jnp.sum(chosen, dtype=jnp.float32)
         terms = {
             "objectness": Mean(jnp.sum(binary, where=mask), anchors),
@@ -168,10 +189,6 @@ class FasterRCNNTask(Detection):
         matched = jnp.sum(foreground, dtype=jnp.float32)
         return terms, logs | {"matched": self.mean_per_image(matched, batch)}
 
-    def sum_errors(self, offsets: jax.Array, wanted: jax.Array, positive: jax.Array) -> jax.Array:
-        """Sum smooth L1 over the offsets [B,S,4] of those that are `positive` [B,S]."""
-        return jnp.sum(smooth_l1(jnp.where(positive[..., None], offsets - wanted, 0.0), self.beta))
-
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         """Decode a box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
         boxes = coding.decode(outputs["offsets"][:, :, 1:], outputs["regions"][:, :, None], variances=REGION_VARIANCES)
@@ -181,6 +198,11 @@ class FasterRCNNTask(Detection):
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Tell which boxes an anchor overlaps by config.task.negative_iou. An object's best anchor learns it at any overlap."""
         return match_grids(boxes, geometry["anchors"], self.negative_iou)
+
+
+def _sum_errors(offsets: jax.Array, wanted: jax.Array, positive: jax.Array, beta: float) -> jax.Array:
+    """Sum smooth L1 over the offsets [B,S,4] of those that are `positive` [B,S]."""
+    return jnp.sum(smooth_l1(jnp.where(positive[..., None], offsets - wanted, 0.0), beta))
 
 
 def _sample(

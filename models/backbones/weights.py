@@ -26,6 +26,7 @@ VGG_CLASSIFIERS = {  # names of fc6, fc7 and the last layer, which is left unuse
     "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
     "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
 }
+VGG_FC6 = (7 * 7 * 512, 4096)  # inputs and outputs
 
 
 def match_vgg(
@@ -44,7 +45,7 @@ def match_vgg(
         ours, theirs = ("'batch'", "has no") if normalised else ("'none'", "has")
         raise UserError(f"pretrained: model.backbone.norm is {ours}, and the file {theirs} batch statistics")
     arrays = match_vgg_features("features", repeats, normalised)
-    *hidden, last = VGG_CLASSIFIERS["timm" if "pre_logits.fc1.weight" in keys else "torchvision"]
+    *hidden, last = _classifier_names(keys)
     if classifier:
         fc6, fc7, bias = _fc6, _fc7, same
         if thinned is not None:
@@ -53,6 +54,24 @@ def match_vgg(
             arrays[ours, "kernel"] = (f"{theirs}.weight", kernel)
             arrays[ours, "bias"] = (f"{theirs}.bias", bias)
     return Weights(arrays, find_unused(keys, {last} if classifier else {*hidden, last}))
+
+
+def match_vgg_head(keys: frozenset[str], fc6: tuple[int, int]) -> Weights:
+    """Pairs fc6 and fc7 of a head on regions of 7x7 with those of VGG's `keys`, as 1x1 convolutions.
+
+    Without arrays where `fc6`, the head's inputs and outputs, has another size, or the keys are not VGG's.
+    """
+    first, second, _ = _classifier_names(keys)
+    if fc6 != VGG_FC6 or f"{first}.weight" not in keys:
+        return Weights({}, frozenset())
+    arrays: Arrays = {}
+    for path, name, convert in (("fc6", first, _connected_fc6), ("fc7", second, _fc7)):
+        arrays[path, "kernel"], arrays[path, "bias"] = (f"{name}.weight", convert), (f"{name}.bias", same)
+    return Weights(arrays, frozenset())
+
+
+def _classifier_names(keys: frozenset[str]) -> tuple[str, str, str]:
+    return VGG_CLASSIFIERS["timm" if "pre_logits.fc1.weight" in keys else "torchvision"]
 
 
 def match_vgg_features(prefix: str, repeats: tuple[int, ...], normalised: bool = False) -> Arrays:
@@ -72,6 +91,11 @@ def match_vgg_features(prefix: str, repeats: tuple[int, ...], normalised: bool =
 def _fc6(kernel: np.ndarray) -> np.ndarray:
     """From [out, in * 7 * 7], or the convolution [out, in, 7, 7] of timm."""
     return oihw_to_hwio(kernel.reshape(len(kernel), -1, 7, 7))
+
+
+def _connected_fc6(kernel: np.ndarray) -> np.ndarray:
+    """[1,1,7*7*in,out], channels last."""
+    return _fc6(kernel).reshape(1, 1, -1, len(kernel))
 
 
 def _fc7(kernel: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ class MaskRCNN(FasterRCNN):
         self, *, num_classes: int, mask_depth: Count, mask_width: Count, dtype: Dtype, rngs: nnx.Rngs, **detector
     ):
         super().__init__(num_classes=num_classes, dtype=dtype, rngs=rngs, **detector)
-        channels = next(iter(self.backbone.channels.values()))
+        channels = self.backbone.channels[self.strides[0]]
         shape = dict(depth=mask_depth, width=mask_width, num_classes=num_classes)
         self.mask_head = MaskHead(channels, **shape, dtype=dtype, rngs=rngs)
 

@@ -17,9 +17,17 @@ PRIOR = 0.01  # what every score is at the start
 initial = nnx.initializers.normal(0.01)
 
 
-def pyramid_of(backbone: nnx.Module, name: str) -> tuple[tuple[int, ...], int]:
-    """The strides of a backbone's features and their channels. Raises UserError unless those are the same for all."""
-    channels = backbone.channels
+def pyramid_of(backbone: nnx.Module, name: str, chosen: Sequence[int] = ()) -> tuple[tuple[int, ...], int]:
+    """The strides of a backbone's features, or those `chosen` of them, and their channels.
+
+    Raises UserError for a stride that the backbone does not have, and unless the channels are the same for all.
+    """
+    unknown = sorted(set(chosen) - set(backbone.channels))
+    if unknown:
+        raise UserError(
+            f"config.model.strides: {name} has no features of stride {unknown[0]}; choose of {sorted(backbone.channels)}"
+        )
+    channels = {stride: backbone.channels[stride] for stride in chosen or backbone.channels}
     if len(set(channels.values())) > 1:
         raise UserError(
             f"config.model.backbone.name={name!r} has features of {sorted(set(channels.values()))} channels; the heads of a "

@@ -69,12 +69,14 @@ def pyramid(
     octaves: int,
     ratios: Sequence[float],
     placement: Placement = "centres",
+    span: float = 1.0,
 ) -> tuple[np.ndarray, ...]:
     """Anchors [h,w,k,4] of each level of a pyramid (Lin et al. 2017, Focal Loss, section 4).
 
     A level has h = ceil(side / stride) rows, as many columns w, and k = octaves * ratios shapes: of an area of (scale *
-    stride * 2^(o / octaves))^2 for each o below `octaves`, each with every ratio. RetinaNet's scale is 4. A scale of 1 with
-    one octave and the ratio 1 gives FCOS's locations: their centres, with boxes as large as a step.
+    stride * 2^(span * o / octaves))^2 for each o below `octaves`, each with every ratio. RetinaNet's scale is 4. A scale of
+    1 with one octave and the ratio 1 gives FCOS's locations: their centres, with boxes as large as a step. A scale of 8
+    with three octaves that span 3 gives the anchors of 128, 256 and 512 pixels of Faster R-CNN's one level, of stride 16.
 
     With the `placement` "corners" they are those that torchvision's detectors were trained with. The sides are cut to
     whole pixels and then halved and rounded, half to even, so that an anchor reaches whole pixels to each side of its
@@ -83,7 +85,7 @@ def pyramid(
     """
     levels = []
     for stride in strides:
-        sides = [scale * stride * 2 ** (octave / octaves) for octave in range(octaves)]
+        sides = [scale * stride * 2 ** (span * octave / octaves) for octave in range(octaves)]
         grid = [math.ceil(side / stride) for side in image_size]
         if placement == "corners":
             # In float32 as there, where a half decides.

@@ -9,6 +9,7 @@ from flax import nnx
 from configs import common, detectors
 from errors import UserError
 from experiments.tasks import registry
+from experiments.tasks.dense import is_inside
 from models.ops.anchors import pyramid
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 
@@ -43,7 +44,7 @@ class Stages:
     def geometry(self, size):
         return {"anchors": LEVELS}
 
-    def classify(self, features, regions):
+    def classify(self, features, regions, *, train, rngs=None):
         return {"logits": regions @ LOGITS, "offsets": jnp.einsum("brx,xcn->brcn", regions, OFFSETS)}
 
 
@@ -96,28 +97,35 @@ def encode(box, anchor, variances):
     return np.array([(cy - y) / h, (cx - x) / w, np.log(bh / h), np.log(bw / w)]) / variances
 
 
-def smooth_l1(errors):
+def smooth_l1(errors, beta):
     errors = np.abs(errors)
-    return np.where(errors < BETA, errors**2 / (2 * BETA), errors - BETA / 2).sum()
+    return np.where(errors < beta, errors**2 / (2 * beta), errors - beta / 2).sum()
 
 
-@pytest.mark.parametrize("use_difficult", [True, False])
-def test_losses_equal_loops_where_everything_is_sampled(use_difficult):
-    batch, task = random_batch(np.random.default_rng(3)), make_task(use_difficult=use_difficult)
+PUBLISHED = dict(border_anchors=False, background_iou=0.1, beta=(BETA, 1.0))  # what the pyramid's recipe has otherwise
+
+
+@pytest.mark.parametrize("fields", [dict(use_difficult=True), dict(use_difficult=False), PUBLISHED])
+def test_losses_equal_loops_where_everything_is_sampled(fields):
+    batch, task = random_batch(np.random.default_rng(3)), make_task(**fields)
+    use_difficult, published = task.use_difficult, fields is PUBLISHED
+    inside = (ANCHORS[:, :2] >= 0).all(1) & (ANCHORS[:, 2:] <= SIZE).all(1)
+    trained = np.flatnonzero(inside) if published else range(len(ANCHORS))
+    assert 0 < inside.sum() < len(ANCHORS)
     _, terms, logs = run(task, batch)
     objectness, shifts = (np.concatenate(part, 1).astype(float) for part in (OBJECTNESS, SHIFTS))
     binary = moved = sampled = 0.0
-    classified = located = regions = matched = 0.0
+    classified = located = regions = matched = left_out = 0.0
     for row in range(6):
         boxes = batch["boxes"][row].astype(float)
-        targets = assign(ANCHORS.astype(float), batch, row, 0.3, 0.7, True, use_difficult)
-        for a, (owner, counted) in enumerate(targets):
+        targets = assign(ANCHORS[trained].astype(float), batch, row, 0.3, 0.7, True, use_difficult)
+        for a, (owner, counted) in zip(trained, targets, strict=True):
             if counted:
                 sign = 1 if owner is not None else -1
                 binary += np.log1p(np.exp(-sign * objectness[row, a]))
                 sampled += 1
             if owner is not None:
-                moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0))
+                moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0), BETA)
         # The proposals are not sampled twice: they are what apply says, and the objects' boxes.
         found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, batch, True)
         learned = np.asarray(task.learnable(batch))[row]
@@ -125,7 +133,9 @@ def test_losses_equal_loops_where_everything_is_sampled(use_difficult):
             float
         )
         for box, (owner, counted) in zip(own, assign(own, batch, row, 0.5, 0.5, False, use_difficult), strict=True):
-            if not counted:
+            best = max((iou(box, boxes[i]) for i in np.flatnonzero(learned)), default=0)
+            if not counted or (published and best < 0.1):
+                left_out += counted
                 continue
             logits = box @ LOGITS
             column = 0 if owner is None else 1 + batch["classes"][row, owner]
@@ -133,7 +143,7 @@ def test_losses_equal_loops_where_everything_is_sampled(use_difficult):
             regions += 1
             if owner is not None:
                 wanted = encode(boxes[owner], box, np.array([0.1, 0.1, 0.2, 0.2]))
-                located += smooth_l1(box @ OFFSETS[:, column] - wanted)
+                located += smooth_l1(box @ OFFSETS[:, column] - wanted, 1.0 if published else BETA)
                 matched += 1
     expected = {
         "objectness": (binary, sampled),
@@ -141,7 +151,7 @@ def test_losses_equal_loops_where_everything_is_sampled(use_difficult):
         "classification": (classified, regions),
         "localisation": (located, regions),
     }
-    assert terms.keys() == expected.keys() and matched > 5
+    assert terms.keys() == expected.keys() and matched > 5 and (left_out > 5) == published
     for name, (total, weight) in expected.items():
         np.testing.assert_allclose((terms[name].total, terms[name].weight), (total, weight), rtol=1e-4, err_msg=name)
     np.testing.assert_allclose((logs["matched"].total, logs["matched"].weight), (matched, 5))
@@ -212,6 +222,15 @@ def test_evaluation_needs_no_ground_truth_and_no_randomness():
     np.testing.assert_allclose(found["scores"].max(1), best, rtol=1e-4)
 
 
+def test_anchors_in_the_padding_are_outside_the_image():
+    batch = make_batch([])
+    batch["original_size"][0] = 20, 30
+    boxes = np.array([[0, 0, 20, 30], [0, 0, 20.5, 30], [2, -1, 9, 9], [21, 31, 25, 35]], np.float32)
+    assert np.asarray(is_inside(boxes, batch))[:2].tolist() == [[True, False, False, False], [True, True, False, True]]
+
+
 def test_thresholds_in_the_wrong_order_are_one_line():
+    with pytest.raises(UserError, match="config.task.background_iou=0.6 is above config.task.region_iou=0.5; lower it"):
+        make_task(background_iou=0.6)
     with pytest.raises(UserError, match="config.task.negative_iou=0.8 is above config.task.positive_iou=0.7"):
         make_task(negative_iou=0.8)

@@ -135,7 +135,7 @@ class Stages:
     def geometry(self, size):
         return {"anchors": self.pair.levels}
 
-    def classify(self, features, regions):
+    def classify(self, features, regions, *, train, rngs=None):
         return {"logits": regions @ self.logits, "offsets": jnp.einsum("brx,xcn->brcn", regions, self.offsets)}
 
 
@@ -191,7 +191,7 @@ def test_both_stages_losses_equal_torchvisions(objects):
     distances = np.abs(own[:, None] - regions[0].numpy()[None, :, ORDER]).max(-1)
     assert len(own) == len(regions[0]) > 100 and max(distances.min(0).max(), distances.min(1).max()) < 1e-3
 
-    shown = stages.classify(None, regions[0].numpy()[None, :, ORDER])
+    shown = stages.classify(None, regions[0].numpy()[None, :, ORDER], train=True)
     offsets = torch.from_numpy(np.array(shown["offsets"][0]))[:, :, ORDER].reshape(len(own), -1)
     logits = torch.from_numpy(np.array(shown["logits"][0]))
     expected = detection.roi_heads.fastrcnn_loss(logits, offsets, labels, wanted)

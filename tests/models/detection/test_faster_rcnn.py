@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,8 +8,13 @@ from flax import nnx
 
 from configs import common, detectors
 from errors import UserError
+from fields import fill
 from models import registry
+from models.backbones.weights import VGG_FC6, match_vgg_head
+from models.heads.box import BoxHead
 from models.ops.roi_align import assign_levels, roi_align
+from models.ops.roi_pool import roi_pool
+from models.registry import BACKBONE, MODEL
 
 PUBLISHED = 41_755_286  # torchvision's fasterrcnn_resnet50_fpn for 91 classes with the background, its norms frozen
 SIZE = (75, 109)
@@ -25,13 +32,23 @@ def build(**fields):
     return registry.build(**fields_of(detectors.use_light_faster_rcnn, **fields), num_classes=3, rngs=nnx.Rngs(0))
 
 
+def vgg(**fields):
+    """The published network on VGG-16, or a narrow one with VGG-11, of shapes alone."""
+    fields = fields_of(detectors.use_vgg_faster_rcnn, small=False) | fields
+    return nnx.eval_shape(lambda: registry.build(**fields, num_classes=20, rngs=nnx.Rngs(0)))
+
+
+def count(model):
+    """The number of parameters of each part."""
+    counts = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        counts[path[0]] = counts.get(path[0], 0) + int(np.prod(leaf.shape))
+    return counts
+
+
 def test_parameters_are_those_of_the_published_network():
     fields = fields_of(detectors.use_faster_rcnn, small=False)
-    model = nnx.eval_shape(lambda: registry.build(**fields, num_classes=90, rngs=nnx.Rngs(0)))
-    state = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    counts = {}
-    for path, leaf in state:
-        counts[path[0]] = counts.get(path[0], 0) + int(np.prod(leaf.shape))
+    counts = count(nnx.eval_shape(lambda: registry.build(**fields, num_classes=90, rngs=nnx.Rngs(0))))
     assert sum(counts.values()) == PUBLISHED
     assert counts["rpn"] == 9 * 256 * 256 + 256 + 256 * 3 * 5 + 3 * 5
     assert counts["box_head"] == 49 * 256 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 91 * 5 + 91 * 5
@@ -44,7 +61,7 @@ def test_outputs_are_those_of_the_anchors_and_the_regions(fields):
 
     def run(model, images, regions):
         features = model.features(images, train=True)
-        return model.propose(features), model.classify(features, regions)
+        return model.propose(features), model.classify(features, regions, train=False)
 
     first, second = nnx.eval_shape(run, model, images, regions)
     levels = model.geometry(SIZE)["anchors"]
@@ -75,3 +92,112 @@ def test_a_backbone_of_several_widths_is_one_line():
     fields = fields_of(detectors.use_light_faster_rcnn) | dict(backbone=backbone)
     with pytest.raises(UserError, match="so take 'fpn'"):
         registry.build(**fields, num_classes=3, rngs=nnx.Rngs(0))
+
+
+def test_vgg_has_the_parameters_of_the_published_network():
+    """For VOC, whose 20 classes and the background have 21 scores and 84 offsets. Each of nine anchors has one logit here."""
+    counts = count(vgg())
+    pairs = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), *[(256, 256)] * 2, (256, 512), *[(512, 512)] * 5]
+    backbone = sum(9 * inputs * outputs + outputs for inputs, outputs in pairs)
+    rpn = (9 * 512 + 1) * 512 + (512 + 1) * 9 * (1 + 4)
+    head = (7 * 7 * 512 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * (21 + 84)
+    assert counts == {"backbone": backbone, "rpn": rpn, "box_head": head} and backbone == 14_714_688
+    # The authors' RPN has two scores for each anchor, of a softmax: 137,078,239.
+    assert sum(counts.values()) + (512 + 1) * 9 == 137_078_239
+
+
+def test_vggs_anchors_are_squares_of_128_256_and_512_pixels_and_their_ratios():
+    (level,) = vgg().geometry((600, 1000))["anchors"]
+    assert level.shape == (38, 63, 9, 4)
+    np.testing.assert_allclose((level[2, 5, :, :2] + level[2, 5, :, 2:]) / 2, [[40, 88]] * 9, atol=1e-4)
+    height, width = np.moveaxis(level[0, 0, :, 2:] - level[0, 0, :, :2], -1, 0)
+    np.testing.assert_allclose(np.sqrt(height * width), np.repeat([128, 256, 512], 3), rtol=1e-5)
+    np.testing.assert_allclose(width / height, [0.5, 1, 2] * 3, rtol=1e-5)
+
+
+def test_vggs_regions_are_pooled_from_the_stride_of_16():
+    model = vgg()
+    rng = np.random.default_rng(0)
+    features = {s: rng.standard_normal((1, 64 // s, 96 // s, 4)).astype(np.float32) for s in (8, 16)}
+    regions = np.array([[[0, 0, 20, 20], [9, 9, 60, 90]]], np.float32)
+    found = jax.jit(partial(model.align, size=(3, 3)))(features, regions)
+    own = jax.jit(partial(roi_pool, stride=16, size=(3, 3)))(features[16], regions)
+    np.testing.assert_array_equal(found, own[0])
+
+
+def test_one_level_of_any_backbone_may_be_aligned():
+    backbone = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
+    model = vgg(backbone=backbone, pooling="align", fc=16)
+    assert model.strides == (16,) and [level.shape for level in model.geometry((64, 96))["anchors"]] == [(4, 6, 9, 4)]
+    found = jax.eval_shape(
+        partial(model.align, size=(7, 7)), {16: jnp.ones((2, 4, 6, 8))}, jax.ShapeDtypeStruct((2, 5, 4), jnp.float32)
+    )
+    assert found.shape == (10, 7, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            dict(strides=(64,)),
+            r"config.model.strides: vgg has no features of stride 64; choose of \[1, 2, 4, 8, 16, 32\]",
+        ),
+        (dict(strides=(16, 32)), r"max' is of one level, not of the strides \(16, 32\)"),
+        (dict(strides=(8, 4)), "so take 'fpn'"),
+    ],
+)
+def test_strides_that_do_not_fit_are_one_line(fields, words):
+    with pytest.raises(UserError, match=words) as caught:
+        vgg(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stored_config_without_the_newer_fields_is_of_the_same_network():
+    whole = fields_of(detectors.use_faster_rcnn, small=False)
+    older = {name: value for name, value in whole.items() if name not in ("strides", "span", "pooling", "dropout")}
+    whole["backbone"]["bottom_up"] = fill(whole["backbone"]["bottom_up"], BACKBONE)
+    assert fill(older, MODEL) == whole
+
+
+NAMES = {"torchvision": ("classifier.0", "classifier.3"), "timm": ("pre_logits.fc1", "pre_logits.fc2")}
+
+
+@pytest.mark.parametrize("style", NAMES)
+def test_a_file_of_vgg_fills_the_head_too(style):
+    fc6, fc7 = NAMES[style]
+    last = "head.fc.weight" if style == "timm" else "classifier.6.weight"
+    keys = ["features.0.weight", *(f"{layer}.{part}" for layer in (fc6, fc7) for part in ("weight", "bias")), last]
+    weights = vgg().pretrained(keys)
+    found = {path[1:]: key for path, (key, _) in weights.arrays.items() if path[0] == "box_head"}
+    own = {(ours, "kernel"): f"{theirs}.weight" for ours, theirs in (("fc6", fc6), ("fc7", fc7))}
+    assert found == own | {(ours, "bias"): f"{theirs}.bias" for ours, theirs in (("fc6", fc6), ("fc7", fc7))}
+    assert last in weights.unused and {path[0] for path in weights.arrays} == {"backbone", "box_head"}
+    narrow = vgg(fc=1024).pretrained(keys)  # whose head starts anew
+    assert {path[0] for path in narrow.arrays} == {"backbone"} and narrow.unused == frozenset(keys[1:])
+
+
+def test_the_head_of_vggs_weights_equals_the_dense_classifier():
+    """Regions in PyTorch's order [N,C,7,7], flattened, through [out,in] matrices in numpy."""
+    rng = np.random.default_rng(0)
+    regions, outputs = rng.standard_normal((3, 2, 7, 7)), 6
+    kernels = {"classifier.0": rng.standard_normal((6, 98)), "classifier.3": rng.standard_normal((6, 6))}
+    head = BoxHead(2, (7, 7), fc=outputs, dropout=0.5, num_classes=2, dtype="float32", rngs=nnx.Rngs(0))
+    weights = match_vgg_head(frozenset(f"{key}.weight" for key in kernels), VGG_FC6).arrays
+    for ours, layer in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
+        key, convert = weights[ours, "kernel"]
+        getattr(head, ours).kernel[...] = jnp.asarray(convert(kernels[key.removesuffix(".weight")]), jnp.float32)
+        assert key == f"{layer}.weight"
+    x = regions.reshape(3, -1)
+    for kernel in kernels.values():
+        x = np.maximum(x @ kernel.T, 0)
+    pooled = jnp.asarray(regions.transpose(0, 2, 3, 1), jnp.float32)
+    logits, _ = head(pooled, train=False)
+    np.testing.assert_allclose(logits, x @ np.asarray(head.logits.kernel[0, 0]), rtol=1e-4, atol=1e-4)
+
+
+def test_the_heads_dropout_is_of_training_alone():
+    head = BoxHead(2, (7, 7), fc=64, dropout=0.5, num_classes=2, dtype="float32", rngs=nnx.Rngs(0))
+    regions = jnp.ones((1, 7, 7, 2))
+    plain, _ = head(regions, train=False)
+    drawn = [head(regions, train=True, rngs=nnx.Rngs(seed))[0] for seed in range(2)]
+    assert not np.allclose(drawn[0], plain) and not np.allclose(*drawn)

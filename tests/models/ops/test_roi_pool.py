@@ -1,0 +1,134 @@
+"""RoI max pooling equals known answers, plain loops and torchvision, with its gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.ops import roi_pool as module
+from models.ops.roi_pool import roi_pool
+
+BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a point, reversed, all, much too far
+    [
+        [3, 4, 17, 21],
+        [2, 6, 10, 14],
+        [-9, -7, 12, 60],
+        [90, 90, 99, 99],
+        [7, 7, 7, 7],
+        [9, 9, 5, 5],
+        [0, 0, 28, 36],
+        [-1e30, -1e12, 1e12, 1e30],
+    ],
+    np.float32,
+)
+
+
+def run(pool, pixels, boxes, **fields):
+    """The values, compiled."""
+    return jax.jit(partial(pool, **fields))(pixels, jnp.array(boxes))
+
+
+def differentiate(pool, pixels, dy):
+    """The values, and the gradient of <dy, values>."""
+
+    @jax.jit
+    def compiled(pixels, dy):
+        found, transpose = jax.vjp(pool, pixels)
+        return found, transpose(dy)[0]
+
+    return compiled(pixels, dy)
+
+
+def away_from_zero(value):
+    return int(np.sign(value) * np.floor(abs(value) + 0.5))
+
+
+def edges(start, last, count, length):
+    """(first, end) of each bin of a line, cut to it."""
+    pixels = max(last - start + 1, 1)
+    bins = [(start + n * pixels // count, start + -(-(n + 1) * pixels // count)) for n in range(count)]
+    return [(min(max(first, 0), length), min(max(end, 0), length)) for first, end in bins]
+
+
+def oracle(pixels, box, stride, size, dy):
+    """One box of one image in loops: the values, and the gradient of <dy, values>."""
+    height, width, channels = pixels.shape
+    top, left, bottom, right = (away_from_zero(np.clip(value / stride, -(2**20), 2**20)) for value in box)
+    values, gradient = np.zeros((*size, channels)), np.zeros(pixels.shape)
+    for row, (first_row, end_row) in enumerate(edges(top, bottom, size[0], height)):
+        for column, (first, end) in enumerate(edges(left, right, size[1], width)):
+            for channel in range(channels):
+                places = [(y, x) for y in range(first_row, end_row) for x in range(first, end)]
+                if places:
+                    best = max(places, key=lambda place, channel=channel: pixels[*place, channel])  # the first one
+                    values[row, column, channel] = pixels[*best, channel]
+                    gradient[*best, channel] += dy[row, column, channel]
+    return values, gradient
+
+
+def test_bins_by_hand():
+    """A box of the pixels 1 to 5 in two bins: 1 to 3 and 3 to 5, which share the third."""
+    ramp = jnp.arange(49.0).reshape(1, 7, 7, 1)
+    found = run(roi_pool, ramp, [[[1.0, 1, 5, 5]]], stride=1, size=(2, 2))
+    np.testing.assert_array_equal(found[0, 0, ..., 0], [[3 * 7 + 3, 3 * 7 + 5], [5 * 7 + 3, 5 * 7 + 5]])
+    # Halves go away from zero: rows 2 and 3, which the middle bin has both; then -2 to 1, of which two are there.
+    found = run(roi_pool, ramp, [[[12.0, 8, 20, 16], [-12, -12, 4, 4]]], stride=8, size=(3, 3))
+    np.testing.assert_array_equal(found[0, 0, ..., 0], [[15, 16, 16], [22, 23, 23], [22, 23, 23]])
+    np.testing.assert_array_equal(found[0, 1, ..., 0], [[0, 0, 0], [0, 0, 1], [0, 7, 8]])
+
+
+@pytest.mark.parametrize(("size", "whole"), [((2, 3), True), ((3, 2), False), ((7, 7), True)])
+def test_values_and_gradients_equal_loops(monkeypatch, size, whole):
+    """Of `whole` numbers many are equal. Channels come in parts, and the last part is not full."""
+    monkeypatch.setattr(module, "CHUNK", 2)
+    rng = np.random.default_rng(0)
+    pixels = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)
+    pixels = np.round(pixels) if whole else pixels
+    boxes = np.stack([BOXES, BOXES[::-1]])
+    dy = rng.standard_normal((2, len(BOXES), *size, 3)).astype(np.float32)
+    found, gradient = differentiate(partial(roi_pool, boxes=boxes, stride=4, size=size), pixels, dy)
+    for image in range(2):
+        own = [oracle(pixels[image], box, 4, size, out) for box, out in zip(boxes[image], dy[image], strict=True)]
+        np.testing.assert_array_equal(found[image], [values for values, _ in own])
+        np.testing.assert_allclose(gradient[image], sum(own for _, own in own), atol=1e-5)
+
+
+def test_a_map_of_one_pixel_and_many_sizes_of_boxes():
+    """Every length of a range has its two runs."""
+    one = run(roi_pool, jnp.full((1, 1, 1, 1), -3.0), [[[0.0, 0, 5, 5]]], stride=16, size=(2, 2))
+    assert (one == -3).all(), "negative values are not 0"
+    pixels = np.random.default_rng(1).standard_normal((1, 17, 16, 1)).astype(np.float32)
+    ends = [(top, left, bottom, right) for top, left in ((0, 0), (3, 1)) for bottom in range(17) for right in (5, 15)]
+    found = run(roi_pool, pixels, np.array(ends, np.float32)[None], stride=1, size=(1, 1))
+    expected = [pixels[0, t : max(b, t) + 1, x : r + 1].max() for t, x, b, r in np.array(ends)]
+    np.testing.assert_array_equal(found[0, :, 0, 0, 0], expected)
+
+
+def test_boxes_carry_no_gradient_and_types_stay():
+    pool = jax.jit(partial(roi_pool, stride=1, size=(2, 2)))
+    pixels, boxes = jnp.arange(25.0).reshape(1, 5, 5, 1), jnp.array([[[0.3, 0.4, 3.1, 2.2]]])
+    assert not jax.grad(lambda boxes: pool(pixels, boxes).sum())(boxes).any()
+    low = pixels.astype(jnp.bfloat16)
+    gradient = jax.grad(lambda low: pool(low, boxes).astype(jnp.float32).sum())(low)
+    assert pool(low, boxes).dtype == gradient.dtype == jnp.bfloat16 and gradient.sum() == 4
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_values_and_gradients_equal_torchvisions(rectified):
+    """After a ReLU half of the values are 0, and equal."""
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    rng = np.random.default_rng(3)
+    pixels, size = rng.standard_normal((2, 20, 31, 4)).astype(np.float32), (7, 5)
+    pixels = pixels.clip(0) if rectified else pixels
+    corner, side = rng.uniform(-20, 310, (2, 40, 2)), rng.uniform(-20, 300, (2, 40, 2))
+    boxes = np.concatenate([corner, corner + side], -1).astype(np.float32)
+    dy = rng.standard_normal((2, 40, *size, 4)).astype(np.float32)
+    found, gradient = differentiate(partial(roi_pool, boxes=boxes, stride=16, size=size), pixels, dy)
+    theirs = torch.tensor(pixels.transpose(0, 3, 1, 2), requires_grad=True)
+    regions = [torch.tensor(own[:, [1, 0, 3, 2]]) for own in boxes]
+    expected = torchvision.ops.roi_pool(theirs, regions, size, 1 / 16)
+    np.testing.assert_array_equal(found.reshape(80, *size, 4), expected.detach().numpy().transpose(0, 2, 3, 1))
+    expected.backward(torch.tensor(dy.reshape(80, *size, 4).transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-5)
