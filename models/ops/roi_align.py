@@ -75,12 +75,18 @@ def _forward(strides, size, samples, aligned, features, boxes, levels):
 
 
 def _backward(strides, size, samples, aligned, saved, dy):
-    def transposed(form, features, boxes, levels, dy):
-        return jax.vjp(lambda features: form(strides, size, samples, aligned, features, boxes, levels), features)[1](dy)
+    features, boxes, levels = saved
+    # In float32: where many boxes share a pixel, a sum in bfloat16 loses what is small.
+    zeros = tuple(jnp.zeros(level.shape, jnp.float32) for level in features)
+
+    def transposed(form, boxes, levels, dy):
+        return jax.vjp(lambda zeros: form(strides, size, samples, aligned, zeros, boxes, levels), zeros)[1](dy)
 
     forms = {name: partial(transposed, form) for name, form in FORMS.items()}
-    (gradients,) = lax.platform_dependent(*saved, dy, tpu=forms["matrices"], default=forms["gathers"])
-    return gradients, jnp.zeros_like(saved[1]), None
+    arrays = boxes, levels, dy.astype(jnp.float32)
+    (gradients,) = lax.platform_dependent(*arrays, tpu=forms["matrices"], default=forms["gathers"])
+    gradients = tuple(own.astype(level.dtype) for own, level in zip(gradients, features, strict=True))
+    return gradients, jnp.zeros_like(boxes), None
 
 
 _align.defvjp(_forward, _backward)

@@ -140,6 +140,17 @@ def test_sums_of_bfloat16_are_of_float32(form):
     np.testing.assert_allclose(low.astype(np.float32), high, atol=2**-7 * np.abs(high).max())
 
 
+def test_gradients_of_many_boxes_in_bfloat16_are_summed_in_float32(form):
+    """600 boxes on the same pixels: a sum in bfloat16 would stop to grow at 256 times what is added."""
+    boxes = np.tile(np.array([0, 0, 16, 16], np.float32), (1, 600, 1))
+    align = partial(roi_align, boxes=boxes, stride=4, size=(2, 2), aligned=True)
+    pixels = np.ones((1, 4, 4, 3), jnp.bfloat16)
+    dy = jnp.ones((1, 600, 2, 2, 3), jnp.bfloat16)
+    _, gradient = run(align, pixels, dy)
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(gradient.astype(np.float32), 600 / 4, rtol=0.01)
+
+
 @pytest.mark.parametrize("aligned", [True, False])
 def test_values_and_gradients_equal_torchvisions(form, aligned):
     torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
