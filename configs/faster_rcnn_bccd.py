@@ -4,6 +4,8 @@
         --config.data.folder.root=BCCD_Dataset/BCCD --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
 docs/models.md says where the weights are.
+To expect: AP50 0.908, AP 0.597 on val after five minutes on an H100 next to other trainings. From scratch, without
+--config.pretrained, the same 400 steps give AP50 0.864, AP 0.516 (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

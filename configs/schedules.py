@@ -94,6 +94,13 @@ def train_on_bccd(config: ConfigDict, *, steps: int = 2000) -> None:
     config.optim.update(warmup_steps=100, ema=0.99)
 
 
+def train_on_nuclei(config: ConfigDict) -> None:
+    """Trains a light detector: 1,000 steps of 8."""
+    train_light_detector(config, steps=1000, every=250)
+    config.train.batch_size = 8
+    config.optim.update(warmup_steps=100, ema=0.99)
+
+
 def overfit_coco8(config: ConfigDict) -> None:
     """Trains a light detector: 300 steps, all eight images in each, without weight decay."""
     train_light_detector(config, steps=300, every=100)

@@ -248,6 +248,23 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", TWO_STAGES)
+def test_two_stages_evaluate_none_few_and_many_objects_with_one_compilation(name):
+    config = importlib.import_module(f"configs.{name}").get_config("debug")
+    config.task.score_threshold = 0.0
+    task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
+    results = make_results(task.needs, config.eval, CLASSES)
+    architecture, _, _ = states.describe(config, 3)
+    variables = states.initialise(config, 3, seed=0)
+    inference, found = Inference(config, task, results, architecture, mesh), 0
+    for source in (Scenes(SIZES[:1]), Scenes(SIZES), Scenes([(24, 24)] * 16)):
+        for _, _, prediction in inference(variables, source):
+            assert len(prediction.get("masks", prediction["boxes"])) == len(prediction["boxes"])
+            found += len(prediction["boxes"])
+    assert inference.compilations == 1 and found > 100
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_a_thousand_steps_in_bfloat16_are_finite(name):
     """Without a warm-up, on images without objects, and on objects of a fifth of a pixel."""
