@@ -63,7 +63,7 @@ class RetinaNetTask(PyramidDetection):
     def loss(self, outputs: Levels, batch: Arrays) -> tuple[Means, Means]:
         """The focal loss of all classes, and the boxes' loss with the factor `box_weight` (section 4.1)."""
         own = join(outputs, batch)
-        positive, counted, classes, boxes = self.targets(own["anchors"], batch)
+        positive, counted, classes, boxes, _ = self.targets(own["anchors"], batch)
 
         truth = jax.nn.one_hot(classes, own["logits"].shape[-1]) * positive[..., None]
         focal = sigmoid_focal(own["logits"], truth, alpha=self.alpha, gamma=self.gamma)
