@@ -98,7 +98,7 @@ class Eval:
     scales: tuple[Positive, ...] = (1.0,)  # test-time augmentation: the mean over these zooms
     merge_iou: Share = 0.45  # boxes of several views: of two of one class with more overlap the weaker one is dropped
     max_detections: Count = 200  # boxes of several views: that an image keeps; of one view config.task says how many
-    scored_detections: Count = 100  # coco: the best ones of a class in an image; where images have more objects, more
+    scored_detections: Count = 100  # coco: that count, the best of a class in an image; raise it for more objects
     picture_score: Share = 0.25  # boxes: detections below it are not drawn
 
 

@@ -113,7 +113,7 @@ def use_nuclei(config: ConfigDict) -> None:
     """Takes the nuclei of the Data Science Bowl 2018: `data.folder.root` has SPLIT/images, and ids in SPLIT/instances.
 
     Most nuclei are 10 to 25 pixels wide, so training and evaluation see an image at about twice its size. One holds up to
-    375 nuclei: a detector needs more regions and detections than elsewhere.
+    375 nuclei: a detector needs more detections than elsewhere.
     """
     use_boxes(config, (384, 384))
     canvases = ((256, 256), (256, 320), (384, 384), (384, 512), (512, 512), (544, 704))
@@ -122,9 +122,7 @@ def use_nuclei(config: ConfigDict) -> None:
     config.data.augment.update(scale=(1.5, 2.7), aspect=1.2, vertical_flip=0.5)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
     config.eval.update(scales=(2.0,), overlap=0.25, batch_size=4, max_detections=400, scored_detections=400)
-    config.task.update(
-        anchors=256, proposal_candidates=(1000, 600), proposals=(500, 500), regions=128, max_detections=400
-    )
+    config.task.max_detections = 400
     config.train.best = "val/AP"
 
 

@@ -22,5 +22,6 @@ def get_config(variant: str = "") -> ConfigDict:
     datasets.use_statistics_of_efficientnet_lite(config)
     schedules.train_on_nuclei(config)
     config.model.scale = 3.0
+    config.task.update(anchors=256, proposal_candidates=(1000, 600), proposals=(500, 500), regions=128)
     small = dict(backbone=dict(bottom_up=dict(width=0.25, depth=0.1), width=8), fc=16, mask_depth=1, mask_width=8)
     return variants.vary(config, variant, model=small)

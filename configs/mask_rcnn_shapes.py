@@ -15,6 +15,6 @@ def get_config(variant: str = "") -> ConfigDict:
     detectors.use_light_mask_rcnn(config)
     datasets.use_shapes_boxes(config, (96, 96))
     datasets.score_masks(config)
-    schedules.train_light_detector(config, steps=450, every=150)
+    schedules.train_light_detector(config, steps=400, every=100)
     small = dict(backbone=dict(bottom_up=dict(layers=10, width=0.07), width=8), fc=16, mask_depth=1, mask_width=8)
     return variants.vary(config, variant, model=small)

@@ -43,6 +43,7 @@ def configure(name: str, small: bool) -> ConfigDict:
         config.model.backbone.layers = 11 if small else 16
         return config
     config.data.update(shortest=SIZES[name], canvases=(SIZES[name], SIZES[name][::-1]))
+    config.data.name = "coco/2017"  # whose classes are known without its files
     if small:
         config.model.backbone.width = WIDTH
         config.model.backbone.bottom_up.layers = 10

@@ -25,7 +25,7 @@ class MaskPrecision(AveragePrecision):
     """Scores `styles`, some of coco_masks and coco_boundaries: `mask_AP`, `mask_AP/NAME`, ... and `boundary_AP`, ....
 
     Small, medium and large are the objects' areas as annotated, and the detections' numbers of pixels. A record has each
-    mask as COCO's text of its runs, some hundred bytes, and these are kept.
+    mask as COCO's text of its runs, some hundred bytes; the metric keeps these texts.
     """
 
     name = "mask_precision"

@@ -15,11 +15,8 @@ COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 VOC_IOU = 0.5
 CONTOUR = 0.02  # of the image's diagonal: so near to its contour a pixel belongs to a mask's boundary
 CONFIDENT = 0.25  # the score from which on a detection counts in the confusion matrix
-RECALLED = (
-    1,
-    10,
-)  # detections of a class in an image, by score, that COCO's recalls count, in addition to the most of all
-MOST = 100  # of them that COCO looks at
+# Of a class in an image, by score: the detections that COCO's recalls count, and the most that any of its scores does.
+RECALLED, MOST = (1, 10), 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +94,7 @@ def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
     if len(ious) > 1:
         whole |= {name: _mean(best[[ious.index(iou)], :, :, 0]) for name, iou in (("AP50", 0.5), ("AP75", 0.75))}
     whole |= {f"AP{name}": _mean(best[:, :, :, index]) for name, index in large.items()}
-    whole |= {f"AR{most}": _mean(recall[:, :, 0, index]) for index, most in enumerate((*RECALLED, tables.most))}
+    whole |= {f"AR{most}": _mean(recall[:, :, 0, index]) for index, most in enumerate(_limits(tables))}
     whole |= {f"AR{name}": _mean(recall[:, :, index, -1]) for name, index in large.items()}
     classes, curves = [], []
     for index in range(tables.classes):
@@ -111,7 +108,7 @@ def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
 def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return precision [IoUs, recalls, classes, areas, most detections], and recall without `recalls`; nan: no object."""
     if not tables.truths.image.size:  # COCO's tools would go through all pairs of images and classes to find nothing
-        last = tables.classes, 4, len(RECALLED) + 1
+        last = tables.classes, 4, len(_limits(tables))
         return np.full((len(ious), 101, *last), np.nan), np.full((len(ious), *last), np.nan)
     boxes = tables.truths.region.ndim == 2
     truths = _annotations(tables.truths, "iscrowd", tables.truths.crowd.astype(int))
@@ -126,10 +123,15 @@ def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.nda
     kind = "bbox" if boxes else "boundary" if tables.boundaries else "segm"
     evaluation = COCOeval_faster(*sets, iouType=kind, boundary_dilation_ratio=CONTOUR)
     evaluation.params.iouThrs = np.array(ious)
-    evaluation.params.maxDets = [*RECALLED, tables.most]
+    evaluation.params.maxDets = _limits(tables)
     evaluation.evaluate()
     evaluation.accumulate()
     return tuple(np.where(table < 0, np.nan, table) for table in map(evaluation.eval.get, ("precision", "recall")))
+
+
+def _limits(tables: ScoringTables) -> list[int]:
+    """Return the numbers of detections, rising, that recalls count; COCO's tools want them in this order."""
+    return sorted({most for most in RECALLED if most < tables.most} | {tables.most})
 
 
 def _annotations(table: Truths | Detections, name: str, values: np.ndarray) -> list[dict]:

@@ -48,8 +48,8 @@ def choose_colours(boxes: np.ndarray, reach: float = REACH) -> np.ndarray:
 def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_names: Sequence[str]) -> np.ndarray:
     """Draw detections, boxes, classes, scores and masks, over the image, which turns grey.
 
-    A small image is enlarged by a whole factor. Names of classes, where there are several, and scores stand where there
-    is room. Returns [H,W,3] uint8.
+    An image of less than 896 pixels is enlarged by a whole factor. Names of classes, where there are several, and scores
+    stand where there is room. Returns [H,W,3] uint8.
     """
     factor = math.ceil(2 * TILE / max(image.shape[:2]))
     canvas = Image.fromarray(image)

@@ -21,6 +21,8 @@ class BoxResults(Results):
     """Scores boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = ("boxes", "scores", "classes")
+    make_metrics = staticmethod(make_box_metrics)
+    compare = staticmethod(compare_boxes)
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
@@ -31,12 +33,12 @@ class BoxResults(Results):
 
     def metrics(self) -> list[Metric]:
         evaluation = self.evaluation
-        return make_box_metrics(evaluation.metrics, self.class_names, evaluation.scored_detections)
+        return self.make_metrics(evaluation.metrics, self.class_names, evaluation.scored_detections)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]
         shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
-        return compare_boxes(images, examples, shown, self.class_names)
+        return self.compare(images, examples, shown, self.class_names)
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionWriter":
         return DetectionWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)

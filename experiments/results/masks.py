@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.metrics.base import Example, Metric, Prediction
+from experiments.metrics.base import Prediction
 from experiments.metrics.registry import make_mask_metrics
-from experiments.pictures.boxes import keep_confident
 from experiments.pictures.instances import compare_instances, draw_instances
 from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
 from input_pipeline.annotations.masks import encode_pixels
@@ -20,18 +19,11 @@ class MaskResults(BoxResults):
     """Scores masks and their boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = (*BoxResults.shown, "masks")
+    make_metrics = staticmethod(make_mask_metrics)
+    compare = staticmethod(compare_instances)
 
     def assembly(self, size: tuple[int, int]) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
-
-    def metrics(self) -> list[Metric]:
-        evaluation = self.evaluation
-        return make_mask_metrics(evaluation.metrics, self.class_names, evaluation.scored_detections)
-
-    def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        images = [example["image"] for example in examples]
-        shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
-        return compare_instances(images, examples, shown, self.class_names)
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "InstanceWriter":
         return InstanceWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)

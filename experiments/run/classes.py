@@ -30,11 +30,9 @@ def match_columns(held: int, class_names: Sequence[str], background: bool) -> li
 def read_classes(config: ConfigDict, data_dir: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Returns the names of the classes of the config's dataset, and their numbers in its files.
 
-    COCO's are known without its data, and are those of a coco_folder whose root is not given. Raises UserError where the
-    dataset is another one and cannot be opened.
+    COCO's are known without its data. Raises UserError where the dataset is another one and cannot be opened.
     """
-    data = config.data
-    if data.name == "coco/2017" or (data.name == "coco_folder" and not data.folder.root):
+    if config.data.name == "coco/2017":
         return CLASS_NAMES, CATEGORY_IDS
-    source = open_source(data, data.eval_split, data_dir, find_task(config.task.name).needs)
+    source = open_source(config.data, config.data.eval_split, data_dir, find_task(config.task.name).needs)
     return tuple(source.class_names), tuple(source.category_ids)

@@ -48,9 +48,17 @@ class Inference:
         self._step = jax.jit(step, out_shardings=outputs)
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
-        """Traces the model for a canvas of `size` without running it: what it does not accept is reported before a run begins."""
+        """Traces the model for a canvas of `size` without running it: what it does not accept is reported before a run begins.
+
+        Raises UserError where config.train.best is val/loss and the task has no loss in evaluation.
+        """
         batch = stack([blank(size, self.truth.blank(size))] * self.config.eval.batch_size)
-        jax.eval_shape(self._step, variables, batch)
+        _, (terms, _) = jax.eval_shape(self._step, variables, batch)
+        if self.config.train.best == "val/loss" and not terms:
+            raise UserError(
+                f"config.train.best='val/loss': config.task.name={self.config.task.name!r} has no loss in evaluation; choose a "
+                "score of config.eval.metrics, such as val/AP50"
+            )
 
     @property
     def compilations(self) -> int:

@@ -85,7 +85,7 @@ def load_weights(
         if place in classes:
             own = _choose_classes(value, classes[place], class_names)
             if own is None:
-                held = value.shape[-1] // classes[place].groups
+                held = value.shape[-1] // classes[place].groups - classes[place].background
                 remark = f"; its {held} classes are not the data's {len(class_names)}, whose layer starts anew"
                 continue
             value = own

@@ -176,7 +176,7 @@ class FasterRCNNTask(Detection):
         chosen, truth = outputs["region_mask"], jax.nn.one_hot(outputs["region_classes"], outputs["logits"].shape[-1])
         foreground = chosen & (outputs["region_classes"] > 0)
         cost = optax.softmax_cross_entropy(outputs["logits"], truth)
-        own = jnp.einsum("brc,brcn->brn", truth, outputs["offsets"])
+        own = jnp.einsum("brc,brcn->brn", truth, outputs["offsets"], precision=jax.lax.Precision.HIGHEST)
         wanted = coding.encode(outputs["region_boxes"], outputs["regions"], variances=REGION_VARIANCES)
         offsets = _sum_errors(own, wanted, foreground, self.betas[1])
         regions = jnp.sum(chosen, dtype=jnp.float32)

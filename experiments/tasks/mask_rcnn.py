@@ -26,8 +26,9 @@ class MaskRCNNTask(FasterRCNNTask):
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
         """Run all stages: FasterRCNNTask's outputs, and `mask_logits` [B,N,28,28] of each region's own class.
 
-        In training N is the most regions of objects that a sample has; `mask_targets` [B,N,28,28] and `mask_positive` [B,N],
-        where there is one, are with them. In evaluation N are the detections, which the outputs hold too.
+        In training N is the most regions of objects that a sample has; with them are `mask_targets` [B,N,28,28] and
+        `mask_positive` [B,N], where there is one: an object whose mask is empty has none to learn. In evaluation N are the
+        detections, which the outputs hold too.
         """
         features, outputs = self.run_stages(model, batch, train=train, rngs=rngs)
         if not train:
@@ -47,7 +48,7 @@ class MaskRCNNTask(FasterRCNNTask):
         return outputs | {
             "mask_logits": _choose_class(logits, classes),
             "mask_targets": jax.vmap(partial(masks.crop, size=size))(own, boxes, regions),
-            "mask_positive": classes > 0,
+            "mask_positive": (classes > 0) & own.any((2, 3)),
         }
 
     def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
@@ -68,4 +69,5 @@ class MaskRCNNTask(FasterRCNNTask):
 
 def _choose_class(logits: jax.Array, classes: jax.Array) -> jax.Array:
     """logits [B,N,h,w,1+C] of the classes [B,N], background 0: [B,N,h,w]."""
-    return jnp.einsum("bnhwc,bnc->bnhw", logits, jax.nn.one_hot(classes, logits.shape[-1]))
+    chosen = jax.nn.one_hot(classes, logits.shape[-1])
+    return jnp.einsum("bnhwc,bnc->bnhw", logits, chosen, precision=jax.lax.Precision.HIGHEST)  # as they are

@@ -158,8 +158,9 @@ class PreparedObjects(Prepared):
         unmasked = self._findings.get("unmasked", 0)
         if "masks" in needs and unmasked:
             raise UserError(
-                f"config.data: masks are needed, but {unmasked} objects of {split} in {data.name} have none "
-                f"({self._findings['first_unmasked']}); draw them, or write config.data.augment.copy_paste=0.0"
+                f"config.data: masks are needed, but objects of {split} in {data.name} have none: {unmasked}, the first in "
+                f"{self._findings['first_unmasked']}; draw them, or do without masks: config.data.augment.copy_paste=0.0, and "
+                "a task of boxes, such as faster_rcnn"
             )
 
     def __getitem__(self, index: int) -> Example:

@@ -1,4 +1,4 @@
-"""The head of Mask R-CNN that tells which pixels of a region are its object's (He et al. 2017, "Mask R-CNN", section 3)."""
+"""The head of Mask R-CNN that predicts which pixels of a region are its object's (He et al. 2017, "Mask R-CNN", section 3)."""
 
 from functools import partial
 

@@ -247,8 +247,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     assert max(lost[:6]) == 0 < max(lost), "objects beyond M are reported"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TWO_STAGES)
+@pytest.mark.parametrize("name", ["mask_rcnn_shapes", SLOW[2]])
 def test_two_stages_evaluate_none_few_and_many_objects_with_one_compilation(name):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.score_threshold = 0.0
@@ -259,9 +258,22 @@ def test_two_stages_evaluate_none_few_and_many_objects_with_one_compilation(name
     inference, found = Inference(config, task, results, architecture, mesh), 0
     for source in (Scenes(SIZES[:1]), Scenes(SIZES), Scenes([(24, 24)] * 16)):
         for _, _, prediction in inference(variables, source):
-            assert len(prediction.get("masks", prediction["boxes"])) == len(prediction["boxes"])
+            assert ("masks" in prediction) == (name == "mask_rcnn_shapes")
+            assert len({len(rows) for rows in prediction.values()}) == 1
             found += len(prediction["boxes"])
     assert inference.compilations == 1 and found > 100
+
+
+def test_a_best_loss_needs_a_loss_in_evaluation():
+    config = importlib.import_module("configs.faster_rcnn_shapes").get_config("debug")
+    config.train.best = "val/loss"
+    task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
+    architecture, shapes, _ = states.describe(config, 3)
+    inference = Inference(config, task, make_results(task.needs, config.eval, CLASSES), architecture, mesh)
+    with pytest.raises(
+        UserError, match="config.train.best='val/loss': .*'faster_rcnn' has no loss in evaluation; choose a score"
+    ):
+        inference.check(shapes, (64, 64))
 
 
 @pytest.mark.slow

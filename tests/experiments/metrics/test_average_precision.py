@@ -331,12 +331,14 @@ def test_an_image_of_many_objects_is_scored_whole_on_request():
     boxes = [(40 * (i % 15), 40 * (i // 15), 40 * (i % 15) + 20, 40 * (i // 15) + 20) for i in range(150)]
     image = prediction(*((0, 0.9 - i / 1000, box) for i, box in enumerate(boxes))), truth(*((0, box) for box in boxes))
     scores = {}
-    for most in (100, 200):
+    for most in (5, 10, 100, 200):
         metric = AveragePrecision(NAMES, ("coco",), most)
         metric.add(metric.measure(*image), 1)
         scores[most] = metric.compute()
     assert scores[100]["AP50"] == pytest.approx(67 / 101) and scores[100]["AR100"] == pytest.approx(100 / 150)
     assert scores[200]["AP50"] == scores[200]["AR200"] == 1 and "AR100" not in scores[200]
+    assert scores[5]["AR5"] == pytest.approx(5 / 150) and "AR10" not in scores[5] and scores[5]["AP50"] < 0.05
+    assert scores[10]["AR10"] == scores[200]["AR10"] == pytest.approx(10 / 150)
 
 
 def test_rows_hold_the_numbers_bit_for_bit():

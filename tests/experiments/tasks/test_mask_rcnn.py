@@ -74,6 +74,14 @@ def test_the_masks_loss_equals_loops():
     np.testing.assert_allclose((terms["masks"].total, terms["masks"].weight), (total, count), rtol=1e-4)
 
 
+def test_an_object_whose_mask_is_empty_has_none_to_learn():
+    batch = add_masks(random_batch(np.random.default_rng(3)))
+    batch["masks"][0] = 0  # of the first image's objects
+    outputs, terms = run(make_task(), batch)
+    assert (outputs["region_classes"][0] > 0).any() and not outputs["mask_positive"][0].any()
+    assert terms["masks"].weight == outputs["mask_positive"].sum() > 0
+
+
 def test_few_regions_are_segmented_and_all_of_objects_are_among_them():
     batch = add_masks(random_batch(np.random.default_rng(3)))
     outputs, terms = run(make_task(regions=8, region_share=0.5), batch)
