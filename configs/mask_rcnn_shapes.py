@@ -2,7 +2,7 @@
 
     python main.py --config=configs/mask_rcnn_shapes.py --workdir=runs/mask_rcnn_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 TODO, mask AP50 TODO after TODO minutes (RESULTS.md).
+To expect on two CPU cores: AP50 0.976, AP 0.688, and of masks AP50 0.974, AP 0.728, after six minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
