@@ -12,6 +12,7 @@ from models.weights import Weights
 
 MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
+    "fast_rcnn": "models.detection.fast_rcnn:FastRCNN",
     "faster_rcnn": "models.detection.faster_rcnn:FasterRCNN",
     "fcn": "models.segmentation.fcn:FCN",
     "fcos": "models.detection.fcos:FCOS",
