@@ -7,7 +7,8 @@ import numpy as np
 from flax import nnx
 
 from fields import Count, Positive
-from models.detection.fast_rcnn import SIZE, Features, Pooling, RegionModel
+from models.detection.fast_rcnn import SIZE, PooledModel, Pooling
+from models.detection.regions import Features
 from models.detection.weights import RPN_MARK, match_backbone, match_faster_rcnn, order_anchors
 from models.heads.box import BoxHead
 from models.heads.rpn import RPN
@@ -18,13 +19,13 @@ from models.registry import BACKBONE, Dtype
 from models.weights import Weights
 
 
-class FasterRCNN(RegionModel):
-    """A RegionModel that proposes its regions itself, by `propose` between the other stages. `__call__` is the first two.
+class FasterRCNN(PooledModel):
+    """A PooledModel that proposes its regions itself, by `propose` between the other stages. `__call__` is the first two.
 
     All levels have anchors, whose fields `scale`, `octaves`, `span`, `ratios` and `placement` are those of
-    `models.ops.anchors.pyramid`; the other fields are RegionModel's.
+    `models.ops.anchors.pyramid`; the other fields are PooledModel's.
 
-    Raises UserError as `RegionModel.make_backbone`.
+    Raises UserError as `PooledModel.make_backbone`.
     """
 
     produces = "proposals and regions"
