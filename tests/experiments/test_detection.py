@@ -358,6 +358,37 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     assert not capsys.readouterr().out, "once a run"
 
 
+def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch):
+    """In the image's own pixels, of the objects that are learned: all but the green ones, which are crowds here."""
+
+    class Proposed(Scenes):
+        def objects(self, index):
+            size, objects = super().objects(index)
+            return size, objects | {"crowd": objects["classes"] == 1}
+
+        def proposals(self, index):
+            """The whole image ten times, and then the first object's box, nearly."""
+            (height, width), objects = self.objects(index)
+            boxes = [[0, 0, height, width]] * 10 + np.add(objects["boxes"][:1], (0, 0, 0.1, 0.1)).tolist()
+            return np.array(boxes, np.float32)
+
+    monkeypatch.setattr(BrightTask, "needs", ("boxes", "proposals"))
+    config, task, *_ = make()
+    config.data.fit = "stretch"
+    source = Proposed(SIZES)
+    datacheck.before_training(config, task, source, tmp_path)
+    report = json.loads((tmp_path / "datacheck.json").read_text())["proposals"]
+    every = [source.objects(index)[1] for index in range(len(source))]
+    learned = [objects["classes"] != 1 for objects in every]
+    first = [objects["classes"][:1] != 1 for objects in every]
+    assert report["per_image"] == {"mean": (10 * 8 + 6) / 8, "most": 11}
+    best = report["recall"]["0.7"]
+    assert list(best) == ["10", "100", "300", "1000", "2000"] and best["10"] == 0
+    assert best["100"] == best["2000"] == pytest.approx(np.concatenate(first).sum() / np.concatenate(learned).sum())
+    assert 0 < best["100"] < 1
+    assert "at IoU 0.5" in capsys.readouterr().out
+
+
 def test_datacheck_sees_objects_at_the_size_of_fit_shortest():
     """Shorter sides of 12 pixels at most, and longer ones of 16."""
     config, task, *_ = make()
