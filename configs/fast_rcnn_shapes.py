@@ -1,0 +1,17 @@
+"""TODO
+
+python main.py --config=configs/fast_rcnn_shapes.py --workdir=runs/fast_rcnn_shapes --tfds_data_dir=data
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_fast_rcnn(config)
+    detectors.use_light_trunk(config)
+    datasets.use_shapes_proposals(config)
+    schedules.train_light_detector(config, steps=600, every=150)
+    return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16))

@@ -1,0 +1,17 @@
+"""TODO
+
+python main.py --config=configs/sppnet_shapes.py --workdir=runs/sppnet_shapes --tfds_data_dir=data
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_sppnet(config)
+    detectors.use_light_trunk(config)
+    datasets.use_shapes_proposals(config)
+    schedules.train_light_detector(config, steps=600, every=150)
+    return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16))
