@@ -117,7 +117,7 @@ class Store:
 
 
 class WithProposals:
-    """A source of objects whose examples also have their stored "proposals". All else is the source's."""
+    """A source whose examples also have their stored "proposals". All else is the source's."""
 
     def __init__(self, source: Any, store: Store):
         self._source, self._store = source, store
@@ -135,6 +135,28 @@ class WithProposals:
     def proposals(self, index: int) -> np.ndarray:
         """[N,4] float32, yxyx pixels; no image is decoded."""
         return self._store[index]
+
+
+class SearchedOnRequest:
+    """A source of images whose "proposals" are found each time an example is asked for, and not kept. All else is the source's.
+
+    For images that are seen once. Threads that ask at the same time are answered by as many as config.data.num_threads processes.
+    """
+
+    def __init__(self, source: Any, data: ConfigDict):
+        self._source, self._search, self._pool = source, make_search(data), start_processes(data.num_threads)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._source[index]
+        image = example["image"]
+        found = self._pool.submit(self._search.find, self._search.shrink(image), image.shape[:2])
+        return example | {"proposals": found.result()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
 
 
 def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> WithProposals:
