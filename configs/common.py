@@ -54,7 +54,9 @@ class Augment:  # training only
     hue: Annotated[float, Range(0, 0.5)] = 0.0  # shift in [-h, h] turns of the colour wheel
 
 
-class Proposals:  # of tasks that need them: selective search, of which all is found once and kept beside the dataset
+class Proposals:  # of tasks that need them; of selective search they are found once and kept beside the dataset
+    method: Literal["selective_search", "folder"] = "selective_search"
+    folder: str = ""  # method=folder: what --mode=propose has written; the fields below are of selective search alone
     mode: Literal["fast", "quality"] = "fast"  # quality: more segmentations, in several times the time
     longest: Count = 500  # pixels of the longer side of an image as it is searched, at most
     min_side: Count = 8  # pixels of the searched image: boxes with a shorter side are dropped; R-CNN's code has 20

@@ -12,7 +12,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     detectors.use_rcnn(config)
     detectors.use_light_trunk(config)
-    config.model.update(size=56, context=4, chunk=32)
+    config.model.update(size=48, context=4, chunk=200)
     datasets.use_shapes_proposals(config)
-    schedules.train_light_detector(config, steps=600, every=150)
+    schedules.train_light_detector(config, steps=800, every=800)
+    config.train.batch_size, config.task.regions = 4, 16
     return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16))

@@ -2,7 +2,8 @@
 
 They are found by selective search (Uijlings et al. 2013), as OpenCV has it: hierarchies of merged segments, whose boxes are
 ranked by their level times a random factor. The factors come from C's `rand`, which is seeded anew for each image, in a
-process that does nothing else: the same pixels always have the same proposals, however many processes share the work.
+process that does nothing else: the same pixels always have the same proposals, however many processes share the work. Or they
+are those that `--mode=propose` has stored of a trained network.
 """
 
 import collections
@@ -163,12 +164,14 @@ def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Pat
     """`source`, a split of the dataset `data.name`, with its proposals; those that are not stored below `place` are found now.
 
     They lie in place/proposals, in a folder named by the dataset, the split, and a hash of what they depend on: the data, the
-    method and its settings. What is found is kept, so a start after a kill goes on where it was.
+    method and its settings. What is found is kept, so a start after a kill goes on where it was. With the method "folder"
+    they are those of config.data.proposals.folder; raises UserError where it lacks some.
     """
+    if data.proposals.method == "folder":
+        return WithProposals(source, _open_folder(source, data, split))
     search = make_search(data)
     settings = {"version": VERSION, "method": "selective_search"} | dataclasses.asdict(search)
-    name = re.sub(r"[^\w-]+", "_", f"{data.name}-{split}").strip("_")
-    store = Store(place / "proposals" / f"{name}-{_hash([source.fingerprint, settings])}", len(source))
+    store = place_store(place / "proposals", source, data.name, split, settings)
     if store.missing():
         with _alone(store.folder):
             facts = {"dataset": data.name, "split": split, "fingerprint": source.fingerprint} | settings
@@ -177,9 +180,32 @@ def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Pat
     return WithProposals(source, store)
 
 
+def place_store(root: pathlib.Path, source: Any, name: str, split: str, settings: dict | None = None) -> Store:
+    """The store below `root` of the proposals of `source`, a split of the dataset `name`, found with `settings`."""
+    readable = re.sub(r"[^\w-]+", "_", f"{name}-{split}").strip("_")
+    return Store(root / f"{readable}-{_hash([source.fingerprint, settings])}", len(source))
+
+
+def _open_folder(source: Any, data: ConfigDict, split: str) -> Store:
+    root = pathlib.Path(data.proposals.folder).expanduser()
+    store = place_store(root, source, data.name, split)
+    missing = sum(map(len, store.missing()))
+    if missing:
+        raise UserError(
+            f"config.data.proposals.folder={data.proposals.folder!r} lacks the proposals of {missing} of the {len(source)} "
+            f"images of {data.name} {split}; write them with --mode=propose, for this split of the same data"
+        )
+    return store
+
+
 def make_search(data: ConfigDict) -> SelectiveSearch:
-    """The method with the settings of config.data.proposals."""
-    return SelectiveSearch(**data.proposals)
+    """The method with the settings of config.data.proposals. Raises UserError where they name another method."""
+    own = data.proposals
+    if own.method != "selective_search":
+        raise UserError(
+            f"config.data.proposals.method={own.method!r} has the proposals of its own images alone; choose selective_search"
+        )
+    return SelectiveSearch(own.mode, own.longest, own.min_side, own.count)
 
 
 def start_processes(count: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -95,16 +95,21 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple
     """
     place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parts = split.split("+")
-    opened = [_open_part(data, part, place, needs) for part in parts]
+    opened = [_open_part(*read_part(data, part), place, needs) for part in parts]
     return opened[0] if len(opened) == 1 else Concatenation(parts, opened)
 
 
+def read_part(data: ConfigDict, part: str) -> tuple[ConfigDict, str]:
+    """config.data of the one dataset that `SPLIT` or `NAME:SPLIT` is of, and SPLIT."""
+    named = re.fullmatch(r"([\w/]+):(\w.*)", part)
+    if not named:
+        return data, part
+    data = data.copy_and_resolve_references()
+    data.name = named[1]
+    return data, named[2]
+
+
 def _open_part(data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
-    """One dataset's split, `SPLIT` or `NAME:SPLIT`."""
-    named = re.fullmatch(r"([\w/]+):(\w.*)", split)
-    if named:
-        data, split = data.copy_and_resolve_references(), named[2]
-        data.name = named[1]
     dataset = find_dataset(data.name)
     stored = tuple(need for need in needs if need not in FOUND)
     check_provided(data.name, stored, dataset.provides)

@@ -49,7 +49,7 @@ HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.follower"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
-    "tqdm": {"experiments.run.progress", "experiments.predict", "input_pipeline.proposals"},
+    "tqdm": {"experiments.run.progress", "experiments.predict", "experiments.propose", "input_pipeline.proposals"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330

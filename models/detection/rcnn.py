@@ -59,14 +59,17 @@ class RCNN(RegionModel):
     def extract(self, features: Features, regions: jax.Array) -> jax.Array:
         """Features [B*R,h,w,C] of regions [B,R,4], each by a run of the backbone."""
         images, (batch, count), (stride,) = features[1], regions.shape[:2], self.strides
-        chunks = -(-count // self.chunk)
-        padded = jnp.pad(regions, ((0, 0), (0, chunks * self.chunk - count), (0, 0)))
+        size = min(self.chunk, count)
+        chunks = -(-count // size)
+        padded = jnp.pad(regions, ((0, 0), (0, chunks * size - count), (0, 0)))
 
         @jax.checkpoint  # the layers' outputs of all regions together do not fit into memory
         def run(boxes):
             windows = warp(images, boxes, size=self.size, context=self.context)
             return self.backbone(windows.reshape(-1, *windows.shape[2:]), train=False)[stride]
 
-        found = jax.lax.map(run, padded.reshape(batch, chunks, self.chunk, 4).swapaxes(0, 1))
-        found = found.reshape(chunks, batch, self.chunk, *found.shape[2:]).swapaxes(0, 1)
+        parts = padded.reshape(batch, chunks, size, 4).swapaxes(0, 1)
+        # On a CPU the body of a loop has one thread.
+        found = run(parts[0])[None] if chunks == 1 else jax.lax.map(run, parts)
+        found = found.reshape(chunks, batch, size, *found.shape[2:]).swapaxes(0, 1)
         return found.reshape(batch, -1, *found.shape[3:])[:, :count].reshape(-1, *found.shape[3:])
