@@ -1,6 +1,8 @@
-"""TODO
+"""Fast R-CNN (Girshick 2015) on the synthetic figures: features once an image, and all layers learn in one stage.
 
-python main.py --config=configs/fast_rcnn_shapes.py --workdir=runs/fast_rcnn_shapes --tfds_data_dir=data
+    python main.py --config=configs/fast_rcnn_shapes.py --workdir=runs/fast_rcnn_shapes --tfds_data_dir=data
+
+To expect on two CPU cores: AP50 0.949, AP 0.679 after five minutes, next to another training (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

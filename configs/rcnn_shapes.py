@@ -1,6 +1,8 @@
-"""TODO
+"""R-CNN with a softmax (Girshick et al. 2014) on the synthetic figures: the network runs once for every region.
 
-python main.py --config=configs/rcnn_shapes.py --workdir=runs/rcnn_shapes --tfds_data_dir=data
+    python main.py --config=configs/rcnn_shapes.py --workdir=runs/rcnn_shapes --tfds_data_dir=data
+
+To expect on two CPU cores: AP50 0.960, AP 0.736 after seven minutes, next to other trainings (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,10 @@
-"""TODO
+"""SPP-net with a softmax (He et al. 2014) on the synthetic figures: features once an image, and R-CNN's layers below them.
 
-python main.py --config=configs/sppnet_shapes.py --workdir=runs/sppnet_shapes --tfds_data_dir=data
+    python main.py --config=configs/sppnet_shapes.py --workdir=runs/sppnet_shapes --tfds_data_dir=data \\
+        --config.init_from=runs/rcnn_shapes
+
+The trunk is that of a run of configs/rcnn_shapes.py, and does not learn.
+To expect on two CPU cores: AP50 0.948, AP 0.671 after three minutes, next to another training (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
