@@ -88,7 +88,10 @@ class Scenes:
         for (top, left, bottom, right), colour in zip(objects["boxes"].astype(int), objects["classes"], strict=True):
             image[top:bottom, left:right, colour] = 255
             masks.append(Mask(np.ones((max(1, bottom - top), max(1, right - left)), bool), (top, left)))
-        return {"image": image, "masks": collect(masks)} | objects
+        rng, count = np.random.default_rng(index), 3 * (index % 3)  # and images without proposals
+        corners = np.sort(rng.uniform(0, 1, (2, count, 2)), 0) * (height, width)
+        proposals = np.concatenate([*corners], -1).astype(np.float32)
+        return {"image": image, "masks": collect(masks), "proposals": proposals} | objects
 
     def objects(self, index):
         rng = np.random.default_rng(index)
@@ -205,7 +208,8 @@ def test_batches_of_no_few_and_many_objects_compile_once():
 
 TWO_STAGES = ("faster_rcnn_shapes", "mask_rcnn_shapes")
 PYRAMIDS = ("retinanet_shapes", "fcos_shapes", *TWO_STAGES)
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PYRAMIDS]
+PROPOSED = ("fast_rcnn_shapes", "sppnet_shapes", "rcnn_shapes")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*PYRAMIDS, *PROPOSED)]
 
 
 def train(config, sources, steps):
@@ -234,7 +238,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     """What the loader gives of images without objects, with some, and with more than there is room for."""
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.optim.lr = 1e-2
-    if name not in TWO_STAGES:
+    if name not in (*TWO_STAGES, *PROPOSED):
         config.model.norm = "group"
     if name != "yolov1_shapes":
         config.model.backbone.norm = "group"
@@ -247,7 +251,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     assert max(lost[:6]) == 0 < max(lost), "objects beyond M are reported"
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_shapes", SLOW[2]])
+@pytest.mark.parametrize("name", ["mask_rcnn_shapes", SLOW[2], *SLOW[4:]])
 def test_two_stages_evaluate_none_few_and_many_objects_with_one_compilation(name):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.score_threshold = 0.0
