@@ -1,4 +1,4 @@
-"""Times suppression, matching, proposals, RoIAlign and RoI pooling at the sizes of detectors, on random boxes.
+"""Times suppression, matching, proposals, RoIAlign, pooling and warping at the sizes of detectors, on random boxes.
 
     python -m benchmarks.box_operations --batch_size=8
 
@@ -21,6 +21,8 @@ from absl import app, flags
 
 from models.ops import anchors, boxes, matching, nms, roi_align
 from models.ops.roi_pool import roi_pool
+from models.ops.spatial_pyramid import spatial_pyramid_pool
+from models.ops.warp import warp
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images of a batch.", lower_bound=1)
 RUNS = flags.DEFINE_integer("runs", 10, "Timed runs; the median counts.", lower_bound=3)
@@ -31,7 +33,8 @@ REGIONS = flags.DEFINE_integer("regions", 128, "Boxes of an image whose features
 CANDIDATES = flags.DEFINE_integer("candidates", 200, "Proposals of a level, and those of an image.", lower_bound=1)
 CLASSES, TRUTHS = 20, 100
 LEVELS = (4, 8, 16, 32)  # strides; proposals have the next one too
-POOLED = 16  # stride of the map that RoI pooling sees
+POOLED = 16  # stride of the map that RoI pooling and the spatial pyramid see
+WARPED = 227  # side of what R-CNN's network sees
 
 
 def default_boxes() -> np.ndarray:
@@ -110,6 +113,16 @@ def pool_backward(features: jax.Array, own: jax.Array) -> jax.Array:
     return jax.grad(lambda features: pool(features, own).sum())(features)
 
 
+def pool_pyramid(features: jax.Array, own: jax.Array) -> jax.Array:
+    """Pooling of one image in 1, 2, 3 and 6 bins a side. SPP-net trains nothing below it, so its gradient is not timed."""
+    return spatial_pyramid_pool(features[None], own[None], stride=POOLED)[0]
+
+
+def warp_regions(image: jax.Array, own: jax.Array) -> jax.Array:
+    """The regions of one image, with context. R-CNN starts from pixels, so there is no gradient to time."""
+    return warp(image[None], own[None], size=WARPED)[0]
+
+
 def main(_) -> None:
     rng = np.random.default_rng(0)
     priors, batch = default_boxes(), BATCH_SIZE.value
@@ -149,6 +162,9 @@ def main(_) -> None:
     images = features[LEVELS.index(POOLED)], images[-1]
     measure("roi_pool", pool, images, **sizes)
     measure("roi_pool, backward", pool_backward, images, **sizes)
+    measure("spatial_pyramid_pool", pool_pyramid, images, **sizes)
+    images = rng.random((batch, height, width, 3), np.float32), images[-1]
+    measure("warp", warp_regions, images, **shown, regions=regions, warped=WARPED)
 
 
 if __name__ == "__main__":

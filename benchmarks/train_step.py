@@ -35,7 +35,7 @@ STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median 
 
 
 def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
-    """Noise with what a task needs: a label, or OBJECTS random boxes per image, with masks where it needs them."""
+    """Noise with what a task needs: a label, or OBJECTS random boxes per image, with masks or proposals where it needs them."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
     batch = {
@@ -46,13 +46,21 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
     }
     if "label" in needs:
         return batch | {"label": rng.integers(0, classes, (size, height, width)).astype(np.uint8)}
+
+    def draw_boxes(count: int) -> np.ndarray:
+        corners = np.sort(rng.uniform(0, 1, (2, size, count, 2)), axis=0) * data.image_size
+        return np.concatenate([*corners], -1).astype(np.float32)
+
     shape = (size, data.max_boxes)
-    corners = np.sort(rng.uniform(0, 1, (2, *shape, 2)), axis=0) * data.image_size
+    boxes = draw_boxes(data.max_boxes)
     valid = np.broadcast_to(np.arange(data.max_boxes) < OBJECTS, shape)
     if "masks" in needs:
         batch["masks"] = rng.integers(0, 2, (*shape, *data.mask_size), np.uint8) * valid[..., None, None]
+    if "proposals" in needs:
+        batch["proposals"] = draw_boxes(data.max_proposals)
+        batch["proposal_mask"] = np.ones((size, data.max_proposals), bool)
     return batch | {
-        "boxes": (np.concatenate([*corners], -1) * valid[..., None]).astype(np.float32),
+        "boxes": boxes * valid[..., None],
         "classes": (rng.integers(0, classes, shape) * valid).astype(np.int32),
         "valid": valid,
         "crowd": np.zeros(shape, bool),

@@ -54,9 +54,19 @@ class Augment:  # training only
     hue: Annotated[float, Range(0, 0.5)] = 0.0  # shift in [-h, h] turns of the colour wheel
 
 
+class Proposals:  # of tasks that need them; of selective search they are found once and kept beside the dataset
+    method: Literal["selective_search", "folder"] = "selective_search"
+    folder: str = ""  # method=folder: what --mode=propose has written; the fields below are of selective search alone
+    mode: Literal["fast", "quality"] = "fast"  # quality: more segmentations, in several times the time
+    longest: Count = 500  # pixels of the longer side of an image as it is searched, at most
+    min_side: Count = 8  # pixels of the searched image: boxes with a shorter side are dropped; R-CNN's code has 20
+    count: Count = 2000  # of an image that are kept, in the method's order
+
+
 class Data:
     name: str = "shapes"  # a dataset that input_pipeline knows
     max_boxes: Count = 100  # objects that a row of a batch has room for; what is beyond is counted
+    max_proposals: Count = 2000  # that a row of a batch has room for, the best of each image
     mask_size: Size = (56, 56)  # of an object's mask in a batch, for tasks that need masks: cells over its box
     train_split: str = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     eval_split: str = "validation"
@@ -74,6 +84,7 @@ class Data:
     num_threads: Count = 2  # that read, decode and augment
     prefetch: Count = 8  # training batches made ahead
     folder: Folder
+    proposals: Proposals
     augment: Augment
 
 

@@ -76,6 +76,13 @@ def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     config.data.augment.scale = (0.8, 1.25)
 
 
+def use_shapes_proposals(config: ConfigDict) -> None:
+    """Takes the synthetic dataset of geometric figures with their boxes, and the best 200 proposals of each picture."""
+    use_shapes_boxes(config, (96, 96))
+    config.data.max_proposals = 200
+    config.data.proposals.min_side = 6
+
+
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """Takes VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; stretched to `size`."""
     use_boxes(config, size)

@@ -162,6 +162,43 @@ def use_light_faster_rcnn(config: ConfigDict) -> None:
     config.eval.max_detections = 200
 
 
+def use_fast_rcnn(config: ConfigDict) -> None:
+    """Sets Fast R-CNN on VGG-16's conv5_3 with RoI max pooling, as published (Girshick 2015): 2 images of 64 regions a step."""
+    backbone = dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9)
+    head = dict(fc=4096, dropout=0.5, dtype="float32")
+    config.model = dict(name="fast_rcnn", backbone=backbone, strides=(16,), pooling="max", **head)
+    sampling = dict(region_iou=0.5, background_iou=0.1, regions=64, region_share=0.25, beta=1.0)
+    suppression = dict(score_threshold=0.05, nms_iou=0.3, nms_candidates=300, max_detections=100)
+    config.task = dict(name="fast_rcnn", use_difficult=False, **sampling, **suppression)
+    config.eval.update(merge_iou=0.3, max_detections=100)
+
+
+def use_sppnet(config: ConfigDict) -> None:
+    """Sets SPP-net on VGG-16's conv5_3 with Fast R-CNN's head (He et al. 2014)."""
+    use_fast_rcnn(config)
+    model = config.model.to_dict()
+    shared = {name: model[name] for name in ("backbone", "fc", "dropout", "dtype")}
+    config.model = dict(name="sppnet", stride=16, **shared)
+
+
+def use_rcnn(config: ConfigDict) -> None:
+    """Sets R-CNN on the whole of VGG-16 with a softmax (Girshick et al. 2014): 128 regions of 224 pixels a step."""
+    use_sppnet(config)
+    warped = dict(stride=32, size=224, context=16, chunk=16)
+    config.model.update(name="rcnn", **warped)
+    config.task.background_iou = 0.0
+
+
+def use_light_trunk(config: ConfigDict) -> None:
+    """Puts the narrow ResNet-10 of stride 8 below the regions' head that `config` has, and makes the head narrow."""
+    bottom = dict(name="resnet", layers=10, width=0.5, norm="group", momentum=0.9, output_stride=8)
+    config.model.update(fc=256, dropout=0.0)
+    config.model.backbone = bottom
+    config.model.update({"strides": (8,)} if "strides" in config.model else {"stride": 8})
+    config.task.update(regions=32, score_threshold=0.01, nms_iou=0.45, max_detections=200)
+    config.eval.update(merge_iou=0.45, max_detections=200)
+
+
 def use_mask_rcnn(config: ConfigDict) -> None:
     """Sets Mask R-CNN on ResNet-50 and an FPN, as torchvision has it (He et al. 2017, Mask R-CNN)."""
     use_faster_rcnn(config)

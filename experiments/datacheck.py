@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError, warn
 from experiments.command_line import Command
+from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise
 from experiments.run import state as states
 from experiments.tasks.base import Task
 from experiments.tasks.dense import Detection, Geometry
@@ -158,16 +159,19 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
     fitted to config.data.image_size without augmentation; with data.fit=crop, at the middle of config.data.augment.scale
     and in the crop with the object in its middle.
     What training leaves out is left out there too: crowds, and difficult objects where config.task.use_difficult is False.
+    Where the task needs proposals, `proposals` has their recall of those objects, in the pixels of the image as stored.
     """
     data, size = config.data, tuple(config.data.image_size)
     placed = states.blueprint(config, len(source.class_names)).geometry(size)
-    cropped = data.fit == "crop"
+    cropped, proposed = data.fit == "crop", "proposals" in task.needs
     zoom = float(np.sqrt(np.prod(data.augment.scale))) if cropped else 1.0
 
     def look(index: int) -> dict[str, np.ndarray]:
         original, objects = source.objects(index)
         matrix = geometry.scaling(zoom, zoom) @ geometry.fit(original, size, data.fit, data.margin, data.shortest)
         seen = _look(task, placed, objects, matrix, size, cropped=cropped)
+        if proposed:
+            seen["covered"] = best_overlaps(objects["boxes"], source.proposals(index), list_counts(data.max_proposals))
         return seen | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
@@ -190,7 +194,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
         name: (every["area"] >= low) & (every["area"] < high)
         for (name, low), high in zip(SIZES.items(), bounds[1:], strict=True)
     }
-    return {
+    report = {
         "split": f"{data.name} {data.train_split}",
         "images": len(found),
         "images_without_objects": int((counts == 0).sum()),
@@ -211,6 +215,10 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
         "matchable": matchable(every["learned"]),
         "advice": task.advice,
     }
+    if proposed:
+        held = [len(source.proposals(index)) for index in range(len(source))]
+        report["proposals"] = summarise(every["covered"][every["learned"]], held, data.max_proposals)
+    return report
 
 
 def _look(
@@ -282,6 +290,8 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"matchable: {_share(share)} of the objects")
         if share < ENOUGH:
             warn(f"only {_share(share)} of the objects can be matched by this model at this size; {report['advice']}")
+    if "proposals" in report:
+        print_recall(report["proposals"])
 
 
 def _name(names: list[str], separator: str) -> str:

@@ -20,6 +20,7 @@ from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
 from files import write_atomically
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
+from input_pipeline.proposals import SearchedOnRequest
 
 
 def predict(command: Command) -> None:
@@ -52,17 +53,21 @@ def predict(command: Command) -> None:
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
     results = make_results(task.needs, config.eval, model.class_names)
     variables = jax.device_put(model.variables, sharding.tree_shardings(model.variables, mesh))
-    source, names, written = ImageFiles(paths), output_names(paths), []
+    images, names, written = ImageFiles(paths), output_names(paths), []
+    source = images
+    if "proposals" in task.needs:
+        print("finding proposals in every image by selective search; some seconds for one of 500 pixels", flush=True)
+        source = SearchedOnRequest(images, config.data)
     files = results.writer(folder, paths, model.category_ids)
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
-            if index not in source.unreadable:
+            if index not in images.unreadable:
                 path = paths[index]
                 written.extend(files.add(path, names[path], example["image"], prediction))
             progress.update()
     written.extend(files.close())
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
-    skipped = len(source.unreadable)
+    skipped = len(images.unreadable)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
     print(f"{counted}; {model.words}; {len(written)} files in {folder}")
     for path in written[:2]:

@@ -21,13 +21,17 @@ boxes_lost      [B]          int32    objects of the picture that M has no room 
 masks           [B, M, h, w] uint8    only where the task needs them, h and w of config.data.mask_size: 1 where the centre of
                                       a cell, of h x w in the object's box, is on the object; zeros where `valid` is False
 
+proposals       [B, P, 4]    float32  only where the task needs them, P = config.data.max_proposals: the image's stored boxes as
+                                      `image` shows them, the best first, yxyx; zeros where `proposal_mask` is False
+proposal_mask   [B, P]       bool     there is a proposal; the rows of a picture that shows fewer than P are False at the end
+
 Points are (x, y) in pixels with x to the right, measured from the image's top left *corner*: the pixel in row r and
 column c covers [c, c+1] x [r, r+1] and has its centre at (c + 0.5, r + 0.5). A resize is then a pure scaling and a flip
 is x -> W - x, with no half-pixel corrections. Elastic deformation is not part of `to_original`.
 
 B is what one process feeds: the global batch divided by the number of processes. The rows of a batch that are padding
-hold zeros in `image`, IGNORE in `label`, no object, 0 in `image_id`, the canvas in `original_size` and the identity in
-`to_original`. A picture made of several examples has the `image_id`, `original_size` and `to_original` of the first.
+hold zeros in `image`, IGNORE in `label`, no object, no proposal, 0 in `image_id`, the canvas in `original_size` and the
+identity in `to_original`. A picture made of several examples has the `image_id`, `original_size` and `to_original` of the first.
 """
 
 from collections.abc import Collection
@@ -57,9 +61,12 @@ SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
     "difficult": (("B", "M"), np.bool_),
     "boxes_lost": (("B",), np.int32),
     "masks": (("B", "M", "h", "w"), np.uint8),
+    "proposals": (("B", "P", 4), np.float32),
+    "proposal_mask": (("B", "P"), np.bool_),
 }
 ALWAYS = ("image", "image_id", "example_mask", "original_size", "to_original")
 OBJECTS = ("boxes", "classes", "valid", "crowd", "difficult", "boxes_lost")
+PROPOSALS = ("proposals", "proposal_mask")
 
 
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:

@@ -86,18 +86,27 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros(union.shape), where=union > 0)
 
 
+def follow_boxes(boxes: np.ndarray, matrix: np.ndarray, window: Window, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """[N,4] -> [N,4] as an output of `size` has them, that shows `window` of the image through `matrix` [3,3].
+
+    And [N] bool: which of them have area there.
+    """
+    inside = clip(boxes, window)
+    followed = clip(map_boxes(inside, matrix), (0, 0, *size))
+    # A box that was clipped to a line has area again when it is turned.
+    return followed, has_area(inside) & has_area(followed)
+
+
 def follow(objects: Objects, matrix: np.ndarray, window: Window, size: Size, least: float = 0.0) -> Objects:
     """The objects as an output of `size` has them, that shows `window` of the image through `matrix` [3,3].
 
     Boxes follow by their corners and are clipped to what is seen. An object is dropped that has less than the share
     `least` of its area left, or no area at all; a crowd is kept however little of it is left: it marks what not to train on.
     """
-    inside = clip(objects["boxes"], window)
-    boxes = clip(map_boxes(inside, matrix), (0, 0, *size))
+    boxes, seen = follow_boxes(objects["boxes"], matrix, window, size)
     whole = area(map_boxes(objects["boxes"], matrix))
-    # A box that was clipped to a line has area again when it is turned. The least share is rounded in the object's favour.
-    enough = objects["crowd"] | (area(boxes) >= least * whole * (1 - 1e-9))
-    seen = has_area(inside) & has_area(boxes) & enough
+    # The least share is rounded in the object's favour.
+    seen &= objects["crowd"] | (area(boxes) >= least * whole * (1 - 1e-9))
     followed = pick(objects, seen) | {"boxes": boxes[seen]}
     if "masks" in objects:
         followed["masks"] = masks.move(masks.cut(followed["masks"], window), matrix)
@@ -128,6 +137,13 @@ def pad(objects: Objects, rows: int, grid: Size | None = None) -> dict[str, np.n
         for row, i in enumerate(kept):
             padded["masks"][row] = masks.frame(objects["masks"][i], objects["boxes"][i], grid)
     return padded
+
+
+def pad_proposals(boxes: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """The batch's keys for the proposals [N,4] of one picture: the first `rows` of them."""
+    kept = boxes[:rows].astype(np.float32)
+    padded = np.pad(kept, [(0, rows - len(kept)), (0, 0)])
+    return {"proposals": padded, "proposal_mask": np.arange(rows) < len(kept)}
 
 
 def none() -> Objects:

@@ -8,6 +8,7 @@ boxes      {"boxes": [N,4] float64 (top, left, bottom, right) in pixels, as anno
            "classes": [N] int32, "crowd": [N] bool, "difficult": [N] bool, "area": [N] float64, as annotated, else the
            box's}; of tfds's own sets as exact as tfds keeps them: boxes in float32, COCO's areas in whole pixels
 masks      {"masks": [N] of masks.Mask} of the same objects
+proposals  {"proposals": [P,4] float32 yxyx pixels, boxes in which an object may lie, the best first}; P may be 0
 
 N may be 0, and no class of boxes is the background.
 
@@ -24,19 +25,23 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.registry import DATASETS, find_dataset
 from input_pipeline.objects import Objects
+from input_pipeline.proposals import open_proposals
 
 ASKED_BY = {  # what an example may be asked for: the fields that ask for it, and what else it takes
     "label": ("config.task.name", ""),
     "instances": ("config.data.weight_map", " and set config.data.folder.instances=folder or components"),
     "boxes": ("config.task.name", ""),
     "masks": ("config.task.name or config.data.augment.copy_paste", ""),
+    "proposals": ("config.task.name", ""),
 }
+FOUND = ("proposals",)  # what is found in the images of any dataset, and kept beside it: no dataset provides it
 
 
 class Source(Protocol):
@@ -75,27 +80,41 @@ class ObjectSource(Source, Protocol):
         """Boxes that the example leaves out, and were not left out by preparation already."""
 
 
+class ProposalSource(ObjectSource, Protocol):
+    """A source of boxes with proposals."""
+
+    def proposals(self, index: int) -> np.ndarray:
+        """[P,4] float32, those of the example; no image is decoded."""
+
+
 def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple[str, ...]) -> Source:
     """The split of the dataset that the config names, with examples of what is needed; prepared first where possible.
 
     Raises UserError in one line: an unknown dataset or split, a need that the dataset does not provide, data that is
-    missing, files that cannot be used.
+    missing, files that cannot be used. Proposals that are not stored yet are found first, which can take hours.
     """
     place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parts = split.split("+")
-    opened = [_open_part(data, part, place, needs) for part in parts]
+    opened = [_open_part(*read_part(data, part), place, needs) for part in parts]
     return opened[0] if len(opened) == 1 else Concatenation(parts, opened)
 
 
+def read_part(data: ConfigDict, part: str) -> tuple[ConfigDict, str]:
+    """config.data of the one dataset that `SPLIT` or `NAME:SPLIT` is of, and SPLIT."""
+    named = re.fullmatch(r"([\w/]+):(\w.*)", part)
+    if not named:
+        return data, part
+    data = data.copy_and_resolve_references()
+    data.name = named[1]
+    return data, named[2]
+
+
 def _open_part(data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
-    """One dataset's split, `SPLIT` or `NAME:SPLIT`."""
-    named = re.fullmatch(r"([\w/]+):(\w.*)", split)
-    if named:
-        data, split = data.copy_and_resolve_references(), named[2]
-        data.name = named[1]
     dataset = find_dataset(data.name)
-    check_provided(data.name, needs, dataset.provides)
-    return dataset.open(data, split, place, needs)
+    stored = tuple(need for need in needs if need not in FOUND)
+    check_provided(data.name, stored, dataset.provides)
+    source = dataset.open(data, split, place, stored)
+    return open_proposals(source, data, split, place) if "proposals" in needs else source
 
 
 def check_provided(name: str, needs: Collection[str], provided: Collection[str]) -> None:
@@ -179,6 +198,10 @@ class Concatenation:
     def objects(self, index: int):
         part, place = self._find(index)
         return part.objects(place)
+
+    def proposals(self, index: int) -> np.ndarray:
+        part, place = self._find(index)
+        return part.proposals(place)
 
     def find_bad_boxes(self, index: int) -> tuple[str, ...]:
         part, place = self._find(index)

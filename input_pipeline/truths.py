@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline import objects
 from input_pipeline.augment import geometry, mixtures, windows
+from input_pipeline.augment.geometry import Window
 from input_pipeline.augment.mixtures import DrawnExample
 from input_pipeline.augment.weight_map import weight_map
-from input_pipeline.batch import IGNORE, OBJECTS, Batch, Example, Size, row
+from input_pipeline.batch import IGNORE, OBJECTS, PROPOSALS, Batch, Example, Size, row
+from input_pipeline.objects import Objects
 from input_pipeline.sources import Source
 
 CENTRE = (0.25, 0.75)  # where a mosaic's centre lies, in shares of each side
@@ -35,7 +37,8 @@ class Truth(Protocol):
     def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
         """The keys of a view: `matrix` [3,3] maps the points of the stored image to those of `canvas`.
 
-        They are those of `blank` for an example without ground truth, which is only predicted.
+        They are those of `blank` for an example without ground truth, which is only predicted; but for proposals, which
+        it has all the same.
         """
 
     def blank(self, canvas: Size) -> Batch:
@@ -141,11 +144,24 @@ class Boxes(Truth):
 
     def _draw_alone(self, example: Example, size: Size, rng: np.random.Generator) -> DrawnExample:
         """A window of an example as an image of `size`, through a random map that samples it once."""
-        data, original = self.data, example["image"].shape[:2]
         annotated = objects.take(example, masks=self._masks)
-        window = windows.draw_window(rng, original, annotated, data.augment)
+        window, matrix = self._draw_map(example, annotated, size, rng)
+        return self._show(example, annotated, window, matrix, size)
+
+    def _draw_map(
+        self, example: Example, annotated: Objects, size: Size, rng: np.random.Generator
+    ) -> tuple[Window, np.ndarray]:
+        """A window of an example, and a map [3,3] of the stored image's points to an image of `size` that shows it."""
+        window = windows.draw_window(rng, example["image"].shape[:2], annotated, self.data.augment)
         top, left, bottom, right = window
-        matrix = geometry.draw_map(rng, (bottom - top, right - left), size, data) @ geometry.translation(-left, -top)
+        matrix = geometry.draw_map(rng, (bottom - top, right - left), size, self.data)
+        return window, matrix @ geometry.translation(-left, -top)
+
+    def _show(
+        self, example: Example, annotated: Objects, window: Window, matrix: np.ndarray, size: Size
+    ) -> DrawnExample:
+        """The window as an image of `size`, with what it shows of the objects."""
+        data, original = self.data, example["image"].shape[:2]
         part, from_part = geometry.cut(window, original, matrix)
         image = geometry.sample(example["image"][part], from_part, size, data)
         if data.augment.iou_crop:
@@ -175,10 +191,48 @@ class Masks(Boxes):
         super().__init__(data)
 
 
+class Proposals(Boxes):
+    """Boxes of objects, and proposals: the best config.data.max_proposals of those that a picture shows.
+
+    Proposals are no ground truth: the network reads them, and every view of an image has them. They follow the image's
+    points as boxes do, clipped to what is seen; those without area there make room for the next.
+    """
+
+    keys = (*OBJECTS, *PROPOSALS)
+
+    def __init__(self, data: ConfigDict):
+        super().__init__(data)
+        for field in ("mosaic", "mixup", "copy_paste"):
+            if data.augment[field]:
+                why = "they are those of one image; write 0.0"
+                raise _mismatch(f"augment.{field}", data.augment[field], "proposals", why)
+        self.asks = (*self.asks, "proposals")
+
+    def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
+        example, size = source[index], tuple(self.data.image_size)
+        annotated = objects.take(example)
+        window, matrix = self._draw_map(example, annotated, size, rng)
+        drawn = self._show(example, annotated, window, matrix, size)
+        truth = objects.pad(drawn.objects, self.data.max_boxes) | self._follow(example, matrix, window, size)
+        return row(drawn.image, truth, index, drawn.original, matrix)
+
+    def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
+        whole = (0, 0, *example["image"].shape[:2])
+        return super().view(example, matrix, canvas) | self._follow(example, matrix, whole, canvas)
+
+    def blank(self, canvas: Size) -> Batch:
+        return super().blank(canvas) | objects.pad_proposals(np.zeros((0, 4)), self.data.max_proposals)
+
+    def _follow(self, example: Example, matrix: np.ndarray, window: Window, size: Size) -> Batch:
+        boxes, seen = objects.follow_boxes(example["proposals"].astype(np.float64), matrix, window, size)
+        return objects.pad_proposals(boxes[seen], self.data.max_proposals)
+
+
 TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {
     ("label",): Labels,
     ("boxes",): Boxes,
     ("boxes", "masks"): Masks,
+    ("boxes", "proposals"): Proposals,
 }
 
 

@@ -23,6 +23,7 @@ from input_pipeline.truths import Truth
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
 FREE = ("crop", "shortest")  # config.data.fit's by which an image has a size of its own, whatever its canvas
+READ = ("image", "proposals")  # what a network reads of an example; the rest is ground truth
 AHEAD = 2  # batches made before they are asked for
 
 
@@ -262,7 +263,8 @@ class ViewBatches:
             )
         view = views[number]
         image = geometry.sample(example["image"], view.matrix, canvas, self.data)
-        truth = self.truth.view(example, view.matrix, canvas) if view.counted else self.truth.blank(canvas)
+        shown = example if view.counted else {key: example[key] for key in READ if key in example}
+        truth = self.truth.view(shown, view.matrix, canvas)
         return row(image, truth, index, size, view.matrix), Piece(index, view, len(views))
 
     def _blank(self, canvas: Size) -> tuple[Batch, None]:

@@ -12,12 +12,15 @@ from models.weights import Weights
 
 MODELS = {
     "deeplabv3plus": "models.segmentation.deeplabv3plus:DeepLabV3Plus",
+    "fast_rcnn": "models.detection.fast_rcnn:FastRCNN",
     "faster_rcnn": "models.detection.faster_rcnn:FasterRCNN",
     "fcn": "models.segmentation.fcn:FCN",
     "fcos": "models.detection.fcos:FCOS",
     "mask_rcnn": "models.detection.mask_rcnn:MaskRCNN",
     "pix2pix": "models.segmentation.pix2pix:Pix2Pix",
+    "rcnn": "models.detection.rcnn:RCNN",
     "retinanet": "models.detection.retinanet:RetinaNet",
+    "sppnet": "models.detection.sppnet:SPPNet",
     "ssd": "models.detection.ssd:SSD",
     "unet": "models.segmentation.unet:UNet",
     "unet_backbone": "models.segmentation.unet_backbone:UNetBackbone",

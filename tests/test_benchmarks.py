@@ -40,7 +40,7 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     aligned = [f"roi_align by {form}{backward}" for form in ("gathers", "matrices") for backward in ("", ", backward")]
-    pooled = ["roi_pool", "roi_pool, backward"]
+    pooled = ["roi_pool", "roi_pool, backward", "spatial_pyramid_pool"]
     assert [result["operation"] for result in results] == [
         "nms",
         "bipartite",
@@ -48,6 +48,7 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
         "propose",
         *aligned,
         *pooled,
+        "warp",
     ]
     assert [result.get("anchors", result.get("boxes")) for result in results[:4]] == [8732, 8732, 120240, 36828]
     for result in results:

@@ -37,7 +37,7 @@ RULES = {  # the longest prefix of a module's name decides
         "yaml",
         "input_pipeline",
     }
-    | {"faster_coco_eval"},
+    | {"faster_coco_eval", "tqdm"},
     ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
     ("experiments", "benchmarks"): DEVICE
@@ -49,7 +49,7 @@ HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.follower"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
-    "tqdm": {"experiments.run.progress", "experiments.predict"},
+    "tqdm": {"experiments.run.progress", "experiments.predict", "experiments.propose", "input_pipeline.proposals"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330

@@ -7,7 +7,12 @@ from experiments.results.boxes import BoxResults
 from experiments.results.labels import LabelResults
 from experiments.results.masks import MaskResults
 
-RESULTS = {("label",): LabelResults, ("boxes",): BoxResults, ("boxes", "masks"): MaskResults}
+RESULTS = {
+    ("label",): LabelResults,
+    ("boxes",): BoxResults,
+    ("boxes", "masks"): MaskResults,
+    ("boxes", "proposals"): BoxResults,
+}
 
 
 def make_results(needs: tuple[str, ...], evaluation: ConfigDict, class_names: tuple[str, ...]) -> Results:

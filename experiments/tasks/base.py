@@ -41,7 +41,7 @@ class Task(Protocol):
     names are fixed for each value of `train`.
     """
 
-    needs: tuple[str, ...]  # what batches must hold: ("label",), ("boxes",) or ("boxes", "masks")
+    needs: tuple[str, ...]  # what batches must hold: ("label",), ("boxes",), ("boxes", "masks"), ("boxes", "proposals")
     reads: str  # the `produces` of the models that go with it
     trains: tuple[str, ...]  # submodules that a model must have for it, of those that exist only to train
 

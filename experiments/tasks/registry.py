@@ -12,6 +12,7 @@ from models.registry import NAMED_MODEL
 
 TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
+    "fast_rcnn": "experiments.tasks.fast_rcnn:FastRCNNTask",
     "faster_rcnn": "experiments.tasks.faster_rcnn:FasterRCNNTask",
     "fcos": "experiments.tasks.fcos:FCOSTask",
     "mask_rcnn": "experiments.tasks.mask_rcnn:MaskRCNNTask",

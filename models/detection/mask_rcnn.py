@@ -6,7 +6,8 @@ import jax
 from flax import nnx
 
 from fields import Count
-from models.detection.faster_rcnn import FasterRCNN, Features
+from models.detection.faster_rcnn import FasterRCNN
+from models.detection.regions import Features
 from models.detection.weights import MASK_MARK, match_mask_rcnn
 from models.heads.mask import MaskHead
 from models.registry import Dtype

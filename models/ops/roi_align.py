@@ -103,7 +103,7 @@ def _by_gathers(strides, size, samples, aligned, features, boxes, levels):
     )
 
     def taps(axis, limit):
-        place = _places(boxes, axis, stride[..., None], size[axis] * samples, aligned)
+        place = places(boxes, axis, stride[..., None], size[axis] * samples, aligned)
         known = (place >= -1) & (place <= limit[..., None])
         place = place.clip(0, limit[..., None] - 1)
         low = jnp.floor(place).astype(jnp.int32)
@@ -127,7 +127,7 @@ def _by_matrices(strides, size, samples, aligned, features, boxes, levels):
     total = 0.0
     for level, (stride, pixels) in enumerate(zip(strides, features, strict=True)):
         rows, columns = (
-            _weights(_places(boxes, axis, stride, size[axis] * samples, aligned), pixels.shape[axis + 1], samples)
+            _weights(places(boxes, axis, stride, size[axis] * samples, aligned), pixels.shape[axis + 1], samples)
             for axis in (0, 1)
         )
         rows *= (levels == level)[..., None, None]
@@ -155,8 +155,11 @@ def _weights(place, length, samples):
     return weights.reshape(*place.shape[:-1], -1, samples, length).mean(-2)
 
 
-def _places(boxes, axis, stride, count, aligned):
-    """Where `count` places lie along an axis of boxes [...,4], evenly, in pixels of features: [...,count]."""
+def places(boxes, axis, stride, count, aligned):
+    """Where `count` places lie along an axis of boxes [...,4], evenly: [...,count], in pixels of the features.
+
+    The centre of the first pixel is 0.
+    """
     start, end = (boxes[..., axis + edge, None] / stride for edge in (0, 2))
     length = end - start if aligned else jnp.maximum(end - start, 1.0)
     return start - 0.5 * aligned + (jnp.arange(count) + 0.5) * length / count

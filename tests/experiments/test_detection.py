@@ -88,7 +88,10 @@ class Scenes:
         for (top, left, bottom, right), colour in zip(objects["boxes"].astype(int), objects["classes"], strict=True):
             image[top:bottom, left:right, colour] = 255
             masks.append(Mask(np.ones((max(1, bottom - top), max(1, right - left)), bool), (top, left)))
-        return {"image": image, "masks": collect(masks)} | objects
+        rng, count = np.random.default_rng(index), 3 * (index % 3)  # and images without proposals
+        corners = np.sort(rng.uniform(0, 1, (2, count, 2)), 0) * (height, width)
+        proposals = np.concatenate([*corners], -1).astype(np.float32)
+        return {"image": image, "masks": collect(masks), "proposals": proposals} | objects
 
     def objects(self, index):
         rng = np.random.default_rng(index)
@@ -205,7 +208,8 @@ def test_batches_of_no_few_and_many_objects_compile_once():
 
 TWO_STAGES = ("faster_rcnn_shapes", "mask_rcnn_shapes")
 PYRAMIDS = ("retinanet_shapes", "fcos_shapes", *TWO_STAGES)
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PYRAMIDS]
+PROPOSED = ("fast_rcnn_shapes", "sppnet_shapes", "rcnn_shapes")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*PYRAMIDS, *PROPOSED)]
 
 
 def train(config, sources, steps):
@@ -234,7 +238,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     """What the loader gives of images without objects, with some, and with more than there is room for."""
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.optim.lr = 1e-2
-    if name not in TWO_STAGES:
+    if name not in (*TWO_STAGES, *PROPOSED):
         config.model.norm = "group"
     if name != "yolov1_shapes":
         config.model.backbone.norm = "group"
@@ -247,7 +251,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
     assert max(lost[:6]) == 0 < max(lost), "objects beyond M are reported"
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_shapes", SLOW[2]])
+@pytest.mark.parametrize("name", ["mask_rcnn_shapes", SLOW[2], *SLOW[4:]])
 def test_two_stages_evaluate_none_few_and_many_objects_with_one_compilation(name):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.score_threshold = 0.0
@@ -356,6 +360,37 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     assert "red" in printed.out
     datacheck.before_training(config, task, source, tmp_path)
     assert not capsys.readouterr().out, "once a run"
+
+
+def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch):
+    """In the image's own pixels, of the objects that are learned: all but the green ones, which are crowds here."""
+
+    class Proposed(Scenes):
+        def objects(self, index):
+            size, objects = super().objects(index)
+            return size, objects | {"crowd": objects["classes"] == 1}
+
+        def proposals(self, index):
+            """The whole image ten times, and then the first object's box, nearly."""
+            (height, width), objects = self.objects(index)
+            boxes = [[0, 0, height, width]] * 10 + np.add(objects["boxes"][:1], (0, 0, 0.1, 0.1)).tolist()
+            return np.array(boxes, np.float32)
+
+    monkeypatch.setattr(BrightTask, "needs", ("boxes", "proposals"))
+    config, task, *_ = make()
+    config.data.fit = "stretch"
+    source = Proposed(SIZES)
+    datacheck.before_training(config, task, source, tmp_path)
+    report = json.loads((tmp_path / "datacheck.json").read_text())["proposals"]
+    every = [source.objects(index)[1] for index in range(len(source))]
+    learned = [objects["classes"] != 1 for objects in every]
+    first = [objects["classes"][:1] != 1 for objects in every]
+    assert report["per_image"] == {"mean": (10 * 8 + 6) / 8, "most": 11}
+    best = report["recall"]["0.7"]
+    assert list(best) == ["10", "100", "300", "1000", "2000"] and best["10"] == 0
+    assert best["100"] == best["2000"] == pytest.approx(np.concatenate(first).sum() / np.concatenate(learned).sum())
+    assert 0 < best["100"] < 1
+    assert "at IoU 0.5" in capsys.readouterr().out
 
 
 def test_datacheck_sees_objects_at_the_size_of_fit_shortest():

@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from input_pipeline.batch import ALWAYS, OBJECTS, SPECIFICATION, check_batch
+from input_pipeline.batch import ALWAYS, OBJECTS, PROPOSALS, SPECIFICATION, check_batch
 
-KEYS = {"label": ("label", "weight_map"), "boxes": OBJECTS, "masks": (*OBJECTS, "masks")}
+KEYS = {
+    "label": ("label", "weight_map"),
+    "boxes": OBJECTS,
+    "masks": (*OBJECTS, "masks"),
+    "proposals": (*OBJECTS, *PROPOSALS),
+}
 BOTH = [(truth, key) for truth in KEYS for key in sorted((*ALWAYS, *KEYS[truth]))]
 
 
 def make_batch(truth: str) -> dict[str, np.ndarray]:
-    sizes = {"B": 2, "H": 4, "W": 6, "M": 3, "h": 5, "w": 7}
+    sizes = {"B": 2, "H": 4, "W": 6, "M": 3, "P": 8, "h": 5, "w": 7}
     return {
         key: np.zeros([sizes.get(axis, axis) for axis in SPECIFICATION[key][0]], SPECIFICATION[key][1])
         for key in (*ALWAYS, *KEYS[truth])
@@ -21,7 +26,7 @@ def make_batch(truth: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("truth", KEYS)
 def test_the_contract_holds(truth):
     check_batch(make_batch(truth), KEYS[truth])
-    assert {*ALWAYS, *KEYS["label"], *KEYS["masks"]} == SPECIFICATION.keys()
+    assert {*ALWAYS, *KEYS["label"], *KEYS["masks"], *PROPOSALS} == SPECIFICATION.keys()
 
 
 @pytest.mark.parametrize(("truth", "key"), BOTH)

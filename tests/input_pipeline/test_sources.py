@@ -190,6 +190,20 @@ def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
             np.testing.assert_array_equal(values, example[key])
 
 
+def test_proposals_are_added_to_a_datasets_objects(prepared, tmp_path, monkeypatch):
+    """Whatever the dataset; which one it is, and where they are kept, is the config's and --tfds_data_dir's."""
+
+    def open_proposals(source, data, split, place):
+        assert source.needs == ("boxes",) and (data.name, split, place) == ("shapes", "train[:2]", prepared)
+        return [source[0] | {"proposals": np.zeros((3, 4), np.float32)}]
+
+    monkeypatch.setattr(sources, "open_proposals", open_proposals)
+    (example,) = open_source(make_data(), "shapes:train[:2]", prepared, "boxes", "proposals")
+    assert len(example["boxes"]) and len(example["proposals"]) == 3
+    with pytest.raises(UserError, match="needs boxes"):
+        open_source(make_data(name="oxford_iiit_pet"), "train", tmp_path, "boxes", "proposals")
+
+
 def test_objects_do_not_decode_the_image(prepared, monkeypatch):
     source = open_source(make_data(name="shapes"), "train", prepared, "boxes", "masks")
     monkeypatch.setattr(prepared_sets, "decode_image", lambda *_: pytest.fail("decoded"))

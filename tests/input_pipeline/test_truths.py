@@ -5,8 +5,10 @@ import pytest
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline.batch import IGNORE, blank, check_batch, stack
+from input_pipeline.batch import IGNORE, OBJECTS, PROPOSALS, blank, check_batch, stack
+from input_pipeline.loader import draw_row
 from input_pipeline.truths import make_truth
+from tests.input_pipeline.test_loader import Rectangles
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,80 @@ def test_an_image_without_ground_truth_is_viewed_as_blank(need):
         np.testing.assert_array_equal(values, empty[key])
     check_batch(stack([blank((16, 16), view)] * 2), truth.keys)
     assert (view["label"] == IGNORE).all() if need == "label" else not view["valid"].any()
+
+
+class Proposed(Rectangles):
+    """Pictures whose proposals are the boxes of their objects, after `first`."""
+
+    first = ()
+
+    def __getitem__(self, i):
+        example = super().__getitem__(i)
+        example["crowd"][:] = False
+        first = np.reshape(self.first, (-1, 4))
+        return example | {"proposals": np.concatenate([first, example["boxes"]]).astype(np.float32)}
+
+
+def make_proposals(max_proposals=5, fit="stretch", **augment):
+    data = get_config().data
+    data.update(image_size=(48, 56), canvases=((48, 56),), fit=fit, max_boxes=6, max_proposals=max_proposals)
+    data.augment.update(dict(min_visible=0.0) | augment)
+    return data, make_truth(("boxes", "proposals"), data)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        dict(flip=1.0, vertical_flip=1.0),
+        dict(flip=0.5, scale=(0.5, 3.0), aspect=1.5, translate=0.3, rotation=30.0),
+        dict(zoom_out=(0.7, 3.0), fit="letterbox"),
+        dict(scale=(1.5, 2.5), fit="crop"),
+        dict(zoom_out=(0.5, 2.0), iou_crop=True),
+    ],
+    ids=lambda augment: "-".join(augment),
+)
+def test_proposals_follow_every_random_map_as_boxes_do(augment):
+    data, truth = make_proposals(**augment)
+    source, dropped, seen = Proposed([(40, 60), (60, 40)]), 0, 0
+    assert truth.asks == ("boxes", "proposals") and truth.keys == (*OBJECTS, *PROPOSALS)
+    for seed in range(30):
+        row = draw_row(source, truth, seed % 2, data.augment, np.random.default_rng(seed))
+        check_batch(stack([row]), truth.keys)
+        boxes, proposals = row["boxes"][row["valid"]], row["proposals"][row["proposal_mask"]]
+        if data.augment.iou_crop:  # drops objects by their centres; proposals stay
+            assert all((proposals == box).all(1).any() for box in boxes) and len(proposals) >= len(boxes)
+        else:
+            np.testing.assert_array_equal(boxes, proposals)
+        assert not row["proposals"][~row["proposal_mask"]].any()
+        dropped, seen = dropped + 3 - len(proposals), seen + len(proposals)
+    assert seen > 30 and (dropped > 0 or "flip" in augment or data.augment.zoom_out[0] == 0.7)
+
+
+def test_the_best_proposals_that_are_seen_fill_the_row():
+    source = Proposed([(40, 60)], [[0, 0, 40, 60], [1, 2, 3, 4]])
+    source.first = [[5, 55, 9, 60], [0, 30, 20, 60], [30, 0, 40, 30], [0, 0, 10, 10]]
+    _, truth = make_proposals(max_proposals=3)
+    crop = truth.view(source[0], np.eye(3), (20, 50))  # the top left
+    np.testing.assert_array_equal(crop["proposals"], [[0, 30, 20, 50], [0, 0, 10, 10], [0, 0, 20, 50]])
+    assert crop["proposal_mask"].all()
+    _, truth = make_proposals(max_proposals=8)
+    crop = truth.view(source[0], np.eye(3), (20, 50))
+    assert crop["proposal_mask"].tolist() == [True] * 4 + [False] * 4 and not crop["proposals"][4:].any()
+
+
+@pytest.mark.parametrize("field", ["mosaic", "mixup", "copy_paste"])
+def test_pictures_of_several_examples_have_no_proposals(field):
+    with pytest.raises(UserError, match=f"config.data.augment.{field}=0.5 does not go with proposals") as caught:
+        make_proposals(**{field: 0.5})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_without_ground_truth_has_its_proposals():
+    _, truth = make_proposals()
+    example = {"image": np.zeros((10, 12, 3), np.uint8), "proposals": np.array([[1, 2, 3, 4]], np.float32)}
+    view, empty = truth.view(example, np.diag([2.0, 3.0, 1.0]), (48, 56)), truth.blank((48, 56))
+    np.testing.assert_array_equal(view["proposals"][0], [3, 4, 9, 8])
+    assert view["proposal_mask"].sum() == 1 and not empty["proposal_mask"].any()
+    for key in OBJECTS:
+        np.testing.assert_array_equal(view[key], empty[key])
+    check_batch(stack([blank((48, 56), view), blank((48, 56), empty)]), truth.keys)

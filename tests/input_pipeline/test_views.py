@@ -374,3 +374,34 @@ def test_boxes_are_not_scored_on_a_canvas():
     with pytest.raises(UserError, match="config.eval.method='canvas'") as caught:
         check_views(make_truth(("boxes",), config.data), config.data, config.eval)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [dict(flip=True, scales=(1.0, 0.5)), dict(method="window", overlap=0.0, flip=True)],
+    ids=["zooms", "windows"],
+)
+def test_every_view_has_the_proposals_that_it_shows(evaluation):
+    """Mirrored and zoomed ones too, though their ground truth does not count."""
+
+    class Proposed(Rectangles):
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"proposals": np.array([[4, 8, 12, 32], [10, 20, 30, 90]], np.float32)}
+
+    source, config = Proposed([(64, 96)], [[4, 8, 12, 32]]), make_detection(((64, 64),), batch_size=2, **evaluation)
+    config.data.max_proposals = 3
+    truth, counted, views = make_truth(("boxes", "proposals"), config.data), 0, 0
+    for batch, pieces in ViewBatches(source, truth, config.data, config.eval):
+        check_batch(batch, truth.keys)
+        for row, piece in enumerate(pieces):
+            expected = []
+            for top, left, bottom, right in source[0]["proposals"]:
+                x, y, _ = piece.view.matrix @ np.array([[left, top, 1], [right, bottom, 1]]).T
+                (left, right), (top, bottom) = np.sort(x.clip(0, piece.view.canvas[1])), np.sort(y)
+                expected += [[top, left, bottom, right]] if right > left else []
+            assert expected and batch["proposal_mask"][row].sum() == len(expected)
+            np.testing.assert_allclose(batch["proposals"][row, : len(expected)], expected, atol=1e-4)
+            assert batch["valid"][row].any() <= piece.view.counted
+            counted, views = counted + batch["valid"][row].any(), views + 1
+        assert not batch["proposal_mask"][len(pieces) :].any()
+    assert views == 4 and counted == 1

@@ -1,6 +1,8 @@
 import pytest
 
-from experiments.run.classes import match_columns
+from configs import common
+from experiments.run import classes
+from experiments.run.classes import match_columns, read_classes
 from input_pipeline.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 
 COCO = list(CATEGORY_IDS)
@@ -49,3 +51,19 @@ def test_coco_numbers_its_classes_with_gaps():
     }
     known |= {"wine glass": 46, "bed": 65, "dining table": 67, "toilet": 70, "tv": 72, "refrigerator": 82, "book": 84}
     assert {name: numbers[name] for name in known} == known and numbers["toothbrush"] == 90
+
+
+def test_no_proposal_is_found_for_the_names_of_classes(monkeypatch):
+    class Task:
+        needs = ("boxes", "proposals")
+
+    class Source:
+        class_names, category_ids = ["a", "b"], [3, 5]
+
+    asked = []
+    monkeypatch.setattr(classes, "find_task", lambda name: Task)
+    monkeypatch.setattr(classes, "open_source", lambda *arguments: asked.append(arguments) or Source)
+    config = common.get_config()
+    config.task.name = "any"
+    assert read_classes(config, "place") == (("a", "b"), (3, 5))
+    assert asked == [(config.data, config.data.eval_split, "place", ("boxes",))]

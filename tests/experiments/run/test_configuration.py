@@ -157,7 +157,7 @@ def test_a_task_has_its_own_fields_alone():
     assert "config.task.lambda_cord: yolov1 takes no such field; did you mean 'lambda_coord'?" in refuse(config)
     config.task.name = "yolov2"
     assert "config.task.name: unknown task 'yolov2'; did you mean 'yolov1'? known: " in refuse(config)
-    assert "config.model.name is missing; choose one of deeplabv3plus, faster_rcnn" in refuse(common.get_config())
+    assert "config.model.name is missing; choose one of deeplabv3plus, fast_rcnn" in refuse(common.get_config())
 
 
 def test_a_backbone_is_checked_too():

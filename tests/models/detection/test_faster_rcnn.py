@@ -81,7 +81,7 @@ def test_regions_are_aligned_from_the_levels_of_their_sizes():
     regions = np.array([[[0, 0, 20, 20], [9, 9, 130, 140], [0, 0, 256, 256], [0, 0, 511, 512]]], np.float32)
     levels = assign_levels(regions, (4, 8, 16, 32))[0]
     assert levels.tolist() == [0, 1, 2, 3]
-    found = model.align(features, regions, (3, 3))
+    found = jax.jit(lambda features, regions: model.align(features, regions, (3, 3)))(features, regions)
     for place, stride in enumerate((4, 8, 16, 32)):
         own = roi_align(features[stride], regions[:, place : place + 1], stride=stride, size=(3, 3), aligned=False)
         np.testing.assert_allclose(found[place], own[0, 0], atol=1e-6)

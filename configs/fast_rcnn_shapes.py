@@ -1,0 +1,19 @@
+"""Fast R-CNN (Girshick 2015) on the synthetic figures: features once an image, and all layers learn in one stage.
+
+    python main.py --config=configs/fast_rcnn_shapes.py --workdir=runs/fast_rcnn_shapes --tfds_data_dir=data
+
+To expect on two CPU cores: AP50 0.949, AP 0.679 after five minutes, next to another training (RESULTS.md).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, datasets, detectors, schedules, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = common.get_config()
+    detectors.use_fast_rcnn(config)
+    detectors.use_light_trunk(config)
+    datasets.use_shapes_proposals(config)
+    schedules.train_light_detector(config, steps=400, every=200)
+    return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16))

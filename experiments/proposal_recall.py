@@ -1,0 +1,61 @@
+"""Which share of the objects the stored proposals cover: what a detector on proposals can find at best."""
+
+from typing import Any
+
+import numpy as np
+
+from errors import warn
+from input_pipeline.objects import overlap
+
+COUNTS = (10, 100, 300, 1000, 2000)  # of an image's best proposals
+OVERLAPS = (0.5, 0.7)  # an object is covered by a proposal with this IoU or more
+ENOUGH = 0.9  # of the objects, at the first of OVERLAPS; a smaller share is a warning
+
+
+def list_counts(most: int) -> tuple[int, ...]:
+    """Returns the COUNTS below `most`, the room in a batch, and that."""
+    return (*(count for count in COUNTS if count < most), most)
+
+
+def best_overlaps(boxes: np.ndarray, proposals: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+    """Returns the largest IoU [M,K] of each of an image's boxes [M,4] with the first counts[k] of its proposals [P,4]."""
+    best = np.zeros((len(boxes), max(counts) + 1))
+    found = overlap(boxes, proposals[: max(counts)].astype(np.float64))
+    best[:, 1 : 1 + found.shape[1]] = found
+    return np.maximum.accumulate(best, axis=1)[:, list(counts)]
+
+
+def summarise(best: np.ndarray, held: list[int], most: int) -> dict[str, Any]:
+    """Returns the report, fit for JSON: of `best` [M,K] of all objects at list_counts(most).
+
+    `held` are the proposals of each image. The recall is None where there is no object.
+    """
+    counts = list_counts(most)
+    recall = {
+        str(least): {
+            str(count): float((best[:, k] >= least).mean()) if len(best) else None for k, count in enumerate(counts)
+        }
+        for least in OVERLAPS
+    }
+    return {"per_image": {"mean": float(np.mean(held)), "most": max(held)}, "recall": recall}
+
+
+def print_recall(report: dict[str, Any]) -> None:
+    """Prints such a report, and warns where the proposals miss many objects."""
+    per_image, recall = report["per_image"], report["recall"]
+    print(f"proposals: {per_image['mean']:.0f} per image and {per_image['most']} at most")
+    counts = list(recall[str(OVERLAPS[0])])
+    print(f"{'recall of the best':18}" + "".join(f"  {count:>7}" for count in counts))
+    for least, row in recall.items():
+        print(f"{f'at IoU {least}':18}" + "".join(f"  {_share(share):>7}" for share in row.values()))
+    at_most = recall[str(OVERLAPS[0])][counts[-1]]
+    if at_most is not None and at_most < ENOUGH:
+        warn(
+            f"only {_share(at_most)} of the objects have a proposal with an IoU of {OVERLAPS[0]}: the others can hardly be "
+            "learned or found; raise config.data.max_proposals, config.data.proposals.count or "
+            "config.data.proposals.longest, lower config.data.proposals.min_side, or choose config.data.proposals.mode=quality"
+        )
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

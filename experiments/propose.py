@@ -1,0 +1,130 @@
+"""`--mode=propose`: stores the proposals of a trained first stage, for detectors that read them."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from errors import UserError
+from experiments.command_line import Command
+from experiments.results.registry import make_results
+from experiments.run import sharding
+from experiments.run.inference import Inference
+from experiments.run.model import load_model
+from experiments.run.state import Variables
+from experiments.tasks.base import Arrays, Means, Task
+from experiments.tasks.registry import make_task
+from files import write_atomically
+from input_pipeline.proposals import Store, place_store
+from input_pipeline.sources import Source, open_source, read_part
+
+# What tasks read that have a first stage: in evaluation its proposals are their `regions`.
+READS = ("proposals and regions", "proposals, regions and masks")
+
+
+def propose(command: Command) -> None:
+    """Store the proposals that the run in --workdir makes for config.data.train_split and config.data.eval_split.
+
+    Images are seen as in an evaluation without augmentation, and config.task.proposals says how many an image keeps.
+    --output is the folder, WORKDIR/proposals if it is not given: config.data.proposals.folder of a detector that reads
+    them. Images that have proposals there keep them, so a start after a kill goes on where it was.
+
+    Raises UserError for a task without a first stage, for an --output of other weights, and in a job of several processes.
+    """
+    if jax.process_count() > 1:
+        raise UserError("--mode=propose works in one process; start it without the others")
+    workdir, config = command.directory(), command.run_config().copy_and_resolve_references()
+    config.eval.update(method="whole", flip=False, scales=(1.0,), metrics=("coco",))
+    model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
+    task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
+    if task.reads not in READS:
+        raise UserError(
+            f"config.task.name={config.task.name!r} makes no proposals; give the --workdir of a Faster R-CNN or Mask R-CNN"
+        )
+    # Where fit=crop needs several windows, an image keeps as many of them all.
+    config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
+    folder = pathlib.Path(command.output).expanduser().absolute() if command.output else workdir / "proposals"
+    _claim(folder, model.facts | {"proposals": task.proposals[1], "config": model.changed})
+    results = make_results(FirstStage.needs, config.eval, model.class_names)
+    variables = jax.device_put(model.variables, sharding.tree_shardings(model.variables, mesh))
+    inference = Inference(config, FirstStage(task), results, model.architecture, mesh)
+    for split in dict.fromkeys((config.data.train_split, config.data.eval_split)):
+        for part in split.split("+"):
+            data, name = read_part(config.data, part)
+            source = open_source(data, name, command.data_dir, ("boxes",))
+            store = place_store(folder, source, data.name, name)
+            _fill(store, source, inference, variables, f"{data.name} {name}")
+    print(f"{model.words}; a detector reads them with --config.data.proposals.method=folder")
+    print(f"--config.data.proposals.folder={folder}")
+
+
+class FirstStage:
+    """A task whose detections are the proposals of the `task`, in their order and all of the class 0."""
+
+    needs = ("boxes",)
+
+    def __init__(self, task: Task):
+        self._task = task
+
+    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
+        return self._task.apply(model, batch, train=train, rngs=rngs)
+
+    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+        return {}, {}
+
+    def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
+        """The second stage is not in it, and XLA leaves that out."""
+        boxes, valid = outputs["regions"], outputs["region_mask"]
+        scores = jnp.broadcast_to(jnp.linspace(1.0, 0.0, valid.shape[1]), valid.shape)
+        return {"boxes": boxes, "scores": scores, "classes": jnp.zeros(valid.shape, jnp.int32), "valid": valid}
+
+
+class Part:
+    """The images `indices` of a source, without ground truth."""
+
+    def __init__(self, source: Source, indices: range):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": self._source[self._indices[index]]["image"]}
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._source.size(self._indices[index])
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._indices[index])
+
+
+def _claim(folder: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Raises UserError where `folder` holds the proposals of something else than `facts` say."""
+    place = folder / "made_with.json"
+    content = json.dumps(facts, indent=2).encode() + b"\n"
+    if place.exists() and place.read_bytes() != content:
+        raise UserError(
+            f"{folder} holds proposals of other weights or fields, see {place}; name a new folder as --output"
+        )
+    write_atomically(place, content)
+
+
+def _fill(store: Store, source: Source, inference: Inference, variables: Variables, title: str) -> None:
+    missing = store.missing()
+    with tqdm(total=sum(map(len, missing)), unit="image", desc=title, disable=None) as progress:
+        for indices in missing:
+            found = dict(_find(inference, variables, Part(source, indices)))
+            store.write(indices, [found[index] for index in range(len(indices))])
+            progress.update(len(indices))
+    print(f"{title}: proposals of {len(source)} images in {store.folder}")
+
+
+def _find(inference: Inference, variables: Variables, part: Part) -> Iterator[tuple[int, np.ndarray]]:
+    for index, _, prediction in inference(variables, part):
+        yield index, prediction["boxes"].astype(np.float32)

@@ -1,0 +1,303 @@
+"""Region proposals: boxes in which an object may lie, found in each image of a split once and stored beside its dataset.
+
+They are found by selective search (Uijlings et al. 2013), as OpenCV has it: hierarchies of merged segments, whose boxes are
+ranked by their level times a random factor. The factors come from C's `rand`, which is seeded anew for each image, in a
+process that does nothing else: the same pixels always have the same proposals, however many processes share the work. Or they
+are those that `--mode=propose` has stored of a trained network.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import ctypes
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from errors import UserError
+from files import write_atomically
+from input_pipeline.batch import Example, Size
+
+SHARD = 16  # images of a file: what a kill can lose of each process's work
+RECENT = 8  # files of which the content is kept in memory
+SEED = 1
+VERSION = 1  # raise it whenever the same pixels and settings give other boxes: stored ones are found by it
+EVERY = 60.0  # seconds between two lines of progress where there is no terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectiveSearch:
+    """Its settings are those of config.data.proposals; `count` are kept, in the method's order."""
+
+    mode: str
+    longest: int
+    min_side: int
+    count: int
+
+    def shrink(self, image: np.ndarray) -> np.ndarray:
+        """The image [H,W,3] uint8 as it is searched: its longer side has `longest` pixels at most."""
+        scale = self.longest / max(image.shape[:2])
+        if scale >= 1:
+            return image
+        height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+    def find(self, image: np.ndarray, size: Size) -> np.ndarray:
+        """Proposals [N,4] float32, yxyx pixels of the stored image of `size`, of what `shrink` made of it. N may be 0.
+
+        No two are equal, and both sides of each have `min_side` pixels or more of the searched image.
+        """
+        ctypes.CDLL(None).srand(SEED)
+        method = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+        method.setBaseImage(np.ascontiguousarray(image[..., ::-1]))  # OpenCV's colours are BGR
+        if self.mode == "fast":
+            method.switchToSelectiveSearchFast()
+        else:
+            method.switchToSelectiveSearchQuality()
+        left, top, width, height = np.reshape(method.process(), (-1, 4)).T
+        large = (width >= self.min_side) & (height >= self.min_side)
+        boxes = np.stack([top, left, top + height, left + width], -1)[large]
+        boxes = (boxes * np.tile(np.divide(size, image.shape[:2]), 2)).astype(np.float32)
+        _, first = np.unique(boxes, axis=0, return_index=True)
+        return boxes[np.sort(first)[: self.count]]
+
+
+class Store:
+    """The proposals of `count` images, in files of SHARD images each below `folder`; a file is there whole or not at all."""
+
+    def __init__(self, folder: pathlib.Path, count: int):
+        self.folder, self.count = folder, count
+        self._load = functools.lru_cache(maxsize=RECENT)(self._read)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """[N,4] float32, yxyx pixels of the stored image, the best first."""
+        boxes, ends = self._load(index // SHARD)
+        start, end = ends[index % SHARD : index % SHARD + 2]
+        return boxes[start:end]
+
+    def missing(self) -> list[range]:
+        """The images of each file that is not there yet."""
+        ranges = [range(first, min(first + SHARD, self.count)) for first in range(0, self.count, SHARD)]
+        return [indices for indices in ranges if not self._place(indices.start // SHARD).exists()]
+
+    def write(self, indices: range, boxes: Sequence[np.ndarray]) -> None:
+        """Keeps the boxes of the images `indices`, which are one of `missing`."""
+        content = io.BytesIO()
+        ends = np.cumsum([0, *map(len, boxes)])
+        np.savez(content, boxes=np.concatenate(boxes).astype(np.float32), ends=ends)
+        write_atomically(self._place(indices.start // SHARD), content.getvalue())
+
+    def _place(self, number: int) -> pathlib.Path:
+        return self.folder / f"{number:06}.npz"
+
+    def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        place = self._place(number)
+        try:
+            with np.load(place, allow_pickle=False) as content:
+                return content["boxes"], content["ends"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{place} cannot be read ({error}); delete it and start again, to find it anew") from error
+
+
+class WithProposals:
+    """A source whose examples also have their stored "proposals". All else is the source's."""
+
+    def __init__(self, source: Any, store: Store):
+        self._source, self._store = source, store
+        self.fingerprint = _hash([source.fingerprint, store.folder.name])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[index] | {"proposals": self._store[index]}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def proposals(self, index: int) -> np.ndarray:
+        """[N,4] float32, yxyx pixels; no image is decoded."""
+        return self._store[index]
+
+
+class SearchedOnRequest:
+    """A source of images whose "proposals" are found each time an example is asked for, and not kept. All else is the source's.
+
+    For images that are seen once. Threads that ask at the same time are answered by as many as config.data.num_threads processes.
+    """
+
+    def __init__(self, source: Any, data: ConfigDict):
+        self._source, self._search, self._pool = source, make_search(data), start_processes(data.num_threads)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._source[index]
+        image = example["image"]
+        found = self._pool.submit(self._search.find, self._search.shrink(image), image.shape[:2])
+        return example | {"proposals": found.result()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> WithProposals:
+    """`source`, a split of the dataset `data.name`, with its proposals; those that are not stored below `place` are found now.
+
+    They lie in place/proposals, in a folder named by the dataset, the split, and a hash of what they depend on: the data, the
+    method and its settings. What is found is kept, so a start after a kill goes on where it was. With the method "folder"
+    they are those of config.data.proposals.folder; raises UserError where it lacks some.
+    """
+    if data.proposals.method == "folder":
+        return WithProposals(source, _open_folder(source, data, split))
+    search = make_search(data)
+    settings = {"version": VERSION, "method": "selective_search"} | dataclasses.asdict(search)
+    store = place_store(place / "proposals", source, data.name, split, settings)
+    if store.missing():
+        with _alone(store.folder):
+            facts = {"dataset": data.name, "split": split, "fingerprint": source.fingerprint} | settings
+            write_atomically(store.folder / "made_with.json", json.dumps(facts, indent=2).encode() + b"\n")
+            _fill(store, source, search, data.num_threads, f"{data.name} {split}")
+    return WithProposals(source, store)
+
+
+def place_store(root: pathlib.Path, source: Any, name: str, split: str, settings: dict | None = None) -> Store:
+    """The store below `root` of the proposals of `source`, a split of the dataset `name`, found with `settings`."""
+    readable = re.sub(r"[^\w-]+", "_", f"{name}-{split}").strip("_")
+    return Store(root / f"{readable}-{_hash([source.fingerprint, settings])}", len(source))
+
+
+def _open_folder(source: Any, data: ConfigDict, split: str) -> Store:
+    root = pathlib.Path(data.proposals.folder).expanduser()
+    store = place_store(root, source, data.name, split)
+    missing = sum(map(len, store.missing()))
+    if missing:
+        raise UserError(
+            f"config.data.proposals.folder={data.proposals.folder!r} lacks the proposals of {missing} of the {len(source)} "
+            f"images of {data.name} {split}; write them with --mode=propose, for this split of the same data"
+        )
+    return store
+
+
+def make_search(data: ConfigDict) -> SelectiveSearch:
+    """The method with the settings of config.data.proposals. Raises UserError where they name another method."""
+    own = data.proposals
+    if own.method != "selective_search":
+        raise UserError(
+            f"config.data.proposals.method={own.method!r} has the proposals of its own images alone; choose selective_search"
+        )
+    return SelectiveSearch(own.mode, own.longest, own.min_side, own.count)
+
+
+def start_processes(count: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Processes to search in, each with one thread. They start with the first task, and end with this one however it ends."""
+    return concurrent.futures.ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _fill(store: Store, source: Any, search: SelectiveSearch, processes: int, title: str) -> None:
+    """Finds what is missing in `store`."""
+    missing = store.missing()
+    left = sum(map(len, missing))
+    if not left:  # another process was faster
+        return
+    print(
+        f"{title}: proposals of {left} of {len(source)} images are found now, once, by selective search ({search.mode}) in "
+        f"{processes} processes: some seconds for an image of {search.longest} pixels, less for a smaller one; "
+        f"kept in {store.folder}",
+        flush=True,
+    )
+    pool, ahead = start_processes(processes), collections.deque()
+    progress = _Progress(left)
+    try:
+        for indices in missing:
+            images = (source[index]["image"] for index in indices)
+            ahead.append(
+                (indices, [pool.submit(search.find, search.shrink(image), image.shape[:2]) for image in images])
+            )
+            if len(ahead) > processes:
+                _keep(store, *ahead.popleft(), progress)
+        while ahead:
+            _keep(store, *ahead.popleft(), progress)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.close()
+
+
+def _keep(store: Store, indices: range, found: list[concurrent.futures.Future], progress: "_Progress") -> None:
+    store.write(indices, [future.result() for future in found])
+    progress.add(len(indices))
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line after the first files, and then every minute."""
+
+    def __init__(self, total: int):
+        self._bar = tqdm(total=total, unit="image", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self._total, self._done, self._began, self._next = total, 0, time.monotonic(), 0.0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if self._bar.disable and now >= self._next:
+            left = tqdm.format_interval((self._total - self._done) * (now - self._began) / self._done)
+            print(f"proposals of {self._done}/{self._total} images  {left} left", flush=True)
+            self._next = now + EVERY
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process fills the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}), and proposals are kept there; give a folder that can be written "
+            "as --tfds_data_dir or TFDS_DATA_DIR"
+        ) from error
+    with lock:
+        try:
+            # The kernel drops the lock with the process, however that ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process finds the proposals of {folder}; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _hash(parts: list) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""Fast R-CNN (Girshick 2015, "Fast R-CNN"): regions share an image's features, and all layers learn in one stage."""
+
+from typing import Literal
+
+import jax
+from flax import nnx
+
+from errors import UserError
+from fields import Count
+from models.detection.regions import Features, RegionModel
+from models.heads.box import BoxHead
+from models.layers import Rate
+from models.ops.roi_align import roi_align_pyramid
+from models.ops.roi_pool import roi_pool
+from models.registry import BACKBONE, Dtype
+
+Pooling = Literal["align", "max"]
+SIZE = (7, 7)  # of a region's features
+SAMPLES = 2  # places of a bin, along each side
+POOLED = 4  # levels that regions are taken from, the finest ones: FPN's P6 is for proposals alone
+
+
+class PooledModel(RegionModel):
+    """A RegionModel that pools a region's features from those of the image.
+
+    `strides` are those of the `backbone`'s features that are used, all where it is empty: one of any backbone, as published
+    (VGG-16's conv5_3, of stride 16), or several of the same channels, such as those of "fpn". Each region is taken from one
+    of the finest four by its size (Lin et al. 2017, "Feature Pyramid Networks", section 4.2): by RoIAlign, or with the
+    `pooling` "max" by RoI max pooling of a single level, as published. `fc` is the width of the head's two fully connected
+    layers, and `dropout` the share of their outputs that training leaves out.
+    """
+
+    def make_backbone(
+        self, backbone: dict, strides: tuple[int, ...], pooling: Pooling, *, dtype: str, rngs: nnx.Rngs
+    ) -> int:
+        """Makes the backbone as RegionModel does. Raises UserError for max pooling of several levels too."""
+        width, self.pooling = super().make_backbone(backbone, strides, dtype=dtype, rngs=rngs), pooling
+        if pooling == "max" and len(self.strides) > 1:
+            raise UserError(
+                f"config.model.pooling='max' is of one level, not of the strides {self.strides}; choose one in "
+                "config.model.strides, or pooling='align'"
+            )
+        return width
+
+    def extract(self, features: Features, regions: jax.Array) -> jax.Array:
+        return self.align(features, regions, SIZE)
+
+    def align(self, features: Features, regions: jax.Array, size: tuple[int, int]) -> jax.Array:
+        """Features [B*R,*size,C] of regions [B,R,4], each from the level of its size."""
+        if self.pooling == "max":
+            (stride,) = self.strides
+            found = roi_pool(features[stride], regions, stride=stride, size=size)
+        else:
+            levels = {stride: features[stride] for stride in self.strides[:POOLED]}
+            found = roi_align_pyramid(levels, regions, size=size, samples=SAMPLES, aligned=False)
+        return found.reshape(-1, *found.shape[2:])
+
+
+class FastRCNN(PooledModel):
+    """A PooledModel whose regions come from elsewhere, such as stored proposals.
+
+    Raises UserError as `PooledModel.make_backbone`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: BACKBONE,
+        strides: tuple[Count, ...] = (),
+        pooling: Pooling = "align",
+        fc: Count,
+        dropout: Rate = 0.0,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ):
+        width = self.make_backbone(backbone, strides, pooling, dtype=dtype, rngs=rngs)
+        self.box_head = BoxHead(width, SIZE, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs)

@@ -1,0 +1,118 @@
+"""Models of regions: what each shares among an image's regions, and what learns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import common, detectors
+from errors import UserError
+from models import registry
+from models.ops.roi_pool import roi_pool
+from models.ops.warp import warp
+
+NAMES = ("fast_rcnn", "sppnet", "rcnn")
+REGIONS = jnp.array([[[2.0, 3, 20, 30], [0, 0, 32, 40], [8, 8, 24, 25], [0, 0, 0, 0], [9, 1, 30, 12]]])
+
+
+def fields_of(name, **fields):
+    config = common.get_config()
+    getattr(detectors, f"use_{name}")(config)
+    detectors.use_light_trunk(config)
+    config.model.backbone = dict(name="vgg", layers=11, width=0.07, norm="none", momentum=0.9)  # compiles fast
+    config.model.update({"fc": 16} | (dict(size=24, context=4, chunk=2) if name == "rcnn" else {}) | fields)
+    return config.model.to_dict()
+
+
+def build(name, **fields):
+    return registry.build(**fields_of(name, **fields), num_classes=3, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return jax.random.normal(jax.random.key(1), (1, 32, 40, 3))
+
+
+def run(model, image, regions, train=False):
+    @nnx.jit
+    def compiled(model, image, regions):
+        return model.classify(model.features(image, train=train), regions, train=train)
+
+    return compiled(model, image, regions)
+
+
+def test_parameters_of_vggs_detectors_are_known():
+    """VGG-16's layers up to fc7, then 21 classes with 4 offsets each; the pyramid has 50 bins where pool5 has 49."""
+    convolutions, fc7 = 14_714_688, 4096 * 4096 + 4096
+    outputs = (4096 + 1) * 21 * 5
+    for name, bins in (("fast_rcnn", 49), ("sppnet", 50), ("rcnn", 49)):
+        config = common.get_config()
+        getattr(detectors, f"use_{name}")(config)
+        model = nnx.eval_shape(lambda c=config: registry.build(**c.model.to_dict(), num_classes=20, rngs=nnx.Rngs(0)))
+        count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        assert count == convolutions + bins * 512 * 4096 + 4096 + fc7 + outputs, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_regions_outputs_are_its_own(name, image):
+    """Other regions, and padding, change nothing; the outputs are finite for a region without area."""
+    model = build(name)
+    found = run(model, image, REGIONS)
+    assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
+    assert all(np.isfinite(x).all() for x in found.values())
+    turned = run(model, image, REGIONS[:, ::-1])
+    for key, rows in found.items():
+        np.testing.assert_allclose(rows, turned[key][:, ::-1], atol=1e-5)
+
+
+def test_rcnn_runs_the_network_on_each_region_alone(image):
+    model = build("rcnn")
+    found = jax.jit(lambda image: model.extract({1: image}, REGIONS))(image)
+    windows = warp(image, REGIONS, size=24, context=4)[0]
+    alone = jax.jit(lambda window: model.backbone(window, train=False)[8][0])
+    for row, window in enumerate(windows):
+        np.testing.assert_allclose(found[row], alone(window[None]), atol=1e-5)
+    model.chunk = 5
+    whole = jax.jit(lambda image: model.extract({1: image}, REGIONS))(image)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_fast_rcnn_pools_from_the_images_features(image):
+    model = build("fast_rcnn")
+    features = model.features(image, train=False)
+    expected = roi_pool(features[8], REGIONS, stride=8, size=(7, 7))[0]
+    np.testing.assert_array_equal(model.extract(features, REGIONS), expected)
+
+
+@pytest.mark.parametrize(("name", "learns"), [("fast_rcnn", True), ("sppnet", False), ("rcnn", True)])
+def test_what_is_below_the_pooling_learns_but_for_sppnet(name, learns, image):
+    model = build(name)
+    graphdef, params = nnx.split(model)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        found = run(nnx.merge(graphdef, params), image, REGIONS, train=True)
+        return jnp.square(found["logits"]).sum() + jnp.square(found["offsets"] - 1).sum()
+
+    sizes = {path[0]: 0.0 for path, _ in nnx.to_flat_state(params)}
+    for path, leaf in nnx.to_flat_state(gradient(params)):
+        sizes[path[0]] += float(jnp.abs(leaf[...]).sum())
+    assert (sizes["backbone"] > 0) == learns and sizes["box_head"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("rcnn", dict(size=20), "config.model.size=20 must be a multiple of model.stride=8"),
+        ("rcnn", dict(context=12), "more than twice model.context=12"),
+        ("sppnet", dict(stride=64), "has no features of stride 64"),
+    ],
+)
+def test_fields_that_do_not_fit_are_one_line(name, fields, words):
+    with pytest.raises(UserError, match=words):
+        build(name, **fields)
+    backbone = fields_of("rcnn")["backbone"] | dict(norm="batch")
+    with pytest.raises(UserError, match="norm='batch' does not go with rcnn"):
+        build("rcnn", backbone=backbone)
