@@ -105,7 +105,9 @@ def smooth_l1(errors, beta):
 PUBLISHED = dict(border_anchors=False, background_iou=0.1, beta=(BETA, 1.0))  # what the pyramid's recipe has otherwise
 
 
-@pytest.mark.parametrize("fields", [dict(use_difficult=True), dict(use_difficult=False), PUBLISHED])
+@pytest.mark.parametrize(
+    "fields", [pytest.param(dict(use_difficult=True), marks=pytest.mark.slow), dict(use_difficult=False), PUBLISHED]
+)
 def test_losses_equal_loops_where_everything_is_sampled(fields):
     batch, task = random_batch(np.random.default_rng(3)), make_task(**fields)
     use_difficult, published = task.use_difficult, fields is PUBLISHED

@@ -82,6 +82,7 @@ def test_an_object_whose_mask_is_empty_has_none_to_learn():
     assert terms["masks"].weight == outputs["mask_positive"].sum() > 0
 
 
+@pytest.mark.slow
 def test_few_regions_are_segmented_and_all_of_objects_are_among_them():
     batch = add_masks(random_batch(np.random.default_rng(3)))
     outputs, terms = run(make_task(regions=8, region_share=0.5), batch)

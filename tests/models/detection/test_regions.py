@@ -85,7 +85,9 @@ def test_fast_rcnn_pools_from_the_images_features(image):
     np.testing.assert_array_equal(model.extract(features, REGIONS), expected)
 
 
-@pytest.mark.parametrize(("name", "learns"), [("fast_rcnn", True), ("sppnet", False), ("rcnn", True)])
+@pytest.mark.parametrize(
+    ("name", "learns"), [("fast_rcnn", True), ("sppnet", False), pytest.param("rcnn", True, marks=pytest.mark.slow)]
+)
 def test_what_is_below_the_pooling_learns_but_for_sppnet(name, learns, image):
     model = build(name)
     graphdef, params = nnx.split(model)
