@@ -171,7 +171,9 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
         matrix = geometry.scaling(zoom, zoom) @ geometry.fit(original, size, data.fit, data.margin, data.shortest)
         seen = _look(task, placed, objects, matrix, size, cropped=cropped)
         if proposed:
-            seen["covered"] = best_overlaps(objects["boxes"], source.proposals(index), list_counts(data.max_proposals))
+            proposals = source.proposals(index)
+            seen["covered"] = best_overlaps(objects["boxes"], proposals, list_counts(data.max_proposals))
+            seen["proposals"] = np.array([len(proposals)])
         return seen | {"bad_boxes": source.find_bad_boxes(index)}
 
     found = list(_each(look, len(source), data.num_threads))
@@ -216,7 +218,7 @@ def check_objects(config: ConfigDict, task: Detection, source: ObjectSource) -> 
         "advice": task.advice,
     }
     if proposed:
-        held = [len(source.proposals(index)) for index in range(len(source))]
+        held = every["proposals"].tolist()
         report["proposals"] = summarise(every["covered"][every["learned"]], held, data.max_proposals)
     return report
 
