@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from configs import common
 from errors import UserError
@@ -20,21 +19,13 @@ from experiments.tasks.registry import TASKS
 from input_pipeline.datasets.shapes import FIGURES
 from input_pipeline.sources import open_source
 from models import registry
+from tests.experiments.test_predict import Nothing
 
 KEPT = 5
 
 
-class Nothing(registry.Model):
+class Proposing(Nothing):
     produces = "proposals and regions"
-
-    def __init__(self, *, num_classes: int, dtype: str, rngs: nnx.Rngs):
-        self.unused = nnx.Param(jnp.zeros(1))
-
-    def __call__(self, images, *, train, rngs=None):
-        return {}
-
-    def geometry(self, size):
-        return {}
 
 
 class BrightnessTask(Detection):
@@ -64,7 +55,7 @@ class BrightnessTask(Detection):
 
 def make(monkeypatch, name="nothing"):
     """(the config of a run, what load_model returns)."""
-    monkeypatch.setitem(registry.MODELS, "nothing", f"{__name__}:Nothing")
+    monkeypatch.setitem(registry.MODELS, "nothing", f"{__name__}:Proposing")
     monkeypatch.setitem(TASKS, "brightness", f"{__name__}:BrightnessTask")
     config = common.get_config()
     config.model.update(name="nothing", dtype="float32")
@@ -132,7 +123,7 @@ def test_a_kill_keeps_files_and_other_weights_need_another_folder(tmp_path, data
 def test_a_task_of_one_stage_proposes_nothing(tmp_path, data_dir, monkeypatch):
     config = make(monkeypatch)
     monkeypatch.setattr(BrightnessTask, "reads", "maps")
-    monkeypatch.setattr(Nothing, "produces", "maps")
+    monkeypatch.setattr(Proposing, "produces", "maps")
     with pytest.raises(
         UserError, match="config.task.name='brightness' makes no proposals; give the --workdir of a Faster"
     ):

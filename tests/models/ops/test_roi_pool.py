@@ -9,6 +9,7 @@ import pytest
 
 from models.ops import roi_pool as module
 from models.ops.roi_pool import roi_pool
+from tests.models.ops.test_roi_align import run as differentiate
 
 BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a point, reversed, all, much too far
     [
@@ -28,17 +29,6 @@ BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a po
 def run(pool, pixels, boxes, **fields):
     """The values, compiled."""
     return jax.jit(partial(pool, **fields))(pixels, jnp.array(boxes))
-
-
-def differentiate(pool, pixels, dy):
-    """The values, and the gradient of <dy, values>."""
-
-    @jax.jit
-    def compiled(pixels, dy):
-        found, transpose = jax.vjp(pool, pixels)
-        return found, transpose(dy)[0]
-
-    return compiled(pixels, dy)
 
 
 def away_from_zero(value):
