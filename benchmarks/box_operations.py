@@ -119,7 +119,7 @@ def pool_pyramid(features: jax.Array, own: jax.Array) -> jax.Array:
 
 
 def warp_regions(image: jax.Array, own: jax.Array) -> jax.Array:
-    """The regions of one image, with context. R-CNN starts from pixels, so there is no gradient to time."""
+    """Warp the regions of one image with context. Its input is pixels, which need no gradient, so only values are timed."""
     return warp(image[None], own[None], size=WARPED)[0]
 
 

@@ -28,7 +28,7 @@ def best_overlaps(boxes: np.ndarray, proposals: np.ndarray, counts: tuple[int, .
 def summarise(best: np.ndarray, held: list[int], most: int) -> dict[str, Any]:
     """Returns the report, fit for JSON: of `best` [M,K] of all objects at list_counts(most).
 
-    `held` are the proposals of each image. The recall is None where there is no object.
+    `held` are the numbers of proposals of each image. Without objects the recall is None.
     """
     counts = list_counts(most)
     recall = {

@@ -40,7 +40,7 @@ SHARD = 16  # images of a file: what a kill can lose of each process's work
 RECENT = 8  # files of which the content is kept in memory
 SEED = 1
 VERSION = 1  # raise it whenever the same pixels and settings give other boxes: stored ones are found by it
-EVERY = 60.0  # seconds between two lines of progress where there is no terminal
+EVERY = 60.0  # seconds from one printed line of progress to the next, when the output is not a terminal
 
 
 @dataclasses.dataclass(frozen=True)

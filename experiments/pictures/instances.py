@@ -128,7 +128,7 @@ def _list_names(rows: Rows, class_names: Sequence[str]) -> list[str]:
 
 
 def _draw_names(canvas: Image.Image, boxes: np.ndarray, names: list[str], colours: list[tuple[int, int, int]]) -> None:
-    """Draw the names that have room: inside a box that is large enough, or beside it where nothing else is."""
+    """Draw each name inside its box if the box is large enough, else beside the box if that place is free; else not at all."""
     text = max(12, round(math.sqrt(canvas.width * canvas.height) / 48))
     font, draw = ImageFont.load_default(size=text), ImageDraw.Draw(canvas)
     taken = np.zeros((0, 4))
@@ -148,8 +148,8 @@ def _place_name(
 ) -> np.ndarray | None:
     """Choose where (top, left, bottom, right) a name of the size `name` (height, width) stands in a picture of `size`.
 
-    That is in its box, above it or below it, off the `taken` places [M,4], and if it is outside off the other boxes, too.
-    None where there is no such place, or where the box is too small.
+    The place is in the name's box, above it or below it. It overlaps no `taken` place [M,4], and outside its own box no
+    other box either. Returns None if the box is too small or no place is free.
     """
     box = boxes[index].round().astype(int).clip(0, [*size, *size])
     room = (box[2:] - box[:2]).prod() / math.prod(name)
