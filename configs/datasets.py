@@ -101,6 +101,20 @@ def use_voc_boxes_at_600(config: ConfigDict) -> None:
     config.data.update(fit="shortest", shortest=(600, 1000), canvases=canvases)
 
 
+def use_voc_proposals_at_600(config: ConfigDict) -> None:
+    """Takes VOC 2007 and 2012 as `use_voc_boxes_at_600`, with the proposals of R-CNN's code and statistics of ImageNet."""
+    use_voc_boxes_at_600(config)
+    use_statistics_of_imagenet(config)
+    config.data.augment.crop = False
+    config.data.proposals.min_side = 20
+
+
+def use_voc_proposals(config: ConfigDict) -> None:
+    """Takes VOC 2007 alone with the proposals of R-CNN's code, at its own size: no image of it has a side above 500 pixels."""
+    use_voc_proposals_at_600(config)
+    config.data.update(image_size=(500, 500), fit="letterbox", canvases=(), train_split="train+validation")
+
+
 def use_bccd(config: ConfigDict) -> None:
     """Takes BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
     use_boxes(config, (256, 320))

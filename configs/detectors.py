@@ -174,7 +174,7 @@ def use_fast_rcnn(config: ConfigDict) -> None:
 
 
 def use_sppnet(config: ConfigDict) -> None:
-    """Sets SPP-net on VGG-16's conv5_3 with Fast R-CNN's head (He et al. 2014)."""
+    """Sets SPP-net on VGG-16's conv5_3 with Fast R-CNN's head and loss (He et al. 2014)."""
     use_fast_rcnn(config)
     model = config.model.to_dict()
     shared = {name: model[name] for name in ("backbone", "fc", "dropout", "dtype")}
@@ -187,6 +187,38 @@ def use_rcnn(config: ConfigDict) -> None:
     warped = dict(stride=32, size=224, context=16, chunk=16)
     config.model.update(name="rcnn", **warped)
     config.task.background_iou = 0.0
+
+
+def use_fine_tuning(config: ConfigDict) -> None:
+    """Leaves the boxes of the R-CNN or SPP-net that `config` has as they are proposed, as their first stage does."""
+    config.task.box_weight = 0.0
+
+
+def use_svms(config: ConfigDict) -> None:
+    """Puts a linear SVM for each class in the place of the softmax that `config` has (Girshick et al. 2014, section 2.3).
+
+    All but `negative_iou` are figures of the authors' code.
+    """
+    _use_stage(config)
+    examples = dict(negative_iou=0.3, hard_negatives=2000, passes=1)
+    loss = dict(cost=1e-3, positive_weight=2.0, bias_scale=10.0, feature_norm=20.0)
+    config.task = dict(name="svm", **config.task.to_dict(), **examples, **loss)
+
+
+def use_box_regression(config: ConfigDict) -> None:
+    """Adds a linear regression of boxes for each class to the SVMs (Girshick et al. 2014, appendix C)."""
+    _use_stage(config)
+    config.task = dict(
+        name="box_regression", **config.task.to_dict(), regression_iou=0.6, ridge=1000.0, feature_norm=20.0
+    )
+
+
+def _use_stage(config: ConfigDict) -> None:
+    """What both stages share: the head, the suppression of before, and detections drawn where an SVM says yes."""
+    config.model.head = "svm"
+    kept = ("use_difficult", "score_threshold", "nms_iou", "nms_candidates", "max_detections")
+    config.task = {field: config.task[field] for field in kept}
+    config.eval.picture_score = 0.5
 
 
 def use_light_trunk(config: ConfigDict) -> None:

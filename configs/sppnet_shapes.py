@@ -18,4 +18,5 @@ def get_config(variant: str = "") -> ConfigDict:
     detectors.use_light_trunk(config)
     datasets.use_shapes_proposals(config)
     schedules.train_light_detector(config, steps=400, every=200)
-    return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16))
+    variants.follow(config, variant)
+    return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=variants.STAGES)

@@ -38,7 +38,8 @@ RULES = {  # the longest prefix of a module's name decides
         "input_pipeline",
     }
     | {"faster_coco_eval", "tqdm"},
-    ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks"},
+    ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks", "experiments.solvers"},
+    ("experiments.solvers",): {"numpy", "sklearn"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
@@ -49,7 +50,14 @@ HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.follower"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
-    "tqdm": {"experiments.run.progress", "experiments.predict", "experiments.propose", "input_pipeline.proposals"},
+    "sklearn": {"experiments.solvers"},
+    "tqdm": {
+        "experiments.run.progress",
+        "experiments.run.features",
+        "experiments.predict",
+        "experiments.propose",
+        "input_pipeline.proposals",
+    },
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330
