@@ -26,6 +26,7 @@ from pathlib import Path
 
 from errors import warn
 from experiments.run.metrics_file import parse_row
+from experiments.run.preemption import STOPS
 from files import write_atomically
 
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
@@ -120,7 +121,7 @@ class _Parent:
 
 def follow(workdir: Path) -> int:
     """Send workdir/metrics.jsonl to W&B until the parent ends. Returns the exit code; what went wrong is printed."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a job's end signals every process: the pipe says when to stop
+    for number in STOPS:  # a job's end signals every process: the pipe says when to stop
         signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # training comes first
     parent = _Parent(sys.stdin.fileno())

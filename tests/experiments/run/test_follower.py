@@ -179,7 +179,7 @@ def test_a_half_written_line_waits_for_its_rest(workdir, fake_wandb):
     assert told()[1:] == [{"step": 1, "x": 1}, {"step": 2, "x": 2}, {"finish": 0}]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_to_the_job_do_not_stop_it_before_all_is_sent(workdir, fake_wandb, number):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
