@@ -140,10 +140,10 @@ class Wandb:
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with an account, else offline
     project: str = "dense-prediction"
     entity: str = ""
-    name: str = ""
+    name: str = ""  # "": that of the workdir
     group: str = ""
     tags: tuple[str, ...] = ()
-    job_type: str = ""
+    job_type: str = "train"
 
 
 class Common:

@@ -27,5 +27,5 @@ def train(command: Command) -> int:
             with follower if run_directory.writes() else contextlib.nullcontext():
                 trainer.run(workdir / "profile" if command.profile and run_directory.writes() else None)
                 if stop.signal or not stop.finished:
-                    follower.close(timeout=1.0, finished=stop.finished)
+                    follower.close(timeout=1.0, outcome="finished" if stop.finished else "stopped")
     return stop.exit_code

@@ -47,7 +47,7 @@ RULES = {  # the longest prefix of a module's name decides
 }
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
-    "wandb": {"experiments.run.follower"},
+    "wandb": {"experiments.run.dashboard"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
     "tqdm": {"experiments.run.progress", "experiments.predict", "experiments.propose", "input_pipeline.proposals"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},

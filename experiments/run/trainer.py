@@ -123,6 +123,7 @@ class Trainer:
             seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
+            best={"score": self.best.name, "smaller_is_better": self.best.smaller_is_better},
         )
         for row in self.journal.rows():
             self.best.update(row.get(self.best.name))
