@@ -60,11 +60,13 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
 
     Raises UserError for a file, a variant, a field or a value that main.py would not take.
     """
+    _check_experiment(experiment)
     arguments = ["main.py", f"--config={experiment}", *fields]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         values(arguments)
+        values.config.to_dict()  # a config file that fails to load says so when it is first looked at
         return values.config
     except FLAG_ERRORS as error:
         raise UserError(_line(error)) from None
@@ -73,8 +75,11 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
 def parse(argv: list[str]) -> list[str]:
     """Parses flags and the config's fields. A misspelt one ends the process with one line on stderr, not a traceback."""
     experiment = _last_value(argv, "config")
-    if experiment:
-        _check_experiment(experiment)
+    try:
+        if experiment:
+            _check_experiment(experiment)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     workdir = _last_value(argv, "workdir")
     try:
         if experiment is None and workdir and (_place(workdir) / "config.json").exists():
@@ -98,7 +103,7 @@ def _check_experiment(value: str) -> None:
     path = pathlib.Path(value.split(":")[0])
     if not path.is_file():
         known = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
-        sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
+        raise UserError(f"--config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
 
 
 def _last_value(argv: list[str], name: str) -> str | None:
