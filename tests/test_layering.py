@@ -40,6 +40,13 @@ RULES = {  # the longest prefix of a module's name decides
     | {"faster_coco_eval", "tqdm"},
     ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
+    ("experiments.sweep",): {
+        "configs",
+        "experiments.sweep",
+        "experiments.run.metrics_file",
+        "experiments.run.resolution",
+    }
+    | {"rich"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch"},
@@ -50,6 +57,7 @@ HOMES = {  # a package that has one home
     "wandb": {"experiments.run.dashboard"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
     "tqdm": {"experiments.run.progress", "experiments.predict", "experiments.propose", "input_pipeline.proposals"},
+    "rich": {"experiments.sweep.table"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330
