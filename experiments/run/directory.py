@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments.run.config_file import check_same, resolve
+from experiments.run.config_file import check_same, resolve, update_free
 from experiments.run.sharding import gather_text
 from files import write_atomically
 
@@ -85,6 +85,7 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
             write_atomically(workdir / "config.json", resolve(config).encode())
+        update_free(workdir, config)
         yield
 
 

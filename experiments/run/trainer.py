@@ -47,6 +47,11 @@ class Trainer:
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, stop: Preemption):
         self.config, self.workdir, self.stop = config, workdir, stop
+        if config.train.max_minutes and jax.process_count() > 1:
+            raise UserError(
+                f"config.train.max_minutes={config.train.max_minutes:g} is not supported with several processes, whose clocks "
+                "differ; set it to 0 and let the scheduler send SIGTERM"
+            )
         self.mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
         needs = find_task(config.task.name).needs
@@ -137,12 +142,13 @@ class Trainer:
             seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
+            best={"score": self.best.name, "smaller_is_better": self.best.smaller_is_better},
         )
         for row in self.journal.rows():
             self.best.update(row.get(self.best.name))
 
     def run(self, trace: pathlib.Path | None) -> None:
-        """From the restored step to the last one, or to a stop. `trace`: where to write a profile."""
+        """From the restored step to the last one, or to a stop; `stop.finished` says which. `trace`: where to write a profile."""
         self.progress, self.clock = Progress(self.first, self.config.train.steps), Clock()
         if self.first:
             self.progress.say(f"resumed {self.workdir} at step {self.first} of {self.config.train.steps}")
@@ -151,11 +157,14 @@ class Trainer:
             complete = self._begin() if self.fresh else self.pending is None or self._finish(self.first, self.pending)
             finished = complete and self._steps(trace)
             self.checkpoints.wait()
+            self.stop.finished = finished
             if finished and self.task.solves:
                 shutil.rmtree(self.workdir / "features", ignore_errors=True)
             saved = f"step {self.checkpoints.steps()[-1]} is" if self.checkpoints.steps() else "stored features are"
             print(
-                self._closing_words() if finished else f"stopped: {saved} saved, start the same command again to go on"
+                self._closing_words()
+                if finished
+                else f"{self.stop.cause}: {saved} saved, start the same command again to go on"
             )
         finally:
             self.progress.close()
@@ -167,10 +176,10 @@ class Trainer:
         """What is due before the first step of a new run. False when a stop came."""
         row = {}
         if self.task.solves:
-            folder, stopped = self.workdir / "features", lambda: self.stop.signal is not None
+            folder = self.workdir / "features"
             try:
                 data = self.config, self.task, self.architecture, self._evaluated(), self.source, self.mesh
-                solved, logs = self.task.solve(store_features(*data, folder, stopped))
+                solved, logs = self.task.solve(store_features(*data, folder, self._is_stopping))
             except Interrupted:
                 return False
             self.state = states.replace(self.state, solved)
@@ -184,7 +193,7 @@ class Trainer:
         last_traced = min(self.first + 5, total)
         traced = range(max(self.first + 1, last_traced - 2), last_traced + 1) if trace else range(0)
         for step in range(self.first + 1, total + 1):
-            if self.stop.signal:
+            if self._is_stopping():
                 self._save(step - 1)
                 return False
             with self.clock.waiting():
@@ -246,7 +255,7 @@ class Trainer:
             self.nonfinite.drain()
             began = time.perf_counter()
             try:
-                result = self.evaluator(self._evaluated(), stop=lambda: self.stop.signal is not None)
+                result = self.evaluator(self._evaluated(), stop=self._is_stopping)
             except Interrupted:
                 self._save(step, row)
                 return False
@@ -261,6 +270,9 @@ class Trainer:
         if step == self.config.train.steps or step % self.config.train.checkpoint_every == 0:
             self._save(step)
         return True
+
+    def _is_stopping(self) -> bool:
+        return self.stop.requested(reserve=self.checkpoints.longest_save)
 
     def _evaluated(self) -> states.Variables:
         return states.evaluation_weights(self.state, self.architecture)

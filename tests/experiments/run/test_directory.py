@@ -99,6 +99,27 @@ def test_changes_are_named_and_name_files(tmp_path, config):
     assert config_file.name_changes(changed) != config_file.name_changes({"eval.batch_size": 2})
 
 
+def test_fields_that_no_result_depends_on_may_change_and_are_stored(tmp_path, config):
+    claim(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    config.train.max_minutes = 90
+    config.wandb.update(mode="offline", group="others", tags=("a", "b"))
+    assert config_file.changes(tmp_path, config) == {}
+    run_directory.check_resumable(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text()) == stored
+    claim(tmp_path, config)
+    stored["train"]["max_minutes"] = 90
+    stored["wandb"] |= {"mode": "offline", "group": "others", "tags": ["a", "b"]}
+    assert json.loads((tmp_path / "config.json").read_text()) == stored
+    config.wandb.project = "another"  # holds another run
+    with pytest.raises(UserError, match=r"wandb\.project is 'dense-prediction' there, 'another' now"):
+        claim(tmp_path, config)
+
+
+def test_fields_that_may_change_exist(config):
+    assert set(config_file.FREE) <= config_file.flatten(config).keys()
+
+
 def test_one_job_at_a_time(tmp_path, config):
     with (
         run_directory.claim(tmp_path, config),
