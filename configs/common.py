@@ -140,6 +140,7 @@ class Wandb:
     entity: str = ""
     name: str = ""
     group: str = ""
+    job_type: str = ""
     tags: tuple[str, ...] = ()
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 from errors import UserError
 from experiments.run.config_file import read_config
 
+FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # of a config file too
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
@@ -53,11 +55,31 @@ def read_command() -> Command:
     return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
 
 
+def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
+    """Returns the config of `--config=experiment` with `fields`, each as `--config.NAME=VALUE`.
+
+    Raises UserError for a file, a variant, a field or a value that main.py would not take.
+    """
+    _check_experiment(experiment)
+    arguments = ["main.py", f"--config={experiment}", *fields]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        values(arguments)
+        values.config.to_dict()  # a config file that fails to load says so when it is first looked at
+        return values.config
+    except FLAG_ERRORS as error:
+        raise UserError(_line(error)) from None
+
+
 def parse(argv: list[str]) -> list[str]:
     """Parses flags and the config's fields. A misspelt one ends the process with one line on stderr, not a traceback."""
     experiment = _last_value(argv, "config")
-    if experiment:
-        _check_experiment(experiment)
+    try:
+        if experiment:
+            _check_experiment(experiment)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     workdir = _last_value(argv, "workdir")
     try:
         if experiment is None and workdir and (_place(workdir) / "config.json").exists():
@@ -73,7 +95,7 @@ def parse(argv: list[str]) -> list[str]:
             hint = "; fields can be set where --config=FILE names the experiment, or --workdir a run"
             hint += f": {workdir} holds none" if workdir and not (_place(workdir) / "config.json").exists() else ""
         sys.exit(f"error: {_line(error)}{hint}")
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except FLAG_ERRORS as error:
         sys.exit(f"error: {_line(error)}")
 
 
@@ -81,7 +103,7 @@ def _check_experiment(value: str) -> None:
     path = pathlib.Path(value.split(":")[0])
     if not path.is_file():
         known = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
-        sys.exit(f"error: --config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
+        raise UserError(f"--config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
 
 
 def _last_value(argv: list[str], name: str) -> str | None:

@@ -8,15 +8,15 @@ import re
 import shlex
 import subprocess
 import sys
-from unittest import mock
 
 import numpy as np
 import pytest
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from PIL import Image
 
 import main  # defines the flags
+from experiments.command_line import read_experiment
 from experiments.run import configuration
 from models.registry import MODELS
 
@@ -25,7 +25,7 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("
 ROOMS = ("configs", "input_pipeline", "models", "experiments", "benchmarks", "docs", "tests")
 FILES = [str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*")]
 FILES += [path.name for path in ROOT.iterdir() if path.is_file()]
-FAMILIES = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants"}
+FAMILIES = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "sweeps", "variants"}
 EXPERIMENTS = sorted(path.stem for path in ROOT.glob("configs/*.py") if path.stem not in FAMILIES)
 ANY = "unet_camvid"  # for NAME, the name of any config
 SECTIONS = ["seed", "mesh", "model", "task", "data", "train", "eval", "optim", "wandb", "pretrained", "init_from"]
@@ -53,12 +53,9 @@ def rows_of(page: str, title: str) -> list[list[str]]:
 
 def read_config(experiment: str, *arguments: str) -> ConfigDict:
     """Return the config of `FILE[:VARIANT]` with fields set by flags; a wrong field, type or value is an error."""
-    values, argv = flags.FlagValues(), ["main.py", f"--config={ROOT / experiment}", *arguments]
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    with mock.patch.object(sys, "argv", argv):  # where config_flags looks for the fields
-        values(argv)
-    configuration.check(values.config)
-    return values.config
+    config = read_experiment(str(ROOT / experiment), arguments)
+    configuration.check(config)
+    return config
 
 
 def leaves(values: dict, prefix: str = "") -> set[str]:
@@ -168,6 +165,8 @@ def check_module(module: str, arguments: list[str]) -> None:
     """Assert that a module of ours exists and has the flags."""
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
+    if spec.submodule_search_locations:
+        spec = importlib.util.find_spec(f"{module}.__main__")
     source = pathlib.Path(spec.origin).read_text()
     for name in re.findall(r"^--(\w+)", "\n".join(arguments), flags=re.MULTILINE):
         assert re.search(rf"""["'](--)?{name}["']""", source), f"{module}: --{name}"

@@ -41,6 +41,13 @@ RULES = {  # the longest prefix of a module's name decides
     ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks", "experiments.solvers"},
     ("experiments.solvers",): {"numpy", "sklearn"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
+    ("experiments.sweep",): {
+        "configs",
+        "experiments.sweep",
+        "experiments.run.metrics_file",
+        "experiments.run.resolution",
+    }
+    | {"rich"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch"},
@@ -58,6 +65,7 @@ HOMES = {  # a package that has one home
         "experiments.propose",
         "input_pipeline.proposals",
     },
+    "rich": {"experiments.sweep.table"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330

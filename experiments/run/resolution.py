@@ -1,0 +1,70 @@
+"""Configs, resolved and checked in a process of its own: what a launcher asks, which imports no jax and starts no device.
+
+    python -m experiments.run.resolution < request.json
+
+A request holds `runs`, a list of {"config": FILE:VARIANT, "fields": ["--config.NAME=VALUE", ...]}, and `stored`, a list of run
+directories. The answer holds for each run {"fields": {NAME: value}}, complete with the defaults of its model and task, or
+{"error": line}; and for each run directory the fields of its config.json, complete too, or null where this code cannot read it.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from errors import UserError
+from experiments.command_line import read_experiment
+from experiments.run.config_file import flatten, read_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def ask(request: dict) -> dict:
+    """Answers a request in another process. Raises UserError where that fails."""
+    command = [sys.executable, "-m", "experiments.run.resolution"]
+    others = os.environ.get("PYTHONPATH")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), others] if others else [str(ROOT)]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise UserError(
+            f"the configs could not be checked: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+        )
+    return json.loads(done.stdout)
+
+
+def resolve(request: dict) -> dict:
+    """Answers a request in this process."""
+    stored = {place: _read(pathlib.Path(place)) for place in request["stored"]}
+    return {"runs": [_resolve(**run) for run in request["runs"]], "stored": stored}
+
+
+def _resolve(config: str, fields: list[str]) -> dict:
+    from experiments.run.configuration import check, complete  # here, for it imports jax
+
+    try:
+        resolved = read_experiment(config, fields)
+        check(resolved)
+        return {"fields": flatten(complete(resolved.to_dict(), pathlib.Path(config)))}
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def _read(workdir: pathlib.Path) -> dict | None:
+    try:
+        return flatten(read_config(workdir))
+    except (UserError, OSError):
+        return None
+
+
+def main() -> None:
+    request, answers = json.load(sys.stdin), sys.stdout
+    sys.stdout = sys.stderr  # what a config file prints is no part of the answer
+    json.dump(resolve(request), answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Carries out a sweep: the runs that the `sweep()` of a config file defines.
+
+    .venv/bin/python -m experiments.sweep --config=FILE.py --workdir=runs/lr --config.train.steps=2000
+
+Start the same command again after a stop, a kill or a failure: it does what is missing, and resumes what is half done.
+"""
+
+import argparse
+import importlib
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from errors import UserError
+from experiments.sweep.launch import Launch
+from experiments.sweep.plan import make_plan
+
+EXECUTORS = {  # each a function of the Launch
+    "local": "experiments.sweep.local:launch",
+    "print": "experiments.sweep.commands:launch",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose mistakes are one line, as everywhere here."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(f"error: {message}")
+
+
+def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Returns the flags, and the fields that are to be set for every run."""
+    parser = Parser(prog="python -m experiments.sweep", description="Carries out a sweep.", allow_abbrev=False)
+    parser.add_argument("--config", required=True, help="a file with a sweep(), `:debug` for tiny runs")
+    parser.add_argument("--workdir", required=True, help="the sweep's folder: a directory for each run")
+    parser.add_argument("--executor", choices=list(EXECUTORS), default="local", help="what carries the runs out")
+    parser.add_argument("--jobs", type=int, help="local: how many runs at a time; one for each GPU if not given")
+    parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
+    parsed, others = parser.parse_known_args(argv)
+    overrides = {}
+    for argument in others:
+        field = re.fullmatch(r"--config\.([\w.]+)=(.*)", argument, flags=re.DOTALL)
+        if field is None:
+            raise UserError(f"{argument!r} is not a flag; a field of all runs is written --config.NAME=VALUE")
+        overrides[field[1]] = field[2]
+    if parsed.jobs is not None and parsed.jobs < 1:
+        raise UserError(f"--jobs={parsed.jobs} must be 1 or more")
+    return parsed, overrides
+
+
+def main(argv: Sequence[str]) -> int:
+    """Carries out the sweep that the command line names. Returns the process's exit code."""
+    try:
+        parsed, overrides = read_flags(argv)
+        workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
+        jobs = make_plan(parsed.config, overrides, workdir, parsed.tfds_data_dir)
+        module, function = EXECUTORS[parsed.executor].split(":")
+        return getattr(importlib.import_module(module), function)(Launch(jobs, workdir, parsed.jobs))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""The definition of a sweep: the runs that the `sweep()` of a config file returns."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs import sweeps
+from errors import UserError
+from experiments.run.metrics_file import plain
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run as the sweep defines it. A run that starts from another one comes after it in a list of runs."""
+
+    config: str  # as after --config= on a command line
+    fields: Mapping[str, Any]  # {field: value} that it sets
+    name: str = ""
+    start: int | None = None  # the position of the run whose parameters it starts from
+
+
+def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
+    """Returns the runs of the file in `config` (FILE or FILE:VARIANT), each after the one that it starts from.
+
+    `overrides` are fields that the command line sets for all of them; a run then does not set them. The variant is that of
+    every run whose config names none. Raises UserError, naming the run, for what is not a run.
+    """
+    path, _, variant = config.partition(":")
+    drawn = _call_sweep(pathlib.Path(path))
+    if not isinstance(drawn, Sequence) or not drawn:
+        raise UserError(f"{path}: sweep() returns {drawn!r}; it must return a list of runs, at least one")
+    runs = [_read_run(f"{path}: run {number}", run, config, overrides) for number, run in enumerate(drawn, start=1)]
+    runs = [
+        dataclasses.replace(run, config=f"{run.config}:{variant}") if variant and ":" not in run.config else run
+        for run in runs
+    ]
+    return _order([_resolve_start(path, run, runs) for run in runs], path)
+
+
+def _call_sweep(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"--config={path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(f"sweep_of_{path.stem}", path)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "sweep"):
+            raise UserError(f"{path} has no function sweep(); docs/sweeps.md shows how to write one")
+        return module.sweep()
+    except UserError as error:
+        raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+    except Exception as error:  # of the user's code, whatever it is
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"{path}: {type(error).__name__} in line {place.lineno} of {place.filename}: {error}"
+        ) from error
+
+
+def _read_run(where: str, run: Any, config: str, overrides: Mapping[str, str]) -> Run:
+    if not isinstance(run, Mapping) or not all(isinstance(field, str) for field in run):
+        raise UserError(f"{where} is {run!r}; a run is a dict of fields and their values")
+    fields = dict(run)
+    own, name = fields.pop("config", config), fields.pop("name", "")
+    for key, value in (("config", own), ("name", name)):
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {key}={value!r} must be text")
+    fields = {field: value for field, value in fields.items() if field not in overrides}
+    for field, value in fields.items():
+        if isinstance(value, Mapping):
+            raise UserError(f"{where}: {field} is a section; set its fields one by one, such as {field}.name")
+        if isinstance(value, sweeps.Reference) and field != "init_from":
+            raise UserError(f"{where}: {field}={value!r}; only init_from can name another run")
+    # numpy's numbers are Python's; a tuple is a list, as in JSON
+    return Run(own, {field: plain(value) for field, value in fields.items()}, name)
+
+
+def _resolve_start(path: str, run: Run, runs: Sequence[Run]) -> Run:
+    reference = run.fields.get("init_from")
+    if not isinstance(reference, sweeps.Reference):
+        return run
+    named = [other for other in runs if other.name == reference.name]
+    fields = {field for other in named for field in other.fields}
+    differing = {f for f in fields if any(other.fields.get(f) != named[0].fields.get(f) for other in named)}
+    agreeing = [other for other in named if all(other.fields.get(f) == run.fields.get(f) for f in differing)]
+    what = f"{path}: run {run.name or runs.index(run) + 1}: init_from=run({reference.name!r})"
+    if not named:
+        known = sorted({other.name for other in runs if other.name})
+        raise UserError(f"{what}: no run has that name; the names: {', '.join(known) or 'none, set the key `name`'}")
+    if len(agreeing) != 1:
+        raise UserError(
+            f"{what}: {len(agreeing)} of the {len(named)} runs with that name have its values of "
+            f"{', '.join(sorted(differing)) or 'all fields'}; it must be one"
+        )
+    kept = {field: value for field, value in run.fields.items() if field != "init_from"}
+    return dataclasses.replace(run, fields=kept, start=runs.index(agreeing[0]))
+
+
+def _order(runs: Sequence[Run], path: str) -> list[Run]:
+    """The runs as they stand, but each after the one that it starts from."""
+    order: list[int] = []
+    for number in range(len(runs)):
+        chain: list[int] = []
+        following: int | None = number
+        while following is not None and following not in order:
+            if following in chain:
+                names = ", ".join(runs[each].name for each in chain)
+                raise UserError(f"{path}: runs {names} start from each other; one of them must come first")
+            chain.append(following)
+            following = runs[following].start
+        order += reversed(chain)
+    starts = [runs[number].start for number in order]
+    return [
+        dataclasses.replace(runs[number], start=None if start is None else order.index(start))
+        for number, start in zip(order, starts, strict=True)
+    ]

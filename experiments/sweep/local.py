@@ -1,0 +1,229 @@
+"""`--executor=local`: the runs on this machine, some at a time, each a process of main.py that ends with this one.
+
+What a run has done is in its directory alone. So a launcher that was stopped or killed needs no memory: the next one starts
+what is not done, and main.py resumes what is half done.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import pathlib
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from errors import UserError
+from experiments.sweep import child
+from experiments.sweep.devices import make_slots
+from experiments.sweep.launch import Launch, Phase, Progress
+from experiments.sweep.state import UNFINISHED, in_use
+from experiments.sweep.summary import summarise, write_summary
+from experiments.sweep.table import View, open_view
+
+POLL_SECONDS = 0.2  # between two looks at the processes
+LOG = "output.log"  # in a run's directory: what its processes have printed
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def launch(sweep: Launch) -> int:
+    """Runs a sweep. Returns 0 when all is done, 1 when a run has failed, 75 when it was stopped and the same command goes on.
+
+    Raises UserError where another launcher is at work in the sweep's folder: a second one has nothing to add on a machine.
+    """
+    with hold(sweep.workdir):
+        runs = [Progress(job) for job in sweep.jobs]
+        with open_view(runs) as view:
+            stopped = Local(runs, make_slots(sweep.at_a_time), sweep.program, view).run()
+        write_summary(sweep.workdir, runs)
+    print(summarise(runs), flush=True)
+    if stopped and any(run.phase is not Phase.DONE for run in runs):
+        print("stopped: start the same command again to go on", flush=True)
+        return UNFINISHED
+    return 1 if any(run.phase in (Phase.FAILED, Phase.NOT_STARTED) for run in runs) else 0
+
+
+@contextlib.contextmanager
+def hold(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a sweep's folder for one launcher. Raises UserError where another one has it."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / ".sweep.lock", "a+")  # noqa: SIM115 - closed by the `with` below
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"{workdir}: another launcher is at work here ({lock.read().strip()}); wait for it, or stop it first"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield
+
+
+class Attempt:
+    """One start of a run: its process, and where in its log it began."""
+
+    def __init__(self, run: Progress, program: pathlib.Path, environment: Mapping[str, str], pipe: int):
+        """Starts the process. Raises OSError where the machine refuses."""
+        self.run, self.saved, self.told = run, run.state.saved, False  # told to stop
+        run.job.workdir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-P", child.__file__, str(os.getpid()), str(pipe), str(program), *run.job.arguments]
+        self.log = run.job.workdir / LOG
+        with open(self.log, "ab") as log:
+            moment = datetime.datetime.now().isoformat(" ", "seconds")
+            log.write(f"--- {moment} {shlex.join([str(program), *run.job.arguments])}\n".encode())
+            log.flush()
+            self.begin = log.tell()
+            # A session of its own: Ctrl-C and a closed terminal reach the launcher, which lets the runs save.
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+                start_new_session=True,
+                pass_fds=(pipe,),
+            )
+
+    def last_line(self) -> str:
+        """Returns the last error that the process has printed, or else its last line."""
+        with open(self.log, "rb") as log:
+            log.seek(self.begin)
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or ["it has printed nothing"])[-1]
+
+    def kill(self) -> None:
+        """Ends the process, and those that it has started, without a word."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class Local:
+    """The runs, and the processes that carry some of them on."""
+
+    def __init__(self, runs: Sequence[Progress], slots: Sequence[Mapping[str, str]], program: pathlib.Path, view: View):
+        self.runs, self.slots, self.program, self.view = runs, slots, program, view
+        self.by_job = {id(run.job): run for run in runs}
+        self.attempts: dict[int, Attempt] = {}  # by slot
+        self.stopping = False  # a signal has asked to stop
+        self.at_once = False  # and another Ctrl-C, not to wait
+
+    def run(self) -> bool:
+        """Carries all runs on until none is left to start. Returns whether a signal has stopped that."""
+        read, write = os.pipe()  # `write` is held by this process alone, so `read` ends with it
+        try:
+            with self._signals():
+                while True:
+                    for slot in list(self.attempts):
+                        self._attend(slot)
+                    if self.stopping:
+                        self._pass_on()
+                    else:
+                        self._start(read)
+                    waiting = any(run.phase in (Phase.WAITING, Phase.IN_USE) for run in self.runs)
+                    if not self.attempts and (self.stopping or not waiting):
+                        break
+                    self.view.update()
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for attempt in self.attempts.values():  # after an error of this code
+                attempt.kill()
+            os.close(read)
+            os.close(write)
+        for run in self.runs:
+            if run.phase in (Phase.WAITING, Phase.IN_USE):
+                run.phase = Phase.STOPPED
+        return self.stopping
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        earlier = {number: signal.signal(number, self._stop) for number in STOPS}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame) -> None:
+        self.at_once = self.stopping and number == signal.SIGINT
+        self.stopping = True
+
+    def _pass_on(self) -> None:
+        """Lets each process save, or ends it."""
+        for attempt in self.attempts.values():
+            if self.at_once:
+                attempt.kill()
+            elif not attempt.told:
+                attempt.told = True
+                attempt.process.terminate()
+                self.view.say(f"stopping: {attempt.run.job.label} saves")
+
+    def _start(self, pipe: int) -> None:
+        for run in self.runs:
+            if run.phase not in (Phase.WAITING, Phase.IN_USE) or not self._is_ready(run):
+                continue
+            free = [slot for slot in range(len(self.slots)) if slot not in self.attempts]
+            if not free:
+                return
+            run.refresh()
+            if in_use(run.job.workdir):
+                if run.phase is not Phase.IN_USE:
+                    self._change(run, Phase.IN_USE, "another process trains it; waiting for its end")
+                continue
+            if run.state.done:
+                self._change(run, Phase.DONE)
+                continue
+            try:
+                self.attempts[free[0]] = Attempt(run, self.program, self.slots[free[0]], pipe)
+            except OSError as error:
+                self._change(run, Phase.FAILED, f"cannot be started: {error}")
+                continue
+            run.begin()
+            self.view.changed(run)
+
+    def _is_ready(self, run: Progress) -> bool:
+        """Whether what a run starts from is done. Where that has failed, the run will not be started."""
+        if run.job.start is None:
+            return True
+        start = self.by_job[id(run.job.start)]
+        if start.phase in (Phase.FAILED, Phase.NOT_STARTED):
+            self._change(run, Phase.NOT_STARTED, f"{start.job.label} failed")
+        elif start.phase is not Phase.DONE:
+            run.note = f"for {start.job.label}"
+        return start.phase is Phase.DONE
+
+    def _attend(self, slot: int) -> None:
+        """Reads how far the run in a slot is, and decides what becomes of one whose process has ended."""
+        attempt = self.attempts[slot]
+        run, code = attempt.run, attempt.process.poll()
+        run.refresh()
+        if code is None:
+            return
+        del self.attempts[slot]
+        if run.state.done:
+            self._change(run, Phase.DONE)
+        elif code in (0, UNFINISHED) or code < 0:  # stopped: by its time limit, or by a signal that was not ours
+            if self.stopping:
+                self._change(run, Phase.STOPPED)
+            elif run.state.saved > attempt.saved:
+                self._change(run, Phase.WAITING, f"stopped at step {run.state.saved}, started again")
+            else:
+                how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                line = f"stopped {how} without a step saved since step {attempt.saved}; {attempt.last_line()}"
+                self._change(run, Phase.FAILED, line)
+        else:
+            self._change(run, Phase.FAILED, attempt.last_line())
+
+    def _change(self, run: Progress, phase: Phase, note: str = "") -> None:
+        run.phase, run.note = phase, note
+        self.view.changed(run)

@@ -1,0 +1,149 @@
+"""The plan of a sweep: for each run its directory and the arguments of main.py.
+
+A run is known by its config, without `wandb`. A directory of the sweep's folder that holds a run of that config is that run's,
+whatever its name says; any other run gets a new directory. So a sweep file, or a base config, that has changed adds runs.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from errors import UserError, warn
+from experiments.run import resolution
+from experiments.run.metrics_file import plain
+from experiments.sweep.definition import Run, load
+from experiments.sweep.naming import find_varied, label
+
+DIGITS = 6  # of the hash in a directory's name
+LONGEST_TAG, LONGEST_NAME = 64, 128  # characters that W&B takes
+
+Flat = dict[str, Any]  # the fields of a config by their dotted names
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of a sweep, ready to be started."""
+
+    label: str
+    workdir: pathlib.Path
+    arguments: tuple[str, ...]  # of main.py
+    start: "Job | None"  # the run that must be done before
+    varied: Mapping[str, Any]  # the fields in which the runs of the sweep differ
+    config: Flat = dataclasses.field(repr=False)  # its whole config
+
+
+def make_plan(
+    config: str,
+    overrides: Mapping[str, str],
+    workdir: pathlib.Path,
+    data_dir: str | None = None,
+    resolve: Callable[[dict], dict] = resolution.ask,
+) -> list[Job]:
+    """Returns the jobs of the sweep in FILE:VARIANT, each after the one that it starts from. Changes nothing.
+
+    `overrides` are fields that the command line sets for every run, as text. Raises UserError, naming the run and the field,
+    where a config does not follow its rules, and where two runs are the same.
+    """
+    if (workdir / "config.json").exists():
+        raise UserError(f"--workdir={workdir} is the directory of one run; a sweep needs a folder of its own")
+    runs = load(config, overrides)
+    labels = label(runs)
+    texts = [_write(run.fields) | overrides for run in runs]
+    places = sorted(str(path.parent) for path in workdir.glob("*/config.json"))
+    asked = [{"config": run.config, "fields": _flags(own)} for run, own in zip(runs, texts, strict=True)]
+    answer = resolve({"runs": asked, "stored": places})
+    resolved = [_check(run, name, own) for run, name, own in zip(runs, labels, answer["runs"], strict=True)]
+    stored = {pathlib.Path(place): own for place, own in answer["stored"].items() if own is not None}
+    known = {_identify(own, workdir): (place, own) for place, own in reversed(stored.items())}
+    varied, settings = find_varied(runs), label(runs, ignore=("seed.init", "seed.data"))
+    jobs: list[Job] = []
+    identities: dict[str, str] = {}
+    for number, (run, name) in enumerate(zip(runs, labels, strict=True)):
+        start = None if run.start is None else jobs[run.start]
+        own = resolved[number] | ({"init_from": str(start.workdir)} if start else {})
+        identity = _identify(own, workdir)
+        if identity in identities:
+            raise UserError(f"{config}: the runs {identities[identity]} and {name} have the same config; leave one out")
+        identities[identity] = name
+        place, kept = known.get(identity, (workdir / f"{name}-{_hash(identity)}", None))
+        if kept is None:
+            settled = own | _present(own, workdir.name, name, settings[number], {f: run.fields.get(f) for f in varied})
+        else:
+            settled = own | {f: kept[f] for f in kept if f.startswith("wandb.") or f == "init_from"}
+            _warn_of_kept(place, own, kept, overrides)
+        added = {field: value for field, value in settled.items() if value != resolved[number].get(field)}
+        arguments = [f"--config={run.config}", f"--workdir={place}", *_flags(texts[number] | _write(added))]
+        arguments += [f"--tfds_data_dir={data_dir}"] if data_dir else []
+        shown = ({"config": run.config} if len({other.config for other in runs}) > 1 else {}) | {
+            field: run.fields[field] for field in varied if field in run.fields
+        }
+        jobs.append(Job(name, place, tuple(arguments), start, shown, settled))
+    return jobs
+
+
+def _write(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The fields with their values as the command line takes them."""
+    return {field: value if isinstance(value, str) else repr(_tuples(value)) for field, value in fields.items()}
+
+
+def _flags(texts: Mapping[str, str]) -> list[str]:
+    return [f"--config.{field}={text}" for field, text in texts.items()]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _check(run: Run, name: str, answer: Mapping) -> Flat:
+    """The whole config of a run, whose fields have the values that the sweep has set."""
+    if "error" in answer:
+        raise UserError(f"run {name}: {answer['error']}")
+    for field, value in run.fields.items():
+        if answer["fields"].get(field) != plain(value):
+            raise UserError(
+                f"run {name}: config.{field}={value!r} would be read as {answer['fields'].get(field)!r}; "
+                "give a value of the field's type"
+            )
+    return answer["fields"]
+
+
+def _identify(config: Flat, workdir: pathlib.Path) -> str:
+    """What makes a run the same run, as text. Another run of this sweep is known by the name of its directory."""
+    own = {field: value for field, value in config.items() if not field.startswith("wandb.")}
+    start = pathlib.Path(own["init_from"])
+    if own["init_from"] and (start.parent == workdir or (workdir / start.name).is_dir()):
+        own["init_from"] = start.name
+    return json.dumps(own, sort_keys=True)
+
+
+def _hash(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:DIGITS]
+
+
+def _present(config: Flat, sweep: str, name: str, setting: str, varied: Mapping[str, Any]) -> Flat:
+    """The fields of config.wandb that make its dashboard compare the runs, but for those that the config sets.
+
+    A group is the sweep. A job type is a setting without its seed: grouped by it, W&B draws the mean over the seeds.
+    """
+    if config["wandb.mode"] == "disabled":
+        return {}
+    tags = [word[:LONGEST_TAG] for word in name.split(",")]
+    shown = {"group": sweep, "name": name, "job_type": setting, "tags": tags}
+    shown = {f"wandb.{field}": value[:LONGEST_NAME] for field, value in shown.items()}
+    return {field: value for field, value in shown.items() if not config[field]}
+
+
+def _warn_of_kept(place: pathlib.Path, own: Flat, kept: Flat, overrides: Mapping[str, str]) -> None:
+    for field in overrides:
+        if field.startswith("wandb.") and own[field] != kept[field]:
+            warn(
+                f"{place.name} goes on with {field}={kept[field]!r}, as it was started; {own[field]!r} is for new runs"
+            )
+
+
+def list_varied(jobs: Sequence[Job]) -> list[str]:
+    """Returns the fields in which the runs differ, `config` among them where they have several."""
+    return list(dict.fromkeys(field for job in jobs for field in job.varied))

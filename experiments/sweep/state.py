@@ -1,0 +1,141 @@
+"""What a run directory says about its run: how far it is, its score, and whether it is done.
+
+A run is done when its last row is that of its last step, with the scores of the evaluation, and the checkpoint of that step is
+there. No exit code says so.
+
+    python -m experiments.sweep.state WORKDIR       exits with 0 if the run is done, with 75 if it is not
+"""
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import json
+import pathlib
+import sys
+
+from errors import UserError
+from experiments.run.metrics_file import parse_row
+
+UNFINISHED = 75  # the exit code of what has to be started again
+
+
+class State:
+    """A run as its directory shows it at the last `refresh`. A directory that is not there is a run that has not begun."""
+
+    def __init__(self, workdir: pathlib.Path, steps: int, metric: str):
+        """`steps` is the run's config.train.steps, `metric` the score in config.train.best."""
+        self.workdir, self.steps, self.metric = workdir, steps, metric
+        self._forget()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the rows that are new since the last call, or all of them after a resume has cut the file."""
+        path = self.workdir / "metrics.jsonl"
+        try:
+            found = path.stat()
+            if found.st_ino != self._inode or found.st_size < self._read:
+                self._forget()
+                self._inode = found.st_ino
+            if found.st_size > self._read:
+                with open(path, "rb") as file:
+                    file.seek(self._read)
+                    new = file.read()
+        except FileNotFoundError:
+            self._forget()
+            return
+        if found.st_size > self._read:
+            self._take(path, new[: new.rfind(b"\n") + 1])
+
+    def _forget(self) -> None:
+        self._inode, self._read, self._last = 0, 0, {"step": 0}
+        self._scores: dict[int, float | None] = {}
+
+    def _take(self, path: pathlib.Path, lines: bytes) -> None:
+        for line in lines.splitlines():
+            try:
+                self._last = parse_row(path, 0, line)
+            except UserError:
+                return  # the run itself reports it when it resumes
+            if self.metric in self._last:
+                self._scores[self._last["step"]] = self._last[self.metric]
+        self._read += len(lines)
+
+    @property
+    def step(self) -> int:
+        """The step of the last row."""
+        return self._last["step"]
+
+    @property
+    def saved(self) -> int:
+        """The step that a start would go on from."""
+        return max(self._checkpoints("last"), default=0)
+
+    @property
+    def done(self) -> bool:
+        scored = any(name.startswith("val/") for name in self._last)
+        return self.step == self.steps and scored and self.steps in self._checkpoints("last")
+
+    @property
+    def last(self) -> float | None:
+        """The newest value of the metric."""
+        return next(reversed(self._scores.values()), None)
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """The step of the best checkpoint, and the metric there."""
+        step = max(self._checkpoints("best"), default=None)
+        value = self._scores.get(step)
+        return None if value is None else (step, value)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained, over all of its starts, until its newest checkpoint."""
+        try:
+            sessions = json.loads((self.workdir / "evidence.json").read_text())["sessions"]
+            spans = [[own["started"], own.get("updated", own["started"])] for own in sessions]
+            spans = [[datetime.datetime.fromisoformat(moment) for moment in span] for span in spans]
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0.0
+        return sum((updated - started).total_seconds() for started, updated in spans)
+
+    def _checkpoints(self, kind: str) -> list[int]:
+        """Steps of the whole checkpoints; one that is being written has another name."""
+        folder = self.workdir / "checkpoints" / kind
+        return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+
+
+def read_state(workdir: pathlib.Path) -> State:
+    """Returns the state of the run in `workdir`, by its own config. Raises UserError where there is none."""
+    try:
+        train = json.loads((workdir / "config.json").read_text())["train"]
+        return State(workdir, train["steps"], train["best"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{workdir} holds no run that has started") from error
+
+
+def in_use(workdir: pathlib.Path) -> bool:
+    """Returns whether a process trains in `workdir`, whoever started it."""
+    with contextlib.suppress(FileNotFoundError), open(workdir / ".lock", "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Exit with 0 if a run is done, with 75 if it is not.")
+    parser.add_argument("workdir", type=pathlib.Path)
+    workdir = parser.parse_args().workdir
+    try:
+        state = read_state(workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UNFINISHED
+    print(f"{workdir}: step {state.step} of {state.steps}, {'done' if state.done else 'not done'}")
+    return 0 if state.done else UNFINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What a sweep has come to: a table for people, sweep.json and summary.csv for programs."""
+
+import contextlib
+import csv
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.sweep.launch import Progress
+from experiments.sweep.plan import list_varied
+from files import write_atomically
+
+HEADER = ("run", "state", "step", "metric", "best", "last", "time")
+
+
+def summarise(runs: Sequence[Progress]) -> str:
+    """Returns the runs as an aligned table, and below it what is to be said of some of them."""
+    rows = [HEADER, *map(describe, runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    notes = [f"{run.job.label}: {run.phase.value}: {run.note}" for run in runs if run.note]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def describe(run: Progress) -> tuple[str, ...]:
+    """Returns the cells of a run, below HEADER."""
+    state, best = run.state, run.state.best
+    step = f"{state.step}/{state.steps}"
+    numbers = [None if best is None else best[1], state.last]
+    scores = ["-" if number is None else format(number, ".4f") for number in numbers]
+    return (run.job.label, run.phase.value, step, state.metric, *scores, write_time(state.seconds))
+
+
+def write_time(seconds: float | None) -> str:
+    """Returns a time as 5:07 or 1:02:03, and - where it is not known."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def write_summary(workdir: pathlib.Path, runs: Sequence[Progress]) -> None:
+    """Writes the runs to sweep.json and summary.csv in a sweep's folder.
+
+    The runs of another sweep file, or of an earlier version of this one, stay there as long as their directories do.
+    """
+    place, entries = workdir / "sweep.json", {}
+    with contextlib.suppress(
+        OSError, ValueError, TypeError, KeyError
+    ):  # the first one, or damaged: the runs hold it all
+        entries = {own["directory"]: own for own in json.loads(place.read_text())["runs"]}
+    entries = {name: own for name, own in entries.items() if (workdir / name).is_dir()}
+    entries |= {run.job.workdir.name: _record(run) for run in runs}
+    write_atomically(place, json.dumps({"runs": list(entries.values())}, indent=2).encode() + b"\n")
+    write_atomically(
+        workdir / "summary.csv", _write_csv(list(entries.values()), list_varied([run.job for run in runs]))
+    )
+
+
+def _record(run: Progress) -> dict[str, Any]:
+    state, best = run.state, run.state.best
+    return {
+        "run": run.job.label,
+        "directory": run.job.workdir.name,
+        "state": run.phase.value,
+        "note": run.note,
+        "step": state.step,
+        "steps": state.steps,
+        "metric": state.metric,
+        "best": best and best[1],
+        "best_step": best and best[0],
+        "last": state.last,
+        "seconds": state.seconds,
+        "fields": dict(run.job.varied),
+        "config": run.job.arguments[0].removeprefix("--config="),
+    }
+
+
+def _write_csv(entries: Sequence[dict], varied: Sequence[str]) -> bytes:
+    """One row a run; the fields in which runs differ are columns."""
+    fields = list(dict.fromkeys([*varied, *(field for own in entries for field in own["fields"])]))
+    names = [name for name in entries[0] if name not in ("fields", "note")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *(field for field in fields if field != "config")])
+    for own in entries:
+        writer.writerow([own[n] for n in names] + [own["fields"].get(f, "") for f in fields if f != "config"])
+    return text.getvalue().encode()

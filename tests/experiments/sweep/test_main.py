@@ -1,0 +1,59 @@
+"""The command as a user meets it."""
+
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from experiments.sweep import __main__ as command
+
+ROOT = pathlib.Path(__file__).parents[3]
+SWEEP = "--config=configs/unet_shapes.py:debug"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "experiments.sweep", *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([SWEEP], ["--workdir"]),
+        (["--workdir=x"], ["--config"]),
+        ([SWEEP, "--workdir=x", "--executor=qsub"], ["qsub", "local"]),
+        ([SWEEP, "--workdir=x", "--jobs=0"], ["--jobs=0"]),
+        ([SWEEP, "--workdir=x", "--jobs=two"], ["two"]),
+        ([SWEEP, "--workdir=x", "--job=2"], ["--job=2"]),
+        ([SWEEP, "--workdir=x", "--config.optim.lr", "3"], ["--config.optim.lr", "--config.NAME=VALUE"]),
+        (["--config=configs/fcos_shapes.py", "--workdir=x"], ["fcos_shapes.py", "sweep()"]),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, arguments, words):
+    with pytest.raises(SystemExit) as caught:
+        command.main(arguments)
+    line = str(caught.value)
+    assert line.startswith("error: ") and "\n" not in line and all(word in line for word in words), line
+
+
+def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):
+    workdir = tmp_path / "a folder"
+    done = run(SWEEP, f"--workdir={workdir}", "--executor=print", "--tfds_data_dir=data", "--config.train.steps=2")
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 4 and not workdir.exists()
+    for words in lines:
+        assert words[1:3] == ["main.py", SWEEP] and words[-1] == "--tfds_data_dir=data"
+        assert words[3].startswith(f"--workdir={workdir}/lr=") and "--config.train.steps=2" in words
+
+
+def test_a_launcher_loads_no_jax():
+    script = (
+        "import sys, experiments.sweep.__main__ as command\n"
+        "from experiments.sweep import commands, local\n"
+        "assert not {'jax', 'flax', 'numpy', 'tensorflow_datasets'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

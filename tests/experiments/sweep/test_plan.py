@@ -1,0 +1,214 @@
+"""Which directory a run has, what main.py is called with, and what is refused before anything starts."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import pytest
+
+from errors import UserError
+from experiments.command_line import read_experiment
+from experiments.run import config_file, resolution
+from experiments.run import directory as run_directory
+from experiments.sweep.plan import make_plan
+from tests.test_configs import NAMES, ROOT
+
+OWN = """
+from configs import sweeps, unet_shapes
+
+def get_config(variant=""):
+    config = unet_shapes.get_config("debug")
+    config.train.steps = {steps}
+    config.wandb.mode = "{mode}"
+    return config
+
+def sweep():
+    return {runs}
+"""
+GRID = 'sweeps.product(sweeps.grid({"optim.lr": (0.001, 0.002)}), sweeps.seeds(2))'
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def make(runs: str = GRID, steps: int = 6, mode: str = "disabled", **overrides):
+        (tmp_path / "own.py").write_text(OWN.format(runs=runs, steps=steps, mode=mode))
+        fields = {name.replace("__", "."): value for name, value in overrides.items()}
+        return make_plan(str(tmp_path / "own.py"), fields, tmp_path / "sweep", resolve=resolution.resolve)
+
+    return make
+
+
+def begin(job) -> None:
+    """Make the run directory as main.py does."""
+    experiment = job.arguments[0].removeprefix("--config=")
+    config = read_experiment(experiment, [own for own in job.arguments if own.startswith("--config.")])
+    with run_directory.claim(job.workdir, config):
+        pass
+
+
+def names(jobs) -> list[str]:
+    return [job.workdir.name for job in jobs]
+
+
+def test_directories_have_readable_names_and_a_hash(plan, tmp_path):
+    jobs = plan()
+    assert names(jobs) == names(plan()) and len(set(names(jobs))) == 4
+    assert re.fullmatch(r"lr=0\.001,seed=1-[0-9a-f]{6}", jobs[1].workdir.name)
+    assert jobs[1].workdir.parent == tmp_path / "sweep" and not jobs[1].workdir.parent.exists()
+    assert jobs[1].varied == {"optim.lr": 0.001, "seed.init": 1}
+
+
+def test_main_reads_the_fields_that_the_sweep_sets(plan):
+    runs = """[{"data.augment.scale": (0.5, 2), "optim.betas": (0.5, 0.75), "optim.freeze": ("a, 'b'", r"^c\\\\.d$"),
+        "task.class_weights": (), "data.antialias": False, "optim.lr": 1, "train.best": "val/loss"}]"""
+    (job,) = plan(runs)
+    begin(job)
+    stored = config_file.flatten(config_file.read_config(job.workdir))
+    assert stored == job.config
+    assert stored["optim.freeze"] == ["a, 'b'", r"^c\\.d$"] and stored["data.augment.scale"] == [0.5, 2]
+
+
+def test_a_changed_sweep_keeps_the_directories_of_the_runs_that_stay(plan):
+    before = plan()
+    for job in before[:2]:
+        begin(job)
+    after = plan('sweeps.product(sweeps.grid({"optim.lr": (0.001,), "optim.ema": (0.0, 0.5)}), sweeps.seeds(2))')
+    assert names(after)[:2] == names(before)[:2], "although they would now be called ema=0"
+    assert not set(names(after)[2:]) & set(names(before))
+
+
+def test_a_changed_base_config_adds_directories(plan):
+    for job in plan():
+        begin(job)
+    assert not set(names(plan())) & set(names(plan(steps=12)))
+    assert not set(names(plan())) & set(names(plan(train__steps="12")))
+    assert names(plan(steps=12)) == names(plan(train__steps="12")), "however the field is set"
+
+
+def test_a_field_that_is_newer_than_a_run_moves_nothing(plan):
+    jobs = plan()
+    for job in jobs:
+        begin(job)
+        stored = json.loads((job.workdir / "config.json").read_text())
+        del stored["data"]["antialias"], stored["wandb"]["job_type"], stored["optim"]["ema"]
+        (job.workdir / "config.json").write_text(json.dumps(stored))
+    renamed = jobs[0].workdir.rename(jobs[0].workdir.with_name("lr=0.001,seed=0-000000"))  # by the code of that time
+    assert names(plan()) == [renamed.name, *names(jobs)[1:]]
+
+
+def test_two_sweeps_in_one_folder_do_not_meet(plan):
+    same_names = plan(), plan(steps=7)
+    assert [name[:-7] for name in names(same_names[0])] == [name[:-7] for name in names(same_names[1])]
+    assert not set(names(same_names[0])) & set(names(same_names[1]))
+
+
+def test_wandb_is_told_what_belongs_together(plan):
+    jobs = plan(mode="offline")
+    shown = [{field: job.config[f"wandb.{field}"] for field in ("group", "name", "job_type", "tags")} for job in jobs]
+    assert shown[1] == {
+        "group": "sweep",
+        "name": "lr=0.001,seed=1",
+        "job_type": "lr=0.001",
+        "tags": ["lr=0.001", "seed=1"],
+    }
+    assert len({own["job_type"] for own in shown}) == 2, "the seeds of a setting are one"
+    assert plan(mode="offline", wandb__group="mine")[0].config["wandb.group"] == "mine"
+    assert names(plan(mode="disabled")) == names(jobs), "what W&B shows does not move a run"
+    begin(jobs[1])
+    assert config_file.read_config(jobs[1].workdir).wandb.tags == ("lr=0.001", "seed=1")
+
+
+def test_a_run_goes_on_with_the_wandb_that_it_was_started_with(plan, capsys):
+    before = plan(mode="offline")
+    for job in before:
+        begin(job)
+    after = plan(GRID + '[:2] + [{"optim.ema": 0.5}]', mode="offline", wandb__project="other")
+    assert names(after)[:2] == names(before)[:2] and after[0].config == before[0].config
+    for job in after:
+        begin(job)  # main.py takes it for the same config
+    assert "lr=0.001,seed=0" in capsys.readouterr().err and after[2].config["wandb.project"] == "other"
+
+
+STAGES = """[
+    {"name": "second", "seed.init": 1, "init_from": sweeps.run("first")}, {"name": "first"},
+    {"name": "third", "config": "configs/fcos_shapes.py:debug", "init_from": sweeps.run("second")},
+]"""
+
+
+def test_a_run_starts_from_another_s_directory(plan):
+    first, second, third = plan(STAGES)
+    assert (first.start, second.start, third.start) == (None, first, second)
+    assert f"--config.init_from={first.workdir}" in second.arguments and second.config["init_from"] == str(
+        first.workdir
+    )
+    assert third.arguments[0] == "--config=configs/fcos_shapes.py:debug"
+    assert third.varied["config"] == "configs/fcos_shapes.py:debug"
+
+
+def test_a_folder_that_was_moved_holds_the_same_runs(plan, tmp_path):
+    before = plan(STAGES)
+    for job in before:
+        begin(job)
+    shutil.move(tmp_path / "sweep", tmp_path / "away")
+    after = make_plan(str(tmp_path / "own.py"), {}, tmp_path / "away", resolve=resolution.resolve)
+    assert names(after) == names(before)
+    for job in after:
+        begin(job)
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ('[{"optim.lrr": 1}]', ["run lrr=1", "lrr"]),
+        ('[{"optim.lr": "fast"}]', ["run lr=fast", "lr", "fast"]),
+        ('[{"optim.lr": -1.0}]', ["run lr=-1", "config.optim.lr=-1.0", "range"]),
+        ('[{"train.steps": 2.5}]', ["run steps=2.5", "steps"]),
+        ('[{"data.antialias": "no way"}]', ["run antialias=no-way", "antialias"]),
+        ('[{"wandb.name": 3}]', ["config.wandb.name=3", "'3'"]),
+        ('[{"model.name": "unett"}]', ["run model=unett", "unett"]),
+        ('[{"config": "configs/none.py"}]', ["run none", "configs/none.py"]),
+        ('[{"config": "configs/fcos_shapes.py:tiny"}]', ["run fcos_shapes-tiny", "tiny", "debug"]),
+        ('[{"optim.lr": 0.5}, {"optim.lr": 0.5}]', ["same config", "own"]),
+        ('[{"name": "a", "optim.lr": 0.003}, {"name": "b"}]', ["the runs a and b", "same config"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_run_and_field(plan, tmp_path, runs, words):
+    with pytest.raises(UserError) as caught:
+        plan(runs)
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_run_is_no_folder_for_a_sweep(plan, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="directory of one run"):
+        plan()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if "def sweep" in (ROOT / "configs" / f"{name}.py").read_text()]
+)
+@pytest.mark.parametrize("variant", ["", ":debug"])
+def test_every_sweep_of_the_configs_can_be_planned(tmp_path, monkeypatch, name, variant):
+    monkeypatch.chdir(ROOT)
+    jobs = make_plan(f"configs/{name}.py{variant}", {}, tmp_path / "sweep", resolve=resolution.resolve)
+    assert len(jobs) > 1 and len({job.workdir for job in jobs}) == len(jobs)
+
+
+def test_the_process_that_resolves_answers_as_the_call_does(plan, tmp_path):
+    begin(plan()[0])
+    (tmp_path / "sweep" / "bad").mkdir()
+    (tmp_path / "sweep" / "bad" / "config.json").write_text("{}")
+    request = {
+        "runs": [
+            {"config": str(tmp_path / "own.py"), "fields": ["--config.optim.lr=0.5"]},
+            {"config": str(tmp_path / "own.py"), "fields": ["--config.optim.lr=-1"]},
+        ],
+        "stored": sorted(map(str, pathlib.Path(tmp_path / "sweep").iterdir())),
+    }
+    answer = resolution.ask(request)
+    assert answer == resolution.resolve(request)
+    assert answer["runs"][0]["fields"]["optim.lr"] == 0.5 and "optim.lr" in answer["runs"][1]["error"]
+    assert list(answer["stored"].values()).count(None) == 1
