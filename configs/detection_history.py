@@ -25,7 +25,9 @@ def sweep() -> list[sweeps.Run]:
         {"name": "faster_rcnn", "config": "configs/faster_rcnn_shapes.py:one_level"} | BUDGET,
     ]
     names = {"faster_rcnn_fpn": "faster_rcnn", "mask_rcnn": "mask_rcnn", "retinanet": "retinanet", "fcos": "fcos"}
-    pyramids = [{"name": name, "config": f"configs/{file}_shapes.py"} | BUDGET | PYRAMID for name, file in names.items()]
+    pyramids = [
+        {"name": name, "config": f"configs/{file}_shapes.py"} | BUDGET | PYRAMID for name, file in names.items()
+    ]
     files = {"yolov1": "configs/yolov1_shapes.py", "ssd": "configs/ssd_shapes.py:resnet"}
     one_stage = [{"name": name, "config": file} | BUDGET for name, file in files.items()]
     return early + one_stage + pyramids
