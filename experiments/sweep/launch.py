@@ -50,7 +50,7 @@ class Progress:
         """Reads what the run has written. The time left is measured from its first new row: compilation does not repeat."""
         before = self.state.step
         self.state.refresh()
-        if self._clock is None and self.state.step != before:
+        if self._clock is None and self.state.step > before:
             self._clock = (time.monotonic(), self.state.step)
 
     @property

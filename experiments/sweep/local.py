@@ -142,7 +142,7 @@ class Local:
             os.close(write)
         for run in self.runs:
             if run.phase in (Phase.WAITING, Phase.IN_USE):
-                run.phase = Phase.STOPPED
+                run.phase, run.note = Phase.STOPPED, ""
         return self.stopping
 
     @contextlib.contextmanager

@@ -57,7 +57,9 @@ def make_plan(
     answer = resolve({"runs": asked, "stored": places})
     resolved = [_check(run, name, own) for run, name, own in zip(runs, labels, answer["runs"], strict=True)]
     stored = {pathlib.Path(place): own for place, own in answer["stored"].items() if own is not None}
-    known = {_identify(own, workdir): (place, own) for place, own in reversed(stored.items())}
+    known: dict[str, list[pathlib.Path]] = {}
+    for place, own in stored.items():
+        known.setdefault(_identify(own, workdir), []).append(place)
     varied, settings = find_varied(runs), label(runs, ignore=("seed.init", "seed.data"))
     jobs: list[Job] = []
     identities: dict[str, str] = {}
@@ -68,7 +70,10 @@ def make_plan(
         if identity in identities:
             raise UserError(f"{config}: the runs {identities[identity]} and {name} have the same config; leave one out")
         identities[identity] = name
-        place, kept = known.get(identity, (workdir / f"{name}-{_hash(identity)}", None))
+        place = workdir / f"{name}-{_hash(identity)}"
+        if place not in (same := known.get(identity, [place])):  # of another name, or a copy of a run
+            place = same[0]
+        kept = stored.get(place)
         if kept is None:
             settled = own | _present(own, workdir.name, name, settings[number], {f: run.fields.get(f) for f in varied})
         else:

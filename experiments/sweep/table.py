@@ -72,7 +72,7 @@ class LiveView(View):
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        table = Table(*HEADER[:-1], "left", caption=count(self.runs), caption_justify="left", box=None)
+        table = Table(*HEADER[:-1], "left", title=count(self.runs), title_justify="left", box=None)
         for run in sorted(self.runs, key=lambda run: ORDER.index(run.phase)):
             name, phase, *cells, _ = describe(run)
             if run.phase is not Phase.RUNNING and run.note:
@@ -84,7 +84,8 @@ class LiveView(View):
 def count(runs: Sequence[Progress]) -> str:
     """Returns how many runs are in which phase."""
     phases = Counter(run.phase for run in runs)
-    return f"{len(runs)} runs: " + ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
+    words = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    return f"{words}: " + ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
 
 
 @contextlib.contextmanager

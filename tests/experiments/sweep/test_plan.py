@@ -212,3 +212,12 @@ def test_the_process_that_resolves_answers_as_the_call_does(plan, tmp_path):
     assert answer == resolution.resolve(request)
     assert answer["runs"][0]["fields"]["optim.lr"] == 0.5 and "optim.lr" in answer["runs"][1]["error"]
     assert list(answer["stored"].values()).count(None) == 1
+
+
+def test_a_copy_of_a_run_does_not_take_its_place(plan):
+    job = plan()[0]
+    begin(job)
+    shutil.copytree(job.workdir, job.workdir.with_name("a copy"))
+    assert plan()[0].workdir == job.workdir
+    shutil.rmtree(job.workdir)
+    assert plan()[0].workdir.name == "a copy"

@@ -48,12 +48,12 @@ def places(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def test_main_and_the_launcher_mean_the_same_by_done(tmp_path, data_dir):
-    (tmp_path / "own.py").write_text(OWN.format(steps=2, runs='[{"name": "only"}]'))
+    (tmp_path / "own.py").write_text(OWN.format(steps=3, runs='[{"name": "only"}]'))
     arguments = tmp_path / "own.py", tmp_path / "sweep", data_dir
-    assert "only: done, step 2/2, val/mIoU" in finish(*arguments)
+    assert "only: done, step 3/3, val/mIoU" in finish(*arguments)
     (place,) = places(tmp_path / "sweep")
     state = read_state(place)
-    assert state.done and state.best[0] == 2 and state.seconds > 0
+    assert state.done and state.best[0] == 3 and state.seconds > 0
     before = (place / "output.log").read_bytes()
     finish(*arguments)
     assert (place / "output.log").read_bytes() == before
