@@ -43,6 +43,12 @@ def use_light_ssd(config: ConfigDict) -> None:
     )
 
 
+def use_light_resnet_ssd(config: ConfigDict) -> None:
+    """Sets the light SSD on the narrow ResNet-10: its three maps are the strides 8, 16 and 32."""
+    use_light_ssd(config)
+    config.model.update(backbone=_light_resnet(output_stride=32), fc=0, extras=())
+
+
 def use_yolov1(config: ConfigDict) -> None:
     """Sets YOLO of 24 convolutions on images of 448x448 (Redmon et al. 2016)."""
     config.model = dict(
@@ -223,9 +229,8 @@ def _use_stage(config: ConfigDict) -> None:
 
 def use_light_trunk(config: ConfigDict) -> None:
     """Puts the narrow ResNet-10 of stride 8 below the regions' head that `config` has, and makes the head narrow."""
-    bottom = dict(name="resnet", layers=10, width=0.5, norm="group", momentum=0.9, output_stride=8)
     config.model.update(fc=256, dropout=0.0)
-    config.model.backbone = bottom
+    config.model.backbone = _light_resnet(output_stride=8)
     config.model.update({"strides": (8,)} if "strides" in config.model else {"stride": 8})
     config.task.update(regions=32, score_threshold=0.01, nms_iou=0.45, max_detections=200)
     config.eval.update(merge_iou=0.45, max_detections=200)
@@ -256,6 +261,11 @@ def _resnet50_fpn() -> dict:
     bottom_up = dict(name="resnet", layers=50, width=1.0, norm="frozen", momentum=0.9, output_stride=32)
     levels = dict(finest=8, coarsest=128, coarser="p5")
     return dict(name="fpn", bottom_up=bottom_up, width=256, **levels, norm="none", momentum=0.9)
+
+
+def _light_resnet(*, output_stride: int) -> dict:
+    """The trunk of the light detectors without a pyramid."""
+    return dict(name="resnet", layers=10, width=0.5, norm="group", momentum=0.9, output_stride=output_stride)
 
 
 def _light_pyramid() -> dict:

@@ -8,7 +8,8 @@
 
 The first trains the network with a softmax and boxes, which is a detector by itself. The others are the paper's later stages
 on its features: a linear SVM for each class, then a regression of boxes for each class.
-To expect on two CPU cores: XXX (RESULTS.md).
+To expect on two CPU cores: AP50 0.960, AP 0.736 after seven minutes next to other trainings; then 0.953, 0.731 and 0.961, 0.755
+after eleven minutes each next to much other work (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
