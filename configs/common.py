@@ -150,6 +150,8 @@ class Wandb:
 class Common:
     seed: Seed
     mesh: tuple[Axis, Axis, Axis] = (1, -1, 1)  # devices along ('member', 'data', 'fsdp'); -1 takes all that are left
+    members: Count = 1  # runs trained together over the same data, from seed.init on; each has its own directory
+    vmap: bool = False  # members that share a device: their steps as one, equal to runs alone but for rounding
     pretrained: str = ""  # a local .safetensors file with weights of the backbone, or of the whole model
     init_from: str = ""  # the workdir of another run whose parameters this one starts from
     data: Data

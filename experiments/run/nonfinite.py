@@ -12,9 +12,12 @@ from errors import UserError
 class NonFinite:
     """Stops the run at a loss or gradient that is NaN or infinite; looks a few steps late, so that devices need not wait."""
 
-    def __init__(self, name: Callable[[int], str], depth: int = 2):
-        """`name` gives the name of an image by its index; `depth` steps may be under way before one is looked at."""
-        self.name, self.depth = name, depth
+    def __init__(self, name: Callable[[int], str], label: str = "", depth: int = 2):
+        """`name` gives the name of an image by its index, `label` begins the message.
+
+        `depth` steps may be under way before one is looked at.
+        """
+        self.name, self.label, self.depth = name, label, depth
         self.pending: collections.deque = collections.deque()
 
     def push(self, step: int, logs: dict[str, jax.Array], image_ids: np.ndarray) -> None:
@@ -34,6 +37,6 @@ class NonFinite:
             if not np.isfinite(value):
                 images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
                 raise UserError(
-                    f"the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it was "
-                    "saved: check these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
+                    f"{self.label}the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it "
+                    "was saved: check these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
                 )

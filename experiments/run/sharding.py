@@ -25,6 +25,11 @@ def make_mesh(sizes: tuple[int, int, int]) -> Mesh:
     return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def split_members(mesh: Mesh) -> list[Mesh]:
+    """The meshes along the axis `member`: each is that of a run alone on its devices."""
+    return [Mesh(devices[None], AXES, axis_types=mesh.axis_types) for devices in mesh.devices]
+
+
 def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """How the array called `name` is laid out: its largest axis that divides over `fsdp`; scalars and rests replicated."""
     size = mesh.shape["fsdp"]

@@ -1,4 +1,4 @@
-"""The loop: one for every model and task. It does not depend on either of them."""
+"""A run: what its config names, its state, and what it keeps in its directory. The loop takes its steps."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from errors import UserError, warn
+from errors import UserError
 from experiments.results.registry import make_results
 from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
@@ -19,22 +19,19 @@ from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.directory import writes
 from experiments.run.evaluator import Evaluation, Evaluator
-from experiments.run.evidence import flops
 from experiments.run.features import store_features
 from experiments.run.inference import Interrupted
+from experiments.run.inputs import Inputs
 from experiments.run.journal import Journal
+from experiments.run.lane import Lane
+from experiments.run.loop import Loop
 from experiments.run.nonfinite import NonFinite
 from experiments.run.optim import make_optimizer, make_schedule
 from experiments.run.preemption import Preemption
-from experiments.run.progress import Clock, Progress
 from experiments.run.state import Architecture, TrainState
-from experiments.run.step import compile_step, make_train_step
+from experiments.run.step import make_train_step
 from experiments.run.tables import format_table
-from experiments.tasks.registry import find_task, make_task
-from input_pipeline.batch import check_batch
-from input_pipeline.loader import TrainLoader
-from input_pipeline.sources import Source, open_source
-from input_pipeline.truths import make_truth
+from experiments.tasks.registry import make_task
 from input_pipeline.views import list_canvases
 
 
@@ -45,24 +42,29 @@ class Trainer:
     `eval_every` steps the scores. Names that begin with `time/` are the only ones that differ when a run is repeated.
     """
 
-    def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, stop: Preemption):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: pathlib.Path,
+        data_dir: str | None,
+        stop: Preemption,
+        mesh: Mesh | None = None,
+        peer: "Trainer | None" = None,
+    ):
+        """`mesh` is what lends devices to the run; without it, config.mesh lays out all of them.
+
+        `peer` is a run with another config.seed.init alone. They share the data, and what is compiled for the same mesh.
+        """
         self.config, self.workdir, self.stop = config, workdir, stop
         if config.train.max_minutes and jax.process_count() > 1:
             raise UserError(
                 f"config.train.max_minutes={config.train.max_minutes:g} is not supported with several processes, whose clocks "
                 "differ; set it to 0 and let the scheduler send SIGTERM"
             )
-        self.mesh = sharding.make_mesh(config.mesh)
+        self.mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
-        needs = find_task(config.task.name).needs
-        self.truth = make_truth(needs, config.data)
-        self.source = open_source(config.data, config.data.train_split, data_dir, self.truth.asks)
-        eval_source = open_source(config.data, config.data.eval_split, data_dir, needs)
-        if eval_source.class_names != self.source.class_names:
-            raise UserError(
-                f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
-                f"{self.source.class_names} and {eval_source.class_names}; both splits need the same"
-            )
+        self.inputs = Inputs(config, data_dir) if peer is None else peer.inputs
+        self.source, self.truth, self.data = self.inputs.source, self.inputs.truth, self.inputs.fingerprints
         self.task = make_task(config, self.source.class_names)
         self.results = make_results(self.task.needs, config.eval, self.source.class_names)
         self.best = Best(config.train.best, self.results.metrics())
@@ -72,25 +74,21 @@ class Trainer:
         )
         self._check_steps()
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
-        self.compiled: jax.stages.Compiled | None = None
         self.key = jax.random.key(config.seed.init)
         self.schedule = make_schedule(config.optim, config.train.steps)
-        self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
-        for size in {tuple(config.data.image_size), *list_canvases(config.data)}:
-            self.evaluator.inference.check(self._evaluated(), size)
-        self.nonfinite = NonFinite(self.source.name)
-        self.loader = TrainLoader(
-            self.source,
-            self.truth,
-            config.data,
-            batch_size=config.train.batch_size,
-            seed=config.seed.data,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        self.data = {"train": self.source.fingerprint, "eval": eval_source.fingerprint}
-        if writes():
-            self._introduce(eval_source)
+        self.evaluator = self._make_evaluator() if peer is None or peer.mesh != self.mesh else peer.evaluator
+        self.label = "" if mesh is None else f"{workdir.name}: "  # before what is said of one of several runs
+        self.nonfinite = NonFinite(self.source.name, self.label)
+        self.loader = self.inputs.load(config) if peer is None else peer.loader
+        if peer is None and writes():
+            self.inputs.introduce(config)
+
+    def _make_evaluator(self) -> Evaluator:
+        parts = self.task, self.results, self.architecture, self.inputs.eval_source, self.mesh
+        evaluator = Evaluator(self.config, *parts)
+        for size in {tuple(self.config.data.image_size), *list_canvases(self.config.data)}:
+            evaluator.inference.check(self.evaluated(), size)
+        return evaluator
 
     def _check_steps(self) -> None:
         """Raises UserError for a task that is solved for with steps to train, or with a model that has not its variables."""
@@ -106,24 +104,6 @@ class Trainer:
                 "config.model.head='svm' alone; set that"
             )
 
-    def _introduce(self, eval_source: Source) -> None:
-        """Prints what there is to train and to evaluate on, and warns of what is missing."""
-        config = self.config
-        for split, part in ((config.data.train_split, self.source), (config.data.eval_split, eval_source)):
-            if part.dropped:
-                warn(
-                    f"{split}: {len(part.dropped)} files are left out, they cannot be decoded: {', '.join(part.dropped)}"
-                )
-        if self.source.absent:
-            warn(
-                f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
-                "and is not part of the mean scores unless it is predicted"
-            )
-        print(
-            f"{config.data.name}: {len(self.source)} images to train on, {len(eval_source)} to evaluate on, "
-            f"{len(self.source.class_names)} classes"
-        )
-
     def restore(self) -> None:
         """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start."""
         self.checkpoints = Checkpoints(self.workdir, self.config.train.keep)
@@ -133,8 +113,7 @@ class Trainer:
                 f"the data is not what {self.workdir} was trained on (fingerprints {notes['data']} then, {self.data} now); "
                 "restore that data, or start a new run with config.init_from"
             )
-        self.first, self.pending = int(self.state.step), notes["row"]
-        self.loader.set_state(notes["loader"])
+        self.first, self.position, self.pending = int(self.state.step), notes["loader"], notes["row"]
         self.journal = Journal(
             self.workdir,
             last_row=-1 if self.fresh else self.first if self.pending is None else self.first - 1,
@@ -149,15 +128,8 @@ class Trainer:
 
     def run(self, trace: pathlib.Path | None) -> None:
         """From the restored step to the last one, or to a stop; `stop.finished` says which. `trace`: where to write a profile."""
-        self.progress, self.clock = Progress(self.first, self.config.train.steps), Clock()
-        if self.first:
-            self.progress.say(f"resumed {self.workdir} at step {self.first} of {self.config.train.steps}")
         try:
-            # A stop during an evaluation left that step's line in the notes of its checkpoint, to be completed.
-            complete = self._begin() if self.fresh else self.pending is None or self._finish(self.first, self.pending)
-            finished = complete and self._steps(trace)
-            self.checkpoints.wait()
-            self.stop.finished = finished
+            finished = Loop([Lane([self])]).run(trace)
             if finished and self.task.solves:
                 shutil.rmtree(self.workdir / "features", ignore_errors=True)
             saved = f"step {self.checkpoints.steps()[-1]} is" if self.checkpoints.steps() else "stored features are"
@@ -167,10 +139,19 @@ class Trainer:
                 else f"{self.stop.cause}: {saved} saved, start the same command again to go on"
             )
         finally:
-            self.progress.close()
-            self.loader.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close what is written: an orbax manager that is not closed loses its last save."""
+        try:
             self.checkpoints.close()
+        finally:
             self.journal.close()
+
+    def begin(self) -> bool:
+        """What is due at the restored step, before the next one. False when a stop came."""
+        # A stop during an evaluation left that step's line in the notes of its checkpoint, to be completed.
+        return self._begin() if self.fresh else self.pending is None or self.finish(self.first, self.pending)
 
     def _begin(self) -> bool:
         """What is due before the first step of a new run. False when a stop came."""
@@ -178,57 +159,19 @@ class Trainer:
         if self.task.solves:
             folder = self.workdir / "features"
             try:
-                data = self.config, self.task, self.architecture, self._evaluated(), self.source, self.mesh
-                solved, logs = self.task.solve(store_features(*data, folder, self._is_stopping))
+                data = self.config, self.task, self.architecture, self.evaluated(), self.source, self.mesh
+                solved, logs = self.task.solve(store_features(*data, folder, self.loop.is_stopping))
             except Interrupted:
                 return False
             self.state = states.replace(self.state, solved)
             self.stop.nothing_to_lose = False
             row = {f"train/{name}": value for name, value in logs.items()}
-        return self.config.train.steps > 0 or self._finish(0, row)
+        return self.config.train.steps > 0 or self.finish(0, row)
 
-    def _steps(self, trace: pathlib.Path | None) -> bool:
-        """False when a stop came."""
-        total = self.config.train.steps
-        last_traced = min(self.first + 5, total)
-        traced = range(max(self.first + 1, last_traced - 2), last_traced + 1) if trace else range(0)
-        for step in range(self.first + 1, total + 1):
-            if self._is_stopping():
-                self._save(step - 1)
-                return False
-            with self.clock.waiting():
-                rows = next(self.loader)
-            batch = sharding.put_batch(rows, self.mesh)
-            if self.compiled is None:
-                check_batch(rows, self.truth.keys)
-                self.progress.say("compiling the training step and the evaluation")
-                self.compiled = compile_step(self.train_step, self.state, batch, self.key)
-                self.evaluator.inference.compile(self._evaluated(), self.evaluator.source)
-                self.clock.restart()
-                self.progress.restart()
-            if traced and step == traced[0]:
-                jax.profiler.start_trace(trace)
-            self.state, logs = self.compiled(self.state, batch, self.key)
-            self.stop.nothing_to_lose = False
-            self.nonfinite.push(step, logs, rows["image_id"])
-            if traced and step == traced[-1]:
-                jax.block_until_ready(self.state)
-                jax.profiler.stop_trace()
-                self.progress.say(f"profile of steps {traced[0]} to {step}: {trace}")
-            self.clock.count(self.config.train.batch_size)
-            row = {}
-            if step % self.config.train.log_every == 0 or step == total:
-                row = {f"train/{name}": float(value) for name, value in jax.device_get(logs).items()}
-                row["train/lr"] = float(self.schedule(step - 1))
-                rates = self.clock.read()
-                row |= {f"time/{name}": value for name, value in rates.items()}
-                self.progress.report(step, row["train/loss"], rates["images_per_second"])
-            self.progress.step()
-            if not self._finish(step, row):
-                return False
-            if self._evaluates_at(step):
-                self.clock.restart()
-        return True
+    def describe(self, step: int) -> dict:
+        """The training scalars of the step that was taken last, as its line has them."""
+        row = {f"train/{name}": float(value) for name, value in jax.device_get(self.logs).items()}
+        return row | {"train/lr": float(self.schedule(step - 1))}
 
     def _closing_words(self) -> str:
         """The last step's scores, where its picture is, and what to do next."""
@@ -245,39 +188,33 @@ class Trainer:
         command = f"{os.path.relpath(sys.executable)} main.py --mode=predict --workdir={self.workdir} --inputs=IMAGES"
         return "\n".join([*lines, f"next, on images of yours: {command}"])
 
-    def _evaluates_at(self, step: int) -> bool:
-        return step == self.config.train.steps or step % self.config.train.eval_every == 0
-
-    def _finish(self, step: int, row: dict) -> bool:
+    def finish(self, step: int, row: dict) -> bool:
         """What is due after a step: its evaluation, its line, its checkpoints. False when a stop came in between."""
         is_best = False
-        if self._evaluates_at(step):
+        if self.loop.evaluates_at(step):
             self.nonfinite.drain()
             began = time.perf_counter()
             try:
-                result = self.evaluator(self._evaluated(), stop=self._is_stopping)
+                result = self.evaluator(self.evaluated(), stop=self.loop.is_stopping)
             except Interrupted:
-                self._save(step, row)
+                self.save(step, row)
                 return False
             row = row | {f"val/{name}": value for name, value in result.scores.items()}
-            self.progress.say(summary(step, result))
+            self.loop.progress.say(self.label + summary(step, result))
             row |= self.journal.keep(step, result) | {"time/evaluation": time.perf_counter() - began}
             is_best = self.best.update(row[self.best.name])
         if row:
             self.journal.append(step, row)
         if is_best:
-            self._save(step, kind="best")
-        if step == self.config.train.steps or step % self.config.train.checkpoint_every == 0:
-            self._save(step)
+            self.save(step, kind="best")
+        if self.loop.saves_at(step):
+            self.save(step)
         return True
 
-    def _is_stopping(self) -> bool:
-        return self.stop.requested(reserve=self.checkpoints.longest_save)
-
-    def _evaluated(self) -> states.Variables:
+    def evaluated(self) -> states.Variables:
         return states.evaluation_weights(self.state, self.architecture)
 
-    def _save(self, step: int, row: dict | None = None, kind: str = "last") -> None:
+    def save(self, step: int, row: dict | None = None, kind: str = "last") -> None:
         """`row` is the step's line, where it is still to be completed and written."""
         self.nonfinite.drain()
         self.journal.sync()
@@ -289,9 +226,9 @@ class Trainer:
             "data": self.data,
         }
         self.checkpoints.save(step, self.state, notes, kind)
-        count = flops(self.compiled) if self.compiled else None
-        compilations = self.evaluator.inference.compilations + (self.compiled is not None)
-        self.journal.measure(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
+        compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None)
+        rates = self.loop.clock.total()
+        self.journal.measure(step=step, flops_per_step=self.lane.flops, compilations=compilations, **rates)
 
 
 def initialise_run(

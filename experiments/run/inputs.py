@@ -1,0 +1,56 @@
+"""The data of a run, opened once: both splits, and the batches of training."""
+
+import jax
+from ml_collections import ConfigDict
+
+from errors import UserError, warn
+from experiments.tasks.registry import find_task
+from input_pipeline.loader import TrainLoader
+from input_pipeline.sources import open_source
+from input_pipeline.truths import make_truth
+
+
+class Inputs:
+    """The splits that a config trains and evaluates on. They do not depend on seed.init: runs can share them."""
+
+    def __init__(self, config: ConfigDict, data_dir: str | None):
+        """Opens both splits. Raises UserError where one cannot be used, or where their classes differ."""
+        needs = find_task(config.task.name).needs
+        self.truth = make_truth(needs, config.data)
+        self.source = open_source(config.data, config.data.train_split, data_dir, self.truth.asks)
+        self.eval_source = open_source(config.data, config.data.eval_split, data_dir, needs)
+        if self.eval_source.class_names != self.source.class_names:
+            raise UserError(
+                f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
+                f"{self.source.class_names} and {self.eval_source.class_names}; both splits need the same"
+            )
+        self.fingerprints = {"train": self.source.fingerprint, "eval": self.eval_source.fingerprint}
+
+    def load(self, config: ConfigDict) -> TrainLoader:
+        """Starts the loader of training batches, at the first one."""
+        return TrainLoader(
+            self.source,
+            self.truth,
+            config.data,
+            batch_size=config.train.batch_size,
+            seed=config.seed.data,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def introduce(self, config: ConfigDict) -> None:
+        """Prints what there is to train and to evaluate on, and warns of what is missing."""
+        for split, part in ((config.data.train_split, self.source), (config.data.eval_split, self.eval_source)):
+            if part.dropped:
+                warn(
+                    f"{split}: {len(part.dropped)} files are left out, they cannot be decoded: {', '.join(part.dropped)}"
+                )
+        if self.source.absent:
+            warn(
+                f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
+                "and is not part of the mean scores unless it is predicted"
+            )
+        print(
+            f"{config.data.name}: {len(self.source)} images to train on, {len(self.eval_source)} to evaluate on, "
+            f"{len(self.source.class_names)} classes"
+        )

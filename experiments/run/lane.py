@@ -1,0 +1,109 @@
+"""Runs that share devices: who takes a step when, and in which compiled program."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.run import sharding
+from experiments.run.evidence import flops
+from experiments.run.step import compile_step
+from input_pipeline.batch import check_batch
+
+Run = Any  # a Trainer, which imports this file
+
+
+class Lane:
+    """Runs on the same devices that take their steps in turn, in one program: that of a run alone, bit for bit.
+
+    A run whose checkpoint is ahead of the others' waits until they have come to its step.
+    """
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs, self.mesh = runs, runs[0].mesh
+        self.compiled: jax.stages.Compiled | None = None
+        for run in runs:
+            run.lane = self
+
+    @property
+    def flops(self) -> float | None:
+        """The floating point operations of a step of one run, as evidence.flops says them."""
+        return flops(self.compiled) if self.compiled else None
+
+    def compile(self, rows: dict[str, np.ndarray]) -> None:
+        """Compiles the step for batches like `rows`, and the evaluation."""
+        first = self.runs[0]
+        check_batch(rows, first.truth.keys)
+        self.compiled = self._compile(sharding.put_batch(rows, self.mesh))
+        first.evaluator.inference.compile(first.evaluated(), first.evaluator.source)
+
+    def _compile(self, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
+        first = self.runs[0]
+        return compile_step(first.train_step, first.state, batch, first.key)
+
+    def advance(self, step: int, rows: dict[str, np.ndarray]) -> None:
+        """Starts step `step` of each run that is not ahead of it. Devices work on when this returns."""
+        batch = sharding.put_batch(rows, self.mesh)
+        for run in self.runs:
+            if run.first < step:
+                run.state, run.logs = self.compiled(run.state, batch, run.key)
+
+    def settle(self) -> None:
+        """Gives each run its state, where it is to be read: evaluated or saved."""
+
+
+class VmappedLane(Lane):
+    """Runs on the same devices whose steps are one: the step mapped over a stack of their states.
+
+    A run alone comes to the same numbers but for rounding. What a run comes to does not depend on the others' values.
+    """
+
+    def __init__(self, runs: Sequence[Run]):
+        super().__init__(runs)
+        self._stack = jax.jit(lambda states: jax.tree.map(lambda *values: jnp.stack(values), *states))
+        self._split = jax.jit(lambda stack: tuple(_take(stack, slot) for slot in range(len(runs))))
+        self._put = jax.jit(
+            lambda stack, slot, state: jax.tree.map(lambda values, value: values.at[slot].set(value), stack, state),
+            donate_argnums=0,
+        )
+        self._keys = jnp.stack([run.key for run in runs])
+        self._states: Any = None
+        self._step = 0  # that they have taken
+
+    @property
+    def flops(self) -> float | None:
+        count = super().flops
+        return None if count is None else count / len(self.runs)
+
+    def _compile(self, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
+        step, count = jax.vmap(self.runs[0].train_step, in_axes=(0, None, 0)), len(self.runs)
+
+        def split_logs(stack, batch, keys):
+            stack, logs = step(stack, batch, keys)
+            return stack, tuple(_take(logs, slot) for slot in range(count))
+
+        self._states = self._stack(tuple(run.state for run in self.runs))
+        return compile_step(split_logs, self._states, batch, self._keys)
+
+    def advance(self, step: int, rows: dict[str, np.ndarray]) -> None:
+        batch = sharding.put_batch(rows, self.mesh)
+        for slot, run in enumerate(self.runs):
+            if run.first == step - 1:  # its slot was computed along with the others' while it waited
+                self._states = self._put(self._states, slot, run.state)
+        self._states, logs = self.compiled(self._states, batch, self._keys)
+        for run, own in zip(self.runs, logs, strict=True):
+            if run.first < step:
+                run.logs = own
+        self._step = step
+
+    def settle(self) -> None:
+        if self._states is not None:
+            for run, state in zip(self.runs, self._split(self._states), strict=True):
+                if run.first < self._step:
+                    run.state = state
+
+
+def _take(stack: Any, slot: int) -> Any:
+    return jax.tree.map(lambda values: values[slot], stack)

@@ -1,0 +1,126 @@
+"""The loop: one for every model and task, and for one run or several. It depends on none of them."""
+
+import concurrent.futures
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from experiments.run.lane import Lane, Run
+from experiments.run.progress import Clock, Progress
+
+
+class Loop:
+    """Takes the steps of runs that see the same batches, in lockstep, from the one that is least far.
+
+    A run that was saved at a later step waits until the others have come to it.
+    """
+
+    def __init__(self, lanes: Sequence[Lane]):
+        self.lanes, self.runs = lanes, [run for lane in lanes for run in lane.runs]
+        leader = self.runs[0]
+        self.train, self.stop, self.loader = leader.config.train, leader.stop, leader.loader
+        self.first = min(run.first for run in self.runs)
+        self.loader.set_state(min(run.position for run in self.runs))
+        for run in self.runs:
+            run.loop = self
+
+    def run(self, trace: pathlib.Path | None) -> bool:
+        """Runs to the last step, or to a stop: False then. What is saved is on disk. `trace`: where to write a profile."""
+        self.progress, self.clock = Progress(self.first, self.train.steps), Clock()
+        last = min(self.first + 5, self.train.steps)
+        self._traced = range(max(self.first + 1, last - 2), last + 1) if trace else range(0)
+        for run in self.runs:
+            if run.first:
+                self.progress.say(f"resumed {run.workdir} at step {run.first} of {self.train.steps}")
+        try:
+            finished = self._steps(trace)
+            for run in self.runs:
+                run.checkpoints.wait()
+            self.stop.finished = finished
+            return finished
+        finally:
+            self.progress.close()
+            self.loader.close()
+
+    def is_stopping(self) -> bool:
+        """Whether a stop was requested, or the time is up but for what saving all runs takes."""
+        return self.stop.requested(reserve=sum(run.checkpoints.longest_save for run in self.runs))
+
+    def evaluates_at(self, step: int) -> bool:
+        return step == self.train.steps or step % self.train.eval_every == 0
+
+    def saves_at(self, step: int) -> bool:
+        return step == self.train.steps or step % self.train.checkpoint_every == 0
+
+    def _steps(self, trace: pathlib.Path | None) -> bool:
+        """False when a stop came."""
+        for step in range(self.first, self.train.steps + 1):
+            under_way = [run for run in self.runs if run.first < step]
+            if under_way:
+                self._advance(step, under_way, trace)
+                if not self._conclude(step, under_way):
+                    return self._save(step, under_way)
+            arriving = [run for run in self.runs if run.first == step]
+            if not all(run.begin() for run in arriving):
+                return self._save(step, under_way)
+            if step < self.train.steps and self.is_stopping():
+                return self._save(step, under_way + arriving)
+        return True
+
+    def _advance(self, step: int, under_way: Sequence[Run], trace: pathlib.Path | None) -> None:
+        """Starts a step of each run."""
+        with self.clock.waiting():
+            rows = next(self.loader)
+        if step == self.first + 1:
+            self._compile(rows)
+        if self._traced and step == self._traced[0]:
+            jax.profiler.start_trace(trace)
+        for lane in self.lanes:
+            lane.advance(step, rows)
+        self.stop.nothing_to_lose = False
+        for run in under_way:
+            run.nonfinite.push(step, run.logs, rows["image_id"])
+        if self._traced and step == self._traced[-1]:
+            jax.block_until_ready([run.logs for run in under_way])
+            jax.profiler.stop_trace()
+            self.progress.say(f"profile of steps {self._traced[0]} to {step}: {trace}")
+        self.clock.count(self.train.batch_size)
+
+    def _compile(self, rows: dict[str, np.ndarray]) -> None:
+        self.progress.say("compiling the training step and the evaluation")
+        with concurrent.futures.ThreadPoolExecutor(len(self.lanes)) as pool:
+            list(pool.map(lambda lane: lane.compile(rows), self.lanes))
+        self.clock.restart()
+        self.progress.restart()
+
+    def _conclude(self, step: int, under_way: Sequence[Run]) -> bool:
+        """What is due after a step of each run. False when a stop came in between."""
+        rows: list[dict] = [{} for _ in under_way]
+        if step % self.train.log_every == 0 or step == self.train.steps:
+            rows = [run.describe(step) for run in under_way]
+            rates = self.clock.read()
+            for row in rows:
+                row.update({f"time/{name}": value for name, value in rates.items()})
+            loss = float(np.mean([row["train/loss"] for row in rows]))
+            self.progress.report(step, loss, rates["images_per_second"] * len(under_way))
+        self.progress.step()
+        if self.evaluates_at(step) or self.saves_at(step):
+            self._settle()
+        # Of all, after a stop too: then each keeps its line for later.
+        done = [run.finish(step, row) for run, row in zip(under_way, rows, strict=True)]
+        if self.evaluates_at(step):
+            self.clock.restart()
+        return all(done)
+
+    def _settle(self) -> None:
+        for lane in self.lanes:
+            lane.settle()
+
+    def _save(self, step: int, runs: Sequence[Run]) -> bool:
+        """Saves runs at a stop that came after `step`. Returns False: they have not finished."""
+        self._settle()
+        for run in runs:
+            run.save(step)
+        return False
