@@ -38,8 +38,14 @@ class Command:
         return self.config
 
     def run_config(self) -> ConfigDict:
-        """Returns the config of --config=FILE, or else the run's own. Raises UserError if there is none."""
-        return read_config(self.directory()) if self.config is None else self.config
+        """Returns the config of --config=FILE, or else the run's own. Raises UserError if there is none, or of several runs."""
+        config = read_config(self.directory()) if self.config is None else self.config
+        if config.members > 1:
+            raise UserError(
+                f"config.members={config.members}: this mode takes one run; name a member's own directory, such as "
+                f"--workdir={self.directory()}/seed={config.seed.init}"
+            )
+        return config
 
     def directory(self) -> pathlib.Path:
         """Returns --workdir as an absolute path. Raises UserError where it was not given."""

@@ -1,11 +1,14 @@
-"""`--mode=train`: trains a run, or resumes it."""
+"""`--mode=train`: trains a run, or resumes it; with config.members several runs together."""
 
+import concurrent.futures
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 from experiments.command_line import Command
 from experiments.datacheck import before_training
 from experiments.run import directory as run_directory
 from experiments.run.follower import Follower
+from experiments.run.members import Members, split
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
 
@@ -13,19 +16,46 @@ FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves
 
 
 def train(command: Command) -> int:
-    """Train, or resume, the run in --workdir with the config of --config=FILE. Returns the process's exit code."""
+    """Train, or resume, the run in --workdir with the config of --config=FILE. Returns the process's exit code.
+
+    With config.members more than 1, --workdir is a directory of runs.
+    """
     config, workdir = command.experiment(), command.directory()
-    run_directory.check_resumable(workdir, config)
+    places = {workdir: config} | (split(config, workdir) if config.members > 1 else {})
+    for place, own in places.items():
+        run_directory.check_resumable(place, own)
     # A second Ctrl-C does not wait for what the first one asked for: the newest checkpoint stands.
     with contextlib.suppress(KeyboardInterrupt), Preemption(config.train.max_minutes) as stop:
-        trainer = Trainer(config, workdir, command.data_dir, stop)
-        with run_directory.claim(workdir, config):
+        trainer = (Members if config.members > 1 else Trainer)(config, workdir, command.data_dir, stop)
+        with contextlib.ExitStack() as claims:
+            for place, own in places.items():
+                claims.enter_context(run_directory.claim(place, own))
             trainer.restore()
-            run_directory.lead(lambda: before_training(config, trainer.task, trainer.source, workdir))
-            follower = Follower(workdir, config.wandb, FOLLOWER_SECONDS)
-            # Only now: the follower must not send lines that the restore takes back.
-            with follower if run_directory.writes() else contextlib.nullcontext():
+            for run in trainer.runs:
+                run_directory.lead(lambda run=run: before_training(run.config, run.task, run.source, run.workdir))
+            # Only now: the followers must not send lines that the restore takes back.
+            with _follow(trainer.runs) as close:
                 trainer.run(workdir / "profile" if command.profile and run_directory.writes() else None)
                 if stop.signal or not stop.finished:
-                    follower.close(timeout=1.0, outcome="finished" if stop.finished else "stopped")
+                    close(1.0, "finished" if stop.finished else "stopped")
     return stop.exit_code
+
+
+@contextlib.contextmanager
+def _follow(runs: Sequence[Trainer]) -> Iterator[Callable[[float, str], None]]:
+    """Sends the runs to W&B. The function it gives ends that early: it takes Follower.close's arguments."""
+    followers = [Follower(run.workdir, run.config.wandb, FOLLOWER_SECONDS) for run in runs]
+    followers = followers if run_directory.writes() else []
+
+    def close(timeout: float, outcome: str) -> None:
+        with concurrent.futures.ThreadPoolExecutor() as pool:  # their waiting is one
+            list(pool.map(lambda follower: follower.close(timeout, outcome), followers))
+
+    for follower in followers:
+        follower.start()
+    outcome = "failed"
+    try:
+        yield close
+        outcome = "finished"
+    finally:
+        close(FOLLOWER_SECONDS, outcome)

@@ -1,4 +1,4 @@
-"""Several processes of one mesh on this machine, each with one CPU device."""
+"""Several processes of one mesh on this machine, each with one CPU device or more."""
 
 import json
 import os
@@ -19,12 +19,18 @@ if count > 1:
 """
 
 
-def run_together(program: str, count: int) -> list:
-    """What each of `count` processes prints as JSON in its last line, running `program` once jax knows of the others."""
+def run_together(program: str, count: int, devices: int = 1) -> list:
+    """What each of `count` processes prints as JSON in its last line, running `program` once jax knows of the others.
+
+    Each has `devices` of the CPU's making.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
     running = [
         subprocess.Popen(
             [sys.executable, "-c", HEAD + program, str(rank), str(count), str(port)],

@@ -50,13 +50,14 @@ RULES = {  # the longest prefix of a module's name decides
     | {"rich"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
-    | {"orbax", "wandb", "safetensors", "tqdm", "torch"},
+    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
     ("main",): {"absl", "ml_collections", "experiments"},
 }
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
+    "scipy": {"experiments.run.spread"},
     "sklearn": {"experiments.solvers"},
     "tqdm": {
         "experiments.run.progress",

@@ -81,7 +81,7 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             raise UserError(
                 f"{workdir}: another process is training here; wait for it or choose another --workdir"
             ) from None
-        if not (workdir / "wandb_id").exists():
+        if config.members == 1 and not (workdir / "wandb_id").exists():  # of members, each is a run of W&B's
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
             write_atomically(workdir / "config.json", resolve(config).encode())

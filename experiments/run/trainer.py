@@ -55,13 +55,18 @@ class Trainer:
 
         `peer` is a run with another config.seed.init alone. They share the data, and what is compiled for the same mesh.
         """
-        self.config, self.workdir, self.stop = config, workdir, stop
+        self.config, self.workdir, self.stop, self.runs = config, workdir, stop, [self]
         if config.train.max_minutes and jax.process_count() > 1:
             raise UserError(
                 f"config.train.max_minutes={config.train.max_minutes:g} is not supported with several processes, whose clocks "
                 "differ; set it to 0 and let the scheduler send SIGTERM"
             )
         self.mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
+        if self.mesh.shape["member"] > 1:
+            raise UserError(
+                f"config.mesh={tuple(config.mesh)}: its first size shares devices among members, and config.members is 1; "
+                "use (1, -1, 1)"
+            )
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
         self.inputs = Inputs(config, data_dir) if peer is None else peer.inputs
         self.source, self.truth, self.data = self.inputs.source, self.inputs.truth, self.inputs.fingerprints

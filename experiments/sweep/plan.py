@@ -112,6 +112,11 @@ def _check(run: Run, name: str, answer: Mapping) -> Flat:
                 f"run {name}: config.{field}={value!r} would be read as {answer['fields'].get(field)!r}; "
                 "give a value of the field's type"
             )
+    if answer["fields"]["members"] > 1:
+        raise UserError(
+            f"run {name}: config.members={answer['fields']['members']}: a sweep's runs are single ones; use 1, and sweep over "
+            "seed.init"
+        )
     return answer["fields"]
 
 

@@ -11,6 +11,7 @@ from configs import sppnet_shapes, variants
 from errors import UserError
 from experiments.run import features
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
 
 
@@ -28,7 +29,7 @@ def make_config(variant, **fields):
 
 
 def make(config, workdir, data_dir):
-    trainer = Trainer(config, workdir, data_dir, types.SimpleNamespace(signal=None, nothing_to_lose=True))
+    trainer = Trainer(config, workdir, data_dir, Preemption())
     workdir.mkdir(exist_ok=True)
     trainer.restore()
     return trainer

@@ -1,0 +1,133 @@
+"""Runs that differ in their seed alone, trained together: each in its own directory, as if it were trained alone."""
+
+import math
+import pathlib
+from collections.abc import Iterator
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from errors import UserError
+from experiments.run import sharding
+from experiments.run.lane import Lane, VmappedLane
+from experiments.run.loop import Loop
+from experiments.run.preemption import Preemption
+from experiments.run.spread import format_spread, measure_spread, write_spread
+from experiments.run.trainer import Trainer
+
+LAST_SEED = 2**32 - 1
+TOLERANCE = 1e-3  # relative, of a loss between a vmapped member and the run alone, over a few steps of SGD
+
+
+class Members:
+    """The runs of a config with `members` more than 1: made once; then `restore`, then `run`.
+
+    They see the same batches. Members with devices of their own take their steps at the same time; those that share devices
+    take them in turn, in the program of a run alone, or with config.vmap as one.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, stop: Preemption):
+        self.config, self.workdir, self.stop = config, workdir, stop
+        meshes = lay_out(config)
+        self.runs: list[Trainer] = []
+        for number, (place, own) in enumerate(split(config, workdir).items()):
+            # Member k is on the devices k % M of M: its peer is the first one there, for what is compiled is of a device.
+            peer = self.runs[number % len(meshes) if number >= len(meshes) else 0] if self.runs else None
+            self.runs.append(Trainer(own, place, data_dir, stop, meshes[number % len(meshes)], peer))
+        if self.runs[0].task.solves:
+            raise UserError(
+                f"config.members={config.members}: config.task.name={config.task.name!r} is solved for, not trained; use 1"
+            )
+        make = VmappedLane if config.vmap and len(self.runs) > len(meshes) else Lane
+        self.lanes = [make(self.runs[first :: len(meshes)]) for first in range(len(meshes))]
+        print(describe(config, len(meshes)))
+
+    def restore(self) -> None:
+        """Brings each run to its own newest checkpoint. Those that are ahead then wait for the others."""
+        for run in self.runs:
+            run.restore()
+
+    def run(self, trace: pathlib.Path | None) -> None:
+        """From the restored steps to the last one, or to a stop; `stop.finished` says which. `trace`: a profile's folder."""
+        try:
+            if Loop(self.lanes).run(trace):
+                spread = measure_spread({run.workdir.name: run.journal.rows()[-1] for run in self.runs})
+                write_spread(self.workdir, spread)
+                print(
+                    f"{format_spread(spread)}\n\nfinished {len(self.runs)} members at step {self.config.train.steps}: "
+                    f"{self.workdir}/{self.runs[0].workdir.name} to {self.runs[-1].workdir.name}"
+                )
+            else:
+                saved = {run.checkpoints.steps()[-1] for run in self.runs if run.checkpoints.steps()}
+                steps = ", ".join(map(str, sorted(saved)))
+                print(f"{self.stop.cause}: step {steps} is saved, start the same command again to go on")
+        finally:
+            _close(self.runs)
+
+
+def split(config: ConfigDict, workdir: pathlib.Path) -> dict[pathlib.Path, ConfigDict]:
+    """Returns the directory and the config of each member: those of the same run alone.
+
+    Raises UserError for seeds beyond 32 bits.
+    """
+    last = config.seed.init + config.members - 1
+    if last > LAST_SEED:
+        raise UserError(
+            f"config.members={config.members}: the last member's seed.init would be {last}, at most {LAST_SEED} is possible; "
+            "lower config.seed.init"
+        )
+    return dict(_split(config, workdir))
+
+
+def _split(config: ConfigDict, workdir: pathlib.Path) -> Iterator[tuple[pathlib.Path, ConfigDict]]:
+    for seed in range(config.seed.init, config.seed.init + config.members):
+        own, name = config.copy_and_resolve_references(), f"seed={seed}"
+        own.members, own.vmap, own.seed.init = 1, False, seed
+        own.mesh = (1, -1, config.mesh[2])
+        # So that W&B shows them side by side.
+        own.wandb.group = config.wandb.group or workdir.name
+        own.wandb.name = f"{config.wandb.name or workdir.name},{name}"
+        yield workdir / name, own
+
+
+def lay_out(config: ConfigDict) -> list[Mesh]:
+    """Returns the meshes that the members share, member k on the k-th modulo their number.
+
+    config.mesh's first size is their number. The neutral (1, -1, 1) gives each member devices of its own, as far as they go.
+    Raises UserError where the members do not divide over the meshes, and in a job of several processes.
+    """
+    if jax.process_count() > 1:
+        raise UserError(
+            f"config.members={config.members} works in one process; start it without the others, or one run a seed"
+        )
+    count, (first, *others) = jax.device_count(), config.mesh
+    if first == 1 and -1 in others:
+        fixed = math.prod(size for size in others if size != -1)
+        first = math.gcd(config.members, max(count // fixed, 1))
+    meshes = sharding.split_members(sharding.make_mesh((first, *others)))
+    if config.members % len(meshes):
+        raise UserError(
+            f"config.members={config.members} does not divide over the {len(meshes)} of config.mesh[0]; use a multiple"
+        )
+    return meshes
+
+
+def describe(config: ConfigDict, lanes: int) -> str:
+    """Returns a line that says who shares devices with whom."""
+    each, own = config.members // lanes, jax.device_count() // lanes
+    devices = f"{own} device{'s' * (own > 1)}"
+    if each == 1:
+        return f"{config.members} members, each on {devices} of its own"
+    how = "their steps as one (config.vmap)" if config.vmap else "their steps in turn"
+    where = f"{each} on each {devices}" if lanes > 1 else f"all on {devices}"
+    return f"{config.members} members, {where}, {how}"
+
+
+def _close(runs: list[Trainer]) -> None:
+    """Closes every run, also where closing one of them fails."""
+    if runs:
+        try:
+            runs[0].close()
+        finally:
+            _close(runs[1:])
