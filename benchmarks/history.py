@@ -16,7 +16,7 @@ import time
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.train_step import Step, memory
+from benchmarks.steps import Step, memory
 from errors import UserError
 from experiments.pictures.plots import plot_points
 from experiments.pictures.png import write_png

@@ -87,10 +87,16 @@ def make_train_step(
     return step
 
 
-def compile_step(step: Step, state: TrainState, batch: Arrays, key: jax.Array) -> jax.stages.Compiled:
-    """Compiled once, ahead of time: a batch of another shape is then an error, never a silent second compilation."""
+def compile_step(
+    step: Step, state: TrainState, batch: Arrays, key: jax.Array, options: dict | None = None
+) -> jax.stages.Compiled:
+    """Compiled once, ahead of time: a batch of another shape is then an error, never a silent second compilation.
+
+    `options` are XLA's.
+    """
     shardings = jax.tree.map(lambda array: array.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, key).compile()
+    lowered = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, key)
+    return lowered.compile(compiler_options=options)
 
 
 def _with_weight(term: Mean, weight: jax.Array) -> Mean:

@@ -36,7 +36,7 @@ def make_config(**fields):
 
 
 def make(workdir, data_dir, **fields):
-    group = Members(make_config(members=2, **fields), workdir, data_dir, Preemption())
+    group = Members(make_config(**{"members": 2} | fields), workdir, data_dir, Preemption())
     for run in group.runs:
         run.workdir.mkdir(parents=True, exist_ok=True)
     group.restore()
@@ -57,9 +57,9 @@ def names(group):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, data_dir):
-    """Two runs, one after the other."""
+    """Three runs, one after the other."""
     root = tmp_path_factory.mktemp("alone")
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         workdir = root / f"seed={seed}"
         workdir.mkdir()
         trainer = Trainer(make_config(**{"seed.init": seed}), workdir, data_dir, Preemption())
@@ -142,7 +142,7 @@ def _callable(evaluator, call):
 
 @pytest.mark.slow  # the vmapped step compiles for half a minute
 def test_vmapped_members_equal_runs_alone_but_for_rounding_and_survive_a_kill(alone, tmp_path, data_dir):
-    undisturbed = make(tmp_path / "undisturbed", data_dir, vmap=True)
+    undisturbed = make(tmp_path / "undisturbed", data_dir, vmap=True, members=3)
     undisturbed.run(None)
     for name in names(undisturbed):
         found, expected = (read(place / name)[0] for place in (tmp_path / "undisturbed", alone))
@@ -152,7 +152,7 @@ def test_vmapped_members_equal_runs_alone_but_for_rounding_and_survive_a_kill(al
                 if score.startswith("train/"):
                     assert value == pytest.approx(right[score], rel=members.TOLERANCE), score
 
-    group = make(tmp_path / "killed", data_dir, vmap=True)
+    group = make(tmp_path / "killed", data_dir, vmap=True, members=3)
 
     def kill(*_, **__):
         group.runs[0].checkpoints.wait()
@@ -161,8 +161,8 @@ def test_vmapped_members_equal_runs_alone_but_for_rounding_and_survive_a_kill(al
     group.runs[1].checkpoints.save = kill
     with pytest.raises(Killed):
         group.run(None)
-    group = make(tmp_path / "killed", data_dir, vmap=True)
-    assert [run.first for run in group.runs] == [2, 0]
+    group = make(tmp_path / "killed", data_dir, vmap=True, members=3)
+    assert [run.first for run in group.runs] == [2, 0, 0]
     group.run(None)
     for name in names(group):
         assert read(tmp_path / "killed" / name) == read(tmp_path / "undisturbed" / name)
