@@ -14,6 +14,20 @@ from experiments.run.config_file import resolve
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.slow
+def test_the_members_benchmark_compares_the_same_numbers():
+    command = [sys.executable, "-m", "benchmarks.members", "--config=configs/unet_shapes.py:debug", "--batch_size=2"]
+    arguments = ["--members=3", "--steps=3", "--config.optim.name=sgd", "--config.model.depth=0.1"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result["members"] == 3 and result["speedup"] > 0
+    assert max(result["differences"]) < 1e-3
+    both = result["memory_mb"]
+    assert both["vmapped"]["between"] > 2 * both["in_turn"]["between"]
+
+
 @pytest.mark.parametrize(
     ("config", "step"),
     [

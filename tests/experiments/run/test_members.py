@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import types
 
 import numpy as np
 import pytest
@@ -86,17 +85,19 @@ def test_members_on_one_device_are_runs_alone_bit_for_bit_after_a_stop_and_kills
     # A stop in the evaluation of step 4, of the first member: both keep their line for later.
     evaluator, calls = group.runs[0].evaluator, []
 
-    def evaluate(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == 2:  # the first one is of the second member, at step 2
-            group.stop.signal = signal.SIGTERM
-        if group.stop.signal:
-            raise Interrupted
-        return evaluator(*args, **kwargs)
+    class Evaluator:
+        inference, source = evaluator.inference, evaluator.source
+
+        def __call__(self, *args, **kwargs):
+            calls.append(args)
+            if len(calls) == 2:  # the first one is of the second member, at step 2
+                group.stop.signal = signal.SIGTERM
+            if group.stop.signal:
+                raise Interrupted
+            return evaluator(*args, **kwargs)
 
     for run in group.runs:
-        run.evaluator = types.SimpleNamespace(inference=evaluator.inference, source=evaluator.source)
-        run.evaluator = _callable(run.evaluator, evaluate)
+        run.evaluator = Evaluator()
     group.run(None)
     assert group.stop.exit_code == 75
     assert "stopped: step 4 is saved, start the same command again to go on" in capsys.readouterr().out
@@ -128,16 +129,6 @@ def test_members_on_one_device_are_runs_alone_bit_for_bit_after_a_stop_and_kills
     # Of two values t is 12.706 and the standard error half their distance.
     assert found["high"] - found["mean"] == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
     assert f"mIoU {found['mean']:.4f}" in " ".join(capsys.readouterr().out.split())
-
-
-def _callable(evaluator, call):
-    class Evaluator:
-        inference, source = evaluator.inference, evaluator.source
-
-        def __call__(self, *args, **kwargs):
-            return call(*args, **kwargs)
-
-    return Evaluator()
 
 
 @pytest.mark.slow  # the vmapped step compiles for half a minute

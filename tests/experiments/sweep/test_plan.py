@@ -221,3 +221,10 @@ def test_a_copy_of_a_run_does_not_take_its_place(plan):
     assert plan()[0].workdir == job.workdir
     shutil.rmtree(job.workdir)
     assert plan()[0].workdir.name == "a copy"
+
+
+def test_members_are_no_run_of_a_sweep(plan):
+    with pytest.raises(
+        UserError, match=r"config.members=2: a sweep's runs are single ones; use 1, and sweep over seed.init"
+    ):
+        plan(members=2)
