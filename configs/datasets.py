@@ -83,6 +83,11 @@ def use_shapes_proposals(config: ConfigDict) -> None:
     config.data.proposals.min_side = 6
 
 
+def enlarge_shapes(config: ConfigDict) -> None:
+    """Enlarges the figures by a third, as the papers of regions on shared features do: from 375 pixels to 600, with VOC."""
+    config.data.image_size = (128, 128)
+
+
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
     """Takes VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; stretched to `size`."""
     use_boxes(config, size)
