@@ -140,8 +140,8 @@ class Wandb:
     entity: str = ""
     name: str = ""
     group: str = ""
-    job_type: str = ""
     tags: tuple[str, ...] = ()
+    job_type: str = "train"
 
 
 class Common:
