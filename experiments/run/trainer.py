@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -68,6 +69,7 @@ class Trainer:
         self._check_steps()
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
+        self.others = 0  # compilations of what is neither the step nor the evaluation
         self.key = jax.random.key(config.seed.init)
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
@@ -97,9 +99,17 @@ class Trainer:
         lacking = [path for path in self.task.solves if path not in self.architecture.paths]
         if lacking:
             raise UserError(
-                f"config.task.name={name!r} solves for {lacking[0]}, which config.model.name={config.model.name!r} has with "
-                "config.model.head='svm' alone; set that"
+                f"config.task.name={name!r} solves for {lacking[0]}, which this config.model.name={config.model.name!r} does "
+                f"not have; {self.task.remedy}"
             )
+        if self.task.solves and self.fresh:
+            variables = self.state.params | self.state.rest
+            missing = [path for path in self.task.builds_on if not np.asarray(variables[path]).any()]
+            if missing:
+                raise UserError(
+                    f"config.task.name={name!r} builds on {missing[0]}, which is still zero; start from a run of the stage "
+                    "before it (config.init_from)"
+                )
 
     def _introduce(self, eval_source: Source) -> None:
         """Prints what there is to train and to evaluate on, and warns of what is missing."""
@@ -153,9 +163,10 @@ class Trainer:
             self.checkpoints.wait()
             if finished and self.task.solves:
                 shutil.rmtree(self.workdir / "features", ignore_errors=True)
-            saved = f"step {self.checkpoints.steps()[-1]} is" if self.checkpoints.steps() else "stored features are"
             print(
-                self._closing_words() if finished else f"stopped: {saved} saved, start the same command again to go on"
+                self._closing_words()
+                if finished
+                else f"stopped: {self._saved()}, start the same command again to go on"
             )
         finally:
             self.progress.close()
@@ -167,12 +178,13 @@ class Trainer:
         """What is due before the first step of a new run. False when a stop came."""
         row = {}
         if self.task.solves:
-            folder, stopped = self.workdir / "features", lambda: self.stop.signal is not None
             try:
                 data = self.config, self.task, self.architecture, self._evaluated(), self.source, self.mesh
-                solved, logs = self.task.solve(store_features(*data, folder, stopped))
+                stored = store_features(*data, self.workdir / "features", self.stop)
+                solved, logs = self.task.solve(stored)
             except Interrupted:
                 return False
+            self.others = stored.compilations
             self.state = states.replace(self.state, solved)
             self.stop.nothing_to_lose = False
             row = {f"train/{name}": value for name, value in logs.items()}
@@ -220,6 +232,13 @@ class Trainer:
             if self._evaluates_at(step):
                 self.clock.restart()
         return True
+
+    def _saved(self) -> str:
+        """What a stop has left to go on from."""
+        if self.checkpoints.steps():
+            return f"step {self.checkpoints.steps()[-1]} is saved"
+        stored = any((self.workdir / "features").glob("*.npz"))
+        return "what is stored of the features stays" if stored else "nothing is saved yet"
 
     def _closing_words(self) -> str:
         """The last step's scores, where its picture is, and what to do next."""
@@ -278,7 +297,7 @@ class Trainer:
         }
         self.checkpoints.save(step, self.state, notes, kind)
         count = flops(self.compiled) if self.compiled else None
-        compilations = self.evaluator.inference.compilations + (self.compiled is not None)
+        compilations = self.evaluator.inference.compilations + (self.compiled is not None) + self.others
         self.journal.measure(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
 
 
