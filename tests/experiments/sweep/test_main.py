@@ -24,6 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         ([SWEEP], ["--workdir"]),
         (["--workdir=x"], ["--config"]),
         ([SWEEP, "--workdir=x", "--executor=qsub"], ["qsub", "local"]),
+        ([SWEEP, "--workdir=x", "--slurm.time=60"], ["--slurm.time", "--executor=slurm"]),
         ([SWEEP, "--workdir=x", "--jobs=0"], ["--jobs=0"]),
         ([SWEEP, "--workdir=x", "--jobs=two"], ["two"]),
         ([SWEEP, "--workdir=x", "--job=2"], ["--job=2"]),
