@@ -12,12 +12,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from configs.common import Wandb
 from errors import UserError, warn
 from experiments.run import resolution
 from experiments.run.config_file import FREE
 from experiments.run.metrics_file import plain
 from experiments.sweep.definition import Run, load
 from experiments.sweep.naming import find_varied, label
+from fields import defaults
 
 DIGITS = 6  # of the hash in a directory's name
 LONGEST_TAG, LONGEST_NAME = 64, 128  # characters that W&B takes
@@ -77,7 +79,9 @@ def make_plan(
             place = same[0]
         kept = stored.get(place)
         if kept is None:
-            settled = own | _present(own, workdir.name, name, settings[number], {f: run.fields.get(f) for f in varied})
+            settled = own | _present(
+                own, workdir.name, name, settings[number] if settings.count(settings[number]) > 1 else ""
+            )
         else:
             settled = own | {f: kept[f] for f in kept if f.startswith("wandb.") or f == "init_from"}
             _warn_of_kept(place, own, kept, overrides)
@@ -130,17 +134,18 @@ def _hash(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:DIGITS]
 
 
-def _present(config: Flat, sweep: str, name: str, setting: str, varied: Mapping[str, Any]) -> Flat:
+def _present(config: Flat, sweep: str, name: str, setting: str) -> Flat:
     """The fields of config.wandb that make its dashboard compare the runs, but for those that the config sets.
 
-    A group is the sweep. A job type is a setting without its seed: grouped by it, W&B draws the mean over the seeds.
+    A group is the sweep. Where a setting has several seeds, it is the job type: grouped by it, W&B draws their mean.
     """
     if config["wandb.mode"] == "disabled":
         return {}
     tags = [word[:LONGEST_TAG] for word in name.split(",")]
     shown = {"group": sweep, "name": name, "job_type": setting, "tags": tags}
     shown = {f"wandb.{field}": value[:LONGEST_NAME] for field, value in shown.items()}
-    return {field: value for field, value in shown.items() if not config[field]}
+    neutral = {f"wandb.{field}": plain(value) for field, value in defaults(Wandb).items()}
+    return {field: value for field, value in shown.items() if value and config[field] == neutral[field]}
 
 
 def _warn_of_kept(place: pathlib.Path, own: Flat, kept: Flat, overrides: Mapping[str, str]) -> None:

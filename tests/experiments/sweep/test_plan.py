@@ -113,6 +113,8 @@ def test_wandb_is_told_what_belongs_together(plan):
         "tags": ["lr=0.001", "seed=1"],
     }
     assert len({own["job_type"] for own in shown}) == 2, "the seeds of a setting are one"
+    alone = plan('sweeps.grid({"optim.lr": (0.001, 0.002)})', mode="offline")
+    assert {job.config["wandb.job_type"] for job in alone} == {"train"}, "without seeds there is nothing to average"
     assert plan(mode="offline", wandb__group="mine")[0].config["wandb.group"] == "mine"
     assert names(plan(mode="disabled")) == names(jobs), "what W&B shows does not move a run"
     begin(jobs[1])
