@@ -39,6 +39,13 @@ def test_a_mistake_is_one_line(capsys, arguments, words):
     assert line.startswith("error: ") and "\n" not in line and all(word in line for word in words), line
 
 
+def test_a_missing_package_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "experiments.sweep.slurm", raising=False)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(SystemExit, match="error: .*submitit is not installed; pip install -r requirements-sweep.txt"):
+        command.main([SWEEP, f"--workdir={tmp_path}", "--executor=slurm"])
+
+
 def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):
     workdir = tmp_path / "a folder"
     done = run(SWEEP, f"--workdir={workdir}", "--executor=print", "--tfds_data_dir=data", "--config.train.steps=2")

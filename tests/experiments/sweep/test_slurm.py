@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import shlex
 import signal
+import subprocess
 import sys
 import time
 
@@ -15,7 +17,8 @@ from experiments.sweep import slurm  # noqa: E402
 from experiments.sweep.launch import MAIN, Launch, Progress  # noqa: E402
 from experiments.sweep.plan import make_plan  # noqa: E402
 from tests.experiments.sweep import driver  # noqa: E402
-from tests.experiments.sweep.test_local import Sweep  # noqa: E402
+from tests.experiments.sweep.test_local import ROOT, Sweep  # noqa: E402
+from tests.test_docs import commands_of  # noqa: E402
 
 STAGES = '[{"name": "b", "init_from": sweeps.run("a")}, {"name": "a", "seed.init": 1}, {"name": "c", "seed.init": 2}]'
 FAKE_SLURM = pathlib.Path(__file__).with_name("fake_slurm.py")
@@ -33,7 +36,9 @@ def cluster(tmp_path, monkeypatch):
         place.chmod(0o755)
     monkeypatch.setenv("FAKE_SLURM", str(folder))
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-    return folder
+    yield folder
+    for place in folder.glob("*.sh"):
+        place.unlink()
 
 
 def plan(sweep: Sweep) -> list:
@@ -99,6 +104,15 @@ def test_a_run_that_stops_unfinished_goes_back_into_the_queue_and_a_failed_one_d
     launch(sweep)  # tries again what has failed, and nothing else
     assert wait(cluster) | {"102_0": "COMPLETED", "102_1": "COMPLETED"} == wait(cluster)
     assert all(Progress(job).state.done for job in plan(sweep))
+
+
+def test_the_command_of_the_docs_submits_the_sweep(cluster, tmp_path):
+    (command,) = [line for line in commands_of("docs/sweeps.md") if "--executor=slurm" in line]
+    (cluster / "hold").touch()
+    words = [word.replace("runs/rates", str(tmp_path / "rates")) for word in shlex.split(command)[1:]]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("queued") >= 4, done.stderr
+    assert {"--array=0-3%4", "--time=240", "--gpus-per-node=1", "--cpus-per-task=8"} <= set(script(cluster, 101))
 
 
 def test_what_starts_from_a_failed_run_does_not_begin(cluster, tmp_path):
