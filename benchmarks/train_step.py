@@ -81,48 +81,58 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
     return {name: round(size / 1e6, 1) for name, size in parts.items()}
 
 
+class Step:
+    """The compiled training step of a config, or its inference, on a batch of noise."""
+
+    def __init__(self, config: ConfigDict, *, batch_size: int, classes: int, inference: bool):
+        mesh, class_names = sharding.make_mesh(config.mesh), tuple(map(str, range(classes)))
+        task = make_task(config, class_names)
+        architecture, state, optimizer = initialise_run(config, mesh, class_names)
+        self._batch = sharding.put_batch(make_batch(task.needs, batch_size, config.data, classes), mesh)
+        self.parameters = sum(value.size for value in (state.params | state.rest).values())
+        self.trained = sum(value.size for value in state.params.values())
+
+        def predict(variables: Variables, batch: Arrays) -> tuple[Variables, Arrays]:
+            outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
+            return variables, task.predict(outputs, batch)
+
+        began = time.perf_counter()
+        if inference:
+            self._key, self._state = (), state.params | state.rest
+            self.compiled = jax.jit(predict, donate_argnums=0).lower(self._state, self._batch).compile()
+        else:
+            self._key, self._state = (jax.random.key(config.seed.init),), state
+            step = make_train_step(config, task, architecture, optimizer)
+            self.compiled = compile_step(step, state, self._batch, *self._key)
+        self.compile_seconds = time.perf_counter() - began
+
+    def run(self) -> float:
+        """Runs one step. Returns its seconds."""
+        began = time.perf_counter()
+        self._state, results = self.compiled(self._state, self._batch, *self._key)
+        jax.block_until_ready((self._state, results))
+        return time.perf_counter() - began
+
+
 def main(_) -> None:
     config = CONFIG.value
-    mesh = sharding.make_mesh(config.mesh)
-    class_names = tuple(map(str, range(CLASSES.value)))
-    task = make_task(config, class_names)
-    architecture, state, optimizer = initialise_run(config, mesh, class_names)
-    batch = sharding.put_batch(make_batch(task.needs, BATCH_SIZE.value, config.data, CLASSES.value), mesh)
-    parameters = sum(value.size for value in state.params.values())
-
-    def predict(variables: Variables, batch: Arrays) -> tuple[Variables, Arrays]:
-        outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
-        return variables, task.predict(outputs, batch)
-
-    began = time.perf_counter()
-    if INFERENCE.value:
-        own, state = (), state.params | state.rest
-        step = jax.jit(predict, donate_argnums=0).lower(state, batch).compile()
-    else:
-        own = (jax.random.key(config.seed.init),)
-        step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, *own)
-    compile_seconds = time.perf_counter() - began
-    seconds = []
-    for _ in range(STEPS.value + 2):
-        began = time.perf_counter()
-        state, results = step(state, batch, *own)
-        jax.block_until_ready((state, results))
-        seconds.append(time.perf_counter() - began)
+    step = Step(config, batch_size=BATCH_SIZE.value, classes=CLASSES.value, inference=INFERENCE.value)
+    seconds = [step.run() for _ in range(STEPS.value + 2)]
     median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
-    count = flops(step)
+    count = flops(step.compiled)
     result = {
         "model": config.model.name,
         "step": "inference" if INFERENCE.value else "training",
         "platform": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "parameters": parameters,
+        "parameters": step.trained,
         "batch_size": BATCH_SIZE.value,
         "image_size": tuple(config.data.image_size),
         "images_per_second": round(BATCH_SIZE.value / median, 2),
         "step_ms": round(1e3 * median, 1),
-        "compile_seconds": round(compile_seconds, 2),
+        "compile_seconds": round(step.compile_seconds, 2),
         "gflop_per_step": None if count is None else round(count / 1e9, 2),
-        "memory_mb": memory(step),
+        "memory_mb": memory(step.compiled),
     }
     print(json.dumps(result))
 

@@ -90,7 +90,7 @@ class Data:
 
 class Train:
     batch_size: Count = 16  # examples of one optimiser step, over all devices
-    steps: Count = 1000
+    steps: Natural = 1000  # 0: what the run starts with is scored and saved, and nothing is trained
     log_every: Count = 20
     eval_every: Count = 100
     checkpoint_every: Count = 100

@@ -43,6 +43,12 @@ def use_light_ssd(config: ConfigDict) -> None:
     )
 
 
+def use_light_resnet_ssd(config: ConfigDict) -> None:
+    """Sets the light SSD on the narrow ResNet-10: its three maps are the strides 8, 16 and 32."""
+    use_light_ssd(config)
+    config.model.update(backbone=_light_resnet(output_stride=32), fc=0, extras=())
+
+
 def use_yolov1(config: ConfigDict) -> None:
     """Sets YOLO of 24 convolutions on images of 448x448 (Redmon et al. 2016)."""
     config.model = dict(
@@ -174,7 +180,7 @@ def use_fast_rcnn(config: ConfigDict) -> None:
 
 
 def use_sppnet(config: ConfigDict) -> None:
-    """Sets SPP-net on VGG-16's conv5_3 with Fast R-CNN's head (He et al. 2014)."""
+    """Sets SPP-net on VGG-16's conv5_3 with Fast R-CNN's head and loss (He et al. 2014)."""
     use_fast_rcnn(config)
     model = config.model.to_dict()
     shared = {name: model[name] for name in ("backbone", "fc", "dropout", "dtype")}
@@ -189,11 +195,42 @@ def use_rcnn(config: ConfigDict) -> None:
     config.task.background_iou = 0.0
 
 
+def use_fine_tuning(config: ConfigDict) -> None:
+    """Leaves the boxes of the R-CNN or SPP-net that `config` has as they are proposed, as their first stage does."""
+    config.task.box_weight = 0.0
+
+
+def use_svms(config: ConfigDict) -> None:
+    """Puts a linear SVM for each class in the place of the softmax that `config` has (Girshick et al. 2014, section 2.3).
+
+    All but `negative_iou` are figures of the authors' code.
+    """
+    _use_stage(config)
+    examples = dict(negative_iou=0.3, hard_negatives=2000, passes=1)
+    loss = dict(cost=1e-3, positive_weight=2.0, bias_scale=10.0, feature_norm=20.0)
+    config.task = dict(name="svm", **config.task.to_dict(), **examples, **loss)
+
+
+def use_box_regression(config: ConfigDict) -> None:
+    """Adds a linear regression of boxes for each class to the SVMs (Girshick et al. 2014, appendix C)."""
+    _use_stage(config)
+    config.task = dict(
+        name="box_regression", **config.task.to_dict(), regression_iou=0.6, ridge=1000.0, feature_norm=20.0
+    )
+
+
+def _use_stage(config: ConfigDict) -> None:
+    """What both stages share: the head, the suppression of before, and detections drawn where an SVM says yes."""
+    config.model.head = "svm"
+    kept = ("use_difficult", "score_threshold", "nms_iou", "nms_candidates", "max_detections")
+    config.task = {field: config.task[field] for field in kept}
+    config.eval.picture_score = 0.5
+
+
 def use_light_trunk(config: ConfigDict) -> None:
     """Puts the narrow ResNet-10 of stride 8 below the regions' head that `config` has, and makes the head narrow."""
-    bottom = dict(name="resnet", layers=10, width=0.5, norm="group", momentum=0.9, output_stride=8)
     config.model.update(fc=256, dropout=0.0)
-    config.model.backbone = bottom
+    config.model.backbone = _light_resnet(output_stride=8)
     config.model.update({"strides": (8,)} if "strides" in config.model else {"stride": 8})
     config.task.update(regions=32, score_threshold=0.01, nms_iou=0.45, max_detections=200)
     config.eval.update(merge_iou=0.45, max_detections=200)
@@ -224,6 +261,11 @@ def _resnet50_fpn() -> dict:
     bottom_up = dict(name="resnet", layers=50, width=1.0, norm="frozen", momentum=0.9, output_stride=32)
     levels = dict(finest=8, coarsest=128, coarser="p5")
     return dict(name="fpn", bottom_up=bottom_up, width=256, **levels, norm="none", momentum=0.9)
+
+
+def _light_resnet(*, output_stride: int) -> dict:
+    """The trunk of the light detectors without a pyramid."""
+    return dict(name="resnet", layers=10, width=0.5, norm="group", momentum=0.9, output_stride=output_stride)
 
 
 def _light_pyramid() -> dict:

@@ -17,9 +17,6 @@ from configs import common, datasets, detectors, schedules, variants
 def get_config(variant: str = "") -> ConfigDict:
     config = common.get_config()
     detectors.use_fast_rcnn(config)
-    datasets.use_voc_boxes_at_600(config)
-    datasets.use_statistics_of_imagenet(config)
+    datasets.use_voc_proposals_at_600(config)
     schedules.train_fast_rcnn(config)
-    config.data.augment.crop = False
-    config.data.proposals.min_side = 20  # of R-CNN's code
     return variants.vary(config, variant, model=dict(backbone=dict(layers=11, width=0.07), fc=16))

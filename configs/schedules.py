@@ -69,6 +69,33 @@ def train_fast_rcnn(config: ConfigDict) -> None:
     config.optim.boundaries = (40 / 60,)
 
 
+def fine_tune_rcnn(config: ConfigDict) -> None:
+    """Trains 70,000 steps of 32 objects' and 96 background regions (Girshick et al. 2014, section 2.3), from VGG's weights.
+
+    They are of 32 images, one and three of each, where the paper draws them from all images. Steps and rates are of the
+    released code.
+    """
+    config.train.update(batch_size=32, steps=70000, log_every=100, eval_every=70000, checkpoint_every=2500)
+    config.task.regions = 4
+    config.eval.batch_size = 4
+    config.optim.update(name="sgd", lr=1e-3, schedule="step", boundaries=(20 / 70, 40 / 70, 60 / 70), momentum=0.9)
+    config.optim.update(weight_decay=5e-4, lr_multipliers=((".*/bias", 2.0),))
+
+
+def fine_tune_sppnet(config: ConfigDict) -> None:
+    """Trains the fully connected layers (He et al. 2014, section 4.1): 250,000 steps at 1e-4, and 50,000 at a tenth of it."""
+    config.train.update(batch_size=2, steps=300000, log_every=100, eval_every=300000, checkpoint_every=5000)
+    config.eval.batch_size = 4
+    config.optim.update(name="sgd", lr=1e-4, schedule="step", boundaries=(250 / 300,), momentum=0.9)
+    config.optim.update(weight_decay=5e-4, lr_multipliers=((".*/bias", 2.0),), freeze=("backbone/",))
+
+
+def solve(config: ConfigDict) -> None:
+    """Trains nothing: the task solves for what it adds to the network of config.init_from, which stays as it is."""
+    config.train.steps = 0
+    config.optim.update(warmup_steps=0, ema=0.0, lr_multipliers=(), freeze=("backbone/", "box_head/fc"))
+
+
 def train_yolov1(config: ConfigDict) -> None:
     """Trains 135 epochs of the paper's 16,551 images (Redmon et al. 2016, section 2.2).
 

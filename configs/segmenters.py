@@ -80,6 +80,20 @@ def use_deeplabv3plus(config: ConfigDict) -> None:
     use_pixel_losses(config)
 
 
+def use_light_vgg(config: ConfigDict, method: str) -> None:
+    """Sets an FCN, a U-Net or a DeepLabV3+ on a VGG-11 at quarter width: `fcn32s` to `fcn8s`, `unet` or `deeplabv3plus`."""
+    if method == "unet":
+        use_unet_resnet34(config)
+        config.model.update(decoder=(128, 64, 32, 16), dropout=0.0)
+    elif method == "deeplabv3plus":
+        use_deeplabv3plus(config)
+        config.model.update(aspp=96, rates=(2, 4, 6), decoder=64, low_level=24, dropout=0.0)
+    else:
+        use_fcn(config, stride=int(method[3:-1]), norm="batch", padding="same", upsampling="learned")
+        config.model.update(fc=256, dropout=0.2)
+    config.model.backbone = dict(name="vgg", layers=11, width=0.25, norm="batch", momentum=0.9)
+
+
 def use_pix2pix(config: ConfigDict) -> None:
     """Sets the U-Net-256 generator of pix2pix (Isola et al. 2017) with its 70x70 PatchGAN."""
     shape = dict(depth=8, width=64, norm="batch", momentum=0.9, dropout=0.5, discriminator=64)

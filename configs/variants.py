@@ -1,9 +1,16 @@
-"""Variants of an experiment, behind the colon of `--config=FILE.py:NAME`: `debug`, and what shrinks one for a CPU."""
+"""Variants of an experiment, behind the colon of `--config=FILE.py:NAME`: `debug`, later stages, what shrinks one for a CPU."""
+
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+from configs import detectors, schedules
 
-def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] = ()) -> ConfigDict:
+STAGES = {"svm": detectors.use_svms, "regression": detectors.use_box_regression}  # R-CNN's, in their order
+PROPOSED = ("fast_rcnn", "svm", "box_regression")  # tasks of proposals, which are searched
+
+
+def vary(config: ConfigDict, variant: str, model: dict, others: Iterable[str] = ()) -> ConfigDict:
     """Returns the experiment itself, or its `debug` variant with `model`'s fields shrunk.
 
     `others` are variants that the experiment's file has made already. Raises ValueError for any other name behind the
@@ -18,6 +25,13 @@ def vary(config: ConfigDict, variant: str, model: dict, others: tuple[str, ...] 
     return config
 
 
+def follow(config: ConfigDict, variant: str) -> None:
+    """Makes `config` the later stage of R-CNN that `variant` names, if it names one: nothing of the network is trained."""
+    if variant in STAGES:
+        STAGES[variant](config)
+        schedules.solve(config)
+
+
 def debug(config: ConfigDict) -> None:
     """Takes a synthetic dataset, small images, few steps, no W&B: the same code in seconds."""
     of_labels = "losses" in config.task
@@ -26,14 +40,14 @@ def debug(config: ConfigDict) -> None:
     side = 64 + 2 * config.data.margin
     config.data.update(name="shapes", train_split="train", eval_split="validation", fit="stretch")
     config.data.update(weight_map=(0.0, 5.0), image_size=(side, side), canvases=())
-    config.train.update(batch_size=4, steps=6, log_every=1, eval_every=3, checkpoint_every=3)
+    config.train.update(batch_size=4, steps=min(6, config.train.steps), log_every=1, eval_every=3, checkpoint_every=3)
     config.train.best = "val/mIoU" if of_labels else "val/AP50"
     of_masks = tuple(name for name in config.eval.metrics if name == "coco_masks")
     config.eval.metrics = ("confusion", "boundary") if of_labels else ("coco", *of_masks, "confusion")
     config.eval.update(batch_size=8, pictures=2)
     config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
     config.wandb.mode = "disabled"
-    if config.task.name == "fast_rcnn":  # whose proposals are searched: seconds, not minutes
+    if config.task.name in PROPOSED:  # seconds, not minutes
         config.data.update(train_split="train[:32]", eval_split="validation[:16]", max_proposals=50)
 
 

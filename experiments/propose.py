@@ -22,7 +22,7 @@ from experiments.tasks.base import Arrays, Means, Task
 from experiments.tasks.registry import make_task
 from files import write_atomically
 from input_pipeline.proposals import Store, place_store
-from input_pipeline.sources import Source, open_source, read_part
+from input_pipeline.sources import Part, Source, open_source, read_part
 
 # What tasks read that have a first stage: in evaluation its proposals are their `regions`.
 READS = ("proposals and regions", "proposals, regions and masks")
@@ -83,25 +83,6 @@ class FirstStage:
         boxes, valid = outputs["regions"], outputs["region_mask"]
         scores = jnp.broadcast_to(jnp.linspace(1.0, 0.0, valid.shape[1]), valid.shape)
         return {"boxes": boxes, "scores": scores, "classes": jnp.zeros(valid.shape, jnp.int32), "valid": valid}
-
-
-class Part:
-    """The images `indices` of a source, without ground truth."""
-
-    def __init__(self, source: Source, indices: range):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": self._source[self._indices[index]]["image"]}
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self._source.size(self._indices[index])
-
-    def name(self, index: int) -> str:
-        return self._source.name(self._indices[index])
 
 
 def _claim(folder: pathlib.Path, facts: dict[str, Any]) -> None:

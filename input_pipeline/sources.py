@@ -146,6 +146,28 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
     return match[1], select
 
 
+class Part:
+    """The examples `indices` of a source, in their order. All that does not depend on an index is the source's."""
+
+    def __init__(self, source: Any, indices: Sequence[int]):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[self._indices[index]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def size(self, index: int) -> Size:
+        return self._source.size(self._indices[index])
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._indices[index])
+
+
 class Concatenation:
     """The examples of `parts`, sources of the splits `names`, one after the other. Its attributes cover all of them.
 

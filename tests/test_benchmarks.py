@@ -4,6 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+
+from benchmarks import history
+from configs import segmentation_history
+from errors import UserError
+from experiments.run.config_file import resolve
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -53,3 +59,43 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
     assert [result.get("anchors", result.get("boxes")) for result in results[:4]] == [8732, 8732, 120240, 36828]
     for result in results:
         assert result["batch_size"] == 1 and result["ms"] > 0 and result["platform"]
+
+
+def make_sweep(folder, names, done=True):
+    """A sweep whose runs have rows, and configs of tiny networks."""
+    runs = []
+    for name, config in names.items():
+        place = folder / f"{name}-0"
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(resolve(config))
+        row = {"step": config.train.steps if done else 1, "val/mIoU": 0.5, "val/boundary_IoU": 0.25}
+        (place / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        runs.append({"run": name, "directory": place.name, "seconds": 90.0})
+    (folder / "sweep.json").write_text(json.dumps({"runs": runs}))
+    return folder
+
+
+def test_a_history_is_of_finished_runs_in_the_order_of_their_years(tmp_path):
+    config = segmentation_history.get_config("debug")
+    runs = history.read_runs(make_sweep(tmp_path / "a", {"own": config, "deeplabv3plus": config, "fcn8s": config}))
+    assert [run["name"] for run in runs] == ["fcn8s", "deeplabv3plus", "own"]
+    assert runs[0]["scores"] == {"mIoU": 0.5, "boundary_IoU": 0.25}
+    with pytest.raises(UserError, match="own-0 has not finished"):
+        history.read_runs(make_sweep(tmp_path / "b", {"own": config}, done=False))
+    with pytest.raises(UserError, match="holds no sweep"):
+        history.read_runs(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_history_prints_a_table_and_draws_a_picture(tmp_path):
+    folder = make_sweep(tmp_path / "a", {"fcn32s": segmentation_history.get_config("debug")})
+    command = [sys.executable, "-m", "benchmarks.history", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, _, row = done.stdout.splitlines()
+    cells = dict(zip(header.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=True))
+    assert (cells["method"], cells["year"], cells["mIoU"], cells["minutes"]) == ("FCN-32s", "2015", "0.500", "1.5")
+    assert float(cells["inference images/s"].replace(",", "")) > float(cells["training images/s"].replace(",", "")) > 0
+    assert Image.open(folder / "history.png").width > 400
+    (stored,) = json.loads((folder / "history.json").read_text())
+    assert stored["parameters"] > 1000 and stored["training memory MB"] > 0

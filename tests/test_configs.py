@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 from configs import common, datasets, detectors
+from experiments.command_line import read_experiment
 from experiments.run import configuration, sharding
 from experiments.run import state as states
 from experiments.run.optim import make_optimizer
 from experiments.run.step import compile_step, make_train_step
+from experiments.sweep import definition
 from experiments.tasks.registry import make_task
 from input_pipeline.augment import geometry
 from input_pipeline.views import plan_views
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("__init__", "common", "datasets", "segmenters", "detectors", "schedules", "sweeps", "variants")
+PARTS += ("detection_history",)  # a sweep over other files
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in PARTS)
 CLASSES = ("a", "b", "c")
 
@@ -57,6 +60,25 @@ def test_a_config_is_its_header_and_a_few_lines(name):
     assert functions.keys() in ({"get_config"}, {"get_config", "sweep"})
     assert all(node.end_lineno - node.lineno <= 12 for node in functions.values())
     assert functions["get_config"].end_lineno - functions["get_config"].lineno >= 4
+
+
+@pytest.mark.parametrize("name", ["detection_history", "segmentation_history"])
+def test_a_history_has_one_budget_and_one_size_of_images(name):
+    """But for what its header says: R-CNN's half, and YOLO's grid."""
+    runs, images, sizes, trunks = definition.load(str(ROOT / "configs" / f"{name}.py"), {}), {}, {}, {}
+    for run in runs:
+        fields = [f"--config.{field}={value}" for field, value in run.fields.items()]
+        config = read_experiment(str(ROOT / run.config), fields)
+        configuration.check(config)
+        images[run.name] = config.train.steps * config.train.batch_size
+        sizes[run.name] = tuple(config.data.image_size)
+        backbone = config.model.get("backbone")
+        trunks[run.name] = backbone and {**backbone.get("bottom_up", backbone), "output_stride": 0}
+    half, (image_count,) = images.pop("rcnn", None), set(images.values())
+    assert half in (None, image_count / 2)
+    assert {name: size for name, size in sizes.items() if size != (96, 96)} in ({}, {"yolov1": (112, 112)})
+    assert len(images) + bool(half) == len(runs) == {"detection_history": 10, "segmentation_history": 5}[name]
+    assert len({str(sorted(trunk.items())) for trunk in trunks.values() if trunk}) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import main  # defines the flags
+from configs.variants import STAGES
 from experiments.command_line import read_experiment
 from experiments.run import configuration
 from models.registry import MODELS
@@ -26,7 +27,8 @@ ROOMS = ("configs", "input_pipeline", "models", "experiments", "benchmarks", "do
 FILES = [str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*")]
 FILES += [path.name for path in ROOT.iterdir() if path.is_file()]
 FAMILIES = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "sweeps", "variants"}
-EXPERIMENTS = sorted(path.stem for path in ROOT.glob("configs/*.py") if path.stem not in FAMILIES)
+HISTORIES = {"detection_history", "segmentation_history"}  # sweeps over many models
+EXPERIMENTS = sorted(path.stem for path in ROOT.glob("configs/*.py") if path.stem not in FAMILIES | HISTORIES)
 ANY = "unet_camvid"  # for NAME, the name of any config
 SECTIONS = ["seed", "mesh", "model", "task", "data", "train", "eval", "optim", "wandb", "pretrained", "init_from"]
 OTHERS = {"tfds"}  # programs that are not ours
@@ -67,7 +69,8 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
 @pytest.fixture(scope="module")
 def known_fields() -> set[str]:
     """The fields that at least one experiment has."""
-    return set().union(*(leaves(read_config(f"configs/{name}.py").to_dict()) for name in EXPERIMENTS))
+    files = [f"{name}.py" for name in EXPERIMENTS] + [f"rcnn_shapes.py:{stage}" for stage in STAGES]
+    return set().union(*(leaves(read_config(f"configs/{file}").to_dict()) for file in files))
 
 
 def test_the_readme_is_short():

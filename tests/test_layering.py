@@ -38,7 +38,8 @@ RULES = {  # the longest prefix of a module's name decides
         "input_pipeline",
     }
     | {"faster_coco_eval", "tqdm"},
-    ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks"},
+    ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks", "experiments.solvers"},
+    ("experiments.solvers",): {"numpy", "sklearn"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
     ("experiments.sweep",): {
         "configs",
@@ -58,7 +59,14 @@ HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
-    "tqdm": {"experiments.run.progress", "experiments.predict", "experiments.propose", "input_pipeline.proposals"},
+    "sklearn": {"experiments.solvers"},
+    "tqdm": {
+        "experiments.run.progress",
+        "experiments.run.features",
+        "experiments.predict",
+        "experiments.propose",
+        "input_pipeline.proposals",
+    },
     "rich": {"experiments.sweep.table"},
     "submitit": {"experiments.sweep.slurm"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},

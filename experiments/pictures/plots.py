@@ -124,6 +124,89 @@ def plot_precision_recall(
     return np.asarray(canvas)
 
 
+def plot_points(points: Sequence[tuple[str, float, float]], x_title: str, y_title: str) -> np.ndarray:
+    """Plot named points (name, x, y), x above 0 on a logarithmic axis. Names stand where none covers another or a point.
+
+    Returns [H,W,3] uint8.
+    """
+    font, small, gap = ImageFont.load_default(size=15), ImageFont.load_default(size=13), 12
+    left, top, width, height = 6 * gap, 2 * gap, PLOT * 3 // 2, PLOT
+    canvas = Image.new("RGB", (left + width + 2 * gap, top + height + 5 * gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    logarithms, values = (
+        np.array(list(own), float) for own in (map(math.log10, _column(points, 1)), _column(points, 2))
+    )
+    x_ends, y_ends = _widen(logarithms, 0.12), _widen(values, 0.12)
+    for tick in _log_ticks(*x_ends):
+        x = left + width * (math.log10(tick) - x_ends[0]) / (x_ends[1] - x_ends[0])
+        draw.line((x, top, x, top + height), fill=FAINT)
+        draw.text((x, top + height + 6), f"{tick:g}", fill=INK, font=small, anchor="mt")
+    for tick in _even_ticks(*y_ends):
+        y = top + height * (y_ends[1] - tick) / (y_ends[1] - y_ends[0])
+        draw.line((left, y, left + width, y), fill=FAINT)
+        draw.text((left - 6, y), f"{tick:g}", fill=INK, font=small, anchor="rm")
+    draw.rectangle((left, top, left + width, top + height), outline=HATCH[0])
+    draw.text((left + width / 2, top + height + 4 * gap), x_title, fill=INK, font=font, anchor="mm")
+    _draw_upwards(canvas, (gap, top + height // 2 + int(font.getlength(y_title)) // 2), y_title, font)
+    x = left + width * (logarithms - x_ends[0]) / (x_ends[1] - x_ends[0])
+    y = top + height * (y_ends[1] - values) / (y_ends[1] - y_ends[0])
+    taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in zip(x, y, strict=True)]
+    for index, (name, _, _) in enumerate(points):
+        a, b, colour = x[index], y[index], class_colour(index)
+        draw.ellipse((a - 6, b - 6, a + 6, b + 6), fill=colour, outline=INK)
+        size = font.getlength(name), font.size
+        box = _find_room(_places(a, b, size), taken, (left, top, left + width, top + height))
+        taken.append(box)
+        draw.text((box[0], (box[1] + box[3]) / 2), name, fill=INK, font=font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def _column(points: Sequence[tuple], number: int) -> list:
+    return [point[number] for point in points]
+
+
+def _widen(values: np.ndarray, share: float) -> tuple[float, float]:
+    """The ends of an axis that shows `values` with room at both sides."""
+    room = share * (values.max() - values.min()) or 0.1
+    return float(values.min() - room), float(values.max() + room)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two ends, about six of them."""
+    step = 10 ** math.floor(math.log10(high - low))
+    step = min((step * factor for factor in (0.1, 0.2, 0.5, 1.0)), key=lambda own: abs((high - low) / own - 6))
+    first = math.ceil(low / step)
+    return [round(number * step, 10) for number in range(first, math.floor(high / step) + 1)]
+
+
+def _places(x: float, y: float, size: tuple[float, float]) -> list[tuple[float, float, float, float]]:
+    """The boxes (left, top, right, bottom) around a point in which its name may stand, the best first."""
+    width, height = size
+    corners = [(x + 10, y - height / 2), (x - 10 - width, y - height / 2)]
+    corners += [(x - width / 2, y + sign * distance - height / 2) for distance in (18, 32, 46) for sign in (-1, 1)]
+    return [(left, top, left + width, top + height) for left, top in corners]
+
+
+def _find_room(
+    places: list[tuple[float, ...]], taken: list[tuple[float, ...]], area: tuple[float, ...]
+) -> tuple[float, ...]:
+    """The first of the places that is in the area and shares no pixel with what is taken, or else the first of all."""
+
+    def is_free(box: tuple[float, ...]) -> bool:
+        inside = box[0] > area[0] and box[1] > area[1] and box[2] < area[2] and box[3] < area[3]
+        return inside and not any(
+            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+        )
+
+    return next(filter(is_free, places), places[0])
+
+
 def _draw_curves(
     curves: Sequence[tuple[np.ndarray, np.ndarray]], colours: Sequence[tuple[int, int, int]]
 ) -> Image.Image:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -120,6 +121,18 @@ def update_ema(ema: Variables, params: Variables, rest: Variables, decay: float,
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     current = params | rest
     return {name: decay * value + (1.0 - decay) * current[name] for name, value in ema.items()}
+
+
+def replace(state: TrainState, values: Mapping[str, np.ndarray]) -> TrainState:
+    """The state with other values of some variables, on the devices as the earlier ones are; their moving average too."""
+
+    def put(variables: Variables) -> Variables:
+        own = {
+            name: jax.device_put(value, variables[name].sharding) for name, value in values.items() if name in variables
+        }
+        return variables | own
+
+    return dataclasses.replace(state, params=put(state.params), rest=put(state.rest), ema=put(state.ema))
 
 
 def evaluation_weights(state: TrainState, architecture: Architecture) -> Variables:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 import time
 
@@ -19,6 +20,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.directory import writes
 from experiments.run.evaluator import Evaluation, Evaluator
 from experiments.run.evidence import flops
+from experiments.run.features import store_features
 from experiments.run.inference import Interrupted
 from experiments.run.journal import Journal
 from experiments.run.nonfinite import NonFinite
@@ -64,8 +66,11 @@ class Trainer:
         self.task = make_task(config, self.source.class_names)
         self.results = make_results(self.task.needs, config.eval, self.source.class_names)
         self.best = Best(config.train.best, self.results.metrics())
-        fresh = not checkpoints.exists(workdir)
-        self.architecture, self.state, optimizer = initialise_run(config, self.mesh, self.source.class_names, fresh)
+        self.fresh = not checkpoints.exists(workdir)
+        self.architecture, self.state, optimizer = initialise_run(
+            config, self.mesh, self.source.class_names, self.fresh
+        )
+        self._check_steps()
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
         self.key = jax.random.key(config.seed.init)
@@ -86,6 +91,20 @@ class Trainer:
         self.data = {"train": self.source.fingerprint, "eval": eval_source.fingerprint}
         if writes():
             self._introduce(eval_source)
+
+    def _check_steps(self) -> None:
+        """Raises UserError for a task that is solved for with steps to train, or with a model that has not its variables."""
+        name, config = self.config.task.name, self.config
+        if self.task.solves and config.train.steps:
+            raise UserError(
+                f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; write 0"
+            )
+        lacking = [path for path in self.task.solves if path not in self.architecture.paths]
+        if lacking:
+            raise UserError(
+                f"config.task.name={name!r} solves for {lacking[0]}, which config.model.name={config.model.name!r} has with "
+                "config.model.head='svm' alone; set that"
+            )
 
     def _introduce(self, eval_source: Source) -> None:
         """Prints what there is to train and to evaluate on, and warns of what is missing."""
@@ -118,7 +137,7 @@ class Trainer:
         self.loader.set_state(notes["loader"])
         self.journal = Journal(
             self.workdir,
-            last_row=self.first if self.pending is None else self.first - 1,
+            last_row=-1 if self.fresh else self.first if self.pending is None else self.first - 1,
             step=self.first,
             seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
@@ -135,21 +154,38 @@ class Trainer:
             self.progress.say(f"resumed {self.workdir} at step {self.first} of {self.config.train.steps}")
         try:
             # A stop during an evaluation left that step's line in the notes of its checkpoint, to be completed.
-            complete = self.pending is None or self._finish(self.first, self.pending)
+            complete = self._begin() if self.fresh else self.pending is None or self._finish(self.first, self.pending)
             finished = complete and self._steps(trace)
             self.checkpoints.wait()
             self.stop.finished = finished
-            saved = self.checkpoints.steps()[-1]
+            if finished and self.task.solves:
+                shutil.rmtree(self.workdir / "features", ignore_errors=True)
+            saved = f"step {self.checkpoints.steps()[-1]} is" if self.checkpoints.steps() else "stored features are"
             print(
                 self._closing_words()
                 if finished
-                else f"{self.stop.cause}: step {saved} is saved, start the same command again to go on"
+                else f"{self.stop.cause}: {saved} saved, start the same command again to go on"
             )
         finally:
             self.progress.close()
             self.loader.close()
             self.checkpoints.close()
             self.journal.close()
+
+    def _begin(self) -> bool:
+        """What is due before the first step of a new run. False when a stop came."""
+        row = {}
+        if self.task.solves:
+            folder = self.workdir / "features"
+            try:
+                data = self.config, self.task, self.architecture, self._evaluated(), self.source, self.mesh
+                solved, logs = self.task.solve(store_features(*data, folder, self._is_stopping))
+            except Interrupted:
+                return False
+            self.state = states.replace(self.state, solved)
+            self.stop.nothing_to_lose = False
+            row = {f"train/{name}": value for name, value in logs.items()}
+        return self.config.train.steps > 0 or self._finish(0, row)
 
     def _steps(self, trace: pathlib.Path | None) -> bool:
         """False when a stop came."""

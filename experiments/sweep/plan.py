@@ -9,7 +9,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from configs.common import Wandb
@@ -65,7 +66,9 @@ def make_plan(
     for place, own in stored.items():
         known.setdefault(_identify(own, workdir), []).append(place)
     varied, settings = find_varied(runs), label(runs, ignore=("seed.init", "seed.data"))
+    seeds, several = Counter(settings), len({run.config for run in runs}) > 1
     jobs: list[Job] = []
+    taken = set(stored)
     identities: dict[str, str] = {}
     for number, (run, name) in enumerate(zip(runs, labels, strict=True)):
         start = None if run.start is None else jobs[run.start]
@@ -74,23 +77,20 @@ def make_plan(
         if identity in identities:
             raise UserError(f"{config}: the runs {identities[identity]} and {name} have the same config; leave one out")
         identities[identity] = name
-        place = workdir / f"{name}-{_hash(identity)}"
-        if place not in (same := known.get(identity, [place])):  # of another name, or a copy of a run
-            place = same[0]
-        kept = stored.get(place)
-        if kept is None:
-            settled = own | _present(
-                own, workdir.name, name, settings[number] if settings.count(settings[number]) > 1 else ""
-            )
-        else:
+        place = _find_place(workdir, name, identity, known, taken)
+        taken.add(place)
+        if identity in known:
+            kept = stored[place]
             settled = own | {f: kept[f] for f in kept if f.startswith("wandb.") or f == "init_from"}
             _warn_of_kept(place, own, kept, overrides)
+        else:
+            setting = settings[number]
+            settled = own | _present(own, workdir.name, name, setting if seeds[setting] > 1 else "")
         added = {field: value for field, value in settled.items() if value != resolved[number].get(field)}
         arguments = [f"--config={run.config}", f"--workdir={place}", *_flags(texts[number] | _write(added))]
         arguments += [f"--tfds_data_dir={data_dir}"] if data_dir else []
-        shown = ({"config": run.config} if len({other.config for other in runs}) > 1 else {}) | {
-            field: run.fields[field] for field in varied if field in run.fields
-        }
+        shown = {"config": run.config} if several else {}
+        shown |= {field: run.fields[field] for field in varied if field in run.fields}
         jobs.append(Job(name, place, tuple(arguments), start, shown, settled))
     return jobs
 
@@ -130,8 +130,19 @@ def _identify(config: Flat, workdir: pathlib.Path) -> str:
     return json.dumps(own, sort_keys=True)
 
 
-def _hash(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:DIGITS]
+def _find_place(
+    workdir: pathlib.Path,
+    name: str,
+    identity: str,
+    known: Mapping[str, Sequence[pathlib.Path]],
+    taken: Collection[pathlib.Path],
+) -> pathlib.Path:
+    """The directory of the run that is known, whatever its name; else a new one, which is not `taken` by another run."""
+    digits = hashlib.sha256(identity.encode()).hexdigest()
+    place = workdir / f"{name}-{digits[:DIGITS]}"
+    if identity in known:
+        return place if place in known[identity] else known[identity][0]  # others are copies
+    return place if place not in taken else workdir / f"{name}-{digits}"
 
 
 def _present(config: Flat, sweep: str, name: str, setting: str) -> Flat:

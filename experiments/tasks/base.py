@@ -1,10 +1,12 @@
 """What the loop asks of a task, and nothing more: the loop does not know the model."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 Arrays = dict[str, jax.Array]
@@ -44,6 +46,7 @@ class Task(Protocol):
     needs: tuple[str, ...]  # what batches must hold: ("label",), ("boxes",), ("boxes", "masks"), ("boxes", "proposals")
     reads: str  # the `produces` of the models that go with it
     trains: tuple[str, ...]  # submodules that a model must have for it, of those that exist only to train
+    solves: tuple[str, ...] = ()  # of a SolvedTask: the variables that it solves for
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
         """Calls the network once: its outputs, and what `loss` and `predict` need of its geometry."""
@@ -53,6 +56,16 @@ class Task(Protocol):
 
     def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
         """Arrays of fixed shape, the batch along axis 0."""
+
+
+class SolvedTask(Task, Protocol):
+    """A task without steps of training: before the first one, it solves for variables of the model on stored features."""
+
+    def describe(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array]:
+        """What is stored of a batch, arrays [B,N,...] by name, and which of their rows are, [B,N] bool. Traced as `apply` is."""
+
+    def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.ndarray], Mapping[str, float]]:
+        """The variables `solves`, and scalars to log, from what is stored: blocks of rows, read as often as it likes."""
 
 
 def total_loss(terms: Means) -> jax.Array:

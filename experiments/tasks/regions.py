@@ -32,13 +32,15 @@ class RegionDetection(Detection):
         regions: Count,
         region_share: Share,
         beta: NotNegative,
+        box_weight: NotNegative = 1.0,
         **detection,
     ):
         """Takes its own fields, and those of Detection.
 
         Of an image's regions and its objects' own boxes `regions` are sampled, at most `region_share` of them with an IoU of
         `region_iou` or more with an object; the others are background, and have one of `background_iou` or more (section
-        2.3). Smooth L1 bends at `beta`.
+        2.3). Smooth L1 bends at `beta`. `box_weight` is the factor on the boxes' part of the loss (lambda of equation 1); with 0,
+        boxes are not learned and stay as they are proposed.
 
         Raises UserError for a background_iou above region_iou.
         """
@@ -48,7 +50,7 @@ class RegionDetection(Detection):
                 f"config.task.background_iou={background_iou} is above config.task.region_iou={region_iou}; lower it"
             )
         self.region_iou, self.background_iou = region_iou, background_iou
-        self.regions, self.region_share, self.beta = regions, region_share, beta
+        self.regions, self.region_share, self.beta, self.box_weight = regions, region_share, beta, box_weight
 
     def sample_regions(self, proposals: jax.Array, mask: jax.Array, batch: Arrays, key: jax.Array) -> Arrays:
         """Sample S `regions` [B,S,4] of each image from its proposals and its objects' boxes, with their targets."""
@@ -80,13 +82,16 @@ class RegionDetection(Detection):
         count, matched = jnp.sum(chosen, dtype=jnp.float32), jnp.sum(foreground, dtype=jnp.float32)
         terms = {
             "classification": Mean(jnp.sum(cost, where=chosen), count),
-            "localisation": Mean(offsets, count),
+            "localisation": Mean(offsets, count, factor=self.box_weight),
         }
         return terms, {"matched": self.mean_per_image(matched, batch)}
 
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         """Decode a box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
-        boxes = coding.decode(outputs["offsets"][:, :, 1:], outputs["regions"][:, :, None], variances=VARIANCES)
+        offsets = outputs["offsets"][:, :, 1:]
+        if not self.box_weight:
+            offsets = jnp.zeros_like(offsets)
+        boxes = coding.decode(offsets, outputs["regions"][:, :, None], variances=VARIANCES)
         scores = jax.nn.softmax(outputs["logits"])[..., 1:]
         return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
 

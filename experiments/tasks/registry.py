@@ -12,6 +12,7 @@ from models.registry import NAMED_MODEL
 
 TASKS = {
     "adversarial_segmentation": "experiments.tasks.adversarial:AdversarialSegmentation",
+    "box_regression": "experiments.tasks.stages:BoxRegression",
     "fast_rcnn": "experiments.tasks.fast_rcnn:FastRCNNTask",
     "faster_rcnn": "experiments.tasks.faster_rcnn:FasterRCNNTask",
     "fcos": "experiments.tasks.fcos:FCOSTask",
@@ -19,6 +20,7 @@ TASKS = {
     "retinanet": "experiments.tasks.retinanet:RetinaNetTask",
     "segmentation": "experiments.tasks.segmentation:Segmentation",
     "ssd": "experiments.tasks.ssd:SSDTask",
+    "svm": "experiments.tasks.stages:SVMTask",
     "yolov1": "experiments.tasks.yolov1:YOLOv1Task",
 }
 NAMED = Named("task", TASKS, frozenset({"class_names", "mean", "std", "margin"}))

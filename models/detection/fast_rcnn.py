@@ -8,7 +8,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count
 from models.detection.regions import Features, RegionModel
-from models.heads.box import BoxHead
+from models.heads.box import HEADS, Classifier
 from models.layers import Rate
 from models.ops.roi_align import roi_align_pyramid
 from models.ops.roi_pool import roi_pool
@@ -71,8 +71,11 @@ class FastRCNN(PooledModel):
         pooling: Pooling = "align",
         fc: Count,
         dropout: Rate = 0.0,
+        head: Classifier = "softmax",
         dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         width = self.make_backbone(backbone, strides, pooling, dtype=dtype, rngs=rngs)
-        self.box_head = BoxHead(width, SIZE, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs)
+        self.box_head = HEADS[head](
+            width, SIZE, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs
+        )

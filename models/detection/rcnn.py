@@ -7,7 +7,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count, Natural
 from models.detection.regions import Features, RegionModel
-from models.heads.box import BoxHead
+from models.heads.box import HEADS, Classifier
 from models.layers import Rate
 from models.ops.warp import warp
 from models.registry import BACKBONE, Dtype
@@ -35,6 +35,7 @@ class RCNN(RegionModel):
         chunk: Count,
         fc: Count,
         dropout: Rate = 0.0,
+        head: Classifier = "softmax",
         dtype: Dtype,
         rngs: nnx.Rngs,
     ):
@@ -50,7 +51,9 @@ class RCNN(RegionModel):
         width = self.make_backbone(backbone, (stride,), dtype=dtype, rngs=rngs)
         self.size, self.context, self.chunk = size, context, chunk
         cells = (size // stride, size // stride)
-        self.box_head = BoxHead(width, cells, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs)
+        self.box_head = HEADS[head](
+            width, cells, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs
+        )
 
     def features(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
         """The images themselves, as {1: [B,H,W,3]}: nothing is shared."""

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -54,6 +55,16 @@ class RegionModel(Model, abc.ABC):
             "logits": logits.reshape(*shape, *logits.shape[1:]),
             "offsets": offsets.reshape(*shape, *offsets.shape[1:]),
         }
+
+    def describe(self, features: Features, regions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What later stages of training learn from of regions [B,R,4]: what the head sees of each, flat, and its fc7.
+
+        [B,R,h*w*C] and [B,R,fc], float32.
+        """
+        pooled = self.extract(features, regions)
+        hidden = self.box_head.connect(pooled, train=False)
+        flat = (found.reshape(*regions.shape[:2], -1).astype(jnp.float32) for found in (pooled, hidden))
+        return tuple(flat)
 
     def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
         """Boxes that stand somewhere in an image of `size` (height, width): none, where regions come from elsewhere."""

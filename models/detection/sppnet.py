@@ -5,7 +5,7 @@ from flax import nnx
 
 from fields import Count
 from models.detection.regions import Features, RegionModel
-from models.heads.box import BoxHead
+from models.heads.box import HEADS, Classifier
 from models.layers import Rate
 from models.ops.spatial_pyramid import LEVELS, spatial_pyramid_pool
 from models.registry import BACKBONE, Dtype
@@ -30,11 +30,12 @@ class SPPNet(RegionModel):
         stride: Count,
         fc: Count,
         dropout: Rate = 0.0,
+        head: Classifier = "softmax",
         dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         width = self.make_backbone(backbone, (stride,), dtype=dtype, rngs=rngs)
-        self.box_head = BoxHead(
+        self.box_head = HEADS[head](
             width, (1, BINS), fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs
         )
 

@@ -1,6 +1,7 @@
-"""The head of two-stage detectors that tells a region's class and its box (Girshick 2015, "Fast R-CNN", section 2)."""
+"""The heads that tell a region's class and its box: a softmax that trains with the network, or SVMs that come after it."""
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,32 @@ from flax import nnx
 
 from models.layers import Conv
 
+Classifier = Literal["softmax", "svm"]
 
-class BoxHead(nnx.Module):
+
+class RegionHead(nnx.Module):
+    """Two fully connected layers of `fc` outputs on regions [N,h,w,channels], each with a ReLU and `dropout`."""
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], *, fc: int, dropout: float = 0.0, dtype: str, rngs: nnx.Rngs
+    ):
+        connected = partial(Conv, size=1, bias=True, dtype=dtype, rngs=rngs)
+        self.fc6, self.fc7 = connected(size[0] * size[1] * channels, fc), connected(fc, fc)
+        self.dropout = nnx.Dropout(dropout)
+
+    def connect(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """What fc7 makes of regions [N,h,w,channels]: [N,1,1,fc]."""
+        x = regions.reshape(len(regions), 1, 1, -1)
+        for fc in (self.fc6, self.fc7):
+            x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
+        return x
+
+
+class BoxHead(RegionHead):
     """Regions [N,h,w,channels] to logits [N,1+num_classes] float32, background first, and offsets [N,1+num_classes,4].
 
-    Two fully connected layers of `fc` outputs, each with a ReLU and `dropout`, then one for each of the two. As published
-    the background has offsets too, which nobody reads. The last two layers start from a normal distribution of deviation
+    The head of Girshick 2015, "Fast R-CNN", section 2: a RegionHead, then a layer for each of the two. As published the
+    background has offsets too, which nobody reads. The last two layers start from a normal distribution of deviation
     0.01 and 0.001 (section 2.3).
     """
 
@@ -28,17 +49,53 @@ class BoxHead(nnx.Module):
         dtype: str,
         rngs: nnx.Rngs,
     ):
-        connected = partial(Conv, size=1, bias=True, dtype=dtype, rngs=rngs)
-        inputs, columns = size[0] * size[1] * channels, 1 + num_classes
-        self.fc6, self.fc7 = connected(inputs, fc), connected(fc, fc)
-        self.dropout = nnx.Dropout(dropout)
+        super().__init__(channels, size, fc=fc, dropout=dropout, dtype=dtype, rngs=rngs)
+        connected, columns = partial(Conv, size=1, bias=True, dtype=dtype, rngs=rngs), 1 + num_classes
         self.logits = connected(fc, columns, kernel_init=nnx.initializers.normal(0.01))
         self.offsets = connected(fc, 4 * columns, kernel_init=nnx.initializers.normal(0.001))
 
     def __call__(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
-        x = regions.reshape(len(regions), 1, 1, -1)
-        for fc in (self.fc6, self.fc7):
-            x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
-        logits, offsets = (layer(x)[:, 0, 0].astype(jnp.float32) for layer in (self.logits, self.offsets))
-        # The coordinate before the class, so that classes are the last axis of a layer everywhere.
-        return logits, offsets.reshape(len(regions), 4, -1).swapaxes(1, 2)
+        x = self.connect(regions, train=train, rngs=rngs)
+        return _flat(self.logits(x)), _split(_flat(self.offsets(x)))
+
+
+class SVMHead(RegionHead):
+    """A BoxHead with what the later stages of R-CNN solve for (Girshick et al. 2014, "Rich feature hierarchies ...").
+
+    `margins` are a linear SVM for each class on fc7 (section 2.3), and `offsets` a linear regression for each class on the
+    regions themselves, pool5 in the paper (appendix C). Both start as zeros: no class scores, and boxes stay as they are.
+    The background's columns are zeros, so that a class's logit less the background's is its margin.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        fc: int,
+        dropout: float = 0.0,
+        num_classes: int,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(channels, size, fc=fc, dropout=dropout, dtype=dtype, rngs=rngs)
+        solved = partial(Conv, size=1, bias=True, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
+        self.margins = solved(fc, num_classes)
+        self.offsets = solved(size[0] * size[1] * channels, 4 * num_classes)
+
+    def __call__(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
+        margins = _flat(self.margins(self.connect(regions, train=train, rngs=rngs)))
+        offsets = _split(_flat(self.offsets(regions.reshape(len(regions), 1, 1, -1))))
+        return jnp.pad(margins, ((0, 0), (1, 0))), jnp.pad(offsets, ((0, 0), (1, 0), (0, 0)))
+
+
+HEADS: dict[Classifier, type[RegionHead]] = {"softmax": BoxHead, "svm": SVMHead}
+
+
+def _flat(outputs: jax.Array) -> jax.Array:
+    return outputs[:, 0, 0].astype(jnp.float32)
+
+
+def _split(offsets: jax.Array) -> jax.Array:
+    """[N,4*columns] to [N,columns,4]: the coordinate stands before the class, so that classes are a layer's last axis."""
+    return offsets.reshape(len(offsets), 4, -1).swapaxes(1, 2)

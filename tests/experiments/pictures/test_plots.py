@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.pictures import plots
-from experiments.pictures.palette import HATCH, colour_mask, palette
+from experiments.pictures.palette import HATCH, class_colour, colour_mask, palette
 from experiments.pictures.plots import plot_confusion, plot_precision_recall
 from input_pipeline.batch import IGNORE
 from tests.experiments.pictures.colours import corner, lab, shares
@@ -111,3 +111,41 @@ def test_no_curve_is_a_picture_too(recwarn):
         assert shares(legend_of(drawn), palette()[0]).any() == found
     one = plot_precision_recall([(np.zeros(0), np.zeros(0))], [0.0], ["a"], "")
     assert plotted(one, 0.5, 0.5) == [255] * 3 and not recwarn
+
+
+def test_points_stand_where_their_numbers_are_and_names_beside_them():
+    names = ["one", "two", "three", "four"]
+    points = [(name, 10.0**index, 0.5 + 0.1 * index) for index, name in enumerate(names)]
+    drawn = plots.plot_points(points, "images a second", "AP")
+    centres = []
+    for index in range(4):
+        rows, columns = np.nonzero((drawn == class_colour(index)).all(-1))
+        centres.append((rows.mean(), columns.mean()))
+        assert len(rows) > 60
+    down, right = np.diff(centres, axis=0).T
+    np.testing.assert_allclose(right, right[0], atol=1.5)  # a decade each
+    np.testing.assert_allclose(down, down[0], atol=1.5)
+    assert right[0] > 50 and down[0] < -50
+
+
+def test_names_of_near_points_do_not_cover_one_another():
+    taken = []
+    for x, y in ((100, 100), (103, 104), (99, 97), (101, 110)):
+        box = plots._find_room(plots._places(x, y, (60, 15)), taken, (0, 0, 400, 300))
+        assert not any(
+            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+        )
+        taken.append(box)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.58, 0.75), (0, 1), (-3, 140), (0.9, 0.91)])
+def test_ticks_are_round_and_few(low, high):
+    ticks = plots._even_ticks(low, high)
+    assert 3 <= len(ticks) <= 12 and low <= ticks[0] and ticks[-1] <= high
+    steps = np.diff(ticks)
+    np.testing.assert_allclose(steps, steps[0])
+    assert plots._log_ticks(0.2, 2.1) == [2, 5, 10, 20, 50, 100]
+
+
+def test_equal_points_have_an_axis_too():
+    assert plots.plot_points([("a", 5.0, 0.5), ("b", 5.0, 0.5)], "x", "y").ndim == 3

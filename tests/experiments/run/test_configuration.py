@@ -83,7 +83,7 @@ def test_a_wrong_type_is_refused_in_every_field(path):
         ("seed.init", 2**40, "4294967295 at most"),
         ("seed.init", 2**32, "4294967295 at most"),
         ("seed.data", -1, "0 or more"),
-        ("train.steps", 0, "1 or more"),
+        ("train.steps", -1, "0 or more"),
         ("train.batch_size", 1.5, "a whole number"),
         ("train.batch_size", 0, "1 or more"),
         ("train.keep", 0, "1 or more"),

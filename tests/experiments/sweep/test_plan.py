@@ -106,6 +106,14 @@ def test_a_field_that_is_newer_than_a_run_moves_nothing(plan):
     assert names(plan()) == [renamed.name, *names(jobs)[1:]]
 
 
+def test_a_directory_of_another_run_is_never_taken(plan):
+    first, other = plan()[0], plan(steps=7)[0]
+    begin(other)
+    other.workdir.rename(first.workdir)  # as if the two hashes began with the same digits
+    assert plan()[0].workdir.name.startswith(first.workdir.name) and plan()[0].workdir != first.workdir
+    assert plan(steps=7)[0].workdir == first.workdir
+
+
 def test_two_sweeps_in_one_folder_do_not_meet(plan):
     same_names = plan(), plan(steps=7)
     assert [name[:-7] for name in names(same_names[0])] == [name[:-7] for name in names(same_names[1])]

@@ -118,3 +118,27 @@ def test_fields_that_do_not_fit_are_one_line(name, fields, words):
     backbone = fields_of("rcnn")["backbone"] | dict(norm="batch")
     with pytest.raises(UserError, match="norm='batch' does not go with rcnn"):
         build("rcnn", backbone=backbone)
+
+
+def test_svms_and_regressions_start_as_zeros_and_read_what_is_described(image):
+    """`describe` gives what each is solved for on: a class's margin is its weights times fc7, its offsets are of the pooled."""
+    model = build("sppnet", head="svm")
+    found = run(model, image, REGIONS)
+    assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
+    assert not any(outputs.any() for outputs in found.values())
+
+    pooled, hidden = jax.jit(lambda image: model.describe(model.features(image, train=False), REGIONS))(image)
+    keys = jax.random.split(jax.random.key(2), 4)
+    kernels = [
+        jax.random.normal(key, (rows.shape[-1], 3 * n))
+        for key, rows, n in zip(keys[:2], (hidden, pooled), (1, 4), strict=True)
+    ]
+    biases = [jax.random.normal(key, (3 * n,)) for key, n in zip(keys[2:], (1, 4), strict=True)]
+    head = model.box_head
+    for layer, kernel, bias in zip((head.margins, head.offsets), kernels, biases, strict=True):
+        layer.kernel[...], layer.bias[...] = kernel[None, None], bias
+    found = run(model, image, REGIONS)
+    assert not found["logits"][..., 0].any() and not found["offsets"][:, :, 0].any(), "the background's"
+    np.testing.assert_allclose(found["logits"][..., 1:], hidden @ kernels[0] + biases[0], rtol=1e-4, atol=1e-4)
+    offsets = (pooled @ kernels[1] + biases[1]).reshape(1, 5, 4, 3).swapaxes(2, 3)
+    np.testing.assert_allclose(found["offsets"][:, :, 1:], offsets, rtol=1e-4, atol=1e-3)

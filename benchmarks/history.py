@@ -1,0 +1,168 @@
+"""Compares the runs of a sweep over methods: their scores, and their speed, parameters and memory, measured here.
+
+    python -m benchmarks.history runs/detection --tfds_data_dir=data
+
+prints a table in Markdown, and writes it to history.json and the score against the speed to history.png, both in the sweep's
+folder. The steps of all methods are timed in turn, three times, on noise of the images' size, each with the batch of its config;
+the median counts. Where proposals are searched for, the time of that, of images of the split, is part of the inference.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.train_step import Step, memory
+from errors import UserError
+from experiments.pictures.plots import plot_points
+from experiments.pictures.png import write_png
+from experiments.run.config_file import read_config
+from experiments.tasks.registry import find_task
+from files import write_atomically
+from input_pipeline.proposals import make_search
+from input_pipeline.sources import open_source
+
+METHODS = {  # name of a run: the method and its year
+    "rcnn": ("R-CNN", 2014),
+    "sppnet": ("SPP-net", 2014),
+    "fast_rcnn": ("Fast R-CNN", 2015),
+    "faster_rcnn": ("Faster R-CNN", 2015),
+    "yolov1": ("YOLO", 2016),
+    "ssd": ("SSD", 2016),
+    "faster_rcnn_fpn": ("Faster R-CNN, FPN", 2017),
+    "mask_rcnn": ("Mask R-CNN", 2017),
+    "retinanet": ("RetinaNet", 2017),
+    "fcos": ("FCOS", 2019),
+    "fcn32s": ("FCN-32s", 2015),
+    "fcn16s": ("FCN-16s", 2015),
+    "fcn8s": ("FCN-8s", 2015),
+    "unet": ("U-Net", 2015),
+    "deeplabv3plus": ("DeepLabV3+", 2018),
+}
+SCORES = {
+    "boxes": ("AP50", "AP"),
+    "label": ("mIoU", "boundary_IoU"),
+}  # by what a task needs first; the last one is drawn
+ROUNDS = 3
+SECONDS = 2.0  # of a round, at least, and three steps
+SEARCHED = 16  # images
+
+
+def read_runs(folder: pathlib.Path) -> list[dict]:
+    """The runs of a sweep in the order of METHODS: name, config, scores by name, seconds of training.
+
+    Raises UserError where the folder holds no sweep, or a run that has not finished.
+    """
+    try:
+        entries = json.loads((folder / "sweep.json").read_text())["runs"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no sweep ({error}); give the --workdir of experiments.sweep") from None
+    runs = []
+    for entry in entries:
+        name, workdir = entry["run"], folder / entry["directory"]
+        config = read_config(workdir)
+        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        names = SCORES[find_task(config.task.name).needs[0]]
+        if not rows or rows[-1]["step"] != config.train.steps or f"val/{names[0]}" not in rows[-1]:
+            raise UserError(f"{workdir} has not finished; start the sweep again")
+        scores = {name: rows[-1][f"val/{name}"] for name in names}
+        runs.append({"name": name, "config": config, "scores": scores, "seconds": entry["seconds"]})
+    order = list(METHODS)
+    return sorted(runs, key=lambda run: order.index(run["name"]) if run["name"] in order else len(order))
+
+
+def search_seconds(config: ConfigDict, data_dir: str | None) -> float:
+    """The median time of the search for an image's proposals, in one thread; 0 for a task without."""
+    if "proposals" not in find_task(config.task.name).needs:
+        return 0.0
+    search, seconds = make_search(config.data), []
+    source = open_source(config.data, config.data.eval_split, data_dir, ("boxes",))
+    for index in range(min(SEARCHED, len(source))):
+        image = source[index]["image"]
+        began = time.perf_counter()
+        search.find(search.shrink(image), image.shape[:2])
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def measure(runs: list[dict], classes: int, data_dir: str | None) -> list[dict]:
+    """The rows of the table: each run's scores, images per second, parameters and memory."""
+    timed = []
+    for run in runs:
+        config = run["config"]
+        config.update(pretrained="", init_from="")
+        sizes = {False: config.train.batch_size, True: config.eval.batch_size}
+        steps = {own: Step(config, batch_size=size, classes=classes, inference=own) for own, size in sizes.items()}
+        for step in steps.values():
+            step.run()
+        timed.append((steps, sizes, {False: [], True: []}))
+        print(f"{run['name']}: compiled", file=sys.stderr, flush=True)
+    for _ in range(ROUNDS):
+        for steps, _, seconds in timed:
+            for own, step in steps.items():
+                began = len(seconds[own])
+                while len(seconds[own]) < began + 3 or sum(seconds[own][began:]) < SECONDS:
+                    seconds[own].append(step.run())
+    rows = []
+    for run, (steps, sizes, seconds) in zip(runs, timed, strict=True):
+        config = run["config"]
+        training, inference = (float(np.median(seconds[own])) / sizes[own] for own in (False, True))
+        search = search_seconds(config, data_dir)
+        parts = memory(steps[False].compiled)
+        title, year = METHODS.get(run["name"], (run["name"], None))
+        rows.append(
+            {
+                "method": title,
+                "year": year,
+                **run["scores"],
+                "training images/s": 1 / training,
+                "inference images/s": 1 / (inference + search),
+                "search seconds/image": search,
+                "parameters": steps[False].parameters,
+                "training memory MB": sum(parts.values()) - parts["reused"],
+                "trained images": config.train.steps * config.train.batch_size,
+                "minutes": None if run["seconds"] is None else run["seconds"] / 60,
+            }
+        )
+    return rows
+
+
+def write_table(rows: list[dict]) -> str:
+    """The rows as a table in Markdown."""
+    names = [name for name in rows[0] if name != "search seconds/image"]
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(_write(name, row[name]) for name in names)} |" for row in rows)])
+
+
+def _write(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}" if name.split("_")[-1] in ("AP", "AP50", "mIoU", "IoU") else f"{value:,.1f}"
+    return f"{value:,}" if name in ("parameters", "trained images") else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compares the runs of a sweep over methods.")
+    parser.add_argument("folder", type=pathlib.Path, help="the --workdir of experiments.sweep")
+    parser.add_argument("--classes", type=int, default=5, help="of the ground truth's noise")
+    parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
+    flags = parser.parse_args()
+    try:
+        runs = read_runs(flags.folder)
+        rows = measure(runs, flags.classes, flags.tfds_data_dir)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    score = list(runs[0]["scores"])[-1]
+    points = [(f"{row['method']} ({row['year']})", row["inference images/s"], row[score]) for row in rows]
+    write_atomically(flags.folder / "history.json", json.dumps(rows, indent=2).encode() + b"\n")
+    write_png(flags.folder / "history.png", plot_points(points, "images a second, inference", score))
+    print(write_table(rows))
+
+
+if __name__ == "__main__":
+    main()
