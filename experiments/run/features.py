@@ -55,7 +55,7 @@ class StoredFeatures:
     """The arrays that `task.describe` gives of the `count` images of a split, in files of BLOCK images below `folder`.
 
     A file is there whole or not at all. Iterating yields each file's Block, rows of all its images together, and raises
-    Interrupted as soon as `stop` has a signal. `compilations` counts the programs that have made what this one has stored.
+    Interrupted as soon as a stop is requested. `compilations` counts the programs that have made what this one has stored.
     """
 
     def __init__(self, folder: pathlib.Path, count: int, stop: Preemption):
@@ -64,7 +64,7 @@ class StoredFeatures:
 
     def __iter__(self) -> Iterator[Block]:
         for indices in self._ranges:
-            if self._stop.signal:
+            if self._stop.requested():
                 raise Interrupted
             yield Block(self._place(indices))
 
@@ -84,6 +84,33 @@ class StoredFeatures:
         return self.folder / f"{indices.start // BLOCK:06}.npz"
 
 
+def check_stage(config: ConfigDict, task: Task, variables: Variables, fresh: bool) -> None:
+    """Checks a run of a SolvedTask; `variables` are those that it starts with, `fresh` that it does not resume.
+
+    Raises UserError for steps of training, for a model without the variables that are solved for, and for a start without
+    what the stage builds on.
+    """
+    if not task.solves:
+        return
+    name = config.task.name
+    if config.train.steps:
+        raise UserError(
+            f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; write 0"
+        )
+    lacking = [path for path in task.solves if path not in variables]
+    if lacking:
+        raise UserError(
+            f"config.task.name={name!r} solves for {lacking[0]}, which this config.model.name={config.model.name!r} does not "
+            f"have; {task.remedy}"
+        )
+    zero = [path for path in task.builds_on if fresh and not np.asarray(variables[path]).any()]
+    if zero:
+        raise UserError(
+            f"config.task.name={name!r} builds on {zero[0]}, which is still zero; start from a run of the stage before it "
+            "(config.init_from)"
+        )
+
+
 def store_features(
     config: ConfigDict,
     task: Task,
@@ -98,7 +125,7 @@ def store_features(
 
     Images that are stored already stay. Raises UserError where `folder` holds those of other weights or data, where the
     disk has no room for all, where an image takes several windows, and in a job of several processes; Interrupted as soon
-    as `stop` has a signal.
+    as a stop is requested.
     """
     if jax.process_count() > 1:
         raise UserError(f"config.task.name={config.task.name!r} works in one process; start it without the others")
@@ -117,7 +144,7 @@ def store_features(
         for number, indices in enumerate(missing):
             found: list[dict[str, np.ndarray]] = []
             for rows, pieces in ViewBatches(Part(source, indices), truth, config.data, config.eval):
-                if stop.signal:
+                if stop.requested():
                     raise Interrupted
                 if any(piece.count > 1 for piece in pieces):
                     raise UserError(

@@ -16,8 +16,7 @@ import sys
 
 from errors import UserError
 from experiments.run.metrics_file import parse_row
-
-UNFINISHED = 75  # the exit code of what has to be started again
+from experiments.run.preemption import UNFINISHED
 
 
 class State:

@@ -12,6 +12,7 @@ from errors import UserError
 from experiments.run import features, sharding
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.inference import Interrupted
+from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
 from tests.experiments.test_detection import Scenes
 
@@ -30,7 +31,7 @@ def make_config(variant, **fields):
 
 
 def make(config, workdir, data_dir):
-    trainer = Trainer(config, workdir, data_dir, types.SimpleNamespace(signal=None, nothing_to_lose=True))
+    trainer = Trainer(config, workdir, data_dir, Preemption())
     workdir.mkdir(exist_ok=True)
     trainer.restore()
     return trainer
@@ -156,7 +157,7 @@ def test_a_stage_without_the_one_before_it_is_refused(tmp_path, stages, data_dir
 def test_what_is_stored_is_what_the_task_describes_of_each_image_once(tmp_path, monkeypatch):
     """Of 21 images for two canvases, in batches that are not full: each object of each image, in the order of blocks."""
     monkeypatch.setattr(features, "BLOCK", 8)
-    source, stop = Scenes([(24, 36), (36, 24), (24, 36)] * 7), types.SimpleNamespace(signal=None, nothing_to_lose=True)
+    source, stop = Scenes([(24, 36), (36, 24), (24, 36)] * 7), Preemption()
     config = common.get_config()
     detectors.use_light_ssd(config)
     datasets.use_boxes(config, (24, 36))
@@ -189,9 +190,7 @@ def test_what_is_stored_is_what_the_task_describes_of_each_image_once(tmp_path, 
     config.data.update(fit="crop", canvases=((32, 32),))
     source = Scenes([(64, 72)])
     with pytest.raises(UserError, match="in several windows"):
-        features.store_features(
-            config, task, architecture, variables, source, mesh, tmp_path / "b", types.SimpleNamespace(signal=None)
-        )
+        features.store_features(config, task, architecture, variables, source, mesh, tmp_path / "b", Preemption())
 
 
 @pytest.mark.slow
