@@ -11,6 +11,7 @@ suppression of a detector. Fields of the config are flags, such as the size of t
 """
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.steps import Step, memory
+from errors import UserError
 from experiments.run.evidence import flops
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
@@ -29,7 +31,10 @@ STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median 
 
 def main(_) -> None:
     config = CONFIG.value
-    step = Step(config, batch_size=BATCH_SIZE.value, classes=CLASSES.value, inference=INFERENCE.value)
+    try:
+        step = Step(config, batch_size=BATCH_SIZE.value, classes=CLASSES.value, inference=INFERENCE.value)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     seconds = [step.run() for _ in range(STEPS.value + 2)]
     median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
     count = flops(step.compiled)
@@ -38,7 +43,7 @@ def main(_) -> None:
         "step": "inference" if INFERENCE.value else "training",
         "platform": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "parameters": step.trained,
+        "parameters": step.parameters,
         "batch_size": BATCH_SIZE.value,
         "image_size": tuple(config.data.image_size),
         "images_per_second": round(BATCH_SIZE.value / median, 2),

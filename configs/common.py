@@ -142,7 +142,6 @@ class Wandb:
     entity: str = ""
     name: str = ""  # "": that of the workdir
     group: str = ""
-    job_type: str = ""
     tags: tuple[str, ...] = ()
     job_type: str = "train"
 

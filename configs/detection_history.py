@@ -14,15 +14,16 @@ The first trains them, the second makes the table and the picture (RESULTS.md). 
 from configs import sweeps
 
 BUDGET = {"train.steps": 400, "train.eval_every": 400, "train.checkpoint_every": 100}
+SIZE = {"data.image_size": (96, 96)}
 PYRAMID = {"model.backbone.bottom_up.norm": "group"}
 
 
 def sweep() -> list[sweeps.Run]:
     early = [
         {"name": "rcnn", "config": "configs/rcnn_shapes.py", "train.checkpoint_every": 100},
-        {"name": "sppnet", "config": "configs/sppnet_shapes.py", "init_from": sweeps.run("rcnn")} | BUDGET,
-        {"name": "fast_rcnn", "config": "configs/fast_rcnn_shapes.py"} | BUDGET,
-        {"name": "faster_rcnn", "config": "configs/faster_rcnn_shapes.py:one_level"} | BUDGET,
+        {"name": "sppnet", "config": "configs/sppnet_shapes.py", "init_from": sweeps.run("rcnn")} | BUDGET | SIZE,
+        {"name": "fast_rcnn", "config": "configs/fast_rcnn_shapes.py"} | BUDGET | SIZE,
+        {"name": "faster_rcnn", "config": "configs/faster_rcnn_shapes.py:one_level"} | BUDGET | SIZE,
     ]
     names = {"faster_rcnn_fpn": "faster_rcnn", "mask_rcnn": "mask_rcnn", "retinanet": "retinanet", "fcos": "fcos"}
     pyramids = [

@@ -18,6 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     schedules.train_light_detector(config, steps=600, every=150)
     if variant == "one_level":
         detectors.use_light_trunk(config)
+        datasets.enlarge_shapes(config)
         config.model.update(scale=2.0, octaves=3, span=3.0)
         config.train.update(steps=400, eval_every=200)
     small = dict(backbone=dict(bottom_up=dict(layers=10, width=0.07), width=8), fc=16)

@@ -17,6 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     detectors.use_sppnet(config)
     detectors.use_light_trunk(config)
     datasets.use_shapes_proposals(config)
+    datasets.enlarge_shapes(config)
     schedules.train_light_detector(config, steps=400, every=200)
     variants.follow(config, variant)
     return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=variants.STAGES)

@@ -20,6 +20,7 @@ from typing import Any
 from errors import UserError
 
 Run = dict[str, Any]
+TRIES = 100  # draws for each run that is asked for: in a small space many are equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +105,9 @@ def product(*lists: Sequence[Run]) -> list[Run]:
 
 
 def draw(count: int, space: Space, seed: int = 0) -> list[Run]:
-    """Returns `count` runs with values drawn at random, the same ones at every call.
+    """Returns `count` different runs with values drawn at random, the same ones at every call.
 
-    A larger count keeps the runs of a smaller one, and a further field keeps the values of the others: a sweep can grow.
+    A larger count keeps the runs of a smaller one: a sweep can grow. Raises UserError where the space has fewer runs.
     """
     for field, values in space.items():
         if not isinstance(values, Span | Choice):
@@ -114,7 +115,17 @@ def draw(count: int, space: Space, seed: int = 0) -> list[Run]:
                 f"draw: {field}={values!r} is no distribution; use sweeps.uniform, log_uniform, integers or choice"
             )
     generators = {field: random.Random(f"{seed} {field}") for field in space}
-    return [{field: space[field].place(generators[field].random()) for field in space} for _ in range(count)]
+    drawn: dict[str, Run] = {}  # in their order, each once
+    for _ in range(TRIES * count):
+        run = {field: space[field].place(generators[field].random()) for field in space}
+        drawn.setdefault(repr(run), run)
+        if len(drawn) == count:
+            break
+    if len(drawn) < count:
+        raise UserError(
+            f"draw: the space of {', '.join(space)} has hardly more than {len(drawn)} runs, not {count}; use grid"
+        )
+    return list(drawn.values())
 
 
 def seeds(count: int, first: int = 0) -> list[Run]:

@@ -24,6 +24,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class Store:
         try:
             with np.load(place, allow_pickle=False) as content:
                 return content["boxes"], content["ends"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{place} cannot be read ({error}); delete it and start again, to find it anew") from error
 
 

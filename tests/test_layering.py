@@ -44,10 +44,12 @@ RULES = {  # the longest prefix of a module's name decides
     ("experiments.sweep",): {
         "configs",
         "experiments.sweep",
+        "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.preemption",
         "experiments.run.resolution",
     }
-    | {"rich"},
+    | {"rich", "submitit", "yaml"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
@@ -67,6 +69,7 @@ HOMES = {  # a package that has one home
         "input_pipeline.proposals",
     },
     "rich": {"experiments.sweep.table"},
+    "submitit": {"experiments.sweep.slurm"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330

@@ -50,6 +50,7 @@ def strip(row: dict) -> dict:
         (["--config=configs/unet_shapes.py", "--mode=trian"], ["trian", "train"]),
         (["--config=configs/unet_shapes.py", "--workdri=x"], ["workdri"]),
         (["--config=configs/unet_shapes.py", "--workdir="], ["--workdir"]),
+        ([DEBUG, "--workdir=runs/$NO_SUCH"], ["--workdir=runs/$NO_SUCH", "variable"]),
         ([], ["--config"]),
         ([DEBUG, "train"], ["'train'", "--name=value"]),
         ([DEBUG, "--config.model.name=unet_mobilenet"], ["unet_mobilenet", "unet_mobilenetv2"]),

@@ -22,6 +22,14 @@ def test_draws_are_the_same_at_every_call_and_a_sweep_can_grow():
     assert [{field: run[field] for field in space} for run in many[:5]] == few
 
 
+def test_no_two_draws_are_equal():
+    runs = sweeps.draw(9, {"a": sweeps.integers(1, 3), "b": sweeps.choice(["x", "y", "z"])})
+    assert len({(run["a"], run["b"]) for run in runs}) == 9
+    assert sweeps.draw(4, {"a": sweeps.integers(1, 3), "b": sweeps.choice(["x", "y", "z"])}) == runs[:4]
+    with pytest.raises(UserError, match="a, b.*9 runs, not 10"):
+        sweeps.draw(10, {"a": sweeps.integers(1, 3), "b": sweeps.choice(["x", "y", "z"])})
+
+
 def test_draws_have_the_distribution_that_they_are_named_after():
     space = {
         "log": sweeps.log_uniform(1e-4, 1),

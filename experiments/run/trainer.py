@@ -19,7 +19,7 @@ from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.directory import writes
 from experiments.run.evaluator import Evaluation, Evaluator
-from experiments.run.features import store_features
+from experiments.run.features import check_stage, store_features
 from experiments.run.inference import Interrupted
 from experiments.run.inputs import Inputs
 from experiments.run.journal import Journal
@@ -77,8 +77,9 @@ class Trainer:
         self.architecture, self.state, optimizer = initialise_run(
             config, self.mesh, self.source.class_names, self.fresh
         )
-        self._check_steps()
+        check_stage(config, self.task, self.state.params | self.state.rest, self.fresh)
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
+        self.others = 0  # compilations of what is neither the step nor the evaluation
         self.key = jax.random.key(config.seed.init)
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = self._make_evaluator() if peer is None or peer.mesh != self.mesh else peer.evaluator
@@ -94,20 +95,6 @@ class Trainer:
         for size in {tuple(self.config.data.image_size), *list_canvases(self.config.data)}:
             evaluator.inference.check(self.evaluated(), size)
         return evaluator
-
-    def _check_steps(self) -> None:
-        """Raises UserError for a task that is solved for with steps to train, or with a model that has not its variables."""
-        name, config = self.config.task.name, self.config
-        if self.task.solves and config.train.steps:
-            raise UserError(
-                f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; write 0"
-            )
-        lacking = [path for path in self.task.solves if path not in self.architecture.paths]
-        if lacking:
-            raise UserError(
-                f"config.task.name={name!r} solves for {lacking[0]}, which config.model.name={config.model.name!r} has with "
-                "config.model.head='svm' alone; set that"
-            )
 
     def restore(self) -> None:
         """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start."""
@@ -137,11 +124,10 @@ class Trainer:
             finished = Loop([Lane([self])]).run(trace)
             if finished and self.task.solves:
                 shutil.rmtree(self.workdir / "features", ignore_errors=True)
-            saved = f"step {self.checkpoints.steps()[-1]} is" if self.checkpoints.steps() else "stored features are"
             print(
                 self._closing_words()
                 if finished
-                else f"{self.stop.cause}: {saved} saved, start the same command again to go on"
+                else f"{self.stop.cause}: {self._saved()}, start the same command again to go on"
             )
         finally:
             self.close()
@@ -162,12 +148,13 @@ class Trainer:
         """What is due before the first step of a new run. False when a stop came."""
         row = {}
         if self.task.solves:
-            folder = self.workdir / "features"
             try:
                 data = self.config, self.task, self.architecture, self.evaluated(), self.source, self.mesh
-                solved, logs = self.task.solve(store_features(*data, folder, self.loop.is_stopping))
+                stored = store_features(*data, self.workdir / "features", self.stop)
+                solved, logs = self.task.solve(stored)
             except Interrupted:
                 return False
+            self.others = stored.compilations
             self.state = states.replace(self.state, solved)
             self.stop.nothing_to_lose = False
             row = {f"train/{name}": value for name, value in logs.items()}
@@ -177,6 +164,13 @@ class Trainer:
         """The training scalars of the step that was taken last, as its line has them."""
         row = {f"train/{name}": float(value) for name, value in jax.device_get(self.logs).items()}
         return row | {"train/lr": float(self.schedule(step - 1))}
+
+    def _saved(self) -> str:
+        """What a stop has left to go on from."""
+        if self.checkpoints.steps():
+            return f"step {self.checkpoints.steps()[-1]} is saved"
+        stored = any((self.workdir / "features").glob("*.npz"))
+        return "what is stored of the features stays" if stored else "nothing is saved yet"
 
     def _closing_words(self) -> str:
         """The last step's scores, where its picture is, and what to do next."""
@@ -231,7 +225,7 @@ class Trainer:
             "data": self.data,
         }
         self.checkpoints.save(step, self.state, notes, kind)
-        compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None)
+        compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None) + self.others
         rates = self.loop.clock.total()
         self.journal.measure(step=step, flops_per_step=self.lane.flops, compilations=compilations, **rates)
 

@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.sweep.plan import Job
 from experiments.sweep.state import State
@@ -20,10 +20,12 @@ class Launch:
     workdir: pathlib.Path
     at_a_time: int | None  # how many runs; None: as many as there are devices
     program: pathlib.Path = MAIN  # that trains a run
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # slurm: those of sbatch
 
 
 class Phase(enum.Enum):
     WAITING = "waiting"  # for a free device, or for the run that it starts from
+    QUEUED = "queued"  # or running, as a job of a cluster
     RUNNING = "running"
     IN_USE = "in use"  # by a process that this launcher has not started
     STOPPED = "stopped"

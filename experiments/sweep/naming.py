@@ -38,18 +38,19 @@ def label(runs: Sequence[Run], ignore: tuple[str, ...] = ()) -> list[str]:
     A run without a name is labelled by its config, where those differ, and by its fields. Two labels are equal only where
     they were cut, or where the runs differ in fields to `ignore` alone.
     """
-    configs = {run.config.rpartition(":")[0] or run.config for run in runs}
+    fields: dict[str, list[str]] = {}
+    configs: dict[str, set[str]] = {}
+    for name in dict.fromkeys(run.name for run in runs):
+        alike = [run for run in runs if run.name == name]
+        varied = find_varied(alike) if len(runs) > 1 else list(runs[0].fields) if not name else []
+        fields[name] = [field for field in varied if field not in ignore]
+        configs[name] = {run.config for run in (alike if name else runs)}
+    short = {name: shorten(own) for name, own in fields.items()}
     labels = []
     for run in runs:
-        alike = [other for other in runs if other.name == run.name]
-        fields = [field for field in find_varied(alike) if field not in ignore]
-        if not run.name and len(runs) == 1:
-            fields = list(run.fields)
-        short = shorten(fields)
         words = [run.name] if run.name else []
-        if (not run.name and len(configs) > 1) or (run.name and len({other.config for other in alike}) > 1):
-            words.append(_stem(run.config))
-        words += [f"{short[field]}={write_value(run.fields[field])}" for field in fields if field in run.fields]
+        words += [_stem(run.config)] if len(configs[run.name]) > 1 else []
+        words += [f"{short[run.name][f]}={write_value(run.fields[f])}" for f in fields[run.name] if f in run.fields]
         labels.append(_clean(",".join(words) or _stem(run.config)))
     return labels
 

@@ -1,21 +1,26 @@
 """The plan of a sweep: for each run its directory and the arguments of main.py.
 
-A run is known by its config, without `wandb`. A directory of the sweep's folder that holds a run of that config is that run's,
-whatever its name says; any other run gets a new directory. So a sweep file, or a base config, that has changed adds runs.
+A run is known by its config, without `wandb` and other fields that no result depends on. A directory of the sweep's folder
+that holds a run of that config is that run's, whatever its name says; any other run gets a new directory. So a sweep file, or
+a base config, that has changed adds runs.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from configs.common import Wandb
 from errors import UserError, warn
 from experiments.run import resolution
+from experiments.run.config_file import FREE
 from experiments.run.metrics_file import plain
 from experiments.sweep.definition import Run, load
 from experiments.sweep.naming import find_varied, label
+from fields import defaults
 
 DIGITS = 6  # of the hash in a directory's name
 LONGEST_TAG, LONGEST_NAME = 64, 128  # characters that W&B takes
@@ -61,7 +66,9 @@ def make_plan(
     for place, own in stored.items():
         known.setdefault(_identify(own, workdir), []).append(place)
     varied, settings = find_varied(runs), label(runs, ignore=("seed.init", "seed.data"))
+    seeds, several = Counter(settings), len({run.config for run in runs}) > 1
     jobs: list[Job] = []
+    taken = set(stored)
     identities: dict[str, str] = {}
     for number, (run, name) in enumerate(zip(runs, labels, strict=True)):
         start = None if run.start is None else jobs[run.start]
@@ -70,21 +77,20 @@ def make_plan(
         if identity in identities:
             raise UserError(f"{config}: the runs {identities[identity]} and {name} have the same config; leave one out")
         identities[identity] = name
-        place = workdir / f"{name}-{_hash(identity)}"
-        if place not in (same := known.get(identity, [place])):  # of another name, or a copy of a run
-            place = same[0]
-        kept = stored.get(place)
-        if kept is None:
-            settled = own | _present(own, workdir.name, name, settings[number], {f: run.fields.get(f) for f in varied})
-        else:
+        place = _find_place(workdir, name, identity, known, taken)
+        taken.add(place)
+        if identity in known:
+            kept = stored[place]
             settled = own | {f: kept[f] for f in kept if f.startswith("wandb.") or f == "init_from"}
             _warn_of_kept(place, own, kept, overrides)
+        else:
+            setting = settings[number]
+            settled = own | _present(own, workdir.name, name, setting if seeds[setting] > 1 else "")
         added = {field: value for field, value in settled.items() if value != resolved[number].get(field)}
         arguments = [f"--config={run.config}", f"--workdir={place}", *_flags(texts[number] | _write(added))]
         arguments += [f"--tfds_data_dir={data_dir}"] if data_dir else []
-        shown = ({"config": run.config} if len({other.config for other in runs}) > 1 else {}) | {
-            field: run.fields[field] for field in varied if field in run.fields
-        }
+        shown = {"config": run.config} if several else {}
+        shown |= {field: run.fields[field] for field in varied if field in run.fields}
         jobs.append(Job(name, place, tuple(arguments), start, shown, settled))
     return jobs
 
@@ -122,28 +128,40 @@ def _check(run: Run, name: str, answer: Mapping) -> Flat:
 
 def _identify(config: Flat, workdir: pathlib.Path) -> str:
     """What makes a run the same run, as text. Another run of this sweep is known by the name of its directory."""
-    own = {field: value for field, value in config.items() if not field.startswith("wandb.")}
+    own = {field: value for field, value in config.items() if not field.startswith("wandb.") and field not in FREE}
     start = pathlib.Path(own["init_from"])
     if own["init_from"] and (start.parent == workdir or (workdir / start.name).is_dir()):
         own["init_from"] = start.name
     return json.dumps(own, sort_keys=True)
 
 
-def _hash(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:DIGITS]
+def _find_place(
+    workdir: pathlib.Path,
+    name: str,
+    identity: str,
+    known: Mapping[str, Sequence[pathlib.Path]],
+    taken: Collection[pathlib.Path],
+) -> pathlib.Path:
+    """The directory of the run that is known, whatever its name; else a new one, which is not `taken` by another run."""
+    digits = hashlib.sha256(identity.encode()).hexdigest()
+    place = workdir / f"{name}-{digits[:DIGITS]}"
+    if identity in known:
+        return place if place in known[identity] else known[identity][0]  # others are copies
+    return place if place not in taken else workdir / f"{name}-{digits}"
 
 
-def _present(config: Flat, sweep: str, name: str, setting: str, varied: Mapping[str, Any]) -> Flat:
+def _present(config: Flat, sweep: str, name: str, setting: str) -> Flat:
     """The fields of config.wandb that make its dashboard compare the runs, but for those that the config sets.
 
-    A group is the sweep. A job type is a setting without its seed: grouped by it, W&B draws the mean over the seeds.
+    A group is the sweep. Where a setting has several seeds, it is the job type: grouped by it, W&B draws their mean.
     """
     if config["wandb.mode"] == "disabled":
         return {}
     tags = [word[:LONGEST_TAG] for word in name.split(",")]
     shown = {"group": sweep, "name": name, "job_type": setting, "tags": tags}
     shown = {f"wandb.{field}": value[:LONGEST_NAME] for field, value in shown.items()}
-    return {field: value for field, value in shown.items() if not config[field]}
+    neutral = {f"wandb.{field}": plain(value) for field, value in defaults(Wandb).items()}
+    return {field: value for field, value in shown.items() if value and config[field] == neutral[field]}
 
 
 def _warn_of_kept(place: pathlib.Path, own: Flat, kept: Flat, overrides: Mapping[str, str]) -> None:

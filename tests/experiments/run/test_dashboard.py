@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -210,10 +209,10 @@ def test_a_file_of_many_blocks_is_read(workdir):
 
 def test_an_offline_run_opens_in_the_terminal_and_closes_again(crashed):
     """`wandb beta leet` on a terminal of its own shows the run; q ends it."""
-    child, terminal = pty.fork()
-    if not child:
-        os.environ["TERM"] = "xterm-256color"
-        os.execv(sys.executable, [*WANDB, "beta", "leet", str(folders(crashed)[0])])
+    terminal, inner = pty.openpty()
+    command, environment = [*WANDB, "beta", "leet", str(folders(crashed)[0])], os.environ | {"TERM": "xterm-256color"}
+    leet = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=environment, start_new_session=True)
+    os.close(inner)
     termios.tcsetwinsize(terminal, (40, 140))
     shown, asked, end = b"", False, time.monotonic() + 60
     with contextlib.suppress(OSError):  # of a terminal whose program has ended
@@ -222,5 +221,6 @@ def test_an_offline_run_opens_in_the_terminal_and_closes_again(crashed):
                 shown += os.read(terminal, 65536)
             elif b"train/loss" in shown and not asked:
                 asked = bool(os.write(terminal, b"q"))
-        os.kill(child, signal.SIGKILL)
-    assert os.waitpid(child, 0)[1] == 0 and asked, shown[-2000:]
+        leet.kill()
+    os.close(terminal)
+    assert leet.wait() == 0 and asked, shown[-2000:]

@@ -51,6 +51,15 @@ def test_a_wandb_id_is_made_once_and_is_the_run_s_own(tmp_path, config):
     assert claim(tmp_path / "a" / "renamed", config) == first
 
 
+def test_a_run_of_a_w_and_b_agent_has_the_id_that_the_agent_gave_it(tmp_path, config, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    assert claim(tmp_path / "alone", config) != "abc123", "no agent: two runs may see this variable"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert claim(tmp_path / "a", config) == "abc123"
+    monkeypatch.setenv("WANDB_RUN_ID", "def456")
+    assert claim(tmp_path / "a", config) == "abc123"
+
+
 def test_a_run_of_older_code_keeps_the_id_of_its_own_config(tmp_path, config):
     claim(tmp_path, config)
     (tmp_path / "wandb_id").unlink()

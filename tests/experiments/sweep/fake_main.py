@@ -26,6 +26,9 @@ def main() -> int:
     workdir.mkdir(exist_ok=True)
     lock = open(workdir / ".lock", "a")  # noqa: SIM115 - held until the end
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    stop = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: stop.append(number))
     print("pid", os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), flush=True)
     (workdir / "fields.json").write_text(json.dumps(given))
     last, metrics = workdir / "checkpoints" / "last", workdir / "metrics.jsonl"
@@ -35,12 +38,10 @@ def main() -> int:
     rows = metrics.read_text().splitlines() if metrics.exists() else []
     (workdir / "metrics.tmp").write_text("".join(f"{row}\n" for row in rows[:first]))
     os.replace(workdir / "metrics.tmp", metrics)
-    stop = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stop.append(number))
     for step in range(first + 1, steps + 1):
         if stop:
-            save(last, step - 1, state)
+            if step > 1:
+                save(last, step - 1, state)
             return 75
         if step == behaviour.get("fail"):
             print(f"error: the loss of step {step} is nan\nand a last word", file=sys.stderr)

@@ -86,6 +86,15 @@ def test_a_changed_base_config_adds_directories(plan):
     assert names(plan(steps=12)) == names(plan(train__steps="12")), "however the field is set"
 
 
+def test_a_time_limit_makes_no_other_run(plan):
+    before = plan()
+    begin(before[0])
+    after = plan(train__max_minutes="90")
+    assert names(after) == names(before)
+    assert all("--config.train.max_minutes=90" in job.arguments for job in after)
+    begin(after[0])  # main.py takes it, too
+
+
 def test_a_field_that_is_newer_than_a_run_moves_nothing(plan):
     jobs = plan()
     for job in jobs:
@@ -95,6 +104,14 @@ def test_a_field_that_is_newer_than_a_run_moves_nothing(plan):
         (job.workdir / "config.json").write_text(json.dumps(stored))
     renamed = jobs[0].workdir.rename(jobs[0].workdir.with_name("lr=0.001,seed=0-000000"))  # by the code of that time
     assert names(plan()) == [renamed.name, *names(jobs)[1:]]
+
+
+def test_a_directory_of_another_run_is_never_taken(plan):
+    first, other = plan()[0], plan(steps=7)[0]
+    begin(other)
+    other.workdir.rename(first.workdir)  # as if the two hashes began with the same digits
+    assert plan()[0].workdir.name.startswith(first.workdir.name) and plan()[0].workdir != first.workdir
+    assert plan(steps=7)[0].workdir == first.workdir
 
 
 def test_two_sweeps_in_one_folder_do_not_meet(plan):
@@ -113,6 +130,8 @@ def test_wandb_is_told_what_belongs_together(plan):
         "tags": ["lr=0.001", "seed=1"],
     }
     assert len({own["job_type"] for own in shown}) == 2, "the seeds of a setting are one"
+    alone = plan('sweeps.grid({"optim.lr": (0.001, 0.002)})', mode="offline")
+    assert {job.config["wandb.job_type"] for job in alone} == {"train"}, "without seeds there is nothing to average"
     assert plan(mode="offline", wandb__group="mine")[0].config["wandb.group"] == "mine"
     assert names(plan(mode="disabled")) == names(jobs), "what W&B shows does not move a run"
     begin(jobs[1])
