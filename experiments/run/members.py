@@ -17,7 +17,6 @@ from experiments.run.spread import format_spread, measure_spread, write_spread
 from experiments.run.trainer import Trainer
 
 LAST_SEED = 2**32 - 1
-TOLERANCE = 1e-3  # relative, of a loss between a vmapped member and the run alone, over a few steps of SGD
 
 
 class Members:

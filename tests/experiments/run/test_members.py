@@ -11,7 +11,6 @@ from configs import unet_shapes
 from errors import UserError
 from experiments import train
 from experiments.command_line import Command
-from experiments.run import members
 from experiments.run.checkpoints import Checkpoints, digest
 from experiments.run.config_file import read_config
 from experiments.run.inference import Interrupted
@@ -19,6 +18,15 @@ from experiments.run.members import Members
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
 from tests.processes import run_together
+
+# Relative, of a vmapped member and the run alone, over six steps of SGD; the norm is that of a small gradient.
+TOLERANCE = {
+    "train/loss": 1e-5,
+    "train/cross_entropy": 1e-5,
+    "train/grad_norm": 1e-3,
+    "train/pixel_accuracy": 1e-5,
+    "train/lr": 0,
+}
 
 
 class Killed(BaseException):
@@ -141,7 +149,7 @@ def test_vmapped_members_equal_runs_alone_but_for_rounding_and_survive_a_kill(al
             assert left.keys() == right.keys()
             for score, value in left.items():
                 if score.startswith("train/"):
-                    assert value == pytest.approx(right[score], rel=members.TOLERANCE), score
+                    assert value == pytest.approx(right[score], rel=TOLERANCE[score]), score
 
     group = make(tmp_path / "killed", data_dir, vmap=True, members=3)
 
