@@ -47,7 +47,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.metrics_file",
         "experiments.run.resolution",
     }
-    | {"rich"},
+    | {"rich", "optuna", "sqlalchemy"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch"},
@@ -66,6 +66,8 @@ HOMES = {  # a package that has one home
         "input_pipeline.proposals",
     },
     "rich": {"experiments.sweep.table"},
+    "optuna": {"experiments.sweep.study"},
+    "sqlalchemy": {"experiments.sweep.study"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330

@@ -1,6 +1,7 @@
-"""Carries out a sweep: the runs that the `sweep()` of a config file defines.
+"""Carries out a sweep: the runs that the `sweep()` of a config file defines, or a search of the space of its `search()`.
 
     .venv/bin/python -m experiments.sweep --config=FILE.py --workdir=runs/lr --config.train.steps=2000
+    .venv/bin/python -m experiments.sweep --config=FILE.py --workdir=runs/lr --search=optuna --trials=20
 
 Start the same command again after a stop, a kill or a failure: it does what is missing, and resumes what is half done.
 """
@@ -10,17 +11,18 @@ import importlib
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from errors import UserError
-from experiments.sweep.launch import Launch
+from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
 
 EXECUTORS = {  # each a function of the Launch
     "local": "experiments.sweep.local:launch",
     "print": "experiments.sweep.commands:launch",
 }
+SEARCHES = {"optuna": "experiments.sweep.search:launch"}  # each a function of the Search
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +39,9 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     parser.add_argument("--workdir", required=True, help="the sweep's folder: a directory for each run")
     parser.add_argument("--executor", choices=list(EXECUTORS), default="local", help="what carries the runs out")
     parser.add_argument("--jobs", type=int, help="local: how many runs at a time; one for each GPU if not given")
+    parser.add_argument("--search", choices=list(SEARCHES), help="search the file's search() instead")
+    parser.add_argument("--trials", type=int, help="search: how many runs there are to be in all")
+    parser.add_argument("--search_seed", type=int, default=0, help="search: another one draws other values")
     parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
     parsed, others = parser.parse_known_args(argv)
     overrides = {}
@@ -47,6 +52,12 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
         overrides[field[1]] = field[2]
     if parsed.jobs is not None and parsed.jobs < 1:
         raise UserError(f"--jobs={parsed.jobs} must be 1 or more")
+    if parsed.search and (parsed.trials is None or parsed.trials < 1):
+        raise UserError(f"--search={parsed.search} needs --trials: how many runs there are to be, 1 or more")
+    if parsed.search and parsed.executor != "local":
+        raise UserError(f"--search goes with --executor=local alone, not with {parsed.executor}")
+    if parsed.trials is not None and not parsed.search:
+        raise UserError("--trials needs --search=optuna")
     return parsed, overrides
 
 
@@ -55,11 +66,26 @@ def main(argv: Sequence[str]) -> int:
     try:
         parsed, overrides = read_flags(argv)
         workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
+        if parsed.search:
+            search = Search(
+                parsed.config, overrides, workdir, parsed.trials, parsed.search_seed, parsed.jobs, parsed.tfds_data_dir
+            )
+            return _load(SEARCHES[parsed.search])(search)
         jobs = make_plan(parsed.config, overrides, workdir, parsed.tfds_data_dir)
-        module, function = EXECUTORS[parsed.executor].split(":")
-        return getattr(importlib.import_module(module), function)(Launch(jobs, workdir, parsed.jobs))
+        return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs))
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def _load(name: str) -> Callable[[Any], int]:
+    """The function MODULE:NAME. Raises UserError where a package of requirements-sweep.txt is missing."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is not installed; .venv/bin/pip install -r requirements-sweep.txt"
+        ) from error
 
 
 if __name__ == "__main__":
