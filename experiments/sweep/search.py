@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from configs.sweeps import Choice, Space
@@ -41,8 +42,8 @@ def launch(search: Search) -> int:
     """
     space = load_space(search.config, search.overrides)
     first = check_space(search, space)
-    with hold(search.workdir, shared=True):
-        study = Study(search.workdir, name_study(search, space, first), space, first.smaller_is_better, search.seed)
+    name, smaller = name_study(search, space, first), first.smaller_is_better
+    with hold(search.workdir, shared=True), closing(Study(search.workdir, name, space, smaller, search.seed)) as study:
         study.retry()
         trials = Trials(search, study, first)
         with open_view(trials.runs) as view:

@@ -60,7 +60,7 @@ class Study:
         self.distributions = {field: _make_distribution(values) for field, values in self.stored.items()}
         self.direction = "minimize" if smaller_is_better else "maximize"
         self._own: set[int] = set()  # the trials whose locks this launcher holds
-        self._lock = open(workdir / LOCK, "ab")  # noqa: SIM115 - held as long as the process
+        self._lock = open(workdir / LOCK, "ab")  # noqa: SIM115 - `close` closes it
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self.alone():
             self._study = optuna.create_study(
@@ -73,6 +73,10 @@ class Study:
                     f"sqlite:///{self.path}", engine_kwargs={"connect_args": {"timeout": SQLITE_SECONDS}}
                 ),
             )
+
+    def close(self) -> None:
+        """Lets go of all trials. They stay as they are."""
+        self._lock.close()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -64,7 +64,7 @@ def main() -> int:
 
 def score(given: dict[str, str], step: int, optimum: dict[str, float] | None) -> float:
     """A number for each step; with an optimum the better the nearer the run's fields are, and rising."""
-    if optimum is None:
+    if optimum is None or "config.optim.lr" not in given:
         return (step * 7 % 12) / 12
     decades = math.log10(float(given["config.optim.lr"]) / optimum["lr"])
     return (1 - decades**2 / 4 - (float(given["config.optim.ema"]) - optimum["ema"]) ** 2) * step / 12
