@@ -3,12 +3,17 @@
     .venv/bin/python main.py --config=configs/unet_shapes.py --workdir=runs/shapes --mode=train
 
 `--config=FILE:debug` is the same experiment in seconds; `--config.optim.lr=3e-4` sets a field. Start the same command
-again to resume. evaluate and predict take the config of the run in --workdir when none is given.
+again to resume: the exit code is 0 (finished), 75 (stopped, start it again) or 1 (failed). evaluate and predict take the
+config of the run in --workdir when none is given.
 """
 
 import importlib
-import signal
 import sys
+
+from experiments.run import preemption
+
+if __name__ == "__main__":
+    preemption.exit_at_once()  # first of all: a stop has its exit code while the imports take their time, too
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -39,12 +44,8 @@ flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> int | None:
-    """Runs the mode. Returns the process's exit code."""
-    if MODE.value == "train":
-        from experiments.run.preemption import exit_at_once
-
-        signal.signal(signal.SIGTERM, exit_at_once)
+def main(argv: list[str]) -> int:
+    """Runs the mode. Returns the process's exit code: 0 if it has finished, preemption.UNFINISHED if it was stopped."""
     logging.set_verbosity(logging.FATAL)  # orbax logs every file it renames, and errors that we report better
     try:
         if argv[1:]:
@@ -56,9 +57,11 @@ def main(argv: list[str]) -> int | None:
             from experiments.run.configuration import check
 
             check(command.config)
-        return run(command)
+        code = run(command) or 0
     except UserError as error:
         sys.exit(f"error: {error}")
+    preemption.exit_at_once(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 prints a table in Markdown, and writes it to history.json and the score against the speed to history.png, both in the sweep's
 folder. The steps of all methods are timed in turn, three times, on noise of the images' size, each with the batch of its config;
-the median counts. Where proposals are searched for, the time of that, of images of the split, is part of the inference.
+the median counts. Inference has the weights of the run. Where proposals are searched for, the time of that, in images of the
+split, is part of the inference.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from errors import UserError
 from experiments.pictures.plots import plot_points
 from experiments.pictures.png import write_png
 from experiments.run.config_file import read_config
+from experiments.run.model import load_model
 from experiments.tasks.registry import find_task
 from files import write_atomically
 from input_pipeline.proposals import make_search
@@ -70,7 +72,7 @@ def read_runs(folder: pathlib.Path) -> list[dict]:
         if not rows or rows[-1]["step"] != config.train.steps or f"val/{names[0]}" not in rows[-1]:
             raise UserError(f"{workdir} has not finished; start the sweep again")
         scores = {name: rows[-1][f"val/{name}"] for name in names}
-        runs.append({"name": name, "config": config, "scores": scores, "seconds": entry["seconds"]})
+        runs.append({"name": name, "config": config, "scores": scores, "seconds": entry["seconds"], "workdir": workdir})
     order = list(METHODS)
     return sorted(runs, key=lambda run: order.index(run["name"]) if run["name"] in order else len(order))
 
@@ -89,14 +91,16 @@ def search_seconds(config: ConfigDict, data_dir: str | None) -> float:
     return float(np.median(seconds))
 
 
-def measure(runs: list[dict], classes: int, data_dir: str | None) -> list[dict]:
+def measure(runs: list[dict], data_dir: str | None) -> list[dict]:
     """The rows of the table: each run's scores, images per second, parameters and memory."""
     timed = []
     for run in runs:
         config = run["config"]
+        model = load_model(config, run["workdir"], "last", "auto", data_dir)
         config.update(pretrained="", init_from="")
         sizes = {False: config.train.batch_size, True: config.eval.batch_size}
-        steps = {own: Step(config, batch_size=size, classes=classes, inference=own) for own, size in sizes.items()}
+        noise = dict(classes=len(model.class_names), variables=model.variables)
+        steps = {own: Step(config, batch_size=size, inference=own, **noise) for own, size in sizes.items()}
         for step in steps.values():
             step.run()
         timed.append((steps, sizes, {False: [], True: []}))
@@ -149,12 +153,11 @@ def _write(name: str, value: object) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares the runs of a sweep over methods.")
     parser.add_argument("folder", type=pathlib.Path, help="the --workdir of experiments.sweep")
-    parser.add_argument("--classes", type=int, default=5, help="of the ground truth's noise")
     parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
     flags = parser.parse_args()
     try:
         runs = read_runs(flags.folder)
-        rows = measure(runs, flags.classes, flags.tfds_data_dir)
+        rows = measure(runs, flags.tfds_data_dir)
     except UserError as error:
         sys.exit(f"error: {error}")
     score = list(runs[0]["scores"])[-1]

@@ -11,6 +11,7 @@ suppression of a detector. Fields of the config are flags, such as the size of t
 """
 
 import json
+import sys
 import time
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from errors import UserError
 from experiments.run import sharding
 from experiments.run.evidence import flops
 from experiments.run.state import Variables
@@ -82,15 +84,28 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 
 class Step:
-    """The compiled training step of a config, or its inference, on a batch of noise."""
+    """The compiled training step of a config, or its inference, on a batch of noise.
 
-    def __init__(self, config: ConfigDict, *, batch_size: int, classes: int, inference: bool):
+    `variables` are those that the network predicts with, random ones if not given. Raises UserError for the training of a
+    task without steps.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        *,
+        batch_size: int,
+        classes: int,
+        inference: bool,
+        variables: Variables | None = None,
+    ):
         mesh, class_names = sharding.make_mesh(config.mesh), tuple(map(str, range(classes)))
         task = make_task(config, class_names)
+        if task.solves and not inference:
+            raise UserError(f"config.task.name={config.task.name!r} has no steps of training; give --inference")
         architecture, state, optimizer = initialise_run(config, mesh, class_names)
         self._batch = sharding.put_batch(make_batch(task.needs, batch_size, config.data, classes), mesh)
-        self.parameters = sum(value.size for value in (state.params | state.rest).values())
-        self.trained = sum(value.size for value in state.params.values())
+        self.parameters = sum(value.size for value in state.params.values())
 
         def predict(variables: Variables, batch: Arrays) -> tuple[Variables, Arrays]:
             outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
@@ -98,7 +113,8 @@ class Step:
 
         began = time.perf_counter()
         if inference:
-            self._key, self._state = (), state.params | state.rest
+            own = architecture.lasting(state.params | state.rest) if variables is None else variables
+            self._key, self._state = (), jax.device_put(own, sharding.tree_shardings(own, mesh))
             self.compiled = jax.jit(predict, donate_argnums=0).lower(self._state, self._batch).compile()
         else:
             self._key, self._state = (jax.random.key(config.seed.init),), state
@@ -116,7 +132,10 @@ class Step:
 
 def main(_) -> None:
     config = CONFIG.value
-    step = Step(config, batch_size=BATCH_SIZE.value, classes=CLASSES.value, inference=INFERENCE.value)
+    try:
+        step = Step(config, batch_size=BATCH_SIZE.value, classes=CLASSES.value, inference=INFERENCE.value)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     seconds = [step.run() for _ in range(STEPS.value + 2)]
     median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
     count = flops(step.compiled)
@@ -125,7 +144,7 @@ def main(_) -> None:
         "step": "inference" if INFERENCE.value else "training",
         "platform": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "parameters": step.trained,
+        "parameters": step.parameters,
         "batch_size": BATCH_SIZE.value,
         "image_size": tuple(config.data.image_size),
         "images_per_second": round(BATCH_SIZE.value / median, 2),

@@ -94,6 +94,8 @@ class Train:
     log_every: Count = 20
     eval_every: Count = 100
     checkpoint_every: Count = 100
+    # Since the process began: a run saves and stops in time by itself, to be started again; 0: no limit
+    max_minutes: NotNegative = 0.0
     keep: Count = 2  # newest checkpoints kept, in addition to the best one
     best: str = "val/mIoU"  # the score that names the best checkpoint; the smallest of an error and of val/loss
 
@@ -138,7 +140,7 @@ class Wandb:
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with an account, else offline
     project: str = "dense-prediction"
     entity: str = ""
-    name: str = ""
+    name: str = ""  # "": that of the workdir
     group: str = ""
     tags: tuple[str, ...] = ()
     job_type: str = "train"

@@ -115,9 +115,9 @@ def use_voc_proposals_at_600(config: ConfigDict) -> None:
 
 
 def use_voc_proposals(config: ConfigDict) -> None:
-    """Takes VOC 2007 alone with the proposals of R-CNN's code, at its own size: no image of it has a side above 500 pixels."""
+    """Takes VOC 2007 alone with the proposals of R-CNN's code, at its own scale: no image of it has a side above 500 pixels."""
     use_voc_proposals_at_600(config)
-    config.data.update(image_size=(500, 500), fit="letterbox", canvases=(), train_split="train+validation")
+    config.data.update(image_size=(500, 500), fit="crop", canvases=(), train_split="train+validation")
 
 
 def use_bccd(config: ConfigDict) -> None:

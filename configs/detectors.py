@@ -137,7 +137,9 @@ def use_faster_rcnn(config: ConfigDict) -> None:
     config.model = dict(name="faster_rcnn", backbone=backbone, strides=(), **anchors, **head, dtype="float32")
     first = dict(positive_iou=0.7, negative_iou=0.3, border_anchors=True, anchors=256, anchor_share=0.5)
     between = dict(proposal_candidates=(2000, 1000), proposals=(2000, 1000), proposal_iou=0.7)
-    second = dict(region_iou=0.5, background_iou=0.0, regions=512, region_share=0.25, beta=(1 / 9, 1 / 9))
+    second = dict(
+        region_iou=0.5, background_iou=0.0, regions=512, region_share=0.25, beta=(1 / 9, 1 / 9), box_weight=1.0
+    )
     suppression = dict(score_threshold=0.05, nms_iou=0.5, nms_candidates=1000, max_detections=100)
     config.task = dict(name="faster_rcnn", use_difficult=True, **first, **between, **second, **suppression)
     config.eval.update(merge_iou=0.5, max_detections=100)
@@ -171,9 +173,9 @@ def use_light_faster_rcnn(config: ConfigDict) -> None:
 def use_fast_rcnn(config: ConfigDict) -> None:
     """Sets Fast R-CNN on VGG-16's conv5_3 with RoI max pooling, as published (Girshick 2015): 2 images of 64 regions a step."""
     backbone = dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9)
-    head = dict(fc=4096, dropout=0.5, dtype="float32")
+    head = dict(fc=4096, dropout=0.5, head="softmax", dtype="float32")
     config.model = dict(name="fast_rcnn", backbone=backbone, strides=(16,), pooling="max", **head)
-    sampling = dict(region_iou=0.5, background_iou=0.1, regions=64, region_share=0.25, beta=1.0)
+    sampling = dict(region_iou=0.5, background_iou=0.1, regions=64, region_share=0.25, beta=1.0, box_weight=1.0)
     suppression = dict(score_threshold=0.05, nms_iou=0.3, nms_candidates=300, max_detections=100)
     config.task = dict(name="fast_rcnn", use_difficult=False, **sampling, **suppression)
     config.eval.update(merge_iou=0.3, max_detections=100)
@@ -183,7 +185,7 @@ def use_sppnet(config: ConfigDict) -> None:
     """Sets SPP-net on VGG-16's conv5_3 with Fast R-CNN's head and loss (He et al. 2014)."""
     use_fast_rcnn(config)
     model = config.model.to_dict()
-    shared = {name: model[name] for name in ("backbone", "fc", "dropout", "dtype")}
+    shared = {name: model[name] for name in ("backbone", "fc", "dropout", "head", "dtype")}
     config.model = dict(name="sppnet", stride=16, **shared)
 
 
@@ -192,7 +194,7 @@ def use_rcnn(config: ConfigDict) -> None:
     use_sppnet(config)
     warped = dict(stride=32, size=224, context=16, chunk=16)
     config.model.update(name="rcnn", **warped)
-    config.task.background_iou = 0.0
+    config.task.update(background_iou=0.0, use_difficult=True)  # difficult objects as in the authors' code
 
 
 def use_fine_tuning(config: ConfigDict) -> None:
@@ -212,7 +214,10 @@ def use_svms(config: ConfigDict) -> None:
 
 
 def use_box_regression(config: ConfigDict) -> None:
-    """Adds a linear regression of boxes for each class to the SVMs (Girshick et al. 2014, appendix C)."""
+    """Adds a linear regression of boxes for each class to the SVMs (Girshick et al. 2014, appendix C).
+
+    In the authors' code the objects' own boxes are examples too, and `feature_norm` is the mean over all regions.
+    """
     _use_stage(config)
     config.task = dict(
         name="box_regression", **config.task.to_dict(), regression_iou=0.6, ridge=1000.0, feature_norm=20.0

@@ -9,7 +9,7 @@
 
 The network is fine-tuned to tell the classes of warped regions; then a linear SVM for each class learns on its stored fc7, and a
 linear regression of boxes on its stored pool5. VGG16.safetensors has ImageNet's weights by torchvision's names. The second
-stage stores up to 160 GB below its workdir, and removes them in the end. The recipe needs a GPU and has not been run.
+stage stores up to 164 GB below its workdir, and removes them in the end. The recipe needs a GPU and has not been run.
 Published, not reproduced here, is an mAP (11 points, on VOC 2007 test) of 66.0 (Girshick 2015, table 1), and of 58.5 with
 AlexNet (Girshick et al. 2014, table 2). A light one for two CPU cores is configs/rcnn_shapes.py.
 """

@@ -3,7 +3,7 @@
     python -m experiments.sweep --config=configs/segmentation_history.py --workdir=runs/segmentation --tfds_data_dir=data
     python -m benchmarks.history runs/segmentation --tfds_data_dir=data
 
-The first trains them, the second makes the table and the picture (RESULTS.md). `--config=FILE:METHOD` is one of them, FCN-32s without one.
+The first trains them, the second makes the table and the picture (RESULTS.md). `--config=FILE:METHOD` is one of them.
 The trunk is a VGG-11 at quarter width with batch normalisation: below FCN's scores, as the contracting path of U-Net, and below
 DeepLabV3+, which sees its stride 16 through ASPP. FCN-16s and FCN-8s are trained all at once, not from the coarser one. The
 budget is 19,200 training images, 1,200 steps of 16, of 96x96 pixels.

@@ -8,8 +8,9 @@
         --config.init_from=runs/sppnet_voc_svm
 
 The stages are those of configs/rcnn_voc.py, on features that are computed once an image. Images have one scale, 600 pixels, where
-the paper takes each region from the best of five. VGG16.safetensors has ImageNet's weights by torchvision's names. The second
-stage stores up to 160 GB below its workdir, and removes them in the end. The recipe needs a GPU and has not been run.
+the paper takes each region from the best of five, and negatives that overlap one another by 70 % stay. VGG16.safetensors has
+ImageNet's weights by torchvision's names; fc6 and fc7 start anew, for the paper's were trained below a pyramid. The second
+stage stores up to 164 GB below its workdir, and removes them in the end. The recipe needs a GPU and has not been run.
 Published, not reproduced here, is an mAP (11 points, on VOC 2007 test) of 63.1, without difficult objects (Girshick 2015,
 table 1), and of 59.2 with ZF-5 (He et al. 2014, section 4.2). A light one for two CPU cores is configs/sppnet_shapes.py.
 """

@@ -1,6 +1,7 @@
 """The command line: what the flags say, and their mistakes, each in one line. Imports no jax."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import sys
@@ -45,7 +46,10 @@ class Command:
         """Returns --workdir as an absolute path. Raises UserError where it was not given."""
         if not self.workdir:
             raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
-        return _place(self.workdir)
+        place = _place(self.workdir)
+        if "$" in str(place):
+            raise UserError(f"--workdir={self.workdir}: there is no such variable in the environment; set it")
+        return place
 
 
 def read_command() -> Command:
@@ -118,7 +122,8 @@ def _last_value(argv: list[str], name: str) -> str | None:
 
 
 def _place(workdir: str) -> pathlib.Path:
-    return pathlib.Path(workdir).expanduser().absolute()
+    """The absolute path of a workdir, which may name variables of the environment where no shell has replaced them."""
+    return pathlib.Path(os.path.expandvars(workdir)).expanduser().absolute()
 
 
 def _line(error: Exception) -> str:

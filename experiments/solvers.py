@@ -47,20 +47,24 @@ def fit_svms(blocks: Blocks, count: int, settings: SVMSettings) -> tuple[np.ndar
 
     A class without a positive gets a margin that is never reached.
     """
-    svms = [_SVM(settings) for _ in range(count)]
-    scale = settings.feature_norm / max(_mean_norm(blocks), 1e-12)
+    norms, positives = [], [[] for _ in range(count)]
     for block in blocks:
-        for number, svm in enumerate(svms):
-            svm.positives.append(scale * block["features"][block["positive"] == number])
+        features, owner = block["features"], block["positive"]
+        norms.append(np.linalg.norm(features, axis=1))
+        for number in range(count):
+            positives[number].append(features[owner == number])
+    scale = _scale(settings.feature_norm, norms)
+    svms = [_SVM(settings, scale * np.concatenate(own)) for own in positives]
     for _ in range(settings.passes):
         first = 0
         for block in blocks:
-            for start in range(0, len(block["features"]), CHUNK):
+            features, negative = block["features"], block["negative"]
+            for start in range(0, len(features), CHUNK):
                 rows = slice(start, start + CHUNK)
-                features = scale * block["features"][rows]
+                chunk = scale * features[rows]
                 for number, svm in enumerate(svms):
-                    svm.mine(features, block["negative"][rows, number], first + start)
-            first += len(block["features"])
+                    svm.mine(chunk, negative[rows, number], first + start)
+            first += len(features)
     for svm in svms:
         svm.finish()
     unsolved = sum(svm.unsolved for svm in svms)
@@ -81,13 +85,17 @@ def fit_regressions(
     Returns weights [D,4,count] and biases [4,count], float32, of the features as they are given, and the share of the
     targets' variance that they explain [count], nan for a class without examples, whose boxes stay as they are.
     """
-    scale = feature_norm / max(_mean_norm(blocks), 1e-12)
-    width = next(iter(blocks))["features"].shape[1]
+    norms = []
+    for block in blocks:
+        features = block["features"]
+        norms.append(np.linalg.norm(features, axis=1))
+    scale, width = _scale(feature_norm, norms), features.shape[1]
     weights, biases = np.zeros((width, 4, count), np.float32), np.zeros((4, count), np.float32)
     explained = np.full(count, np.nan)
     for number in range(count):
-        features, targets = map(np.concatenate, zip(*_examples(blocks, number), strict=True))
-        if len(features):
+        examples = list(_examples(blocks, number))
+        if examples:
+            features, targets = map(np.concatenate, zip(*examples, strict=True))
             solved = Ridge(alpha=ridge, solver="cholesky").fit(scale * features, targets)
             weights[..., number], biases[:, number] = scale * solved.coef_.T, solved.intercept_
             left = np.square(targets - features @ weights[..., number] - biases[:, number]).sum()
@@ -98,10 +106,8 @@ def fit_regressions(
 class _SVM:
     """One class's SVM, its positives and the hard negatives that it has found so far."""
 
-    def __init__(self, settings: SVMSettings):
-        self.settings = settings
-        self.positives: list[np.ndarray] = []
-        self.negatives: np.ndarray | None = None
+    def __init__(self, settings: SVMSettings, positives: np.ndarray):
+        self.settings, self.positives, self.negatives = settings, positives, positives[:0]
         self.keys = np.zeros(0, np.int64)  # which rows of all blocks the negatives are
         self.added, self.solved, self.unsolved = 0, False, False
         self.bias, self.objective = NEVER, 0.0
@@ -112,8 +118,7 @@ class _SVM:
             negative = negative & (features @ self.weights + self.bias > HARD)
         rows = np.flatnonzero(negative)
         rows = rows[~np.isin(first + rows, self.keys)]
-        held = features[:0] if self.negatives is None else self.negatives
-        self.negatives = np.concatenate([held, features[rows]])
+        self.negatives = np.concatenate([self.negatives, features[rows]])
         self.keys = np.concatenate([self.keys, first + rows])
         self.added += len(rows)
         if self.added > self.settings.hard_negatives or (self.added and not self.solved):
@@ -124,8 +129,6 @@ class _SVM:
             self._solve()
 
     def _solve(self) -> None:
-        if isinstance(self.positives, list):
-            self.positives = np.concatenate(self.positives)
         self.added, self.solved = 0, True
         self.weights = np.zeros(self.positives.shape[1], np.float32)
         if not len(self.positives) or not len(self.negatives):
@@ -156,12 +159,14 @@ class _SVM:
         self.negatives, self.keys = self.negatives[kept], self.keys[kept]
 
 
-def _mean_norm(blocks: Blocks) -> float:
-    norms = np.concatenate([np.linalg.norm(block["features"], axis=1) for block in blocks])
-    return float(norms.mean()) if len(norms) else 0.0
+def _scale(feature_norm: float, norms: list[np.ndarray]) -> float:
+    """The factor that gives features of these norms, a list of arrays, the norm `feature_norm` on average."""
+    known = np.concatenate(norms)
+    return feature_norm / max(float(known.mean()), 1e-12) if len(known) else 1.0
 
 
 def _examples(blocks: Blocks, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for block in blocks:
         rows = block["class"] == number
-        yield block["features"][rows], block["targets"][rows]
+        if rows.any():
+            yield block["features"][rows], block["targets"][rows]

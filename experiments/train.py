@@ -16,7 +16,8 @@ def train(command: Command) -> int:
     """Train, or resume, the run in --workdir with the config of --config=FILE. Returns the process's exit code."""
     config, workdir = command.experiment(), command.directory()
     run_directory.check_resumable(workdir, config)
-    with Preemption() as stop:
+    # A second Ctrl-C does not wait for what the first one asked for: the newest checkpoint stands.
+    with contextlib.suppress(KeyboardInterrupt), Preemption(config.train.max_minutes) as stop:
         trainer = Trainer(config, workdir, command.data_dir, stop)
         with run_directory.claim(workdir, config):
             trainer.restore()
@@ -25,6 +26,6 @@ def train(command: Command) -> int:
             # Only now: the follower must not send lines that the restore takes back.
             with follower if run_directory.writes() else contextlib.nullcontext():
                 trainer.run(workdir / "profile" if command.profile and run_directory.writes() else None)
-                if stop.signal:
-                    follower.close(timeout=1.0, finished=False)
+                if stop.signal or not stop.finished:
+                    follower.close(timeout=1.0, outcome="finished" if stop.finished else "stopped")
     return stop.exit_code

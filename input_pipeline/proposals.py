@@ -24,6 +24,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class Store:
         try:
             with np.load(place, allow_pickle=False) as content:
                 return content["boxes"], content["ends"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{place} cannot be read ({error}); delete it and start again, to find it anew") from error
 
 
@@ -214,7 +215,8 @@ def start_processes(count: int) -> concurrent.futures.ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    for number in (signal.SIGINT, signal.SIGUSR1):  # these are for the process that started this one
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -147,7 +147,7 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
 
 
 class Part:
-    """The examples `indices` of a source, in their order. All that does not depend on an index is the source's."""
+    """The examples `indices` of a source, in their order: what an evaluation asks of a source, and no more."""
 
     def __init__(self, source: Any, indices: Sequence[int]):
         self._source, self._indices = source, indices
@@ -157,9 +157,6 @@ class Part:
 
     def __getitem__(self, index: int) -> Example:
         return self._source[self._indices[index]]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
 
     def size(self, index: int) -> Size:
         return self._source.size(self._indices[index])

@@ -44,10 +44,12 @@ RULES = {  # the longest prefix of a module's name decides
     ("experiments.sweep",): {
         "configs",
         "experiments.sweep",
+        "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.preemption",
         "experiments.run.resolution",
     }
-    | {"rich", "optuna", "sqlalchemy"},
+    | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch"},
@@ -55,7 +57,7 @@ RULES = {  # the longest prefix of a module's name decides
 }
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
-    "wandb": {"experiments.run.follower"},
+    "wandb": {"experiments.run.dashboard"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
     "sklearn": {"experiments.solvers"},
     "tqdm": {
@@ -68,6 +70,7 @@ HOMES = {  # a package that has one home
     "rich": {"experiments.sweep.table"},
     "optuna": {"experiments.sweep.study"},
     "sqlalchemy": {"experiments.sweep.study"},
+    "submitit": {"experiments.sweep.slurm"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330

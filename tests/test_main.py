@@ -3,9 +3,12 @@
 import hashlib
 import json
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -47,6 +50,7 @@ def strip(row: dict) -> dict:
         (["--config=configs/unet_shapes.py", "--mode=trian"], ["trian", "train"]),
         (["--config=configs/unet_shapes.py", "--workdri=x"], ["workdri"]),
         (["--config=configs/unet_shapes.py", "--workdir="], ["--workdir"]),
+        ([DEBUG, "--workdir=runs/$NO_SUCH"], ["--workdir=runs/$NO_SUCH", "variable"]),
         ([], ["--config"]),
         ([DEBUG, "train"], ["'train'", "--name=value"]),
         ([DEBUG, "--config.model.name=unet_mobilenet"], ["unet_mobilenet", "unet_mobilenetv2"]),
@@ -73,7 +77,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arg
     workdir = tmp_path / "run"
     place = data_dir if any(":debug" in argument for argument in arguments) else tmp_path / "no data"
     done = run(f"--workdir={workdir}", *arguments, data_dir=place)
-    assert done.returncode != 0
+    assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     assert all(name in lines[0] for name in names), lines[0]
@@ -235,6 +239,34 @@ def test_a_config_that_is_no_json_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
     done = run("--mode=evaluate", f"--workdir={tmp_path}")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "config.json is not JSON" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_a_stop_before_jax_has_loaded_has_its_exit_code(tmp_path, number, mode):
+    command = [sys.executable, "main.py", DEBUG, f"--workdir={tmp_path / 'run'}", f"--mode={mode}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    status = pathlib.Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        pytest.skip("needs /proc")
+    while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) & 1 << (signal.SIGUSR1 - 1):
+        time.sleep(0.001)
+    assert "jaxlib" not in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and (output, errors) == ("", "stopped: start the same command again\n")
+
+
+def test_a_time_limit_before_the_first_step_says_so(tmp_path, data_dir):
+    done = run(DEBUG, f"--workdir={tmp_path / 'run'}", "--config.train.max_minutes=0.001", data_dir=data_dir)
+    assert done.returncode == 75 and done.stderr == "", done.stderr
+    assert done.stdout.startswith("stopped by train.max_minutes=0.001 before the first step: nothing to save, ")
+
+
+def test_an_error_that_is_not_the_user_s_fails(tmp_path):
+    (tmp_path / "config.py").write_text("def get_config(): 1 / 0\n")
+    done = run(f"--config={tmp_path / 'config.py'}")
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
 def test_help_lists_the_flags():

@@ -97,14 +97,14 @@ def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_d
     assert_same(workdir, uninterrupted)
 
 
-def test_sigterm_saves_and_exits_0(uninterrupted, tmp_path, data_dir):
+def test_sigterm_saves_and_exits_75(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
     process = start(workdir, data_dir)
     wait_for(lambda: lines(workdir) >= 6, process)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 0, errors
+    assert process.returncode == 75, errors
     assert time.monotonic() - began < 10
     step = int(digest(workdir).split()[0])
     assert step >= 6 and lines(workdir) in (step, step - 1)

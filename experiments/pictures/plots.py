@@ -125,7 +125,7 @@ def plot_precision_recall(
 
 
 def plot_points(points: Sequence[tuple[str, float, float]], x_title: str, y_title: str) -> np.ndarray:
-    """Plot named points (name, x, y), x above 0 on a logarithmic axis. Names stand where none covers another or a point.
+    """Plot named points (name, x, y), x above 0 on a logarithmic axis. A name avoids the others and the points, if it can.
 
     Returns [H,W,3] uint8.
     """

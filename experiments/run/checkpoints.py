@@ -12,6 +12,7 @@ import hashlib
 import pathlib
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, keep: int = 1, read_only: bool = False):
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.read_only = read_only
+        self.longest_save = 0.0  # seconds from the call to the file, of those saved so far
+        self._began = 0.0
         self._managers = {
             kind: ocp.CheckpointManager(
                 self.folder / kind,
@@ -41,6 +44,7 @@ class Checkpoints:
                     create=not read_only,
                     read_only=read_only,
                     cleanup_tmp_directories=not read_only,
+                    async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._note_time),
                 ),
             )
             for kind in KINDS
@@ -60,6 +64,7 @@ class Checkpoints:
         self.wait()
         if step in self.steps(kind):
             return
+        self._began = time.monotonic()
         try:
             arrays = {name: _owned(value) for name, value in flatten(state).items()}
             self._check_room(sum(value.nbytes for value in arrays.values()))
@@ -133,6 +138,9 @@ class Checkpoints:
         self.wait()
         for manager in self._managers.values():
             manager.close()
+
+    def _note_time(self) -> None:
+        self.longest_save = max(self.longest_save, time.monotonic() - self._began)
 
     def _read_notes(self, step: int, kind: str) -> dict:
         items = ocp.args.Composite(notes=ocp.args.JsonRestore())

@@ -8,6 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import write_atomically
+
+# No result depends on these: a run resumes with other values, which config.json then holds.
+FREE = ("train.max_minutes", "wandb.mode", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type")
 
 
 def resolve(config: ConfigDict) -> str:
@@ -30,7 +34,10 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
-    """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given)."""
+    """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given).
+
+    The fields of FREE may differ.
+    """
     saved, given = _compare(workdir, config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
     if differing:
@@ -42,8 +49,18 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
         )
 
 
+def update_free(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Stores the values that `config`, otherwise the run's own, has for the fields of FREE."""
+    saved, given = _compare(workdir, config)
+    if any(saved[name] != given[name] for name in FREE):
+        resumed = read_config(workdir)
+        with resumed.ignore_type():  # a whole number is a number, too
+            resumed.update_from_flattened_dict({name: _tuples(given[name]) for name in FREE})
+        write_atomically(workdir / "config.json", resolve(resumed).encode())
+
+
 def changes(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of `config` that differ from the run's own config: their values by name, fit for JSON."""
+    """Returns what `config` changes in results: the fields that differ from the run's own, by name, fit for JSON."""
     saved, given = _compare(workdir, config)
     return {name: given.get(name) for name in _differing(saved, given)}
 
@@ -65,7 +82,8 @@ def _complete(values: Any, path: pathlib.Path) -> ConfigDict:
 
 
 def _differing(saved: dict, given: dict) -> list[str]:
-    return [name for name in sorted(saved.keys() | given.keys()) if saved.get(name) != given.get(name)]
+    names = sorted(saved.keys() | given.keys())
+    return [name for name in names if saved.get(name) != given.get(name) and name not in FREE]
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

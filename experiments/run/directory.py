@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import pathlib
 import secrets
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from errors import UserError
-from experiments.run.config_file import check_same, resolve
+from experiments.run.config_file import check_same, resolve, update_free
 from experiments.run.sharding import gather_text
 from files import write_atomically
 
@@ -85,6 +86,7 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
             write_atomically(workdir / "config.json", resolve(config).encode())
+        update_free(workdir, config)
         yield
 
 
@@ -96,9 +98,11 @@ def _check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def _choose_wandb_id(workdir: pathlib.Path) -> str:
-    """Returns a new id for a new run, or the id under which W&B knows a run started by older code."""
+    """Returns a new id for a new run, or the one that W&B knows it by: from its agent, or from older code that started it."""
     stored = workdir / "config.json"
-    return hash_config(stored.read_text(), workdir.name) if stored.exists() else secrets.token_hex(8)
+    if stored.exists():
+        return hash_config(stored.read_text(), workdir.name)
+    return os.environ["WANDB_RUN_ID"] if "WANDB_SWEEP_ID" in os.environ else secrets.token_hex(8)
 
 
 def hash_config(config_json: str, workdir_name: str) -> str:

@@ -20,11 +20,21 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 class Evidence:
     """One session of a run, from its start or resume to its end. The file keeps the sessions before it."""
 
-    def __init__(self, workdir: Path, *, step: int, seeds: Mapping[str, int], parameters: int, data: Mapping[str, str]):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        step: int,
+        seeds: Mapping[str, int],
+        parameters: int,
+        data: Mapping[str, str],
+        best: Mapping[str, str | bool],
+    ):
         """Collect what is known at the start, and write it.
 
         `step` is where the session starts, 0 or the restored one, `seeds` are those of config.seed, `parameters` the
-        number of parameters; `data` has the fingerprint of each split.
+        number of parameters; `data` has the fingerprint of each split; `best` the `score` that chooses the best checkpoint,
+        and whether `smaller_is_better`.
         Raises UserError where an earlier evidence.json is damaged or the disk refuses.
         """
         self.path = workdir / "evidence.json"
@@ -35,6 +45,7 @@ class Evidence:
             "seeds": dict(seeds),
             "parameters": parameters,
             "data": dict(data),
+            "best": dict(best),
             **environment(),
         }
         self._write()

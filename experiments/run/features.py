@@ -4,7 +4,8 @@ import io
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from errors import UserError
 from experiments.run import sharding
 from experiments.run.checkpoints import digest
 from experiments.run.inference import Interrupted
+from experiments.run.preemption import Preemption
 from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Task
 from files import write_atomically
@@ -26,30 +28,45 @@ from input_pipeline.views import ViewBatches
 BLOCK = 16  # images of a file: what a kill can lose
 
 
+class Block(Mapping[str, np.ndarray]):
+    """The arrays of one file by name, each read when it is asked for."""
+
+    def __init__(self, place: pathlib.Path):
+        self._place = place
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            with np.load(self._place, allow_pickle=False) as content:
+                return content[name]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{self._place} cannot be read ({error}); delete it and start the same command again"
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        with np.load(self._place, allow_pickle=False) as content:
+            return iter(content.files)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
 class StoredFeatures:
     """The arrays that `task.describe` gives of the `count` images of a split, in files of BLOCK images below `folder`.
 
-    A file is there whole or not at all. Iterating yields the arrays of each file by name, rows of all its images together,
-    and raises Interrupted as soon as `stop()` is true.
+    A file is there whole or not at all. Iterating yields each file's Block, rows of all its images together, and raises
+    Interrupted as soon as a stop is requested. `compilations` counts the programs that have made what this one has stored.
     """
 
-    def __init__(self, folder: pathlib.Path, count: int, stop: Callable[[], bool] = lambda: False):
-        self.folder, self.count, self._stop = folder, count, stop
+    def __init__(self, folder: pathlib.Path, count: int, stop: Preemption):
+        self.folder, self.count, self.compilations, self._stop = folder, count, 0, stop
         self._ranges = [range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[Block]:
         for indices in self._ranges:
-            if self._stop():
+            if self._stop.requested():
                 raise Interrupted
-            place = self._place(indices)
-            try:
-                with np.load(place, allow_pickle=False) as content:
-                    arrays = dict(content)
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{place} cannot be read ({error}); delete it and start the same command again"
-                ) from error
-            yield arrays
+            yield Block(self._place(indices))
 
     def missing(self) -> list[range]:
         """The images of each file that is not there yet."""
@@ -60,10 +77,38 @@ class StoredFeatures:
         content = io.BytesIO()
         np.savez(content, **arrays)
         write_atomically(self._place(indices), content.getvalue())
+        self._stop.nothing_to_lose = False
         return len(content.getvalue())
 
     def _place(self, indices: range) -> pathlib.Path:
         return self.folder / f"{indices.start // BLOCK:06}.npz"
+
+
+def check_stage(config: ConfigDict, task: Task, variables: Variables, fresh: bool) -> None:
+    """Checks a run of a SolvedTask; `variables` are those that it starts with, `fresh` that it does not resume.
+
+    Raises UserError for steps of training, for a model without the variables that are solved for, and for a start without
+    what the stage builds on.
+    """
+    if not task.solves:
+        return
+    name = config.task.name
+    if config.train.steps:
+        raise UserError(
+            f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; write 0"
+        )
+    lacking = [path for path in task.solves if path not in variables]
+    if lacking:
+        raise UserError(
+            f"config.task.name={name!r} solves for {lacking[0]}, which this config.model.name={config.model.name!r} does not "
+            f"have; {task.remedy}"
+        )
+    zero = [path for path in task.builds_on if fresh and not np.asarray(variables[path]).any()]
+    if zero:
+        raise UserError(
+            f"config.task.name={name!r} builds on {zero[0]}, which is still zero; start from a run of the stage before it "
+            "(config.init_from)"
+        )
 
 
 def store_features(
@@ -74,12 +119,13 @@ def store_features(
     source: Source,
     mesh: Mesh,
     folder: pathlib.Path,
-    stop: Callable[[], bool],
+    stop: Preemption,
 ) -> StoredFeatures:
     """Stores what `task` describes of each image of `source`, seen as in an evaluation: without augmentation.
 
     Images that are stored already stay. Raises UserError where `folder` holds those of other weights or data, where the
-    disk has no room for all, and in a job of several processes; Interrupted as soon as `stop()` is true.
+    disk has no room for all, where an image takes several windows, and in a job of several processes; Interrupted as soon
+    as a stop is requested.
     """
     if jax.process_count() > 1:
         raise UserError(f"config.task.name={config.task.name!r} works in one process; start it without the others")
@@ -91,25 +137,30 @@ def store_features(
     def describe(variables: Variables, batch: dict) -> tuple:
         return task.describe(architecture.merge(variables), batch)
 
-    compiled = jax.jit(describe, out_shardings=sharding.batch_sharding(mesh))
+    step, compiled = jax.jit(describe, out_shardings=sharding.batch_sharding(mesh)), {}
     missing = stored.missing()
     done = len(source) - sum(map(len, missing))
     with tqdm(total=len(source), initial=done, unit="image", desc="features", disable=None) as progress:
         for number, indices in enumerate(missing):
-            batches, found = ViewBatches(Part(source, indices), truth, config.data, config.eval), []
-            for rows, pieces in batches:
-                if stop():
+            found: list[dict[str, np.ndarray]] = []
+            for rows, pieces in ViewBatches(Part(source, indices), truth, config.data, config.eval):
+                if stop.requested():
                     raise Interrupted
-                arrays, kept = jax.device_get(compiled(variables, sharding.put_batch(rows, mesh)))
-                found += [(arrays, row, kept[row]) for row in range(len(pieces))]
-            names = found[0][0]
-            size = stored.write(
-                indices,
-                {name: np.concatenate([arrays[name][row][kept] for arrays, row, kept in found]) for name in names},
-            )
+                if any(piece.count > 1 for piece in pieces):
+                    raise UserError(
+                        f"config.data.fit={config.data.fit!r} shows an image of {config.data.train_split} in several windows, "
+                        "and a region would count in each; give config.data.canvases that hold it"
+                    )
+                batch = sharding.put_batch(rows, mesh)
+                if batch["image"].shape not in compiled:
+                    compiled[batch["image"].shape] = step.lower(variables, batch).compile()
+                arrays, kept = jax.device_get(compiled[batch["image"].shape](variables, batch))
+                found += [{name: own[row][kept[row]] for name, own in arrays.items()} for row in range(len(pieces))]
+            size = stored.write(indices, {name: np.concatenate([own[name] for own in found]) for name in found[0]})
             if not number:
                 _check_room(folder, size * (len(missing) - 1), len(source))
             progress.update(len(indices))
+    stored.compilations = len(compiled)
     size = sum(place.stat().st_size for place in folder.glob("*.npz"))
     print(f"features of {len(source)} images, {size / 2**20:,.0f} MiB, in {folder}", flush=True)
     return stored

@@ -1,8 +1,8 @@
 """The follower: sends metrics.jsonl to W&B.
 
 It is a process of its own and reads nothing but the run directory, so W&B can be slow, unreachable or broken and the
-training loop is not affected. It keeps in wandb/cursor.json the newest step that it has sent: a resumed run repeats the
-steps after its checkpoint, line for line, and its follower skips those that have been sent.
+training loop is not affected. A resumed run repeats the steps after its checkpoint, line for line; its follower skips
+those that have been sent.
 
     echo finished | python -m experiments.run.follower WORKDIR        sends what no follower has sent yet
 
@@ -11,7 +11,6 @@ Imports neither jax nor numpy: the follower starts in a moment and takes little 
 
 import argparse
 import contextlib
-import csv
 import fcntl
 import importlib.util
 import json
@@ -25,13 +24,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from errors import warn
+from experiments.run.dashboard import EXIT_CODES, LINGER_SECONDS, POLL_SECONDS, Dashboard, forget_wandb
 from experiments.run.metrics_file import parse_row
-from files import write_atomically
+from experiments.run.preemption import STOPS
 
-POLL_SECONDS = 1.0  # between two looks at metrics.jsonl
-LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
 RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
-FINISHED = b"finished\n"  # what the parent writes to the pipe before it closes it, when the run has finished
 
 
 class Follower:
@@ -53,7 +50,7 @@ class Follower:
         return self
 
     def __exit__(self, error_type, error, trace) -> None:
-        self.close(self.timeout, finished=error_type is None)
+        self.close(self.timeout, "failed" if error_type else "finished")
 
     def start(self) -> None:
         """Start the process, unless wandb.mode is disabled. A failure is one warning."""
@@ -80,18 +77,20 @@ class Follower:
         except OSError as error:
             warn(f"W&B: the follower does not start: {error}; metrics.jsonl is written all the same")
 
-    def close(self, timeout: float, finished: bool) -> None:
+    def close(self, timeout: float, outcome: str) -> None:
         """Let the follower send what is left, and wait for it at most `timeout` seconds; then it goes on alone.
 
-        `finished` says that the run came to its end; W&B shows any other as failed until it is resumed. A second call
-        does nothing.
+        `outcome` is what became of the run: finished, stopped or failed. A second call does nothing.
         """
         process, self._process = self._process, None
         if process is None:
             return
         log = self.workdir / "wandb" / "follower.log"
+        with contextlib.suppress(BrokenPipeError):  # a follower that has died is reported below
+            process.stdin.write(f"{outcome}\n".encode())
+            process.stdin.close()
         try:
-            process.communicate(FINISHED if finished else b"", timeout=timeout)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
             warn(f"W&B: still sending, process {process.pid} goes on alone; see {log}")
         else:
@@ -104,7 +103,7 @@ class _Parent:
 
     def __init__(self, pipe: int):
         self.ended = threading.Event()
-        self.finished = False
+        self.outcome = "failed"  # of a parent that dies and cannot say
         self._pipe = pipe
         # A thread, and not a look between two polls: W&B may hang in the main thread.
         threading.Thread(target=self._watch, daemon=True).start()
@@ -113,14 +112,15 @@ class _Parent:
         said = b""
         while part := os.read(self._pipe, 64):  # unbuffered: a file object would still be locked at the process's exit
             said += part
-        self.finished = said == FINISHED
+        word = said.decode(errors="replace").strip()
+        self.outcome = word if word in EXIT_CODES else "failed"
         signal.alarm(LINGER_SECONDS)  # the kernel then ends this process, even if it hangs in a call
         self.ended.set()
 
 
 def follow(workdir: Path) -> int:
     """Send workdir/metrics.jsonl to W&B until the parent ends. Returns the exit code; what went wrong is printed."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a job's end signals every process: the pipe says when to stop
+    for number in STOPS:  # a job's end signals every process: the pipe says when to stop
         signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # training comes first
     parent = _Parent(sys.stdin.fileno())
@@ -136,7 +136,7 @@ def follow(workdir: Path) -> int:
                     return _send_all(workdir, config, run_id, parent)
                 except Exception:
                     traceback.print_exc()
-                    _forget_wandb()
+                    forget_wandb()
     except (OSError, ValueError) as error:
         print(f"{workdir} cannot be followed: {error}", file=sys.stderr)
     return 1
@@ -144,71 +144,20 @@ def follow(workdir: Path) -> int:
 
 def _send_all(workdir: Path, config: dict, run_id: str, parent: _Parent) -> int:
     """Open the W&B run, send until the parent ends, finish. Returns 0, or 1 when the account could not be reached."""
-    run, as_asked = _open_run(workdir, config, run_id)
-    cursor = workdir / "wandb" / "cursor.json"
-    sent = json.loads(cursor.read_text())["step"] if cursor.exists() else -1
-    print(f"sending the steps after {sent}")
+    dashboard = Dashboard(workdir, config, run_id)
+    print(f"sending the steps after {dashboard.sent}")
     metrics = workdir / "metrics.jsonl"
     metrics.touch()  # a run that was killed early has none
     news = _new_rows(metrics)
     while True:
         ended = parent.ended.is_set()  # asked before reading, so that all which was written before the end is read
-        rows = [row for row in next(news) if row["step"] > sent]
-        for row in rows:
-            run.log(_payload(workdir, row), step=row["step"])
-        if rows:
-            sent = rows[-1]["step"]
-            write_atomically(cursor, json.dumps({"step": sent}).encode())
+        dashboard.send(next(news))
         if ended:
             break
         parent.ended.wait(POLL_SECONDS)
-    run.finish(exit_code=0 if parent.finished else 1)
-    print(f"sent up to step {sent}")
-    return 0 if as_asked else 1
-
-
-def _open_run(workdir: Path, config: dict, run_id: str):
-    """The W&B run, and whether its mode is the one asked for: an account out of reach makes an offline run."""
-    import wandb
-
-    def init(mode: str):
-        return wandb.init(
-            id=run_id,
-            resume="allow",
-            mode=mode,
-            dir=str(workdir),
-            config=config,
-            **{name: value for name, value in asked.items() if name != "mode" and value},
-            settings=wandb.Settings(
-                console="off",
-                quiet=True,
-                x_stats_pid=os.getppid(),  # the machine's figures are those of the training process
-                x_transaction_log_flush_interval=POLL_SECONDS,  # what a power cut can lose of an offline run
-                finish_timeout=LINGER_SECONDS - 60,
-            ),
-        )
-
-    asked = config["wandb"]
-    mode = os.environ.get("WANDB_MODE", "auto") if asked["mode"] == "auto" else asked["mode"]
-    if mode == "offline":
-        return init("offline"), True
-    try:
-        if mode == "auto":
-            mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
-        return init(mode), True
-    except Exception:
-        traceback.print_exc()
-        print("keeping the run offline; `wandb sync` uploads it later")
-        _forget_wandb()
-        return init("offline"), False
-
-
-def _forget_wandb() -> None:
-    """Let a failed attempt leave nothing behind; W&B's own service may be what died, so this may fail as well."""
-    with contextlib.suppress(Exception):
-        import wandb
-
-        wandb.teardown()
+    dashboard.finish(parent.outcome)
+    print(f"sent up to step {dashboard.sent}")
+    return 0 if dashboard.as_asked else 1
 
 
 def _new_rows(path: Path) -> Iterator[list[dict]]:
@@ -222,30 +171,6 @@ def _new_rows(path: Path) -> Iterator[list[dict]]:
                     file.seek(-len(lines.pop()), os.SEEK_CUR)
                 yield [parse_row(path, number, line) for number, line in enumerate(lines, start=read + 1)]
                 read += len(lines)
-
-
-def _payload(workdir: Path, row: dict) -> dict:
-    """Return what W&B gets of one step: the same names as in metrics.jsonl, pictures in place of their paths."""
-    return {name: _media(workdir, value) for name, value in row.items() if name != "step" and value is not None}
-
-
-def _media(workdir: Path, value):
-    if isinstance(value, list):
-        return [_media(workdir, item) for item in value]
-    if not (isinstance(value, str) and value.endswith((".png", ".csv"))):
-        return value
-    import wandb
-
-    try:
-        if value.endswith(".csv"):
-            names, *rows = csv.reader((workdir / value).read_text().splitlines())
-            return wandb.Table(
-                columns=names, data=[[row[0], *map(float, (cell or "nan" for cell in row[1:]))] for row in rows]
-            )
-        return wandb.Image(str(workdir / value))
-    except Exception as error:
-        print(f"{value}: sent as a name only, for it cannot be read: {error}")
-        return value
 
 
 if __name__ == "__main__":

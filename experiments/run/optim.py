@@ -12,7 +12,9 @@ from errors import UserError
 
 def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
     """step -> learning rate: `warmup_steps` linear from `warmup_from` of lr, then the schedule that is named, over the rest."""
-    rest = max(steps, 1) - optim.warmup_steps
+    if not steps:
+        return optax.constant_schedule(optim.lr)  # that nobody asks
+    rest = steps - optim.warmup_steps
     if rest < 1:
         raise UserError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
     schedules: dict[str, Callable[[], optax.Schedule]] = {

@@ -20,7 +20,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.directory import writes
 from experiments.run.evaluator import Evaluation, Evaluator
 from experiments.run.evidence import flops
-from experiments.run.features import store_features
+from experiments.run.features import check_stage, store_features
 from experiments.run.inference import Interrupted
 from experiments.run.journal import Journal
 from experiments.run.nonfinite import NonFinite
@@ -47,6 +47,11 @@ class Trainer:
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, stop: Preemption):
         self.config, self.workdir, self.stop = config, workdir, stop
+        if config.train.max_minutes and jax.process_count() > 1:
+            raise UserError(
+                f"config.train.max_minutes={config.train.max_minutes:g} is not supported with several processes, whose clocks "
+                "differ; set it to 0 and let the scheduler send SIGTERM"
+            )
         self.mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
         needs = find_task(config.task.name).needs
@@ -65,9 +70,10 @@ class Trainer:
         self.architecture, self.state, optimizer = initialise_run(
             config, self.mesh, self.source.class_names, self.fresh
         )
-        self._check_steps()
+        check_stage(config, self.task, self.state.params | self.state.rest, self.fresh)
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
         self.compiled: jax.stages.Compiled | None = None
+        self.others = 0  # compilations of what is neither the step nor the evaluation
         self.key = jax.random.key(config.seed.init)
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = Evaluator(config, self.task, self.results, self.architecture, eval_source, self.mesh)
@@ -86,20 +92,6 @@ class Trainer:
         self.data = {"train": self.source.fingerprint, "eval": eval_source.fingerprint}
         if writes():
             self._introduce(eval_source)
-
-    def _check_steps(self) -> None:
-        """Raises UserError for a task that is solved for with steps to train, or with a model that has not its variables."""
-        name, config = self.config.task.name, self.config
-        if self.task.solves and config.train.steps:
-            raise UserError(
-                f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; write 0"
-            )
-        lacking = [path for path in self.task.solves if path not in self.architecture.paths]
-        if lacking:
-            raise UserError(
-                f"config.task.name={name!r} solves for {lacking[0]}, which config.model.name={config.model.name!r} has with "
-                "config.model.head='svm' alone; set that"
-            )
 
     def _introduce(self, eval_source: Source) -> None:
         """Prints what there is to train and to evaluate on, and warns of what is missing."""
@@ -137,12 +129,13 @@ class Trainer:
             seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
+            best={"score": self.best.name, "smaller_is_better": self.best.smaller_is_better},
         )
         for row in self.journal.rows():
             self.best.update(row.get(self.best.name))
 
     def run(self, trace: pathlib.Path | None) -> None:
-        """From the restored step to the last one, or to a stop. `trace`: where to write a profile."""
+        """From the restored step to the last one, or to a stop; `stop.finished` says which. `trace`: where to write a profile."""
         self.progress, self.clock = Progress(self.first, self.config.train.steps), Clock()
         if self.first:
             self.progress.say(f"resumed {self.workdir} at step {self.first} of {self.config.train.steps}")
@@ -151,11 +144,13 @@ class Trainer:
             complete = self._begin() if self.fresh else self.pending is None or self._finish(self.first, self.pending)
             finished = complete and self._steps(trace)
             self.checkpoints.wait()
+            self.stop.finished = finished
             if finished and self.task.solves:
                 shutil.rmtree(self.workdir / "features", ignore_errors=True)
-            saved = f"step {self.checkpoints.steps()[-1]} is" if self.checkpoints.steps() else "stored features are"
             print(
-                self._closing_words() if finished else f"stopped: {saved} saved, start the same command again to go on"
+                self._closing_words()
+                if finished
+                else f"{self.stop.cause}: {self._saved()}, start the same command again to go on"
             )
         finally:
             self.progress.close()
@@ -167,12 +162,13 @@ class Trainer:
         """What is due before the first step of a new run. False when a stop came."""
         row = {}
         if self.task.solves:
-            folder, stopped = self.workdir / "features", lambda: self.stop.signal is not None
             try:
                 data = self.config, self.task, self.architecture, self._evaluated(), self.source, self.mesh
-                solved, logs = self.task.solve(store_features(*data, folder, stopped))
+                stored = store_features(*data, self.workdir / "features", self.stop)
+                solved, logs = self.task.solve(stored)
             except Interrupted:
                 return False
+            self.others = stored.compilations
             self.state = states.replace(self.state, solved)
             self.stop.nothing_to_lose = False
             row = {f"train/{name}": value for name, value in logs.items()}
@@ -184,7 +180,7 @@ class Trainer:
         last_traced = min(self.first + 5, total)
         traced = range(max(self.first + 1, last_traced - 2), last_traced + 1) if trace else range(0)
         for step in range(self.first + 1, total + 1):
-            if self.stop.signal:
+            if self._is_stopping():
                 self._save(step - 1)
                 return False
             with self.clock.waiting():
@@ -221,6 +217,13 @@ class Trainer:
                 self.clock.restart()
         return True
 
+    def _saved(self) -> str:
+        """What a stop has left to go on from."""
+        if self.checkpoints.steps():
+            return f"step {self.checkpoints.steps()[-1]} is saved"
+        stored = any((self.workdir / "features").glob("*.npz"))
+        return "what is stored of the features stays" if stored else "nothing is saved yet"
+
     def _closing_words(self) -> str:
         """The last step's scores, where its picture is, and what to do next."""
         last = self.journal.rows()[-1]
@@ -246,7 +249,7 @@ class Trainer:
             self.nonfinite.drain()
             began = time.perf_counter()
             try:
-                result = self.evaluator(self._evaluated(), stop=lambda: self.stop.signal is not None)
+                result = self.evaluator(self._evaluated(), stop=self._is_stopping)
             except Interrupted:
                 self._save(step, row)
                 return False
@@ -261,6 +264,9 @@ class Trainer:
         if step == self.config.train.steps or step % self.config.train.checkpoint_every == 0:
             self._save(step)
         return True
+
+    def _is_stopping(self) -> bool:
+        return self.stop.requested(reserve=self.checkpoints.longest_save)
 
     def _evaluated(self) -> states.Variables:
         return states.evaluation_weights(self.state, self.architecture)
@@ -278,7 +284,7 @@ class Trainer:
         }
         self.checkpoints.save(step, self.state, notes, kind)
         count = flops(self.compiled) if self.compiled else None
-        compilations = self.evaluator.inference.compilations + (self.compiled is not None)
+        compilations = self.evaluator.inference.compilations + (self.compiled is not None) + self.others
         self.journal.measure(step=step, flops_per_step=count, compilations=compilations, **self.clock.total())
 
 

@@ -21,6 +21,8 @@ from experiments.sweep.plan import make_plan
 EXECUTORS = {  # each a function of the Launch
     "local": "experiments.sweep.local:launch",
     "print": "experiments.sweep.commands:launch",
+    "slurm": "experiments.sweep.slurm:launch",
+    "wandb": "experiments.sweep.agents:launch",
 }
 SEARCHES = {"optuna": "experiments.sweep.search:launch"}  # each a function of the Search
 
@@ -32,24 +34,31 @@ class Parser(argparse.ArgumentParser):
         sys.exit(f"error: {message}")
 
 
-def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Returns the flags, and the fields that are to be set for every run."""
+def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str], dict[str, str]]:
+    """Returns the flags, the fields that are to be set for every run, and the options of SLURM."""
     parser = Parser(prog="python -m experiments.sweep", description="Carries out a sweep.", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a file with a sweep(), `:debug` for tiny runs")
     parser.add_argument("--workdir", required=True, help="the sweep's folder: a directory for each run")
     parser.add_argument("--executor", choices=list(EXECUTORS), default="local", help="what carries the runs out")
-    parser.add_argument("--jobs", type=int, help="local: how many runs at a time; one for each GPU if not given")
+    parser.add_argument(
+        "--jobs", type=int, help="local, slurm: how many runs at a time; local: one for each GPU if not given"
+    )
     parser.add_argument("--search", choices=list(SEARCHES), help="search the file's search() instead")
     parser.add_argument("--trials", type=int, help="search: how many runs there are to be in all")
     parser.add_argument("--search_seed", type=int, default=0, help="search: another one draws other values")
     parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
     parsed, others = parser.parse_known_args(argv)
-    overrides = {}
+    found: dict[str, dict[str, str]] = {"config": {}, "slurm": {}}
     for argument in others:
-        field = re.fullmatch(r"--config\.([\w.]+)=(.*)", argument, flags=re.DOTALL)
+        field = re.fullmatch(r"--(config|slurm)\.([\w.-]+)=(.*)", argument, flags=re.DOTALL)
         if field is None:
-            raise UserError(f"{argument!r} is not a flag; a field of all runs is written --config.NAME=VALUE")
-        overrides[field[1]] = field[2]
+            raise UserError(
+                f"{argument!r} is not a flag; a field of all runs is written --config.NAME=VALUE, an option of sbatch "
+                "--slurm.NAME=VALUE"
+            )
+        found[field[1]][field[2]] = field[3]
+    if found["slurm"] and parsed.executor != "slurm":
+        raise UserError(f"--slurm.{next(iter(found['slurm']))} needs --executor=slurm")
     if parsed.jobs is not None and parsed.jobs < 1:
         raise UserError(f"--jobs={parsed.jobs} must be 1 or more")
     if parsed.search and (parsed.trials is None or parsed.trials < 1):
@@ -58,13 +67,13 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
         raise UserError(f"--search goes with --executor=local alone, not with {parsed.executor}")
     if parsed.trials is not None and not parsed.search:
         raise UserError("--trials needs --search=optuna")
-    return parsed, overrides
+    return parsed, found["config"], found["slurm"]
 
 
 def main(argv: Sequence[str]) -> int:
     """Carries out the sweep that the command line names. Returns the process's exit code."""
     try:
-        parsed, overrides = read_flags(argv)
+        parsed, overrides, options = read_flags(argv)
         workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
         if parsed.search:
             search = Search(
@@ -72,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
             )
             return _load(SEARCHES[parsed.search])(search)
         jobs = make_plan(parsed.config, overrides, workdir, parsed.tfds_data_dir)
-        return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs))
+        return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs, options=options))
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -14,7 +14,7 @@ def launch(sweep: Launch) -> int:
 
     A run that starts from another one asks first whether that one is done, for a scheduler may start both at a time.
     """
-    program = [shorten_path(sys.executable), shorten_path(sweep.program)]
+    program = [shorten(sys.executable), shorten(sweep.program)]
     for job in sweep.jobs:
         if Progress(job).phase is Phase.DONE:
             print(f"# done: {job.workdir.name}")
@@ -29,7 +29,7 @@ def launch(sweep: Launch) -> int:
     return 0
 
 
-def shorten_path(program: str | pathlib.Path) -> str:
+def shorten(program: str | pathlib.Path) -> str:
     """Returns a path below the current folder as it is seen from there."""
     place, here = pathlib.Path(program), pathlib.Path(os.getcwd())
     return str(place.relative_to(here)) if place.is_relative_to(here) else str(place)

@@ -21,6 +21,7 @@ class Launch:
     workdir: pathlib.Path
     at_a_time: int | None  # how many runs; None: as many as there are devices
     program: pathlib.Path = MAIN  # that trains a run
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # slurm: those of sbatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Search:
 
 class Phase(enum.Enum):
     WAITING = "waiting"  # for a free device, or for the run that it starts from
+    QUEUED = "queued"  # or running, as a job of a cluster
     RUNNING = "running"
     IN_USE = "in use"  # by a process that this launcher has not started
     STOPPED = "stopped"

@@ -74,7 +74,7 @@ class Attempt:
 
     def __init__(self, run: Progress, program: pathlib.Path, environment: Mapping[str, str], pipe: int):
         """Starts the process. Raises OSError where the machine refuses."""
-        self.run, self.saved, self.told = run, run.state.saved, False  # told to stop
+        self.run, self.kept, self.told = run, run.state.kept, False  # told to stop
         run.job.workdir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", child.__file__, str(os.getpid()), str(pipe), str(program), *run.job.arguments]
         self.log = run.job.workdir / LOG
@@ -218,11 +218,13 @@ class Local:
         elif code in (0, UNFINISHED) or code < 0:  # stopped: by its time limit, or by a signal that was not ours
             if self.stopping:
                 self._change(run, Phase.STOPPED)
-            elif run.state.saved > attempt.saved:
-                self._change(run, Phase.WAITING, f"stopped at step {run.state.saved}, started again")
+            elif run.state.kept > attempt.kept:
+                self._change(run, Phase.WAITING, f"stopped at step {max(run.state.saved, 0)}, started again")
             else:
                 how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-                line = f"stopped {how} without a step saved since step {attempt.saved}; {attempt.last_line()}"
+                line = (
+                    f"stopped {how} without anything saved since step {max(attempt.kept[0], 0)}; {attempt.last_line()}"
+                )
                 self._change(run, Phase.FAILED, line)
         else:
             self._change(run, Phase.FAILED, attempt.last_line())

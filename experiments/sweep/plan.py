@@ -1,7 +1,8 @@
 """The plan of a sweep: for each run its directory and the arguments of main.py.
 
-A run is known by its config, without `wandb`. A directory of the sweep's folder that holds a run of that config is that run's,
-whatever its name says; any other run gets a new directory. So a sweep file, or a base config, that has changed adds runs.
+A run is known by its config, without `wandb` and other fields that no result depends on. A directory of the sweep's folder
+that holds a run of that config is that run's, whatever its name says; any other run gets a new directory. So a sweep file, or
+a base config, that has changed adds runs.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import Any
 from configs.common import Wandb
 from errors import UserError, warn
 from experiments.run import resolution
+from experiments.run.config_file import FREE
 from experiments.run.metrics_file import plain
 from experiments.sweep.definition import Run, load
 from experiments.sweep.naming import find_varied, label
@@ -136,8 +138,8 @@ def _check(run: Run, name: str, answer: Mapping) -> Flat:
 
 
 def identify(config: Flat, workdir: pathlib.Path) -> str:
-    """Returns what makes a run the same run, as text. Another run of this sweep is known by the name of its directory."""
-    own = {field: value for field, value in config.items() if not field.startswith("wandb.")}
+    """What makes a run the same run, as text. Another run of this sweep is known by the name of its directory."""
+    own = {field: value for field, value in config.items() if not field.startswith("wandb.") and field not in FREE}
     start = pathlib.Path(own["init_from"])
     if own["init_from"] and (start.parent == workdir or (workdir / start.name).is_dir()):
         own["init_from"] = start.name

@@ -17,7 +17,7 @@ from typing import Any
 from configs.sweeps import Choice, Space
 from errors import UserError
 from experiments.run.metrics_file import plain
-from experiments.sweep.commands import shorten_path
+from experiments.sweep.commands import shorten
 from experiments.sweep.definition import Run, load_space
 from experiments.sweep.devices import make_slots
 from experiments.sweep.launch import MAIN, Phase, Progress, Search
@@ -225,7 +225,7 @@ def _print_best(search: Search, trials: Trials) -> None:
         return
     choose = min if trials.first.smaller_is_better else max
     best = choose(done, key=lambda run: run.trial.score)
-    words = [shorten_path(sys.executable), shorten_path(MAIN), "--mode=evaluate"]
-    words += [f"--workdir={shorten_path(best.job.workdir)}"]
+    words = [shorten(sys.executable), shorten(MAIN), "--mode=evaluate"]
+    words += [f"--workdir={shorten(best.job.workdir)}"]
     words += [f"--tfds_data_dir={search.data_dir}"] if search.data_dir else []
     print(f"best: {best.job.label}: {best.state.metric} {best.trial.score:.4f}\n{shlex.join(words)}", flush=True)

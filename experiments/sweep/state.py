@@ -16,8 +16,7 @@ import sys
 
 from errors import UserError
 from experiments.run.metrics_file import parse_row
-
-UNFINISHED = 75  # the exit code of what has to be started again
+from experiments.run.preemption import UNFINISHED
 
 
 class State:
@@ -68,8 +67,13 @@ class State:
 
     @property
     def saved(self) -> int:
-        """The step that a start would go on from."""
-        return max(self._checkpoints("last"), default=0)
+        """The step that a start would go on from, -1 before the first checkpoint."""
+        return max(self._checkpoints("last"), default=-1)
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """What a start would go on from, larger the farther the run is: its step, and files of stored features."""
+        return self.saved, len(list((self.workdir / "features").glob("*.npz")))
 
     @property
     def done(self) -> bool:

@@ -37,7 +37,7 @@ Means = dict[str, Mean]
 
 
 class Task(Protocol):
-    """The device half: turns a model's outputs into terms of a loss and into predictions. All of it is traced into the step.
+    """The device half: turns a model's outputs into terms of a loss and into predictions. Its methods are traced into the step.
 
     Everything that is random or depends on ground truth happens in `apply`. `loss` returns the terms whose outputs exist; their
     names are fixed for each value of `train`.
@@ -59,7 +59,13 @@ class Task(Protocol):
 
 
 class SolvedTask(Task, Protocol):
-    """A task without steps of training: before the first one, it solves for variables of the model on stored features."""
+    """A task without steps of training: before the first one, it solves for variables of the model on stored features.
+
+    `solve` alone runs on the host.
+    """
+
+    remedy: str  # what to do where a model does not have the variables `solves`
+    builds_on: tuple[str, ...]  # variables that another run must have given: zeros are none
 
     def describe(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array]:
         """What is stored of a batch, arrays [B,N,...] by name, and which of their rows are, [B,N] bool. Traced as `apply` is."""

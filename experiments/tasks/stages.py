@@ -29,20 +29,23 @@ class Stage(Detection):
     needs = ("boxes", "proposals")
     reads = "regions"
     advice = ""
+    remedy = "set config.model.head='svm'"
+    builds_on = ()
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
-        """Runs the network on the proposals, `regions` [B,R,4] with their mask `region_mask` [B,R]."""
+        """Run the network on the proposals, `regions` [B,R,4] with their mask `region_mask` [B,R]."""
         outputs = model.classify(self.features(model, batch), batch["proposals"], train=False)
         return {"regions": batch["proposals"], "region_mask": batch["proposal_mask"]} | outputs
 
     def features(self, model: nnx.Module, batch: Arrays) -> dict[int, jax.Array]:
+        """Compute the features of whole images, {stride: [B,h,w,C]}."""
         return model.features(normalise(batch["image"], self.mean, self.std), train=False)
 
     def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
         return {}, {"boxes_lost": self.boxes_lost(batch)}
 
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
-        """A box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
+        """Decode a box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
         boxes = coding.decode(outputs["offsets"][:, :, 1:], outputs["regions"][:, :, None], variances=VARIANCES)
         scores = jax.nn.sigmoid(outputs["logits"][..., 1:] - outputs["logits"][..., :1])
         return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
@@ -80,7 +83,10 @@ class SVMTask(Stage):
         self.settings = SVMSettings(cost, positive_weight, bias_scale, feature_norm, hard_negatives, passes)
 
     def describe(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array]:
-        """`features` [B,N,fc] of objects and proposals, the class each is a `positive` of, and where it is `negative` [B,N,C]."""
+        """Describe objects and proposals: `features` [B,N,fc], the class each is a `positive` of, and `negative` [B,N,C].
+
+        `positive` [B,N] is -1 for none.
+        """
         boxes, learned = jnp.concatenate([batch["boxes"], batch["proposals"]], 1), self.learnable(batch)
         _, hidden = model.describe(self.features(model, batch), boxes)
         overlaps = ops.pairwise_iou(boxes, batch["boxes"])
@@ -96,7 +102,7 @@ class SVMTask(Stage):
         return described, jnp.concatenate([learned, batch["proposal_mask"]], 1) & batch["example_mask"][:, None]
 
     def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """The variables that are solved for, and what is logged: the objective of each class."""
+        """Solve for the SVMs. What is logged is each class's objective."""
         weights, biases, objectives = fit_svms(stored, len(self.class_names), self.settings)
         logs = {f"objective/{name}": value for name, value in zip(self.class_names, objectives, strict=True)}
         return dict(zip(self.solves, (weights[None, None], biases), strict=True)), logs
@@ -110,13 +116,14 @@ class BoxRegression(Stage):
     """
 
     solves = ("box_head/offsets/kernel", "box_head/offsets/bias")
+    builds_on = SVMTask.solves[:1]
 
     def __init__(self, *, regression_iou: Share, ridge: Positive, feature_norm: Positive, **detection):
         super().__init__(**detection)
         self.regression_iou, self.ridge, self.feature_norm = regression_iou, ridge, feature_norm
 
     def describe(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array]:
-        """`features` [B,P,D] of the proposals, the `class` [B,P] and the `targets` [B,P,4] of each one's object."""
+        """Describe the proposals: `features` [B,P,D], and the `class` [B,P] and the `targets` [B,P,4] of each one's object."""
         proposals = batch["proposals"]
         pooled, _ = model.describe(self.features(model, batch), proposals)
         overlaps = jnp.where(self.learnable(batch)[:, None], ops.pairwise_iou(proposals, batch["boxes"]), 0.0)
@@ -130,7 +137,7 @@ class BoxRegression(Stage):
         return described, batch["proposal_mask"] & (overlaps.max(-1) > self.regression_iou)
 
     def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """The variables that are solved for, and what is logged: the explained variance of each class's targets."""
+        """Solve for the regressions. What is logged is the share of each class's targets that they explain."""
         count = len(self.class_names)
         weights, biases, explained = fit_regressions(stored, count, ridge=self.ridge, feature_norm=self.feature_norm)
         logs = {f"explained/{name}": value for name, value in zip(self.class_names, explained, strict=True)}

@@ -64,7 +64,8 @@ class SVMHead(RegionHead):
 
     `margins` are a linear SVM for each class on fc7 (section 2.3), and `offsets` a linear regression for each class on the
     regions themselves, pool5 in the paper (appendix C). Both start as zeros: no class scores, and boxes stay as they are.
-    The background's columns are zeros, so that a class's logit less the background's is its margin.
+    The background's columns are zeros, so that a class's logit less the background's is its margin. Both are computed in
+    float32, as they were solved for: bfloat16 makes many margins equal.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class SVMHead(RegionHead):
         rngs: nnx.Rngs,
     ):
         super().__init__(channels, size, fc=fc, dropout=dropout, dtype=dtype, rngs=rngs)
-        solved = partial(Conv, size=1, bias=True, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
+        solved = partial(Conv, size=1, bias=True, kernel_init=nnx.initializers.zeros, dtype="float32", rngs=rngs)
         self.margins = solved(fc, num_classes)
         self.offsets = solved(size[0] * size[1] * channels, 4 * num_classes)
 

@@ -7,11 +7,14 @@ import types
 import numpy as np
 import pytest
 
-from configs import sppnet_shapes, variants
+from configs import common, datasets, detectors, sppnet_shapes, variants
 from errors import UserError
-from experiments.run import features
+from experiments.run import features, sharding
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.inference import Interrupted
+from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
+from tests.experiments.test_detection import Scenes
 
 
 class Killed(BaseException):
@@ -28,7 +31,7 @@ def make_config(variant, **fields):
 
 
 def make(config, workdir, data_dir):
-    trainer = Trainer(config, workdir, data_dir, types.SimpleNamespace(signal=None, nothing_to_lose=True))
+    trainer = Trainer(config, workdir, data_dir, Preemption())
     workdir.mkdir(exist_ok=True)
     trainer.restore()
     return trainer
@@ -81,15 +84,19 @@ def stages(tmp_path_factory, data_dir):
     assert not computed, "all features were stored"
 
     make(make_config("regression", init_from=str(workdirs["svm"])), workdirs["regression"], data_dir).run(None)
+    workdirs["undisturbed"] = root / "undisturbed"
+    make(config, workdirs["undisturbed"], data_dir).run(None)
     return workdirs
 
 
+@pytest.mark.slow
 def test_a_run_of_no_steps_scores_and_saves_what_it_starts_with(stages):
     (row,) = rows(stages["network"])
     assert row["step"] == 0 and "val/AP50" in row and "train/loss" not in row
     assert Checkpoints(stages["network"], read_only=True).steps() == [0]
 
 
+@pytest.mark.slow
 def test_each_stage_solves_for_its_own_variables_alone(stages):
     network, svm, regression = (read(stages[name]) for name in ("network", "svm", "regression"))
     for name in svm:
@@ -103,6 +110,15 @@ def test_each_stage_solves_for_its_own_variables_alone(stages):
             np.testing.assert_array_equal(svm[name], regression[name])
 
 
+@pytest.mark.slow
+def test_a_stage_that_was_stopped_and_killed_ends_like_one_that_was_not(stages):
+    disturbed, undisturbed = read(stages["svm"]), read(stages["undisturbed"])
+    assert disturbed.keys() == undisturbed.keys()
+    for name in disturbed:
+        np.testing.assert_array_equal(disturbed[name], undisturbed[name])
+
+
+@pytest.mark.slow
 def test_each_stage_has_one_row_and_leaves_no_features(stages):
     for name, logged in (("svm", "objective"), ("regression", "explained")):
         (row,) = rows(stages[name])
@@ -112,6 +128,7 @@ def test_each_stage_has_one_row_and_leaves_no_features(stages):
         assert session["last_step"] == 0
 
 
+@pytest.mark.slow
 def test_boxes_of_the_regression_explain_their_targets(stages):
     """On objects of the training split: random features tell something, and never less than nothing."""
     (row,) = rows(stages["regression"])
@@ -123,7 +140,7 @@ def test_boxes_of_the_regression_explain_their_targets(stages):
     ("fields", "words"),
     [
         (dict(train=dict(steps=5)), "config.train.steps=5: config.task.name='svm' is solved for, not trained; write 0"),
-        (dict(model=dict(head="softmax")), "which config.model.name='sppnet' has with config.model.head='svm' alone"),
+        (dict(model=dict(head="softmax")), "config.model.name='sppnet' does not have; set config.model.head='svm'"),
     ],
 )
 def test_fields_that_do_not_go_with_a_stage_are_one_line(fields, words, tmp_path, data_dir):
@@ -131,6 +148,52 @@ def test_fields_that_do_not_go_with_a_stage_are_one_line(fields, words, tmp_path
         make(make_config("svm", **fields), tmp_path / "run", data_dir)
 
 
+@pytest.mark.slow
+def test_a_stage_without_the_one_before_it_is_refused(tmp_path, stages, data_dir):
+    with pytest.raises(UserError, match="builds on box_head/margins/kernel, which is still zero"):
+        make(make_config("regression", init_from=str(stages["network"])), tmp_path / "run", data_dir)
+
+
+def test_what_is_stored_is_what_the_task_describes_of_each_image_once(tmp_path, monkeypatch):
+    """Of 21 images for two canvases, in batches that are not full: each object of each image, in the order of blocks."""
+    monkeypatch.setattr(features, "BLOCK", 8)
+    source, stop = Scenes([(24, 36), (36, 24), (24, 36)] * 7), Preemption()
+    config = common.get_config()
+    detectors.use_light_ssd(config)
+    datasets.use_boxes(config, (24, 36))
+    config.data.update(max_boxes=4, canvases=((24, 36), (36, 24)))
+    config.eval.batch_size = 4
+    task = types.SimpleNamespace(
+        needs=("boxes",),
+        describe=lambda model, batch: ({"box": batch["boxes"], "class": batch["classes"]}, batch["valid"]),
+    )
+    architecture = types.SimpleNamespace(merge=lambda variables: None)
+    mesh, variables = sharding.make_mesh((1, -1, 1)), {"w": np.ones(2, np.float32)}
+    stored = features.store_features(config, task, architecture, variables, source, mesh, tmp_path, stop)
+    assert stored.compilations == 2 and not stop.nothing_to_lose and len(list(stored)) == 3
+    for number, block in enumerate(stored):
+        wanted = [source.objects(index)[1] for index in range(len(source))[8 * number : 8 * number + 8]]
+        boxes = np.concatenate([own["boxes"] for own in wanted])
+        assert sorted(block["box"].tolist()) == sorted(np.float32(boxes).tolist())
+        assert sorted(block["class"]) == sorted(np.concatenate([own["classes"] for own in wanted]))
+    before = [place.stat().st_mtime_ns for place in sorted(tmp_path.glob("*.npz"))]
+    (tmp_path / "000001.npz").unlink()
+    again = features.store_features(config, task, architecture, variables, source, mesh, tmp_path, stop)
+    after = [place.stat().st_mtime_ns for place in sorted(tmp_path.glob("*.npz"))]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+    (tmp_path / "000002.npz").write_bytes((tmp_path / "000002.npz").read_bytes()[:200])
+    with pytest.raises(UserError, match=r"000002\.npz cannot be read .*; delete it and start the same command again"):
+        [block["box"] for block in again]
+    stop.signal = signal.SIGTERM
+    with pytest.raises(Interrupted):
+        next(iter(again))
+    config.data.update(fit="crop", canvases=((32, 32),))
+    source = Scenes([(64, 72)])
+    with pytest.raises(UserError, match="in several windows"):
+        features.store_features(config, task, architecture, variables, source, mesh, tmp_path / "b", Preemption())
+
+
+@pytest.mark.slow
 def test_features_of_other_weights_are_refused(tmp_path, stages, data_dir):
     workdir = tmp_path / "run"
     trainer = make(make_config("svm", init_from=str(stages["network"])), workdir, data_dir)

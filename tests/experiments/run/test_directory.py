@@ -51,6 +51,15 @@ def test_a_wandb_id_is_made_once_and_is_the_run_s_own(tmp_path, config):
     assert claim(tmp_path / "a" / "renamed", config) == first
 
 
+def test_a_run_of_a_w_and_b_agent_has_the_id_that_the_agent_gave_it(tmp_path, config, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    assert claim(tmp_path / "alone", config) != "abc123", "no agent: two runs may see this variable"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert claim(tmp_path / "a", config) == "abc123"
+    monkeypatch.setenv("WANDB_RUN_ID", "def456")
+    assert claim(tmp_path / "a", config) == "abc123"
+
+
 def test_a_run_of_older_code_keeps_the_id_of_its_own_config(tmp_path, config):
     claim(tmp_path, config)
     (tmp_path / "wandb_id").unlink()
@@ -97,6 +106,27 @@ def test_changes_are_named_and_name_files(tmp_path, config):
     assert changed == {"eval.batch_size": 2, "eval.scales": [1.0, 0.5]}
     assert len(config_file.name_changes(changed)) == 7
     assert config_file.name_changes(changed) != config_file.name_changes({"eval.batch_size": 2})
+
+
+def test_fields_that_no_result_depends_on_may_change_and_are_stored(tmp_path, config):
+    claim(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    config.train.max_minutes = 90
+    config.wandb.update(mode="offline", group="others", tags=("a", "b"))
+    assert config_file.changes(tmp_path, config) == {}
+    run_directory.check_resumable(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text()) == stored
+    claim(tmp_path, config)
+    stored["train"]["max_minutes"] = 90
+    stored["wandb"] |= {"mode": "offline", "group": "others", "tags": ["a", "b"]}
+    assert json.loads((tmp_path / "config.json").read_text()) == stored
+    config.wandb.project = "another"  # holds another run
+    with pytest.raises(UserError, match=r"wandb\.project is 'dense-prediction' there, 'another' now"):
+        claim(tmp_path, config)
+
+
+def test_fields_that_may_change_exist(config):
+    assert set(config_file.FREE) <= config_file.flatten(config).keys()
 
 
 def test_one_job_at_a_time(tmp_path, config):

@@ -11,7 +11,12 @@ import pytest
 from errors import UserError
 from experiments.run.evidence import PACKAGES, Evidence, commit, environment, flops
 
-START = dict(seeds={"init": 3, "data": 4}, parameters=6504227, data={"train": "ab12", "validation": "cd34"})
+START = dict(
+    seeds={"init": 3, "data": 4},
+    parameters=6504227,
+    data={"train": "ab12", "validation": "cd34"},
+    best={"score": "val/loss", "smaller_is_better": True},
+)
 MEASURED = dict(flops_per_step=1e9, compilations=2, images_per_second=120.5, input_wait=0.125)
 
 
@@ -26,6 +31,7 @@ def test_a_session_is_there_from_its_start_and_keeps_what_it_measured(tmp_path):
         session["first_step"] == 0 and session["seeds"] == {"init": 3, "data": 4} and session["parameters"] == 6504227
     )
     assert session["data"] == {"train": "ab12", "validation": "cd34"}
+    assert session["best"] == {"score": "val/loss", "smaller_is_better": True}
     evidence.update(step=50, **MEASURED)
     evidence.update(step=100, **MEASURED | {"images_per_second": np.float64("nan")})
     (session,) = sessions(tmp_path)

@@ -9,11 +9,9 @@ import textwrap
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from configs.common import get_config
-from experiments.pictures.png import write_png
 from experiments.run import follower as follower_process
 from experiments.run.follower import Follower
 from experiments.run.metrics_file import MetricsFile
@@ -36,9 +34,18 @@ class Image:
 class Table:
     def __init__(self, columns, data): self.told = {"columns": columns, "data": [[str(x) for x in row] for row in data]}
 
+class Summary:
+    def update(self, values): note(summary=values)
+
 class Run:
-    def log(self, values, step):
-        note(step=step, **json.loads(json.dumps(values, default=lambda media: media.told)))
+    offline, starting_step, summary = True, 0, Summary()
+    class settings:
+        sync_file = "/nowhere/run.wandb"
+    def define_metric(self, name, **options): pass
+    def log(self, values, step, commit):
+        assert commit and values["step"] == step
+        note(**json.loads(json.dumps(values, default=lambda media: media.told)))
+    def mark_preempting(self): note(preempting=True)
     def finish(self, exit_code): note(finish=exit_code)
 
 def login(prompt, verify): return False
@@ -85,7 +92,7 @@ def follower(workdir, timeout=20.0):
 
 def cursor(workdir):
     path = workdir / "wandb" / "cursor.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text())["step"] if path.exists() else None
 
 
 def wait_until(condition, seconds=20.0):
@@ -136,7 +143,13 @@ def test_a_run_that_knows_fewer_settings_of_wandb_is_sent(workdir, fake_wandb):
     (workdir / "config.json").write_text(json.dumps(stored))
     with follower(workdir):
         pass
-    asked = {"project": "dense-prediction", "entity": "people", "tags": ["one", "two"]}
+    asked = {
+        "project": "dense-prediction",
+        "entity": "people",
+        "tags": ["one", "two"],
+        "name": "run",
+        "job_type": "train",
+    }
     assert told() == [OPENED | asked, {"finish": 0}]
 
 
@@ -148,13 +161,28 @@ def test_a_resumed_run_sends_nothing_twice(workdir, fake_wandb):
             metrics.append(step, {"x": step})
         raise KeyboardInterrupt
     assert told() == [OPENED, *({"step": step, "x": step} for step in (1, 2, 3)), {"finish": 1}]
-    assert cursor(workdir) == {"step": 3}
+    assert cursor(workdir) == 3
     metrics.cut(1)  # back to the checkpoint of step 1; steps 2 and 3 are replayed
     with follower(workdir):
         for step in (2, 3, 4):
             metrics.append(step, {"x": step})
     assert told()[5:] == [OPENED, {"step": 4, "x": 4}, {"finish": 0}]
-    assert cursor(workdir) == {"step": 4}
+    assert cursor(workdir) == 4
+
+
+def test_online_w_and_b_knows_best_what_it_has(workdir, fake_wandb):
+    """An account that has no row yet gets all of them, whatever earlier sessions have kept offline."""
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    for step in (1, 2, 3):
+        metrics.append(step, {"x": step})
+    (workdir / "wandb").mkdir()
+    for starting_step, steps in ((0, [1, 2, 3]), (2, [2, 3]), (4, [])):
+        (workdir / "wandb" / "cursor.json").write_text('{"step": 2}')
+        told = fake_wandb(f"Run.offline, Run.starting_step = False, {starting_step}")
+        before = len(told())
+        with follower(workdir):
+            pass
+        assert told()[before:] == [OPENED, *({"step": step, "x": step} for step in steps), {"finish": 0}]
 
 
 def test_it_goes_on_with_the_file_that_a_cut_puts_in_place(workdir, fake_wandb):
@@ -163,7 +191,7 @@ def test_it_goes_on_with_the_file_that_a_cut_puts_in_place(workdir, fake_wandb):
     for step in (1, 2, 3):
         metrics.append(step, {"x": step})
     with follower(workdir):
-        wait_until(lambda: cursor(workdir) == {"step": 3})
+        wait_until(lambda: cursor(workdir) == 3)
         metrics.cut(1)
         for step in (2, 3, 4):
             metrics.append(step, {"x": step})
@@ -174,12 +202,12 @@ def test_a_half_written_line_waits_for_its_rest(workdir, fake_wandb):
     told = fake_wandb()
     with follower(workdir), open(workdir / "metrics.jsonl", "ab", buffering=0) as file:
         file.write(b'{"step": 1, "x": 1}\n{"step": 2, "x')
-        wait_until(lambda: cursor(workdir) == {"step": 1})
+        wait_until(lambda: cursor(workdir) == 1)
         file.write(b'": 2}\n')
     assert told()[1:] == [{"step": 1, "x": 1}, {"step": 2, "x": 2}, {"finish": 0}]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_to_the_job_do_not_stop_it_before_all_is_sent(workdir, fake_wandb, number):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
@@ -224,13 +252,13 @@ def test_a_second_follower_waits_for_the_first(workdir, fake_wandb):
     metrics.append(1, {"x": 1})
     first = follower(workdir)
     first.start()
-    first.close(timeout=0.0, finished=False)
-    wait_until(lambda: {"finish": 1} in told())
+    first.close(timeout=0.0, outcome="stopped")
+    wait_until(lambda: {"finish": 75} in told())
     with follower(workdir):
         metrics.append(2, {"x": 2})
     closed = {"closed": True}
-    assert told()[:4] == [OPENED, {"step": 1, "x": 1}, {"finish": 1}, closed]
-    assert told()[4:] == [OPENED, {"step": 2, "x": 2}, {"finish": 0}, closed]
+    assert told()[:5] == [OPENED, {"step": 1, "x": 1}, {"preempting": True}, {"finish": 75}, closed]
+    assert told()[5:] == [OPENED, {"step": 2, "x": 2}, {"finish": 0}, closed]
 
 
 def test_an_account_out_of_reach_makes_an_offline_run(workdir, fake_wandb, capfd):
@@ -253,17 +281,17 @@ def test_an_account_out_of_reach_makes_an_offline_run(workdir, fake_wandb, capfd
 def test_after_a_failure_while_sending_it_tries_again_from_its_cursor(workdir, fake_wandb):
     told = fake_wandb("""
         class Dying(Run):
-            def log(self, values, step):
+            def log(self, values, step, commit):
                 if step == 2 and not os.path.exists(os.environ["FAKE_WANDB_LOG"] + ".died"):
                     open(os.environ["FAKE_WANDB_LOG"] + ".died", "w").close()
                     raise ConnectionResetError("the service died")
-                super().log(values, step)
+                super().log(values, step, commit)
         Run = Dying
     """)
     metrics = MetricsFile(workdir / "metrics.jsonl")
     metrics.append(1, {"x": 1})
     with follower(workdir):
-        wait_until(lambda: cursor(workdir) == {"step": 1})
+        wait_until(lambda: cursor(workdir) == 1)
         metrics.append(2, {"x": 2})
     assert told() == [OPENED, {"step": 1, "x": 1}, OPENED, {"step": 2, "x": 2}, {"finish": 0}]
 
@@ -289,7 +317,7 @@ def test_a_hanging_wandb_delays_the_end_by_no_more_than_the_timeout(workdir, fak
     assert time.monotonic() - began < 0.5
     wait_until(told)
     process, began = running._process, time.monotonic()
-    running.close(timeout=0.2, finished=True)
+    running.close(timeout=0.2, outcome="finished")
     assert time.monotonic() - began < 1.0 and process.poll() is None
     assert_one_warning(capfd, "goes on alone")
     process.kill()
@@ -347,55 +375,3 @@ def test_the_module_is_light():
     heavy = ["jax", "numpy", "flax", "wandb", "ml_collections"]
     script = f"import sys, experiments.run.follower; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
-
-
-def test_the_real_wandb_offline_and_resumed(workdir):
-    pytest.importorskip("wandb")
-    metrics = MetricsFile(workdir / "metrics.jsonl")
-    running = follower(workdir)
-    running.start()
-    write_png(workdir / "predictions" / "10.png", np.zeros((4, 6, 3), np.uint8))
-    (workdir / "predictions" / "10.csv").write_text("class,IoU\nsky,0.25\ntree,\n")
-    media = {"val/pictures": "predictions/10.png", "val/classes": "predictions/10.csv"}
-    metrics.append(10, {"val/mIoU": 0.25, "rates": [0.5, 0.25]} | media)
-    metrics.append(20, {"train/loss": 0.25})
-    running.close(20.0, finished=False)
-    metrics.cut(10)
-    with follower(workdir):
-        metrics.append(20, {"train/loss": 0.25})
-        metrics.append(30, {"train/loss": 0.125})
-    files = (workdir / "wandb").glob("offline-run-*/*.wandb")
-    rows = sorted((row for path in files for row in history(path)), key=lambda row: row[0])
-    first = rows[0][2]
-    picture = {name: first.pop(name) for name in list(first) if name.startswith("val/pictures/")}
-    assert (picture["val/pictures/_type"], picture["val/pictures/width"]) == ("image-file", 6)
-    assert len(list((workdir / "wandb").glob(f"offline-run-*/files/{picture['val/pictures/path']}"))) == 1
-    table = {name: first.pop(name) for name in list(first) if name.startswith("val/classes/")}
-    assert (table["val/classes/_type"], table["val/classes/nrows"], table["val/classes/ncols"]) == ("table-file", 2, 2)
-    assert rows == [
-        (10, "0123456789abcdef", {"val/mIoU": 0.25, "rates": [0.5, 0.25]}),
-        (20, "0123456789abcdef", {"train/loss": 0.25}),
-        (30, "0123456789abcdef", {"train/loss": 0.125}),
-    ]
-
-
-def history(path):
-    """(step, run id, values) of each row in a .wandb file: protobuf records in LevelDB's log format."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content, at, parts = path.read_bytes(), 7, b""  # seven bytes of W&B's own come first
-    while at + 7 <= len(content):
-        if 32768 - at % 32768 < 7:  # what is left of a block that holds no header is padding
-            at += 32768 - at % 32768
-            continue
-        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
-        parts += content[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # the whole record, or its last part
-            record, parts = Record.FromString(parts), b""
-            if record.WhichOneof("record_type") == "history":
-                items = {
-                    item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
-                }
-                values = {name: value for name, value in items.items() if not name.startswith("_")}
-                yield items["_step"], path.stem.removeprefix("run-"), values

@@ -3,9 +3,11 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from experiments.run import preemption
 from experiments.run.preemption import Preemption
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -14,7 +16,8 @@ BUSY = """
 import hashlib
 from experiments.run import preemption
 preemption.GRACE = 0.3
-with preemption.Preemption() as stop:
+preemption.STARTED = preemption.time.monotonic()
+with preemption.Preemption({minutes}) as stop:
     stop.nothing_to_lose = {nothing}
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", {iterations})
@@ -22,16 +25,26 @@ with preemption.Preemption() as stop:
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_is_noted_and_gives_the_exit_code(number, code):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_is_noted_and_gives_the_exit_code(number):
     before = signal.getsignal(signal.SIGTERM)
     with Preemption() as stop:
         stop.nothing_to_lose = False
-        assert stop.signal is None
+        assert stop.signal is None and not stop.requested()
         os.kill(os.getpid(), number)
-        assert stop.signal == number
-        assert stop.exit_code == code
+        assert stop.signal == number and stop.requested() and stop.cause == "stopped"
+        assert stop.exit_code == 75
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_time_limit_counts_from_the_start_and_leaves_time_to_save(monkeypatch):
+    monkeypatch.setattr(preemption, "STARTED", time.monotonic() - 60.0)
+    assert not Preemption(0.0).requested(reserve=1e9)
+    stop = Preemption(1.5)
+    assert not stop.requested(reserve=20.0) and stop.requested(reserve=40.0)
+    assert stop.cause == "stopped by train.max_minutes=1.5" and stop.exit_code == 75
+    monkeypatch.setattr(preemption, "STARTED", time.monotonic() - 90.1)
+    assert stop.requested()
 
 
 def test_a_second_interrupt_does_not_wait():
@@ -41,21 +54,60 @@ def test_a_second_interrupt_does_not_wait():
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def busy(nothing: bool, iterations: int) -> subprocess.Popen:
-    program = BUSY.format(nothing=nothing, iterations=iterations)
+def busy(nothing: bool, iterations: int, minutes: float = 0.0) -> subprocess.Popen:
+    program = BUSY.format(nothing=nothing, iterations=iterations, minutes=minutes)
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGTERM)
     return process
 
 
-def test_a_process_deaf_in_a_compilation_with_nothing_to_lose_is_ended():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_process_deaf_in_a_compilation_with_nothing_to_lose_is_ended(number):
     process = busy(nothing=True, iterations=2_000_000_000)  # a quarter of an hour
+    process.send_signal(number)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and "nothing to save" in output
+    assert process.returncode == 75
+    assert output == "stopped before the first step: nothing to save, start the same command again\n"
+
+
+def test_the_time_limit_ends_a_compilation():
+    output, _ = (process := busy(nothing=True, iterations=2_000_000_000, minutes=0.01)).communicate(timeout=120)
+    assert process.returncode == 75
+    assert output.startswith("stopped by train.max_minutes=0.01 before the first step") and "more minutes" in output
 
 
 def test_a_process_with_something_to_lose_is_waited_for():
-    process = busy(nothing=False, iterations=4_000_000)
+    process = busy(nothing=False, iterations=4_000_000, minutes=0.01)
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and f"signal {signal.SIGTERM.value}" in output
+
+
+ENDING = """
+import os, signal
+from experiments.run import preemption
+
+def stop(number):
+    os.kill(os.getpid(), number)
+    preemption.time.sleep(5)
+
+{body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("preemption.exit_at_once()\nstop(signal.SIGTERM)", 75),
+        ("preemption.exit_at_once()\nwith preemption.Preemption(): pass\nstop(signal.SIGINT)", 75),
+        ("preemption.exit_at_once()\nwith preemption.Preemption() as it: it.finished = True\nstop(signal.SIGUSR1)", 0),
+        ("with preemption.Preemption():\n    os.kill(os.getpid(), signal.SIGTERM)\n    1 / 0", 75),
+        ("with preemption.Preemption() as it:\n    it.nothing_to_lose = False; os.kill(os.getpid(), 15); 1 / 0", 1),
+        ("with preemption.Preemption(): 1 / 0", 1),
+    ],
+)
+def test_before_and_after_the_loop_a_stop_ends_the_process_at_once(body, code):
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", ENDING.format(body=body)], cwd=ROOT, capture_output=True)
+    assert done.returncode == code, done.stderr
+    assert time.monotonic() - began < 4

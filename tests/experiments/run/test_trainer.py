@@ -4,14 +4,17 @@ import dataclasses
 import json
 import math
 import signal
-import types
+import time
 
+import jax
 import pytest
 
 from configs import unet_shapes
 from errors import UserError
+from experiments.run import preemption
 from experiments.run.checkpoints import Checkpoints, digest
 from experiments.run.inference import Interrupted
+from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
 
 
@@ -22,8 +25,7 @@ class Killed(BaseException):
 def make(workdir, data_dir, **fields):
     config = unet_shapes.get_config("debug")
     config.train.update(fields)
-    stop = types.SimpleNamespace(signal=None, nothing_to_lose=True)
-    trainer = Trainer(config, workdir, data_dir, stop)
+    trainer = Trainer(config, workdir, data_dir, Preemption(config.train.max_minutes))
     workdir.mkdir(exist_ok=True)
     trainer.restore()
     return trainer
@@ -54,7 +56,7 @@ def script_losses(trainer, losses):
     trainer.evaluator = Evaluator()
 
 
-def kill_at_batch(trainer, number):
+def call_at_batch(trainer, number, call):
     loader = trainer.loader
 
     class Loader:
@@ -62,10 +64,14 @@ def kill_at_batch(trainer, number):
 
         def __next__(self):
             if loader.get_state() == number:
-                raise Killed
+                call()
             return next(loader)
 
     trainer.loader = Loader()
+
+
+def kill():
+    raise Killed
 
 
 def rows(workdir):
@@ -89,7 +95,7 @@ def test_a_stop_in_an_evaluation_and_a_kill_after_it_write_every_line_once(refer
 
     trainer = make(workdir, data_dir)
     assert (trainer.first, trainer.pending["train/loss"]) == (3, rows(reference)[2]["train/loss"])
-    kill_at_batch(trainer, 4)
+    call_at_batch(trainer, 4, kill)
     with pytest.raises(Killed):
         trainer.run(None)
     assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4]
@@ -106,12 +112,67 @@ def test_a_stop_in_the_last_evaluation_is_made_up_for_once(reference, tmp_path, 
     trainer = make(workdir, data_dir, eval_every=6)
     stop_in_evaluation(trainer)
     trainer.run(None)
-    assert "finished" not in capsys.readouterr().out
+    assert "finished" not in capsys.readouterr().out and trainer.stop.exit_code == 75
     for _ in range(2):
-        make(workdir, data_dir, eval_every=6).run(None)
+        trainer = make(workdir, data_dir, eval_every=6)
+        trainer.run(None)
+        assert trainer.stop.exit_code == 0
         assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
         assert rows(workdir)[-1] == rows(reference)[-1]
         assert "finished at step 6" in capsys.readouterr().out
+
+
+def test_the_time_limit_stops_in_steps_and_evaluations_but_not_after_the_last(
+    reference, tmp_path, data_dir, capsys, monkeypatch
+):
+    def pass_time():
+        monkeypatch.setattr(preemption, "STARTED", preemption.STARTED - 3600)
+
+    monkeypatch.setattr(preemption, "STARTED", time.monotonic())
+    workdir = tmp_path / "run"
+    trainer = make(workdir, data_dir, max_minutes=60)
+    call_at_batch(trainer, 1, pass_time)
+    trainer.run(None)
+    said = "stopped by train.max_minutes=60: step 2 is saved, start the same command again to go on"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert trainer.stop.exit_code == 75 and 0 < trainer.checkpoints.longest_save < 60
+
+    monkeypatch.setattr(preemption, "STARTED", time.monotonic())
+    trainer = make(workdir, data_dir, max_minutes=50)  # to be resumed with other minutes
+    inference, step = trainer.evaluator.inference, trainer.evaluator.inference._step
+
+    class Step:
+        lower = step.lower
+
+        def __call__(self, *arguments):
+            pass_time()
+            return step(*arguments)
+
+    inference._compile_for = lambda *_: Step()
+    trainer.run(None)
+    assert trainer.checkpoints.steps()[-1] == 3 and [row["step"] for row in rows(workdir)] == [1, 2]
+    assert trainer.stop.exit_code == 75
+
+    # A stop that comes with the last save is too late to be one.
+    monkeypatch.setattr(preemption, "STARTED", time.monotonic())
+    trainer = make(workdir, data_dir)
+    save = trainer.checkpoints.save
+
+    def save_and_stop(step, *arguments):
+        save(step, *arguments)
+        if step == 6:
+            trainer.stop.signal = signal.SIGTERM
+
+    trainer.checkpoints.save = save_and_stop
+    trainer.run(None)
+    assert trainer.stop.exit_code == 0 and "finished at step 6" in capsys.readouterr().out
+    assert rows(workdir) == rows(reference)
+
+
+def test_the_time_limit_is_refused_with_several_processes(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="max_minutes=60 is not supported with several processes"):
+        make(tmp_path, data_dir, max_minutes=60)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +195,7 @@ def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, 
 
 def test_changed_data_is_refused_on_resume(reference, data_dir):
     config = unet_shapes.get_config("debug")
-    stop = types.SimpleNamespace(signal=None, nothing_to_lose=True)
-    trainer = Trainer(config, reference, data_dir, stop)
+    trainer = Trainer(config, reference, data_dir, Preemption())
     trainer.data = trainer.data | {"train": "another"}
     before = (reference / "metrics.jsonl").read_bytes()
     with pytest.raises(UserError, match="the data is not what"):

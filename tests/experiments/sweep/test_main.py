@@ -24,6 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         ([SWEEP], ["--workdir"]),
         (["--workdir=x"], ["--config"]),
         ([SWEEP, "--workdir=x", "--executor=qsub"], ["qsub", "local"]),
+        ([SWEEP, "--workdir=x", "--slurm.time=60"], ["--slurm.time", "--executor=slurm"]),
         ([SWEEP, "--workdir=x", "--jobs=0"], ["--jobs=0"]),
         ([SWEEP, "--workdir=x", "--jobs=two"], ["two"]),
         ([SWEEP, "--workdir=x", "--job=2"], ["--job=2"]),
@@ -36,6 +37,13 @@ def test_a_mistake_is_one_line(capsys, arguments, words):
         command.main(arguments)
     line = str(caught.value)
     assert line.startswith("error: ") and "\n" not in line and all(word in line for word in words), line
+
+
+def test_a_missing_package_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "experiments.sweep.slurm", raising=False)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(SystemExit, match="error: .*submitit is not installed; pip install -r requirements-sweep.txt"):
+        command.main([SWEEP, f"--workdir={tmp_path}", "--executor=slurm"])
 
 
 def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):

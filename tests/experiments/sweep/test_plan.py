@@ -86,6 +86,15 @@ def test_a_changed_base_config_adds_directories(plan):
     assert names(plan(steps=12)) == names(plan(train__steps="12")), "however the field is set"
 
 
+def test_a_time_limit_makes_no_other_run(plan):
+    before = plan()
+    begin(before[0])
+    after = plan(train__max_minutes="90")
+    assert names(after) == names(before)
+    assert all("--config.train.max_minutes=90" in job.arguments for job in after)
+    begin(after[0])  # main.py takes it, too
+
+
 def test_a_field_that_is_newer_than_a_run_moves_nothing(plan):
     jobs = plan()
     for job in jobs:

@@ -7,6 +7,7 @@ from flax import nnx
 
 from configs import common, detectors
 from experiments.tasks import registry
+from experiments.tasks.base import total_loss
 from tests.experiments.tasks import test_faster_rcnn as loops
 from tests.experiments.tasks.scenes import CLASSES, SIZE, make_batch, random_batch
 
@@ -73,6 +74,17 @@ def test_losses_equal_loops_where_everything_is_sampled():
         (terms["localisation"].total, terms["localisation"].weight), (located, regions), rtol=1e-4
     )
     np.testing.assert_allclose((logs["matched"].total, logs["matched"].weight), (matched, 5))
+
+
+def test_without_a_weight_of_boxes_they_are_not_learned_and_stay_as_proposed():
+    """R-CNN's fine-tuning: the loss is that of the classes, and detections are proposals."""
+    batch, task = add_proposals(random_batch(np.random.default_rng(3))), make_task(box_weight=0.0)
+    outputs, terms, _ = run(task, batch)
+    assert terms["localisation"].value() > 0 and total_loss(terms) == terms["classification"].value()
+    boxes, _ = task.decode(outputs, SIZE)
+    np.testing.assert_allclose(boxes, np.broadcast_to(outputs["regions"][:, :, None], boxes.shape), atol=1e-4)
+    moved, _ = make_task().decode(outputs, SIZE)
+    assert np.abs(moved - boxes).max() > 1
 
 
 def test_no_object_no_proposal_and_no_image_give_finite_losses():

@@ -1,0 +1,190 @@
+"""The run as W&B shows it: opened, described and fed with the rows of metrics.jsonl, by the follower's process.
+
+Every row is in W&B once, however often the run is killed and resumed. wandb/cursor.json holds the newest step that was sent
+and the offline file that it went to. After a kill that file may lack the last rows, or have one that the cursor does not
+know of yet: the next session goes on after the newest row that the file really holds. Of a run online the server knows.
+An offline session is a folder of its own, and no two of them hold the same step.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import os
+import time
+import traceback
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from files import write_atomically
+
+POLL_SECONDS = 1.0  # between two looks at metrics.jsonl, and what a power cut can lose of an offline run
+LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
+EXIT_CODES = {"finished": 0, "stopped": os.EX_TEMPFAIL, "failed": 1}  # how a run can end, and what W&B hears of it
+EVIDENCE = ("git", "parameters", "devices", "packages")  # of evidence.json, shown next to the config
+HEADER = 7  # bytes before a .wandb file's first record, and of each record: CRC-32, size, kind
+BLOCK = 32768  # bytes of a .wandb file; no record's header crosses the end of one
+
+
+class Dashboard:
+    """One session of a W&B run. `sent` is the newest step that W&B has.
+
+    `as_asked` is False where the run was to be online and is not.
+    """
+
+    def __init__(self, workdir: Path, config: dict, run_id: str):
+        """Opens the run, new or resumed. Raises whatever W&B raises."""
+        self.workdir, self._cursor = workdir, workdir / "wandb" / "cursor.json"
+        self._evidence = _read_evidence(workdir)
+        if self._cursor.exists():
+            time.sleep(1.1)  # an offline folder is named by the second, and no two sessions may share one
+        self._run, self.as_asked = _open_run(workdir, config, run_id, self._evidence)
+        self._noted = json.loads(self._cursor.read_text()) if self._cursor.exists() else {"step": -1}
+        is_offline = self._run.offline
+        self._file = os.path.relpath(self._run.settings.sync_file, workdir) if is_offline else None
+        self.sent = _sent_before(workdir, self._noted) if is_offline else self._run.starting_step - 1
+        self._before = self.sent
+        best = self._evidence.get("best", {"score": None, "smaller_is_better": False})
+        self._best_name, self._choose = best["score"], min if best["smaller_is_better"] else max
+        self._best: float | None = None
+        self._define()
+        self._note()
+
+    def _define(self) -> None:
+        """The charts' x axis is the step of training; a summary is the last value, but of the score of train.best the best."""
+        self._run.define_metric("step", hidden=True)
+        for section in ("train", "val", "time"):
+            self._run.define_metric(f"{section}/*", step_metric="step")
+        if self._best_name:
+            self._run.define_metric(self._best_name, step_metric="step", summary=self._choose.__name__)
+
+    def send(self, rows: list[dict]) -> None:
+        """Sends those of the rows that W&B does not have, and notes how far that goes. Rows come from the first on."""
+        for row in rows:
+            is_new = row["step"] > self.sent
+            if is_new:
+                # Committed, or W&B would keep it back until the next one comes, and lose it with a kill.
+                self._run.log(_payload(self.workdir, row), step=row["step"], commit=True)
+                self.sent = row["step"]
+            score = row.get(self._best_name)
+            if score is not None:
+                self._best = score if self._best is None else self._choose(self._best, score)
+                if is_new:  # W&B's own best is that of this session alone
+                    self._run.summary.update({self._best_name: {self._choose.__name__: self._best}})
+        self._note()
+
+    def _note(self) -> None:
+        cursor = {"step": self.sent, "file": self._file, "before": self._before}
+        if cursor != self._noted:
+            write_atomically(self._cursor, json.dumps(cursor).encode())
+            self._noted = cursor
+
+    def finish(self, outcome: str) -> None:
+        """Ends the session, and waits until W&B has it all. `outcome` is a key of EXIT_CODES."""
+        if outcome == "stopped":
+            self._run.mark_preempting()  # W&B then shows it as preempted, not as failed
+        self._run.finish(exit_code=EXIT_CODES[outcome])
+        forget_wandb()  # the offline file is whole only when W&B's service has ended, and the next session reads it
+
+
+def forget_wandb() -> None:
+    """Ends W&B's service, and waits for it. It may be what died, so this may fail."""
+    with contextlib.suppress(Exception):
+        import wandb
+
+        wandb.teardown()
+
+
+def _open_run(workdir: Path, config: dict, run_id: str, evidence: dict):
+    """The W&B run, and whether its mode is the one asked for: an account out of reach makes an offline run."""
+    import wandb
+
+    def init(mode: str):
+        return wandb.init(
+            id=run_id,
+            resume="allow",
+            mode=mode,
+            dir=str(workdir),
+            config=config | {"evidence": {name: evidence[name] for name in EVIDENCE if name in evidence}},
+            **{"name": workdir.name} | {name: value for name, value in asked.items() if name != "mode" and value},
+            settings=wandb.Settings(
+                console="off",
+                quiet=True,
+                x_stats_pid=os.getppid(),  # the machine's figures are those of the training process
+                x_transaction_log_flush_interval=POLL_SECONDS,
+                finish_timeout=LINGER_SECONDS - 60,
+            ),
+        )
+
+    asked = config["wandb"]
+    mode = os.environ.get("WANDB_MODE", "auto") if asked["mode"] == "auto" else asked["mode"]
+    if mode == "offline":
+        return init("offline"), True
+    try:
+        if mode == "auto":
+            mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
+        return init(mode), True
+    except Exception:
+        traceback.print_exc()
+        print("keeping the run offline; `wandb sync` uploads it later")
+        forget_wandb()
+        return init("offline"), False
+
+
+def _read_evidence(workdir: Path) -> dict:
+    """What evidence.json says of the newest session; nothing of a run that has none."""
+    with contextlib.suppress(FileNotFoundError):
+        return json.loads((workdir / "evidence.json").read_text())["sessions"][-1]
+    return {}
+
+
+def _sent_before(workdir: Path, cursor: dict) -> int:
+    """The newest step of earlier sessions. The offline file decides, unless it was removed after an upload."""
+    file = cursor.get("file")
+    if file is None or not (workdir / file).exists():
+        return cursor["step"]
+    return max(stored_steps(workdir / file), default=cursor["before"])
+
+
+def stored_steps(path: Path) -> Iterator[int]:
+    """Yields the step of each row in a .wandb file: protobuf records in LevelDB's log format. A torn end is left out."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, parts = path.read_bytes(), HEADER, b""
+    while at + HEADER <= len(content):
+        if BLOCK - at % BLOCK < HEADER:
+            at += BLOCK - at % BLOCK
+            continue
+        checksum, size, kind = (int.from_bytes(content[at + i : at + j], "little") for i, j in ((0, 4), (4, 6), (6, 7)))
+        data = content[at + HEADER : at + HEADER + size]
+        if len(data) < size or zlib.crc32(content[at + 6 : at + 7] + data) != checksum:
+            return
+        at, parts = at + HEADER + size, parts + data
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record, parts = Record.FromString(parts), b""
+            if record.WhichOneof("record_type") == "history":
+                yield record.history.step.num
+
+
+def _payload(workdir: Path, row: dict) -> dict:
+    """What W&B gets of one row: the same names as in metrics.jsonl, pictures and tables in place of their paths."""
+    return {name: _media(workdir, value) for name, value in row.items() if value is not None}
+
+
+def _media(workdir: Path, value):
+    if isinstance(value, list):
+        return [_media(workdir, item) for item in value]
+    if not (isinstance(value, str) and value.endswith((".png", ".csv"))):
+        return value
+    import wandb
+
+    try:
+        if value.endswith(".csv"):
+            names, *rows = csv.reader((workdir / value).read_text().splitlines())
+            data = [[row[0], *(float(cell) if cell else math.nan for cell in row[1:])] for row in rows]
+            return wandb.Table(columns=names, data=data)
+        return wandb.Image(str(workdir / value))
+    except Exception as error:
+        print(f"{value}: sent as a name only, for it cannot be read: {error}")
+        return value
