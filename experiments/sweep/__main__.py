@@ -45,7 +45,7 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str],
     )
     parser.add_argument("--search", choices=list(SEARCHES), help="search the file's search() instead")
     parser.add_argument("--trials", type=int, help="search: how many runs there are to be in all")
-    parser.add_argument("--search_seed", type=int, default=0, help="search: another one draws other values")
+    parser.add_argument("--search_seed", type=int, help="search: another one than 0 draws other values")
     parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
     parsed, others = parser.parse_known_args(argv)
     found: dict[str, dict[str, str]] = {"config": {}, "slurm": {}}
@@ -61,13 +61,20 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str],
         raise UserError(f"--slurm.{next(iter(found['slurm']))} needs --executor=slurm")
     if parsed.jobs is not None and parsed.jobs < 1:
         raise UserError(f"--jobs={parsed.jobs} must be 1 or more")
-    if parsed.search and (parsed.trials is None or parsed.trials < 1):
-        raise UserError(f"--search={parsed.search} needs --trials: how many runs there are to be, 1 or more")
-    if parsed.search and parsed.executor != "local":
-        raise UserError(f"--search goes with --executor=local alone, not with {parsed.executor}")
-    if parsed.trials is not None and not parsed.search:
-        raise UserError("--trials needs --search=optuna")
+    _check_search(parsed)
     return parsed, found["config"], found["slurm"]
+
+
+def _check_search(parsed: argparse.Namespace) -> None:
+    if parsed.search is None:
+        for name in ("trials", "search_seed"):
+            if getattr(parsed, name) is not None:
+                raise UserError(f"--{name} needs --search=optuna")
+        return
+    if parsed.trials is None or parsed.trials < 1:
+        raise UserError(f"--search={parsed.search} needs --trials: how many runs there are to be in all, 1 or more")
+    if parsed.executor != "local":
+        raise UserError(f"--search goes with --executor=local alone, not with {parsed.executor}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,9 +83,8 @@ def main(argv: Sequence[str]) -> int:
         parsed, overrides, options = read_flags(argv)
         workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
         if parsed.search:
-            search = Search(
-                parsed.config, overrides, workdir, parsed.trials, parsed.search_seed, parsed.jobs, parsed.tfds_data_dir
-            )
+            seed, data_dir = parsed.search_seed or 0, parsed.tfds_data_dir
+            search = Search(parsed.config, overrides, workdir, parsed.trials, seed, parsed.jobs, data_dir)
             return _load(SEARCHES[parsed.search])(search)
         jobs = make_plan(parsed.config, overrides, workdir, parsed.tfds_data_dir)
         return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs, options=options))
