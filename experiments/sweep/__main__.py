@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from errors import UserError
+from experiments.run.preemption import UNFINISHED
 from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
 
@@ -90,6 +91,9 @@ def main(argv: Sequence[str]) -> int:
         return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs, options=options))
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # while nothing is started yet
+        print("stopped: start the same command again to go on", file=sys.stderr)
+        return UNFINISHED
 
 
 def _load(name: str) -> Callable[[Any], int]:

@@ -46,6 +46,7 @@ def launch(search: Search) -> int:
     with hold(search.workdir, shared=True), closing(Study(search.workdir, name, space, smaller, search.seed)) as study:
         study.retry()
         trials = Trials(search, study, first)
+        print(f"study {name}: {len(trials.runs)} of {search.trials} trials have been drawn", flush=True)
         with open_view(trials.runs) as view:
             searcher = Searcher(search, trials, view)
             stopped = searcher.run()

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -60,6 +61,12 @@ def test_a_missing_package_is_one_line(monkeypatch, tmp_path, package, modules, 
     words = f"error: .*{package} is not installed; .*pip install -r requirements-sweep.txt"
     with pytest.raises(SystemExit, match=words):
         command.main([SWEEP, f"--workdir={tmp_path}", *flags])
+
+
+def test_ctrl_c_before_anything_starts_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(command, "make_plan", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert command.main([SWEEP, "--workdir=x"]) == 75
+    assert capsys.readouterr().err == "stopped: start the same command again to go on\n"
 
 
 def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):

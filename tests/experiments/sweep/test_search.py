@@ -114,7 +114,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
     calm, search = Searched(tmp_path / "calm", SPACE), Searched(tmp_path / "killed", SPACE)
     calm.finish(jobs=1, trials=5)
     search.behave(seconds=0.06)
-    for count in (0, 1, 3):
+    for count in (0, 2):
         process = search.start(jobs=1, trials=5)
         wait_for(lambda: sum(search.all_starts()) > count or process.poll() is not None)  # noqa: B023 - called at once
         with contextlib.suppress(subprocess.TimeoutExpired):
