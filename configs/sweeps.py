@@ -1,4 +1,4 @@
-"""What the `sweep()` of a config file is made of: lists of runs, and the values that they draw.
+"""What the `sweep()` and the `search()` of a config file are made of: lists of runs, and the values that they draw.
 
 A run is a dict of fields and their values, `{"optim.lr": 1e-3, "seed.init": 2}`. Two keys are not fields:
 
@@ -8,6 +8,11 @@ A run is a dict of fields and their values, `{"optim.lr": 1e-3, "seed.init": 2}`
     def sweep() -> list[sweeps.Run]:
         rates = sweeps.grid({"optim.lr": (1e-3, 3e-3), "optim.weight_decay": (0.0, 1e-4)})
         return sweeps.product(rates + [{"optim.name": "sgd", "optim.lr": 0.1}], sweeps.seeds(3))
+
+The `search()` of a config file returns a space instead: fields, and the distributions that a search draws their values from.
+
+    def search() -> sweeps.Space:
+        return {"optim.lr": sweeps.log_uniform(1e-4, 1e-1), "model.width": sweeps.choice([0.35, 0.5])}
 """
 
 import dataclasses
@@ -40,7 +45,11 @@ class Span:
             value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + share * (self.high - self.low)
-        return min(max(float(f"{value:.4g}"), self.low), self.high)
+        return self.round(value)
+
+    def round(self, value: float) -> float:
+        """Returns the number nearest to a value that runs are given: a whole one, or one of four digits."""
+        return int(value) if self.whole else min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +118,7 @@ def draw(count: int, space: Space, seed: int = 0) -> list[Run]:
 
     A larger count keeps the runs of a smaller one: a sweep can grow. Raises UserError where the space has fewer runs.
     """
-    for field, values in space.items():
-        if not isinstance(values, Span | Choice):
-            raise UserError(
-                f"draw: {field}={values!r} is no distribution; use sweeps.uniform, log_uniform, integers or choice"
-            )
+    check_space("draw", space)
     generators = {field: random.Random(f"{seed} {field}") for field in space}
     drawn: dict[str, Run] = {}  # in their order, each once
     for _ in range(TRIES * count):
@@ -126,6 +131,15 @@ def draw(count: int, space: Space, seed: int = 0) -> list[Run]:
             f"draw: the space of {', '.join(space)} has hardly more than {len(drawn)} runs, not {count}; use grid"
         )
     return list(drawn.values())
+
+
+def check_space(what: str, space: Space) -> None:
+    """Raises UserError, beginning with `what`, where a field's values are no distribution."""
+    for field, values in space.items():
+        if not isinstance(values, Span | Choice):
+            raise UserError(
+                f"{what}: {field}={values!r} is no distribution; use sweeps.uniform, log_uniform, integers or choice"
+            )
 
 
 def seeds(count: int, first: int = 0) -> list[Run]:

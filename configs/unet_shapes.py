@@ -21,3 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def sweep() -> list[sweeps.Run]:
     return sweeps.product(sweeps.grid({"optim.lr": (1e-3, 3e-3)}), sweeps.seeds(2))
+
+
+def search() -> sweeps.Space:
+    return {"optim.lr": sweeps.log_uniform(3e-4, 3e-2), "optim.weight_decay": sweeps.log_uniform(1e-5, 1e-2)}

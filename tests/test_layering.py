@@ -49,7 +49,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.preemption",
         "experiments.run.resolution",
     }
-    | {"rich", "submitit", "yaml"},
+    | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
@@ -69,6 +69,8 @@ HOMES = {  # a package that has one home
         "input_pipeline.proposals",
     },
     "rich": {"experiments.sweep.table"},
+    "optuna": {"experiments.sweep.study"},
+    "sqlalchemy": {"experiments.sweep.study"},
     "submitit": {"experiments.sweep.slurm"},
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }

@@ -20,6 +20,7 @@ LABEL_METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
 # Names of one class are one metric.
 BOX_METRICS: dict[str, type[AveragePrecision]] = dict.fromkeys((*STYLES, "confusion"), AveragePrecision)
 MASK_METRICS = BOX_METRICS | dict.fromkeys(MASK_STYLES, MaskPrecision)
+ERRORS = frozenset().union(*(kind.smaller_is_better for kind in {*LABEL_METRICS.values(), *MASK_METRICS.values()}))
 
 
 def make_label_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:

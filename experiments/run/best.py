@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 from errors import UserError
 from experiments.metrics.base import Metric
+from experiments.metrics.registry import ERRORS
 from fields import hint_at
+
+
+def is_smaller_better(name: str) -> bool:
+    """Returns whether `name`, val/SCORE or val/loss, is an error or a loss, and no score of which more is better."""
+    return name == "val/loss" or name.removeprefix("val/") in ERRORS
 
 
 class Best:
@@ -16,17 +22,14 @@ class Best:
 
     def __init__(self, name: str, metrics: Sequence[Metric]):
         """`name` is val/SCORE of one of `metrics`, or val/loss. Raises UserError for any other name."""
-        smaller = {
-            f"val/{score}": score in metric.smaller_is_better for metric in metrics for score in metric.compute()
-        }
-        smaller["val/loss"] = True
-        if name not in smaller:
-            means = [score for score in smaller if "/" not in score.removeprefix("val/")]
+        scores = [f"val/{score}" for metric in metrics for score in metric.compute()] + ["val/loss"]
+        if name not in scores:
+            means = [score for score in scores if "/" not in score.removeprefix("val/")]
             raise UserError(
-                f"config.train.best={name!r} is not a score of this evaluation; {hint_at(name, smaller)}choose one of "
+                f"config.train.best={name!r} is not a score of this evaluation; {hint_at(name, scores)}choose one of "
                 f"{', '.join(means)}, or a class's, such as val/IoU/NAME"
             )
-        self.name, self.smaller_is_better = name, smaller[name]
+        self.name, self.smaller_is_better = name, is_smaller_better(name)
         self.value: float | None = None
 
     def update(self, value: float | None) -> bool:

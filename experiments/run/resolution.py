@@ -3,8 +3,9 @@
     python -m experiments.run.resolution < request.json
 
 A request holds `runs`, a list of {"config": FILE:VARIANT, "fields": ["--config.NAME=VALUE", ...]}, and `stored`, a list of run
-directories. The answer holds for each run {"fields": {NAME: value}}, complete with the defaults of its model and task, or
-{"error": line}; and for each run directory the fields of its config.json, complete too, or null where this code cannot read it.
+directories. The answer holds for each run {"fields": {NAME: value}, "smaller_is_better": bool}, complete with the defaults of
+its model and task and with the direction of the score in config.train.best, or {"error": line}; and for each run directory
+the fields of its config.json, complete too, or null where this code cannot read it.
 """
 
 import json
@@ -28,7 +29,14 @@ def ask(request: dict) -> dict:
         "PYTHONPATH": os.pathsep.join([str(ROOT), others] if others else [str(ROOT)]),
         "JAX_PLATFORMS": "cpu",
     }
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        command,
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the launcher, which may have runs to save
+    )
     if done.returncode != 0:
         raise UserError(
             f"the configs could not be checked: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
@@ -43,12 +51,17 @@ def resolve(request: dict) -> dict:
 
 
 def _resolve(config: str, fields: list[str]) -> dict:
-    from experiments.run.configuration import check, complete  # here, for it imports jax
+    from experiments.run.best import is_smaller_better  # here, for they import numpy and jax
+    from experiments.run.configuration import check, complete
 
     try:
         resolved = read_experiment(config, fields)
         check(resolved)
-        return {"fields": flatten(complete(resolved.to_dict(), pathlib.Path(config)))}
+        smaller = is_smaller_better(resolved.train.best)
+        return {
+            "fields": flatten(complete(resolved.to_dict(), pathlib.Path(config))),
+            "smaller_is_better": smaller,
+        }
     except UserError as error:
         return {"error": str(error)}
 

@@ -1,6 +1,7 @@
-"""Carries out a sweep: the runs that the `sweep()` of a config file defines.
+"""Carries out a sweep: the runs that the `sweep()` of a config file defines, or a search of the space of its `search()`.
 
     .venv/bin/python -m experiments.sweep --config=FILE.py --workdir=runs/lr --config.train.steps=2000
+    .venv/bin/python -m experiments.sweep --config=FILE.py --workdir=runs/lr --search=optuna --trials=20
 
 Start the same command again after a stop, a kill or a failure: it does what is missing, and resumes what is half done.
 """
@@ -10,12 +11,12 @@ import importlib
 import pathlib
 import re
 import sys
-import types
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from errors import UserError
-from experiments.sweep.launch import Launch
+from experiments.run.preemption import UNFINISHED
+from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
 
 EXECUTORS = {  # each a function of the Launch
@@ -24,6 +25,7 @@ EXECUTORS = {  # each a function of the Launch
     "slurm": "experiments.sweep.slurm:launch",
     "wandb": "experiments.sweep.agents:launch",
 }
+SEARCHES = {"optuna": "experiments.sweep.search:launch"}  # each a function of the Search
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +44,9 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str],
     parser.add_argument(
         "--jobs", type=int, help="local, slurm: how many runs at a time; local: one for each GPU if not given"
     )
+    parser.add_argument("--search", choices=list(SEARCHES), help="search the file's search() instead")
+    parser.add_argument("--trials", type=int, help="search: how many runs there are to be in all")
+    parser.add_argument("--search_seed", type=int, help="search: another one than 0 draws other values")
     parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
     parsed, others = parser.parse_known_args(argv)
     found: dict[str, dict[str, str]] = {"config": {}, "slurm": {}}
@@ -57,7 +62,20 @@ def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str],
         raise UserError(f"--slurm.{next(iter(found['slurm']))} needs --executor=slurm")
     if parsed.jobs is not None and parsed.jobs < 1:
         raise UserError(f"--jobs={parsed.jobs} must be 1 or more")
+    _check_search(parsed)
     return parsed, found["config"], found["slurm"]
+
+
+def _check_search(parsed: argparse.Namespace) -> None:
+    if parsed.search is None:
+        for name in ("trials", "search_seed"):
+            if getattr(parsed, name) is not None:
+                raise UserError(f"--{name} needs --search=optuna")
+        return
+    if parsed.trials is None or parsed.trials < 1:
+        raise UserError(f"--search={parsed.search} needs --trials: how many runs there are to be in all, 1 or more")
+    if parsed.executor != "local":
+        raise UserError(f"--search goes with --executor=local alone, not with {parsed.executor}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,21 +83,27 @@ def main(argv: Sequence[str]) -> int:
     try:
         parsed, overrides, options = read_flags(argv)
         workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
+        if parsed.search:
+            seed, data_dir = parsed.search_seed or 0, parsed.tfds_data_dir
+            search = Search(parsed.config, overrides, workdir, parsed.trials, seed, parsed.jobs, data_dir)
+            return _load(SEARCHES[parsed.search])(search)
         jobs = make_plan(parsed.config, overrides, workdir, parsed.tfds_data_dir)
-        module, function = EXECUTORS[parsed.executor].split(":")
-        launch = getattr(_load(module), function)
-        return launch(Launch(jobs, workdir, parsed.jobs, options=options))
+        return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs, options=options))
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # while nothing is started yet
+        print("stopped: start the same command again to go on", file=sys.stderr)
+        return UNFINISHED
 
 
-def _load(module: str) -> types.ModuleType:
-    """Imports an executor. Raises UserError where a package of requirements-sweep.txt is missing."""
+def _load(name: str) -> Callable[[Any], int]:
+    """The function MODULE:NAME. Raises UserError where a package of requirements-sweep.txt is missing."""
+    module, _, function = name.partition(":")
     try:
-        return importlib.import_module(module)
+        return getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"--executor: the package {error.name} is not installed; pip install -r requirements-sweep.txt"
+            f"the package {error.name} is not installed; .venv/bin/pip install -r requirements-sweep.txt"
         ) from error
 
 

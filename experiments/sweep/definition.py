@@ -1,4 +1,4 @@
-"""The definition of a sweep: the runs that the `sweep()` of a config file returns."""
+"""The definition of a sweep: the runs that the `sweep()` of a config file returns, or the space of its `search()`."""
 
 import dataclasses
 import importlib.util
@@ -29,7 +29,7 @@ def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
     every run whose config names none. Raises UserError, naming the run, for what is not a run.
     """
     path, _, variant = config.partition(":")
-    drawn = _call_sweep(pathlib.Path(path))
+    drawn = _call(pathlib.Path(path), "sweep")
     if not isinstance(drawn, Sequence) or not drawn:
         raise UserError(f"{path}: sweep() returns {drawn!r}; it must return a list of runs, at least one")
     runs = [_read_run(f"{path}: run {number}", run, config, overrides) for number, run in enumerate(drawn, start=1)]
@@ -40,16 +40,32 @@ def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
     return _order([_resolve_start(path, run, runs) for run in runs], path)
 
 
-def _call_sweep(path: pathlib.Path) -> Any:
+def load_space(config: str, overrides: Mapping[str, str]) -> dict[str, sweeps.Span | sweeps.Choice]:
+    """Returns the space that the `search()` of the file in `config` returns, without the fields that `overrides` set.
+
+    Raises UserError, naming the field, for what is no distribution.
+    """
+    path, _, _ = config.partition(":")
+    space = _call(pathlib.Path(path), "search")
+    if not isinstance(space, Mapping) or not all(isinstance(field, str) for field in space):
+        raise UserError(f"{path}: search() returns {space!r}; it must return a dict of fields and their distributions")
+    sweeps.check_space(f"{path}: search()", space)
+    left = {field: values for field, values in space.items() if field not in overrides}
+    if not left:
+        raise UserError(f"{path}: search() leaves no field to be searched; name one that the command line does not set")
+    return left
+
+
+def _call(path: pathlib.Path, function: str) -> Any:
     if not path.is_file():
         raise UserError(f"--config={path}: there is no such file")
     spec = importlib.util.spec_from_file_location(f"sweep_of_{path.stem}", path)
     try:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        if not hasattr(module, "sweep"):
-            raise UserError(f"{path} has no function sweep(); docs/sweeps.md shows how to write one")
-        return module.sweep()
+        if not hasattr(module, function):
+            raise UserError(f"{path} has no function {function}(); docs/sweeps.md shows how to write one")
+        return getattr(module, function)()
     except UserError as error:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except Exception as error:  # of the user's code, whatever it is

@@ -4,8 +4,9 @@ import dataclasses
 import enum
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from experiments.run import resolution
 from experiments.sweep.plan import Job
 from experiments.sweep.state import State
 
@@ -23,12 +24,28 @@ class Launch:
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # slurm: those of sbatch
 
 
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search to be carried out: runs whose values are drawn one after another, from what the earlier ones have come to."""
+
+    config: str  # as after --config= on a command line
+    overrides: Mapping[str, str]  # fields that the command line sets for all runs
+    workdir: pathlib.Path
+    trials: int  # how many runs there are to be in all
+    seed: int
+    at_a_time: int | None  # how many runs; None: as many as there are devices
+    data_dir: str | None
+    program: pathlib.Path = MAIN  # that trains a run
+    resolve: Callable[[dict], dict] = resolution.ask
+
+
 class Phase(enum.Enum):
     WAITING = "waiting"  # for a free device, or for the run that it starts from
     QUEUED = "queued"  # or running, as a job of a cluster
     RUNNING = "running"
     IN_USE = "in use"  # by a process that this launcher has not started
     STOPPED = "stopped"
+    PRUNED = "pruned"  # a trial of a search that was worse than others at the same step
     FAILED = "failed"
     NOT_STARTED = "not started"  # what it starts from has failed
     DONE = "done"

@@ -48,8 +48,8 @@ def launch(sweep: Launch) -> int:
 
 
 @contextlib.contextmanager
-def hold(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a sweep's folder for one launcher. Raises UserError where another one has it."""
+def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
+    """Holds a sweep's folder for one launcher, or for several that share it. Raises UserError where another one has it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".sweep.lock", "a+")  # noqa: SIM115 - closed by the `with` below
@@ -57,7 +57,7 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
@@ -130,8 +130,7 @@ class Local:
                         self._pass_on()
                     else:
                         self._start(read)
-                    waiting = any(run.phase in (Phase.WAITING, Phase.IN_USE) for run in self.runs)
-                    if not self.attempts and (self.stopping or not waiting):
+                    if not self.attempts and (self.stopping or not self._goes_on()):
                         break
                     self.view.update()
                     time.sleep(POLL_SECONDS)
@@ -190,6 +189,10 @@ class Local:
                 continue
             run.begin()
             self.view.changed(run)
+
+    def _goes_on(self) -> bool:
+        """Whether there is something left to start."""
+        return any(run.phase in (Phase.WAITING, Phase.IN_USE) for run in self.runs)
 
     def _is_ready(self, run: Progress) -> bool:
         """Whether what a run starts from is done. Where that has failed, the run will not be started."""

@@ -38,6 +38,7 @@ class Job:
     start: "Job | None"  # the run that must be done before
     varied: Mapping[str, Any]  # the fields in which the runs of the sweep differ
     config: Flat = dataclasses.field(repr=False)  # its whole config
+    smaller_is_better: bool = False  # of the score in config.train.best
 
 
 def make_plan(
@@ -52,10 +53,21 @@ def make_plan(
     `overrides` are fields that the command line sets for every run, as text. Raises UserError, naming the run and the field,
     where a config does not follow its rules, and where two runs are the same.
     """
+    return make_jobs(load(config, overrides), overrides, workdir, data_dir, resolve)
+
+
+def make_jobs(
+    runs: Sequence[Run],
+    overrides: Mapping[str, str],
+    workdir: pathlib.Path,
+    data_dir: str | None = None,
+    resolve: Callable[[dict], dict] = resolution.ask,
+    fields: Sequence[str] | None = None,
+) -> list[Job]:
+    """Returns the jobs of runs as `make_plan` does. `fields` are those that they are named after, if not the varied ones."""
     if (workdir / "config.json").exists():
         raise UserError(f"--workdir={workdir} is the directory of one run; a sweep needs a folder of its own")
-    runs = load(config, overrides)
-    labels = label(runs)
+    labels = label(runs) if fields is None else [label([run])[0] for run in runs]
     texts = [_write(run.fields) | overrides for run in runs]
     places = sorted(str(path.parent) for path in workdir.glob("*/config.json"))
     asked = [{"config": run.config, "fields": _flags(own)} for run, own in zip(runs, texts, strict=True)]
@@ -64,8 +76,9 @@ def make_plan(
     stored = {pathlib.Path(place): own for place, own in answer["stored"].items() if own is not None}
     known: dict[str, list[pathlib.Path]] = {}
     for place, own in stored.items():
-        known.setdefault(_identify(own, workdir), []).append(place)
-    varied, settings = find_varied(runs), label(runs, ignore=("seed.init", "seed.data"))
+        known.setdefault(identify(own, workdir), []).append(place)
+    varied = find_varied(runs) if fields is None else fields
+    settings = label(runs, ignore=("seed.init", "seed.data"))
     seeds, several = Counter(settings), len({run.config for run in runs}) > 1
     jobs: list[Job] = []
     taken = set(stored)
@@ -73,9 +86,11 @@ def make_plan(
     for number, (run, name) in enumerate(zip(runs, labels, strict=True)):
         start = None if run.start is None else jobs[run.start]
         own = resolved[number] | ({"init_from": str(start.workdir)} if start else {})
-        identity = _identify(own, workdir)
+        identity = identify(own, workdir)
         if identity in identities:
-            raise UserError(f"{config}: the runs {identities[identity]} and {name} have the same config; leave one out")
+            raise UserError(
+                f"{run.config}: the runs {identities[identity]} and {name} have the same config; leave one out"
+            )
         identities[identity] = name
         place = _find_place(workdir, name, identity, known, taken)
         taken.add(place)
@@ -91,7 +106,8 @@ def make_plan(
         arguments += [f"--tfds_data_dir={data_dir}"] if data_dir else []
         shown = {"config": run.config} if several else {}
         shown |= {field: run.fields[field] for field in varied if field in run.fields}
-        jobs.append(Job(name, place, tuple(arguments), start, shown, settled))
+        smaller = answer["runs"][number]["smaller_is_better"]
+        jobs.append(Job(name, place, tuple(arguments), start, shown, settled, smaller))
     return jobs
 
 
@@ -126,7 +142,7 @@ def _check(run: Run, name: str, answer: Mapping) -> Flat:
     return answer["fields"]
 
 
-def _identify(config: Flat, workdir: pathlib.Path) -> str:
+def identify(config: Flat, workdir: pathlib.Path) -> str:
     """What makes a run the same run, as text. Another run of this sweep is known by the name of its directory."""
     own = {field: value for field, value in config.items() if not field.startswith("wandb.") and field not in FREE}
     start = pathlib.Path(own["init_from"])

@@ -67,7 +67,7 @@ class Task:
         if self.attempt is not None:
             self.attempt.process.terminate()
             self._wait()
-            fruitless = 0 if self.attempt.run.state.saved > self.attempt.saved else fruitless + 1
+            fruitless = 0 if self.attempt.run.state.kept > self.attempt.kept else fruitless + 1
         if fruitless == FRUITLESS:
             return None
         return submitit.helpers.DelayedSubmission(Task(self.job, self.program, fruitless))

@@ -81,6 +81,11 @@ class State:
         return self.step == self.steps and scored and self.steps in self._checkpoints("last")
 
     @property
+    def scores(self) -> dict[int, float | None]:
+        """The metric by step, None where it was undefined."""
+        return dict(self._scores)
+
+    @property
     def last(self) -> float | None:
         """The newest value of the metric."""
         return next(reversed(self._scores.values()), None)

@@ -15,7 +15,8 @@ from experiments.sweep.summary import HEADER, describe, write_time
 
 LINE_SECONDS = 60.0  # between two lines about the same run, where there is no terminal
 REDRAW_SECONDS = 1.0
-ORDER = (Phase.FAILED, Phase.RUNNING, Phase.IN_USE, Phase.NOT_STARTED, Phase.STOPPED, Phase.WAITING, Phase.DONE)
+ORDER = (Phase.FAILED, Phase.RUNNING, Phase.IN_USE, Phase.NOT_STARTED, Phase.STOPPED, Phase.WAITING)
+ORDER += (Phase.PRUNED, Phase.DONE)
 COLOURS = {Phase.FAILED: "red", Phase.RUNNING: "green", Phase.NOT_STARTED: "red", Phase.DONE: "bold"}
 
 
@@ -85,7 +86,8 @@ def count(runs: Sequence[Progress]) -> str:
     """Returns how many runs are in which phase."""
     phases = Counter(run.phase for run in runs)
     words = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return f"{words}: " + ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
+    parts = ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
+    return ": ".join(filter(None, [words, parts]))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 from configs import common
 from errors import UserError
 from experiments.results.registry import make_results
-from experiments.run.best import Best
+from experiments.run.best import Best, is_smaller_better
 
 
 def make(name):
@@ -32,6 +32,11 @@ def test_errors_and_losses_are_better_when_smaller(name, improving):
     assert [best.update(value) for value in improving] == [True] * 3
     assert [best.update(value) for value in improving] == [False] * 3  # neither a worse one nor the same again
     assert best.value == improving[-1] and str(best) == f"best {name} {improving[-1]:.4f}"
+
+
+def test_a_launcher_knows_the_direction_without_an_evaluation():
+    assert all(map(is_smaller_better, ["val/loss", "val/pixel_error"]))
+    assert not any(map(is_smaller_better, ["val/mIoU", "val/AP50", "val/IoU/pixel_error", "val/Rand"]))
 
 
 @pytest.mark.parametrize("name", ["val/Rand", "val/loss"])

@@ -1,4 +1,7 @@
-"""Launches a sweep of fake runs: `python -m tests.experiments.sweep.driver FILE WORKDIR [JOBS]`. Loads no jax."""
+"""Launches fake runs: `python -m tests.experiments.sweep.driver FILE WORKDIR [JOBS]`. Loads no jax.
+
+With TRIALS after JOBS it searches, else it sweeps.
+"""
 
 import pathlib
 import sys
@@ -7,7 +10,7 @@ from errors import UserError
 from experiments.command_line import read_experiment
 from experiments.run.config_file import flatten
 from experiments.sweep import local
-from experiments.sweep.launch import Launch
+from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
 
 FAKE = pathlib.Path(__file__).with_name("fake_main.py")
@@ -15,12 +18,18 @@ FAKE = pathlib.Path(__file__).with_name("fake_main.py")
 
 def resolve(request: dict) -> dict:
     """Resolves configs without their check."""
-    runs = [{"fields": flatten(read_experiment(run["config"], run["fields"]))} for run in request["runs"]]
+    configs = [flatten(read_experiment(run["config"], run["fields"])) for run in request["runs"]]
+    runs = [{"fields": config, "smaller_is_better": config["train.best"] == "val/loss"} for config in configs]
     return {"runs": runs, "stored": {}}
 
 
-def main(file: str, workdir: str, jobs: str = "2") -> int:
+def main(file: str, workdir: str, jobs: str = "2", trials: str = "") -> int:
     try:
+        if trials:
+            from experiments.sweep import search
+
+            place = pathlib.Path(workdir)
+            return search.launch(Search(file, {}, place, int(trials), 0, int(jobs), None, FAKE, resolve))
         plan = make_plan(file, {}, pathlib.Path(workdir), resolve=resolve)
         return local.launch(Launch(plan, pathlib.Path(workdir), int(jobs), FAKE))
     except UserError as error:

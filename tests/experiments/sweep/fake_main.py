@@ -2,12 +2,13 @@
 
 Its state after a step is a hash of the state before and of the run's fields: a run that resumes from a wrong place ends with
 another one. `behaviour.json` beside the run directories says by seed what a run does: "fail" at a step, "quit" with a code
-at a step once or "always", "sleep" seconds a step.
+at a step once or "always", "sleep" seconds a step. Under "optimum" it has the optim.lr and optim.ema of the best score.
 """
 
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 import signal
@@ -21,7 +22,8 @@ def main() -> int:
     given = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
     workdir, seed = pathlib.Path(given["workdir"]), given.get("config.seed.init", "0")
     behaviour = workdir.parent / "behaviour.json"
-    behaviour = json.loads(behaviour.read_text()).get(seed, {}) if behaviour.exists() else {}
+    told = json.loads(behaviour.read_text()) if behaviour.exists() else {}
+    behaviour = told.get(seed, {})
     steps = int(given.get("config.train.steps", 12))
     workdir.mkdir(exist_ok=True)
     lock = open(workdir / ".lock", "a")  # noqa: SIM115 - held until the end
@@ -52,12 +54,20 @@ def main() -> int:
             os.kill(os.getpid(), signal.SIGKILL) if behaviour["quit"] == "kill" else sys.exit(behaviour["quit"])
         time.sleep(behaviour.get("sleep", 0.01))
         state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
-        scores = {"val/mIoU": (step * 7 % 12) / 12} if step % EVERY == 0 else {}
+        scores = {"val/mIoU": score(given, step, told.get("optimum"))} if step % EVERY == 0 else {}
         with open(metrics, "a") as file:
             file.write(json.dumps({"step": step, "train/loss": 1 / step} | scores) + "\n")
         if step % EVERY == 0:
             save(last, step, state)
     return 0
+
+
+def score(given: dict[str, str], step: int, optimum: dict[str, float] | None) -> float:
+    """A number for each step; with an optimum the better the nearer the run's fields are, and rising."""
+    if optimum is None or "config.optim.lr" not in given:
+        return (step * 7 % 12) / 12
+    decades = math.log10(float(given["config.optim.lr"]) / optimum["lr"])
+    return (1 - decades**2 / 4 - (float(given["config.optim.ema"]) - optimum["ema"]) ** 2) * step / 12
 
 
 def begin(given: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -26,6 +27,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         ([SWEEP, "--workdir=x", "--executor=qsub"], ["qsub", "local"]),
         ([SWEEP, "--workdir=x", "--slurm.time=60"], ["--slurm.time", "--executor=slurm"]),
         ([SWEEP, "--workdir=x", "--jobs=0"], ["--jobs=0"]),
+        ([SWEEP, "--workdir=x", "--search=grid", "--trials=2"], ["grid", "optuna"]),
+        ([SWEEP, "--workdir=x", "--search=optuna"], ["--trials"]),
+        ([SWEEP, "--workdir=x", "--search=optuna", "--trials=0"], ["--trials", "1 or more"]),
+        ([SWEEP, "--workdir=x", "--trials=2"], ["--trials", "--search=optuna"]),
+        ([SWEEP, "--workdir=x", "--search_seed=2"], ["--search_seed", "--search=optuna"]),
+        ([SWEEP, "--workdir=x", "--search=optuna", "--trials=2", "--executor=print"], ["--executor=local", "print"]),
+        (["--config=configs/fcos_shapes.py", "--workdir=x", "--search=optuna", "--trials=2"], ["search()"]),
         ([SWEEP, "--workdir=x", "--jobs=two"], ["two"]),
         ([SWEEP, "--workdir=x", "--job=2"], ["--job=2"]),
         ([SWEEP, "--workdir=x", "--config.optim.lr", "3"], ["--config.optim.lr", "--config.NAME=VALUE"]),
@@ -39,11 +47,26 @@ def test_a_mistake_is_one_line(capsys, arguments, words):
     assert line.startswith("error: ") and "\n" not in line and all(word in line for word in words), line
 
 
-def test_a_missing_package_is_one_line(capsys, monkeypatch, tmp_path):
-    monkeypatch.delitem(sys.modules, "experiments.sweep.slurm", raising=False)
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(SystemExit, match="error: .*submitit is not installed; pip install -r requirements-sweep.txt"):
-        command.main([SWEEP, f"--workdir={tmp_path}", "--executor=slurm"])
+@pytest.mark.parametrize(
+    ("package", "modules", "flags"),
+    [
+        ("submitit", ["slurm"], ["--executor=slurm"]),
+        ("optuna", ["search", "study"], ["--search=optuna", "--trials=2"]),
+    ],
+)
+def test_a_missing_package_is_one_line(monkeypatch, tmp_path, package, modules, flags):
+    for module in modules:
+        monkeypatch.delitem(sys.modules, f"experiments.sweep.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    words = f"error: .*{package} is not installed; .*pip install -r requirements-sweep.txt"
+    with pytest.raises(SystemExit, match=words):
+        command.main([SWEEP, f"--workdir={tmp_path}", *flags])
+
+
+def test_ctrl_c_before_anything_starts_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(command, "make_plan", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert command.main([SWEEP, "--workdir=x"]) == 75
+    assert capsys.readouterr().err == "stopped: start the same command again to go on\n"
 
 
 def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):
@@ -61,7 +84,9 @@ def test_a_launcher_loads_no_jax():
     script = (
         "import sys, experiments.sweep.__main__ as command\n"
         "from experiments.sweep import commands, local\n"
-        "assert not {'jax', 'flax', 'numpy', 'tensorflow_datasets'} & sys.modules.keys()"
+        "assert not {'jax', 'flax', 'numpy', 'optuna', 'tensorflow_datasets'} & sys.modules.keys()\n"
+        "from experiments.sweep import search\n"
+        "assert not {'jax', 'flax', 'tensorflow_datasets'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

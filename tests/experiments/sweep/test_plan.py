@@ -229,6 +229,7 @@ def test_the_process_that_resolves_answers_as_the_call_does(plan, tmp_path):
     }
     answer = resolution.ask(request)
     assert answer == resolution.resolve(request)
+    assert answer["runs"][0]["smaller_is_better"] is False
     assert answer["runs"][0]["fields"]["optim.lr"] == 0.5 and "optim.lr" in answer["runs"][1]["error"]
     assert list(answer["stored"].values()).count(None) == 1
 

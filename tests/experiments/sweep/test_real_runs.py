@@ -101,15 +101,40 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+def test_a_search_of_real_runs_is_killed_and_goes_on(tmp_path, data_dir):
+    own = OWN.replace("def sweep()", "def search()").format(
+        steps=6, runs='{"optim.lr": sweeps.log_uniform(1e-3, 0.1), "model.width": sweeps.choice([0.1, 0.2])}'
+    )
+    (tmp_path / "own.py").write_text(own)
+    line = [*command(tmp_path / "own.py", tmp_path / "search", data_dir), "--search=optuna"]
+    launcher = subprocess.Popen([*line, "--trials=3"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_for(lambda: list((tmp_path / "search").glob("*/checkpoints/last/2")), seconds=120)
+    launcher.kill()
+    launcher.wait()
+    done = subprocess.run([*line, "--trials=3"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = places(tmp_path / "search")
+    assert len(found) == 3 and all(read_state(place).done for place in found)
+    starts = [(place / "output.log").read_text().count("\n--- ") + 1 for place in found]
+    assert sorted(starts) == [1, 1, 2]
+    assert {json.loads((place / "config.json").read_text())["model"]["width"] for place in found} == {0.1, 0.2}
+    best = max(found, key=lambda place: read_state(place).best[1])
+    *_, named, evaluation = done.stdout.splitlines()
+    assert named == f"best: {best.name.rsplit('-', 1)[0]}: val/mIoU {read_state(best).best[1]:.4f}"
+    evaluated = subprocess.run(evaluation, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert evaluated.returncode == 0 and "mIoU" in evaluated.stdout, evaluated.stderr
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path, data_dir):
-    lines = [line for line in commands_of("docs/sweeps.md")]
-    assert [re.search(r"-m (\S+)", line)[1] for line in lines] == ["experiments.sweep"] * 3 + [
-        "experiments.sweep.state"
-    ]
+    # SLURM's is that of test_slurm.py.
+    lines = [line for line in commands_of("docs/sweeps.md") if "pip install" not in line and "slurm" not in line]
+    modules = [re.search(r"-m (\S+)", line)[1].removeprefix("experiments.") for line in lines]
+    assert modules == ["sweep", "sweep", "sweep", "sweep.state", "sweep", "sweep"]
     (tmp_path / "runs").mkdir()
     for line in lines:
         line = line.replace("'|'", "|").replace("configs/unet_shapes.py", "configs/unet_shapes.py:debug")
-        line = line.replace("=data", f"={data_dir}").replace("runs/rates", str(tmp_path / "runs" / "rates"))
+        line = line.replace("=data", f"={data_dir}").replace("runs/", f"{tmp_path}/runs/").replace("=20", "=2")
         if line.endswith("NAME"):
             line = line.replace("NAME", places(tmp_path / "runs" / "rates")[0].name)
         done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True)
