@@ -84,7 +84,7 @@ def use_light_vgg(config: ConfigDict, method: str) -> None:
     """Sets an FCN, a U-Net or a DeepLabV3+ on a VGG-11 at quarter width: `fcn32s` to `fcn8s`, `unet` or `deeplabv3plus`."""
     if method == "unet":
         use_unet_resnet34(config)
-        config.model.update(decoder=(128, 64, 32, 16), dropout=0.0)
+        config.model.update(decoder=(128, 128, 64, 32, 16), dropout=0.0)
     elif method == "deeplabv3plus":
         use_deeplabv3plus(config)
         config.model.update(aspp=96, rates=(2, 4, 6), decoder=64, low_level=24, dropout=0.0)

@@ -70,6 +70,7 @@ def test_a_history_has_one_budget_and_one_size_of_images(name):
         fields = [f"--config.{field}={value}" for field, value in run.fields.items()]
         config = read_experiment(str(ROOT / run.config), fields)
         configuration.check(config)
+        assert states.describe(config, len(CLASSES))[2], "it builds"
         images[run.name] = config.train.steps * config.train.batch_size
         sizes[run.name] = tuple(config.data.image_size)
         backbone = config.model.get("backbone")
