@@ -15,6 +15,7 @@ import sys
 import time
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from benchmarks.steps import Step, memory
@@ -57,14 +58,18 @@ SEARCHED = 16  # images
 def read_runs(folder: pathlib.Path) -> list[dict]:
     """The runs of a sweep in the order of METHODS: name, config, scores by name, seconds of training.
 
-    Raises UserError where the folder holds no sweep, or a run that has not finished.
+    A run that an earlier definition of the sweep has left is passed over where another of its name has finished. Raises
+    UserError where the folder holds no sweep, or a name without a finished run.
     """
     try:
         entries = json.loads((folder / "sweep.json").read_text())["runs"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no sweep ({error}); give the --workdir of experiments.sweep") from None
+    done = {entry["run"] for entry in entries if entry["state"] == "done"}
     runs = []
     for entry in entries:
+        if entry["state"] != "done" and entry["run"] in done:
+            continue
         name, workdir = entry["run"], folder / entry["directory"]
         config = read_config(workdir)
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -155,6 +160,7 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path, help="the --workdir of experiments.sweep")
     parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
     flags = parser.parse_args()
+    logging.set_verbosity(logging.ERROR)  # orbax warns of every checkpoint that is only read
     try:
         runs = read_runs(flags.folder)
         rows = measure(runs, flags.tfds_data_dir)

@@ -84,8 +84,9 @@ def make_sweep(folder, names, done=True):
         (place / "config.json").write_text(resolve(config))
         row = {"step": config.train.steps if done else 1, "val/mIoU": 0.5, "val/boundary_IoU": 0.25}
         (place / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-        runs.append({"run": name, "directory": place.name, "seconds": 90.0})
-    (folder / "sweep.json").write_text(json.dumps({"runs": runs}))
+        runs.append({"run": name, "directory": place.name, "seconds": 90.0, "state": "done" if done else "failed"})
+    left = runs[0] | {"directory": "left_over", "state": "failed"}
+    (folder / "sweep.json").write_text(json.dumps({"runs": [left, *runs] if done else runs}))
     return folder
 
 

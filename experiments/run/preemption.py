@@ -49,8 +49,8 @@ class Preemption:
         return 0 if self.finished else UNFINISHED
 
     def __enter__(self) -> "Preemption":
-        self._earlier = {number: signal.signal(number, self._handle) for number in STOPS}
         self._earlier_pipe = _hear(self._listen)
+        self._earlier = {number: signal.signal(number, self._handle) for number in STOPS}
         return self
 
     def __exit__(self, error_type, error, trace) -> None:
@@ -93,9 +93,9 @@ def exit_at_once(code: int = UNFINISHED) -> None:
         os._exit(code)
 
     sys.stdout.flush()  # the end is too sudden for it
+    _hear(end)  # before the handlers, which would lose a stop that comes in between
     for number in STOPS:
         signal.signal(number, lambda *_: None)  # the thread acts, even where Python runs no handler
-    _hear(end)
 
 
 def _hear(listen: Callable[[int], None]) -> int:

@@ -48,7 +48,7 @@ def test_what_lacks_one_of_them_is_not_done(run, rows, last, torn):
 
 def test_a_directory_that_is_not_there_has_not_begun(tmp_path):
     empty = State(tmp_path / "none", 4, "val/mIoU")
-    assert (empty.step, empty.saved, empty.done, empty.last, empty.best, empty.seconds) == (0, 0, False, None, None, 0)
+    assert (empty.step, empty.saved, empty.done, empty.last, empty.best, empty.seconds) == (0, -1, False, None, None, 0)
 
 
 def test_rows_are_read_as_they_come_and_again_after_a_cut(run, tmp_path):
