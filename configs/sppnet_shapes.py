@@ -4,8 +4,8 @@
         --config.init_from=runs/rcnn_shapes
 
 The trunk is that of a run of configs/rcnn_shapes.py, and does not learn.
-To expect on two CPU cores: AP50 0.955, AP 0.666 after seven minutes next to much other work (RESULTS.md). `:svm` and `:regression`
-are the later stages of the paper, as in configs/rcnn_shapes.py.
+To expect on two CPU cores: AP50 0.955, AP 0.666 after seven minutes next to much other work (RESULTS.md). `:svm` and
+`:regression` are the later stages of the paper, as in configs/rcnn_shapes.py.
 """
 
 from ml_collections import ConfigDict

@@ -156,6 +156,7 @@ def older(trained, tmp_path) -> pathlib.Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_newer_fields_resumes_evaluates_and_predicts(older, data_dir):
     stored = (older / "config.json").read_text()
     shutil.rmtree(older / "checkpoints" / "last" / "6")
@@ -187,6 +188,7 @@ def test_a_run_that_lacks_a_field_of_its_model_is_one_line(older, data_dir):
     assert "variant" in run("--mode=evaluate", f"--workdir={older}", flag, data_dir=data_dir).stderr
 
 
+@pytest.mark.slow
 def test_evaluate_takes_fields_over_the_run_s_own_config(trained, data_dir):
     def evaluate(*flags: str) -> set[str]:
         done = run(
@@ -277,6 +279,7 @@ def test_help_lists_the_flags():
     )
 
 
+@pytest.mark.slow
 def test_the_batch_size_of_evaluation_does_not_change_the_score(trained, data_dir):
     scores = []
     for size in (7, 64):

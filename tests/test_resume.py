@@ -97,6 +97,7 @@ def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_d
     assert_same(workdir, uninterrupted)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_75(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
     process = start(workdir, data_dir)

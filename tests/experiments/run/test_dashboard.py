@@ -72,6 +72,7 @@ def history(folder) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_run_whose_folders_share_no_step(workdir):
     """As the follower leaves it: the later folder holds what comes after the earlier one."""
     metrics = MetricsFile(workdir / "metrics.jsonl")

@@ -75,6 +75,7 @@ def alone(tmp_path_factory, data_dir):
     return root
 
 
+@pytest.mark.slow
 def test_members_on_one_device_are_runs_alone_bit_for_bit_after_a_stop_and_kills(alone, tmp_path, data_dir, capsys):
     # A kill between the checkpoints of step 2: one member has it, the other has none.
     group = make(tmp_path, data_dir)

@@ -122,6 +122,7 @@ def test_a_stop_in_the_last_evaluation_is_made_up_for_once(reference, tmp_path, 
         assert "finished at step 6" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_time_limit_stops_in_steps_and_evaluations_but_not_after_the_last(
     reference, tmp_path, data_dir, capsys, monkeypatch
 ):

@@ -47,6 +47,7 @@ def places(workdir: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in workdir.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_main_and_the_launcher_mean_the_same_by_done(tmp_path, data_dir):
     (tmp_path / "own.py").write_text(OWN.format(steps=3, runs='[{"name": "only"}]'))
     arguments = tmp_path / "own.py", tmp_path / "sweep", data_dir

@@ -91,6 +91,7 @@ def test_what_waits_for_another_run_is_in_an_array_of_its_own(cluster, tmp_path,
     assert (sweep.workdir / "summary.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_unfinished_goes_back_into_the_queue_and_a_failed_one_does_not(cluster, tmp_path):
     stops, fails = {"quit": 75, "step": 7, "save": True}, {"fail": 3}
     sweep = Sweep(tmp_path, "sweeps.seeds(3)", _0=stops, _1=fails, _2={"quit": 75, "step": 3, "always": True})
