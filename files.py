@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from errors import UserError
 
@@ -32,3 +34,14 @@ def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(f"{path}: cannot be written: {error.strerror}; the earlier content is kept") from error
+
+
+def claim_folder(folder: Path, facts: Mapping[str, Any], refusal: str) -> None:
+    """Write into a folder what its files are made with: `facts`.
+
+    Raises UserError, with the words of `refusal`, where the folder holds files that are made with something else.
+    """
+    place, content = folder / "made_with.json", json.dumps(facts, indent=2).encode() + b"\n"
+    if place.exists() and place.read_bytes() != content:
+        raise UserError(f"{folder} {refusal}")
+    write_atomically(place, content)

@@ -138,7 +138,7 @@ def check_space(what: str, space: Space) -> None:
     for field, values in space.items():
         if not isinstance(values, Span | Choice):
             raise UserError(
-                f"{what}: {field}={values!r} is no distribution; use sweeps.uniform, log_uniform, integers or choice"
+                f"{what}: {field}={values!r} is not a distribution; use sweeps.uniform, log_uniform, integers or choice"
             )
 
 
@@ -163,5 +163,5 @@ def _ends(kind: str, low: float, high: float) -> tuple[float, float]:
 
 def _values(what: str, values: Sequence) -> tuple:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise UserError(f"{what}: {values!r} is no list of values; write [{values!r}]")
+        raise UserError(f"{what}: {values!r} is not a list of values; write [{values!r}]")
     return tuple(values)

@@ -54,7 +54,7 @@ class Command:
             raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
         place = _place(self.workdir)
         if "$" in str(place):
-            raise UserError(f"--workdir={self.workdir}: there is no such variable in the environment; set it")
+            raise UserError(f"--workdir={self.workdir}: the environment variable is not set; set it")
         return place
 
 

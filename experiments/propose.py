@@ -1,9 +1,7 @@
 """`--mode=propose`: stores the proposals of a trained first stage, for detectors that read them."""
 
-import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +18,7 @@ from experiments.run.model import load_model
 from experiments.run.state import Variables
 from experiments.tasks.base import Arrays, Means, Task
 from experiments.tasks.registry import make_task
-from files import write_atomically
+from files import claim_folder
 from input_pipeline.proposals import Store, place_store
 from input_pipeline.sources import Part, Source, open_source, read_part
 
@@ -50,7 +48,12 @@ def propose(command: Command) -> None:
     # Where fit=crop needs several windows, an image keeps as many of them all.
     config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
     folder = pathlib.Path(command.output).expanduser().absolute() if command.output else workdir / "proposals"
-    _claim(folder, model.facts | {"proposals": task.proposals[1], "config": model.changed})
+    facts = model.facts | {"proposals": task.proposals[1], "config": model.changed}
+    claim_folder(
+        folder,
+        facts,
+        "holds proposals of other weights or fields, see its made_with.json; name a new folder as --output",
+    )
     results = make_results(FirstStage.needs, config.eval, model.class_names)
     variables = jax.device_put(model.variables, sharding.tree_shardings(model.variables, mesh))
     inference = Inference(config, FirstStage(task), results, model.architecture, mesh)
@@ -83,17 +86,6 @@ class FirstStage:
         boxes, valid = outputs["regions"], outputs["region_mask"]
         scores = jnp.broadcast_to(jnp.linspace(1.0, 0.0, valid.shape[1]), valid.shape)
         return {"boxes": boxes, "scores": scores, "classes": jnp.zeros(valid.shape, jnp.int32), "valid": valid}
-
-
-def _claim(folder: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Raises UserError where `folder` holds the proposals of something else than `facts` say."""
-    place = folder / "made_with.json"
-    content = json.dumps(facts, indent=2).encode() + b"\n"
-    if place.exists() and place.read_bytes() != content:
-        raise UserError(
-            f"{folder} holds proposals of other weights or fields, see {place}; name a new folder as --output"
-        )
-    write_atomically(place, content)
 
 
 def _fill(store: Store, source: Source, inference: Inference, variables: Variables, title: str) -> None:

@@ -73,7 +73,7 @@ def test_a_history_has_one_budget_and_one_size_of_images(name):
         assert states.describe(config, len(CLASSES))[2], "it builds"
         images[run.name] = config.train.steps * config.train.batch_size
         sizes[run.name] = tuple(config.data.image_size)
-        backbone = config.model.get("backbone")
+        backbone = config.model.backbone if "backbone" in config.model else None
         trunks[run.name] = backbone and {**backbone.get("bottom_up", backbone), "output_stride": 0}
     half, (image_count,) = images.pop("rcnn", None), set(images.values())
     assert half in (None, image_count / 2)

@@ -1,7 +1,6 @@
 """Features of a split's regions, stored once in the folder of the run that learns from them."""
 
 import io
-import json
 import pathlib
 import shutil
 import zipfile
@@ -20,12 +19,16 @@ from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Task
-from files import write_atomically
+from files import claim_folder, write_atomically
 from input_pipeline.sources import Part, Source
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches
 
 BLOCK = 16  # images of a file: what a kill can lose
+OTHERS = (
+    "holds features of other weights or data than config.init_from and config.data name now; delete it to compute them anew, "
+    "or choose another --workdir"
+)
 
 
 class Block(Mapping[str, np.ndarray]):
@@ -131,7 +134,8 @@ def store_features(
         raise UserError(f"config.task.name={config.task.name!r} works in one process; start it without the others")
     config = config.copy_and_resolve_references()
     config.eval.update(method="whole", flip=False, scales=(1.0,))
-    _claim(folder, {"weights": digest(jax.device_get(variables)), "data": source.fingerprint})
+    facts = {"weights": digest(jax.device_get(variables)), "data": source.fingerprint}
+    claim_folder(folder, facts, OTHERS)
     stored, truth = StoredFeatures(folder, len(source), stop), make_truth(task.needs, config.data)
 
     def describe(variables: Variables, batch: dict) -> tuple:
@@ -164,18 +168,6 @@ def store_features(
     size = sum(place.stat().st_size for place in folder.glob("*.npz"))
     print(f"features of {len(source)} images, {size / 2**20:,.0f} MiB, in {folder}", flush=True)
     return stored
-
-
-def _claim(folder: pathlib.Path, facts: dict[str, str]) -> None:
-    place = folder / "made_with.json"
-    content = json.dumps(facts, indent=2).encode() + b"\n"
-    if place.exists() and place.read_bytes() != content:
-        raise UserError(
-            f"{folder} holds features of other weights or data than config.init_from and config.data name now; delete it "
-            "to compute them anew, or choose another --workdir"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(place, content)
 
 
 def _check_room(folder: pathlib.Path, size: int, count: int) -> None:

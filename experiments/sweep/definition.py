@@ -43,7 +43,7 @@ def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
 def load_space(config: str, overrides: Mapping[str, str]) -> dict[str, sweeps.Span | sweeps.Choice]:
     """Returns the space that the `search()` of the file in `config` returns, without the fields that `overrides` set.
 
-    Raises UserError, naming the field, for what is no distribution.
+    Raises UserError, naming the field, for what is not a distribution.
     """
     path, _, _ = config.partition(":")
     space = _call(pathlib.Path(path), "search")

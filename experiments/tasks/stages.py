@@ -23,7 +23,7 @@ from models.ops import coding
 class Stage(Detection):
     """A task of a model with `head="svm"`. Detections are scored by 1 / (1 + exp(-margin)): 0.5 is the SVM's border.
 
-    That orders detections as their margins do. It is no probability.
+    The order of the scores is the order of the margins. A score is not a probability.
     """
 
     needs = ("boxes", "proposals")

@@ -1,5 +1,6 @@
 """The heads that tell a region's class and its box: a softmax that trains with the network, or SVMs that come after it."""
 
+import abc
 from functools import partial
 from typing import Literal
 
@@ -13,14 +14,30 @@ Classifier = Literal["softmax", "svm"]
 
 
 class RegionHead(nnx.Module):
-    """Two fully connected layers of `fc` outputs on regions [N,h,w,channels], each with a ReLU and `dropout`."""
+    """Two fully connected layers of `fc` outputs on regions [N,h,w,channels], each with a ReLU and `dropout`.
+
+    A head's own class adds its last layers in `make_outputs`.
+    """
 
     def __init__(
-        self, channels: int, size: tuple[int, int], *, fc: int, dropout: float = 0.0, dtype: str, rngs: nnx.Rngs
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        fc: int,
+        dropout: float = 0.0,
+        num_classes: int,
+        dtype: str,
+        rngs: nnx.Rngs,
     ):
-        connected = partial(Conv, size=1, bias=True, dtype=dtype, rngs=rngs)
-        self.fc6, self.fc7 = connected(size[0] * size[1] * channels, fc), connected(fc, fc)
+        connected, inputs = partial(Conv, size=1, bias=True, dtype=dtype, rngs=rngs), size[0] * size[1] * channels
+        self.fc6, self.fc7 = connected(inputs, fc), connected(fc, fc)
         self.dropout = nnx.Dropout(dropout)
+        self.make_outputs(inputs, fc, num_classes, dtype=dtype, rngs=rngs)
+
+    @abc.abstractmethod
+    def make_outputs(self, inputs: int, fc: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        """Makes the layers on a region's `inputs` values and on the `fc` outputs of fc7."""
 
     def connect(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """What fc7 makes of regions [N,h,w,channels]: [N,1,1,fc]."""
@@ -38,21 +55,10 @@ class BoxHead(RegionHead):
     0.01 and 0.001 (section 2.3).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        fc: int,
-        dropout: float = 0.0,
-        num_classes: int,
-        dtype: str,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(channels, size, fc=fc, dropout=dropout, dtype=dtype, rngs=rngs)
-        connected, columns = partial(Conv, size=1, bias=True, dtype=dtype, rngs=rngs), 1 + num_classes
-        self.logits = connected(fc, columns, kernel_init=nnx.initializers.normal(0.01))
-        self.offsets = connected(fc, 4 * columns, kernel_init=nnx.initializers.normal(0.001))
+    def make_outputs(self, inputs: int, fc: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        connected, columns = partial(Conv, fc, size=1, bias=True, dtype=dtype, rngs=rngs), 1 + num_classes
+        self.logits = connected(columns, kernel_init=nnx.initializers.normal(0.01))
+        self.offsets = connected(4 * columns, kernel_init=nnx.initializers.normal(0.001))
 
     def __call__(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
         x = self.connect(regions, train=train, rngs=rngs)
@@ -68,21 +74,9 @@ class SVMHead(RegionHead):
     float32, as they were solved for: bfloat16 makes many margins equal.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        fc: int,
-        dropout: float = 0.0,
-        num_classes: int,
-        dtype: str,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(channels, size, fc=fc, dropout=dropout, dtype=dtype, rngs=rngs)
+    def make_outputs(self, inputs: int, fc: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
         solved = partial(Conv, size=1, bias=True, kernel_init=nnx.initializers.zeros, dtype="float32", rngs=rngs)
-        self.margins = solved(fc, num_classes)
-        self.offsets = solved(size[0] * size[1] * channels, 4 * num_classes)
+        self.margins, self.offsets = solved(fc, num_classes), solved(inputs, 4 * num_classes)
 
     def __call__(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
         margins = _flat(self.margins(self.connect(regions, train=train, rngs=rngs)))

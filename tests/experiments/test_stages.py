@@ -14,6 +14,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
+from files import claim_folder
 from tests.experiments.test_detection import Scenes
 
 
@@ -197,7 +198,7 @@ def test_what_is_stored_is_what_the_task_describes_of_each_image_once(tmp_path, 
 def test_features_of_other_weights_are_refused(tmp_path, stages, data_dir):
     workdir = tmp_path / "run"
     trainer = make(make_config("svm", init_from=str(stages["network"])), workdir, data_dir)
-    features._claim(workdir / "features", {"weights": "other", "data": trainer.source.fingerprint})
+    claim_folder(workdir / "features", {"weights": "other", "data": trainer.source.fingerprint}, "")
     with pytest.raises(UserError, match="holds features of other weights or data"):
         trainer.run(None)
 

@@ -28,12 +28,8 @@ ID = "0123456789abcdef"
 
 
 @pytest.fixture
-def workdir(tmp_path, monkeypatch):
+def workdir(tmp_path, no_account):
     """A run directory, and no W&B account or setting of the machine's in reach."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     folder = tmp_path / "lr=0.001,seed=2"
     folder.mkdir()
     config = get_config()

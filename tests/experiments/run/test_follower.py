@@ -57,12 +57,8 @@ def init(mode, id, **rest):
 
 
 @pytest.fixture
-def workdir(tmp_path, monkeypatch):
+def workdir(tmp_path, no_account):
     """A run directory with its config, and no W&B account or setting of the machine's in reach."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(get_config().to_dict()))
