@@ -88,16 +88,17 @@ def _differing(saved: dict, given: dict) -> list[str]:
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields of a config by their dotted names, fit for JSON."""
-    return _flatten(json.loads(resolve(config)))
+    return flatten_json(json.loads(resolve(config)))
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_json(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a stored config by their dotted names, as they are stored: an older run lacks newer fields."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
         name: leaf
         for key, item in value.items()
-        for name, leaf in _flatten(item, f"{prefix}.{key}".lstrip(".")).items()
+        for name, leaf in flatten_json(item, f"{prefix}.{key}".lstrip(".")).items()
     }
 
 

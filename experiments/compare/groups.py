@@ -1,0 +1,119 @@
+"""Runs that differ in nothing but their seeds are one group: its scores have a mean and a 95 % interval."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experiments.compare.runs import Flat, Run
+from experiments.run.config_file import FREE
+from experiments.run.spread import find_interval
+from experiments.sweep.naming import shorten, write_value
+
+IGNORED = ("seed.", "wandb.")  # sections that make no other method
+LONGEST_NAME = 3  # fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one config. `fields` are its values of those in which the groups differ, by dotted names."""
+
+    name: str
+    runs: tuple[Run, ...]
+    fields: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The mean of a number over `count` runs, and the ends of its 95 % interval, by Student's t; nan for one run."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width."""
+        return (self.high - self.low) / 2
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Return the spread of the values that are there, None where none is."""
+    own = [value for value in values if value is not None]
+    return Spread(*find_interval(own), len(own)) if own else None
+
+
+def fold(runs: Sequence[Run], seeds: bool = True) -> list[Group]:
+    """Group runs by their configs without the seeds, in the order of their first runs. `seeds` False: each run by itself."""
+    known = {run.workdir: run for run in runs}
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        kinds.setdefault(_identify(run, known) if seeds else str(run.workdir), []).append(run)
+    varied = find_varied([own[0] for own in kinds.values()], known)
+    fields = [{field: own[0].config[field] for field in varied if field in own[0].config} for own in kinds.values()]
+    names = _name(list(kinds.values()), fields)
+    return [Group(*parts) for parts in zip(names, map(tuple, kinds.values()), fields, strict=True)]
+
+
+def find_varied(runs: Sequence[Run], known: Mapping[pathlib.Path, Run] | None = None) -> list[str]:
+    """Return the fields in which the runs differ, seeds and settings without influence excepted.
+
+    A field that a run lacks, because it is newer than the run, does not differ there.
+    """
+    configs = [_settle(run, known or {}) for run in runs]
+    names = dict.fromkeys(name for config in configs for name in config)
+    values = {name: {json.dumps(config[name]) for config in configs if name in config} for name in names}
+    return sorted(name for name, own in values.items() if len(own) > 1)
+
+
+def _settle(run: Run, known: Mapping[pathlib.Path, Run]) -> Flat:
+    """The fields that make a method. Where it starts from one of the runs, which seed that run had makes none."""
+    own = {
+        name: value
+        for name, value in run.config.items()
+        if not name.startswith(IGNORED) and name not in FREE and name != "members"
+    }
+    start = known.get(pathlib.Path(own.get("init_from") or "."))
+    return own | {"init_from": _identify(start, known)} if start and start is not run else own
+
+
+def _identify(run: Run, known: Mapping[pathlib.Path, Run]) -> str:
+    """What all runs of a group share, as text. A run without a config shares nothing."""
+    return json.dumps(_settle(run, known), sort_keys=True) if run.config else str(run.workdir)
+
+
+def _name(kinds: Sequence[Sequence[Run]], fields: Sequence[Flat]) -> list[str]:
+    """By the runs' own names without seeds where these tell the groups apart, else by the fields that do."""
+    stems = [{_stem(run.name) for run in runs} for runs in kinds]
+    shared = [own.pop() if len(own) == 1 else "" for own in stems]
+    short = shorten(list(dict.fromkeys(field for own in fields for field in own)))
+    names = []
+    for runs, stem, own in zip(kinds, shared, fields, strict=True):
+        if stem and shared.count(stem) == 1:
+            names.append(stem)
+        elif len(runs) == 1:
+            names.append(runs[0].name)
+        elif own and len(own) <= LONGEST_NAME:
+            names.append(",".join(f"{short[field]}={write_value(value)}" for field, value in own.items()))
+        else:
+            names.append(f"{runs[0].name} and {len(runs) - 1} more")
+    return names
+
+
+def _stem(name: str) -> str:
+    """The name of a run's directory without its seeds and the digits that a sweep has added."""
+    *folders, own = name.split("/")
+    words = re.sub(r"-[0-9a-f]{6}([0-9a-f]{58})?$", "", own).split(",")
+    return "/".join([*folders, ",".join(word for word in words if not re.match(r"seed(\.\w+)?=\d+$", word))]).strip("/")
+
+
+def describe(value: Spread | None, digits: int = 4) -> str:
+    """Return a spread as text, `0.9123 ± 0.0040`; the mean alone where there is no interval, `-` for None."""
+    if value is None:
+        return "-"
+    mean = f"{value.mean:.{digits}f}"
+    return mean if math.isnan(value.half) else f"{mean} ± {value.half:.{digits}f}"

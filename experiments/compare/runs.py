@@ -1,0 +1,210 @@
+"""Runs as their directories show them: config, rows, scores, time and cost. Reads only, and imports no jax.
+
+A run that still trains, or whose files are damaged in part, is a run too: `problems` says what could not be read.
+"""
+
+import dataclasses
+import datetime
+import functools
+import json
+import math
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from errors import UserError
+from experiments.metrics.registry import ERRORS
+from experiments.run.config_file import flatten_json
+from experiments.run.metrics_file import parse_row
+from experiments.sweep.state import in_use
+
+Flat = dict[str, Any]  # the fields of a config by their dotted names
+
+
+@dataclasses.dataclass
+class Run:
+    """One run. `rows` are those of metrics.jsonl, `sessions` those of evidence.json."""
+
+    name: str
+    workdir: pathlib.Path
+    config: Flat
+    rows: list[dict]
+    sessions: list[dict]
+    problems: list[str]
+
+    @property
+    def step(self) -> int:
+        """The step of the last row, 0 before the first."""
+        return self.rows[-1]["step"] if self.rows else 0
+
+    @property
+    def steps(self) -> int:
+        """The step at which the run ends."""
+        return self.config.get("train.steps", 0)
+
+    @property
+    def state(self) -> str:
+        """`done`, `running` where a process trains in the directory, or `unfinished`."""
+        if in_use(self.workdir):
+            return "running"
+        done = bool(self.rows) and self.step >= self.steps and any(name.startswith("val/") for name in self.rows[-1])
+        return "done" if done else "unfinished"
+
+    @property
+    def metric(self) -> str:
+        """The score that chooses the run's best checkpoint."""
+        return self.config.get("train.best", "val/loss")
+
+    def values(self, name: str) -> dict[int, float]:
+        """Return the values of `name` by step, those that are defined."""
+        found = {row["step"]: row.get(name) for row in self.rows}
+        return {step: value for step, value in found.items() if _is_number(value)}
+
+    def last(self, name: str) -> float | None:
+        """Return the newest value of `name`, None before the first."""
+        return next(reversed(self.values(name).values()), None)
+
+    def best(self, name: str) -> tuple[int, float] | None:
+        """Return the step of the best value of `name`, by its direction, and the value. None before the first."""
+        values = self.values(name)
+        better = min if is_smaller_better(name) else max
+        return better(values.items(), key=lambda item: item[1], default=None)
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The names of the run's numbers, in the order in which they come up."""
+        names = dict.fromkeys(name for row in self.rows for name, value in row.items() if _is_number(value))
+        return [name for name in names if name != "step"]
+
+    @property
+    def hours(self) -> float | None:
+        """How long the run has trained, over all of its sessions, until its newest checkpoint. None where nothing says so."""
+        try:
+            spans = [(own["started"], own.get("updated", own["started"])) for own in self.sessions]
+            moments = [[datetime.datetime.fromisoformat(moment) for moment in span] for span in spans]
+        except (TypeError, KeyError, ValueError):
+            return None
+        return sum((end - start).total_seconds() for start, end in moments) / 3600 if moments else None
+
+    @property
+    def device_hours(self) -> float | None:
+        """The hours times the devices, session by session."""
+        parts = [dataclasses.replace(self, sessions=[own]).hours for own in self.sessions]
+        counts = [count_devices(own) for own in self.sessions]
+        if not parts or None in parts:
+            return None
+        return sum(hours * count for hours, count in zip(parts, counts, strict=True))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The training images a second of the newest session that has measured them."""
+        found = (own.get("images_per_second") for own in reversed(self.sessions))
+        return next((rate for rate in found if _is_number(rate)), None)
+
+    @property
+    def training_flops(self) -> float | None:
+        """The floating point operations of all steps until the last row, over all devices. None where XLA does not count."""
+        own = next((own for own in reversed(self.sessions) if _is_number(own.get("flops_per_step"))), None)
+        return None if own is None else own["flops_per_step"] * count_devices(own) * self.step
+
+
+def count_devices(session: dict) -> int:
+    """Return how many devices a session had."""
+    devices = session.get("devices")
+    return devices.get("count", 1) if isinstance(devices, dict) else 1
+
+
+def is_smaller_better(name: str) -> bool:
+    """Return whether less of `name` is better: of errors, losses and times."""
+    kind, _, rest = name.partition("/")
+    return rest in ERRORS or rest.split("/")[0] == "loss" or rest in ("input_wait", "evaluation") or kind == "loss"
+
+
+def find_runs(places: Sequence[str]) -> list[Run]:
+    """Read the runs in `places`, each a run's directory or a folder of runs: a sweep's, or that of members.
+
+    Their names are those of their directories, with as many folders before as tell them apart. Raises UserError where a place
+    holds no run.
+    """
+    found: dict[pathlib.Path, None] = {}
+    for place in places:
+        workdir = pathlib.Path(place).expanduser().absolute()
+        own = list(_find(workdir))
+        if not own:
+            reason = "holds no run, nor does a folder in it" if workdir.is_dir() else "is not a folder"
+            raise UserError(f"{place} {reason}; give the --workdir of a run, or of a sweep")
+        found |= dict.fromkeys(own)
+    workdirs = list(found)
+    return [read_run(workdir, name) for workdir, name in zip(workdirs, _name(workdirs), strict=True)]
+
+
+def _find(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
+    children = sorted(path.parent for path in workdir.glob("*/config.json"))
+    if (workdir / "config.json").exists() and not (children and _holds_members(workdir)):
+        yield workdir
+        return
+    for child in children:
+        yield from _find(child)
+
+
+def _holds_members(workdir: pathlib.Path) -> bool:
+    try:
+        return json.loads((workdir / "config.json").read_text())["members"] > 1
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _name(workdirs: Sequence[pathlib.Path]) -> list[str]:
+    length = 1
+    while True:
+        names = ["/".join(workdir.parts[-length:]) for workdir in workdirs]
+        repeated = Counter(names)
+        if max(repeated.values(), default=1) == 1 or length > max(len(workdir.parts) for workdir in workdirs):
+            return names
+        length += 1
+
+
+def read_run(workdir: pathlib.Path, name: str) -> Run:
+    """Read a run. What is missing or damaged is left out, and named in its `problems`."""
+    problems: list[str] = []
+
+    def read(file: str, empty: Any) -> Any:
+        try:
+            value = json.loads((workdir / file).read_text())
+            if isinstance(value, dict):
+                return value
+            problems.append(f"{file} is damaged: not a JSON object")
+        except FileNotFoundError:
+            problems.append(f"{file} is missing")
+        except (OSError, ValueError) as error:
+            problems.append(f"{file} cannot be read: {error}")
+        return empty
+
+    config, evidence = flatten_json(read("config.json", {})), read("evidence.json", {})
+    sessions = evidence.get("sessions", [])
+    sessions = [own for own in sessions if isinstance(own, dict)] if isinstance(sessions, list) else []
+    return Run(name, workdir, config, _read_rows(workdir / "metrics.jsonl", problems), sessions, problems)
+
+
+def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
+    """The whole rows of a file that may still grow. Damaged ones are passed over and counted."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error.strerror or os.strerror(error.errno)}")
+        return []
+    rows, damaged = [], 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(parse_row(path, number, line))
+        except UserError:
+            damaged += 1
+    if damaged:
+        problems.append(f"{path.name}: {damaged} damaged lines are passed over")
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
