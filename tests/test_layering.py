@@ -50,6 +50,17 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.resolution",
     }
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
+    ("experiments.compare",): {
+        "numpy",
+        "scipy",
+        "experiments.compare",
+        "experiments.metrics",
+        "experiments.run.config_file",
+        "experiments.run.metrics_file",
+        "experiments.run.spread",
+        "experiments.sweep.naming",
+        "experiments.sweep.state",
+    },
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
     | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
@@ -59,7 +70,7 @@ HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
-    "scipy": {"experiments.run.spread"},
+    "scipy": {"experiments.run.spread", "experiments.compare.significance"},
     "sklearn": {"experiments.solvers"},
     "tqdm": {
         "experiments.run.progress",

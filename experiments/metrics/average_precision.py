@@ -25,23 +25,24 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from experiments.metrics import coco_files, precision
+from experiments.metrics import coco_files, precision, weighted_precision
 from experiments.metrics.precision import Detections, ScoringTables, Truths
 from experiments.pictures.plots import plot_confusion, plot_precision_recall
 
 
 class Style(NamedTuple):
-    """A way of scoring: its function, the names of its scores in a record (of "{}"), and its title in a picture."""
+    """A way of scoring: its function, and that for samples; the names of its scores (of "{}"), and its title in a picture."""
 
     score: Callable[..., precision.Scores]
+    resample: Callable[..., tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
     names: str
     title: str
 
 
 STYLES = {
-    "coco": Style(precision.coco, "{}", "COCO"),
-    "voc07": Style(precision.voc07, "{}_voc07", "VOC 2007"),
-    "voc12": Style(precision.voc12, "{}_voc12", "VOC 2012"),
+    "coco": Style(precision.coco, weighted_precision.coco, "{}", "COCO"),
+    "voc07": Style(precision.voc07, weighted_precision.voc07, "{}_voc07", "VOC 2007"),
+    "voc12": Style(precision.voc12, weighted_precision.voc12, "{}_voc12", "VOC 2012"),
 }
 
 
@@ -104,6 +105,20 @@ class AveragePrecision:
                 scores |= {f"{names.format(name)}/{class_name}": values[name] for class_name, values in of_classes}
         return scores
 
+    def resample(self, parts: Sequence[dict], weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return AP, AP50, AP75, AR of the most detections and the per-class AP and AP50 of COCO; all of VOC's."""
+        tables, scores = self._join([self._read(part) for part in parts]), {}
+        for style in self.styles:
+            if style not in self.known:
+                continue
+            names = self.known[style].names
+            whole, classes = self.known[style].resample(tables, weights)
+            scores |= {names.format(name): values for name, values in whole.items()}
+            for name, values in classes.items():
+                own = zip(self.class_names, values.T, strict=True)
+                scores |= {f"{names.format(name)}/{class_name}": column for class_name, column in own}
+        return scores
+
     def pictures(self) -> dict[str, np.ndarray]:
         """Draw `confusion` where it is a style, and the curves of the first other one at IoU 0.5."""
         drawn = {}
@@ -126,7 +141,9 @@ class AveragePrecision:
 
     def _tables(self) -> ScoringTables:
         """Join the tables of all images, by the images' ids."""
-        rows = [self._images[image] for image in sorted(self._images)]
+        return self._join([self._images[image] for image in sorted(self._images)])
+
+    def _join(self, rows: Sequence[tuple[Truths, Detections]]) -> ScoringTables:
         truths, detections = zip(*(rows or [self._read({"objects": [], "detections": []})]), strict=True)
         joined = precision.join(truths), precision.join(detections)
         return ScoringTables(*joined, len(rows), len(self.class_names), most=self.most)

@@ -1,5 +1,6 @@
 """What an evaluation asks of a metric."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,5 +25,18 @@ class Metric(Protocol):
     def compute(self) -> dict[str, float]:
         """Return the scores by name, nan where nothing was counted. The names are the same before any image."""
 
+    def resample(self, parts: Sequence[Any], weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return scores [R] by name, as `compute` would of R samples in which image i, with parts[i], is weights[r, i] times.
+
+        `weights` [R,N] are whole numbers. Scores that cannot be had so are left out. Changes nothing.
+        """
+
     def pictures(self) -> dict[str, np.ndarray]:
         """Draw figures of the scores: [H,W,3] uint8 by name."""
+
+
+def mean_defined(scores: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis of the scores that are defined; nan where none is."""
+    defined = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, scores, 0).sum(-1) / defined.sum(-1)

@@ -1,10 +1,12 @@
 """Boundary IoU: the overlap of the borders of masks, which the inside of large objects does not hide."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from experiments.metrics.base import mean_defined
 from input_pipeline.batch import IGNORE
 
 
@@ -46,13 +48,21 @@ class BoundaryIoU:
 
     def compute(self) -> dict[str, float]:
         """Return `boundary_IoU/NAME`, nan for a class neither in the ground truth nor predicted, and `boundary_IoU`, the mean."""
-        intersection, union = self.counts.T
-        present = union > 0
-        scores = np.full(len(self.class_names), np.nan)
-        scores[present] = intersection[present] / union[present]
-        mean = float(scores[present].mean()) if present.any() else float("nan")
-        names = (f"boundary_IoU/{name}" for name in self.class_names)
-        return {"boundary_IoU": mean} | dict(zip(names, scores.tolist(), strict=True))
+        return {name: float(value) for name, value in self._score(*self.counts.T).items()}
+
+    def resample(self, parts: Sequence[list[list[int]]], weights: np.ndarray) -> dict[str, np.ndarray]:
+        counts = np.zeros((len(parts), 2, len(self.class_names)))
+        for image, part in enumerate(parts):
+            classes, *pixels = np.array(part, np.int64).reshape(-1, 3).T
+            counts[image][:, classes] = pixels
+        return self._score(*np.moveaxis(np.tensordot(weights.astype(np.float64), counts, axes=1), 1, 0))
+
+    def _score(self, intersection: np.ndarray, union: np.ndarray) -> dict[str, np.ndarray]:
+        """Score pixels [...,C] by class."""
+        with np.errstate(invalid="ignore"):
+            scores = intersection / union
+        names = [f"boundary_IoU/{name}" for name in self.class_names]
+        return {"boundary_IoU": mean_defined(scores)} | dict(zip(names, np.moveaxis(scores, -1, 0), strict=True))
 
     def pictures(self) -> dict[str, np.ndarray]:
         return {}

@@ -1,7 +1,10 @@
 """Segmentation scores from one confusion matrix: IoU, accuracy and Dice, per class and in the mean."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from experiments.metrics.base import mean_defined
 from experiments.pictures.plots import plot_confusion
 from input_pipeline.batch import IGNORE
 
@@ -39,35 +42,44 @@ class Confusion:
         The accuracies and frequency_weighted_IoU are those of Long et al. 2015, section 5: a class's accuracy is the part
         of its true pixels that was found, nan where there are none.
         """
-        scores, labelled, total = class_scores(self.counts), self.counts.sum(1), self.counts.sum()
-        in_truth = labelled > 0
-        means = {
-            "mIoU": _mean(scores["IoU"]),
-            "pixel_accuracy": float(np.trace(self.counts) / total) if total else float("nan"),
-            "mean_accuracy": _mean(scores["accuracy"]),
-            "frequency_weighted_IoU": (
-                float(labelled[in_truth] @ scores["IoU"][in_truth] / total) if total else float("nan")
-            ),
-            "Dice": _mean(scores["Dice"]),
-        }
+        return {name: float(value) for name, value in self._score(*_margins(self.counts)).items()}
+
+    def resample(self, parts: Sequence[list[list[int]]], weights: np.ndarray) -> dict[str, np.ndarray]:
+        counts = np.zeros((len(parts), 3, len(self.class_names)))  # whole numbers below 2^53 are exact
+        for image, part in enumerate(parts):
+            true, predicted, pixels = np.array(part, np.int64).reshape(-1, 3).T
+            same = true == predicted
+            for margin, (classes, own) in enumerate(((true[same], pixels[same]), (true, pixels), (predicted, pixels))):
+                np.add.at(counts[image, margin], classes, own)
+        return self._score(*np.moveaxis(np.tensordot(weights.astype(np.float64), counts, axes=1), 1, 0))
+
+    def _score(self, hit: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+        """Score pixels [...,C] by class: those found, those of the ground truth, those predicted."""
+        scores, total = class_scores(hit, labelled, predicted), labelled.sum(-1)
+        with np.errstate(invalid="ignore"):
+            means = {
+                "mIoU": mean_defined(scores["IoU"]),
+                "pixel_accuracy": hit.sum(-1) / total,
+                "mean_accuracy": mean_defined(scores["accuracy"]),
+                "frequency_weighted_IoU": np.where(labelled > 0, labelled * scores["IoU"], 0).sum(-1) / total,
+                "Dice": mean_defined(scores["Dice"]),
+            }
         return means | {
-            f"{score}/{name}": float(value)
+            f"{score}/{name}": values[..., index]
             for score, values in scores.items()
-            for name, value in zip(self.class_names, values, strict=True)
+            for index, name in enumerate(self.class_names)
         }
 
     def pictures(self) -> dict[str, np.ndarray]:
         return {"confusion": plot_confusion(self.counts, self.class_names)}
 
 
-def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the per-class IoU, Dice and accuracy (recall), [C] each, of `counts` [C,C].
+def class_scores(hit: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the per-class IoU, Dice and accuracy (recall), [...,C] each, of the pixels [...,C] of each class.
 
     IoU and Dice are nan where a class has no pixel in the ground truth or the prediction, accuracy where it has none in
     the ground truth.
     """
-    hit = np.diagonal(counts).astype(np.float64)
-    labelled, predicted = counts.sum(1), counts.sum(0)
     with np.errstate(invalid="ignore"):
         return {
             "IoU": hit / (labelled + predicted - hit),
@@ -76,5 +88,5 @@ def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+def _margins(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.diagonal(counts), counts.sum(1), counts.sum(0)

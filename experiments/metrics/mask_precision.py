@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.metrics import precision
+from experiments.metrics import precision, weighted_precision
 from experiments.metrics.average_precision import AveragePrecision, Style
 from experiments.metrics.precision import Detections, ScoringTables, Truths
 from input_pipeline.annotations.masks import encode_pixels, measure_area
@@ -15,9 +15,16 @@ def score_boundaries(tables: ScoringTables) -> precision.Scores:
     return precision.coco(dataclasses.replace(tables, boundaries=True))
 
 
+def resample_boundaries(
+    tables: ScoringTables, weights: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Compute the same for samples of the images, as `weighted_precision.coco` does."""
+    return weighted_precision.coco(dataclasses.replace(tables, boundaries=True), weights)
+
+
 MASK_STYLES = {
-    "coco_masks": Style(precision.coco, "mask_{}", "COCO, masks"),
-    "coco_boundaries": Style(score_boundaries, "boundary_{}", "COCO, boundaries"),
+    "coco_masks": Style(precision.coco, weighted_precision.coco, "mask_{}", "COCO, masks"),
+    "coco_boundaries": Style(score_boundaries, resample_boundaries, "boundary_{}", "COCO, boundaries"),
 }
 
 

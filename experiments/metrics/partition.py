@@ -1,5 +1,7 @@
 """Scores of the segments that borders cut an image into, independent of the borders' width: the ISBI 2012 challenge's."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -58,17 +60,32 @@ class Partition:
         `Rand_max` and `information_max` are the largest mean over the thresholds, by which the challenge ranks.
         `pixel_error` is the part of all pixels that is wrong: smaller is better.
         """
-        rand, information = (self.sums / self.images).T if self.images else np.full((2, len(THRESHOLDS)), np.nan)
-        return {
-            "Rand": float(rand[ARGMAX]),
-            "information": float(information[ARGMAX]),
-            "Rand_max": float(rand.max()),
-            "information_max": float(information.max()),
-            "pixel_error": self.wrong / self.counted if self.counted else float("nan"),
-        }
+        scores = _score(self.sums, np.array([self.images, self.wrong, self.counted], np.float64))
+        return {name: float(value) for name, value in scores.items()}
+
+    def resample(self, parts: Sequence[dict], weights: np.ndarray) -> dict[str, np.ndarray]:
+        none = np.zeros((len(THRESHOLDS), 2))
+        sums = np.array([part["scores"] or none for part in parts])
+        counts = np.array([[bool(part["scores"]), part["wrong"], part["counted"]] for part in parts], np.float64)
+        return _score(np.tensordot(weights.astype(np.float64), sums, axes=1), weights @ counts)
 
     def pictures(self) -> dict[str, np.ndarray]:
         return {}
+
+
+def _score(sums: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Score `sums` [...,thresholds,2] of Rand and information, and `counts` [...,3]: images, wrong and counted pixels."""
+    images, wrong, counted = np.moveaxis(counts, -1, 0)
+    with np.errstate(invalid="ignore"):
+        rand, information = np.moveaxis(sums / images[..., None, None], -1, 0)
+        error = wrong / counted
+    return {
+        "Rand": rand[..., ARGMAX],
+        "information": information[..., ARGMAX],
+        "Rand_max": rand.max(-1),
+        "information_max": information.max(-1),
+        "pixel_error": error,
+    }
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:

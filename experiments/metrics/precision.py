@@ -184,10 +184,10 @@ def match(tables: ScoringTables, iou: float) -> tuple[np.ndarray, np.ndarray]:
     truths, detections = tables.truths, tables.detections
     best = np.full(detections.image.size, -1)  # the object that a detection goes to
     overlap, covered = np.zeros((2, detections.image.size))
-    for theirs, ours in _pairs(
+    for theirs, ours in pairs(
         truths.image * tables.classes + truths.label, detections.image * tables.classes + detections.label
     ):
-        overlaps, crowd = _overlaps(tables, ours, theirs), truths.crowd[theirs]
+        overlaps, crowd = measure_overlaps(tables, ours, theirs), truths.crowd[theirs]
         if crowd.any():
             covered[ours] = overlaps[:, crowd].max(1)
             overlaps[:, crowd] = -1
@@ -235,9 +235,9 @@ def confusion(tables: ScoringTables) -> np.ndarray:
     confident = detections.score >= CONFIDENT
     predicted = np.where(counted, tables.classes, -1)  # of each object; -1 is for those that count nowhere
     false = confident.copy()
-    for theirs, ours in _pairs(truths.image, np.where(confident, detections.image, -1)):
+    for theirs, ours in pairs(truths.image, np.where(confident, detections.image, -1)):
         ours = ours[np.argsort(-detections.score[ours], kind="stable")]
-        overlaps, plain = _overlaps(tables, ours, theirs), counted[theirs]
+        overlaps, plain = measure_overlaps(tables, ours, theirs), counted[theirs]
         false[ours[(overlaps[:, ~plain] >= VOC_IOU).any(1)]] = False
         overlaps[:, ~plain] = -1
         for detection, row in zip(ours, overlaps, strict=True):
@@ -251,7 +251,7 @@ def confusion(tables: ScoringTables) -> np.ndarray:
     return counts
 
 
-def _pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the indices of the objects and of the detections with one key, for each key that both have."""
     orders = [np.argsort(keys, kind="stable") for keys in (truths, detections)]
     shared = np.intersect1d(truths, detections)
@@ -263,7 +263,7 @@ def _pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndar
         yield orders[0][first:last], orders[1][start:end]
 
 
-def _overlaps(tables: ScoringTables, detections: np.ndarray, truths: np.ndarray) -> np.ndarray:
+def measure_overlaps(tables: ScoringTables, detections: np.ndarray, truths: np.ndarray) -> np.ndarray:
     """Return the overlaps [D,N] float64 of these, at least one each, all in one image."""
     regions = tables.detections.region[detections].tolist(), tables.truths.region[truths].tolist()
     crowd = tables.truths.crowd[truths]

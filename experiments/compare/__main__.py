@@ -1,0 +1,133 @@
+"""Compares runs: a table of their scores and costs, the table of a paper, a page, and whether a difference is real.
+
+    .venv/bin/python -m experiments.compare runs/lr
+    .venv/bin/python -m experiments.compare runs/unet runs/fcn --metric=val/boundary_IoU --html=comparison.html
+    .venv/bin/python -m experiments.compare runs/lr --rows=model.name --columns=optim.lr --latex
+
+Each argument is a run's directory or a sweep's. Runs that differ in their seeds alone are one row, with the mean and its 95 %
+interval; of two rows, or two runs, it is said whether their difference is real.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from errors import UserError, warn
+from experiments.compare import tables
+from experiments.compare.groups import Group, fold
+from experiments.compare.runs import Run, find_runs
+from experiments.compare.significance import Verdict, judge
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose mistakes are one line, as everywhere here."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(f"error: {message}")
+
+
+def read_flags(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="python -m experiments.compare", description="Compares runs.", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", help="directories of runs, or of sweeps")
+    parser.add_argument("--metric", help="such as val/mIoU; config.train.best if not given")
+    parser.add_argument("--rows", help="fields whose values are the rows of a table of the best values")
+    parser.add_argument("--columns", help="fields whose values are its columns")
+    parser.add_argument("--last", action="store_true", help="with --rows or --columns: the last values, not the best")
+    parser.add_argument("--price", type=float, help="money per device-hour, for a column of costs")
+    parser.add_argument(
+        "--records", default="val", help="what decides whether a difference is real: records/NAME.jsonl"
+    )
+    parser.add_argument("--draws", type=int, default=1000, help="samples of the images for that, 100 or more")
+    parser.add_argument("--html", type=pathlib.Path, help="also write a page to this file")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print the table as CSV, with all digits")
+    form.add_argument("--latex", action="store_true", help="print the table in LaTeX")
+    flags = parser.parse_args(argv)
+    if flags.draws < 100:
+        parser.error(f"--draws={flags.draws} must be 100 or more")
+    if flags.price is not None and not flags.price >= 0:
+        parser.error(f"--price={flags.price} must be 0 or more")
+    if flags.last and not (flags.rows or flags.columns):
+        parser.error("--last needs --rows or --columns; without them the table has both values")
+    return flags
+
+
+def find_metric(runs: Sequence[Run], asked: str | None) -> str:
+    """Return the score by which the runs are compared. Raises UserError where they choose by different ones, or none has it."""
+    chosen = list(dict.fromkeys(run.metric for run in runs if run.config))
+    if asked is None and len(chosen) != 1:
+        raise UserError(
+            f"the runs choose their best checkpoint by {' and '.join(chosen) or 'nothing'}; name one with --metric"
+        )
+    metric = asked or chosen[0]
+    names = list(dict.fromkeys(name for run in runs for name in run.names))
+    if names and metric not in names:
+        means = [name for name in names if name.startswith("val/") and name.count("/") == 1]
+        raise UserError(f"--metric={metric}: no run has it; choose one of {', '.join(means or names)}")
+    return metric
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Fold the runs over their seeds. Two runs stay two, also where they differ in nothing else."""
+    return fold(runs, seeds=len(runs) != 2)
+
+
+def find_verdicts(groups: Sequence[Group], metric: str, flags: argparse.Namespace) -> list[Verdict]:
+    """Judge two groups; of more or fewer there is nothing to judge. What keeps two from it is a warning."""
+    if len(groups) != 2:
+        return []
+    try:
+        return judge(*groups, metric, flags.draws, records=flags.records)
+    except UserError as error:
+        warn(f"whether the difference is real is not known: {error}")
+        return []
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare the runs that the command line names. Returns the process's exit code."""
+    flags = read_flags(argv)
+    try:
+        runs = find_runs(flags.runs)
+        for run in runs:
+            for problem in run.problems:
+                warn(f"{run.name}: {problem}")
+        metric = find_metric(runs, flags.metric)
+        groups = group_runs(runs)
+        by_fields = [(text or "").split(",") if text else [] for text in (flags.rows, flags.columns)]
+        if any(by_fields):
+            table = tables.pivot(groups, metric, *by_fields, flags.last)
+        else:
+            whole = flags.csv or flags.latex or tables.has_few_fields(groups)
+            table = tables.summarise(groups, metric, flags.price, fields=whole)
+        write = tables.write_csv if flags.csv else tables.write_latex if flags.latex else tables.write_text
+        print(write(table))
+        plain = not (flags.csv or flags.latex or any(by_fields))
+        verdicts = find_verdicts(groups, metric, flags) if plain or flags.html else []
+        if plain:
+            _explain(groups, verdicts)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    return 0
+
+
+def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict]) -> None:
+    """Print the fields that did not fit into the table, and the verdicts."""
+    if not tables.has_few_fields(groups):
+        print(f"\n{tables.write_text(tables.list_differences(groups))}")
+    if verdicts:
+        print(f"\n{verdicts[0].images} images, {verdicts[0].draws} draws, {_name_spreads(verdicts[0])}:")
+        print("\n".join(verdict.describe() for verdict in verdicts))
+    elif len(groups) > 2:
+        print("\nname two of them to learn whether their difference is real")
+
+
+def _name_spreads(verdict: Verdict) -> str:
+    if verdict.seeds:
+        return "over images and seeds"
+    return "over images alone: a difference of these two runs, which another seed may change"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,116 @@
+"""The records of an evaluation, a row for each image, and scores of samples of these images."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from errors import UserError
+from experiments.compare.runs import Run
+from experiments.metrics.average_precision import AveragePrecision
+from experiments.metrics.base import Metric
+from experiments.metrics.mask_precision import MaskPrecision
+from experiments.metrics.registry import LABEL_METRICS, make_label_metrics, make_mask_metrics
+
+BOX_METRICS = {AveragePrecision.name, MaskPrecision.name}
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a run has measured in each image: `parts` by the metric's name, in the order of `images`.
+
+    `truths` are what the rows say of the ground truth, to find out whether two runs were scored against the same.
+    """
+
+    where: str
+    images: tuple[str, ...]
+    parts: Mapping[str, Sequence[Any]]
+    truths: Sequence[Any]
+    metrics: Sequence[Metric]
+
+    def sort_as(self, other: "Records") -> "Records":
+        """Return these records in the order of the other ones. Raises UserError where they are not of the same images."""
+        places = {image: place for place, image in enumerate(self.images)}
+        if places.keys() != set(other.images):
+            strange = sorted(places.keys() ^ set(other.images))
+            raise UserError(
+                f"{self.where} and {other.where} are not of the same images: {len(strange)} are in one alone, such as "
+                f"{strange[0]!r}; evaluate both runs on one split"
+            )
+        order = [places[image] for image in other.images]
+        truths = [self.truths[place] for place in order]
+        differing = [
+            image for image, *both in zip(other.images, truths, other.truths, strict=True) if both[0] != both[1]
+        ]
+        if differing:
+            raise UserError(
+                f"{self.where} and {other.where} were scored against different ground truth in {len(differing)} images, such "
+                f"as {differing[0]!r}; evaluate both runs on the same data"
+            )
+        parts = {name: [own[place] for place in order] for name, own in self.parts.items()}
+        return dataclasses.replace(self, images=other.images, parts=parts, truths=truths)
+
+    def resample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores [R] by name of R samples, which have image i weights[r, i] times."""
+        scores: dict[str, np.ndarray] = {}
+        for metric in self.metrics:
+            scores |= metric.resample(self.parts[metric.name], weights)
+        return scores
+
+
+def read_records(run: Run, name: str = "val") -> Records:
+    """Read records/NAME.jsonl of a run: `val` is that of its last evaluation, others are of --mode=evaluate.
+
+    Raises UserError where it is missing or damaged.
+    """
+    path = run.workdir / "records" / f"{name}.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        if not rows:
+            raise UserError(f"{path} is empty; evaluate the run with --mode=evaluate")
+        names = [row["name"] for row in rows]
+        if len(set(names)) < len(names):
+            names = [f"{row['name']} {row['source_id']}" for row in rows]
+        metrics = _make_metrics(run, rows[0])
+        parts = {metric.name: [row[metric.name] for row in rows] for metric in metrics}
+        return Records(str(path), tuple(names), parts, [_find_truth(row) for row in rows], metrics)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; evaluate the run with --mode=evaluate, or name its records") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged ({error!r}); evaluate the run again with --mode=evaluate") from None
+
+
+def list_classes(run: Run) -> tuple[str, ...]:
+    """Return the names of a run's classes in their order, from the names of its scores. Raises UserError before the first."""
+    for row in reversed(run.rows):
+        kinds: dict[str, list[str]] = {}
+        for name in row:
+            if name.startswith("val/") and name.count("/") > 1:
+                _, kind, class_name = name.split("/", 2)
+                kinds.setdefault(kind, []).append(class_name)
+        if kinds:
+            return tuple(next(iter(kinds.values())))
+    raise UserError(f"{run.workdir}: no row of metrics.jsonl has scores of classes yet; wait for its first evaluation")
+
+
+def _make_metrics(run: Run, row: Mapping[str, Any]) -> list[Metric]:
+    classes = list_classes(run)
+    if BOX_METRICS & row.keys():
+        metrics = make_mask_metrics(run.config["eval.metrics"], classes, run.config["eval.scored_detections"])
+    else:
+        metrics = make_label_metrics([name for name in LABEL_METRICS if name in row], classes)
+    return [metric for metric in metrics if metric.name in row]
+
+
+def _find_truth(row: Mapping[str, Any]) -> Any:
+    """The objects of an image, or the pixels of each of its classes, as far as a row tells."""
+    if AveragePrecision.name in row:
+        return row[AveragePrecision.name]["objects"]
+    pixels: dict[int, int] = {}
+    for true, _, count in row.get("confusion", ()):
+        pixels[true] = pixels.get(true, 0) + count
+    return pixels

@@ -1,0 +1,189 @@
+"""Tables of runs: every group with its scores and costs, or one score by two fields, as text, CSV or LaTeX."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from errors import UserError
+from experiments.compare.groups import Group, Spread, describe, spread
+from experiments.compare.runs import Run
+from experiments.sweep.naming import shorten, write_value
+
+MOST_COLUMNS = 6  # fields in the table itself; more of them have a table of their own below
+
+Cell = str | int | float | Spread | None
+
+
+class Table(NamedTuple):
+    """Cells below their header."""
+
+    header: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+
+
+def summarise(groups: Sequence[Group], metric: str, price: float | None = None, fields: bool = True) -> Table:
+    """Make a row for each group: its fields, the best and the last value of `metric`, time, throughput and cost.
+
+    Numbers of several runs are their spread. `price` is money per device-hour. `fields` False leaves the fields out.
+    """
+    varied = _list_fields(groups) if fields else []
+    short = shorten(varied)
+    columns: dict[str, Callable[[Run], float | None]] = {
+        f"best {metric}": lambda run: (run.best(metric) or (0, None))[1],
+        f"last {metric}": lambda run: run.last(metric),
+        "hours": lambda run: run.hours,
+        "images/s": lambda run: run.images_per_second,
+        "device-hours": lambda run: run.device_hours,
+        "PFLOP": lambda run: None if run.training_flops is None else run.training_flops / 1e15,
+    }
+    if price is not None:
+        columns["cost"] = lambda run: None if run.device_hours is None else price * run.device_hours
+    rows = [
+        (
+            group.name,
+            len(group.runs),
+            _count_states(group),
+            *(_write_field(group, field) for field in varied),
+            *(spread(map(column, group.runs)) for column in columns.values()),
+        )
+        for group in groups
+    ]
+    return Table(("run", "seeds", "state", *(short[field] for field in varied), *columns), rows)
+
+
+def list_differences(groups: Sequence[Group]) -> Table:
+    """Make a row for each field in which the groups differ, and a column for each group."""
+    rows = [(field, *(_write_field(group, field) for group in groups)) for field in _list_fields(groups)]
+    return Table(("field", *(group.name for group in groups)), rows)
+
+
+def has_few_fields(groups: Sequence[Group]) -> bool:
+    """Return whether the fields in which the groups differ fit into the table of the groups."""
+    return len(_list_fields(groups)) <= MOST_COLUMNS
+
+
+def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Sequence[str], last: bool) -> Table:
+    """Make the table of a paper: the best value of `metric`, or the last, by the values of the fields `rows` and `columns`.
+
+    Raises UserError for a field that no run has, and where two groups would share a cell.
+    """
+    for field in (*rows, *columns):
+        if not any(field in run.config for group in groups for run in group.runs):
+            raise UserError(
+                f"--rows, --columns: no run has the field {field!r}; write it as in --config.{field}, without --config"
+            )
+    cells: dict[tuple[str, str], tuple[Group, Spread | None]] = {}
+    for group in groups:
+        place = _place(group, rows), _place(group, columns)
+        if place in cells:
+            others = [field for field in _list_fields([cells[place][0], group]) if field not in (*rows, *columns)]
+            others = [field for field in others if cells[place][0].fields.get(field) != group.fields.get(field)]
+            raise UserError(
+                f"{cells[place][0].name} and {group.name} share the cell {place[0]}, {place[1]}: they differ in "
+                f"{', '.join(others[:5]) or 'no field'}; add one to --rows or --columns, or leave runs out"
+            )
+        values = (run.last(metric) if last else (run.best(metric) or (0, None))[1] for run in group.runs)
+        cells[place] = group, spread(values)
+    names = list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells))
+    body = [(row, *(cells.get((row, column), (None, None))[1] for column in names[1])) for row in names[0]]
+    return Table((", ".join(rows), *names[1]), body)
+
+
+def write_text(table: Table) -> str:
+    """Return a table in aligned columns."""
+    rows = [table.header, *(tuple(map(_text, row)) for row in table.rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def write_csv(table: Table) -> str:
+    """Return a table as CSV with all digits: a spread has columns of its own for the interval's ends."""
+    spreads = [
+        any(isinstance(row[column], Spread) and row[column].count > 1 for row in table.rows)
+        for column in _columns(table)
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = (
+        [name, f"{name} low", f"{name} high"] if wide else [name]
+        for name, wide in zip(table.header, spreads, strict=True)
+    )
+    writer.writerow([_disarm(name) for names in header for name in names])
+    for row in table.rows:
+        writer.writerow([value for cell, wide in zip(row, spreads, strict=True) for value in _values(cell, wide)])
+    return text.getvalue().rstrip("\n")
+
+
+def write_latex(table: Table) -> str:
+    """Return a table in LaTeX, for the package booktabs."""
+    names = " & ".join(map(_escape, table.header))
+    rows = [" & ".join(_escape(_text(cell)).replace("±", r"$\pm$") for cell in row) + r" \\" for row in table.rows]
+    columns = "l" + "r" * (len(table.header) - 1)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", names + r" \\", r"\midrule", *rows, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}"])
+
+
+def _columns(table: Table) -> range:
+    return range(len(table.header))
+
+
+def _list_fields(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(field for group in groups for field in group.fields))
+
+
+def _write_field(group: Group, field: str) -> str:
+    return write_value(group.fields[field]) if field in group.fields else ""
+
+
+def _place(group: Group, fields: Sequence[str]) -> str:
+    config: Mapping[str, Any] = group.runs[0].config
+    return ", ".join(write_value(config[field]) if field in config else "-" for field in fields) or "all"
+
+
+def _count_states(group: Group) -> str:
+    states = [run.state for run in group.runs]
+    kinds = list(dict.fromkeys(states))
+    return kinds[0] if len(kinds) == 1 else ", ".join(f"{states.count(kind)} {kind}" for kind in kinds)
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, Spread):
+        size = abs(cell.mean)
+        digits = 4 if size < 10 else 1 if size < 1000 else 0
+        return describe(cell, digits)
+    return "-" if cell is None else _on_one_line(str(cell))
+
+
+def _on_one_line(text: str) -> str:
+    """Replace what would break a line or steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _values(cell: Cell, wide: bool) -> list[Any]:
+    if isinstance(cell, Spread):
+        ends = [None if math.isnan(end) else end for end in (cell.low, cell.high)]
+        return [cell.mean, *ends] if wide else [cell.mean]
+    return [_disarm(cell) if isinstance(cell, str) else cell, *([None, None] if wide else [])]
+
+
+def _disarm(text: str) -> str:
+    """Keep a text from being read as a formula by a spreadsheet."""
+    text = _on_one_line(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _escape(text: str) -> str:
+    special = {character: rf"\{character}" for character in "&%$#_{}"}
+    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(character, character) for character in text)

@@ -1,0 +1,61 @@
+"""Runs that differ in nothing but their seeds are one group."""
+
+import math
+
+import pytest
+
+from experiments.compare.groups import Spread, describe, find_varied, fold, spread
+from experiments.compare.runs import find_runs
+from tests.experiments.compare.synthetic import make_run
+
+
+def folded(folder, **how):
+    groups = fold(find_runs([str(folder)]), **how)
+    return {group.name: (len(group.runs), dict(group.fields)) for group in groups}
+
+
+def test_seeds_are_folded_and_fields_are_not(tmp_path):
+    for lr in (0.1, 0.2):
+        for seed in (0, 1, 2):
+            fields = {"optim.lr": lr, "seed.init": seed, "seed.data": seed, "wandb.name": f"{lr} {seed}"}
+            make_run(tmp_path / f"lr={lr},seed={seed}-{seed}f9a1c", fields)
+    assert folded(tmp_path) == {"lr=0.1": (3, {"optim.lr": 0.1}), "lr=0.2": (3, {"optim.lr": 0.2})}
+    assert len(folded(tmp_path, seeds=False)) == 6
+
+
+def test_groups_are_named_by_their_fields_where_the_directories_say_nothing(tmp_path):
+    make_run(tmp_path / "first")
+    make_run(tmp_path / "second", {"seed.init": 1})
+    make_run(tmp_path / "third", {"model.name": "fcn", "optim.lr": 0.5})
+    assert list(folded(tmp_path)) == ["model=unet,lr=0.001", "third"]
+
+
+def test_a_field_that_is_newer_than_a_run_does_not_differ(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", {"train.novel": 3})
+    assert find_varied(find_runs([str(tmp_path)])) == []
+
+
+def test_runs_that_start_from_seeds_of_one_method_are_one_group(tmp_path):
+    for seed in (0, 1):
+        start = make_run(tmp_path / f"first,seed={seed}", {"seed.init": seed})
+        fields = {"seed.init": seed, "init_from": str(start), "optim.lr": 0.5}
+        make_run(tmp_path / f"second,seed={seed}", fields)
+    make_run(tmp_path / "third", {"init_from": "/elsewhere", "optim.lr": 0.5})
+    groups = folded(tmp_path)
+    assert {name: count for name, (count, _) in groups.items()} == {"first": 2, "second": 2, "third": 1}
+
+
+def test_runs_without_a_config_stay_apart(tmp_path):
+    for name in ("a", "b"):
+        (make_run(tmp_path / name) / "config.json").write_text("{")
+    assert len(folded(tmp_path)) == 2
+
+
+def test_the_interval_is_students():
+    # Three values with mean 2 and standard deviation 1: the quantile of t with 2 degrees of freedom is 4.302653.
+    found = spread([1.0, None, 2.0, 3.0])
+    assert found.count == 3 and found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert describe(found, 2) == "2.00 ± 2.48"
+    assert describe(spread([0.5])) == "0.5000" and describe(spread([None])) == "-" and math.isnan(spread([1.0]).low)
+    assert isinstance(found, Spread)

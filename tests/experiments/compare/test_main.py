@@ -1,0 +1,90 @@
+"""The command `python -m experiments.compare`."""
+
+import numpy as np
+import pytest
+
+from experiments.compare.__main__ import main
+from tests.experiments.compare.synthetic import label_records, make_run
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    rng = np.random.default_rng(0)
+    hard = 0.7 + 0.1 * rng.standard_normal(50)
+    for lr in (0.1, 0.2):
+        for seed in (0, 1):
+            records = label_records(hard + lr + 0.002 * seed)
+            scores = [{"mIoU": lr + 0.01 * seed}, {"mIoU": lr}]
+            make_run(tmp_path / f"lr={lr},seed={seed}", {"optim.lr": lr, "seed.init": seed}, scores, records)
+    return tmp_path
+
+
+def test_a_sweep(sweep, capsys):
+    assert main([str(sweep), "--price=1"]) == 0
+    out, err = capsys.readouterr()
+    table, verdicts = out.split("\n\n")
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0][:4] == ["run", "seeds", "state", "lr"] and rows[0][-1] == "cost"
+    assert rows[1][:7] == ["lr=0.1", "2", "done", "0.1", "0.1050", "±", "0.0635"]
+    assert verdicts.splitlines()[0] == "50 images, 1000 draws, over images and seeds:"
+    assert verdicts.splitlines()[1].startswith("mIoU: lr=0.2 is better; lr=0.1 minus lr=0.2 is -") and not err
+
+
+def test_two_seeds_are_two_runs(sweep, capsys):
+    main([str(sweep / "lr=0.1,seed=0"), str(sweep / "lr=0.1,seed=1")])
+    out = capsys.readouterr().out
+    assert "over images alone: a difference of these two runs, which another seed may change" in out
+    assert len(out.split("\n\n")[0].splitlines()) == 3
+
+
+def test_the_table_of_a_paper_in_latex(sweep, capsys):
+    main([str(sweep), "--rows=model.name", "--columns=optim.lr", "--latex"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == r"model.name & 0.1 & 0.2 \\" and lines[4].startswith("unet & 0.1050 $\\pm$ 0.0635 & 0.2050")
+
+
+def test_csv(sweep, capsys):
+    main([str(sweep), "--csv"])
+    header, first, *_ = capsys.readouterr().out.splitlines()
+    assert header.startswith("run,seeds,state,lr,best val/mIoU,best val/mIoU low,best val/mIoU high,")
+    assert first.startswith("lr=0.1,2,done,0.1,0.105")
+
+
+def test_broken_runs_are_named_and_do_not_stop_the_others(sweep, capsys):
+    (sweep / "lr=0.2,seed=1/config.json").write_text("{")
+    main([str(sweep)])
+    out, err = capsys.readouterr()
+    assert "warning: lr=0.2,seed=1: config.json cannot be read" in err
+    assert len(out.split("\n\n")[0].splitlines()) == 4 and "name two of them" in out
+
+
+def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
+    for name in ("a", "b"):
+        make_run(tmp_path / name, {"model.name": name})
+    assert main([str(tmp_path)]) == 0
+    assert "whether the difference is real is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--metric=val/mIuO"], "--metric=val/mIuO: no run has it; choose one of val/mIoU"),
+        (["--rows=optim.rl"], "no run has the field 'optim.rl'"),
+        (["--rows=model.name"], "share the cell unet, all: they differ in optim.lr"),
+        (["--draws=10"], "--draws=10 must be 100 or more"),
+        (["--price=-1"], "--price=-1.0 must be 0 or more"),
+        (["--last"], "--last needs --rows or --columns"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_mistakes_are_one_line(sweep, flags, message):
+    with pytest.raises(SystemExit) as error:
+        main([str(sweep), *flags])
+    assert str(error.value).startswith("error: ") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_runs_of_different_scores_need_a_metric(sweep):
+    make_run(sweep / "detector", {"train.best": "val/AP"}, [{"AP": 0.5}])
+    with pytest.raises(SystemExit, match="choose their best checkpoint by val/AP and val/mIoU; name one with --metric"):
+        main([str(sweep)])

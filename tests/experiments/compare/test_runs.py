@@ -1,0 +1,124 @@
+"""Runs are read as their directories show them, also those that still go or are damaged."""
+
+import fcntl
+import json
+import subprocess
+import sys
+
+import pytest
+
+from errors import UserError
+from experiments.compare.runs import find_runs, is_smaller_better, read_run
+from tests.conftest import ROOT
+from tests.experiments.compare.synthetic import make_run
+
+
+def test_scores_time_and_cost(tmp_path):
+    run = read_run(make_run(tmp_path / "a", scores=[{"mIoU": 0.7}, {"mIoU": 0.9}, {"mIoU": 0.8}]), "a")
+    assert (run.state, run.step, run.steps, run.metric) == ("done", 30, 30, "val/mIoU")
+    assert run.best("val/mIoU") == (20, 0.9) and run.last("val/mIoU") == 0.8
+    assert run.best("train/loss") == (30, 1 / 3)  # less is better
+    assert (run.hours, run.device_hours, run.images_per_second) == (2, 8, 20)
+    assert run.training_flops == 1e12 * 4 * 30
+    assert run.names == ["train/loss", "time/images_per_second", "val/mIoU", "val/IoU/circle", "val/IoU/square"]
+    assert not run.problems
+
+
+def test_undefined_scores_are_passed_over(tmp_path):
+    run = read_run(make_run(tmp_path, scores=[{"mIoU": 0.7}, {"mIoU": None}]), "a")
+    assert run.last("val/mIoU") == 0.7 and run.values("val/mIoU") == {10: 0.7} and run.best("val/other") is None
+
+
+def test_the_hours_of_all_sessions_count(tmp_path):
+    place = make_run(tmp_path)
+    sessions = json.loads((place / "evidence.json").read_text())["sessions"]
+    later = sessions[0] | {
+        "started": "2026-01-02T00:00:00+00:00",
+        "updated": "2026-01-02T00:30:00+00:00",
+        "devices": {"count": 1},
+    }
+    (place / "evidence.json").write_text(json.dumps({"sessions": [*sessions, later]}))
+    run = read_run(place, "a")
+    assert (run.hours, run.device_hours) == (2.5, 8.5)
+
+
+def test_a_run_that_trains_or_was_stopped_is_told_from_a_finished_one(tmp_path):
+    place = make_run(tmp_path, fields={"train.steps": 100})
+    assert read_run(place, "a").state == "unfinished"
+    with open(place / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert read_run(place, "a").state == "running"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("evidence.json", "{", "evidence.json cannot be read"),
+        ("evidence.json", "[]", "evidence.json is damaged: not a JSON object"),
+        ("evidence.json", None, "evidence.json is missing"),
+        ("config.json", "nonsense", "config.json cannot be read"),
+        ("metrics.jsonl", None, "metrics.jsonl cannot be read: No such file"),
+        (
+            "metrics.jsonl",
+            '{"step": 1, "val/mIoU": 0.5}\nnonsense\n[1]\n{"step": 2, "val/',
+            "2 damaged lines are passed over",
+        ),
+    ],
+)
+def test_a_damaged_file_is_a_problem_and_not_the_end(tmp_path, file, content, problem):
+    place = make_run(tmp_path)
+    (place / file).unlink() if content is None else (place / file).write_text(content)
+    run = read_run(place, "a")
+    assert len(run.problems) == 1 and problem in run.problems[0]
+    assert [
+        run.state,
+        run.hours,
+        run.device_hours,
+        run.training_flops,
+        run.best("val/mIoU"),
+        run.names,
+    ]  # none of them raises
+    assert run.rows == [{"step": 1, "val/mIoU": 0.5}] if "passed over" in problem else True
+
+
+@pytest.mark.parametrize("sessions", [[{}], [{"started": "yesterday"}], [{"started": 3}], "nonsense", [7]])
+def test_strange_sessions_have_no_hours(tmp_path, sessions):
+    place = make_run(tmp_path)
+    (place / "evidence.json").write_text(json.dumps({"sessions": sessions}))
+    run = read_run(place, "a")
+    assert run.hours is None and run.device_hours is None and run.images_per_second is None
+
+
+def test_runs_sweeps_and_members_are_found(tmp_path):
+    make_run(tmp_path / "sweep" / "lr=1-3f9a1c")
+    make_run(tmp_path / "sweep" / "lr=2-aaaaaa")
+    make_run(tmp_path / "together", fields={"members": 2})
+    for seed in (0, 1):
+        make_run(tmp_path / "together" / f"seed={seed}", fields={"seed.init": seed})
+    make_run(tmp_path / "other" / "seed=0")
+    runs = find_runs([str(tmp_path / name) for name in ("sweep", "together", "other/seed=0", "sweep/lr=1-3f9a1c")])
+    names = [run.name for run in runs]
+    assert names == ["sweep/lr=1-3f9a1c", "sweep/lr=2-aaaaaa", "together/seed=0", "together/seed=1", "other/seed=0"]
+    assert [run.name for run in find_runs([str(tmp_path / "sweep")])] == ["lr=1-3f9a1c", "lr=2-aaaaaa"]
+
+
+def test_a_place_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(
+        UserError, match="holds no run, nor does a folder in it; give the --workdir of a run, or of a sweep"
+    ):
+        find_runs([str(tmp_path)])
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        find_runs([str(tmp_path / "nowhere")])
+
+
+def test_directions():
+    smaller = ["val/loss", "train/loss", "val/pixel_error", "time/input_wait"]
+    assert all(map(is_smaller_better, smaller))
+    assert not any(map(is_smaller_better, ["val/mIoU", "val/AP/loss", "time/images_per_second"]))
+
+
+def test_reading_runs_imports_no_jax():
+    heavy = "('jax', 'flax', 'optax', 'wandb')"
+    code = f"import sys, experiments.compare.__main__; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
