@@ -31,12 +31,11 @@ def coco(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndarr
     for rows, index, ranked, own in _ranked(tables, weights):
         positives = own @ objects[:, index]
         there = positives > 0
-        places = np.cumsum(own[:, tables.detections.image[ranked]], axis=1)
+        times = own[:, tables.detections.image[ranked]]
+        places = np.cumsum(times, axis=1)
         for level, (hits, out) in enumerate(zip(found[:, ranked], ignored[:, ranked], strict=True)):
-            counted = places
-            if out.any():
-                counted = np.cumsum(own[:, tables.detections.image[ranked]] * ~out, axis=1)
-            curve = _draw_curve(own[:, tables.detections.image[ranked[hits]]], counted[:, hits])
+            skipped = _sum_before(times[:, out], np.flatnonzero(out), np.flatnonzero(hits))
+            curve = _draw_curve(times[:, hits], places[:, hits] - skipped)
             values = _at(curve, _least(positives, RECALLS)).mean(1)
             total = curve[0][:, -1] if hits.any() else 0
             scores[level, rows, index] = np.where(there, values, np.nan)
@@ -140,6 +139,12 @@ def _ranked(tables: ScoringTables, weights: np.ndarray) -> Iterator[tuple[slice,
         for first in range(0, len(weights), step):
             rows = slice(first, first + step)
             yield rows, index, ranked, weights[rows].astype(np.int64)
+
+
+def _sum_before(times: np.ndarray, places: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the sums [R,E] of `times` [R,P], which stand at `places` [P], before each of `ends` [E]."""
+    sums = np.concatenate([np.zeros((len(times), 1), times.dtype), np.cumsum(times, axis=1)], axis=1)
+    return sums[:, np.searchsorted(places, ends)]
 
 
 def _draw_curve(times: np.ndarray, places: np.ndarray) -> Curve:
