@@ -52,9 +52,11 @@ RULES = {  # the longest prefix of a module's name decides
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments.compare",): {
         "numpy",
+        "PIL",
         "scipy",
         "experiments.compare",
         "experiments.metrics",
+        "experiments.pictures",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
         "experiments.run.spread",

@@ -18,6 +18,7 @@ from files import write_atomically
 
 LONGER_SIDE = 320  # pixels of a tile
 QUALITY = 80
+METHOD = 2  # of 0 to 6: half the time of the default, for 4 % more bytes
 NAMES = "names.json"
 
 
@@ -70,5 +71,7 @@ def read_examples(path: Path) -> DrawnExamples:
 def encode_webp(picture: np.ndarray) -> bytes:
     """Encode [H,W,3] uint8 as WebP."""
     encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="WEBP", quality=QUALITY)
+    Image.fromarray(picture).save(
+        encoded, format="WEBP", quality=QUALITY, method=2
+    )  # half the time of the default, for 4 % more bytes
     return encoded.getvalue()
