@@ -40,7 +40,7 @@ bench: .venv/installed  ## print JSON lines: training steps of the main model an
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-sweep.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-report.txt requirements-sweep.txt .venv/installed
 	@echo "installing requirements-dev.txt into .venv"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -54,6 +54,7 @@ RULES = {  # the longest prefix of a module's name decides
         "numpy",
         "PIL",
         "scipy",
+        "wandb_workspaces",
         "experiments.compare",
         "experiments.metrics",
         "experiments.pictures",
@@ -71,6 +72,7 @@ RULES = {  # the longest prefix of a module's name decides
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
+    "wandb_workspaces": {"experiments.compare.report"},
     "safetensors": {"experiments.run.pretrained", "experiments.convert"},
     "scipy": {"experiments.run.spread", "experiments.compare.significance"},
     "sklearn": {"experiments.solvers"},
