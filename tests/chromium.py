@@ -90,7 +90,7 @@ class Browser:
     def shoot(self, path: Path, whole: bool = False) -> None:
         """Write a picture of what is seen, or of the whole page."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"clip": size | {"scale": 1}} if whole else {}
+        clip = {"clip": size | {"width": self.run("innerWidth"), "scale": 1}} if whole else {}
         picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **clip)
         path.write_bytes(base64.b64decode(picture["data"]))
 

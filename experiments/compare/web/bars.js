@@ -29,7 +29,7 @@ function startBars() {
 }
 
 function makeBar(index, value, most) {
-  const text = value ? write(value[0], 3) : '-', track = make('span', { className: 'track', 'aria-hidden': 'true' });
+  const text = value ? (Math.abs(value[0]) <= 1 ? value[0].toFixed(3) : write(value[0], 3)) : '-', track = make('span', { className: 'track', 'aria-hidden': 'true' });
   if (value) {
     const bar = make('span', { className: 'bar' }), part = (own) => `${(100 * Math.max(0, Math.min(1, own / most))).toFixed(2)}%`;
     bar.style.width = part(value[0]);

@@ -246,7 +246,7 @@ function startCoordinates() {
   section.append(
     make('p', { className: 'note' }, 'From the worst to the best score, lines go from orange to blue. Drag along an axis to keep the runs inside.'),
     make('div', { className: 'controls' }, make('button', { type: 'button', on: { click: () => chart.clear() } }, 'Clear'),
-      make('details', {}, make('summary', {}, `Axes (${axes.length} fields)`), make('div', { className: 'controls' }, ...checks))),
+      make('details', {}, make('summary', {}, `Axes: ${axes.length} fields and the score`), make('div', { className: 'controls' }, ...checks))),
     chart.element);
   chart.draw();
   listeners.push(() => chart.draw());

@@ -43,7 +43,9 @@ function startSummary() {
   const mark = (cells, column) => (column === best && rows.length > 1 && cells[best][1] === top ? ' ★' : '');
   const table = makeTable(columns.map(([title, help]) => ({ title, help })), rows,
     `Methods, sorted as they were given; a header sorts them. ★ is the best ${data.metric}`, mark);
-  section.append(makeScroll('Summary', table));
+  const meanings = columns.flatMap(([title, help]) => [make('dt', {}, title), make('dd', {}, help)]);
+  section.append(makeScroll('Summary', table),
+    make('details', {}, make('summary', {}, 'What the columns are'), make('dl', {}, ...meanings)));
   const words = data.verdicts.map((own) => make('li', {}, own.text, make('small', {},
     ` ${own.images} images, ${own.draws} draws of a paired bootstrap; `
     + (own.seeds ? 'the spread over seeds is in it' : 'of these very runs, without the spread over seeds'))));

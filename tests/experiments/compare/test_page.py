@@ -68,7 +68,8 @@ def test_in_a_browser(tmp_path):
             for dark in (False, True):
                 browser.open(page, width=width, dark=dark)
                 assert browser.run("document.documentElement.dataset.theme") == ("dark" if dark else "light")
-                assert browser.run("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+                root = "document.documentElement"
+                assert browser.run(f"{root}.scrollWidth <= {root}.clientWidth"), "it scrolls sideways"
                 assert browser.run("[...document.querySelectorAll('canvas')].every((own) => own.width > 1)")
                 assert browser.list_messages() == []
                 assert [url for url in browser.list_requests() if not url.startswith("data:")] == [page.as_uri()]
@@ -145,9 +146,7 @@ def _check_keyboard(browser):
 def test_a_hundred_long_runs_open_soon(tmp_path, capsys):
     """The goal is two seconds on a machine that does nothing else; the bound leaves room for one that does."""
     for number in range(100):
-        run = write_run(
-            tmp_path / "runs" / str(number), lr=1e-4 * (1 + number // 4), seed=number % 4, steps=10_000, every=1
-        )
+        run = write_run(tmp_path / "runs" / str(number), lr=1e-4 * (1 + number), steps=10_000, every=1)
         draw_examples(run, number % 4, tuple(f"{image}.png" for image in range(8)), ("sky", "tree"))
     began = time.monotonic()
     page = write(tmp_path, tmp_path / "runs")
@@ -155,7 +154,8 @@ def test_a_hundred_long_runs_open_soon(tmp_path, capsys):
     with chromium.start(tmp_path / "profile") as browser:
         took = [browser.open(page) for _ in range(3)]
         assert (
-            browser.list_messages() == [] and browser.run("document.querySelectorAll('#summary tbody tr').length") == 25
+            browser.list_messages() == []
+            and browser.run("document.querySelectorAll('#summary tbody tr').length") == 100
         )
     with capsys.disabled():
         print(
