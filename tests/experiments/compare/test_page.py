@@ -11,6 +11,9 @@ from experiments.compare.page import SCRIPTS, WEB, dump, write_page
 from experiments.compare.runs import find_runs
 from experiments.compare.significance import Verdict
 from tests import chromium
+from tests.experiments.compare.synthetic import CLASSES
+from tests.experiments.compare.test_recall import draw_parts
+from tests.experiments.compare.test_recall import make as make_boxes
 from tests.experiments.compare.trained import draw_examples, write_run
 
 HOSTILE = "</script><img src=x onerror=window.broken=1>"
@@ -61,6 +64,7 @@ def test_in_a_browser(tmp_path):
     verdict = Verdict("mIoU", HOSTILE, "unet", 0.02, 0.01, 0.03, 0.004, 50, 1000, True)
     page = write(tmp_path, tmp_path / "runs", [verdict])
     with chromium.start(tmp_path / "profile") as browser:
+        _check_recall(browser, tmp_path / "boxes")
         browser.open(page)
         _check_content(browser)
         _check_keyboard(browser)
@@ -73,6 +77,22 @@ def test_in_a_browser(tmp_path):
                 assert browser.run("[...document.querySelectorAll('canvas')].every((own) => own.width > 1)")
                 assert browser.list_messages() == []
                 assert [url for url in browser.list_requests() if not url.startswith("data:")] == [page.as_uri()]
+
+
+def _check_recall(browser, folder):
+    for number in (0, 1):
+        make_boxes(folder / "runs" / f"run{number}", ("coco",), draw_parts(number))
+    browser.open(write(folder, folder / "runs"))
+    choices = "[...document.querySelectorAll('#recall option')].map((own) => own.textContent)"
+    assert browser.run(choices) == ["boxes", "mean over classes", *CLASSES]
+    browser.run("document.querySelector('#recall canvas').focus()")
+    browser.press("Home")
+    readout = "document.querySelector('#recall .readout').textContent"
+    assert re.match(r"run0 and 1 more \(AP50 0\.\d+\): recall 0, precision [01]", browser.run(readout)), browser.run(readout)
+    choose = "const own = document.querySelectorAll('#recall select')[1]; own.value = '1'; own.dispatchEvent(new Event('change'))"
+    browser.run(f"(() => {{{choose}}})()")
+    assert CLASSES[1] in browser.run("document.querySelector('#recall canvas').ariaLabel")
+    assert browser.list_messages() == []
 
 
 def _check_content(browser):
