@@ -180,7 +180,7 @@ class Coordinates {
       const span = [this.drag.from, y].sort((a, b) => a - b);
       this.drag.axis.brush = span[1] - span[0] > 3 ? span : null;
       this.draw();
-      this.readout.textContent = `${this.listRuns().length} runs are inside`;
+      this.readout.textContent = `${count(this.listRuns().length, 'run')} inside`;
       return;
     }
     const axes = this.every(), right = axes.findIndex((axis) => axis.x >= x);
@@ -246,7 +246,7 @@ function startCoordinates() {
   section.append(
     make('p', { className: 'note' }, 'From the worst to the best score, lines go from orange to blue. Drag along an axis to keep the runs inside.'),
     make('div', { className: 'controls' }, make('button', { type: 'button', on: { click: () => chart.clear() } }, 'Clear'),
-      make('details', {}, make('summary', {}, `Axes: ${axes.length} fields and the score`), make('div', { className: 'controls' }, ...checks))),
+      make('details', {}, make('summary', {}, `Axes: ${count(axes.length, 'field')} and the score`), make('div', { className: 'controls' }, ...checks))),
     chart.element);
   chart.draw();
   listeners.push(() => chart.draw());

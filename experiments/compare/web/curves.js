@@ -115,7 +115,7 @@ class CurveChart {
       band: band === 'range' ? 'least to largest' : '95 % interval',
     });
     this.plot.note.textContent = [
-      missing.length ? `${missing.length} runs have no ${axis === 'hours' ? 'rate, and so no hours' : 'batch size'}.` : '',
+      missing.length ? `${count(missing.length, 'run')} without ${axis === 'hours' ? 'a rate, and so without hours' : 'a batch size'}.` : '',
       this.plot.hidden ? 'Values of 0 or less are not on a log axis.' : '',
       thinned ? 'Of more than 500 points the least and the largest of neighbours are drawn; smoothing and bands start from their means.' : '',
     ].filter(Boolean).join(' ');

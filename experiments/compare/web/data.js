@@ -48,6 +48,10 @@ function write(value, digits = 5) {
   return String(Number(value.toPrecision(digits)));
 }
 
+function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}
+
 function isVisible(number) {
   return visible.has(number);
 }

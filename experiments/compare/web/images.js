@@ -25,7 +25,7 @@ function startImages() {
   });
   section.append(make('ul', { className: 'legend' }, ...legend), place);
   if (withSheets.length) section.append(make('h3', {}, 'Runs that have no examples one by one'), older);
-  if (left_out) section.append(make('p', { className: 'note' }, `${left_out} methods more are without pictures here: the page would be too large.`));
+  if (left_out) section.append(make('p', { className: 'note' }, `${count(left_out, 'method')} more without pictures here: the page would be too large.`));
   listeners.push(draw);
   draw();
 }

@@ -17,7 +17,7 @@ function startRuns() {
   document.getElementById('none').addEventListener('click', () => setAll(false));
   const update = () => {
     for (const item of items) item.update();
-    document.getElementById('switched').textContent = `${visible.size} of ${data.runs.length} runs are switched on`;
+    document.getElementById('switched').textContent = `${visible.size} of ${count(data.runs.length, 'run')} switched on`;
   };
   listeners.push(update);
   update();

@@ -60,7 +60,7 @@ function startSummary() {
 function startConfig() {
   const section = document.getElementById('config'), { all, varied } = data.fields;
   const place = makeScroll('Fields of the configs');
-  const count = make('p', { className: 'note', role: 'status' });
+  const status = make('p', { className: 'note', role: 'status' });
   let whole = false, wanted = '';
   const draw = () => {
     const groups = data.groups.map((_, index) => index).filter((index) => data.groups[index].runs.some(isVisible));
@@ -70,15 +70,15 @@ function startConfig() {
       const text = field.groups[index] < 0 ? '-' : field.texts[field.groups[index]];
       return [text, text];
     })]);
-    count.textContent = whole ? `${fields.length} of ${all.length} fields` : fields.length
-      ? `${fields.length} fields differ (seeds and settings that no result depends on are left out)`
+    status.textContent = whole ? `${fields.length} of ${all.length} fields` : fields.length
+      ? `${count(fields.length, 'field')} with different values (seeds and settings that no result depends on are left out)`
       : 'No field differs but seeds and settings that no result depends on.';
     fill(place, rows.length ? makeTable(columns, rows, 'Config fields of the methods') : '');
   };
   section.append(make('div', { className: 'controls' },
     makeCheck('all fields', false, (on) => { whole = on; draw(); }),
     make('label', {}, 'Filter ', make('input', { type: 'search', on: { input: (event) => { wanted = event.target.value.toLowerCase(); draw(); } } }))),
-  count, place);
+  status, place);
   listeners.push(draw);
   draw();
 }

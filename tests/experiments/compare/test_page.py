@@ -88,7 +88,8 @@ def _check_recall(browser, folder):
     browser.run("document.querySelector('#recall canvas').focus()")
     browser.press("Home")
     readout = "document.querySelector('#recall .readout').textContent"
-    assert re.match(r"run0 and 1 more \(AP50 0\.\d+\): recall 0, precision [01]", browser.run(readout)), browser.run(readout)
+    words = browser.run(readout)
+    assert re.match(r"run0 and 1 more \(AP50 0\.\d+\): recall 0, precision [01]", words), words
     choose = "const own = document.querySelectorAll('#recall select')[1]; own.value = '1'; own.dispatchEvent(new Event('change'))"
     browser.run(f"(() => {{{choose}}})()")
     assert CLASSES[1] in browser.run("document.querySelector('#recall canvas').ariaLabel")
