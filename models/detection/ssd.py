@@ -174,4 +174,4 @@ class SSD(Model):
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:
     """Maps [B,h,w,shapes * values] to [B,A,values] float32, in the order level, row, column, shape."""
-    return jnp.concatenate([x.reshape(len(x), -1, values) for x in maps], 1).astype(jnp.float32)
+    return jnp.concatenate([x.reshape(x.shape[0], -1, values) for x in maps], 1).astype(jnp.float32)

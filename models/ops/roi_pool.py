@@ -101,7 +101,7 @@ def _bins(windows, axis, count, length) -> tuple[jax.Array, jax.Array]:
 def _table(cells: Cells) -> Cells:
     """The sparse table of cells [B,H,W,c]: the largest of 2^i rows and 2^j columns from every pixel on, as one line of all."""
     table = _runs(_runs(cells, 1), 3)  # [B,row level,H,column level,W,c]
-    return jax.tree.map(lambda x: x.reshape(len(x), -1, x.shape[-1]), table)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), table)
 
 
 def _query(
