@@ -62,6 +62,10 @@ class Model(nnx.Module):
             raise UserError("config.pretrained: no weights are published for this model; leave the field empty")
         return getattr(self, self.published).pretrained(keys).below(self.published)
 
+    def caution(self, keys: Iterable[str]) -> str:
+        """Says what a file of weights with these `keys` cannot tell, for a warning; "" for nothing."""
+        return ""
+
 
 def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **own) -> Model:
     """Builds the model `name` with the fields of its config; every parameter is made here, in float32.

@@ -58,7 +58,7 @@ RULES = {  # the longest prefix of a module's name decides
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
-    "safetensors": {"experiments.run.pretrained", "experiments.convert"},
+    "safetensors": {"experiments.run.weights_file", "experiments.convert"},
     "scipy": {"experiments.run.spread"},
     "sklearn": {"experiments.solvers"},
     "tqdm": {
