@@ -52,6 +52,9 @@ class Model(nnx.Module):
     produces: str
     training_only: tuple[str, ...] = ()
     published: str = ""  # the submodule that published weights are for
+    torchvision: frozenset[str] = (
+        frozenset()
+    )  # keys that tell torchvision's file of the whole network, in its newest names
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
         """Pairs our variables with the arrays of a file of weights, told by its `keys`; see `models.weights`.

@@ -16,20 +16,8 @@ Path = tuple[str, ...]
 Change = Callable[[np.ndarray], np.ndarray]
 
 PYTORCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-# Keys that tell torchvision's newest names: of whole detectors, of a backbone with an FPN, and of backbones alone.
-TORCHVISION = (
-    frozenset(
-        {
-            "head.classification_head.module_list.0.weight",
-            "head.classification_head.cls_logits.weight",
-            "head.classification_head.conv.0.0.weight",
-            "head.regression_head.conv.0.0.weight",
-            "rpn.head.conv.0.0.weight",
-            "roi_heads.mask_head.0.0.weight",
-            "backbone.fpn.inner_blocks.0.0.weight",
-            "backbone.body.layer1.0.conv1.weight",
-        }
-    ),
+# Keys that tell torchvision's newest names: of a backbone with an FPN, and of backbones alone.
+BACKBONES = (
     frozenset({"fpn.inner_blocks.0.0.weight", "body.layer1.0.conv1.weight"}),
     frozenset({"layer1.0.conv1.weight"}),
     frozenset({"features.0.weight", "classifier.0.weight"}),
@@ -98,6 +86,8 @@ class Weights(NamedTuple):
 class Published(Protocol):
     """What has published weights; see models.registry.Model."""
 
+    torchvision: frozenset[str]
+
     def pretrained(self, keys: Iterable[str]) -> Weights: ...
 
 
@@ -107,7 +97,7 @@ def name_by_torchvision(model: Published, variables: Mapping[str, np.ndarray]) -
     `variables` have their paths as names, a/b/c. Without arrays where torchvision has no such network, and where ours keeps
     only a part of its arrays.
     """
-    for marks in TORCHVISION:
+    for marks in filter(None, (model.torchvision, *BACKBONES)):
         try:
             arrays = model.pretrained(marks).arrays
         except UserError:

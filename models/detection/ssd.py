@@ -13,7 +13,7 @@ from errors import UserError
 from fields import Count, Natural, NotNegative, Positive
 from models import layers
 from models.backbones.vgg import REPEATS, Classifier, ConvRelu
-from models.detection.weights import DEFAULT_BOXES, SSD_MARK, match_ssd
+from models.detection.weights import DEFAULT_BOXES, SSD_KEYS, SSD_MARK, match_ssd
 from models.layers import Conv, Momentum, NormOrNone
 from models.ops import anchors
 from models.registry import BACKBONE, Dtype, Model, build_backbone
@@ -60,6 +60,7 @@ class SSD(Model):
 
     produces = "default boxes"
     published = "backbone"
+    torchvision = SSD_KEYS
 
     def __init__(
         self,

@@ -19,6 +19,14 @@ SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
 RPN_MARK = "rpn.head."  # what the keys of a two-stage detector's first stage begin with
 MASK_MARK = "roi_heads.mask_"  # and those of its masks
+# Keys that tell torchvision's whole detectors, in its newest names.
+RESNET_FPN = frozenset({"backbone.fpn.inner_blocks.0.0.weight", "backbone.body.layer1.0.conv1.weight"})
+TOWERS = frozenset({"head.classification_head.conv.0.0.weight", "head.regression_head.conv.0.0.weight"})
+SSD_KEYS = frozenset({SSD_MARK})
+FCOS_KEYS = RESNET_FPN | {PYRAMID_MARK}
+RETINANET_KEYS = FCOS_KEYS | TOWERS
+FASTER_RCNN_KEYS = RESNET_FPN | {f"{RPN_MARK}conv.0.0.weight"}
+MASK_RCNN_KEYS = FASTER_RCNN_KEYS | {f"{MASK_MARK}head.0.0.weight"}
 # model.sizes, model.steps and model.within of torchvision's ssd300_vgg16: a file of weights does not say them.
 DEFAULT_BOXES = ((0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8.0, 16.0, 32.0, 64.0, 100.0, 300.0), True)
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order

@@ -72,6 +72,10 @@ def build(config):
     """The program of a config with random variables, which are returned too."""
     architecture, _, _ = states.describe(config, len(CLASSES))
     variables = architecture.lasting(states.initialise(config, len(CLASSES), seed=0))
+    rng = np.random.default_rng(0)  # some layers start at zero
+    for name, value in variables.items():
+        if not value.any():
+            variables[name] = rng.normal(0, 0.02, value.shape).astype(np.float32)
     return make_program(config, architecture, make_task(config, CLASSES)), variables
 
 
