@@ -52,7 +52,7 @@ RULES = {  # the longest prefix of a module's name decides
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
-    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
+    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy", "jax2onnx", "onnxruntime"},
     ("main",): {"absl", "ml_collections", "experiments"},
 }
 HOMES = {  # a package that has one home
@@ -68,6 +68,8 @@ HOMES = {  # a package that has one home
         "experiments.propose",
         "input_pipeline.proposals",
     },
+    "jax2onnx": {"experiments.onnx"},
+    "onnxruntime": {"experiments.onnx"},
     "rich": {"experiments.sweep.table"},
     "optuna": {"experiments.sweep.study"},
     "sqlalchemy": {"experiments.sweep.study"},

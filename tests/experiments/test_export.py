@@ -32,6 +32,7 @@ CLASSES = ("a", "b", "c")
 FAMILIES = (
     "fcn8s_camvid",
     "unet_isbi",
+    "unet_shapes",
     "unet_resnet34_camvid",
     "deeplabv3plus_camvid",
     "pix2pix_camvid",
