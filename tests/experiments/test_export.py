@@ -170,7 +170,8 @@ def test_the_files_work_without_this_code(run, tmp_path, capsys):
     assert stored.keys() == model.variables.keys()
     for name, value in stored.items():
         np.testing.assert_array_equal(value, model.variables[name])
-    assert [entry["name"] for entry in json.loads((moved / "classes.json").read_text())] == list(model.class_names)
+    classes = [{"name": name, "id": number} for number, name in enumerate(model.class_names)]
+    assert json.loads((moved / "classes.json").read_text()) == classes
     assert b".py" not in (moved / "model.stablehlo").read_bytes()  # the names of this machine's files
     card = (moved / "README.md").read_text()
     sessions = json.loads((run / "evidence.json").read_text())["sessions"]
