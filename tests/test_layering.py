@@ -66,14 +66,14 @@ RULES = {  # the longest prefix of a module's name decides
     },
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
-    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
+    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy", "jax2onnx", "onnxruntime"},
     ("main",): {"absl", "ml_collections", "experiments"},
 }
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
     "wandb_workspaces": {"experiments.compare.report"},
-    "safetensors": {"experiments.run.pretrained", "experiments.convert"},
+    "safetensors": {"experiments.run.weights_file", "experiments.convert"},
     "scipy": {"experiments.run.spread", "experiments.compare.significance"},
     "sklearn": {"experiments.solvers"},
     "tqdm": {
@@ -83,6 +83,8 @@ HOMES = {  # a package that has one home
         "experiments.propose",
         "input_pipeline.proposals",
     },
+    "jax2onnx": {"experiments.onnx"},
+    "onnxruntime": {"experiments.onnx"},
     "rich": {"experiments.sweep.table"},
     "optuna": {"experiments.sweep.study"},
     "sqlalchemy": {"experiments.sweep.study"},
