@@ -1,7 +1,9 @@
 """The records of an evaluation, a row for each image, and scores of samples of these images."""
 
 import dataclasses
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +14,10 @@ from experiments.compare.runs import Run
 from experiments.metrics.average_precision import AveragePrecision
 from experiments.metrics.base import Metric
 from experiments.metrics.mask_precision import MaskPrecision
+from experiments.metrics.precision import MOST
 from experiments.metrics.registry import LABEL_METRICS, make_label_metrics, make_mask_metrics
 
+AGAIN = "evaluate the run with --mode=evaluate, and name the records that this writes with --records"
 BOX_METRICS = {AveragePrecision.name, MaskPrecision.name}
 
 
@@ -21,7 +25,8 @@ BOX_METRICS = {AveragePrecision.name, MaskPrecision.name}
 class Records:
     """What a run has measured in each image: `parts` by the metric's name, in the order of `images`.
 
-    `truths` are what the rows say of the ground truth, to find out whether two runs were scored against the same.
+    `classes` are the names of those that the parts number. `truths` are what the rows say of the ground truth, to find out
+    whether two runs were scored against the same.
     """
 
     where: str
@@ -29,9 +34,20 @@ class Records:
     parts: Mapping[str, Sequence[Any]]
     truths: Sequence[Any]
     metrics: Sequence[Metric]
+    classes: tuple[str, ...]
 
     def sort_as(self, other: "Records") -> "Records":
-        """Return these records in the order of the other ones. Raises UserError where they are not of the same images."""
+        """Return these records in the order of the other ones.
+
+        Raises UserError where they are of other images, other classes or other ground truth.
+        """
+        if self.classes != other.classes:
+            pairs = enumerate(itertools.zip_longest(self.classes, other.classes))
+            number, (own, theirs) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+            raise UserError(
+                f"{self.where} and {other.where} have other classes: number {number} is {own!r} in the first and {theirs!r} "
+                "in the second; compare runs of the same classes in the same order"
+            )
         places = {image: place for place, image in enumerate(self.images)}
         if places.keys() != set(other.images):
             strange = sorted(places.keys() ^ set(other.images))
@@ -69,19 +85,23 @@ def read_records(run: Run, name: str = "val") -> Records:
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines()]
         if not rows:
-            raise UserError(f"{path} is empty; evaluate the run with --mode=evaluate")
+            raise UserError(f"{path} is empty; {AGAIN}")
         names = [row["name"] for row in rows]
         if len(set(names)) < len(names):
             names = [f"{row['name']} {row['source_id']}" for row in rows]
-        metrics = _make_metrics(run, rows[0])
+        if len(set(names)) < len(names):
+            twice = Counter(names).most_common(1)[0][0]
+            raise UserError(f"{path} has the image {twice!r} more than once; {AGAIN}")
+        classes = list_classes(run)
+        metrics = _make_metrics(run, rows[0], classes)
         parts = {metric.name: [row[metric.name] for row in rows] for metric in metrics}
-        return Records(str(path), tuple(names), parts, [_find_truth(row) for row in rows], metrics)
+        return Records(str(path), tuple(names), parts, [_find_truth(row) for row in rows], metrics, classes)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; evaluate the run with --mode=evaluate, or name its records") from None
+        raise UserError(f"{path} is missing; {AGAIN}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged ({error!r}); evaluate the run again with --mode=evaluate") from None
+        raise UserError(f"{path} is damaged ({error!r}); {AGAIN}") from None
 
 
 def list_classes(run: Run) -> tuple[str, ...]:
@@ -97,10 +117,15 @@ def list_classes(run: Run) -> tuple[str, ...]:
     raise UserError(f"{run.workdir}: no row of metrics.jsonl has scores of classes yet; wait for its first evaluation")
 
 
-def _make_metrics(run: Run, row: Mapping[str, Any]) -> list[Metric]:
-    classes = list_classes(run)
+def _make_metrics(run: Run, row: Mapping[str, Any], classes: tuple[str, ...]) -> list[Metric]:
     if BOX_METRICS & row.keys():
-        metrics = make_mask_metrics(run.config["eval.metrics"], classes, run.config["eval.scored_detections"])
+        if "eval.metrics" not in run.config:
+            raise UserError(
+                f"{run.workdir / 'config.json'} has no eval.metrics, by which the records are read; restore it"
+            )
+        # The field is newer than some runs, which scored as its neutral value does.
+        most = run.config.get("eval.scored_detections", MOST)
+        metrics = make_mask_metrics(run.config["eval.metrics"], classes, most)
     else:
         metrics = make_label_metrics([name for name in LABEL_METRICS if name in row], classes)
     return [metric for metric in metrics if metric.name in row]

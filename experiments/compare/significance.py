@@ -7,7 +7,7 @@ to that over the images, without the part of the former that the latter holds al
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -15,9 +15,11 @@ from scipy.special import stdtr, stdtrit
 from errors import UserError
 from experiments.compare.groups import Group
 from experiments.compare.records import read_records
-from experiments.compare.runs import is_smaller_better
+from experiments.compare.runs import Run, is_smaller_better
 
 SHARE = 0.95
+LEAST = 10  # images: of fewer, draws differ too little to say anything of other images
+APART = 1e-4  # so far a score may be from that of the records, which is computed along another path
 # Shown where the records have them, after the metric that was asked for.
 HEADLINES = ("mIoU", "boundary_IoU", "AP", "AP50", "mask_AP", "mask_AP50", "boundary_AP", "mAP_voc07", "mAP_voc12")
 
@@ -60,16 +62,23 @@ def judge(
     """Compare two groups by `metric`, val/NAME, and by the other main scores of their records.
 
     `metric` comes first; where the records do not have it, only the others are compared. Raises UserError where a run has
-    no records, where they are of other images or other ground truth, and where none of the scores is in them.
+    no records, where they are of few images, of other images, classes or ground truth, or of another evaluation than the
+    run's newest scores, and where none of the scores is in them.
     """
     own = [[read_records(run, records) for run in group.runs] for group in (first, second)]
     like = own[0][0]
     own = [[one.sort_as(like) for one in group] for group in own]
     rng = np.random.default_rng(seed)
     count = len(like.images)
+    if count < LEAST:
+        raise UserError(f"{like.where} has {count} images; evaluate both runs on {LEAST} or more")
     weights = rng.multinomial(count, np.full(count, 1 / count), draws)
     weights = np.concatenate([np.ones((1, count), weights.dtype), weights])
     scores = [[one.resample(weights) for one in group] for group in own]
+    if records == "val":
+        for group, found in zip((first, second), scores, strict=True):
+            for run, one in zip(group.runs, found, strict=True):
+                _check_age(run, one)
     shared = set.intersection(*(set(one) for group in scores for one in group))
     names = [name for name in dict.fromkeys([metric.removeprefix("val/"), *HEADLINES]) if name in shared]
     if not names:
@@ -83,6 +92,17 @@ def judge(
             several = any(len(group.runs) > 1 for group in (first, second))
             verdicts.append(Verdict(name, first.name, second.name, *estimate, count, found[0].shape[1] - 1, several))
     return verdicts
+
+
+def _check_age(run: Run, scores: Mapping[str, np.ndarray]) -> None:
+    """Check that records are those of the evaluation whose scores metrics.jsonl has last. Raises UserError where they are not."""
+    for name, values in scores.items():
+        last = None if "/" in name else run.last(f"val/{name}")  # the means will do
+        if last is not None and abs(values[0] - last) > APART:
+            raise UserError(
+                f"{run.workdir / 'records' / 'val.jsonl'} and the last scores of metrics.jsonl are of two evaluations: {name} "
+                f"is {values[0]:.4f} by the records and {last:.4f} there; resume the run until its next evaluation"
+            )
 
 
 def _drop_undefined(scores: Sequence[np.ndarray]) -> list[np.ndarray] | None:
@@ -99,25 +119,29 @@ def estimate_difference(first: np.ndarray, second: np.ndarray, images: int) -> t
     `first` [K,1+R] and `second` [L,1+R] are scores of K and L runs: of all `images`, then of R draws of them. With one run
     in each group the interval is the draws' own (percentiles). With more it is Student's t: the variance is the sum of
     that over the seeds in each group and that over the images, the degrees of freedom are Welch and Satterthwaite's. A
-    group of one run is taken to have the other group's variance over the seeds.
+    group of one run is taken to have the other group's variance over the seeds. R is 39 or more.
     """
     groups = first, second
     apart = first.mean(0) - second.mean(0)
-    difference, draws = float(apart[0]), apart[1:]
-    if all(len(group) == 1 for group in groups):
-        low, high = np.quantile(draws, [(1 - SHARE) / 2, (1 + SHARE) / 2])
-        tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
-        return difference, float(low), float(high), min(1.0, 2 * (tail + 1) / (len(draws) + 1))
+    difference, draws = float(apart[0]), np.sort(apart[1:])
     spreads = [_measure_seeds(group) for group in groups]
-    spreads = [own or other for own, other in zip(spreads, spreads[::-1], strict=True)]
-    seeds = [between / len(group) for (between, _, _), group in zip(spreads, groups, strict=True)]
-    counted = sum(within / len(group) for (_, within, _), group in zip(spreads, groups, strict=True))
-    parts = [*seeds, max(float(draws.var(ddof=1)) - counted, 0.0)]
-    freedom = [*(own[2] for own in spreads), images - 1]
+    if not any(spreads):
+        # The interval leaves 0 out exactly where p is at most 1 - SHARE.
+        place = int((1 - SHARE) / 2 * (len(draws) + 1)) - 1
+        tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+        p = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
+        return difference, float(draws[place]), float(draws[-1 - place]), p
+    shares = [1 / len(group) for group in groups]
+    if not all(spreads):  # one estimate for both groups, and so one part of the variance
+        spreads, shares = [own for own in spreads if own], [sum(shares)]
+    parts = [share * between for share, (between, _, _) in zip(shares, spreads, strict=True)]
+    counted = sum(share * within for share, (_, within, _) in zip(shares, spreads, strict=True))
+    parts.append(max(float(draws.var(ddof=1)) - counted, 0.0))
+    freedom = [*(own for _, _, own in spreads), images - 1]
     variance = sum(parts)
     if variance == 0:
         return difference, difference, difference, float(difference == 0)
-    freedom = variance**2 / sum(part**2 / max(own, 1) for part, own in zip(parts, freedom, strict=True))
+    freedom = variance**2 / sum(part**2 / own for part, own in zip(parts, freedom, strict=True))
     half = float(stdtrit(freedom, (1 + SHARE) / 2)) * math.sqrt(variance)
     p = 2 * float(stdtr(freedom, -abs(difference) / math.sqrt(variance)))
     return difference, difference - half, difference + half, p

@@ -9,12 +9,11 @@ from tests.experiments.compare.synthetic import label_records, make_run
 
 @pytest.fixture
 def sweep(tmp_path):
-    rng = np.random.default_rng(0)
-    hard = 0.7 + 0.1 * rng.standard_normal(50)
+    hard = np.linspace(-0.05, 0.05, 50)
     for lr in (0.1, 0.2):
         for seed in (0, 1):
-            records = label_records(hard + lr + 0.002 * seed)
-            scores = [{"mIoU": lr + 0.01 * seed}, {"mIoU": lr}]
+            records = label_records(2 * lr + 0.002 * seed + hard)  # half of the mean share is their mIoU
+            scores = [{"mIoU": lr + 0.01 * seed}, {"mIoU": lr + 0.001 * seed}]
             make_run(tmp_path / f"lr={lr},seed={seed}", {"optim.lr": lr, "seed.init": seed}, scores, records)
     return tmp_path
 
