@@ -118,6 +118,7 @@ def test_a_run_leaves_what_its_directory_promises(trained):
     assert json.loads((trained / "config.json").read_text())["optim"]["lr"] == 0.003
     session = json.loads((trained / "evidence.json").read_text())["sessions"][-1]
     assert session["last_step"] == 6 and session["compilations"] == 2
+    assert session["devices_of_run"] == session["devices"]["count"] and session["runs_on_devices"] == 1
     assert session["parameters"] > 10_000 and session["flops_per_step"] > 1e6
     assert sorted(path.name for path in (trained / "checkpoints" / "last").iterdir()) == ["3", "6"]
     assert len(list((trained / "checkpoints" / "best").iterdir())) == 1

@@ -90,9 +90,9 @@ class Run:
 
     @property
     def device_hours(self) -> float | None:
-        """The hours times the devices, session by session."""
+        """The hours times the devices, session by session; of members on the same devices, each has an equal part."""
         parts = [dataclasses.replace(self, sessions=[own]).hours for own in self.sessions]
-        counts = [count_devices(own) for own in self.sessions]
+        counts = [count_devices(own) / _count(own, "runs_on_devices", 1) for own in self.sessions]
         if not parts or None in parts:
             return None
         return sum(hours * count for hours, count in zip(parts, counts, strict=True))
@@ -111,9 +111,14 @@ class Run:
 
 
 def count_devices(session: dict) -> int:
-    """Return how many devices a session had."""
+    """Return how many devices a session's steps ran on."""
     devices = session.get("devices")
-    return devices.get("count", 1) if isinstance(devices, dict) else 1
+    return _count(session, "devices_of_run", _count(devices if isinstance(devices, dict) else {}, "count", 1))
+
+
+def _count(facts: dict, name: str, default: int) -> int:
+    value = facts.get(name)
+    return value if type(value) is int and value > 0 else default
 
 
 def is_smaller_better(name: str) -> bool:

@@ -51,10 +51,19 @@ class Evidence:
         self._write()
 
     def update(
-        self, *, step: int, flops_per_step: float | None, compilations: int, images_per_second: float, input_wait: float
+        self,
+        *,
+        step: int,
+        flops_per_step: float | None,
+        compilations: int,
+        devices_of_run: int,
+        runs_on_devices: int,
+        images_per_second: float,
+        input_wait: float,
     ) -> None:
         """Write what the session has measured until `step`; call it at the end, and whenever it may be the end.
 
+        The run's steps use `devices_of_run` devices, in turn with the other ones of `runs_on_devices` runs: of members.
         `images_per_second` counts training images, `input_wait` is the share of time spent waiting for input, 0 to 1.
         """
         self._session |= {
@@ -62,6 +71,8 @@ class Evidence:
             "last_step": step,
             "flops_per_step": flops_per_step,
             "compilations": compilations,
+            "devices_of_run": devices_of_run,
+            "runs_on_devices": runs_on_devices,
             "images_per_second": plain(images_per_second),
             "train/input_wait": plain(input_wait),
         }

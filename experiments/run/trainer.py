@@ -227,7 +227,8 @@ class Trainer:
         self.checkpoints.save(step, self.state, notes, kind)
         compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None) + self.others
         rates = self.loop.clock.total()
-        self.journal.measure(step=step, flops_per_step=self.lane.flops, compilations=compilations, **rates)
+        devices = {"devices_of_run": self.mesh.size, "runs_on_devices": len(self.lane.runs)}
+        self.journal.measure(step=step, flops_per_step=self.lane.flops, compilations=compilations, **devices, **rates)
 
 
 def initialise_run(

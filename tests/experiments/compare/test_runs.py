@@ -42,6 +42,13 @@ def test_the_hours_of_all_sessions_count(tmp_path):
     assert (run.hours, run.device_hours) == (2.5, 8.5)
 
 
+def test_members_divide_the_devices_and_their_time(tmp_path):
+    """Of 8 devices a member has 2, which it shares with two others."""
+    devices = {"count": 8}
+    run = read_run(make_run(tmp_path, devices=devices, devices_of_run=2, runs_on_devices=3), "a")
+    assert run.hours == 2 and run.device_hours == pytest.approx(2 * 2 / 3) and run.training_flops == 1e12 * 2 * 10
+
+
 def test_a_run_that_trains_or_was_stopped_is_told_from_a_finished_one(tmp_path):
     place = make_run(tmp_path, fields={"train.steps": 100})
     assert read_run(place, "a").state == "unfinished"

@@ -18,6 +18,7 @@ START = dict(
     best={"score": "val/loss", "smaller_is_better": True},
 )
 MEASURED = dict(flops_per_step=1e9, compilations=2, images_per_second=120.5, input_wait=0.125)
+MEASURED |= dict(devices_of_run=2, runs_on_devices=1)
 
 
 def sessions(workdir):
@@ -36,6 +37,7 @@ def test_a_session_is_there_from_its_start_and_keeps_what_it_measured(tmp_path):
     evidence.update(step=100, **MEASURED | {"images_per_second": np.float64("nan")})
     (session,) = sessions(tmp_path)
     assert session["last_step"] == 100 and session["compilations"] == 2
+    assert (session["devices_of_run"], session["runs_on_devices"]) == (2, 1)
     assert session["train/input_wait"] == 0.125 and session["images_per_second"] is None
 
 

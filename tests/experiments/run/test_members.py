@@ -190,6 +190,8 @@ def test_each_member_has_the_directory_of_a_run_alone(tmp_path, data_dir, capsys
     assert not (tmp_path / "wandb_id").exists() and read_config(tmp_path).members == 2
     ids = [(tmp_path / f"seed={seed}" / "wandb_id").read_text() for seed in (3, 4)]
     assert ids[0] != ids[1]
+    session = json.loads((tmp_path / "seed=3" / "evidence.json").read_text())["sessions"][-1]
+    assert (session["devices_of_run"], session["runs_on_devices"]) == (1, 2)
     # A member goes on as a run alone, of the same config but for W&B's names.
     del fields["members"]
     own = make_config(**fields | {"seed.init": 4})
