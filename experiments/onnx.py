@@ -9,7 +9,6 @@ The batch of a segmenter is free. That of a detector has --batch_size images: ja
 needs, for fixed sizes alone. Operations that are no ONNX, or none of onnxruntime's, are traced in forms that compute the same.
 """
 
-import argparse
 import contextlib
 import json
 import logging
@@ -26,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from errors import UserError
+from experiments.arguments import Parser
 from experiments.run.config_file import read_config
 from experiments.run.program import Program, make_program
 from experiments.run.state import Variables, check_same_shapes, describe
@@ -193,7 +193,7 @@ def _suppress(
 
 def main(argv: list[str]) -> int:
     """Run the command: print what was found, or one line on stderr. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.onnx", description="Converts an export to ONNX.")
+    parser = Parser(prog="python -m experiments.onnx", description="Converts an export to ONNX.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --mode=export has written")
     parser.add_argument("--batch_size", type=int, default=1, help="images of a detector's batch")
     flags = parser.parse_args(argv)

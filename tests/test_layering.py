@@ -43,6 +43,7 @@ RULES = {  # the longest prefix of a module's name decides
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
     ("experiments.sweep",): {
         "configs",
+        "experiments.arguments",
         "experiments.sweep",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
@@ -55,6 +56,7 @@ RULES = {  # the longest prefix of a module's name decides
         "PIL",
         "scipy",
         "wandb_workspaces",
+        "experiments.arguments",
         "experiments.compare",
         "experiments.metrics",
         "experiments.pictures",

@@ -5,32 +5,27 @@
     .venv/bin/python -m experiments.compare runs/lr --rows=model.name --columns=optim.lr --latex
 
 Each argument is a run's directory or a sweep's. Runs that differ in their seeds alone are one row, with the mean and its 95 %
-interval; of two rows, or two runs, it is said whether their difference is real.
+interval. For two rows, or two runs, the command says whether their difference is real.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from errors import UserError, warn
+from experiments.arguments import Parser
 from experiments.compare import tables
-from experiments.compare.groups import Group, fold
+from experiments.compare.groups import Group, fold, list_repeated
 from experiments.compare.page import write_page
 from experiments.compare.report import write_report
 from experiments.compare.runs import Run, find_runs
 from experiments.compare.significance import Verdict, judge
 
 
-class Parser(argparse.ArgumentParser):
-    """One whose mistakes are one line, as everywhere here."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"error: {message}")
-
-
 def read_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line. A mistake ends the process with one line."""
     parser = Parser(prog="python -m experiments.compare", description="Compares runs.", allow_abbrev=False)
     parser.add_argument("runs", nargs="+", help="directories of runs, or of sweeps")
     parser.add_argument("--metric", help="such as val/mIoU; config.train.best if not given")
@@ -39,7 +34,7 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--last", action="store_true", help="with --rows or --columns: the last values, not the best")
     parser.add_argument("--price", type=float, help="money per device-hour, for a column of costs")
     parser.add_argument(
-        "--records", default="val", help="what decides whether a difference is real: records/NAME.jsonl"
+        "--records", default="val", metavar="NAME", help="records/NAME.jsonl decide whether a difference is real"
     )
     parser.add_argument("--draws", type=int, default=1000, help="samples of the images for that, 100 or more")
     parser.add_argument("--html", type=pathlib.Path, help="also write a page to this file")
@@ -54,6 +49,8 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--price={flags.price} must be 0 or more")
     if flags.last and not (flags.rows or flags.columns):
         parser.error("--last needs --rows or --columns; without them the table has both values")
+    if flags.html is not None and flags.html.is_dir():
+        parser.error(f"--html={flags.html} is a folder; name a file in it")
     return flags
 
 
@@ -74,11 +71,18 @@ def find_metric(runs: Sequence[Run], asked: str | None) -> str:
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Fold the runs over their seeds. Two runs stay two, also where they differ in nothing else."""
-    return fold(runs, seeds=len(runs) != 2)
+    groups = fold(runs, seeds=len(runs) != 2)
+    for group in groups:
+        if repeated := list_repeated(group):
+            warn(
+                f"{' and '.join(repeated)} have equal configs and equal seeds, but count as several seeds: the interval of "
+                f"{group.name} is too narrow; leave one out"
+            )
+    return groups
 
 
 def find_verdicts(groups: Sequence[Group], metric: str, flags: argparse.Namespace) -> list[Verdict]:
-    """Judge two groups; of more or fewer there is nothing to judge. What keeps two from it is a warning."""
+    """Judge two groups; other numbers of groups are not judged. What keeps two from being judged is a warning."""
     if len(groups) != 2:
         return []
     try:
@@ -105,11 +109,11 @@ def main(argv: Sequence[str]) -> int:
             whole = flags.csv or flags.latex or tables.has_few_fields(groups)
             table = tables.summarise(groups, metric, flags.price, fields=whole)
         write = tables.write_csv if flags.csv else tables.write_latex if flags.latex else tables.write_text
-        print(write(table))
+        _say(write(table))
         plain = not (flags.csv or flags.latex or any(by_fields))
         verdicts = find_verdicts(groups, metric, flags) if plain or flags.html or flags.report else []
         if plain:
-            _explain(groups, verdicts)
+            _explain(groups, verdicts, flags.records)
         if flags.html:
             write_page(flags.html, groups, metric, verdicts, flags.price)
             print(f"page: {flags.html}", file=sys.stderr)
@@ -120,18 +124,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict]) -> None:
+def _say(text: str) -> None:
+    """Print to whoever still reads: `head` may have read enough, and the page is written all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict], records: str) -> None:
     """Print the fields that did not fit into the table, and the verdicts."""
     if not tables.has_few_fields(groups):
-        print(f"\n{tables.write_text(tables.list_differences(groups))}")
+        _say(f"\n{tables.write_text(tables.list_differences(groups))}")
     if verdicts:
-        print(f"\n{verdicts[0].images} images, {verdicts[0].draws} draws, {_name_spreads(verdicts[0])}:")
-        print("\n".join(verdict.describe() for verdict in verdicts))
+        first, source = verdicts[0], "the last evaluation" if records == "val" else f"the records {records}"
+        _say(f"\n{first.images} images of {source}, {first.draws} draws, {_name_spreads(first)}:")
+        _say("\n".join(verdict.describe() for verdict in verdicts))
     elif len(groups) > 2:
-        print("\nname two of them to learn whether their difference is real")
+        _say("\nname two of them to learn whether their difference is real")
 
 
 def _name_spreads(verdict: Verdict) -> str:
+    """Say which spreads a verdict's interval holds."""
     if verdict.seeds:
         return "over images and seeds"
     return "over images alone: a difference of these two runs, which another seed may change"

@@ -3,18 +3,17 @@
 import datetime
 import itertools
 import math
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.compare.columns import Column, list_columns
 from experiments.compare.curves import encode, find_hours, read_columns, thin
 from experiments.compare.gallery import collect_examples, write_colour
-from experiments.compare.groups import Group, Spread, describe, spread
+from experiments.compare.groups import Group, Spread, count_states, describe, spread
 from experiments.compare.recall import collect_recall
-from experiments.compare.runs import Run, is_smaller_better
+from experiments.compare.runs import Run, is_number, is_smaller_better
 from experiments.compare.significance import Verdict
 from experiments.pictures.palette import OKABE_ITO, luminance
 from experiments.run.spread import find_half_width
@@ -56,7 +55,7 @@ def collect(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], p
 
 def find_best_run(group: Group, metric: str) -> int:
     """Return the place in a group of the run with the best score; the first where none has one."""
-    best = [own and own[1] for own in (run.best(metric) for run in group.runs)]
+    best = [run.best_value(metric) for run in group.runs]
     sign = 1 if is_smaller_better(metric) else -1
     return min(range(len(best)), key=lambda place: math.inf if best[place] is None else sign * best[place])
 
@@ -83,7 +82,6 @@ def find_contrast(colour: Sequence[int], other: Sequence[int]) -> float:
 def describe_run(run: Run, metric: str) -> dict[str, Any]:
     """Return a run's facts: how it stands, and with what it was made."""
     hours = find_hours(run)
-    best = run.best(metric)
     return {
         "name": run.name,
         "state": run.state,
@@ -91,7 +89,7 @@ def describe_run(run: Run, metric: str) -> dict[str, Any]:
         "steps": run.steps,
         "batch": run.config.get("train.batch_size"),
         "hours": hours and [encode(hours[0], "<u4"), encode(hours[1], "<f4")],
-        "best": best and best[1],
+        "best": run.best_value(metric),
         "problems": run.problems,
         "made": {title: " · ".join(texts) for title, texts in list_makers(run).items()},
     }
@@ -130,57 +128,37 @@ def _describe_session(session: dict) -> Iterator[tuple[str, str]]:
 
 def summarise(groups: Sequence[Group], metric: str, price: float | None) -> dict[str, Any]:
     """Return the summary's columns (title, what it means) and rows of cells. Numbers of several runs are means."""
-    columns = [
-        ("method", "runs that differ in their seeds alone"),
-        ("seeds", "runs of the method"),
-        (f"best {metric}", "the mean over the seeds and its 95 % interval, by Student's t"),
-        ("at step", "of the best value"),
-        (f"last {metric}", "the newest value, as a mean and its 95 % interval"),
-        ("hours", "of a run, over all its sessions, until its newest checkpoint"),
-        ("device-hours", "of a run: hours times devices"),
-        *([("cost", f"of a run: device-hours times {price:g}")] if price is not None else []),
-        ("images/s", "training images a second"),
-        ("PFLOP", "of a run's training steps until now, over all devices, by XLA's count"),
-        ("state", "of the runs"),
-    ]
+    (best, *others), first = list_columns(metric, price), [("method", "runs that differ in their seeds alone")]
+    columns = [*first, ("seeds", "runs of the method"), best[:2], ("at step", "of the best value")]
+    columns += [*(own[:2] for own in others), ("state", "of the runs")]
     rows = []
     for group in groups:
-        runs = group.runs
-        best = [run.best(metric) for run in runs]
-        device_hours = _mean(run.device_hours for run in runs)
-        flops = _mean(run.training_flops for run in runs)
-        states = Counter(run.state for run in runs)
-        state = ", ".join(name if len(runs) == 1 else f"{count} {name}" for name, count in states.items())
+        steps = (found[0] for run in group.runs if (found := run.best(metric)))
+        state = count_states(group)
         rows.append(
             [
                 [group.name, group.name],
-                [str(len(runs)), len(runs)],
-                _write_spread(spread(own and own[1] for own in best)),
-                _write(_mean(own and own[0] for own in best), ".0f"),
-                _write_spread(spread(run.last(metric) for run in runs)),
-                _write(_mean(run.hours for run in runs), "#.3g"),
-                _write(device_hours, "#.3g"),
-                *([_write(device_hours and device_hours * price, "#.3g")] if price is not None else []),
-                _write(_mean(run.images_per_second for run in runs), "#.3g"),
-                _write(flops and flops / 1e15, "#.3g"),
-                [state + (", with problems" if any(run.problems for run in runs) else ""), state],
+                [str(len(group.runs)), len(group.runs)],
+                _measure(best, group),
+                _write(spread(steps), ".0f"),
+                *(_measure(own, group) for own in others),
+                [state + (", with problems" if any(run.problems for run in group.runs) else ""), state],
             ]
         )
     return {"columns": columns, "rows": rows, "best": 2}
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    own = [value for value in values if value is not None]
-    return statistics.fmean(own) if own else None
+def _measure(column: Column, group: Group) -> Cell:
+    """Make a column's cell of a group: a score with its interval, other numbers as means."""
+    found = spread(map(column.measure, group.runs))
+    if column.score:
+        return [describe(found), None if found is None else found.mean]
+    return _write(found, "#.3g")
 
 
-def _write(value: float | None, kind: str) -> Cell:
-    """Make a cell. A large number has all its digits before the point, however few its format asks for."""
-    return ["-", None] if value is None else [format(value, kind if abs(value) < 100 else ",.0f"), value]
-
-
-def _write_spread(value: Spread | None) -> Cell:
-    return [describe(value), None if value is None else value.mean]
+def _write(found: Spread | None, kind: str) -> Cell:
+    """Make a cell of a mean. A large number has all its digits before the point, however few its format asks for."""
+    return ["-", None] if found is None else [format(found.mean, kind if abs(found.mean) < 100 else ",.0f"), found.mean]
 
 
 def list_fields(groups: Sequence[Group]) -> dict[str, Any]:
@@ -246,4 +224,4 @@ def collect_classes(groups: Sequence[Group], metric: str) -> dict[str, dict[str,
 
 def _read_score(row: dict, name: str) -> float | None:
     value = row.get(name)
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    return float(value) if is_number(value) else None

@@ -5,15 +5,16 @@ import json
 import math
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.compare.runs import Flat, Run
+from experiments.compare.runs import Flat, Run, make_printable
 from experiments.run.config_file import FREE
 from experiments.run.spread import find_interval
 from experiments.sweep.naming import shorten, write_value
 
-IGNORED = ("seed.", "wandb.")  # sections that make no other method
+IGNORED = ("seed.", "wandb.")  # sections in which runs of one method may differ
 LONGEST_NAME = 3  # fields
 
 
@@ -55,23 +56,42 @@ def fold(runs: Sequence[Run], seeds: bool = True) -> list[Group]:
         kinds.setdefault(_identify(run, known) if seeds else str(run.workdir), []).append(run)
     varied = find_varied([own[0] for own in kinds.values()], known)
     fields = [{field: own[0].config[field] for field in varied if field in own[0].config} for own in kinds.values()]
-    names = _name(list(kinds.values()), fields)
+    names = map(make_printable, _name(list(kinds.values()), fields))
     return [Group(*parts) for parts in zip(names, map(tuple, kinds.values()), fields, strict=True)]
 
 
 def find_varied(runs: Sequence[Run], known: Mapping[pathlib.Path, Run] | None = None) -> list[str]:
     """Return the fields in which the runs differ, seeds and settings without influence excepted.
 
-    A field that a run lacks, because it is newer than the run, does not differ there.
+    A field that a run lacks, because it is newer than the run, differs there only where nothing else tells that run from one
+    that has it.
     """
     configs = [_settle(run, known or {}) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config)
     values = {name: {json.dumps(config[name]) for config in configs if name in config} for name in names}
-    return sorted(name for name, own in values.items() if len(own) > 1)
+    varied = {name for name, own in values.items() if len(own) > 1}
+    alike: dict[str, list[Flat]] = {}
+    for config in configs:
+        alike.setdefault(json.dumps([config.get(name) for name in sorted(varied)]), []).append(config)
+    for own in alike.values():
+        varied.update(name for name in names if 0 < sum(name in config for config in own) < len(own))
+    return sorted(varied)
+
+
+def list_repeated(group: Group) -> list[str]:
+    """List the names of a group's runs that have the seeds of another one: they are no further seeds."""
+    seeds = [json.dumps({k: v for k, v in run.config.items() if k.startswith("seed.")}) for run in group.runs]
+    return [run.name for run, own in zip(group.runs, seeds, strict=True) if run.config and seeds.count(own) > 1]
+
+
+def count_states(group: Group) -> str:
+    """Return how a group's runs stand: `done`, or `2 done, 1 running`."""
+    states = Counter(run.state for run in group.runs)
+    return next(iter(states)) if len(states) == 1 else ", ".join(f"{count} {kind}" for kind, count in states.items())
 
 
 def _settle(run: Run, known: Mapping[pathlib.Path, Run]) -> Flat:
-    """The fields that make a method. Where it starts from one of the runs, which seed that run had makes none."""
+    """Return the fields that make a method. Where it starts from one of the runs, which seed that run had makes none."""
     own = {
         name: value
         for name, value in run.config.items()
@@ -82,12 +102,12 @@ def _settle(run: Run, known: Mapping[pathlib.Path, Run]) -> Flat:
 
 
 def _identify(run: Run, known: Mapping[pathlib.Path, Run]) -> str:
-    """What all runs of a group share, as text. A run without a config shares nothing."""
+    """Return what all runs of a group share, as text. A run without a config shares nothing."""
     return json.dumps(_settle(run, known), sort_keys=True) if run.config else str(run.workdir)
 
 
 def _name(kinds: Sequence[Sequence[Run]], fields: Sequence[Flat]) -> list[str]:
-    """By the runs' own names without seeds where these tell the groups apart, else by the fields that do."""
+    """Name groups by the runs' own names without seeds where these tell the groups apart, else by the fields that do."""
     stems = [{_stem(run.name) for run in runs} for runs in kinds]
     shared = [own.pop() if len(own) == 1 else "" for own in stems]
     short = shorten(list(dict.fromkeys(field for own in fields for field in own)))
@@ -105,7 +125,7 @@ def _name(kinds: Sequence[Sequence[Run]], fields: Sequence[Flat]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """The name of a run's directory without its seeds and the digits that a sweep has added."""
+    """Return the name of a run's directory without its seeds and the digits that a sweep has added."""
     *folders, own = name.split("/")
     words = re.sub(r"-[0-9a-f]{6}([0-9a-f]{58})?$", "", own).split(",")
     return "/".join([*folders, ",".join(word for word in words if not re.match(r"seed(\.\w+)?=\d+$", word))]).strip("/")

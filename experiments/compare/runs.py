@@ -3,6 +3,7 @@
 A run that still trains, or whose files are damaged in part, is a run too: `problems` says what could not be read.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -20,6 +21,10 @@ from experiments.run.config_file import flatten_json
 from experiments.run.metrics_file import parse_row
 from experiments.sweep.state import in_use
 
+# The loss and its terms, by the names that the tasks give them.
+LOSSES = {"loss", "cross_entropy", "dice", "focal", "lovasz_softmax", "ohem", "generator", "discriminator"}
+LOSSES |= {"classification", "localisation", "centerness", "objectness", "proposals", "masks"}
+LOSSES |= {"coordinates", "sizes", "confidence", "no_object", "classes"}
 Flat = dict[str, Any]  # the fields of a config by their dotted names
 
 
@@ -47,8 +52,9 @@ class Run:
     @property
     def state(self) -> str:
         """`done`, `running` where a process trains in the directory, or `unfinished`."""
-        if in_use(self.workdir):
-            return "running"
+        with contextlib.suppress(OSError):  # another user's lock
+            if in_use(self.workdir):
+                return "running"
         done = bool(self.rows) and self.step >= self.steps and any(name.startswith("val/") for name in self.rows[-1])
         return "done" if done else "unfinished"
 
@@ -60,7 +66,7 @@ class Run:
     def values(self, name: str) -> dict[int, float]:
         """Return the values of `name` by step, those that are defined."""
         found = {row["step"]: row.get(name) for row in self.rows}
-        return {step: value for step, value in found.items() if _is_number(value)}
+        return {step: value for step, value in found.items() if is_number(value)}
 
     def last(self, name: str) -> float | None:
         """Return the newest value of `name`, None before the first."""
@@ -72,10 +78,15 @@ class Run:
         better = min if is_smaller_better(name) else max
         return better(values.items(), key=lambda item: item[1], default=None)
 
+    def best_value(self, name: str) -> float | None:
+        """Return the best value of `name`, None before the first."""
+        found = self.best(name)
+        return found and found[1]
+
     @functools.cached_property
     def names(self) -> list[str]:
         """The names of the run's numbers, in the order in which they come up."""
-        names = dict.fromkeys(name for row in self.rows for name, value in row.items() if _is_number(value))
+        names = dict.fromkeys(name for row in self.rows for name, value in row.items() if is_number(value))
         return [name for name in names if name != "step"]
 
     @property
@@ -101,12 +112,12 @@ class Run:
     def images_per_second(self) -> float | None:
         """The training images a second of the newest session that has measured them."""
         found = (own.get("images_per_second") for own in reversed(self.sessions))
-        return next((rate for rate in found if _is_number(rate)), None)
+        return next((rate for rate in found if is_number(rate)), None)
 
     @property
     def training_flops(self) -> float | None:
         """The floating point operations of all steps until the last row, over all devices. None where XLA does not count."""
-        own = next((own for own in reversed(self.sessions) if _is_number(own.get("flops_per_step"))), None)
+        own = next((own for own in reversed(self.sessions) if is_number(own.get("flops_per_step"))), None)
         return None if own is None else own["flops_per_step"] * count_devices(own) * self.step
 
 
@@ -122,36 +133,57 @@ def _count(facts: dict, name: str, default: int) -> int:
 
 
 def is_smaller_better(name: str) -> bool:
-    """Return whether less of `name` is better: of errors, losses and times."""
-    kind, _, rest = name.partition("/")
-    return rest in ERRORS or rest.split("/")[0] == "loss" or rest in ("input_wait", "evaluation") or kind == "loss"
+    """Return whether less of `name` is better: of errors, losses, times, and objects that training does without."""
+    _, _, rest = name.partition("/")
+    return rest in ERRORS or rest in LOSSES or rest in ("input_wait", "evaluation", "boxes_lost", "unmatched")
 
 
 def find_runs(places: Sequence[str]) -> list[Run]:
     """Read the runs in `places`, each a run's directory or a folder of runs: a sweep's, or that of members.
 
-    Their names are those of their directories, with as many folders before as tell them apart. Raises UserError where a place
-    holds no run.
+    Their names are those of their directories, with as many folders before as tell them apart. A run that links lead to
+    twice is one. Raises UserError where a place holds no run, or cannot be read.
     """
-    found: dict[pathlib.Path, None] = {}
+    found: dict[pathlib.Path, pathlib.Path] = {}
     for place in places:
         workdir = pathlib.Path(place).expanduser().absolute()
-        own = list(_find(workdir))
+        try:
+            own = list(_find(workdir))
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be read: {error.strerror}; make it readable, or name the others"
+            ) from None
         if not own:
             reason = "holds no run, nor does a folder in it" if workdir.is_dir() else "is not a folder"
             raise UserError(f"{place} {reason}; give the --workdir of a run, or of a sweep")
-        found |= dict.fromkeys(own)
-    workdirs = list(found)
-    return [read_run(workdir, name) for workdir, name in zip(workdirs, _name(workdirs), strict=True)]
+        for one in own:
+            found.setdefault(one.resolve(), one)
+    workdirs = list(found.values())
+    names = map(make_printable, _name(workdirs))
+    return [read_run(workdir, name) for workdir, name in zip(workdirs, names, strict=True)]
+
+
+def make_printable(text: str) -> str:
+    """Replace what would break a line or steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _find(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
-    children = sorted(path.parent for path in workdir.glob("*/config.json"))
-    if (workdir / "config.json").exists() and not (children and _holds_members(workdir)):
+    children = sorted(filter(_holds_run, workdir.iterdir())) if workdir.is_dir() else []
+    if _holds_run(workdir) and not (children and _holds_members(workdir)):
         yield workdir
         return
     for child in children:
         yield from _find(child)
+
+
+def _holds_run(folder: pathlib.Path) -> bool:
+    """Return whether a folder holds a config. Raises OSError for one that may not be looked into: it may hold a run."""
+    try:
+        (folder / "config.json").stat()
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _holds_members(workdir: pathlib.Path) -> bool:
@@ -217,5 +249,6 @@ def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
     return rows
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value of a row or a session is a defined number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,12 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from errors import UserError
-from experiments.compare.groups import Group, Spread, describe, spread
-from experiments.compare.runs import Run
+from experiments.compare.columns import list_columns
+from experiments.compare.groups import IGNORED, Group, Spread, count_states, describe, spread
+from experiments.compare.runs import make_printable
+from experiments.run.config_file import FREE
 from experiments.sweep.naming import shorten, write_value
 
 MOST_COLUMNS = 6  # fields in the table itself; more of them have a table of their own below
@@ -30,27 +32,19 @@ def summarise(groups: Sequence[Group], metric: str, price: float | None = None, 
     """
     varied = _list_fields(groups) if fields else []
     short = shorten(varied)
-    columns: dict[str, Callable[[Run], float | None]] = {
-        f"best {metric}": lambda run: (run.best(metric) or (0, None))[1],
-        f"last {metric}": lambda run: run.last(metric),
-        "hours": lambda run: run.hours,
-        "images/s": lambda run: run.images_per_second,
-        "device-hours": lambda run: run.device_hours,
-        "PFLOP": lambda run: None if run.training_flops is None else run.training_flops / 1e15,
-    }
-    if price is not None:
-        columns["cost"] = lambda run: None if run.device_hours is None else price * run.device_hours
+    columns = list_columns(metric, price)
     rows = [
         (
             group.name,
             len(group.runs),
-            _count_states(group),
+            count_states(group),
             *(_write_field(group, field) for field in varied),
-            *(spread(map(column, group.runs)) for column in columns.values()),
+            *(spread(map(column.measure, group.runs)) for column in columns),
         )
         for group in groups
     ]
-    return Table(("run", "seeds", "state", *(short[field] for field in varied), *columns), rows)
+    titles = (column.title for column in columns)
+    return Table(("run", "seeds", "state", *(short[field] for field in varied), *titles), rows)
 
 
 def list_differences(groups: Sequence[Group]) -> Table:
@@ -67,9 +61,14 @@ def has_few_fields(groups: Sequence[Group]) -> bool:
 def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Sequence[str], last: bool) -> Table:
     """Make the table of a paper: the best value of `metric`, or the last, by the values of the fields `rows` and `columns`.
 
-    Raises UserError for a field that no run has, and where two groups would share a cell.
+    Raises UserError for a field that no run has or that differs within groups, and where two groups would share a cell.
     """
     for field in (*rows, *columns):
+        if field.startswith(IGNORED) or field in FREE:
+            raise UserError(
+                f"--rows, --columns: runs that differ in {field} alone are one row, so that it has no place of its own; "
+                "choose another field"
+            )
         if not any(field in run.config for group in groups for run in group.runs):
             raise UserError(
                 f"--rows, --columns: no run has the field {field!r}; write it as in --config.{field}, without --config"
@@ -84,7 +83,7 @@ def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Se
                 f"{cells[place][0].name} and {group.name} share the cell {place[0]}, {place[1]}: they differ in "
                 f"{', '.join(others[:5]) or 'no field'}; add one to --rows or --columns, or leave runs out"
             )
-        values = (run.last(metric) if last else (run.best(metric) or (0, None))[1] for run in group.runs)
+        values = (run.last(metric) if last else run.best_value(metric) for run in group.runs)
         cells[place] = group, spread(values)
     names = list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells))
     body = [(row, *(cells.get((row, column), (None, None))[1] for column in names[1])) for row in names[0]]
@@ -93,7 +92,7 @@ def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Se
 
 def write_text(table: Table) -> str:
     """Return a table in aligned columns."""
-    rows = [table.header, *(tuple(map(_text, row)) for row in table.rows)]
+    rows = [tuple(map(_text, row)) for row in (table.header, *table.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -119,7 +118,7 @@ def write_csv(table: Table) -> str:
 
 def write_latex(table: Table) -> str:
     """Return a table in LaTeX, for the package booktabs."""
-    names = " & ".join(map(_escape, table.header))
+    names = " & ".join(_escape(_text(name)) for name in table.header)
     rows = [" & ".join(_escape(_text(cell)).replace("±", r"$\pm$") for cell in row) + r" \\" for row in table.rows]
     columns = "l" + "r" * (len(table.header) - 1)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", names + r" \\", r"\midrule", *rows, r"\bottomrule"]
@@ -143,23 +142,12 @@ def _place(group: Group, fields: Sequence[str]) -> str:
     return ", ".join(write_value(config[field]) if field in config else "-" for field in fields) or "all"
 
 
-def _count_states(group: Group) -> str:
-    states = [run.state for run in group.runs]
-    kinds = list(dict.fromkeys(states))
-    return kinds[0] if len(kinds) == 1 else ", ".join(f"{states.count(kind)} {kind}" for kind in kinds)
-
-
 def _text(cell: Cell) -> str:
     if isinstance(cell, Spread):
         size = abs(cell.mean)
         digits = 4 if size < 10 else 1 if size < 1000 else 0
         return describe(cell, digits)
-    return "-" if cell is None else _on_one_line(str(cell))
-
-
-def _on_one_line(text: str) -> str:
-    """Replace what would break a line or steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return "-" if cell is None else make_printable(str(cell))
 
 
 def _values(cell: Cell, wide: bool) -> list[Any]:
@@ -171,11 +159,11 @@ def _values(cell: Cell, wide: bool) -> list[Any]:
 
 def _disarm(text: str) -> str:
     """Keep a text from being read as a formula by a spreadsheet."""
-    text = _on_one_line(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
+    text = make_printable(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and text != "-" and not _reads_as_number(text) else text
 
 
-def _is_number(text: str) -> bool:
+def _reads_as_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:

@@ -12,9 +12,10 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from errors import UserError
+from experiments.arguments import Parser
 from experiments.run.preemption import UNFINISHED
 from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
@@ -26,13 +27,6 @@ EXECUTORS = {  # each a function of the Launch
     "wandb": "experiments.sweep.agents:launch",
 }
 SEARCHES = {"optuna": "experiments.sweep.search:launch"}  # each a function of the Search
-
-
-class Parser(argparse.ArgumentParser):
-    """One whose mistakes are one line, as everywhere here."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"error: {message}")
 
 
 def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str], dict[str, str]]:

@@ -40,7 +40,7 @@ def test_the_summary(groups):
     cells = [dict(zip([title for title, _ in found["columns"]], row, strict=True)) for row in found["rows"]]
     _, low, high = find_interval([0.5, 0.6])
     first = cells[0]
-    assert first["method"][0] == "lr=0.1" and first["seeds"] == ["2", 2] and first["state"][0] == "2 done"
+    assert first["method"][0] == "lr=0.1" and first["seeds"] == ["2", 2] and first["state"][0] == "done"
     assert first["best val/mIoU"][0] == f"0.5500 ± {(high - low) / 2:.4f}" and first["at step"] == ["10", 10]
     assert first["last val/mIoU"][1] == pytest.approx(0.45)
     assert [first[name][0] for name in ("hours", "device-hours", "cost")] == ["2.00", "8.00", "20.0"]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.compare.groups import Spread, describe, find_varied, fold, spread
+from experiments.compare.groups import Spread, count_states, describe, find_varied, fold, list_repeated, spread
 from experiments.compare.runs import find_runs
 from tests.experiments.compare.synthetic import make_run
 
@@ -32,8 +32,24 @@ def test_groups_are_named_by_their_fields_where_the_directories_say_nothing(tmp_
 
 def test_a_field_that_is_newer_than_a_run_does_not_differ(tmp_path):
     make_run(tmp_path / "a")
-    make_run(tmp_path / "b", {"train.novel": 3})
-    assert find_varied(find_runs([str(tmp_path)])) == []
+    make_run(tmp_path / "b", {"train.novel": 3, "optim.lr": 0.5})
+    assert find_varied(find_runs([str(tmp_path)])) == ["optim.lr"]
+
+
+def test_a_field_that_one_run_lacks_differs_where_nothing_else_does(tmp_path):
+    """A second loss adds fields and changes none; two rows of a table would look alike."""
+    make_run(tmp_path / "a", {"task.losses.dice.factor": 1.0})
+    make_run(tmp_path / "b")
+    make_run(tmp_path / "c", {"model.name": "fcn"})
+    assert folded(tmp_path)["a"] == (1, {"model.name": "unet", "task.losses.dice.factor": 1.0})
+    assert folded(tmp_path)["b"] == (1, {"model.name": "unet"})
+
+
+def test_runs_of_equal_seeds_are_told(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 1), ("d", 2)):
+        make_run(tmp_path / name, {"seed.init": seed})
+    (group,) = fold(find_runs([str(tmp_path)]))
+    assert list_repeated(group) == ["b", "c"] and count_states(group) == "done"
 
 
 def test_runs_that_start_from_seeds_of_one_method_are_one_group(tmp_path):

@@ -1,9 +1,14 @@
 """The command `python -m experiments.compare`."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from experiments.compare.__main__ import main
+from tests.conftest import ROOT
 from tests.experiments.compare.synthetic import label_records, make_run
 
 
@@ -23,10 +28,36 @@ def test_a_sweep(sweep, capsys):
     out, err = capsys.readouterr()
     table, verdicts = out.split("\n\n")
     rows = [line.split() for line in table.splitlines()]
-    assert rows[0][:4] == ["run", "seeds", "state", "lr"] and rows[0][-1] == "cost"
+    assert rows[0][:4] == ["run", "seeds", "state", "lr"] and "cost" in rows[0]
     assert rows[1][:7] == ["lr=0.1", "2", "done", "0.1", "0.1050", "±", "0.0635"]
-    assert verdicts.splitlines()[0] == "50 images, 1000 draws, over images and seeds:"
+    assert verdicts.splitlines()[0] == "50 images of the last evaluation, 1000 draws, over images and seeds:"
     assert verdicts.splitlines()[1].startswith("mIoU: lr=0.2 is better; lr=0.1 minus lr=0.2 is -") and not err
+
+
+def test_a_score_that_is_not_in_the_records_has_the_others_judged(sweep, capsys):
+    main([str(sweep), "--metric=train/loss"])
+    table, verdicts = capsys.readouterr().out.split("\n\n")
+    assert "best train/loss" in table and verdicts.splitlines()[1].startswith("mIoU: ")
+
+
+def test_other_records_are_named(sweep, capsys):
+    for place in sweep.glob("*/records/val.jsonl"):
+        place.rename(place.with_name("test-best-ema-10.jsonl"))
+    main([str(sweep), "--records=test-best-ema-10"])
+    assert "50 images of the records test-best-ema-10, 1000 draws" in capsys.readouterr().out
+
+
+def test_runs_of_equal_seeds_are_told(sweep, capsys):
+    shutil.copytree(sweep / "lr=0.1,seed=1", sweep / "copy")
+    main([str(sweep)])
+    assert "warning: copy and lr=0.1,seed=1 have equal configs and equal seeds" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_stops_nothing(sweep, tmp_path):
+    page = tmp_path / "a.html"
+    command = f"{sys.executable} -m experiments.compare {sweep} --html={page} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == f"page: {page}\n" and page.exists()
 
 
 def test_two_seeds_are_two_runs(sweep, capsys):
@@ -82,7 +113,9 @@ def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
         (["--draws=10"], "--draws=10 must be 100 or more"),
         (["--price=-1"], "--price=-1.0 must be 0 or more"),
         (["--last"], "--last needs --rows or --columns"),
+        (["--rows=seed.init"], "runs that differ in seed.init alone are one row"),
         (["--html=/proc/none/a.html"], "/proc/none/a.html: cannot be written"),
+        (["--html=/"], "--html=/ is a folder; name a file in it"),
         (["--report=mine"], "--report=mine: must be ENTITY/PROJECT"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],

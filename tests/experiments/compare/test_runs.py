@@ -1,7 +1,9 @@
 """Runs are read as their directories show them, also those that still go or are damaged."""
 
+import errno
 import fcntl
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -118,10 +120,45 @@ def test_a_place_without_a_run_is_an_error(tmp_path):
         find_runs([str(tmp_path / "nowhere")])
 
 
+def test_links_to_a_run_are_the_run(tmp_path):
+    """Else a run would count as two seeds, which agree very well."""
+    own = make_run(tmp_path / "sweep" / "a")
+    (tmp_path / "sweep" / "latest").symlink_to(own)
+    assert [run.name for run in find_runs([str(tmp_path / "sweep"), str(own)])] == ["a"]
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    make_run(tmp_path / "a")
+    (tmp_path / "secret").mkdir()
+    stat = pathlib.Path.stat
+
+    def refuse(path, **how):
+        if "secret" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(pathlib.Path, "stat", refuse)
+    with pytest.raises(UserError, match="secret/config.json cannot be read: Permission denied; make it readable, or"):
+        find_runs([str(tmp_path)])
+
+
+def test_names_of_runs_do_not_steer_a_terminal(tmp_path):
+    make_run(tmp_path / "a\x1b[31m\nb")
+    assert [run.name for run in find_runs([str(tmp_path)])] == ["a?[31m?b"]
+
+
 def test_directions():
-    smaller = ["val/loss", "train/loss", "val/pixel_error", "time/input_wait"]
+    smaller = [
+        "val/loss",
+        "train/loss",
+        "val/pixel_error",
+        "time/input_wait",
+        "val/cross_entropy",
+        "val/classification",
+    ]
     assert all(map(is_smaller_better, smaller))
-    assert not any(map(is_smaller_better, ["val/mIoU", "val/AP/loss", "time/images_per_second"]))
+    larger = ["val/mIoU", "val/AP/loss", "time/images_per_second", "val/Dice", "val/IoU/masks"]
+    assert not any(map(is_smaller_better, larger))
 
 
 def test_reading_runs_imports_no_jax():

@@ -31,7 +31,7 @@ def grid(tmp_path):
 def test_a_row_for_each_group(grid):
     table = tables.summarise(grid, "val/mIoU", price=2.5)
     assert table.header[:5] == ("run", "seeds", "state", "data", "model")
-    assert table.header[5:] == ("best val/mIoU", "last val/mIoU", "hours", "images/s", "device-hours", "PFLOP", "cost")
+    assert table.header[5:] == ("best val/mIoU", "last val/mIoU", "hours", "device-hours", "cost", "images/s", "PFLOP")
     assert len(table.rows) == 4
     row = dict(zip(table.header, table.rows[0], strict=True))
     assert (row["seeds"], row["state"], row["model"], row["data"]) == (2, "done", "fcn", "camvid")
@@ -64,6 +64,14 @@ def test_two_groups_in_one_cell_are_an_error(grid):
         tables.pivot(grid, "val/mIoU", ["model.name"], [], last=False)
     with pytest.raises(UserError, match="no run has the field 'model.nam'"):
         tables.pivot(grid, "val/mIoU", ["model.nam"], [], last=False)
+
+
+def test_a_field_that_only_some_runs_have_is_a_dash(tmp_path):
+    make_run(tmp_path / "a", {"model.width": 8})
+    make_run(tmp_path / "b", {"model.name": "fcn"}, [{"mIoU": None}])
+    groups = fold(find_runs([str(tmp_path)]))
+    table = tables.pivot(groups, "val/mIoU", ["model.name", "model.width"], [], last=False)
+    assert tables.write_csv(table).splitlines() == ['"model.name, model.width",all', '"unet, 8",0.5', '"fcn, -",']
 
 
 def test_the_fields_that_differ(grid):
@@ -104,3 +112,7 @@ def test_hostile_names_neither_steer_a_terminal_nor_run_in_a_spreadsheet():
     table = Table(("run",), [("=cmd()",), ("a\x1b[31m\nb",), ("-0.5",)])
     assert tables.write_text(table).splitlines()[1:] == ["=cmd()", "a?[31m?b", "-0.5"]
     assert tables.write_csv(table).splitlines() == ["run", "'=cmd()", "a?[31m?b", "-0.5"]
+    header = Table(("a\x1b[31m\nb",), [("-",)])
+    assert tables.write_text(header).splitlines() == ["a?[31m?b", "-"]
+    assert tables.write_csv(header).splitlines() == ["a?[31m?b", "-"]
+    assert tables.write_latex(header).splitlines()[2] == r"a?[31m?b \\"
