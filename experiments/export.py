@@ -39,8 +39,6 @@ def export(command: Command) -> None:
     else:
         folder = workdir / "export" / f"{model.name}{name_changes(model.changed)}"
     task = make_task(config, model.class_names)
-    if "label" in task.needs:  # masks hold the classes' own numbers
-        model = model._replace(category_ids=tuple(range(len(model.class_names))))
     program = make_program(config, model.architecture, task)
     exported = export_program(program, model.variables)
     arrays = {name: np.asarray(value) for name, value in model.variables.items()}

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from experiments.command_line import Command
 from experiments.run import sharding
 from experiments.run import state as states
-from experiments.run.classes import read_classes
 from experiments.run.costs import compile_evaluation, compile_training, memory, specify_batch
 from experiments.run.evidence import flops
+from experiments.run.model import find_classes
 from experiments.run.modules import list_modules
 from experiments.tasks.base import Arrays, Task
 from experiments.tasks.registry import make_task
@@ -29,10 +29,11 @@ PARTS = {  # of a compiled step's memory
 def summary(command: Command) -> None:
     """Print the modules of the network of --config or of the run in --workdir, and the cost of its two steps.
 
-    Of the data the names of the classes are read. Steps are compiled for the devices that are here.
+    A run that has a checkpoint needs no data; otherwise the names of the classes are read from it. Steps are compiled for the
+    devices that are here.
     """
     config = command.run_config()
-    class_names, _ = read_classes(config, command.data_dir)
+    class_names = find_classes(config, command.directory() if command.workdir else None, command.data_dir)
     task = make_task(config, class_names)
     print("\n".join(describe_modules(config, task, len(class_names))), end="\n\n", flush=True)
     print("\n".join(describe_steps(config, task, len(class_names))))

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -110,21 +111,17 @@ class Browser:
 def start(folder: Path) -> Iterator[Browser]:
     """Start a browser whose profile is in `folder`."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-
-    def connect() -> None:
-        ends = os.dup(theirs_in), os.dup(theirs_out)  # either may be 3 or 4 already
-        os.dup2(ends[0], READS)
-        os.dup2(ends[1], WRITES)
-
+    # Either may be 3 or 4 already. A shell connects them: code of ours between fork and exec is not safe beside jax's threads.
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+    connect = f'exec "$0" "$@" {READS}<&{ends[0]} {WRITES}>&{ends[1]} {ends[0]}<&- {ends[1]}>&-'
     process = subprocess.Popen(
-        [PROGRAM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-        preexec_fn=connect,
-        pass_fds=(READS, WRITES),
+        ["bash", "-c", connect, PROGRAM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+        pass_fds=ends,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    for end in (theirs_in, theirs_out):
+    for end in (theirs_in, theirs_out, *ends):
         os.close(end)
     try:
         yield Browser(ours_in, ours_out)

@@ -8,6 +8,7 @@ damaged later is recognised, moved aside and replaced by the one before.
 """
 
 import argparse
+import contextlib
 import hashlib
 import pathlib
 import shutil
@@ -132,6 +133,14 @@ class Checkpoints:
         other = next((name for name in KINDS if name != kind and self.steps(name)), None)
         remedy = f"there is one with --checkpoint={other}" if other else "train first, or name another --workdir"
         raise UserError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
+
+    def read_notes(self) -> dict | None:
+        """Return the notes of the newest checkpoint that has readable ones, without its arrays. None where there is none."""
+        for kind in KINDS:
+            for step in reversed(self.steps(kind)):
+                with contextlib.suppress(Exception):  # orbax raises errors of any type for a damaged file
+                    return self._read_notes(step, kind)
+        return None
 
     def close(self) -> None:
         """Wait for the writers: an orbax manager that is not closed loses its last save."""

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from errors import UserError
+from experiments.run.checkpoints import Checkpoints
 from experiments.run.classes import read_classes
 from experiments.run.config_file import changes, flatten
 from experiments.run.pretrained import fill, load_run
 from experiments.run.state import Architecture, Variables, describe, initialise
+from experiments.tasks.registry import find_task
+
+DECIDING = {"data.name", "task.name"}  # fields on which the classes depend
 
 
 class Loaded(NamedTuple):
@@ -19,7 +23,7 @@ class Loaded(NamedTuple):
     architecture: Architecture
     variables: Variables
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]  # the classes' numbers in the data's own files
+    category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; in masks they count from 0
     facts: dict[str, Any]  # for a record
     changed: dict[str, Any]  # fields of the config that these do not tell: the values by name
     name: str  # for names of files
@@ -29,7 +33,7 @@ class Loaded(NamedTuple):
 def load_model(
     config: ConfigDict, workdir: pathlib.Path, checkpoint: str, weights: str, data_dir: str | None
 ) -> Loaded:
-    """The model of the run in `workdir`; where that holds none, of the run config.init_from, or of config.pretrained.
+    """Load the model of the run in `workdir`; where that holds none, of the run config.init_from, or of config.pretrained.
 
     `checkpoint` and `weights` are of a run, which has stored its classes. Those of a file are those of the config's dataset,
     in `data_dir`. Raises UserError where the variables do not fit the config's model, and where the file has not all of them.
@@ -42,7 +46,7 @@ def load_model(
             return _load_file(config, *read_classes(config, data_dir))
     architecture, variables, notes = load_run(config, run, checkpoint, weights)
     names, step = tuple(notes["class_names"]), notes["step"]
-    ids = tuple(notes.get("category_ids", range(1, 1 + len(names))))  # older runs did not store them
+    ids = _number(config, tuple(notes.get("category_ids", range(1, 1 + len(names)))))  # older runs did not store them
     facts = {"run": str(run), "step": step, "checkpoint": checkpoint, "weights": weights}
     told = f"{checkpoint}-{weights}-{step}", f"{checkpoint} checkpoint (step {step}), {weights} weights"
     return Loaded(architecture, variables, names, ids, facts, changes(run, config), *told)
@@ -61,4 +65,23 @@ def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: t
     facts = {"step": 0, "pretrained": path, "sha256": hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}
     lasting = architecture.lasting(variables)
     told = f"pretrained-{facts['sha256'][:6]}", f"weights from {path}"
-    return Loaded(architecture, lasting, class_names, category_ids, facts, flatten(config), *told)
+    ids = _number(config, category_ids)
+    return Loaded(architecture, lasting, class_names, ids, facts, flatten(config), *told)
+
+
+def _number(config: ConfigDict, category_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the classes' numbers in the files: a mask holds the index of a class, whatever the annotations of objects say."""
+    return tuple(range(len(category_ids))) if "label" in find_task(config.task.name).needs else category_ids
+
+
+def find_classes(config: ConfigDict, workdir: pathlib.Path | None, data_dir: str | None) -> tuple[str, ...]:
+    """Return the names of a model's classes: those that the run in `workdir` has stored, or else those of the config's data.
+
+    Raises UserError where neither is there.
+    """
+    if workdir is not None and (workdir / "config.json").exists():
+        differing = changes(workdir, config)
+        notes = None if DECIDING & differing.keys() else Checkpoints(workdir, read_only=True).read_notes()
+        if notes is not None:
+            return tuple(notes["class_names"])
+    return read_classes(config, data_dir)[0]

@@ -18,7 +18,7 @@ from experiments.export import export, export_program
 from experiments.run import state as states
 from experiments.run.card import OUTPUTS
 from experiments.run.config_file import read_config, resolve
-from experiments.run.model import load_model
+from experiments.run.model import find_classes, load_model
 from experiments.run.preemption import Preemption
 from experiments.run.pretrained import load_weights
 from experiments.run.program import make_program
@@ -186,6 +186,16 @@ def test_the_files_work_without_this_code(run, tmp_path, capsys):
         *model.class_names,
     ):
         assert words in card, words
+
+
+def test_a_run_knows_its_classes_without_the_data(run):
+    config = read_config(run)
+    model = load_model(config, run, "last", "auto", None)
+    assert find_classes(config, run, "/nowhere") == model.class_names
+    assert model.category_ids == tuple(range(len(model.class_names))), "as its masks number them"
+    config.data.name = "cityscapes"
+    with pytest.raises(UserError, match="cityscapes"):
+        find_classes(config, run, "/nowhere")
 
 
 def test_torchvisions_names_give_the_same_variables(run):
