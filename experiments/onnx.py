@@ -6,7 +6,7 @@ is `python -m experiments.onnx DIR` there: from the config, the classes and the 
 makes DIR/model.onnx, runs it in onnxruntime on random images, and prints the largest differences from jax.
 
 The batch of a segmenter is free. That of a detector has --batch_size images: jax2onnx converts the remainder, which suppression
-needs, for fixed sizes alone. Operations that are no ONNX, or none of onnxruntime's, are traced in forms that compute the same.
+needs, for fixed sizes alone. Operations that ONNX or onnxruntime lacks are traced in forms that compute the same.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ OFF = 0.01  # share of an output's values that may be further off: two detection
 def convert(folder: Path, batch_size: int) -> list[str]:
     """Write `folder`/model.onnx. Returns what was found, in lines.
 
-    Raises UserError for a folder that is no export, where jax2onnx is missing, and where onnxruntime computes something else.
+    Raises UserError for a folder without an export, where jax2onnx is missing, and where onnxruntime computes something else.
     """
     try:
         import jax2onnx
@@ -91,7 +91,7 @@ def convert(folder: Path, batch_size: int) -> list[str]:
 
 
 def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
-    """The program of an export, its variables, and whether its batch may be free."""
+    """Return the program of an export, its variables, and whether its batch may be free."""
     try:
         classes = tuple(entry["name"] for entry in json.loads((folder / "classes.json").read_text()))
     except OSError:
@@ -105,7 +105,7 @@ def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
 
 
 def _draw(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-    """Random inputs; boxes have their corners in order."""
+    """Draw random inputs; boxes have their corners in order."""
     rng, inputs = np.random.default_rng(0), {}
     height, width = shapes["image"].shape[1:3]
     for name, one in shapes.items():
@@ -118,7 +118,7 @@ def _draw(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
 
 
 def _compare(name: str, expected: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference. Raises UserError for another shape, and where too many values are off."""
+    """Return the largest difference. Raises UserError for another shape, and where too many values are off."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise UserError(f"{name}: onnxruntime gives {found.dtype} {found.shape}, jax {expected.dtype} {expected.shape}")
     apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
@@ -132,7 +132,7 @@ def _compare(name: str, expected: np.ndarray, found: np.ndarray) -> float:
 
 @contextlib.contextmanager
 def _portable_forms() -> Iterator[None]:
-    """What is traced meanwhile has forms that ONNX has."""
+    """Replace, for what is traced meanwhile, operations that ONNX lacks."""
     forms = (
         (lax, "platform_dependent", _default),
         (lax, "clamp", _clamp),
@@ -146,17 +146,17 @@ def _portable_forms() -> Iterator[None]:
 
 
 def _default(*arguments: Any, default: Any, **others: Any) -> Any:
-    """The form that is not made for one platform."""
+    """Call the form that is not made for one platform."""
     return default(*arguments)
 
 
 def _clamp(low: jax.Array, x: jax.Array, high: jax.Array) -> jax.Array:
-    """Of two operations: jax2onnx has the one for sizes that are fixed alone."""
+    """Clamp by two operations: jax2onnx converts the single one for fixed sizes only."""
     return jnp.minimum(jnp.maximum(x, low), high)
 
 
 def _max_pool(size: int, stride: int, pads: Pads, x: jax.Array) -> jax.Array:
-    """Pooling in three dimensions: of four, onnxruntime has none."""
+    """Pool in three dimensions: onnxruntime cannot pool in four."""
     batch, height, width, channels = x.shape
     x = x.transpose(0, 3, 1, 2).reshape(batch * channels, height, width)
     x = lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size), (1, stride, stride), ((0, 0), *pads))
@@ -172,7 +172,7 @@ def _suppress(
     count: int,
     classes: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """As `nms.suppress`, without a gather or a scatter in the loop, which jax2onnx converts wrongly under jax.vmap."""
+    """Do what `nms.suppress` does without gather or scatter in the loop, which jax2onnx converts wrongly under jax.vmap."""
     places = jnp.arange(len(scores))
 
     def keep(number: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

@@ -95,7 +95,7 @@ def _words(count: int, size: tuple[int, int]) -> str:
 
 
 def _align(rows: list[tuple[str, ...]]) -> list[str]:
-    """The rows in columns: numbers to the right."""
+    """Align the rows in columns, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in zip(*rows, strict=True)]
     return [

@@ -128,16 +128,16 @@ hwcm_to_hwio = _transpose(0, 1, 3, 2)  # Keras's depthwise kernel [h,w,channels,
 
 
 def conv(path: Path, key: str, *, bias: bool = False) -> Arrays:
-    """The arrays of a convolution of PyTorch's."""
+    """Return the arrays of a convolution of PyTorch's."""
     arrays: Arrays = {(*path, "kernel"): (f"{key}.weight", oihw_to_hwio)}
     return arrays | {(*path, "bias"): (f"{key}.bias", same)} if bias else arrays
 
 
 def norm(path: Path, key: str) -> Arrays:
-    """The arrays of a batch normalisation of PyTorch's."""
+    """Return the arrays of a batch normalisation of PyTorch's."""
     return {(*path, ours): (f"{key}.{theirs}", same) for ours, theirs in PYTORCH_NORM.items()}
 
 
 def find_unused(keys: frozenset[str], layers: set[str], separator: str = ".") -> frozenset[str]:
-    """The keys of the `layers`, and PyTorch's counters."""
+    """Return the keys of the `layers`, and PyTorch's counters."""
     return frozenset(key for key in keys if key.rpartition(separator)[0] in layers or key.endswith(UNCOUNTED))

@@ -60,7 +60,7 @@ def find_fingerprint(run: Run) -> str:
 
 
 def _read_sheet(run: Run) -> str | None:
-    """The newest picture of all examples, smaller. None where it is missing or damaged."""
+    """Read the newest picture of all examples, smaller. None where it is missing or damaged."""
     place = next((row["val/examples"] for row in reversed(run.rows) if isinstance(row.get("val/examples"), str)), None)
     if place is None or Path(place).is_absolute() or ".." in Path(place).parts:
         return None

@@ -132,7 +132,7 @@ def _make_metrics(run: Run, row: Mapping[str, Any], classes: tuple[str, ...]) ->
 
 
 def _find_truth(row: Mapping[str, Any]) -> Any:
-    """The objects of an image, or the pixels of each of its classes, as far as a row tells."""
+    """Return the objects of an image, or the pixels of each of its classes, as far as a row tells."""
     if AveragePrecision.name in row:
         return row[AveragePrecision.name]["objects"]
     pixels: dict[int, int] = {}

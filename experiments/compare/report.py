@@ -93,7 +93,7 @@ def escape(text: str) -> str:
 
 
 def _make_runset(group: Group) -> "Runset":
-    """A run set of a group, whose seeds W&B draws as one line: they are grouped by a field in which they agree."""
+    """Make a run set of a group. W&B draws its seeds as one line: they are grouped by a field in which they agree."""
     import wandb_workspaces.expr as expr
     import wandb_workspaces.reports.v2 as wr
 

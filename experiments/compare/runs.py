@@ -101,7 +101,7 @@ class Run:
 
     @property
     def device_hours(self) -> float | None:
-        """The hours times the devices, session by session; of members on the same devices, each has an equal part."""
+        """The hours times the devices, session by session. Members that share devices have equal parts of them."""
         parts = [dataclasses.replace(self, sessions=[own]).hours for own in self.sessions]
         counts = [count_devices(own) / _count(own, "runs_on_devices", 1) for own in self.sessions]
         if not parts or None in parts:
@@ -226,7 +226,7 @@ def read_run(workdir: pathlib.Path, name: str) -> Run:
 
 
 def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
-    """The whole rows of a file that may still grow. Damaged ones are passed over and counted."""
+    """Read the whole rows of a file that may still grow. Damaged ones are passed over and counted."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:

@@ -2,7 +2,7 @@
 
 A draw takes as many images as there are, with repetition, the same ones for all runs, and scores each run on them. Over
 several seeds a group's score is the mean of its runs', and a new seed would move it, too: the variance over the seeds is added
-to that over the images, without the part of the former that the latter holds already.
+to that over the images, less the part that both hold.
 """
 
 import dataclasses

@@ -66,8 +66,7 @@ def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Se
     for field in (*rows, *columns):
         if field.startswith(IGNORED) or field in FREE:
             raise UserError(
-                f"--rows, --columns: runs that differ in {field} alone are one row, so that it has no place of its own; "
-                "choose another field"
+                f"--rows, --columns: runs that differ in {field} alone are one row, with the mean over them; choose another field"
             )
         if not any(field in run.config for group in groups for run in group.runs):
             raise UserError(

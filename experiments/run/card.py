@@ -122,7 +122,7 @@ def write_card(
 
 
 def _describe_files(published: str | None) -> list[str]:
-    """The files, and how to run them."""
+    """Describe the files, and how to run them."""
     jax_version, flatbuffers = (importlib.metadata.version(name) for name in ("jax", "flatbuffers"))
     rows = [
         [
@@ -153,11 +153,8 @@ def _describe_fit(config: ConfigDict) -> list[str]:
     lines = [FITS[data.fit].format(tall=tall, wide=wide, short=data.shortest[0], long=data.shortest[1])]
     if data.margin:
         lines.append(f"Around that are {data.margin} pixels on each side, which make it {canvas[0]}x{canvas[1]}.")
-    if data.border == "mirror":
-        lines.append("What lies beyond the image goes on by mirroring it, without its border pixel twice.")
-    else:
-        colour = ", ".join(str(round(value)) for value in data.mean)
-        lines.append(f"What lies beyond the image has the colour ({colour}).")
+    if data.fit != "stretch" or data.margin:  # else nothing lies beyond
+        lines.append(_describe_border(data))
     lines.append(
         "Pixels are sampled linearly at their centres: row r of h' rows shows row (r + 0.5) h / h' - 0.5 of the image."
     )
@@ -172,6 +169,13 @@ def _describe_fit(config: ConfigDict) -> list[str]:
     return lines
 
 
+def _describe_border(data: ConfigDict) -> str:
+    if data.border == "mirror":
+        return "What lies beyond the image goes on by mirroring it, without its border pixel twice."
+    colour = ", ".join(str(round(value)) for value in data.mean)
+    return f"What lies beyond the image has the colour ({colour})."
+
+
 def _describe_margin(config: ConfigDict, outputs: Mapping[str, jax.core.ShapedArray]) -> list[str]:
     if "probability" not in outputs or not config.data.margin:
         return []
@@ -179,7 +183,7 @@ def _describe_margin(config: ConfigDict, outputs: Mapping[str, jax.core.ShapedAr
 
 
 def _describe_scores(run: pathlib.Path, model: Loaded) -> list[str]:
-    """The validation scores of the checkpoint's step, and those of every `--mode=evaluate` of these weights."""
+    """List the validation scores of the checkpoint's step, and of every `--mode=evaluate` of these weights."""
     step, found = model.facts["step"], {}
     if model.facts.get("weights") != "raw":  # a run scores the moving average where there is one
         row = read_row(run / "metrics.jsonl", step)
@@ -227,4 +231,6 @@ def _row(name: str, dtype: object, shape: Sequence[object], what: str) -> list[s
 
 def _tabulate(titles: list[str], rows: list[list[object]]) -> list[str]:
     lines = [titles, ["---"] * len(titles), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return [
+        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in line) + " |" for line in lines
+    ]

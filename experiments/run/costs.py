@@ -17,7 +17,7 @@ from input_pipeline.truths import make_truth
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
-    """The megabytes of one call on one device: its arguments, those of them that its results take over, and the rest."""
+    """Return the megabytes of one call on one device: its arguments, those of them that its results take over, and the rest."""
     found = compiled.memory_analysis()
     parts = {
         "arguments": found.argument_size_in_bytes,
@@ -30,7 +30,7 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 
 def compile_training(config: ConfigDict, task: Task, num_classes: int, mesh: Mesh) -> jax.stages.Compiled:
-    """Compiles the training step of a config. Nothing is made: no variable, no batch."""
+    """Compile the training step of a config. Nothing is made: no variable, no batch."""
     architecture, shapes, trained = states.describe(config, num_classes)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
 
@@ -47,7 +47,7 @@ def compile_training(config: ConfigDict, task: Task, num_classes: int, mesh: Mes
 def compile_evaluation(
     config: ConfigDict, task: Task, num_classes: int, canvas: Size, mesh: Mesh
 ) -> jax.stages.Compiled:
-    """Compiles the step that predicts, for a batch on one canvas. Nothing is made."""
+    """Compile the step that predicts, for a batch on one canvas. Nothing is made."""
     architecture, shapes, _ = states.describe(config, num_classes)
     lasting = architecture.lasting(shapes)
 
@@ -63,7 +63,7 @@ def compile_evaluation(
 def specify_batch(
     config: ConfigDict, task: Task, canvas: Size, count: int, *, train: bool
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a batch; that of evaluation has no weight map."""
+    """Return the shapes of a batch; that of evaluation has no weight map."""
     keys = [key for key in make_truth(task.needs, config.data).keys if train or key != "weight_map"]
     shapes = specify((*ALWAYS, *keys), config.data, canvas, count)
     return {key: jax.ShapeDtypeStruct(shape, dtype) for key, (shape, dtype) in shapes.items()}

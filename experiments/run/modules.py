@@ -38,7 +38,7 @@ def list_modules(
     batch: Mapping[str, jax.ShapeDtypeStruct],
     run: Callable[[nnx.Module, Arrays], Any],
 ) -> list[Row]:
-    """Lists the modules of a network in the order in which `run` of it and a batch calls them, each after what holds it.
+    """List the modules of a network in the order in which `run` of it and a batch calls them, each after what holds it.
 
     `variables` and `batch` are shapes. The network is traced, and nothing is computed.
     """
@@ -95,7 +95,7 @@ def _holds(path: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def _wrapped(kinds: set[type], call: Callable) -> Iterator[None]:
-    """The classes with `call(original, module, ...)` in the place of their own `__call__`."""
+    """Replace the classes' own `__call__` by `call(original, module, ...)`."""
     originals = {kind: kind.__call__ for kind in kinds if any("__call__" in vars(base) for base in kind.__mro__)}
     stored = {kind: vars(kind).get("__call__") for kind in originals}  # None where it is inherited
     for kind, original in originals.items():
@@ -115,7 +115,7 @@ def _wrapped(kinds: set[type], call: Callable) -> Iterator[None]:
 
 
 def _describe(result: Any) -> str:
-    """The shapes of an output: of one array, or by their names of several."""
+    """Describe the shapes of an output: of one array, or by their names of several."""
     if hasattr(result, "shape"):
         return f"[{', '.join(map(str, result.shape))}]"
     if isinstance(result, Mapping):
@@ -124,7 +124,7 @@ def _describe(result: Any) -> str:
 
 
 def _count(jaxpr: core.Jaxpr, owner: int) -> Iterator[tuple[int, int]]:
-    """(number of the module, operations) of each convolution and product; those without a scope are `owner`'s."""
+    """Yield (number of the module, operations) of each convolution and product; those without a scope are `owner`'s."""
     for equation in jaxpr.eqns:
         scopes = re.findall(SCOPE.replace("%d", r"(\d+)"), str(equation.source_info.name_stack))
         number = int(scopes[-1]) if scopes else owner
@@ -143,7 +143,7 @@ def _count(jaxpr: core.Jaxpr, owner: int) -> Iterator[tuple[int, int]]:
 
 
 def _count_convolution(equation: core.JaxprEqn) -> int:
-    """Two for each pair of a position in the kernel and of what it meets: outputs, or inputs where zeros lie between them."""
+    """Count two for each pair of a kernel position and what it meets: outputs, or inputs where zeros lie between them."""
     inputs, kernel = (variable.aval for variable in equation.invars)
     numbers = equation.params["dimension_numbers"]
     out_channels = kernel.shape[numbers.rhs_spec[0]]

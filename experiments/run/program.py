@@ -26,7 +26,7 @@ class Program(NamedTuple):
 
 
 def make_program(config: ConfigDict, architecture: Architecture, task: Task) -> Program:
-    """Makes the program of a config for its canvas.
+    """Make the program of a config for its canvas.
 
     Its inputs are `image`; of detectors whose config.data.fit leaves a border, `area` [B,4], the part of the canvas that
     shows the image; of detectors of regions, `proposals` with `proposal_mask`. Raises UserError for several canvases.
@@ -58,7 +58,7 @@ def make_program(config: ConfigDict, architecture: Architecture, task: Task) -> 
 
 
 def find_canvas(config: ConfigDict) -> Size:
-    """Returns the size of the images that a config's network sees in evaluation. Raises UserError where it has several."""
+    """Return the size of the images that a config's network sees in evaluation. Raises UserError where it has several."""
     canvas, *others = list_canvases(config.data)
     if others:
         raise UserError(

@@ -11,7 +11,7 @@ from errors import UserError
 
 
 def read_weights(path: Path, field: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file. Raises UserError, which names the `field` that gave the path, where it cannot be read."""
+    """Return the arrays of a file. Raises UserError, which names the `field` that gave the path, where it cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -21,5 +21,5 @@ def read_weights(path: Path, field: str) -> dict[str, np.ndarray]:
 
 
 def pack_weights(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Returns the content of a file with these arrays."""
+    """Return the content of a file with these arrays."""
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
