@@ -12,6 +12,8 @@ from experiments.compare.runs import find_runs
 from experiments.compare.significance import Verdict
 from tests.experiments.compare.synthetic import make_run
 
+pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces: pip install -r requirements-report.txt")
+
 
 @pytest.fixture
 def groups(tmp_path):
