@@ -8,12 +8,15 @@ config of the run in --workdir when none is given.
 """
 
 import importlib
+import os
 import sys
 
-from experiments.run import preemption
+from experiments.run import preemption, processes
 
 if __name__ == "__main__":
     preemption.exit_at_once()  # first of all: a stop has its exit code while the imports take their time, too
+    if processes.are_several(sys.argv, os.environ) and processes.GUARDED not in os.environ:
+        sys.exit(processes.guard(sys.argv))
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -42,6 +45,11 @@ flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a
 flags.DEFINE_string(
     "output", None, "predict, propose: a folder; WORKDIR/predictions/NAME, WORKDIR/proposals if not given."
 )
+flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of the first one; the same for all of them.")
+flags.DEFINE_integer(
+    "processes", None, "Several processes: how many. 1: this one alone, whatever the environment says."
+)
+flags.DEFINE_integer("process", None, "Several processes: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> int:
@@ -52,6 +60,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         # Imported here, so that a mistake in the flags is reported before jax has loaded.
         module, function = MODES[MODE.value].split(":")
+        processes.join(*(flags.FLAGS[name].value for name in ("coordinator", "processes", "process")))
         run, command = getattr(importlib.import_module(module), function), read_command()
         if command.config is not None:
             from experiments.run.configuration import check
@@ -59,7 +68,10 @@ def main(argv: list[str]) -> int:
             check(command.config)
         code = run(command) or 0
     except UserError as error:
-        sys.exit(f"error: {error}")
+        processes.leave(error)
+    except Exception:
+        processes.wait_for_the_others()
+        raise
     preemption.exit_at_once(code)
     return code
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from errors import UserError
-from experiments.sweep import child
+from experiments.run import child
 from experiments.sweep.devices import make_slots
 from experiments.sweep.launch import Launch, Phase, Progress
 from experiments.sweep.state import UNFINISHED, in_use
