@@ -196,6 +196,6 @@ def _explain(words: str) -> str:
         else "another process"
     )
     return (
-        f"stopped: process {who} of this run has ended or cannot be reached; what it wrote says why. Start the same command again in "
-        "all processes: the run goes on from its newest checkpoint"
+        f"stopped: process {who} of this run has ended or cannot be reached; what it wrote says why. Start the same command "
+        "again in all processes: the run goes on from its newest checkpoint"
     )
