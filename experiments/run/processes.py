@@ -188,13 +188,7 @@ def _pass_on(running: subprocess.Popen) -> str:
 
 def _explain(words: str) -> str:
     dead = DEAD.search(words)
-    who = (
-        f"process {', '.join(dead[1].split())}"
-        if dead
-        else "process 0"
-        if "Socket closed" in words
-        else "another process"
-    )
+    who = ", ".join(dead[1].split()) if dead else "0"  # process 0 watches the others, and these watch it
     return (
         f"stopped: process {who} of this run has ended or cannot be reached; what it wrote says why. Start the same command "
         "again in all processes: the run goes on from its newest checkpoint"
