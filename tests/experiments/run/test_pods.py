@@ -66,7 +66,8 @@ def test_two_processes_of_two_devices_are_one_of_four(alone, together):
 @pytest.mark.slow
 def test_a_detector_scores_the_same(tmp_path, data_dir):
     for name, (count, devices) in {"alone": (1, 4), "together": TOGETHER}.items():
-        train(tmp_path / name, data_dir, count, devices, config="ssd_shapes")
+        # A gentle rate: with 0.05 the gradient's norm is 19, and what is rounded grows from step to step.
+        train(tmp_path / name, data_dir, count, devices, "--config.optim.lr=0.001", config="ssd_shapes")
     assert_close(rows(tmp_path / "together"), rows(tmp_path / "alone"))
     assert any("val/AP" in row for row in rows(tmp_path / "together"))
 
