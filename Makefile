@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 # On a CPU, large pages for the arrays of a step: a tenth to a fifth faster (RESULTS.md).
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 
-.PHONY: help demo test test-slow lint check bench
+.PHONY: help demo test test-slow lint check bench onnx
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: .venv/installed  ## print JSON lines: training steps of the main model an
 	@$(RUN) -m benchmarks.train_step --config=configs/ssd_shapes.py --batch_size=16
 	@$(RUN) -m benchmarks.box_operations
 
+onnx: .venv-onnx/installed  ## convert an export to ONNX and check it: make onnx EXPORT=runs/x/export/NAME
+	@.venv-onnx/bin/python -m experiments.onnx $(EXPORT)
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, \
 	$(PYTHON) is " + sys.version.split()[0] + "; call make with PYTHON=python3.11")'
@@ -40,7 +43,13 @@ bench: .venv/installed  ## print JSON lines: training steps of the main model an
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-sweep.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-report.txt requirements-sweep.txt .venv/installed
 	@echo "installing requirements-dev.txt into .venv"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv-onnx/installed: requirements-onnx.txt | .venv/bin/python
+	@echo "installing requirements-onnx.txt into .venv-onnx"
+	@$(PYTHON) -m venv .venv-onnx
+	@.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-onnx.txt
 	@touch $@

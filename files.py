@@ -36,6 +36,29 @@ def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}; the earlier content is kept") from error
 
 
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Write a folder of files so that it is there with all of them or not at all. Returns False where it was there already.
+
+    Raises UserError, and changes nothing, where it is there with another content of one of them, and where the disk refuses.
+    """
+    if folder.exists():
+        for name, content in files.items():
+            place = folder / name
+            if not place.is_file() or place.read_bytes() != content:
+                raise UserError(f"{folder} is there already, with another {name}; delete it, or name another --output")
+        return False
+    temporary = folder.with_name(folder.name + ".tmp")
+    try:
+        if temporary.exists():  # of a write that was killed
+            shutil.rmtree(temporary)
+        for name, content in files.items():
+            write_atomically(temporary / name, content)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    return True
+
+
 def claim_folder(folder: Path, facts: Mapping[str, Any], refusal: str) -> None:
     """Write into a folder what its files are made with: `facts`.
 

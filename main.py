@@ -30,6 +30,8 @@ MODES = {  # each a function of the Command
     "predict": "experiments.predict:predict",
     "datacheck": "experiments.datacheck:datacheck",
     "propose": "experiments.propose:propose",
+    "export": "experiments.export:export",
+    "summary": "experiments.summary:summary",
 }
 
 config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
@@ -37,19 +39,22 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, checkpoints, predictions.")
 flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
 flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
-flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose: which one.")
+flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose, export: which one.")
 flags.DEFINE_enum(
-    "weights", "auto", ["auto", "ema", "raw"], "evaluate, predict, propose: auto is ema where there is one."
+    "weights", "auto", ["auto", "ema", "raw"], "evaluate, predict, propose, export: auto is ema where there is one."
 )
 flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a glob.")
 flags.DEFINE_string(
-    "output", None, "predict, propose: a folder; WORKDIR/predictions/NAME, WORKDIR/proposals if not given."
+    "output",
+    None,
+    "predict, propose, export: a folder; WORKDIR/MODE/NAME if not given (predictions, proposals, export).",
 )
-flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of the first one; the same for all of them.")
+flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
+flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first one, the same for all of them.")
 flags.DEFINE_integer(
-    "processes", None, "Several processes: how many. 1: this one alone, whatever the environment says."
+    "processes", None, "How many processes there are. 1: this one alone, whatever the environment says."
 )
-flags.DEFINE_integer("process", None, "Several processes: which one this is, from 0.")
+flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> int:

@@ -18,11 +18,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from benchmarks.steps import Step, memory
+from benchmarks.steps import Step
 from errors import UserError
 from experiments.pictures.plots import plot_points
 from experiments.pictures.png import write_png
 from experiments.run.config_file import read_config
+from experiments.run.costs import memory
 from experiments.run.model import load_model
 from experiments.tasks.registry import find_task
 from files import write_atomically
@@ -132,7 +133,7 @@ def measure(runs: list[dict], data_dir: str | None) -> list[dict]:
                 "inference images/s": 1 / (inference + search),
                 "search seconds/image": search,
                 "parameters": steps[False].parameters,
-                "training memory MB": sum(parts.values()) - parts["reused"],
+                "training memory MB": sum(parts[name] for name in ("arguments", "results", "between")),
                 "trained images": config.train.steps * config.train.batch_size,
                 "minutes": None if run["seconds"] is None else run["seconds"] / 60,
             }

@@ -16,8 +16,9 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from benchmarks.steps import make_batch, memory
+from benchmarks.steps import make_batch
 from experiments.run import sharding
+from experiments.run.costs import memory
 from experiments.run.lane import Lane, VmappedLane
 from experiments.run.step import make_train_step
 from experiments.run.trainer import initialise_run

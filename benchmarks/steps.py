@@ -52,18 +52,6 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
     }
 
 
-def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
-    """The megabytes of one call on one device: its arguments, those of them that its results take over, and the rest."""
-    found = compiled.memory_analysis()
-    parts = {
-        "arguments": found.argument_size_in_bytes,
-        "reused": found.alias_size_in_bytes,
-        "results": found.output_size_in_bytes - found.alias_size_in_bytes,
-        "between": found.temp_size_in_bytes,
-    }
-    return {name: round(size / 1e6, 1) for name, size in parts.items()}
-
-
 class Step:
     """The compiled training step of a config, or its inference, on a batch of noise.
 

@@ -18,8 +18,9 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from benchmarks.steps import Step, memory
+from benchmarks.steps import Step
 from errors import UserError
+from experiments.run.costs import memory
 from experiments.run.evidence import flops
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")

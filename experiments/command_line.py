@@ -31,6 +31,7 @@ class Command:
     inputs: str | None
     output: str | None
     profile: bool
+    licence: str | None = None
 
     def experiment(self) -> ConfigDict:
         """Returns the config of --config=FILE. Raises UserError where none was given."""
@@ -61,7 +62,8 @@ class Command:
 def read_command() -> Command:
     """Returns what the parsed flags say."""
     values = flags.FLAGS
-    others = {name: values[name].value for name in ("workdir", "checkpoint", "weights", "inputs", "output", "profile")}
+    names = ("workdir", "checkpoint", "weights", "inputs", "output", "profile", "licence")
+    others = {name: values[name].value for name in names}
     return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
 
 

@@ -34,9 +34,11 @@ hold zeros in `image`, IGNORE in `label`, no object, no proposal, 0 in `image_id
 identity in `to_original`. A picture made of several examples has the `image_id`, `original_size` and `to_original` of the first.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from errors import UserError
 
@@ -74,6 +76,22 @@ def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
     if wrong:
         others = f" (and {len(wrong) - SHOWN} more)" if len(wrong) > SHOWN else ""
         raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:SHOWN])}{others}{remedy}")
+
+
+def list_canvases(data: ConfigDict) -> list[Size]:
+    """The canvases of config.data, which are its image_size unless they are named."""
+    return [tuple(canvas) for canvas in data.canvases or (data.image_size,)]
+
+
+def specify(
+    keys: Iterable[str], data: ConfigDict, canvas: Size, count: Any
+) -> dict[str, tuple[tuple[Any, ...], np.dtype]]:
+    """The shape and the type of each key in a batch of `count` images, a number or a symbol, on a canvas."""
+    sizes = dict(zip("BHWMPhw", (count, *canvas, data.max_boxes, data.max_proposals, *data.mask_size), strict=True))
+    return {
+        key: (tuple(sizes.get(axis, axis) for axis in SPECIFICATION[key][0]), np.dtype(SPECIFICATION[key][1]))
+        for key in keys
+    }
 
 
 def row(image: np.ndarray, truth: Batch, index: int, original: Size, matrix: np.ndarray) -> Batch:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.augment import geometry
 from input_pipeline.augment.geometry import inner
-from input_pipeline.batch import Batch, Example, Size, blank, row, stack
+from input_pipeline.batch import Batch, Example, Size, blank, list_canvases, row, stack
 from input_pipeline.loader import local_size
 from input_pipeline.sources import Source
 from input_pipeline.truths import Truth
@@ -58,11 +58,6 @@ def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
         )
     if not evaluation.scales:
         raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")
-
-
-def list_canvases(data: ConfigDict) -> list[Size]:
-    """The canvases of config.data, which are its image_size unless they are named."""
-    return [tuple(canvas) for canvas in data.canvases or (data.image_size,)]
 
 
 def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:

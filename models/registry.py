@@ -52,6 +52,9 @@ class Model(nnx.Module):
     produces: str
     training_only: tuple[str, ...] = ()
     published: str = ""  # the submodule that published weights are for
+    torchvision: frozenset[str] = (
+        frozenset()
+    )  # keys that tell torchvision's file of the whole network, in its newest names
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
         """Pairs our variables with the arrays of a file of weights, told by its `keys`; see `models.weights`.
@@ -61,6 +64,10 @@ class Model(nnx.Module):
         if not self.published:
             raise UserError("config.pretrained: no weights are published for this model; leave the field empty")
         return getattr(self, self.published).pretrained(keys).below(self.published)
+
+    def caution(self, keys: Iterable[str]) -> str:
+        """Says what a file of weights with these `keys` cannot tell, for a warning; "" for nothing."""
+        return ""
 
 
 def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **own) -> Model:

@@ -1,20 +1,50 @@
 """How the arrays of a file of published weights fit a module: paths of ours, keys of theirs, and layouts.
 
-A module that published weights exist for has `pretrained(keys)`, which returns Weights; the keys tell their library.
+A module that published weights exist for has `pretrained(keys)`, which returns Weights; the keys tell their library. Most
+layouts have a way back, so that our variables can be written by others' names.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from errors import UserError
+
 Path = tuple[str, ...]
-Convert = Callable[[np.ndarray], np.ndarray]
-Arrays = dict[Path, tuple[str, Convert]]  # path of our variable: (key in the file, function from its array to ours)
+Change = Callable[[np.ndarray], np.ndarray]
 
 PYTORCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+# Keys that tell torchvision's newest names: of a backbone with an FPN, and of backbones alone.
+BACKBONES = (
+    frozenset({"fpn.inner_blocks.0.0.weight", "body.layer1.0.conv1.weight"}),
+    frozenset({"layer1.0.conv1.weight"}),
+    frozenset({"features.0.weight", "classifier.0.weight"}),
+    frozenset({"features.0.weight", "classifier.0.weight", "features.1.running_mean"}),
+    frozenset({"features.0.0.weight"}),
+)
 UNCOUNTED = "num_batches_tracked"  # PyTorch's step counter of a batch normalisation, which has no place here
+
+
+class Convert(NamedTuple):
+    """A function from a file's array to ours, and the one `back`: None where ours is only a part of the file's."""
+
+    forth: Change
+    back: Change | None
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        return self.forth(array)
+
+    def then(self, other: "Convert") -> "Convert":
+        """Returns this conversion followed by the `other` one."""
+        lost = self.back is None or other.back is None
+        return Convert(
+            lambda array: other.forth(self.forth(array)), None if lost else lambda array: self.back(other.back(array))
+        )
+
+
+Arrays = dict[Path, tuple[str, Convert]]  # path of our variable: (key in the file, from its array to ours)
 
 
 class Classes(NamedTuple):
@@ -53,29 +83,48 @@ class Weights(NamedTuple):
         return Weights(self.arrays | other.arrays, self.unused | other.unused, classes)
 
 
+class Published(Protocol):
+    """What has published weights; see models.registry.Model."""
+
+    torchvision: frozenset[str]
+
+    def pretrained(self, keys: Iterable[str]) -> Weights: ...
+
+
+def name_by_torchvision(model: Published, variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file by torchvision's names, which `model.pretrained` reads back: of all or of its backbone.
+
+    `variables` have their paths as names, a/b/c. Without arrays where torchvision has no such network, and where ours keeps
+    only a part of its arrays.
+    """
+    for marks in filter(None, (model.torchvision, *BACKBONES)):
+        try:
+            arrays = model.pretrained(marks).arrays
+        except UserError:
+            continue  # it is of another network
+        if arrays and all(convert.back for _, convert in arrays.values()):
+            own = {key: convert.back(variables["/".join(path)]) for path, (key, convert) in arrays.items()}
+            return {key: np.ascontiguousarray(array) for key, array in own.items()}
+    return {}
+
+
 def strip(keys: Iterable[str], prefix: str) -> frozenset[str]:
     """Returns the keys that begin with `prefix`, without it."""
     return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
 
 
-def same(array: np.ndarray) -> np.ndarray:
-    """Returns `array`."""
-    return array
+same = Convert(lambda array: array, lambda array: array)
 
 
-def oihw_to_hwio(kernel: np.ndarray) -> np.ndarray:
-    """Turns PyTorch's kernel [out,in,h,w] into ours [h,w,in,out]; a depthwise one [channels,1,h,w] too."""
-    return kernel.transpose(2, 3, 1, 0)
+def _transpose(*axes: int) -> Convert:
+    """Returns what brings the axes into this order."""
+    back = tuple(np.argsort(axes).tolist())
+    return Convert(lambda array: array.transpose(axes), lambda array: array.transpose(back))
 
 
-def iohw_to_hwio(kernel: np.ndarray) -> np.ndarray:
-    """Turns PyTorch's kernel [in,out,h,w] of a transposed convolution into ours [h,w,in,out]."""
-    return kernel.transpose(2, 3, 0, 1)
-
-
-def hwcm_to_hwio(kernel: np.ndarray) -> np.ndarray:
-    """Turns Keras's depthwise kernel [h,w,channels,1] into ours [h,w,1,channels]."""
-    return kernel.transpose(0, 1, 3, 2)
+oihw_to_hwio = _transpose(2, 3, 1, 0)  # PyTorch's kernel [out,in,h,w], a depthwise one [channels,1,h,w] too
+iohw_to_hwio = _transpose(2, 3, 0, 1)  # PyTorch's kernel [in,out,h,w] of a transposed convolution
+hwcm_to_hwio = _transpose(0, 1, 3, 2)  # Keras's depthwise kernel [h,w,channels,1]
 
 
 def conv(path: Path, key: str, *, bias: bool = False) -> Arrays:

@@ -52,9 +52,12 @@ RULES = {  # the longest prefix of a module's name decides
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments.compare",): {
         "numpy",
+        "PIL",
         "scipy",
+        "wandb_workspaces",
         "experiments.compare",
         "experiments.metrics",
+        "experiments.pictures",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
         "experiments.run.spread",
@@ -63,13 +66,14 @@ RULES = {  # the longest prefix of a module's name decides
     },
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
-    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy"},
+    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy", "jax2onnx", "onnxruntime"},
     ("main",): {"absl", "ml_collections", "experiments"},
 }
 HOMES = {  # a package that has one home
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
-    "safetensors": {"experiments.run.pretrained", "experiments.convert"},
+    "wandb_workspaces": {"experiments.compare.report"},
+    "safetensors": {"experiments.run.weights_file", "experiments.convert"},
     "scipy": {"experiments.run.spread", "experiments.compare.significance"},
     "sklearn": {"experiments.solvers"},
     "tqdm": {
@@ -79,6 +83,8 @@ HOMES = {  # a package that has one home
         "experiments.propose",
         "input_pipeline.proposals",
     },
+    "jax2onnx": {"experiments.onnx"},
+    "onnxruntime": {"experiments.onnx"},
     "rich": {"experiments.sweep.table"},
     "optuna": {"experiments.sweep.study"},
     "sqlalchemy": {"experiments.sweep.study"},

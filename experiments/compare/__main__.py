@@ -17,6 +17,8 @@ from typing import NoReturn
 from errors import UserError, warn
 from experiments.compare import tables
 from experiments.compare.groups import Group, fold
+from experiments.compare.page import write_page
+from experiments.compare.report import write_report
 from experiments.compare.runs import Run, find_runs
 from experiments.compare.significance import Verdict, judge
 
@@ -41,6 +43,7 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--draws", type=int, default=1000, help="samples of the images for that, 100 or more")
     parser.add_argument("--html", type=pathlib.Path, help="also write a page to this file")
+    parser.add_argument("--report", metavar="ENTITY/PROJECT", help="also make a W&B report there")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print the table as CSV, with all digits")
     form.add_argument("--latex", action="store_true", help="print the table in LaTeX")
@@ -104,9 +107,14 @@ def main(argv: Sequence[str]) -> int:
         write = tables.write_csv if flags.csv else tables.write_latex if flags.latex else tables.write_text
         print(write(table))
         plain = not (flags.csv or flags.latex or any(by_fields))
-        verdicts = find_verdicts(groups, metric, flags) if plain or flags.html else []
+        verdicts = find_verdicts(groups, metric, flags) if plain or flags.html or flags.report else []
         if plain:
             _explain(groups, verdicts)
+        if flags.html:
+            write_page(flags.html, groups, metric, verdicts, flags.price)
+            print(f"page: {flags.html}", file=sys.stderr)
+        if flags.report:
+            print(f"report: {write_report(flags.report, groups, metric, verdicts, flags.price)}", file=sys.stderr)
     except UserError as error:
         sys.exit(f"error: {error}")
     return 0

@@ -132,6 +132,12 @@ class AveragePrecision:
             drawn[self.curves] = plot_precision_recall(result.curves, scores, self.class_names, title)
         return drawn
 
+    def trace(self) -> precision.Scores:
+        """Score at IoU 0.5 alone, for the curves; by VOC's rules where no style is COCO's."""
+        if any(style.startswith("coco") for style in self.styles):
+            return precision.coco(self._tables(), (precision.VOC_IOU,))
+        return precision.voc12(self._tables())
+
     def _scored(self) -> dict[str, precision.Scores]:
         """Score by style; kept until the next image, for scores and pictures both ask for them."""
         if self._scores is None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.pairs import TILE, compare
+from experiments.pictures.pairs import TILE, Rows, compare
 from experiments.pictures.palette import choose_ink, class_colour
 
 DASH = 5  # lengths of a dash and of the space after it, in widths of its line
@@ -130,11 +130,13 @@ def compare_boxes(
     `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores. Crowds and difficult
     objects are dashed. The legend has the classes that are drawn. Returns [H,W,3] uint8.
     """
-
-    def draw(tile: Image.Image, scale: tuple[float, float], rows: Mapping[str, np.ndarray]) -> Image.Image:
-        dashed = rows["crowd"] | rows["difficult"] if "crowd" in rows else None
-        _draw_boxes(tile, rows["boxes"] * (scale * 2), rows["classes"], rows.get("scores"), class_names, dashed)
-        return tile
-
     present = sorted({index for rows in (*truths, *predictions) for index in rows["classes"].tolist()})
-    return compare(images, truths, predictions, draw, [(index, class_names[index]) for index in present])
+    entries = [(index, class_names[index]) for index in present]
+    return compare(images, truths, predictions, draw_box_rows, class_names, entries)
+
+
+def draw_box_rows(tile: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]) -> Image.Image:
+    """Draw an example's objects or its detections on a tile, as `compare_boxes` does."""
+    dashed = rows["crowd"] | rows["difficult"] if "crowd" in rows else None
+    _draw_boxes(tile, rows["boxes"] * (scale * 2), rows["classes"], rows.get("scores"), class_names, dashed)
+    return tile

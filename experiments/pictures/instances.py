@@ -54,7 +54,7 @@ def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_nam
     factor = math.ceil(2 * TILE / max(image.shape[:2]))
     canvas = Image.fromarray(image)
     canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC)
-    return np.asarray(_draw_instances(canvas, (factor, factor), found, class_names))
+    return np.asarray(draw_instance_rows(canvas, (factor, factor), found, class_names))
 
 
 def compare_instances(
@@ -65,14 +65,10 @@ def compare_instances(
     `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores. Crowds
     and difficult objects are striped. Returns [H,W,3] uint8.
     """
-
-    def draw(tile: Image.Image, scale: tuple[float, float], rows: Rows) -> Image.Image:
-        return _draw_instances(tile, scale, rows, class_names)
-
-    return compare(images, truths, predictions, draw, [])
+    return compare(images, truths, predictions, draw_instance_rows, class_names, [])
 
 
-def _draw_instances(
+def draw_instance_rows(
     canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
 ) -> Image.Image:
     """Draw the instances, small ones on top, then their names; `scale` (vertical, horizontal) is the canvas's."""

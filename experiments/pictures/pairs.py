@@ -10,32 +10,39 @@ from experiments.pictures.palette import INK
 
 TILE = 448  # pixels of the longer side of an example with objects; alone, larger ones stay as they are
 Rows = Mapping[str, np.ndarray]  # an example's objects, or its detections
+# Takes a tile, its scale (vertical, horizontal) to the image's pixels, the rows to draw, and the names of the classes.
+Draw = Callable[[Image.Image, tuple[float, float], Rows, Sequence[str]], Image.Image]
+
+
+def draw_tile(image: np.ndarray, rows: Rows, draw: Draw, class_names: Sequence[str], longer: int = TILE) -> Image.Image:
+    """Draw the rows of an example over its image, whose longer side becomes `longer` pixels."""
+    factor = longer / max(image.shape[:2])
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    tile = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return draw(tile, (height / image.shape[0], width / image.shape[1]), rows, class_names)
 
 
 def compare(
     images: Sequence[np.ndarray],
     truths: Sequence[Rows],
     predictions: Sequence[Rows],
-    draw: Callable[[Image.Image, tuple[float, float], Rows], Image.Image],
+    draw: Draw,
+    class_names: Sequence[str],
     entries: list[tuple[int | None, str]],
 ) -> np.ndarray:
     """Draw N examples of any sizes: ground truth and prediction side by side, the legend of `entries` below.
 
-    `draw` takes a tile, its scale (vertical, horizontal) to the image's pixels, and the rows to draw; it returns the tile.
     Returns [H,W,3] uint8.
     """
     columns = 1 if len(images) <= ROWS_OF_ONE_COLUMN else 2
     text, gap = 18, 10
     font, panel = ImageFont.load_default(size=text), 2 * TILE + gap
     total, title = columns * panel + (columns + 1) * 2 * gap, 2 * text
-    tiles = []
-    for image, *pair in zip(images, truths, predictions, strict=True):
-        longer = TILE / max(image.shape[:2])
-        height, width = (max(1, round(longer * side)) for side in image.shape[:2])
-        scale = height / image.shape[0], width / image.shape[1]
-        for rows in pair:
-            tile = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-            tiles.append(draw(tile, scale, rows))
+    tiles = [
+        draw_tile(image, rows, draw, class_names)
+        for image, *pair in zip(images, truths, predictions, strict=True)
+        for rows in pair
+    ]
     per_row = 2 * columns
     heights = [max(tile.height for tile in tiles[first : first + per_row]) for first in range(0, len(tiles), per_row)]
     tops = [title + sum(heights[:row]) + row * gap for row in range(len(heights) + 1)]

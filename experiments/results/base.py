@@ -32,7 +32,7 @@ class Writer(Protocol):
 class Results(Protocol):
     """The host half of a task, chosen by what the task needs. Its fields are those of config.eval."""
 
-    shown: tuple[str, ...]  # the keys of a prediction that `picture` draws: an evaluation keeps no others
+    shown: tuple[str, ...]  # the keys of a prediction that are drawn: an evaluation keeps no others
 
     def assembly(self, size: tuple[int, int]) -> Assembly:
         """Make an empty one for an image of `size` (height, width)."""
@@ -42,6 +42,12 @@ class Results(Protocol):
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         """Draw predictions next to the ground truth, [H,W,3] uint8."""
+
+    def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
+        """Draw one example: [H,W,3] uint8, whose longer side has about `longer` pixels, by name.
+
+        `truth` and `prediction` show the image too, or else `image` does.
+        """
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> Writer:
         """Make a writer to `folder` for the images in `paths`. `category_ids` are the data's own numbers of the classes."""

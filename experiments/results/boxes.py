@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_box_metrics
-from experiments.pictures.boxes import compare_boxes, draw_boxes, keep_confident
+from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes, keep_confident
+from experiments.pictures.pairs import draw_tile
 from experiments.pictures.png import write_png
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
@@ -23,6 +24,7 @@ class BoxResults(Results):
     shown = ("boxes", "scores", "classes")
     make_metrics = staticmethod(make_box_metrics)
     compare = staticmethod(compare_boxes)
+    draw_rows = staticmethod(draw_box_rows)
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
@@ -39,6 +41,14 @@ class BoxResults(Results):
         images = [example["image"] for example in examples]
         shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
         return self.compare(images, examples, shown, self.class_names)
+
+    def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
+        rows = {"truth": example, "prediction": keep_confident(prediction, self.evaluation.picture_score)}
+        drawn = {
+            name: draw_tile(example["image"], own, self.draw_rows, self.class_names, longer)
+            for name, own in rows.items()
+        }
+        return {name: np.asarray(tile) for name, tile in drawn.items()}
 
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionWriter":
         return DetectionWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)

@@ -44,6 +44,15 @@ class LabelResults(Results):
         labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
         return compare_labels(images, *labels, self.class_names)
 
+    def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
+        shape = example["label"].shape
+        factor = longer / max(shape)
+        size = tuple(max(1, round(factor * side)) for side in shape[::-1])
+        image = cv2.resize(example["image"], size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+        labels = {"truth": example["label"], "prediction": prediction["label"]}
+        resized = {name: cv2.resize(own, size, interpolation=cv2.INTER_NEAREST) for name, own in labels.items()}
+        return {"image": image} | {name: overlay(image, label) for name, label in resized.items()}
+
     def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "MaskWriter":
         return MaskWriter(folder)
 

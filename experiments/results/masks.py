@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.metrics.base import Prediction
 from experiments.metrics.registry import make_mask_metrics
-from experiments.pictures.instances import compare_instances, draw_instances
+from experiments.pictures.instances import compare_instances, draw_instance_rows, draw_instances
 from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
 from input_pipeline.annotations.masks import encode_pixels
 from input_pipeline.masks import Mask, bound, collect, touch
@@ -21,6 +21,7 @@ class MaskResults(BoxResults):
     shown = (*BoxResults.shown, "masks")
     make_metrics = staticmethod(make_mask_metrics)
     compare = staticmethod(compare_instances)
+    draw_rows = staticmethod(draw_instance_rows)
 
     def assembly(self, size: tuple[int, int]) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO
 
 import jax
@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.metrics.base import Metric
+from experiments.metrics.base import Example, Metric, Prediction
+from experiments.pictures.examples import LONGER_SIDE, DrawnExample, DrawnExamples, encode_webp, write_examples
 from experiments.pictures.png import write_png
 from experiments.results.base import Results
 from experiments.run import sharding
@@ -32,13 +33,15 @@ IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
 class Evaluation:
     """`scores` by name, `records` (one line of JSON per image), the number of `images`, and `pictures`.
 
-    `pictures` are [H,W,3] uint8 by name: `examples` next to their ground truth, and what the metrics draw.
+    `pictures` are [H,W,3] uint8 by name: `examples` next to their ground truth, and what the metrics draw. `drawn` holds the
+    same examples one by one.
     """
 
     scores: dict[str, float]
     records: IO[bytes]
     images: int
     pictures: dict[str, np.ndarray]
+    drawn: DrawnExamples
 
 
 class Evaluator:
@@ -65,7 +68,7 @@ class Evaluator:
         # By index, so that they are the same images each time, regardless of the order of the canvases.
         drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
         records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
-        shown: list[tuple] = []
+        shown: dict[int, tuple] = {}
         for index, example, prediction in self.inference(variables, self.source, stop):
             row = {"image_id": index, "name": self.source.name(index), "source_id": self.source.image_id(index)}
             for metric in metrics:
@@ -73,16 +76,24 @@ class Evaluator:
                 metric.add(row[metric.name], index)
             records.write(json.dumps(row).encode() + b"\n")
             if index in drawn:
-                shown.append((example, {name: prediction[name] for name in self.results.shown}))
+                shown[index] = example, {name: prediction[name] for name in self.results.shown}
         if jax.process_count() > 1:
             metrics = self.results.metrics()
             _merge(metrics, records)
         scores = reduce_means(self.inference.terms, self.inference.logs)
-        pictures = {"examples": self.results.picture(*zip(*shown, strict=True))} if shown else {}
+        pictures = {"examples": self.results.picture(*zip(*shown.values(), strict=True))} if shown else {}
         for metric in metrics:
             scores |= metric.compute()
             pictures |= metric.pictures()
-        return Evaluation(scores, records, count, pictures)
+        return Evaluation(scores, records, count, pictures, self._draw(shown))
+
+    def _draw(self, shown: Mapping[int, tuple[Example, Prediction]]) -> DrawnExamples:
+        drawn = []
+        for index in sorted(shown):
+            tiles = self.results.tiles(*shown[index], LONGER_SIDE)
+            encoded = {name: encode_webp(tile) for name, tile in tiles.items()}
+            drawn.append(DrawnExample(index, self.source.name(index), encoded))
+        return DrawnExamples(self.source.class_names, drawn)
 
 
 def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
@@ -116,7 +127,10 @@ def _quotient(mean: Mean) -> float:
 
 
 def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: str) -> dict[str, str]:
-    """Write records/RECORDS.jsonl, and predictions/NAME-*: the per-class table and the pictures. Returns their places."""
+    """Write records/RECORDS.jsonl, and predictions/NAME-*: the per-class table and the pictures. Returns their places.
+
+    predictions/RECORDS-examples.zip replaces that of an earlier evaluation.
+    """
     result.records.seek(0)
     write_atomically(workdir / "records" / f"{records}.jsonl", result.records)
     places = {}
@@ -129,4 +143,5 @@ def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: 
     for kind, picture in result.pictures.items():
         places[kind] = f"predictions/{name}-{kind}.png"
         write_png(workdir / places[kind], picture)
+    write_examples(workdir / "predictions" / f"{records}-examples.zip", result.drawn)
     return places

@@ -38,7 +38,7 @@ class Evidence:
         Raises UserError where an earlier evidence.json is damaged or the disk refuses.
         """
         self.path = workdir / "evidence.json"
-        self._earlier = _sessions(self.path)
+        self._earlier = read_sessions(self.path)
         self._session = {
             "started": _now(),
             "first_step": step,
@@ -70,6 +70,16 @@ class Evidence:
     def _write(self) -> None:
         content = json.dumps({"sessions": [*self._earlier, self._session]}, indent=2)
         write_atomically(self.path, content.encode() + b"\n")
+
+
+def read_sessions(path: Path) -> list[dict]:
+    """Return the sessions of an evidence.json, the oldest first, none without a file. Raises UserError for a damaged one."""
+    try:
+        return json.loads(path.read_text())["sessions"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
 
 
 def environment() -> dict:
@@ -114,15 +124,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _sessions(path: Path) -> list[dict]:
-    try:
-        return json.loads(path.read_text())["sessions"]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
 
 
 def _now() -> str:

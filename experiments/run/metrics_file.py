@@ -86,6 +86,15 @@ class MetricsFile:
                 yield line, parse_row(self.path, number, line)
 
 
+def read_row(path: Path, step: int) -> dict:
+    """Return the row of a step in the file at `path`: empty where there is none. Raises UserError for a damaged line."""
+    if not path.exists():
+        return {}
+    with open(path, "rb") as file:
+        rows = [parse_row(path, number, line) for number, line in enumerate(file, start=1) if line.endswith(b"\n")]
+    return next((row for row in rows if row["step"] == step), {})
+
+
 def parse_row(path: Path, number: int, line: bytes) -> dict:
     """Return the row in a line. Raises UserError, naming file and line, for one that is damaged."""
     try:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from errors import UserError, warn
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.classes import match_columns
 from experiments.run.config_file import check_same
 from experiments.run.state import Architecture, Variables, check_same_shapes, describe, select
+from experiments.run.weights_file import read_weights
 from models.weights import Classes
 
 
@@ -68,13 +67,11 @@ def load_weights(
     is and the remark says so. Raises UserError for a file that cannot be read, a key without a place, one that is missing,
     or another shape.
     """
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"config.pretrained={path} cannot be read as safetensors ({error}); give a local .safetensors file"
-        ) from None
-    arrays, unused, classes = architecture.merge(variables).pretrained(weights.keys())
+    weights = read_weights(pathlib.Path(path), "config.pretrained")
+    model = architecture.merge(variables)
+    arrays, unused, classes = model.pretrained(weights.keys())
+    if doubt := model.caution(weights.keys()):
+        warn(f"config.pretrained={path}: {doubt}")
     wanted = {key for key, _ in arrays.values()}
     _check_keys(path, "has no key", wanted - weights.keys(), "it is of another network")
     _check_keys(path, "has the unknown key", weights.keys() - wanted - unused, "it is of another network, or width")

@@ -19,9 +19,13 @@ def find_interval(values: Sequence[float], share: float = 0.95) -> tuple[float, 
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.nan, math.nan
-    quantile = float(stdtrit(len(values) - 1, (1 + share) / 2))
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    half = find_half_width(len(values), share) * statistics.stdev(values)
     return mean, mean - half, mean + half
+
+
+def find_half_width(count: int, share: float = 0.95) -> float:
+    """Return half the width of the confidence interval of the mean of `count` values, 2 or more, in their standard deviations."""
+    return float(stdtrit(count - 1, (1 + share) / 2)) / math.sqrt(count)
 
 
 def measure_spread(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

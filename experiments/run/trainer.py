@@ -32,7 +32,7 @@ from experiments.run.state import Architecture, TrainState
 from experiments.run.step import make_train_step
 from experiments.run.tables import format_table
 from experiments.tasks.registry import make_task
-from input_pipeline.views import list_canvases
+from input_pipeline.batch import list_canvases
 
 
 class Trainer:

@@ -181,7 +181,7 @@ def join(outputs: Levels, batch: Arrays) -> Arrays:
 
 def clip_to_image(boxes: jax.Array, batch: Arrays) -> jax.Array:
     """Boxes [B,...,4] cut to the part of each input that shows its image; one outside becomes a line or a point on its edge."""
-    area = find_image(batch).reshape(len(boxes), *[1] * (boxes.ndim - 2), 4)
+    area = find_image(batch).reshape(boxes.shape[0], *[1] * (boxes.ndim - 2), 4)
     return jnp.clip(boxes, jnp.tile(area[..., :2], 2), jnp.tile(area[..., 2:], 2))
 
 

@@ -70,7 +70,7 @@ class YOLOv1Task(Detection):
         boxes = decode(outputs["boxes"], size)
         confidence, classes = (jnp.maximum(outputs[name], 0.0) for name in ("confidence", "classes"))
         scores = confidence[..., None] * classes[..., None, :]
-        return boxes.reshape(len(boxes), -1, 4), scores.reshape(len(scores), -1, scores.shape[-1])
+        return boxes.reshape(boxes.shape[0], -1, 4), scores.reshape(boxes.shape[0], -1, scores.shape[-1])
 
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Those that are the first in their cell."""

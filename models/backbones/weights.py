@@ -49,7 +49,7 @@ def match_vgg(
     if classifier:
         fc6, fc7, bias = _fc6, _fc7, same
         if thinned is not None:
-            fc6, fc7, bias = (partial(convert, thinned) for convert in (_thin_fc6, _thin_fc7, _thin))
+            fc6, fc7, bias = (Convert(partial(thin, thinned), None) for thin in (_thin_fc6, _thin_fc7, _thin))
         for ours, theirs, kernel in zip(("fc6", "fc7"), hidden, (fc6, fc7), strict=True):
             arrays[ours, "kernel"] = (f"{theirs}.weight", kernel)
             arrays[ours, "bias"] = (f"{theirs}.bias", bias)
@@ -88,19 +88,21 @@ def match_vgg_features(prefix: str, repeats: tuple[int, ...], normalised: bool =
     return arrays
 
 
-def _fc6(kernel: np.ndarray) -> np.ndarray:
-    """From [out, in * 7 * 7], or the convolution [out, in, 7, 7] of timm."""
-    return oihw_to_hwio(kernel.reshape(len(kernel), -1, 7, 7))
+def _unfold(size: int) -> Convert:
+    """From [out, in * size * size] to the convolution [out, in, size, size], which timm's is already."""
+    return Convert(
+        lambda kernel: kernel.reshape(len(kernel), -1, size, size), lambda kernel: kernel.reshape(len(kernel), -1)
+    )
 
 
-def _connected_fc6(kernel: np.ndarray) -> np.ndarray:
-    """[1,1,7*7*in,out], channels last."""
-    return _fc6(kernel).reshape(1, 1, -1, len(kernel))
-
-
-def _fc7(kernel: np.ndarray) -> np.ndarray:
-    """From [out, in], or the convolution [out, in, 1, 1] of timm."""
-    return oihw_to_hwio(kernel.reshape(len(kernel), -1, 1, 1))
+_fc6, _fc7 = _unfold(7).then(oihw_to_hwio), _unfold(1).then(oihw_to_hwio)
+# [7,7,in,out] and [1,1,7*7*in,out], channels last.
+_connected_fc6 = _fc6.then(
+    Convert(
+        lambda kernel: kernel.reshape(1, 1, -1, kernel.shape[-1]),
+        lambda kernel: kernel.reshape(7, 7, -1, kernel.shape[-1]),
+    )
+)
 
 
 def _thin_fc6(channels: int, kernel: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from flax import nnx
 from fields import Count, Positive
 from models.detection.fast_rcnn import SIZE, PooledModel, Pooling
 from models.detection.regions import Features
-from models.detection.weights import RPN_MARK, match_backbone, match_faster_rcnn, order_anchors
+from models.detection.weights import FASTER_RCNN_KEYS, RPN_MARK, match_backbone, match_faster_rcnn, order_anchors
 from models.heads.box import BoxHead
 from models.heads.rpn import RPN
 from models.layers import Rate
@@ -29,6 +29,7 @@ class FasterRCNN(PooledModel):
     """
 
     produces = "proposals and regions"
+    torchvision = FASTER_RCNN_KEYS
 
     def __init__(
         self,

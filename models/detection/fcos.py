@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from fields import Count
-from models.detection.weights import PYRAMID_MARK, match_backbone, match_fcos
+from models.detection.weights import FCOS_KEYS, PYRAMID_MARK, match_backbone, match_fcos
 from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
@@ -33,6 +33,7 @@ class FCOS(Model):
 
     produces = "boxes of places"
     published = "backbone"
+    torchvision = FCOS_KEYS
 
     def __init__(
         self,

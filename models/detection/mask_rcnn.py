@@ -8,7 +8,7 @@ from flax import nnx
 from fields import Count
 from models.detection.faster_rcnn import FasterRCNN
 from models.detection.regions import Features
-from models.detection.weights import MASK_MARK, match_mask_rcnn
+from models.detection.weights import MASK_MARK, MASK_RCNN_KEYS, match_mask_rcnn
 from models.heads.mask import MaskHead
 from models.registry import Dtype
 from models.weights import Weights
@@ -23,6 +23,7 @@ class MaskRCNN(FasterRCNN):
     """
 
     produces = "proposals, regions and masks"
+    torchvision = MASK_RCNN_KEYS
 
     def __init__(
         self, *, num_classes: int, mask_depth: Count, mask_width: Count, dtype: Dtype, rngs: nnx.Rngs, **detector

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from fields import Count, Positive
-from models.detection.weights import PYRAMID_MARK, match_backbone, match_retinanet, order_anchors
+from models.detection.weights import PYRAMID_MARK, RETINANET_KEYS, match_backbone, match_retinanet, order_anchors
 from models.heads.dense import Tower, classifier, flatten, predictor, pyramid_of
 from models.layers import Momentum, NormOrNone
 from models.ops import anchors
@@ -31,6 +31,7 @@ class RetinaNet(Model):
 
     produces = "anchors of a pyramid"
     published = "backbone"
+    torchvision = RETINANET_KEYS
 
     def __init__(
         self,

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from errors import UserError, warn
+from errors import UserError
 from fields import Count, Natural, NotNegative, Positive
 from models import layers
 from models.backbones.vgg import REPEATS, Classifier, ConvRelu
-from models.detection.weights import DEFAULT_BOXES, SSD_MARK, match_ssd
+from models.detection.weights import DEFAULT_BOXES, SSD_KEYS, SSD_MARK, match_ssd
 from models.layers import Conv, Momentum, NormOrNone
 from models.ops import anchors
 from models.registry import BACKBONE, Dtype, Model, build_backbone
@@ -60,6 +60,7 @@ class SSD(Model):
 
     produces = "default boxes"
     published = "backbone"
+    torchvision = SSD_KEYS
 
     def __init__(
         self,
@@ -151,8 +152,6 @@ class SSD(Model):
     def pretrained(self, keys: Iterable[str]) -> Weights:
         """Pairs all our arrays with those of torchvision's ssd300_vgg16, or the backbone's with a backbone's file.
 
-        Warns of a whole detector where the default boxes are not torchvision's.
-
         Raises UserError for a whole detector where this one is not on an atrous VGG without normalisation.
         """
         keys = frozenset(keys)
@@ -163,15 +162,19 @@ class SSD(Model):
                 "pretrained: the file holds a whole SSD on VGG; it needs model.backbone.name='vgg' with model.fc, and "
                 "'none' for model.norm and model.backbone.norm"
             )
-        if (self.sizes, self.steps, self.within) != DEFAULT_BOXES:
-            sizes, steps, within = DEFAULT_BOXES
-            warn(
-                "pretrained: the default boxes are not those of torchvision's ssd300_vgg16, so that boxes are right only "
-                f"after training; its own have model.sizes={sizes}, model.steps={steps}, model.within={within}"
-            )
         return match_ssd(self.stages, self.shapes, self.l2_norm is not None)
+
+    def caution(self, keys: Iterable[str]) -> str:
+        """Says that the default boxes of a whole detector's file are not these; the file does not have them."""
+        if SSD_MARK not in keys or (self.sizes, self.steps, self.within) == DEFAULT_BOXES:
+            return ""
+        sizes, steps, within = DEFAULT_BOXES
+        return (
+            "the default boxes are not those of torchvision's ssd300_vgg16, so that boxes are right only after training; "
+            f"its own have model.sizes={sizes}, model.steps={steps}, model.within={within}"
+        )
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:
     """Maps [B,h,w,shapes * values] to [B,A,values] float32, in the order level, row, column, shape."""
-    return jnp.concatenate([x.reshape(len(x), -1, values) for x in maps], 1).astype(jnp.float32)
+    return jnp.concatenate([x.reshape(x.shape[0], -1, values) for x in maps], 1).astype(jnp.float32)

@@ -19,6 +19,14 @@ SSD_MARK = "head.classification_head.module_list.0.weight"
 PYRAMID_MARK = "head.classification_head.cls_logits.weight"
 RPN_MARK = "rpn.head."  # what the keys of a two-stage detector's first stage begin with
 MASK_MARK = "roi_heads.mask_"  # and those of its masks
+# Keys that tell torchvision's whole detectors, in its newest names.
+RESNET_FPN = frozenset({"backbone.fpn.inner_blocks.0.0.weight", "backbone.body.layer1.0.conv1.weight"})
+TOWERS = frozenset({"head.classification_head.conv.0.0.weight", "head.regression_head.conv.0.0.weight"})
+SSD_KEYS = frozenset({SSD_MARK})
+FCOS_KEYS = RESNET_FPN | {PYRAMID_MARK}
+RETINANET_KEYS = FCOS_KEYS | TOWERS
+FASTER_RCNN_KEYS = RESNET_FPN | {f"{RPN_MARK}conv.0.0.weight"}
+MASK_RCNN_KEYS = FASTER_RCNN_KEYS | {f"{MASK_MARK}head.0.0.weight"}
 # model.sizes, model.steps and model.within of torchvision's ssd300_vgg16: a file of weights does not say them.
 DEFAULT_BOXES = ((0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8.0, 16.0, 32.0, 64.0, 100.0, 300.0), True)
 RATIOS, OCTAVES = (2.0, 1.0, 0.5), 3  # width / height of the anchors of torchvision's RetinaNet, in their order
@@ -82,14 +90,16 @@ def match_faster_rcnn(keys: frozenset[str], order: Sequence[int], size: tuple[in
     `order` is `order_anchors`, and `size` that of a region's features.
     """
     inner = ".0.0" if f"{RPN_MARK}conv.0.0.weight" in keys else ""  # files made before torchvision 0.13 lack it
-    objectness = _choose_outputs(("rpn", "logits"), f"{RPN_MARK}cls_logits", partial(np.take, indices=order, axis=0))
+    objectness = _choose_outputs(("rpn", "logits"), f"{RPN_MARK}cls_logits", _choose(order))
     head, predictor = "roi_heads.box_head", "roi_heads.box_predictor"
     logits = _connected(("box_head", "logits"), f"{predictor}.cls_score", same)
-    offsets = _connected(("box_head", "offsets"), f"{predictor}.bbox_pred", _put_coordinates_first)
+    offsets = _connected(
+        ("box_head", "offsets"), f"{predictor}.bbox_pred", Convert(_put_coordinates_first, _put_coordinates_last)
+    )
     arrays = (
         conv(("rpn", "conv"), f"{RPN_MARK}conv{inner}", bias=True)
         | objectness
-        | _connected(("box_head", "fc6"), f"{head}.fc6", partial(_put_channels_last, size))
+        | _connected(("box_head", "fc6"), f"{head}.fc6", _put_channels_last(size))
         | _connected(("box_head", "fc7"), f"{head}.fc7", same)
         | logits
         | offsets
@@ -119,26 +129,39 @@ def match_mask_rcnn(keys: frozenset[str], depth: int) -> Weights:
 def _connected(path: Path, key: str, convert: Convert) -> Arrays:
     """The arrays of a fully connected layer [out,in], ours a 1x1 convolution, after `convert` of both."""
     return {
-        (*path, "kernel"): (f"{key}.weight", partial(_chain, convert, _oi_to_hwio)),
+        (*path, "kernel"): (f"{key}.weight", convert.then(OI_TO_HWIO)),
         (*path, "bias"): (f"{key}.bias", convert),
     }
 
 
-def _oi_to_hwio(kernel: np.ndarray) -> np.ndarray:
-    return kernel.T[None, None]
+OI_TO_HWIO = Convert(lambda kernel: kernel.T[None, None], lambda kernel: kernel[0, 0].T)
 
 
-def _put_channels_last(size: tuple[int, int], kernel: np.ndarray) -> np.ndarray:
-    """[out,C*h*w] of features in PyTorch's order to [out,h*w*C] of ours; a bias [out] as it is."""
-    if kernel.ndim == 1:
-        return kernel
-    return kernel.reshape(len(kernel), -1, *size).transpose(0, 2, 3, 1).reshape(kernel.shape)
+def _put_channels_last(size: tuple[int, int]) -> Convert:
+    """From [out,C*h*w] of features in PyTorch's order to [out,h*w*C] of ours; a bias [out] as it is."""
+
+    def forth(kernel: np.ndarray) -> np.ndarray:
+        return kernel.reshape(len(kernel), -1, *size).transpose(0, 2, 3, 1).reshape(kernel.shape)
+
+    def back(kernel: np.ndarray) -> np.ndarray:
+        return kernel.reshape(len(kernel), *size, -1).transpose(0, 3, 1, 2).reshape(kernel.shape)
+
+    return Convert(
+        lambda array: array if array.ndim == 1 else forth(array),
+        lambda array: array if array.ndim == 1 else back(array),
+    )
 
 
 def _put_coordinates_first(array: np.ndarray) -> np.ndarray:
     """[classes*4,...] of (x, y) to [4*classes,...] of (y, x)."""
     boxes = array.reshape(-1, 4, *array.shape[1:])
     return boxes[:, list(TRANSPOSED)].swapaxes(0, 1).reshape(array.shape)
+
+
+def _put_coordinates_last(array: np.ndarray) -> np.ndarray:
+    """[4*classes,...] of (y, x) to [classes*4,...] of (x, y)."""
+    boxes = array.reshape(4, -1, *array.shape[1:])
+    return boxes[list(TRANSPOSED)].swapaxes(0, 1).reshape(array.shape)  # TRANSPOSED is its own inverse
 
 
 def order_anchors(octaves: int, ratios: Sequence[float], placement: Placement, published: int = OCTAVES) -> list[int]:
@@ -184,33 +207,36 @@ def match_boxes(path: Path, key: str, order: Sequence[int]) -> Weights:
     `order` says which of the file's shapes each of ours is.
     """
     outputs = [4 * shape + number for shape in order for number in TRANSPOSED]
-    return Weights(_choose_outputs(path, key, partial(np.take, indices=outputs, axis=0)), frozenset())
+    return Weights(_choose_outputs(path, key, _choose(outputs)), frozenset())
 
 
 def match_classes(path: Path, key: str, order: Sequence[int], *, background: bool) -> Weights:
     """The convolution whose outputs are a value of each class for each shape of a cell; `order` as in `match_boxes`."""
-    arrays = _choose_outputs(path, key, partial(_order_groups, list(order)))
+    arrays = _choose_outputs(path, key, _order_groups(order))
     return Weights(arrays, frozenset(), dict.fromkeys(arrays, Classes(len(order), background)))
 
 
 def _choose_outputs(path: Path, key: str, choose: Convert) -> Arrays:
-    """The arrays of a convolution with a bias, after `choose` has taken a part of the outputs, their first axis."""
+    """The arrays of a convolution with a bias, after `choose` has ordered the outputs, their first axis."""
     layouts = {"kernel": ("weight", oihw_to_hwio), "bias": ("bias", same)}
-    return {
-        (*path, ours): (f"{key}.{theirs}", partial(_chain, choose, layout))
-        for ours, (theirs, layout) in layouts.items()
-    }
+    return {(*path, ours): (f"{key}.{theirs}", choose.then(layout)) for ours, (theirs, layout) in layouts.items()}
 
 
-def _chain(first: Convert, second: Convert, array: np.ndarray) -> np.ndarray:
-    return second(first(array))
+def _choose(order: Sequence[int]) -> Convert:
+    """Returns what brings the outputs, the first axis, into an order that has each of them once."""
+    back = np.argsort(order)
+    return Convert(lambda array: array.take(order, axis=0), lambda array: array.take(back, axis=0))
 
 
-def _order_groups(order: list[int], array: np.ndarray) -> np.ndarray:
-    """[groups * classes, ...] with its groups in the given order."""
-    if len(array) % len(order):
-        raise UserError(
-            f"pretrained: {len(array)} outputs are not those of {len(order)} shapes in a cell; set model.ratios"
-        )
-    groups = array.reshape(len(order), -1, *array.shape[1:])
-    return groups[order].reshape(array.shape)
+def _order_groups(order: Sequence[int]) -> Convert:
+    """Returns what brings the groups of [groups * classes, ...] into the given order."""
+
+    def choose(order: Sequence[int], array: np.ndarray) -> np.ndarray:
+        if len(array) % len(order):
+            raise UserError(
+                f"pretrained: {len(array)} outputs are not those of {len(order)} shapes in a cell; set model.ratios"
+            )
+        groups = array.reshape(len(order), -1, *array.shape[1:])
+        return groups[list(order)].reshape(array.shape)
+
+    return Convert(partial(choose, order), partial(choose, np.argsort(order)))

@@ -181,10 +181,10 @@ class YOLOv1(Model):
         for number in range(1, self.depth + 1):
             x = getattr(self, f"conv_{number}")(x, train=train)
         if self.head == "connected":
-            x = x.reshape(len(x), 1, 1, -1)
+            x = x.reshape(x.shape[0], 1, 1, -1)
             x = x if self.reduce is None else self.reduce(x)
         x = self.dropout(self.connect(x, train=train), deterministic=not train, rngs=rngs)
-        x = self.output(x).astype(jnp.float32).reshape(len(x), *grid, -1)
+        x = self.output(x).astype(jnp.float32).reshape(x.shape[0], *grid, -1)
         boxes, confidence, classes = jnp.split(x, (4 * self.boxes, 5 * self.boxes), axis=-1)
         return {"boxes": boxes.reshape(*boxes.shape[:3], -1, 4), "confidence": confidence, "classes": classes}
 

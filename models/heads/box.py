@@ -41,7 +41,7 @@ class RegionHead(nnx.Module):
 
     def connect(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """What fc7 makes of regions [N,h,w,channels]: [N,1,1,fc]."""
-        x = regions.reshape(len(regions), 1, 1, -1)
+        x = regions.reshape(regions.shape[0], 1, 1, -1)
         for fc in (self.fc6, self.fc7):
             x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
         return x
@@ -80,7 +80,7 @@ class SVMHead(RegionHead):
 
     def __call__(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
         margins = _flat(self.margins(self.connect(regions, train=train, rngs=rngs)))
-        offsets = _split(_flat(self.offsets(regions.reshape(len(regions), 1, 1, -1))))
+        offsets = _split(_flat(self.offsets(regions.reshape(regions.shape[0], 1, 1, -1))))
         return jnp.pad(margins, ((0, 0), (1, 0))), jnp.pad(offsets, ((0, 0), (1, 0), (0, 0)))
 
 
@@ -93,4 +93,4 @@ def _flat(outputs: jax.Array) -> jax.Array:
 
 def _split(offsets: jax.Array) -> jax.Array:
     """[N,4*columns] to [N,columns,4]: the coordinate stands before the class, so that classes are a layer's last axis."""
-    return offsets.reshape(len(offsets), 4, -1).swapaxes(1, 2)
+    return offsets.reshape(offsets.shape[0], 4, -1).swapaxes(1, 2)

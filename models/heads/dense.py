@@ -86,4 +86,4 @@ def classifier(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Con
 
 def flatten(x: jax.Array, values: int) -> jax.Array:
     """A map [B,h,w,k * values] to [B,h*w*k,values] float32, in the order row, column, k."""
-    return x.reshape(len(x), -1, values).astype(jnp.float32)
+    return x.reshape(x.shape[0], -1, values).astype(jnp.float32)

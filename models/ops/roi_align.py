@@ -95,7 +95,7 @@ _align.defvjp(_forward, _backward)
 def _by_gathers(strides, size, samples, aligned, features, boxes, levels):
     """Four pixels for each place, from one table of all levels' pixels."""
     channels = features[0].shape[-1]
-    table = jnp.concatenate([level.reshape(len(level), -1, channels) for level in features], 1)
+    table = jnp.concatenate([level.reshape(level.shape[0], -1, channels) for level in features], 1)
     heights, widths = (np.array([level.shape[axis] for level in features]) for axis in (1, 2))
     firsts = np.cumsum([0, *heights * widths])[:-1]
     first, height, width, stride = (

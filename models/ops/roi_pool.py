@@ -101,7 +101,7 @@ def _bins(windows, axis, count, length) -> tuple[jax.Array, jax.Array]:
 def _table(cells: Cells) -> Cells:
     """The sparse table of cells [B,H,W,c]: the largest of 2^i rows and 2^j columns from every pixel on, as one line of all."""
     table = _runs(_runs(cells, 1), 3)  # [B,row level,H,column level,W,c]
-    return jax.tree.map(lambda x: x.reshape(len(x), -1, x.shape[-1]), table)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), table)
 
 
 def _query(
@@ -139,8 +139,9 @@ def _runs(cells: Cells, axis: int) -> Cells:
 
 def _cover(first: jax.Array, end: jax.Array, length: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """The level of two runs that cover a range, and where they start; any of an empty range."""
-    level = jnp.asarray(np.array([max(n.bit_length() - 1, 0) for n in range(length + 1)]))[(end - first).clip(0)]
-    return level, (first.clip(0, length - 1), (end - (1 << level)).clip(0, length - 1))
+    levels = np.array([max(n.bit_length() - 1, 0) for n in range(length + 1)])
+    level, run = (jnp.asarray(table)[(end - first).clip(0)] for table in (levels, 2**levels))
+    return level, (first.clip(0, length - 1), (end - run).clip(0, length - 1))
 
 
 def _larger(a: Cells, b: Cells) -> Cells:

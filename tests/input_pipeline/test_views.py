@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from configs.common import get_config
 from errors import UserError
 from input_pipeline.augment import geometry
-from input_pipeline.batch import IGNORE, OBJECTS, blank, check_batch
+from input_pipeline.batch import IGNORE, OBJECTS, blank, check_batch, list_canvases
 from input_pipeline.truths import make_truth
-from input_pipeline.views import ViewBatches, check_views, choose_canvas, list_canvases, plan_views
+from input_pipeline.views import ViewBatches, check_views, choose_canvas, plan_views
 from tests.input_pipeline.test_loader import Rectangles, Squares
 
 

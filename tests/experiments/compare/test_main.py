@@ -58,6 +58,15 @@ def test_broken_runs_are_named_and_do_not_stop_the_others(sweep, capsys):
     assert len(out.split("\n\n")[0].splitlines()) == 4 and "name two of them" in out
 
 
+@pytest.mark.parametrize("table", [[], ["--csv"]])
+def test_a_page_beside_the_table(sweep, tmp_path, capsys, table):
+    page = tmp_path / "pages" / "a.html"
+    assert main([str(sweep), f"--html={page}", "--price=1", *table]) == 0
+    out, err = capsys.readouterr()
+    assert f"page: {page}" in err and "page" not in out
+    assert "lr=0.2 is better" in page.read_text() and "device-hours times 1" in page.read_text()
+
+
 def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
     for name in ("a", "b"):
         make_run(tmp_path / name, {"model.name": name})
@@ -74,6 +83,8 @@ def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
         (["--draws=10"], "--draws=10 must be 100 or more"),
         (["--price=-1"], "--price=-1.0 must be 0 or more"),
         (["--last"], "--last needs --rows or --columns"),
+        (["--html=/proc/none/a.html"], "/proc/none/a.html: cannot be written"),
+        (["--report=mine"], "--report=mine: must be ENTITY/PROJECT"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )

@@ -195,6 +195,10 @@ def test_weak_detections_are_in_the_files_and_not_in_the_pictures(tmp_path):
         results, folder = make(picture_score=least), tmp_path / str(least)
         drawn, alone = (results.picture([example], [shown]) for shown in (prediction, strong))
         assert (drawn.shape == alone.shape and (drawn == alone).all()) == same
+        tiles, alone = (results.tiles(example, shown, 100) for shown in (prediction, strong))
+        assert tiles.keys() == {"truth", "prediction"} and tiles["truth"].shape == (100, 100, 3)
+        assert not tiles["truth"].any() and tiles["prediction"].any(), "it has detections and no object"
+        assert (tiles["prediction"] == alone["prediction"]).all() == same
         drawn, alone = (picture_of(results, shown, folder) for shown in (strong, prediction))
         assert (drawn == alone).all() == same
         assert len(json.loads((folder / "detections.json").read_text())) == 2

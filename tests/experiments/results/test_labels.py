@@ -91,6 +91,19 @@ def test_draws_images_of_any_size():
     assert picture.dtype == np.uint8 and picture.ndim == 3
 
 
+@pytest.mark.parametrize("size", [(20, 30), (500, 400)])
+def test_an_example_has_an_image_and_two_label_maps_of_one_size(size):
+    label = np.zeros(size, np.uint8)
+    label[:, size[1] // 2 :] = 1
+    example = {"image": np.full((*size, 3), 90, np.uint8), "label": label}
+    tiles = make().tiles(example, {"label": 1 - label}, 100)
+    assert {tile.shape for tile in tiles.values()} == {((67, 100, 3) if size[1] == 30 else (100, 80, 3))}
+    assert (tiles["image"] == 90).all(), "the image alone"
+    # The left side of the one is the right side of the other; the border between them lies elsewhere.
+    np.testing.assert_array_equal(tiles["truth"][:, :30], tiles["prediction"][:, -30:])
+    assert (tiles["truth"][:, :30] != tiles["prediction"][:, :30]).any()
+
+
 @pytest.mark.parametrize("metrics", [(), ("confusion", "iou"), ("coco",), ("partition",)])
 def test_a_score_that_these_labels_do_not_have_is_one_clear_line(metrics):
     with pytest.raises(UserError, match="config.eval.metrics") as caught:

@@ -261,6 +261,11 @@ def test_a_perfect_detectors_grids_score_almost_one_and_weak_ones_are_not_drawn(
     every, alone = (results.picture([truth], [rows]) for rows in (shown, strong))
     np.testing.assert_array_equal(every, alone)
     assert (make(picture_score=0.1).picture([truth], [shown]) != every).any()
+    tiles = results.tiles(truth, shown, 64)
+    np.testing.assert_array_equal(tiles["prediction"], results.tiles(truth, strong, 64)["prediction"])
+    assert max(tiles["truth"].shape) == 64 and (tiles["truth"].max(-1) > tiles["truth"].min(-1)).any(), (
+        "masks in colour"
+    )
 
 
 @pytest.mark.parametrize("metrics", [(), ("coco_mask",), ("confusion",)])

@@ -1,5 +1,6 @@
 """Evaluation of a model that can be reckoned by hand: scores at the original size, windows, and what is held meanwhile."""
 
+import io
 import json
 import tracemalloc
 
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from configs import common, segmenters
+from experiments.pictures.examples import read_examples
 from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
@@ -20,6 +23,7 @@ from models import registry
 from tests.processes import run_together
 
 CLASSES = ("dark", "light")
+TILES = {"image": 320, "truth": 320, "prediction": 320}
 
 
 class Threshold(registry.Model):
@@ -119,6 +123,11 @@ def test_scores_are_those_of_the_original_pixels(fields, tmp_path):
         assert sum(count for _, _, count in row["confusion"]) == height * width
     assert (tmp_path / "predictions" / "one-classes.csv").read_text().startswith("class,IoU")
     assert (tmp_path / "predictions" / "one-confusion.png").stat().st_size > 500
+    drawn = read_examples(tmp_path / "predictions" / "rows-examples.zip")
+    assert tuple(drawn.class_names) == CLASSES
+    assert [(own.index, own.name) for own in drawn.examples] == [(0, "image_0"), (4, "image_4")]
+    for own in drawn.examples:
+        assert {name: Image.open(io.BytesIO(tile)).width for name, tile in own.tiles.items()} == TILES
 
 
 def test_stretched_images_are_scored_at_their_own_size():

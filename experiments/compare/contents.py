@@ -1,0 +1,249 @@
+"""What a page of a comparison shows, as JSON can hold it."""
+
+import datetime
+import itertools
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.compare.curves import encode, find_hours, read_columns, thin
+from experiments.compare.gallery import collect_examples, write_colour
+from experiments.compare.groups import Group, Spread, describe, spread
+from experiments.compare.recall import collect_recall
+from experiments.compare.runs import Run, is_smaller_better
+from experiments.compare.significance import Verdict
+from experiments.pictures.palette import OKABE_ITO, luminance
+from experiments.run.spread import find_half_width
+from experiments.sweep.naming import write_value
+
+LIGHT, DARK = (255, 255, 255), (22, 24, 29)  # what charts stand on, by theme
+CONTRAST = 3.0  # of a line and what it stands on: the web's guidelines (WCAG 2.1, 1.4.11)
+Cell = list  # of a table: its text, and what it is sorted by
+
+
+def collect(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None) -> dict[str, Any]:
+    """Collect everything that the page shows of the groups; `price` is money per hour of a device."""
+    runs = [run for group in groups for run in group.runs]
+    ends = list(itertools.accumulate((len(group.runs) for group in groups), initial=0))
+    numbers = [list(range(*span)) for span in itertools.pairwise(ends)]
+    shown = [own[find_best_run(group, metric)] for group, own in zip(groups, numbers, strict=True)]
+    return {
+        "written": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        "metric": metric,
+        "smaller": is_smaller_better(metric),
+        "colours": {"light": choose_colours(LIGHT), "dark": choose_colours(DARK)},
+        "halves": [find_half_width(count) for count in range(2, max(map(len, numbers), default=0) + 1)],
+        "groups": [
+            {"name": group.name, "runs": own, "shown": best}
+            for group, own, best in zip(groups, numbers, shown, strict=True)
+        ],
+        "runs": [describe_run(run, metric) for run in runs],
+        "summary": summarise(groups, metric, price),
+        "verdicts": [
+            {"text": own.describe(), "images": own.images, "draws": own.draws, "seeds": own.seeds} for own in verdicts
+        ],
+        "fields": list_fields(groups),
+        "curves": collect_curves(groups, numbers),
+        "classes": collect_classes(groups, metric),
+        "recall": collect_recall([(number, runs[number]) for number in shown]),
+        "examples": collect_examples([(number, runs[number]) for number in shown]),
+    }
+
+
+def find_best_run(group: Group, metric: str) -> int:
+    """Return the place in a group of the run with the best score; the first where none has one."""
+    best = [own and own[1] for own in (run.best(metric) for run in group.runs)]
+    sign = 1 if is_smaller_better(metric) else -1
+    return min(range(len(best)), key=lambda place: math.inf if best[place] is None else sign * best[place])
+
+
+def choose_colours(ground: tuple[int, int, int]) -> list[str]:
+    """Return colours that every kind of colour vision tells apart, each darker or lighter until it stands out from `ground`.
+
+    They are Okabe and Ito's without the yellow, which is brown as soon as white shows it.
+    """
+    goal = 0.0 if luminance(ground) > 0.5 else 255.0
+    found = []
+    for colour in OKABE_ITO[:6]:
+        mixes = (np.round((1 - share) * np.array(colour) + share * goal).astype(int) for share in np.linspace(0, 1, 41))
+        found.append(next(tuple(mix.tolist()) for mix in mixes if find_contrast(mix, ground) >= CONTRAST))
+    return [write_colour(colour) for colour in found]
+
+
+def find_contrast(colour: Sequence[int], other: Sequence[int]) -> float:
+    """Return the contrast of two colours, 1 to 21, as the web's guidelines define it."""
+    low, high = sorted((luminance(colour), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def describe_run(run: Run, metric: str) -> dict[str, Any]:
+    """Return a run's facts: how it stands, and with what it was made."""
+    hours = find_hours(run)
+    best = run.best(metric)
+    return {
+        "name": run.name,
+        "state": run.state,
+        "step": run.step,
+        "steps": run.steps,
+        "batch": run.config.get("train.batch_size"),
+        "hours": hours and [encode(hours[0], "<u4"), encode(hours[1], "<f4")],
+        "best": best and best[1],
+        "problems": run.problems,
+        "made": {title: " · ".join(texts) for title, texts in list_makers(run).items()},
+    }
+
+
+def list_makers(run: Run) -> dict[str, list[str]]:
+    """List what a run was made with, by title; of several sessions that differ, what each had."""
+    made: dict[str, dict[str, None]] = {}
+    for session in run.sessions:
+        for title, text in _describe_session(session):
+            made.setdefault(title, {})[text] = None
+    return {title: list(texts) for title, texts in made.items()} | {"sessions": [str(len(run.sessions))]}
+
+
+def _describe_session(session: dict) -> Iterator[tuple[str, str]]:
+    def part(name: str) -> dict:
+        value = session.get(name)
+        return value if isinstance(value, dict) else {}
+
+    git, devices = part("git"), part("devices")
+    if git:
+        yield "commit", str(git.get("commit"))[:12] + (" and uncommitted changes" if git.get("dirty") else "")
+    if devices:
+        processes = f" in {devices['processes']} processes" if devices.get("processes", 1) != 1 else ""
+        yield "devices", f"{devices.get('count')} x {devices.get('kind')}{processes}"
+    for name in ("data", "seeds"):
+        yield name, ", ".join(f"{key} {value}" for key, value in part(name).items()) or "-"
+    if isinstance(session.get("parameters"), int):
+        yield "parameters", f"{session['parameters']:,}"
+    python = [f"Python {session['python']}"] if "python" in session else []
+    yield "versions", ", ".join(python + [f"{name} {version}" for name, version in part("packages").items()]) or "-"
+    if "platform" in session:
+        yield "machine", str(session["platform"])
+    yield "trained", f"{session.get('started')} to {session.get('updated', '?')}"
+
+
+def summarise(groups: Sequence[Group], metric: str, price: float | None) -> dict[str, Any]:
+    """Return the summary's columns (title, what it means) and rows of cells. Numbers of several runs are means."""
+    columns = [
+        ("method", "runs that differ in their seeds alone"),
+        ("seeds", "runs of the method"),
+        (f"best {metric}", "the mean over the seeds and its 95 % interval, by Student's t"),
+        ("at step", "of the best value"),
+        (f"last {metric}", "the newest value, as a mean and its 95 % interval"),
+        ("hours", "of a run, over all its sessions, until its newest checkpoint"),
+        ("device-hours", "of a run: hours times devices"),
+        *([("cost", f"of a run: device-hours times {price:g}")] if price is not None else []),
+        ("images/s", "training images a second"),
+        ("PFLOP", "of a run's training steps until now, over all devices, by XLA's count"),
+        ("state", "of the runs"),
+    ]
+    rows = []
+    for group in groups:
+        runs = group.runs
+        best = [run.best(metric) for run in runs]
+        device_hours = _mean(run.device_hours for run in runs)
+        flops = _mean(run.training_flops for run in runs)
+        states = Counter(run.state for run in runs)
+        state = ", ".join(name if len(runs) == 1 else f"{count} {name}" for name, count in states.items())
+        rows.append(
+            [
+                [group.name, group.name],
+                [str(len(runs)), len(runs)],
+                _write_spread(spread(own and own[1] for own in best)),
+                _write(_mean(own and own[0] for own in best), ".0f"),
+                _write_spread(spread(run.last(metric) for run in runs)),
+                _write(_mean(run.hours for run in runs), "#.3g"),
+                _write(device_hours, "#.3g"),
+                *([_write(device_hours and device_hours * price, "#.3g")] if price is not None else []),
+                _write(_mean(run.images_per_second for run in runs), "#.3g"),
+                _write(flops and flops / 1e15, "#.3g"),
+                [state + (", with problems" if any(run.problems for run in runs) else ""), state],
+            ]
+        )
+    return {"columns": columns, "rows": rows, "best": 2}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    own = [value for value in values if value is not None]
+    return statistics.fmean(own) if own else None
+
+
+def _write(value: float | None, kind: str) -> Cell:
+    """Make a cell. A large number has all its digits before the point, however few its format asks for."""
+    return ["-", None] if value is None else [format(value, kind if abs(value) < 100 else ",.0f"), value]
+
+
+def _write_spread(value: Spread | None) -> Cell:
+    return [describe(value), None if value is None else value.mean]
+
+
+def list_fields(groups: Sequence[Group]) -> dict[str, Any]:
+    """List the fields of the groups' configs: the texts of their values, and which of them each group has; -1 is none.
+
+    `varied` are those in which the groups differ, seeds and settings without influence excepted.
+    """
+    configs = [group.runs[0].config for group in groups]
+    names = sorted({name for config in configs for name in config})
+    fields = []
+    for name in names:
+        texts = dict.fromkeys(write_field(config[name]) for config in configs if name in config)
+        places = {text: place for place, text in enumerate(texts)}
+        own = [places[write_field(config[name])] if name in config else -1 for config in configs]
+        fields.append({"name": name, "texts": list(texts), "groups": own})
+    varied = dict.fromkeys(name for group in groups for name in group.fields)
+    return {"all": fields, "varied": [names.index(name) for name in varied if name in names]}
+
+
+def write_field(value: Any) -> str:
+    """Return a field's value as text: numbers as `write_value` does, several words with commas."""
+    if isinstance(value, list) and any(isinstance(item, str) for item in value):
+        return ", ".join(map(str, value))
+    return write_value(value)
+
+
+def collect_curves(groups: Sequence[Group], numbers: Sequence[Sequence[int]]) -> dict[str, dict[int, list[str]]]:
+    """Return the curves by the number's name and by run: steps, values, and of thinned ones middles and means."""
+    curves: dict[str, dict[int, list[str]]] = {}
+    for group, own in zip(groups, numbers, strict=True):
+        columns = [read_columns(run) for run in group.runs]
+        for name in dict.fromkeys(name for column in columns for name in column):
+            having = [number for number, column in zip(own, columns, strict=True) if name in column]
+            thinned = thin([column[name] for column in columns if name in column])
+            for number, curve in zip(having, thinned, strict=True):
+                parts = [(curve.steps, "<u4"), (curve.values, "<f4"), (curve.middles, "<f4"), (curve.means, "<f4")]
+                curves.setdefault(name, {})[number] = [encode(part, kind) for part, kind in parts if part is not None]
+    return curves
+
+
+def collect_classes(groups: Sequence[Group], metric: str) -> dict[str, dict[str, list]]:
+    """Return by kind and class the spread of each group's val/KIND/CLASS: mean, low and high, None for none.
+
+    A run's scores are those of the step at which it had its best `metric`.
+    """
+    rows = []
+    for group in groups:
+        steps = [run.best(metric) for run in group.runs]
+        found = [
+            next((row for row in run.rows if best and row["step"] == best[0]), {})
+            for run, best in zip(group.runs, steps, strict=True)
+        ]
+        rows.append(found)
+    names = dict.fromkeys(name for own in rows for row in own for name in row if name.count("/") > 1)
+    kinds: dict[str, dict[str, list]] = {}
+    for name in names:
+        section, kind, class_name = name.split("/", 2)
+        spreads = [spread(_read_score(row, name) for row in own) for own in rows]
+        if section == "val" and any(spreads):
+            kinds.setdefault(kind, {})[class_name] = [own and [own.mean, own.low, own.high] for own in spreads]
+    return kinds
+
+
+def _read_score(row: dict, name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None

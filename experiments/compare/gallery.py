@@ -1,0 +1,84 @@
+"""The pictures of runs on the same validation images, for a page: the ground truth once, and each run's prediction."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from experiments.compare.runs import Run
+from experiments.pictures.examples import encode_webp, read_examples
+from experiments.pictures.palette import class_colour
+
+SHEET = 1200  # pixels of the longer side of an older run's picture of all examples
+MOST_RUNS = 30  # whose pictures a page holds: each has some hundred kilobytes
+
+
+def collect_examples(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
+    """Collect the drawn examples of the newest evaluation of `runs`, which have numbers.
+
+    `rows` are images that at least one run has drawn, with those runs' predictions by number; two runs have drawn the same
+    image where its name and the fingerprint of their data agree. `sheets` are the pictures of runs that have no examples
+    one by one. `classes` are the colours of label maps.
+    """
+    rows: dict[tuple, dict[str, Any]] = {}
+    sheets: dict[int, str] = {}
+    classes: dict[str, str] = {}
+    for number, run in runs[:MOST_RUNS]:
+        try:
+            drawn = read_examples(run.workdir / "predictions" / "val-examples.zip")
+            embedded = [{name: _embed(tile) for name, tile in own.tiles.items()} for own in drawn.examples]
+        except (OSError, ValueError, KeyError, TypeError):
+            sheet = _read_sheet(run)
+            if sheet:
+                sheets[number] = sheet
+            continue
+        fingerprint = find_fingerprint(run)
+        for own, tiles in zip(drawn.examples, embedded, strict=True):
+            row = rows.setdefault((fingerprint, own.name), {"name": own.name, "index": own.index, "predictions": {}})
+            row["predictions"][number] = tiles.pop("prediction", None)
+            for name, tile in tiles.items():
+                row.setdefault(name, tile)
+            if "image" in tiles:
+                classes |= {name: write_colour(class_colour(index)) for index, name in enumerate(drawn.class_names)}
+    ordered = sorted(rows.items(), key=lambda item: (item[0][0], item[1]["index"]))
+    return {
+        "rows": [row for _, row in ordered],
+        "sheets": sheets,
+        "classes": classes,
+        "left_out": len(runs[MOST_RUNS:]),
+    }
+
+
+def find_fingerprint(run: Run) -> str:
+    """Return what the validation split of a run's newest session was made of; of a run without one, its own place."""
+    data = run.sessions[-1].get("data") if run.sessions else None
+    return str(data["eval"]) if isinstance(data, dict) and "eval" in data else str(run.workdir)
+
+
+def _read_sheet(run: Run) -> str | None:
+    """The newest picture of all examples, smaller. None where it is missing or damaged."""
+    place = next((row["val/examples"] for row in reversed(run.rows) if isinstance(row.get("val/examples"), str)), None)
+    if place is None or Path(place).is_absolute() or ".." in Path(place).parts:
+        return None
+    try:
+        with Image.open(run.workdir / place) as picture:
+            picture.thumbnail((SHEET, SHEET))
+            return _embed(encode_webp(np.asarray(picture.convert("RGB"))))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _embed(webp: bytes) -> str:
+    """Return a picture as the address of an image. What is not WebP is left out: a file of a run is not ours to trust."""
+    with Image.open(io.BytesIO(webp), formats=["WEBP"]) as picture:
+        picture.verify()
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
+
+
+def write_colour(colour: Sequence[int]) -> str:
+    """Return an RGB colour as CSS writes it."""
+    return "#" + bytes(colour).hex()

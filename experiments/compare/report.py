@@ -1,0 +1,155 @@
+"""Groups of runs as a W&B report: what the page shows, as far as W&B draws it, from the runs that W&B has."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from errors import UserError
+from experiments.compare.contents import summarise
+from experiments.compare.groups import Group
+from experiments.compare.runs import Run, is_smaller_better
+from experiments.compare.significance import Verdict
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2 import Report, Runset
+
+INSTALL = "`.venv/bin/pip install -r requirements-report.txt`"
+LOG_SPAN = 50  # from this quotient of the largest and the least on, an axis is logarithmic
+PICTURES = ("val/examples", "val/precision_recall", "val/confusion")
+Box = tuple[int, int, int, int]  # x, y, width, height of a panel; a report is 24 wide
+
+
+def write_report(
+    target: str, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
+) -> str:
+    """Save the report in `target`, ENTITY/PROJECT, and return its address. The arguments are those of `write_page`.
+
+    Raises UserError where a library, an account or the network is missing, and where no run has been sent to W&B.
+    """
+    report = make_report(target, groups, metric, verdicts, price)
+    try:
+        report.save()
+        return report.url
+    except Exception as error:
+        reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
+        raise UserError(
+            f"--report={target}: W&B did not take the report: {reason}; `wandb login`, and the network, are needed"
+        ) from error
+
+
+def make_report(
+    target: str, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
+) -> "Report":
+    """Make the report, without the network. A group's runs are found by their ids, those of the files `wandb_id`."""
+    entity, slash, project = target.partition("/")
+    if not (entity and slash and project) or "/" in project:
+        raise UserError(f"--report={target}: must be ENTITY/PROJECT, such as --report=my-team/my-project")
+    try:
+        import wandb_workspaces.reports.v2 as wr
+    except ImportError as error:
+        raise UserError(f"--report needs wandb-workspaces ({error}): {INSTALL}") from None
+    runsets = [_make_runset(group) for group in groups if any(map(read_id, group.runs))]
+    if not runsets:
+        raise UserError(f"--report={target}: no run has a file wandb_id; train with --config.wandb.mode=online")
+    missing = [run.name for group in groups for run in group.runs if read_id(run) is None]
+    text = write_summary(groups, metric, verdicts, price)
+    if missing:
+        text += f"\n\nNot sent to W&B, and so in no chart: {', '.join(map(escape, missing))}"
+    charts = wr.PanelGrid(runsets=runsets, panels=_make_panels(groups, metric), hide_run_sets=False)
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"Comparison by {metric}",
+        blocks=[wr.MarkdownBlock(text), charts],
+        width="fluid",
+    )
+
+
+def read_id(run: Run) -> str | None:
+    """Return the id that a run has in W&B, None where it has none."""
+    try:
+        return (run.workdir / "wandb_id").read_text().strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def write_summary(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None) -> str:
+    """Return the summary and the verdicts in Markdown, with every name as plain text."""
+    found = summarise(groups, metric, price)
+    lines = [
+        [title for title, _ in found["columns"]],
+        ["---"] * len(found["columns"]),
+        *([escape(text) for text, _ in row] for row in found["rows"]),
+    ]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([table, *(f"* {escape(verdict.describe())}" for verdict in verdicts)])
+
+
+def escape(text: str) -> str:
+    """Return text in which Markdown and HTML find nothing to mark up."""
+    plain = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#|~!])", r"\\\1", plain)
+
+
+def _make_runset(group: Group) -> "Runset":
+    """A run set of a group, whose seeds W&B draws as one line: they are grouped by a field in which they agree."""
+    import wandb_workspaces.expr as expr
+    import wandb_workspaces.reports.v2 as wr
+
+    field = next(iter(group.fields), "train.best")
+    return wr.Runset(  # without an entity and a project, which the network would be asked about, it is the report's
+        name=group.name,
+        filters=[expr.Metric("ID").isin([own for own in map(read_id, group.runs) if own])],
+        groupby=[f"config.{field}"] if len(group.runs) > 1 else [],
+    )
+
+
+def _make_panels(groups: Sequence[Group], metric: str) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    runs = [run for group in groups for run in group.runs]
+    names = list(dict.fromkeys(name for run in runs for name in run.names))
+    places = (wr.Layout(x, y, 12, 8) for y in itertools.count(0, 8) for x in (0, 12))
+    panels: list[Any] = [
+        wr.LinePlot(
+            title=name,
+            x="Step",
+            y=[name],
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+            max_runs_to_show=len(runs),
+            layout=next(places),
+        )
+        for name in dict.fromkeys([metric, "train/loss", "val/loss", "time/images_per_second"])
+        if name in names
+    ]
+    fields = list(dict.fromkeys(field for group in groups for field in group.fields))
+    best = wr.SummaryMetric(f"{metric}.{'min' if is_smaller_better(metric) else 'max'}")
+    if fields:
+        columns = [_make_axis(field, [group.fields.get(field) for group in groups]) for field in fields]
+        columns.append(wr.ParallelCoordinatesPlotColumn(metric=best, display_name=f"best {metric}"))
+        panels.append(wr.ParallelCoordinatesPlot(columns=columns, layout=next(places)))
+    for kind, own in itertools.groupby(
+        sorted(name for name in names if _is_of_class(name)), lambda name: name.split("/")[1]
+    ):
+        panels.append(
+            wr.BarPlot(title=f"{kind} of classes", metrics=list(own), groupby_aggfunc="mean", layout=next(places))
+        )
+    keys = [key for key in PICTURES if any(key in row for run in runs for row in run.rows[-1:])]
+    if keys:
+        panels.append(wr.MediaBrowser(title="Newest evaluation", media_keys=keys, layout=next(places)))
+    panels.append(wr.RunComparer(diff_only="split", layout=next(places)))
+    return panels
+
+
+def _make_axis(field: str, values: Sequence[Any]) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    numbers = [value for value in values if type(value) in (int, float)]
+    log = len(numbers) == len(values) and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_SPAN
+    return wr.ParallelCoordinatesPlotColumn(metric=wr.Config(field), display_name=field, log=log)
+
+
+def _is_of_class(name: str) -> bool:
+    return name.startswith("val/") and name.count("/") > 1

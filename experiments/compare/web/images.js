@@ -1,0 +1,35 @@
+// The same validation images side by side: ground truth, and the prediction of the best run of each method.
+
+function startImages() {
+  const section = document.getElementById('examples'), { rows, sheets, classes, left_out } = data.examples;
+  const withSheets = data.groups.filter((group) => sheets[group.shown]);
+  if (!rows.length && !withSheets.length) { section.remove(); return; }
+  const place = makeScroll('The same images over the runs'), older = make('div', { className: 'sheets' });
+  const draw = () => {
+    const groups = data.groups.filter((group) => isVisible(group.shown) && rows.some((row) => group.shown in row.predictions));
+    const columns = [...(rows.some((row) => row.image) ? [['image', 'image']] : []), ['truth', 'ground truth']];
+    const head = make('tr', {}, ...columns.map(([, title]) => make('th', { scope: 'col' }, title)),
+      ...groups.map((group) => make('th', { scope: 'col' }, group.name)));
+    const body = rows.map((row) => make('tr', {},
+      ...columns.map(([key, title]) => make('td', {}, makePicture(row[key], `${title} of ${row.name}`))),
+      ...groups.map((group) => make('td', {}, makePicture(row.predictions[group.shown], `${group.name} on ${row.name}`)))));
+    fill(place, rows.length ? make('table', { className: 'pictures' }, make('caption', {}, 'Newest evaluation of the best run of each method'),
+      make('thead', {}, head), make('tbody', {}, ...body)) : '');
+    fill(older, ...withSheets.filter((group) => isVisible(group.shown)).map((group) => make('figure', {},
+      make('figcaption', {}, group.name), makePicture(sheets[group.shown], `Examples of ${group.name}`))));
+  };
+  const legend = Object.entries(classes).map(([name, colour]) => {
+    const patch = make('span', { className: 'patch', 'aria-hidden': 'true' });
+    patch.style.background = colour;
+    return make('li', {}, patch, name);
+  });
+  section.append(make('ul', { className: 'legend' }, ...legend), place);
+  if (withSheets.length) section.append(make('h3', {}, 'Runs that have no examples one by one'), older);
+  if (left_out) section.append(make('p', { className: 'note' }, `${count(left_out, 'method')} more without pictures here: the page would be too large.`));
+  listeners.push(draw);
+  draw();
+}
+
+function makePicture(address, words) {
+  return address ? make('img', { src: address, alt: words, title: words, decoding: 'async' }) : '-';
+}

@@ -1,0 +1,11 @@
+// Draws the page, and says when it is there: data-ready on the root, with the milliseconds since it was asked for.
+
+startTheme();
+document.getElementById('title').textContent = `Comparison of ${count(data.runs.length, 'run')} by ${data.metric}`;
+document.getElementById('written').textContent = `Written ${data.written}. For runs that still go: write it again, and reload.`;
+for (const start of [startRuns, startSummary, startCurves, startCoordinates, startBars, startRecall, startImages, startConfig, startMade]) start();
+document.getElementById('parts').append(...[...document.querySelectorAll('main section')].map((section) => make('li', {},
+  make('a', { href: '#' + section.id }, section.querySelector('h2').textContent))));
+requestAnimationFrame(() => setTimeout(() => {
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}));

@@ -1,0 +1,210 @@
+"""An export as ONNX, which onnxruntime and others run. In an environment of its own: requirements-onnx.txt.
+
+    make onnx EXPORT=runs/pets/export/best-auto-600
+
+is `python -m experiments.onnx DIR` there: from the config, the classes and the weights that `--mode=export` has written to DIR it
+makes DIR/model.onnx, runs it in onnxruntime on random images, and prints the largest differences from jax.
+
+The batch of a segmenter is free. That of a detector has --batch_size images: jax2onnx converts the remainder, which suppression
+needs, for fixed sizes alone. Operations that are no ONNX, or none of onnxruntime's, are traced in forms that compute the same.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from errors import UserError
+from experiments.run.config_file import read_config
+from experiments.run.program import Program, make_program
+from experiments.run.state import Variables, check_same_shapes, describe
+from experiments.run.weights_file import read_weights
+from experiments.tasks.registry import make_task
+from files import write_atomically
+from models.ops import boxes as box_ops
+from models.ops import nms, pooling
+from models.ops.convolution import Pads
+
+COUNTS = (1, 3)  # images that a free batch is tried with
+TOLERANCE = 1e-3  # of the largest value of an output, or of 1
+OFF = 0.01  # share of an output's values that may be further off: two detections of equal scores may change places
+
+
+def convert(folder: Path, batch_size: int) -> list[str]:
+    """Write `folder`/model.onnx. Returns what was found, in lines.
+
+    Raises UserError for a folder that is no export, where jax2onnx is missing, and where onnxruntime computes something else.
+    """
+    try:
+        import jax2onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed; `make onnx EXPORT={folder}` makes an environment that has it"
+        ) from None
+    program, variables, free = _read_export(folder)
+    inputs = program.specify(jax.export.symbolic_shape("b")[0] if free else batch_size)
+    with _portable_forms():
+        traced, outputs = jax.make_jaxpr(lambda inputs: program.predict(variables, inputs), return_shape=True)(inputs)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    try:
+        # jax2onnx puts its own functions in the place of jax's while it traces: what is traced already has none of them.
+        model = jax2onnx.to_onnx(
+            lambda *arrays: jax.core.eval_jaxpr(traced.jaxpr, traced.consts, *arrays),
+            inputs=list(jax.tree.leaves(inputs)),
+            input_names=sorted(inputs),
+            output_names=sorted(outputs),
+            model_name=folder.name,
+        )
+        content = model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # both raise almost anything for an operation that they do not have
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: this network cannot be converted by jax2onnx: {first}") from error
+    found: dict[str, float] = {}
+    for count in COUNTS if free else (batch_size,):
+        given = _draw(program.specify(count))
+        expected = jax.jit(program.predict)(variables, given)
+        for name, value in zip(sorted(outputs), session.run(sorted(outputs), given), strict=True):
+            found[name] = max(found.get(name, 0.0), _compare(name, np.asarray(expected[name]), value))
+    place = folder / "model.onnx"
+    write_atomically(place, content)
+    said = "any number of images" if free else f"{batch_size} images"
+    return [
+        f"{place}: {len(content) / 1e6:.1f} MB, for {said}",
+        "largest differences from jax on random images: "
+        + ", ".join(f"{name} {value:.1e}" for name, value in found.items()),
+    ]
+
+
+def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
+    """The program of an export, its variables, and whether its batch may be free."""
+    try:
+        classes = tuple(entry["name"] for entry in json.loads((folder / "classes.json").read_text()))
+    except OSError:
+        raise UserError(f"{folder} holds no export (no classes.json); make one with --mode=export") from None
+    config = read_config(folder)
+    variables = read_weights(folder / "weights.safetensors", "the export's")
+    architecture, shapes, _ = describe(config, len(classes))
+    check_same_shapes(variables, architecture.lasting(shapes), str(folder))
+    task = make_task(config, classes)
+    return make_program(config, architecture, task), variables, "boxes" not in task.needs
+
+
+def _draw(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+    """Random inputs; boxes have their corners in order."""
+    rng, inputs = np.random.default_rng(0), {}
+    height, width = shapes["image"].shape[1:3]
+    for name, one in shapes.items():
+        if name in ("area", "proposals"):
+            corners = np.sort(rng.uniform(0, 1, (2, *one.shape[:-1], 2)), axis=0) * (height, width)
+            inputs[name] = np.concatenate([*corners], -1).astype(np.float32)
+        else:
+            inputs[name] = rng.integers(0, 2 if one.dtype == bool else 256, one.shape).astype(one.dtype)
+    return inputs
+
+
+def _compare(name: str, expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference. Raises UserError for another shape, and where too many values are off."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise UserError(f"{name}: onnxruntime gives {found.dtype} {found.shape}, jax {expected.dtype} {expected.shape}")
+    apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    off = float(np.mean(~(apart <= TOLERANCE * max(1.0, float(np.abs(expected).max())))))
+    if off > OFF:
+        raise UserError(
+            f"{name}: {off:.0%} of onnxruntime's values are not jax's, by {apart.max():g}; nothing is written"
+        )
+    return float(apart.max())
+
+
+@contextlib.contextmanager
+def _portable_forms() -> Iterator[None]:
+    """What is traced meanwhile has forms that ONNX has."""
+    forms = (
+        (lax, "platform_dependent", _default),
+        (lax, "clamp", _clamp),
+        (pooling, "_native_max_pool", _max_pool),
+        (nms, "suppress", _suppress),
+    )
+    with contextlib.ExitStack() as replaced:
+        for module, name, form in forms:
+            replaced.enter_context(mock.patch.object(module, name, form))
+        yield
+
+
+def _default(*arguments: Any, default: Any, **others: Any) -> Any:
+    """The form that is not made for one platform."""
+    return default(*arguments)
+
+
+def _clamp(low: jax.Array, x: jax.Array, high: jax.Array) -> jax.Array:
+    """Of two operations: jax2onnx has the one for sizes that are fixed alone."""
+    return jnp.minimum(jnp.maximum(x, low), high)
+
+
+def _max_pool(size: int, stride: int, pads: Pads, x: jax.Array) -> jax.Array:
+    """Pooling in three dimensions: of four, onnxruntime has none."""
+    batch, height, width, channels = x.shape
+    x = x.transpose(0, 3, 1, 2).reshape(batch * channels, height, width)
+    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size), (1, stride, stride), ((0, 0), *pads))
+    return x.reshape(batch, channels, *x.shape[1:]).transpose(0, 2, 3, 1)
+
+
+def _suppress(
+    boxes: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    *,
+    iou: float,
+    count: int,
+    classes: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """As `nms.suppress`, without a gather or a scatter in the loop, which jax2onnx converts wrongly under jax.vmap."""
+    places = jnp.arange(len(scores))
+
+    def keep(number: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        left, indices, mask = carry
+        there, here = left.max() > -jnp.inf, jnp.arange(count) == number
+        best = jnp.min(jnp.where(left == left.max(), places, len(scores)))
+        chosen = places == best
+        dropped = box_ops.iou(jnp.sum(jnp.where(chosen[:, None], boxes, 0.0), 0), boxes) > iou
+        if classes is not None:
+            dropped &= classes == jnp.sum(jnp.where(chosen, classes, 0))
+        left = jnp.where(dropped | chosen, -jnp.inf, left)
+        return left, jnp.where(here & there, best, indices), mask | (here & there)
+
+    start = jnp.where(valid, scores, -jnp.inf), jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
+    _, indices, mask = lax.fori_loop(0, count, keep, start)
+    return indices, mask
+
+
+def main(argv: list[str]) -> int:
+    """Run the command: print what was found, or one line on stderr. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.onnx", description="Converts an export to ONNX.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what --mode=export has written")
+    parser.add_argument("--batch_size", type=int, default=1, help="images of a detector's batch")
+    flags = parser.parse_args(argv)
+    try:
+        print("\n".join(convert(flags.folder, flags.batch_size)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sys.exit(main(sys.argv[1:]))

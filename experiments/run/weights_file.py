@@ -1,0 +1,25 @@
+"""Files of weights, .safetensors: arrays by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from errors import UserError
+
+
+def read_weights(path: Path, field: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file. Raises UserError, which names the `field` that gave the path, where it cannot be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{field}={path} cannot be read as safetensors ({error}); give a local .safetensors file"
+        ) from None
+
+
+def pack_weights(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the content of a file with these arrays."""
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
