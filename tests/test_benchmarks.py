@@ -28,6 +28,16 @@ def test_the_members_benchmark_compares_the_same_numbers():
     assert both["vmapped"]["between"] > 2 * both["in_turn"]["between"]
 
 
+@pytest.mark.slow
+def test_the_saves_benchmark_prints_a_row_for_each_config_and_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.saves", f"--folder={tmp_path}", "--saves=1"]
+    done = subprocess.run([*command, "--configs=unet_shapes:debug=3"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, _, row = done.stdout.splitlines()
+    assert header.count("|") == row.count("|") and row.startswith("| `unet_shapes:debug` | ")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("config", "step"),
     [
