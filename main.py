@@ -32,6 +32,7 @@ MODES = {  # each a function of the Command
     "propose": "experiments.propose:propose",
     "export": "experiments.export:export",
     "summary": "experiments.summary:summary",
+    "preflight": "experiments.preflight.mode:preflight",
 }
 
 config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
@@ -49,6 +50,8 @@ flags.DEFINE_string(
     None,
     "predict, propose, export: a folder; WORKDIR/MODE/NAME if not given (predictions, proposals, export).",
 )
+flags.DEFINE_string("topology", "local", "preflight: a slice such as v5e:16x16, or local, or pod.")
+flags.DEFINE_integer("classes", None, "preflight: how many there are, where the data is not here.", lower_bound=1)
 flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
 flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first one, the same for all of them.")
 flags.DEFINE_integer(
