@@ -44,6 +44,7 @@ QUIET = {  # libtpu asks no server for what it is, and prints none of its warnin
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it opens no device: two of these can run at a time
 }
 
 
@@ -90,11 +91,13 @@ def open_slice(topology: str) -> Slice:
         devices = tuple(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as error:
         said = " ".join(str(error).split())
-        if "libtpu" in said.lower() or isinstance(error, ImportError | NotImplementedError):
+        if "not installed" in said:
             raise UserError(
-                f"--topology={topology}: libtpu is missing ({said[:120]}); pip install -r requirements-tpu.txt"
+                f"--topology={topology} needs libtpu, which is not installed; pip install -r requirements-tpu.txt"
             ) from None
-        raise UserError(f"--topology={topology}: there is no such slice ({said[:200]}); the smallest is 2x2") from None
+        raise UserError(
+            f"--topology={topology} cannot be described ({said[:200]}); the smallest slice is 2x2"
+        ) from None
     shape = tuple(map(int, named[2].split("x")))
     if math.prod(shape) != len(devices):
         raise UserError(

@@ -173,12 +173,13 @@ def _elements(shape: str) -> list[str]:
 
 def _operands(rest: str) -> list[str]:
     """The names of an instruction's operands."""
-    depth, end = 1, 0
-    for end, letter in enumerate(rest):
+    depth, inside = 1, ""
+    for letter in rest:
         depth += (letter == "(") - (letter == ")")
         if not depth:
             break
-    return re.findall(r"%?([\w.-]+)(?:,|$)", rest[:end].strip())
+        inside += letter
+    return re.findall(r"%?([\w.-]+)(?:,|$)", inside.strip())
 
 
 def _group(rest: str) -> int:
@@ -223,9 +224,9 @@ class _Frames:
 
     def place(self, rest: str) -> str:
         """Return FILE:LINE (FUNCTION) of the innermost call that is ours, else what jax calls the operation."""
-        if frame := re.search(r"\bstack_frame_id=(\d+)", rest):
-            if place := self._innermost(int(frame[1])):
-                return place
+        frame = re.search(r"\bstack_frame_id=(\d+)", rest)
+        if frame and (place := self._innermost(int(frame[1]))):
+            return place
         name = re.search(r'op_name="([^"]*)"', rest)
         return name[1] if name else "unknown"
 
