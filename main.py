@@ -34,6 +34,7 @@ MODES = {  # each a function of the Command
     "summary": "experiments.summary:summary",
     "preflight": "experiments.preflight.mode:preflight",
 }
+ROLL_CALL = 30.0  # seconds that a preflight waits for all processes
 
 config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
@@ -68,7 +69,8 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         # Imported here, so that a mistake in the flags is reported before jax has loaded.
         module, function = MODES[MODE.value].split(":")
-        processes.join(*(flags.FLAGS[name].value for name in ("coordinator", "processes", "process")))
+        place = (flags.FLAGS[name].value for name in ("coordinator", "processes", "process"))
+        processes.join(*place, roll_call=ROLL_CALL if MODE.value == "preflight" else 0.0)
         run, command = getattr(importlib.import_module(module), function), read_command()
         if command.config is not None:
             from experiments.run.configuration import check

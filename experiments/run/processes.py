@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from errors import UserError
 from experiments.run.preemption import STOPS, UNFINISHED
+from experiments.run.roll_call import call_the_roll
 
 HEARTBEAT = 25  # seconds of silence after which a process counts as dead
 PATIENCE = 20  # seconds more, in which jax hears of the death of another process
@@ -63,10 +64,11 @@ def _is_on_tpu(environment: Mapping[str, str]) -> bool:
     return not skipped and any(Path(place).exists() for place in ("/dev/accel0", "/dev/vfio/0"))
 
 
-def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+def join(coordinator: str | None, processes: int | None, process: int | None, roll_call: float = 0.0) -> None:
     """Join the other processes, where flags or the environment say that there are any. Call it before any use of devices.
 
-    Process 0 speaks for all: what the others print to stdout is dropped.
+    Process 0 speaks for all: what the others print to stdout is dropped. `roll_call`: first wait so many seconds for all of
+    them, to name those that are missing.
 
     Raises UserError where the flags are incomplete, and where the others cannot be reached.
     """
@@ -82,6 +84,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     named = {} if missing else {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+    if roll_call:
+        call_the_roll(*_find_place(coordinator, processes, process), roll_call)
     try:
         jax.distributed.initialize(**named, heartbeat_timeout_seconds=HEARTBEAT)
     except (RuntimeError, ValueError) as error:
@@ -92,6 +96,20 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+
+
+def _find_place(coordinator: str | None, processes: int | None, process: int | None) -> tuple[str, int, int]:
+    """What the flags say, or where they say nothing what jax finds in the environment."""
+    if coordinator is not None:
+        return coordinator, processes, process
+    from jax._src.clusters import ClusterEnv  # jax has no public name for what it finds
+
+    try:
+        return ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, None)[:3]
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"the other processes cannot be found in the environment ({error!r}); name them by flags"
+        ) from None
 
 
 def leave(error: UserError) -> NoReturn:
