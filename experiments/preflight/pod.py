@@ -94,7 +94,7 @@ def check(
     folder = Folder(board, workdir, config)
     exchange("run directory", folder.check, ANSWER)
     folder.clear()
-    exchange("all-reduce", lambda: reduce(REDUCTION), REDUCTION + 5)
+    exchange("all-reduce", lambda: reduce(board, REDUCTION), REDUCTION + 5)
     rates = exchange("input", lambda: load(config, data_dir, workdir), board.left)
     for number, slow in enumerate(find_slow([one and one.get("rate") for one in rates])):
         wrong[number] += slow
@@ -182,8 +182,12 @@ class Folder:
                 self._workdir.rmdir()
 
 
-def reduce(seconds: float) -> Finding:
-    """Add up an array over all devices, twice, and time the second."""
+def reduce(board: Board, seconds: float) -> Finding:
+    """Add up an array over all devices, twice, and time the second. Where a host does not come, the others do not begin."""
+    board.post("reduction", "")
+    absent = [number for number, text in enumerate(board.read_all("reduction", 10.0)) if text is None]
+    if absent:
+        return {"facts": [f"no all-reduce without host {', '.join(map(str, absent))}"]}
     done: concurrent.futures.Future = concurrent.futures.Future()
 
     def work() -> None:

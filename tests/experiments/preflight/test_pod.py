@@ -85,7 +85,10 @@ pod.environment = lambda: found() | {"git": {"commit": "abc", "dirty": False}}
 NO_REDUCTION = """
 pod.REDUCTION, pod._reduce = 3.0, lambda: time.sleep(60)
 """
-WRONG_SUM = "pod._reduce = lambda: (3.0, 1.0)"
+WRONG_SUM = """
+reduce = pod._reduce
+pod._reduce = lambda: (3.0, reduce()[1])
+"""
 SLOW_INPUT = """
 measured = pod.measure_rate
 pod.measure_rate = lambda *given: measured(*given) / 100
@@ -93,6 +96,12 @@ pod.measure_rate = lambda *given: measured(*given) / 100
 NO_FOLDER = """
 pod.Folder.__init__ = (lambda made: lambda self, board, workdir, config: made(self, board, workdir / "mine", config))(
     pod.Folder.__init__
+)
+"""
+LATE = """
+board = pod.Board
+pod.Board.post = (lambda post: lambda self, topic, text: topic == "reduction" and time.sleep(60) or post(self, topic, text))(
+    board.post
 )
 """
 SILENT = """
@@ -113,6 +122,7 @@ pod.load = lambda *given: time.sleep(100)
         (NO_REDUCTION, (), "an all-reduce over all devices has not finished in 3 s"),
         (WRONG_SUM, (), "an all-reduce gave 3.0 where 4 is right"),
         (SLOW_INPUT, (), "images/s, and the others "),
+        (LATE, (), "no word about all-reduce in "),
         (SILENT, (), "no word about input in "),
     ],
 )
