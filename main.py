@@ -34,7 +34,6 @@ MODES = {  # each a function of the Command
     "summary": "experiments.summary:summary",
     "preflight": "experiments.preflight.mode:preflight",
 }
-ROLL_CALL = 30.0  # seconds that a preflight waits for all processes
 
 config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
@@ -42,22 +41,14 @@ flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, chec
 flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
 flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
 flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose, export: which one.")
-flags.DEFINE_enum(
-    "weights", "auto", ["auto", "ema", "raw"], "evaluate, predict, propose, export: auto is ema where there is one."
-)
+flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Of that checkpoint: auto is ema where there is one.")
 flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a glob.")
-flags.DEFINE_string(
-    "output",
-    None,
-    "predict, propose, export: a folder; WORKDIR/MODE/NAME if not given (predictions, proposals, export).",
-)
+flags.DEFINE_string("output", None, "predict, propose, export: a folder; one in WORKDIR if not given.")
+flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
 flags.DEFINE_string("topology", "local", "preflight: a slice such as v5e:16x16, or local, or pod.")
 flags.DEFINE_integer("classes", None, "preflight: how many there are, where the data is not here.", lower_bound=1)
-flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
 flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first one, the same for all of them.")
-flags.DEFINE_integer(
-    "processes", None, "How many processes there are. 1: this one alone, whatever the environment says."
-)
+flags.DEFINE_integer("processes", None, "How many processes there are; 1: this one alone, in any environment.")
 flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.")
 
 
@@ -69,8 +60,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         # Imported here, so that a mistake in the flags is reported before jax has loaded.
         module, function = MODES[MODE.value].split(":")
-        place = (flags.FLAGS[name].value for name in ("coordinator", "processes", "process"))
-        processes.join(*place, roll_call=ROLL_CALL if MODE.value == "preflight" else 0.0)
+        processes.join(*(flags.FLAGS[name].value for name in processes.PLACE), roll_call=MODE.value == "preflight")
         run, command = getattr(importlib.import_module(module), function), read_command()
         if command.config is not None:
             from experiments.run.configuration import check

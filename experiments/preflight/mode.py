@@ -12,6 +12,7 @@ from experiments.preflight.steps import MEGA, Step, Steps, compile_steps
 from experiments.run.classes import read_classes
 from experiments.run.tables import align
 from experiments.tasks.registry import make_task
+from files import write_atomically
 
 NAMED = 10  # gathers and scatters; the others are counted
 KINDS = {"arguments": "arguments", "results": "outputs", "between": "temporaries", "code": "code", "reused": "reused"}
@@ -20,7 +21,8 @@ KINDS = {"arguments": "arguments", "results": "outputs", "between": "temporaries
 def preflight(command: Command) -> int:
     """Compile the steps of --config, or of the run in --workdir, for the slice that --topology names.
 
-    Prints a table and, in the last line, one JSON object. Returns 0, or 1 where the run does not fit.
+    Prints a table and, in the last line, one JSON object, which WORKDIR/preflight.json keeps where --workdir is given.
+    Returns 0, or 1 where the run does not fit.
     """
     config = command.run_config()
     if command.topology == "pod":
@@ -38,7 +40,10 @@ def preflight(command: Command) -> int:
     fits = all(map(steps.fits, steps.all))
     tried = [] if fits else try_remedies(steps, compile_with, say)
     print("\n".join(describe(steps, tried)))
-    print(json.dumps(summarise(steps, tried)))
+    found = json.dumps(summarise(steps, tried))
+    if command.workdir:
+        write_atomically(command.directory() / "preflight.json", found.encode() + b"\n")
+    print(found)
     return 0 if fits else 1
 
 

@@ -27,6 +27,8 @@ from experiments.run.roll_call import call_the_roll
 
 HEARTBEAT = 25  # seconds of silence after which a process counts as dead
 PATIENCE = 20  # seconds more, in which jax hears of the death of another process
+PLACE = ("coordinator", "processes", "process")  # the flags that say where a process stands
+ROLL_CALL = 30  # seconds until a process counts as missing
 GUARDED = "RUN_IS_GUARDED"
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 TPU_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
@@ -64,15 +66,15 @@ def _is_on_tpu(environment: Mapping[str, str]) -> bool:
     return not skipped and any(Path(place).exists() for place in ("/dev/accel0", "/dev/vfio/0"))
 
 
-def join(coordinator: str | None, processes: int | None, process: int | None, roll_call: float = 0.0) -> None:
+def join(coordinator: str | None, processes: int | None, process: int | None, roll_call: bool = False) -> None:
     """Join the other processes, where flags or the environment say that there are any. Call it before any use of devices.
 
-    Process 0 speaks for all: what the others print to stdout is dropped. `roll_call`: first wait so many seconds for all of
-    them, to name those that are missing.
+    Process 0 speaks for all: what the others print to stdout is dropped. `roll_call`: first see that all of them are
+    there, and name those that are missing.
 
     Raises UserError where the flags are incomplete, and where the others cannot be reached.
     """
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    given = dict(zip(PLACE, (coordinator, processes, process), strict=True))
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < 3 and processes != 1:
         raise UserError(
@@ -85,7 +87,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ro
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     named = {} if missing else {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
     if roll_call:
-        call_the_roll(*_find_place(coordinator, processes, process), roll_call)
+        call_the_roll(*_find_place(coordinator, processes, process), ROLL_CALL)
     try:
         jax.distributed.initialize(**named, heartbeat_timeout_seconds=HEARTBEAT)
     except (RuntimeError, ValueError) as error:

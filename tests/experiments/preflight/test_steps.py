@@ -29,11 +29,12 @@ def command(known):  # noqa: F811
     return Command(known, True, None, None, "best", "auto", None, None, False, topology="local", classes=len(CLASSES))
 
 
-def test_a_run_that_fits_is_a_table_and_an_object(command, capsys):
-    assert mode.preflight(command) == 0
+def test_a_run_that_fits_is_a_table_and_an_object(command, capsys, tmp_path):
+    assert mode.preflight(dataclasses.replace(command, workdir=str(tmp_path))) == 0
     *table, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
     assert found["fits"] and found["chips"] == 1 and found["roofline"] is None and not found["tried"]
+    assert json.loads((tmp_path / "preflight.json").read_text()) == found
     memory = found["training"]["memory_mb"]
     assert memory["arguments"] > found["parameters_mb"] and memory["between"] > 0
     assert found["training"]["gflop"] > 2 * found["evaluation"]["64x64"]["gflop"] > 0
