@@ -64,6 +64,7 @@ class Program:
         self._frames = _Frames(text)
         self.loops = 0
         self._counts: collections.Counter = collections.Counter()
+        self._callers: dict[str, tuple[str, Instruction]] = {}
         self._count(self._entry, 1)
 
     def collectives(self) -> list[Collective]:
@@ -88,10 +89,18 @@ class Program:
                 continue
             shapes = {one.name: one.shape for one in self._computations[computation]}
             elements, slices = (_gathered if instruction.kind == "gather" else _scattered)(instruction, shapes)
-            place = self._frames.place(instruction.rest)
+            place = self._place(computation, instruction)
             found[instruction.kind, place, slices, elements] += self._counts[computation]
         accesses = [Access(*key, count) for key, count in found.items()]
         return sorted(accesses, key=lambda one: -one.slices * one.count)
+
+    def _place(self, computation: str, instruction: Instruction) -> str:
+        """Where an instruction comes from; where XLA has lost that, what calls its computation."""
+        place = self._frames.place(instruction.rest)
+        while not place and computation in self._callers:
+            computation, instruction = self._callers[computation]
+            place = self._frames.place(instruction.rest)
+        return place or "unknown"
 
     def _instructions(self) -> Iterable[tuple[str, Instruction]]:
         return ((name, one) for name, body in self._computations.items() if self._counts[name] for one in body)
@@ -109,6 +118,7 @@ class Program:
                 self.loops += length is None
                 repeats = 1 if length is None else length
             for other in called:
+                self._callers.setdefault(other, (name, one))
                 self._count(other, times * repeats)
 
     def _length(self, condition: str) -> int | None:
@@ -223,12 +233,12 @@ class _Frames:
         self._stack = _table(text, "StackFrames", r"\{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
 
     def place(self, rest: str) -> str:
-        """Return FILE:LINE (FUNCTION) of the innermost call that is ours, else what jax calls the operation."""
+        """Return FILE:LINE (FUNCTION) of the innermost call that is ours, else what jax calls the operation, "" for none."""
         frame = re.search(r"\bstack_frame_id=(\d+)", rest)
         if frame and (place := self._innermost(int(frame[1]))):
             return place
         name = re.search(r'op_name="([^"]*)"', rest)
-        return name[1] if name else "unknown"
+        return name[1] if name else ""
 
     @functools.cache  # noqa: B019 - as long as the program
     def _innermost(self, frame: int) -> str | None:

@@ -142,3 +142,13 @@ def test_gathers_and_scatters_have_slices_and_a_place():
         Access("gather", "models/ops/nms.py:55 (step)", 50, 4, 1),
         Access("scatter", "jit(step)/scatter", 50, 4, 1),
     ]
+
+
+def test_a_gather_without_a_place_has_that_of_its_fusion():
+    fused = """
+%inside (p: f32[9]) -> f32[3] {
+  ROOT %g = f32[3]{0} gather(%p, %i), slice_sizes={1}
+}
+"""
+    found = program('%f = f32[3]{0} fusion(%x), calls=%inside, metadata={op_name="a" stack_frame_id=2}', others=fused)
+    assert found.accesses() == [Access("gather", "models/ops/nms.py:55 (step)", 3, 1, 1)]
