@@ -5,6 +5,7 @@ Every host runs it. What is wrong is said of the host whose fault it is.
 
 import collections
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import secrets
@@ -71,8 +72,9 @@ def check(
         """What every host finds. What it fails with is its own fault, and so is silence."""
         try:
             own = look()
-        except (UserError, OSError, RuntimeError) as error:
-            own = {"wrong": [" ".join(str(error).split())]}
+        except Exception as error:  # whatever it is, the others are to hear of it
+            said = str(error) if isinstance(error, UserError) else repr(error)
+            own = {"wrong": [" ".join(said.split())[:500]]}
         board.post(topic, json.dumps(own))
         found = [None if text is None else json.loads(text) for text in board.read_all(topic, seconds)]
         # What one process has read in time, another may have missed: process 0's word counts.
@@ -177,9 +179,10 @@ class Folder:
     def clear(self) -> None:
         """Take away, in process 0, what it has written."""
         if self._board.number == 0:
-            self._probe.unlink(missing_ok=True)
-            if self._made and self._workdir.exists() and not any(self._workdir.iterdir()):
-                self._workdir.rmdir()
+            with contextlib.suppress(OSError):  # nothing was written, or there is more by now
+                self._probe.unlink()
+                if self._made:
+                    self._workdir.rmdir()
 
 
 def reduce(board: Board, seconds: float) -> Finding:
@@ -295,7 +298,8 @@ def find_need(workdir: pathlib.Path) -> tuple[float | None, bool]:
     A run that goes on has measured it: what it did, without the time that it waited for input. A new one has the estimate
     of a preflight of its slice, if that was given the --workdir.
     """
-    for session in reversed(read_sessions(workdir / "evidence.json")):
+    evidence = workdir / "evidence.json"
+    for session in reversed(read_sessions(evidence) if evidence.exists() else []):
         rate, wait = session.get("images_per_second"), session.get("train/input_wait")
         if rate and wait is not None and wait < 1 and session["devices"]["kind"] == jax.devices()[0].device_kind:
             return rate / (1 - wait) * jax.device_count() / session["devices"]["count"], True
