@@ -8,12 +8,15 @@ config of the run in --workdir when none is given.
 """
 
 import importlib
+import os
 import sys
 
-from experiments.run import preemption
+from experiments.run import preemption, processes
 
 if __name__ == "__main__":
     preemption.exit_at_once()  # first of all: a stop has its exit code while the imports take their time, too
+    if processes.are_several(sys.argv, os.environ) and processes.GUARDED not in os.environ:
+        sys.exit(processes.guard(sys.argv))
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -29,6 +32,7 @@ MODES = {  # each a function of the Command
     "propose": "experiments.propose:propose",
     "export": "experiments.export:export",
     "summary": "experiments.summary:summary",
+    "preflight": "experiments.preflight.mode:preflight",
 }
 
 config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
@@ -37,16 +41,15 @@ flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, chec
 flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
 flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
 flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose, export: which one.")
-flags.DEFINE_enum(
-    "weights", "auto", ["auto", "ema", "raw"], "evaluate, predict, propose, export: auto is ema where there is one."
-)
+flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Of that checkpoint: auto is ema where there is one.")
 flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a glob.")
-flags.DEFINE_string(
-    "output",
-    None,
-    "predict, propose, export: a folder; WORKDIR/MODE/NAME if not given (predictions, proposals, export).",
-)
+flags.DEFINE_string("output", None, "predict, propose, export: a folder; one in WORKDIR if not given.")
 flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
+flags.DEFINE_string("topology", "local", "preflight: a slice such as v5e:16x16, or local, or pod.")
+flags.DEFINE_integer("classes", None, "preflight: how many there are, where the data is not here.", lower_bound=1)
+flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first one, the same for all of them.")
+flags.DEFINE_integer("processes", None, "How many processes there are; 1: this one alone, in any environment.")
+flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> int:
@@ -57,6 +60,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         # Imported here, so that a mistake in the flags is reported before jax has loaded.
         module, function = MODES[MODE.value].split(":")
+        processes.join(*(flags.FLAGS[name].value for name in processes.PLACE), roll_call=MODE.value == "preflight")
         run, command = getattr(importlib.import_module(module), function), read_command()
         if command.config is not None:
             from experiments.run.configuration import check
@@ -64,7 +68,10 @@ def main(argv: list[str]) -> int:
             check(command.config)
         code = run(command) or 0
     except UserError as error:
-        sys.exit(f"error: {error}")
+        processes.leave(error)
+    except Exception:
+        processes.wait_for_the_others()
+        raise
     preemption.exit_at_once(code)
     return code
 

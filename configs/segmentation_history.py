@@ -6,7 +6,7 @@
 The first trains them, the second makes the table and the picture (RESULTS.md). `--config=FILE:METHOD` is one of them.
 The trunk is a VGG-11 at quarter width with batch normalisation: below FCN's scores, as the contracting path of U-Net, and below
 DeepLabV3+, which sees its stride 16 through ASPP. FCN-16s and FCN-8s are trained all at once, not from the coarser one. The
-budget is 11,200 training images, 700 steps of 16, of 96x96 pixels.
+budget is 9,600 training images, 600 steps of 16, of 96x96 pixels.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     segmenters.use_light_vgg(config, variant if variant in METHODS else METHODS[0])
     datasets.use_shapes(config)
     config.data.image_size = (96, 96)
-    config.train.update(batch_size=16, steps=700, log_every=50, eval_every=700, checkpoint_every=100)
+    config.train.update(batch_size=16, steps=600, log_every=50, eval_every=600, checkpoint_every=100)
     config.optim.update(name="adamw", lr=2e-3, warmup_steps=50, weight_decay=1e-4, ema=0.99)
     return variants.vary(config, variant, model=dict(backbone=dict(width=0.07), fc=16), others=METHODS)
 

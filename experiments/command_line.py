@@ -32,6 +32,8 @@ class Command:
     output: str | None
     profile: bool
     licence: str | None = None
+    topology: str = "local"
+    classes: int | None = None
 
     def experiment(self) -> ConfigDict:
         """Returns the config of --config=FILE. Raises UserError where none was given."""
@@ -62,7 +64,7 @@ class Command:
 def read_command() -> Command:
     """Returns what the parsed flags say."""
     values = flags.FLAGS
-    names = ("workdir", "checkpoint", "weights", "inputs", "output", "profile", "licence")
+    names = ("workdir", "checkpoint", "weights", "inputs", "output", "profile", "licence", "topology", "classes")
     others = {name: values[name].value for name in names}
     return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
 

@@ -13,6 +13,7 @@ from experiments.run.costs import compile_evaluation, compile_training, memory, 
 from experiments.run.evidence import flops
 from experiments.run.model import find_classes
 from experiments.run.modules import list_modules
+from experiments.run.tables import align
 from experiments.tasks.base import Arrays, Task
 from experiments.tasks.registry import make_task
 from input_pipeline.batch import list_canvases
@@ -59,7 +60,7 @@ def describe_modules(config: ConfigDict, task: Task, num_classes: int) -> list[s
     only = sum(sizes.values()) - sum(math.prod(one.shape) for one in lasting.values())
     totals = f"{sum(sizes.values()):,} values, {4e-6 * sum(sizes.values()):.1f} MB; {params:,} of them are trained"
     return [
-        *_align([TITLES, *cells]),
+        *align([TITLES, *cells]),
         "",
         totals + (f"; {only:,} exist only to train" if only else ""),
         f"MFLOP: of convolutions and matrix products, for one image of {canvas[0]}x{canvas[1]}; parameters: with statistics",
@@ -85,23 +86,10 @@ def describe_steps(config: ConfigDict, task: Task, num_classes: int) -> list[str
         rows.append((name, "-" if count is None else f"{count / 1e9:.2f}", *own))
     device = jax.devices()[0].device_kind
     return [
-        *_align([("step", "GFLOP", *(f"{title} MB" for title in PARTS.values())), *rows]),
+        *align([("step", "GFLOP", *(f"{title} MB" for title in PARTS.values())), *rows]),
         f"compiled for {jax.device_count()} x {device}; GFLOP: XLA's count, with a loop's body once",
     ]
 
 
 def _words(count: int, size: tuple[int, int]) -> str:
     return f"{count} of {size[0]}x{size[1]}"
-
-
-def _align(rows: list[tuple[str, ...]]) -> list[str]:
-    """Align the rows in columns, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

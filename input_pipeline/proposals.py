@@ -41,6 +41,9 @@ SHARD = 16  # images of a file: what a kill can lose of each process's work
 RECENT = 8  # files of which the content is kept in memory
 SEED = 1
 VERSION = 1  # raise it whenever the same pixels and settings give other boxes: stored ones are found by it
+# numpy parses the header of an array as Python code, which CPython before 3.11.8 cannot do in two threads at a time: "AST
+# constructor recursion depth mismatch".
+PARSING = threading.Lock()
 EVERY = 60.0  # seconds from one printed line of progress to the next, when the output is not a terminal
 
 
@@ -112,7 +115,7 @@ class Store:
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         place = self._place(number)
         try:
-            with np.load(place, allow_pickle=False) as content:
+            with PARSING, np.load(place, allow_pickle=False) as content:
                 return content["boxes"], content["ends"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{place} cannot be read ({error}); delete it and start again, to find it anew") from error

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from tests.conftest import ROOT
 
@@ -19,18 +20,47 @@ if count > 1:
 """
 
 
+def find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def devices_of_cpu(count: int) -> dict[str, str]:
+    """The environment of a process for which the CPU is `count` devices."""
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
+
+
+def start_main(count: int, devices: int, *flags: str, last: Sequence[str] = ()) -> list[subprocess.Popen]:
+    """Start main.py in `count` processes of `devices` each, that know of each other by flags; `last` are the last one's own."""
+    port = find_port()
+    others = [f"--coordinator=localhost:{port}", f"--processes={count}"] if count > 1 else []
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "main.py",
+                *flags,
+                *others,
+                *([f"--process={rank}"] if count > 1 else []),
+                *(last if rank == count - 1 else ()),
+            ],
+            cwd=ROOT,
+            env=devices_of_cpu(devices),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
 def run_together(program: str, count: int, devices: int = 1) -> list:
     """What each of `count` processes prints as JSON in its last line, running `program` once jax knows of the others.
 
     Each has `devices` of the CPU's making.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
+    port, environment = find_port(), devices_of_cpu(devices)
     running = [
         subprocess.Popen(
             [sys.executable, "-c", HEAD + program, str(rank), str(count), str(port)],

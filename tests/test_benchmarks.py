@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from benchmarks import history
+from benchmarks import history, preflight
 from configs import segmentation_history
 from errors import UserError
 from experiments.run.config_file import resolve
@@ -26,6 +26,16 @@ def test_the_members_benchmark_compares_the_same_numbers():
     assert max(result["differences"]) < 1e-3
     both = result["memory_mb"]
     assert both["vmapped"]["between"] > 2 * both["in_turn"]["between"]
+
+
+@pytest.mark.slow
+def test_the_saves_benchmark_prints_a_row_for_each_config_and_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.saves", f"--folder={tmp_path}", "--saves=1"]
+    done = subprocess.run([*command, "--configs=unet_shapes:debug=3"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, _, row = done.stdout.splitlines()
+    assert header.count("|") == row.count("|") and row.startswith("| `unet_shapes:debug` | ")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -114,3 +124,44 @@ def test_the_history_prints_a_table_and_draws_a_picture(tmp_path):
     assert Image.open(folder / "history.png").width > 400
     (stored,) = json.loads((folder / "history.json").read_text())
     assert stored["parameters"] > 1000 and stored["training memory MB"] > 0
+
+
+def test_the_preflights_go_on_where_they_were_killed(tmp_path, monkeypatch, capsys):
+    """Half a line is none; a case that failed is tried again; those that are done are not."""
+    began = []
+
+    def run(case: dict) -> dict:
+        began.append(case["config"])
+        return case | {"error": "no memory", "code": 1, "seconds": 1}
+
+    monkeypatch.setattr(preflight, "run_case", run)
+    first, second, third, *others = preflight.list_cases(debug=False)
+    one = {"needed_mb": 80.0, "taken_mb": 90.0, "gflop": 1500.0, "compile_s": 60.0, "collectives": {}}
+    line = {
+        "step_s": 0.002,
+        "bound": "memory",
+        "images_per_second": 8000.0,
+        "efficiency": 0.5,
+        "efficiency_at_best": 1.0,
+    }
+    found = {"batch_size": 16, "chips": 4, "capacity_mb": 900.0, "fits": True, "all_reduced_of_parameters": 1.0}
+    done = first | {"code": 0, "result": found | {"training": one, "evaluation": {"8x8": one}, "roofline": line}}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "\n".join(map(json.dumps, (done, second | {"error": "killed"}))) + "\n" + json.dumps(third)[:-9] + "\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["", str(rows)])
+    assert preflight.main() == 1
+    assert began == [case["config"] for case in (second, third, *others)]
+    table = capsys.readouterr().out.splitlines()[-len(began) - 1 :]
+    assert table[0].startswith(
+        "| `unet_pets` | v5e:2x2 | 4 | 80, 90 | 10% | 1.5 | 0.0, 1.00 | 2.00 (memory) | 8,000 | 50.0%, 100.0% |"
+    )
+    assert all("no memory" in line for line in table[1:])
+
+
+def test_the_preflights_are_of_batches_that_divide():
+    for debug in (False, True):
+        for case in preflight.list_cases(debug):
+            (size,) = [int(flag.partition("=")[2]) for flag in case["flags"] if "train.batch_size" in flag]
+            assert size % preflight.SLICES[case["topology"]] == 0

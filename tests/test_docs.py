@@ -23,7 +23,7 @@ from models.registry import MODELS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
-ROOMS = ("configs", "input_pipeline", "models", "experiments", "benchmarks", "docs", "tests")
+ROOMS = ("configs", "input_pipeline", "models", "experiments", "benchmarks", "launch", "docs", "tests")
 FILES = [str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*")]
 FILES += [path.name for path in ROOT.iterdir() if path.is_file()]
 FAMILIES = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "sweeps", "variants"}
@@ -33,6 +33,7 @@ ANY = "unet_camvid"  # for NAME, the name of any config
 SECTIONS = ["seed", "mesh", "model", "task", "data", "train", "eval", "optim", "wandb", "pretrained", "init_from"]
 OTHERS = {"tfds"}  # programs that are not ours
 LONGEST = 165  # lines of the README
+LAUNCHERS = {"sbatch", "kubectl", "sky"}  # that take a file of launch/
 
 
 def code_of(page: str) -> list[str]:
@@ -145,6 +146,8 @@ def test_every_command_is_real(page, command):
     elif program == "python":
         assert (ROOT / rest[0]).is_file() and rest[0] == "main.py"
         check_flags(rest[1:])
+    elif program in LAUNCHERS or words[0].startswith("launch/"):
+        check_launch(words)
     else:
         assert program in OTHERS
 
@@ -175,6 +178,17 @@ def check_module(module: str, arguments: list[str]) -> None:
     source = pathlib.Path(spec.origin).read_text()
     for name in re.findall(r"^--(\w+)", "\n".join(arguments), flags=re.MULTILINE):
         assert re.search(rf"""["'](--)?{name}["']""", source), f"{module}: --{name}"
+
+
+def check_launch(words: list[str]) -> None:
+    """Assert that a command names one file of launch/, and that the flags after a script, or in ARGS, are main.py's."""
+    (file,) = [word for word in words if word.startswith("launch/")]
+    assert (ROOT / file).is_file(), file
+    after = words[words.index(file) + 1 :] if file.endswith(".sh") else []
+    for word in words:
+        after += shlex.split(word.removeprefix("ARGS=")) if word.startswith("ARGS=") else []
+    assert after or file.endswith(".yaml")
+    check_flags(after)
 
 
 def check_flags(arguments: list[str]) -> None:

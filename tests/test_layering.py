@@ -45,6 +45,7 @@ RULES = {  # the longest prefix of a module's name decides
         "configs",
         "experiments.arguments",
         "experiments.sweep",
+        "experiments.run.child",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
         "experiments.run.preemption",
@@ -94,7 +95,7 @@ HOMES = {  # a package that has one home
     "torch": {"benchmarks.pytorch_twin", "experiments.convert"},
 }
 LONGEST = 330
-LONGEST_MAIN = 80
+LONGEST_MAIN = 90
 
 
 def module_name(path: pathlib.Path) -> str:

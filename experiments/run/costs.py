@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 
 from experiments.run import sharding
 from experiments.run import state as states
+from experiments.run.inference import make_evaluation_step
 from experiments.run.optim import make_optimizer
 from experiments.run.state import Variables
 from experiments.run.step import compile_step, make_train_step
-from experiments.tasks.base import Arrays, Task
+from experiments.tasks.base import Task
 from input_pipeline.batch import ALWAYS, Size, specify
 from input_pipeline.truths import make_truth
 
@@ -47,17 +48,12 @@ def compile_training(config: ConfigDict, task: Task, num_classes: int, mesh: Mes
 def compile_evaluation(
     config: ConfigDict, task: Task, num_classes: int, canvas: Size, mesh: Mesh
 ) -> jax.stages.Compiled:
-    """Compile the step that predicts, for a batch on one canvas. Nothing is made."""
+    """Compile the step of evaluation, which predicts, for a batch on one canvas. Nothing is made."""
     architecture, shapes, _ = states.describe(config, num_classes)
     lasting = architecture.lasting(shapes)
-
-    def predict(variables: Variables, batch: Arrays) -> Arrays:
-        outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
-        return task.predict(outputs, batch)
-
     batch = specify_batch(config, task, canvas, config.eval.batch_size, train=False)
     placed = _place(lasting, sharding.tree_shardings(lasting, mesh))
-    return jax.jit(predict).lower(placed, _spread(batch, mesh)).compile()
+    return make_evaluation_step(task, architecture, mesh).lower(placed, _spread(batch, mesh)).compile()
 
 
 def specify_batch(

@@ -39,13 +39,7 @@ class Inference:
         self.terms: Means = {}
         self.logs: Means = {}
         self._compiled: dict[tuple, Callable] = {}
-
-        def step(variables: Variables, batch: Arrays) -> tuple[Arrays, tuple[Means, Means]]:
-            outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
-            return task.predict(outputs, batch), task.loss(outputs, batch)
-
-        outputs = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-        self._step = jax.jit(step, out_shardings=outputs)
+        self._step = make_evaluation_step(task, architecture, mesh)
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
         """Traces the model for a canvas of `size` without running it: what it does not accept is reported before a run begins.
@@ -115,6 +109,16 @@ class Inference:
         if shape not in self._compiled:
             self._compiled[shape] = self._step.lower(variables, batch).compile()
         return self._compiled[shape]
+
+
+def make_evaluation_step(task: Task, architecture: Architecture, mesh: Mesh) -> jax.stages.Wrapped:
+    """(variables, global batch) -> predictions for its rows, and the terms of the loss with what is logged beside them."""
+
+    def step(variables: Variables, batch: Arrays) -> tuple[Arrays, tuple[Means, Means]]:
+        outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
+        return task.predict(outputs, batch), task.loss(outputs, batch)
+
+    return jax.jit(step, out_shardings=(sharding.batch_sharding(mesh), sharding.replicated(mesh)))
 
 
 def _added(sums: Means, means: Means) -> Means:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments.run.lane import Lane, Run
+from experiments.run.processes import Agreement
 from experiments.run.progress import Clock, Progress
 
 
@@ -28,6 +29,7 @@ class Loop:
 
     def run(self, trace: pathlib.Path | None) -> bool:
         """Runs to the last step, or to a stop: False then. What is saved is on disk. `trace`: where to write a profile."""
+        self.agree = Agreement()
         self.progress, self.clock = Progress(self.first, self.train.steps), Clock()
         last = min(self.first + 5, self.train.steps)
         self._traced = range(max(self.first + 1, last - 2), last + 1) if trace else range(0)
@@ -45,8 +47,8 @@ class Loop:
             self.loader.close()
 
     def is_stopping(self) -> bool:
-        """Whether a stop was requested, or the time is up but for what saving all runs takes."""
-        return self.stop.requested(reserve=sum(run.checkpoints.longest_save for run in self.runs))
+        """Whether a stop was requested in any process, or the time is up but for what saving all runs takes."""
+        return self.agree(self.stop.requested(reserve=sum(run.checkpoints.longest_save for run in self.runs)))
 
     def evaluates_at(self, step: int) -> bool:
         return step == self.train.steps or step % self.train.eval_every == 0

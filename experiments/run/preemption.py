@@ -41,7 +41,13 @@ class Preemption:
     @property
     def cause(self) -> str:
         """What to say of a stop that was requested."""
-        return "stopped" if self.signal is not None else f"stopped by train.max_minutes={self.max_minutes:g}"
+        if self.signal is not None:
+            return "stopped"
+        return (
+            f"stopped by train.max_minutes={self.max_minutes:g}"
+            if self.max_minutes
+            else "stopped with the other processes"
+        )
 
     @property
     def exit_code(self) -> int:

@@ -4,6 +4,8 @@ Data parallelism needs no code of its own: the step is written for the global ba
 `data` and `fsdp`, and XLA inserts the reductions (so BatchNorm's statistics, too, are those of the global batch).
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -14,15 +16,16 @@ from errors import UserError
 AXES = ("member", "data", "fsdp")
 
 
-def make_mesh(sizes: tuple[int, int, int]) -> Mesh:
-    """The mesh of all devices; one of the sizes may be -1. Raises UserError when the devices cannot be laid out so."""
-    count = jax.device_count()
+def make_mesh(sizes: tuple[int, int, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of `devices`, by default all; one of the sizes may be -1. Raises UserError where it cannot be laid out."""
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     known = int(np.prod([size for size in sizes if size != -1]))
     filled = tuple(count // known if size == -1 else size for size in sizes)
     if sizes.count(-1) > 1 or int(np.prod(filled)) != count:
         raise UserError(f"config.mesh={tuple(sizes)} does not lay out {count} device(s) along {AXES}; use (1, -1, 1)")
     # jax's default has become Explicit axes, under which scatters and einsums over a sharded batch fail.
-    return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def split_members(mesh: Mesh) -> list[Mesh]:

@@ -1,7 +1,7 @@
-"""Scores as text: a row for each class, then the scores of all."""
+"""Tables as text: of scores, a row for each class and then the scores of all, and of anything."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def tabulate_classes(scores: Mapping[str, float | None]) -> list[list[str]]:
@@ -22,6 +22,19 @@ def format_table(scores: Mapping[str, float | None]) -> str:
         for row in rows
     ]
     return "\n".join(lines + [f"{name:<{first}}{_text(scores[name]) or '-':>8}" for name in whole])
+
+
+def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows, the first of them the titles, as lines in columns: numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _text(value: float | None) -> str:

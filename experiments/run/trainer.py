@@ -56,11 +56,6 @@ class Trainer:
         `peer` is a run with another config.seed.init alone. They share the data, and what is compiled for the same mesh.
         """
         self.config, self.workdir, self.stop, self.runs = config, workdir, stop, [self]
-        if config.train.max_minutes and jax.process_count() > 1:
-            raise UserError(
-                f"config.train.max_minutes={config.train.max_minutes:g} is not supported with several processes, whose clocks "
-                "differ; set it to 0 and let the scheduler send SIGTERM"
-            )
         self.mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
         if self.mesh.shape["member"] > 1:
             raise UserError(

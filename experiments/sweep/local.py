@@ -9,6 +9,7 @@ import datetime
 import fcntl
 import os
 import pathlib
+import re
 import shlex
 import signal
 import socket
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from errors import UserError
-from experiments.sweep import child
+from experiments.run import child
 from experiments.sweep.devices import make_slots
 from experiments.sweep.launch import Launch, Phase, Progress
 from experiments.sweep.state import UNFINISHED, in_use
@@ -27,6 +28,7 @@ from experiments.sweep.table import View, open_view
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 LOG = "output.log"  # in a run's directory: what its processes have printed
+EXCEPTION = re.compile(r"([\w.]+\.)?\w+(Error|Exception|Interrupt)(: |$)")  # the last line of a traceback
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -99,7 +101,7 @@ class Attempt:
         with open(self.log, "rb") as log:
             log.seek(self.begin)
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("error: ")]
+        errors = [line for line in lines if line.startswith("error: ") or EXCEPTION.match(line)]
         return (errors or lines or ["it has printed nothing"])[-1]
 
     def kill(self) -> None:

@@ -70,7 +70,8 @@ def assert_close(found: list[dict], expected: list[dict]) -> None:
     for left, right in zip(found, expected, strict=True):
         assert left.keys() == right.keys()
         for name, value in left.items():
-            assert value == (value if isinstance(value, str) else pytest.approx(right[name], rel=1e-5)), name
+            number = isinstance(value, int | float)
+            assert value == (pytest.approx(right[name], rel=1e-5) if number else right[name]), name
 
 
 @pytest.fixture(scope="module")

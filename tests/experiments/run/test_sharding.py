@@ -20,12 +20,14 @@ from models import registry
 from tests.experiments.run import test_step
 registry.MODELS["tiny"] = "tests.experiments.run.test_step:Tiny"
 state, logs = test_step.run(norm="batch", mesh=tuple(json.loads(sys.argv[1])))
-print(json.dumps({name: np.asarray(value).tolist() for name, value in (state.params | state.rest | logs).items()}))
+held = sum(value.addressable_shards[0].data.nbytes for value in state.params.values())
+values = {name: np.asarray(value).tolist() for name, value in (state.params | state.rest | logs).items()}
+print(json.dumps([held, values]))
 """
 
 
-def run_on(devices: int, mesh: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """Three steps of a small model with BatchNorm on `devices` of this CPU's making."""
+def run_on(devices: int, mesh: tuple[int, int, int]) -> tuple[int, dict[str, np.ndarray]]:
+    """Take three steps of a small model on `devices` of this CPU: returns the bytes of parameters on one, and all values."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
@@ -33,13 +35,15 @@ def run_on(devices: int, mesh: tuple[int, int, int]) -> dict[str, np.ndarray]:
     command = [sys.executable, "-c", PROGRAM, json.dumps(mesh)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {name: np.asarray(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+    held, values = json.loads(done.stdout.splitlines()[-1])
+    return held, {name: np.asarray(value) for name, value in values.items()}
 
 
 def test_devices_share_a_batch_and_its_statistics():
-    one = run_on(1, (1, -1, 1))
-    for devices, mesh in [(2, (1, -1, 1)), (4, (1, 2, 2))]:
-        many = run_on(devices, mesh)
+    whole, one = run_on(1, (1, -1, 1))
+    for devices, mesh, most in [(2, (1, -1, 1), 1.0), (4, (1, 2, 2), 0.6)]:
+        held, many = run_on(devices, mesh)
+        assert held <= most * whole, "a device of the axis fsdp holds its part of the parameters"
         for name, value in one.items():
             np.testing.assert_allclose(many[name], value, rtol=1e-4, atol=1e-6, err_msg=f"{name} on {mesh}")
 

@@ -6,7 +6,6 @@ import math
 import signal
 import time
 
-import jax
 import pytest
 
 from configs import unet_shapes
@@ -168,12 +167,6 @@ def test_the_time_limit_stops_in_steps_and_evaluations_but_not_after_the_last(
     trainer.run(None)
     assert trainer.stop.exit_code == 0 and "finished at step 6" in capsys.readouterr().out
     assert rows(workdir) == rows(reference)
-
-
-def test_the_time_limit_is_refused_with_several_processes(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match="max_minutes=60 is not supported with several processes"):
-        make(tmp_path, data_dir, max_minutes=60)
 
 
 @pytest.mark.parametrize(

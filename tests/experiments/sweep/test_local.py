@@ -16,6 +16,8 @@ import time
 
 import pytest
 
+from experiments.sweep import local
+
 ROOT = pathlib.Path(__file__).parents[3]
 HEADER = """
 from configs import common, sweeps
@@ -272,3 +274,26 @@ def test_a_terminal_has_a_table(tmp_path):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert re.search(r"3 runs: .*2 running.*\n run +state +step", text)
     assert "left" in text and "seed=1: failed: error: the loss of step 3 is nan" in text
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        (
+            "Traceback:\n  File\nAttributeError: no such thing\nNote: a library's remark\n",
+            "AttributeError: no such thing",
+        ),
+        (
+            "jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED: out of memory\n--------\nlast\n",
+            "jax.errors.JaxRuntimeError: RESOURCE",
+        ),
+        ("ValueError: first\nerror: then\nlast\n", "error: then"),
+        ("only words\n", "only words"),
+        ("", "it has printed nothing"),
+    ],
+)
+def test_the_last_error_is_shown_and_not_what_follows_it(tmp_path, printed, shown):
+    attempt = object.__new__(local.Attempt)  # without a process
+    attempt.log, attempt.begin = tmp_path / "output.log", 0
+    attempt.log.write_text(printed)
+    assert attempt.last_line().startswith(shown)

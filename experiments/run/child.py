@@ -1,6 +1,6 @@
 """Runs a program in this process's place, and lets it live no longer than the launcher that started it.
 
-    python -P experiments/sweep/child.py LAUNCHER PIPE PROGRAM [ARGUMENT ...]
+    python -P experiments/run/child.py LAUNCHER PIPE PROGRAM [ARGUMENT ...]
 
 However the launcher ends, SIGKILL included, the program is killed at once, so that no lock outlives it; a run resumes from
 its newest checkpoint. LAUNCHER is the launcher's process id. On Linux the kernel sees to it. Elsewhere a thread reads from

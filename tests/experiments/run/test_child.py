@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments.sweep import child
+from experiments.run import child
 from tests.experiments.sweep.test_local import alive, wait_for
 
 PROGRAM = """

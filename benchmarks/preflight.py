@@ -1,0 +1,141 @@
+"""Preflights the headline configs on slices of TPUs that are not here, or every config's debug variant: rows of JSON.
+
+    python -m benchmarks.preflight preflight.jsonl
+    python -m benchmarks.preflight debug.jsonl --debug
+    python -m benchmarks.preflight preflight.jsonl --table
+
+writes a row a case to the file, and leaves out the cases that it already has: killed anywhere, the same command does what is
+missing. Each case is a process of its own, of minutes. A chip has the share of the batch that it has where the config's batch
+is spread over four chips, at least one image, on every slice: weak scaling. `--table` prints the rows as Markdown.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+from experiments.command_line import CONFIGS, read_experiment
+from experiments.run.evidence import commit
+
+ROOT = pathlib.Path(__file__).parents[1]
+HEADLINES = {  # and the number of their classes, for which no data is needed
+    "unet_pets": 3,
+    "fcn8s_voc": 21,
+    "deeplabv3plus_camvid": 11,
+    "ssd300_voc": 20,
+    "retinanet_coco": 80,
+    "faster_rcnn_r50_fpn_coco": 80,
+    "mask_rcnn_r50_fpn_coco": 80,
+}
+SLICES = {"v5e:2x2": 4, "v5e:16x16": 256}  # and their chips
+CLASSES = 5  # of a debug variant
+
+
+def list_cases(debug: bool) -> list[dict]:
+    """Return the cases: config, topology, and main.py's flags."""
+    if debug:
+        names = sorted(path.stem for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
+        cases = [(f"configs/{name}.py:debug", "v5e:2x2", CLASSES) for name in names]
+    else:
+        cases = [(f"configs/{name}.py", topology, HEADLINES[name]) for topology in SLICES for name in HEADLINES]
+    return [
+        {"config": config, "topology": topology, "flags": list_flags(config, topology, classes)}
+        for config, topology, classes in cases
+    ]
+
+
+def list_flags(config: str, topology: str, classes: int) -> list[str]:
+    """Return main.py's flags of a case: the chips' shares of the config's batches, and what it does not need here."""
+    fields = read_experiment(str(ROOT / config), [])
+    flags = [f"--config={config}", f"--topology={topology}", f"--classes={classes}"]
+    for part in ("train", "eval"):
+        share = max(1, fields[part].batch_size // SLICES["v5e:2x2"])
+        flags.append(f"--config.{part}.batch_size={share * SLICES[topology]}")
+    return flags
+
+
+def run_case(case: dict) -> dict:
+    """Run a case. Returns its row: what preflight found, or the last line of its error."""
+    began = time.monotonic()
+    command = [sys.executable, "main.py", "--mode=preflight", *case["flags"]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    last = done.stdout.strip().rpartition("\n")[2]
+    found = {"result": json.loads(last)} if last.startswith("{") else {"error": done.stderr.strip()[-600:]}
+    return case | found | {"code": done.returncode, "seconds": round(time.monotonic() - began), "git": commit(ROOT)}
+
+
+def read_rows(path: pathlib.Path) -> list[dict]:
+    """Return the rows of a file; the last one of a case counts, and half a line does not."""
+    rows = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows[row["config"], row["topology"]] = row
+    return list(rows.values())
+
+
+def tabulate(rows: list[dict]) -> list[str]:
+    """Return the rows as a table in Markdown."""
+    lines = [
+        "| config | slice | images a chip | MB of a chip: training, evaluation | of HBM | TFLOP of a chip "
+        "| all-reduced MB, of the parameters | least step, ms | most images/s | efficiency, at best | compile s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        name = f"`{row['config'].removeprefix('configs/').removesuffix('.py')}` | {row['topology']}"
+        if "result" not in row:
+            lines.append(f"| {name} | " + " | ".join(["-"] * 8) + f" | {row['error'].splitlines()[-1][:100]} |")
+            continue
+        found, training = row["result"], row["result"]["training"]
+        evaluations = found["evaluation"].values()
+        taken = [
+            training["needed_mb"] if training else None,
+            max((one["taken_mb"] or 0 for one in evaluations), default=0),
+        ]
+        share = max(value or 0 for value in taken) / found["capacity_mb"]
+        line, reduced = found["roofline"], training and training["collectives"].get("all-reduce", {"megabytes": 0})
+        seconds = sum(one["compile_s"] for one in [training, *evaluations] if one)
+        cells = [
+            f"{found['batch_size'] / found['chips']:g}",
+            ", ".join(f"{value:,.0f}" if value else "-" for value in taken),
+            f"{share:.0%}" + ("" if found["fits"] else ", too much"),
+            f"{training['gflop'] / 1e3:.3g}" if training else "-",
+            f"{reduced['megabytes']:,.1f}, {found['all_reduced_of_parameters']:.2f}" if training else "-",
+            f"{1e3 * line['step_s']:.2f} ({line['bound']})" if line else "-",
+            f"{line['images_per_second']:,.0f}" if line else "-",
+            f"{line['efficiency']:.1%}, {line['efficiency_at_best']:.1%}" if line else "-",
+            f"{seconds:.0f}",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=pathlib.Path, help="a file of rows of JSON, to go on with or new")
+    parser.add_argument("--debug", action="store_true", help="every config's debug variant, for v5e:2x2")
+    parser.add_argument("--table", action="store_true", help="print the rows that are there, and run nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        done = {(row["config"], row["topology"]) for row in read_rows(arguments.output) if "error" not in row}
+        for case in list_cases(arguments.debug):
+            if (case["config"], case["topology"]) in done:
+                continue
+            print(f"{case['config']} {case['topology']} ...", flush=True)
+            row = run_case(case)
+            with open(arguments.output, "a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(
+                row.get("error") or f"{'fits' if row['code'] == 0 else 'does not fit'}, {row['seconds']} s", flush=True
+            )
+    rows = read_rows(arguments.output)
+    print("\n".join(tabulate(rows)))
+    return int(any("error" in row for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Slices and the roofline, by figures worked out by hand; compiling for one, where libtpu is installed."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from benchmarks.preflight import list_cases
+from errors import UserError
+from experiments.command_line import read_experiment
+from experiments.preflight.chips import CHIPS, HOP, Slice, open_slice
+from experiments.preflight.hlo import Collective
+from experiments.preflight.roofline import estimate
+from experiments.preflight.steps import compile_steps
+from experiments.tasks.registry import make_task
+
+HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
+needs_libtpu = pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is missing: pip install -r requirements-tpu.txt")
+
+
+def sliced(chip: str, *shape: int) -> Slice:
+    return Slice("", (), shape, CHIPS[chip], CHIPS[chip].memory)
+
+
+@pytest.mark.parametrize(
+    ("where", "sent", "hops"),
+    [
+        (sliced("v5e", 1, 1), 0, 0),
+        (sliced("v5e", 2, 2), 100e9, 2),
+        (sliced("v5e", 4, 8), 100e9, 3 + 7),
+        (sliced("v5e", 8, 16), 150e9, 7 + 8),
+        # 51.2 TB/s of a whole pod, as Google has it, among its 256 chips.
+        (sliced("v5e", 16, 16), 51.2e12 / 256, 16),
+        (sliced("v6e", 16, 16), 102.4e12 / 256, 16),
+        (sliced("v5p", 4, 4, 8), 600e9, 2 + 2 + 4),
+        (sliced("v5p", 2, 2, 1), 200e9, 2),
+    ],
+)
+def test_the_links_of_a_slice(where, sent, hops):
+    assert where.sent == pytest.approx(sent) and where.hops == hops
+
+
+def test_the_roofline_of_a_step():
+    where = sliced("v5e", 2, 2)
+    reduced = [Collective("all-reduce", 10**9, 4, 2), Collective("all-gather", 4, 4, 3)]
+    found = estimate(197e12 * 0.010, 819e9 * 0.020, reduced, where, images=64)
+    links = (2 * 2 * 1e9 + 4 * 3) * 0.75 / 100e9
+    waits = 5 * 2 * HOP
+    assert found["compute_s"] == pytest.approx(0.010) and found["memory_s"] == pytest.approx(0.020)
+    assert found["links_s"] == pytest.approx(links) and found["latency_s"] == pytest.approx(waits)
+    assert found["step_s"] == pytest.approx(0.020 + links + waits) and found["bound"] == "links"
+    assert found["images_per_second"] == pytest.approx(64 / (0.020 + links + waits))
+    assert found["efficiency"] == pytest.approx(0.020 / (0.020 + links + waits))
+    assert found["efficiency_at_best"] == pytest.approx(0.020 / (links + waits)) and links > 0.020
+
+
+def test_one_chip_waits_for_nobody():
+    found = estimate(1e12, 1e9, [], sliced("v5e", 1, 1), images=1)
+    assert found["efficiency"] == found["efficiency_at_best"] == 1
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v4:2x2x1", "v5e:2y2", "16x16", "pods"])
+def test_an_unknown_topology_is_one_line(topology):
+    with pytest.raises(UserError, match=f"--topology='{topology}' is unknown; give a slice such as v5e:16x16"):
+        open_slice(topology)
+
+
+@pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is there")
+def test_a_slice_without_libtpu_names_what_to_install():
+    with pytest.raises(UserError, match="needs libtpu, which is not installed; pip install -r requirements-tpu.txt"):
+        open_slice("v5e:2x2")
+
+
+def test_the_local_devices_are_a_slice():
+    found = open_slice("local")
+    assert found.devices == tuple(jax.devices()) and found.chip is None and found.memory is None
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("topology", "chips"), [("v5e:2x2", 4), ("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v6e:2x4", 8)])
+def test_a_slice_has_its_chips(topology, chips):
+    found = open_slice(topology)
+    assert len(found.devices) == chips and found.devices[0].device_kind == found.chip.device_kind
+
+
+@needs_libtpu
+def test_a_slice_that_there_is_not_is_one_line():
+    with pytest.raises(UserError, match="--topology=v5e:1x1 cannot be described .* the smallest slice is 2x2"):
+        open_slice("v5e:1x1")
+
+
+def compile_for(topology: str, experiment: str, *fields: str, classes: int = 5):
+    config = read_experiment(experiment, fields)
+    task = make_task(config, tuple(map(str, range(classes))))
+    return compile_steps(config, task, classes, open_slice(topology))
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_what_is_all_reduced_does_not_grow_with_the_slice():
+    """The gradients, once, however many chips there are."""
+    reduced = {}
+    for topology, chips in (("v5e:2x2", 4), ("v5e:4x4", 16)):
+        sizes = (f"--config.{part}.batch_size={chips}" for part in ("train", "eval"))
+        steps = compile_for(topology, "configs/fcn8s_camvid.py:debug", *sizes)
+        assert steps.fits(steps.training) and steps.estimate()["efficiency"] < 1
+        reduced[chips] = steps.training.collected()["all-reduce"]["megabytes"]
+        assert reduced[chips] >= steps.parameters
+    assert reduced[16] == pytest.approx(reduced[4], rel=0.05)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("case", list_cases(debug=True), ids=lambda case: case["config"].removeprefix("configs/"))
+def test_every_debug_config_compiles_for_a_tpu(case):
+    fields = [flag for flag in case["flags"] if flag.startswith("--config.")]
+    steps = compile_for(case["topology"], case["config"], *fields)
+    assert all(step.memory and steps.fits(step) for step in steps.all)
