@@ -1,5 +1,6 @@
 """The command `python -m experiments.compare`."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -7,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.compare import __main__ as compare
 from experiments.compare.__main__ import main
 from tests.conftest import ROOT
 from tests.experiments.compare.synthetic import label_records, make_run
+from tests.test_docs import commands_of
 
 
 @pytest.fixture
@@ -131,3 +134,21 @@ def test_runs_of_different_scores_need_a_metric(sweep):
     make_run(sweep / "detector", {"train.best": "val/AP"}, [{"AP": 0.5}])
     with pytest.raises(SystemExit, match="choose their best checkpoint by val/AP and val/mIoU; name one with --metric"):
         main([str(sweep)])
+
+
+@pytest.mark.parametrize("page", ["docs/compare.md", "README.md"])
+def test_the_commands_of_a_page_run(tmp_path, capsys, monkeypatch, page):
+    """As they stand there. A report goes to W&B, and is only made."""
+    for name in ("unet", "fcn"):
+        make_run(tmp_path / "runs" / name, {"model.name": name}, records=label_records(np.linspace(0.5, 0.9, 20)))
+        for data in ("pets", "camvid"):
+            make_run(tmp_path / "runs/grid" / f"{name}-{data}", {"model.name": name, "data.name": data})
+    for seed in (0, 1):
+        make_run(tmp_path / "runs/rates" / f"seed={seed}", {"seed.init": seed})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "write_report", lambda place, *_: f"https://wandb.ai/{place}")
+    lines = [shlex.split(line) for line in commands_of(page) if "experiments.compare" in line]
+    assert lines
+    for words in lines:
+        assert main(words[3:]) == 0 and capsys.readouterr().out
+    assert (tmp_path / "comparison.html").stat().st_size > 10_000
