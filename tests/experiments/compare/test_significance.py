@@ -46,7 +46,7 @@ def experiment(rng, seeds, images=150, draws=300, difference=TRUE, of_seed=0.01,
 def test_coverage(seeds, of_seed, low, high):
     rng = np.random.default_rng(5)
     covered = []
-    for _ in range(400):
+    for _ in range(200):
         _, start, end, _ = estimate_difference(*experiment(rng, seeds, of_seed=of_seed), images=150)
         covered.append(start <= TRUE <= end)
     assert low <= np.mean(covered) <= high
@@ -63,7 +63,7 @@ def test_an_interval_without_the_seeds_would_be_too_short():
 def test_p_is_small_as_often_as_it_says_where_nothing_differs(seeds):
     rng = np.random.default_rng(7)
     of_seed = 0.0 if seeds == (1, 1) else 0.01
-    p = [estimate_difference(*experiment(rng, seeds, difference=0, of_seed=of_seed), images=150)[3] for _ in range(400)]
+    p = [estimate_difference(*experiment(rng, seeds, difference=0, of_seed=of_seed), images=150)[3] for _ in range(200)]
     assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09 and 0.35 <= np.mean(np.array(p) < 0.5) <= 0.62
 
 

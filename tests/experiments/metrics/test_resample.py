@@ -43,7 +43,7 @@ def draw_weights(rng, images, samples=3):
     return weights
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 4))
 @pytest.mark.parametrize("kind", [Confusion, BoundaryIoU])
 def test_label_scores(kind, seed, classes):
@@ -109,7 +109,7 @@ def box_parts(rng, images, classes=3, objects=4, detections=8):
     return parts
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), most=st.sampled_from([2, 100]))
 def test_average_precision_of_boxes(seed, most):
     rng = np.random.default_rng(seed)
