@@ -14,10 +14,10 @@ demo: .venv/installed  ## train the main model at reduced width on a synthetic d
 	@$(RUN) main.py --config=configs/unet_shapes.py --workdir=runs/demo --tfds_data_dir=data --mode=train
 
 test: .venv/installed-dev  ## run the tests, without the slow ones
-	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope
+	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed-dev  ## run all tests
-	@$(RUN) -m pytest -n 2 --dist loadscope
+	@$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: .venv/installed-dev  ## run ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -41,3 +41,21 @@ def full_disk():
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# Modules of few tests that start whole runs. The longest go first, so that no process is left alone with one at the end.
+LONG = (
+    "test_main",
+    "test_docs",
+    "test_resume",
+    "test_processes",
+    "test_evaluator",
+    "test_members",
+    "test_detectors",
+    "test_benchmarks",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
