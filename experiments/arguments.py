@@ -2,7 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+from errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -10,3 +13,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         sys.exit(f"error: {message}")
+
+
+def report(work: Callable[[], list[str]]) -> int:
+    """Print the lines that `work` returns, or its UserError as one line on stderr. Returns the exit code."""
+    try:
+        print("\n".join(work()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -6,10 +6,9 @@ FILE holds parameters by name, or a dictionary that has them under `state_dict`,
 they are, but for a `module.` before all of them. Values stay as they are, but for those of 16 bits, which become float32. What
 is left out is said. Only tensors are loaded: code that a file holds is never run.
 
-This file imports neither jax nor our other code but for two small files: PyTorch, numpy and safetensors do.
+This file imports neither jax nor our other code but for three small files: PyTorch, numpy and safetensors do.
 """
 
-import argparse
 import hashlib
 import re
 import sys
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from errors import UserError
+from experiments.arguments import Parser, report
 from files import write_atomically
 
 NESTS = ("state_dict", "model_state_dict", "model")  # where training programs keep the parameters, in this order
@@ -133,18 +133,13 @@ def _list(names: list) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the command: print what was done, or one line on stderr. Returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.convert", description="Writes a PyTorch checkpoint's tensors as safetensors."
     )
     parser.add_argument("source", type=Path, metavar="FILE.pth", help="what torch.save has written")
     parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="a file that does not exist yet")
     flags = parser.parse_args(argv)
-    try:
-        print("\n".join(convert(flags.source, flags.target)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return report(lambda: convert(flags.source, flags.target))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 
 from errors import UserError
-from experiments.arguments import Parser
+from experiments.arguments import Parser, report
 from experiments.run.config_file import read_config
 from experiments.run.program import Program, make_program
 from experiments.run.state import Variables, check_same_shapes, describe
@@ -197,12 +197,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --mode=export has written")
     parser.add_argument("--batch_size", type=int, default=1, help="images of a detector's batch")
     flags = parser.parse_args(argv)
-    try:
-        print("\n".join(convert(flags.folder, flags.batch_size)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return report(lambda: convert(flags.folder, flags.batch_size))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def describe_run(run: Run, metric: str) -> dict[str, Any]:
         "state": run.state,
         "step": run.step,
         "steps": run.steps,
-        "batch": run.config.get("train.batch_size"),
+        "batch": run.field("train.batch_size"),
         "hours": hours and [encode(hours[0], "<u4"), encode(hours[1], "<f4")],
         "best": run.best_value(metric),
         "problems": run.problems,

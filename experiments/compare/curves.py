@@ -77,7 +77,7 @@ def find_hours(run: Run, points: int = POINTS) -> tuple[np.ndarray, np.ndarray] 
     A step takes what `time/images_per_second` of the next row that has it says. Compilation, checkpoints and the time in
     which the run stood still are not in the hours. None where no row has a rate.
     """
-    batch = run.config.get("train.batch_size")
+    batch = run.field("train.batch_size")
     rows = [row for row in run.rows if row["step"] >= 0]
     steps = np.array([row["step"] for row in rows], np.float64)
     rates = np.array([_read_number(row, "time/images_per_second") for row in rows])

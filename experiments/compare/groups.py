@@ -132,7 +132,7 @@ def _stem(name: str) -> str:
 
 
 def describe(value: Spread | None, digits: int = 4) -> str:
-    """Return a spread as text, `0.9123 ± 0.0040`; the mean alone where there is no interval, `-` for None."""
+    """Format a spread: `0.9123 ± 0.0040`, the mean alone for one run, and `-` for None."""
     if value is None:
         return "-"
     mean = f"{value.mean:.{digits}f}"

@@ -27,7 +27,7 @@ def collect_recall(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
     """
     kinds: dict[str, Any] = {}
     for number, run in runs:
-        if not SCORED & set(run.config.get("eval.metrics") or ()):
+        if not SCORED & set(run.field("eval.metrics") or ()):
             continue
         try:
             records = read_records(run)

@@ -124,7 +124,7 @@ def _make_metrics(run: Run, row: Mapping[str, Any], classes: tuple[str, ...]) ->
                 f"{run.workdir / 'config.json'} has no eval.metrics, by which the records are read; restore it"
             )
         # The field is newer than some runs, which scored as its neutral value does.
-        most = run.config.get("eval.scored_detections", MOST)
+        most = run.field("eval.scored_detections") or MOST
         metrics = make_mask_metrics(run.config["eval.metrics"], classes, most)
     else:
         metrics = make_label_metrics([name for name in LABEL_METRICS if name in row], classes)

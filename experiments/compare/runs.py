@@ -39,6 +39,10 @@ class Run:
     sessions: list[dict]
     problems: list[str]
 
+    def field(self, name: str) -> Any:
+        """Return a field of the stored config, None where the run lacks it: it is older than the field, or damaged."""
+        return self.config.get(name)  # a stored config, which has no defaults
+
     @property
     def step(self) -> int:
         """The step of the last row, 0 before the first."""
@@ -47,7 +51,7 @@ class Run:
     @property
     def steps(self) -> int:
         """The step at which the run ends."""
-        return self.config.get("train.steps", 0)
+        return self.field("train.steps") or 0
 
     @property
     def state(self) -> str:
@@ -61,7 +65,7 @@ class Run:
     @property
     def metric(self) -> str:
         """The score that chooses the run's best checkpoint."""
-        return self.config.get("train.best", "val/loss")
+        return self.field("train.best") or "val/loss"
 
     def values(self, name: str) -> dict[int, float]:
         """Return the values of `name` by step, those that are defined."""

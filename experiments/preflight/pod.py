@@ -43,7 +43,7 @@ Finding = dict[str, Any]  # of one host, as JSON can say it; `wrong` lists what 
 
 
 def check_pod(command: Command) -> int:
-    """Check the hosts. Process 0 prints a line a host. Returns 0, or 1 where anything is wrong."""
+    """Check all hosts and print one line for each, in process 0. Returns 1 if a host has a problem, else 0."""
     config, workdir = command.run_config(), command.directory()
     board = Board(time.monotonic() + SECONDS)
     lines = check(board, config, workdir, command.data_dir)

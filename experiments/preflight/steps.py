@@ -128,7 +128,7 @@ class Steps:
 def compile_steps(
     config: ConfigDict, task: Task, num_classes: int, where: Slice, say: Callable[[str], None] = print
 ) -> Steps:
-    """Compile the steps of a config for a slice. Nothing is made, and nothing runs. `say` is told what takes its time.
+    """Compile the steps of a config for a slice. No array is allocated and nothing runs. `say` prints the progress.
 
     Raises UserError where the batches do not divide among the chips, and where something else than memory stops XLA.
     """

@@ -70,7 +70,7 @@ def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: t
 
 
 def _number(config: ConfigDict, category_ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the classes' numbers in the files: a mask holds the index of a class, whatever the annotations of objects say."""
+    """Return the number of each class in the data's files. Masks store class indices; annotations have ids of their own."""
     return tuple(range(len(category_ids))) if "label" in find_task(config.task.name).needs else category_ids
 
 
