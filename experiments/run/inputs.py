@@ -3,9 +3,10 @@
 import jax
 from ml_collections import ConfigDict
 
-from errors import UserError, warn
+from errors import warn
 from experiments.tasks.registry import find_task
 from input_pipeline.loader import TrainLoader
+from input_pipeline.relabelling import relabel
 from input_pipeline.sources import open_source
 from input_pipeline.truths import make_truth
 
@@ -14,16 +15,12 @@ class Inputs:
     """The splits that a config trains and evaluates on. They do not depend on seed.init: runs can share them."""
 
     def __init__(self, config: ConfigDict, data_dir: str | None):
-        """Opens both splits. Raises UserError where one cannot be used, or where their classes differ."""
+        """Opens both splits. Raises UserError where one cannot be used, or where the second has classes of its own."""
         needs = find_task(config.task.name).needs
         self.truth = make_truth(needs, config.data)
         self.source = open_source(config.data, config.data.train_split, data_dir, self.truth.asks)
-        self.eval_source = open_source(config.data, config.data.eval_split, data_dir, needs)
-        if self.eval_source.class_names != self.source.class_names:
-            raise UserError(
-                f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
-                f"{self.source.class_names} and {self.eval_source.class_names}; both splits need the same"
-            )
+        held_out = open_source(config.data, config.data.eval_split, data_dir, needs)
+        self.eval_source = relabel(held_out, self.source.class_names, config.data.eval_split)
         self.fingerprints = {"train": self.source.fingerprint, "eval": self.eval_source.fingerprint}
 
     def load(self, config: ConfigDict) -> TrainLoader:
