@@ -21,6 +21,7 @@ from experiments.tasks.registry import make_task
 from files import write_atomically
 from input_pipeline.decoding import SUFFIXES, decode_image, list_images
 from input_pipeline.proposals import SearchedOnRequest
+from wording import count
 
 
 def predict(command: Command) -> None:
@@ -68,8 +69,8 @@ def predict(command: Command) -> None:
     written.extend(files.close())
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
     skipped = len(images.unreadable)
-    counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
-    print(f"{counted}; {model.words}; {len(written)} files in {folder}")
+    counted = f"{len(paths) - skipped} of {count(len(paths), 'image')}" + (f", {skipped} skipped" if skipped else "")
+    print(f"{counted}; {model.words}; {count(len(written), 'file')} in {folder}")
     for path in written[:2]:
         print(path)
     if skipped == len(paths):

@@ -109,6 +109,16 @@ def read_part(data: ConfigDict, part: str) -> tuple[ConfigDict, str]:
     return data, named[2]
 
 
+def name_field(data: ConfigDict, split: str) -> str:
+    """Which field of config.data names a part `split`, for an error; both fields where that is open."""
+    named = [
+        field
+        for field in ("train_split", "eval_split")
+        if any(split in (part, part.split(":", 1)[-1]) for part in data[field].split("+"))
+    ]
+    return f"config.data.{named[0]}" if len(named) == 1 else "config.data.train_split or eval_split"
+
+
 def _open_part(data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
     dataset = find_dataset(data.name)
     stored = tuple(need for need in needs if need not in FOUND)

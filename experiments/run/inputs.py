@@ -9,6 +9,7 @@ from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
 from input_pipeline.sources import open_source
 from input_pipeline.truths import make_truth
+from wording import count, count_being
 
 
 class Inputs:
@@ -40,7 +41,7 @@ class Inputs:
         for split, part in ((config.data.train_split, self.source), (config.data.eval_split, self.eval_source)):
             if part.dropped:
                 warn(
-                    f"{split}: {len(part.dropped)} files are left out, they cannot be decoded: {', '.join(part.dropped)}"
+                    f"{split}: {count_being(len(part.dropped), 'file')} left out, cannot be decoded: {', '.join(part.dropped)}"
                 )
         if self.source.absent:
             warn(
@@ -48,6 +49,6 @@ class Inputs:
                 "and is not part of the mean scores unless it is predicted"
             )
         print(
-            f"{config.data.name}: {len(self.source)} images to train on, {len(self.eval_source)} to evaluate on, "
-            f"{len(self.source.class_names)} classes"
+            f"{config.data.name}: {count(len(self.source), 'image')} to train on, {len(self.eval_source)} to evaluate on, "
+            f"{count(len(self.source.class_names), 'class')}"
         )

@@ -19,7 +19,7 @@ from input_pipeline.batch import Example, Size
 from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
-from input_pipeline.sources import Source, parse_split
+from input_pipeline.sources import Source, name_field, parse_split
 
 Record = dict[str, Any]  # as tfds stores it, images encoded
 RECENT = 64  # records that are kept, encoded
@@ -82,9 +82,11 @@ class Prepared:
             wanted, select = parse_split(split)
             if wanted not in builder.info.splits:
                 known = ", ".join(builder.info.splits)
-                raise UserError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
+                raise UserError(
+                    f"{name_field(data, split)}={split!r}: {name} in {folder} has no split {wanted!r}; choose one of {known}"
+                )
             if not select(builder.info.splits[wanted].num_examples):
-                raise UserError(f"config.data: {split!r} of {name} holds no example")
+                raise UserError(f"{name_field(data, split)}={split!r}: that part of {name} holds no example")
             self._features = builder.info.features
             images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
             try:
