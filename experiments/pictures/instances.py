@@ -58,14 +58,18 @@ def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_nam
 
 
 def compare_instances(
-    images: Sequence[np.ndarray], truths: Sequence[Rows], predictions: Sequence[Rows], class_names: Sequence[str]
+    images: Sequence[np.ndarray],
+    truths: Sequence[Rows],
+    predictions: Sequence[Rows],
+    class_names: Sequence[str],
+    least_score: float = 0.0,
 ) -> np.ndarray:
     """Draw N examples of any sizes: ground truth and prediction side by side.
 
-    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores. Crowds
-    and difficult objects are striped. Returns [H,W,3] uint8.
+    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores, and are
+    drawn from `least_score` on. Crowds and difficult objects are striped. Returns [H,W,3] uint8.
     """
-    return compare(images, truths, predictions, draw_instance_rows, class_names, [])
+    return compare(images, truths, predictions, draw_instance_rows, class_names, [], least_score)
 
 
 def draw_instance_rows(

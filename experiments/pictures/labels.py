@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
+from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend, list_classes
 from experiments.pictures.palette import INK, colour_mask
-from input_pipeline.batch import IGNORE
 
 OPACITY = 0.6  # of a class colour over the grey image
 SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor
@@ -54,8 +53,7 @@ def compare_labels(
     total = columns * panel + (columns + 1) * 2 * gap
     title = 2 * text
     bottom = title + math.ceil(count / columns) * (height + gap)
-    present = np.unique(np.concatenate([labels.ravel(), predictions.ravel()]))
-    entries = [(None, "no label") if index == IGNORE else (int(index), class_names[index]) for index in present]
+    entries = list_classes((labels, predictions), class_names)
     legend, places = lay_legend(entries, font, total - 4 * gap)
     canvas = Image.new("RGB", (total, bottom + legend + gap), "white")
     draw = ImageDraw.Draw(canvas)

@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_box_metrics
-from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes, keep_confident
-from experiments.pictures.pairs import draw_tile
+from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes
+from experiments.pictures.legend import add_strip
+from experiments.pictures.pairs import draw_detections, draw_tile
 from experiments.pictures.png import write_png
+from experiments.pictures.scores import describe_shown, keep_confident
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
 
@@ -42,16 +44,12 @@ class BoxResults(Results):
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]
-        shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
-        return self.compare(images, examples, shown, self.class_names)
+        return self.compare(images, examples, predictions, self.class_names, self.evaluation.picture_score)
 
     def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
-        rows = {"truth": example, "prediction": keep_confident(prediction, self.evaluation.picture_score)}
-        drawn = {
-            name: draw_tile(example["image"], own, self.draw_rows, self.class_names, longer)
-            for name, own in rows.items()
-        }
-        return {name: np.asarray(tile) for name, tile in drawn.items()}
+        image, how = example["image"], (self.draw_rows, self.class_names)
+        detections = draw_detections(image, prediction, *how, self.evaluation.picture_score, longer)
+        return {"truth": np.asarray(draw_tile(image, example, *how, longer)), "prediction": np.asarray(detections)}
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -113,7 +111,7 @@ class DetectionWriter(Writer):
     `image_id` is the data's own number of the image, of `image_ids`. Where these are empty it is the number in the file's name
     if all are named as COCO's files are, else `file_name`: a text, which nobody takes for the number of another image.
     `file_name` and `category_name` say the same in words. Where two files share a name, `file_name` has their folders too.
-    A picture shows the detections of `picture_score` or more; detections.json has all.
+    A picture shows the detections of `picture_score` or more, and says so below the image; detections.json has all.
     """
 
     kind = "boxes"  # of the pictures, in their names
@@ -154,7 +152,8 @@ class DetectionWriter(Writer):
                 }
             )
         picture = self.folder / f"{name}_{self.kind}.png"
-        write_png(picture, self._draw(image, keep_confident(prediction, self.picture_score)))
+        drawn = self._draw(image, keep_confident(prediction, self.picture_score))
+        write_png(picture, add_strip(drawn, [], describe_shown(prediction["scores"], self.picture_score)))
         return [picture]
 
     def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:
