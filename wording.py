@@ -1,4 +1,4 @@
-"""How messages write counts. Every part may import this file; it imports nothing of ours."""
+"""How messages write counts and names. Every part may import this file; it imports nothing of ours."""
 
 SIBILANTS = ("s", "x", "ch", "sh")  # a noun with such an end takes "es"
 
@@ -13,3 +13,8 @@ def count(number: int, noun: str) -> str:
 def count_being(number: int, noun: str) -> str:
     """Returns the beginning of a sentence: "1 file is", "2 files are"."""
     return f"{count(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def make_printable(text: str) -> str:
+    """Returns a text without what would break a line or steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

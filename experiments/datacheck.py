@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from errors import warn
 from experiments.command_line import Command
+from experiments.example_sheets import choose_folder, draw_source, name_files
 from experiments.label_counts import count_labels, describe, list_flags, median_frequency_weights
 from experiments.object_counts import check_objects, list_box_flags, print_report
+from experiments.results.registry import make_results
 from experiments.tasks.base import Task
 from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
@@ -23,18 +25,22 @@ from input_pipeline.truths import make_truth
 def datacheck(command: Command) -> None:
     """Prints what `config.data.train_split` holds, and flags to paste: weights that balance labels, boxes that fit objects.
 
-    Raises UserError for data that cannot be used.
+    Draws some examples as they are read and as they are augmented. Raises UserError for data that cannot be used.
     """
     config = command.experiment()
     data = config.data
     needs = find_task(config.task.name).needs
-    source = open_source(data, data.train_split, command.data_dir, make_truth(needs, data).asks)
+    truth = make_truth(needs, data)
+    source = open_source(data, data.train_split, command.data_dir, truth.asks)
+    results = make_results(needs, config.eval, source.class_names)
     if "boxes" in needs:
         report = check_objects(config, make_task(config, source.class_names), source, always_fit=True)
         print_report(report)
         flags = list_box_flags(report)
     else:
         flags = _check_labels(config, source)
+    folder = choose_folder(command, "datacheck")
+    print(name_files(draw_source(folder, results, source, truth, data, config.seed.data)))
     print("\n".join(flags))
 
 

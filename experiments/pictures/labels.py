@@ -6,6 +6,7 @@ Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each 
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -33,6 +34,15 @@ def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     border[:, :-1] |= label[:, :-1] != label[:, 1:]
     border[:-1] |= label[:-1] != label[1:]
     return np.where(border[..., None], colours, blend)
+
+
+def draw_label(image: np.ndarray, label: np.ndarray, longer: int) -> np.ndarray:
+    """Draw an image and its label over it side by side, each with a longer side of `longer` pixels. Returns [H,W,3] uint8."""
+    factor = longer / max(label.shape)
+    size = tuple(max(1, round(factor * side)) for side in label.shape[::-1])
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+    return np.concatenate([image, overlay(image, label)], 1)
 
 
 def compare_labels(

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_box_metrics
 from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes
-from experiments.pictures.legend import add_strip
+from experiments.pictures.legend import add_strip, list_classes
 from experiments.pictures.pairs import draw_detections, draw_tile
 from experiments.pictures.png import write_png
 from experiments.pictures.scores import describe_shown, keep_confident
+from experiments.pictures.sheet import Sheet
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
 
@@ -27,6 +28,7 @@ class BoxResults(Results):
     """Scores boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = ("boxes", "scores", "classes")
+    legend = True  # a colour is a class
     make_metrics = staticmethod(make_box_metrics)
     compare = staticmethod(compare_boxes)
     draw_rows = staticmethod(draw_box_rows)
@@ -50,6 +52,18 @@ class BoxResults(Results):
         image, how = example["image"], (self.draw_rows, self.class_names)
         detections = draw_detections(image, prediction, *how, self.evaluation.picture_score, longer)
         return {"truth": np.asarray(draw_tile(image, example, *how, longer)), "prediction": np.asarray(detections)}
+
+    def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
+        sheet = Sheet(captions)
+        classes: set[int] = set()
+        for example in examples:
+            sheet.add(self.draw_truth(example, sheet.longer))
+            classes.update(example["classes"].tolist())
+        return sheet.draw(list_classes([np.array(sorted(classes), int)], self.class_names) if self.legend else [])
+
+    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
+        """Draw an example's objects over its image, whose longer side becomes `longer` pixels."""
+        return np.asarray(draw_tile(example["image"], example, self.draw_rows, self.class_names, longer))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]

@@ -1,6 +1,6 @@
 """Predictions of a class for every pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_label_metrics
-from experiments.pictures.labels import compare_labels, overlay
+from experiments.pictures.labels import compare_labels, draw_label, overlay
 from experiments.pictures.legend import add_strip, list_classes
 from experiments.pictures.png import write_mask, write_png
+from experiments.pictures.sheet import Sheet
 from experiments.results.base import Assembly, Results, Writer
 
 TILE = 512  # pixels of an example's longer side in a picture
@@ -53,6 +54,13 @@ class LabelResults(Results):
         labels = {"truth": example["label"], "prediction": prediction["label"]}
         resized = {name: cv2.resize(own, size, interpolation=cv2.INTER_NEAREST) for name, own in labels.items()}
         return {"image": image} | {name: overlay(image, label) for name, label in resized.items()}
+
+    def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
+        sheet, classes = Sheet(captions, wide=True), np.zeros(256, bool)
+        for example in examples:
+            sheet.add(draw_label(example["image"], example["label"], sheet.longer))
+            classes[example["label"]] = True
+        return sheet.draw(list_classes([np.flatnonzero(classes)], self.class_names))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]

@@ -1,6 +1,7 @@
 """The command line of datacheck: what it prints, and the lines that a user pastes."""
 
 import ast
+import os
 import pathlib
 import shlex
 import subprocess
@@ -14,9 +15,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 PASTED = [(0.8333, 2.333, 0.0, 1.0), (0.9129, 1.528, 0.0, 1.0)]  # the weights, and their square roots
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     command = [sys.executable, "main.py", "--mode=datacheck", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
 
 
 def test_the_mode_needs_no_workdir_and_its_line_can_be_pasted(tmp_path):
@@ -27,7 +28,8 @@ def test_the_mode_needs_no_workdir_and_its_line_can_be_pasted(tmp_path):
         Image.fromarray(label).save(tmp_path / f"set/train/masks/{number}.png")
         Image.new("RGB", label.shape[::-1]).save(tmp_path / f"set/train/images/{number}.png")
     arguments = [f"--tfds_data_dir={tmp_path / 'tfds'}", f"--config.data.folder.root={tmp_path / 'set'}"]
-    done = run("--config=configs/unet_masks.py", *arguments)
+    (tmp_path / "tmp").mkdir()
+    done = run("--config=configs/unet_masks.py", *arguments, TMPDIR=str(tmp_path / "tmp"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "warning: train: no pixel is river; a class without an example gets the weight 0"
@@ -36,9 +38,17 @@ def test_the_mode_needs_no_workdir_and_its_line_can_be_pasted(tmp_path):
     flags, _, values = zip(*(line.partition("=") for line in lines), strict=True)
     assert set(flags) == {"--config.task.class_weights"}
     assert [ast.literal_eval(value.strip("'")) for value in values] == PASTED
-    again = run("--config=configs/unet_masks.py", *arguments, *shlex.split(lines[1]))
-    assert again.stdout == done.stdout, "the field takes it"
-    assert not (tmp_path / "set/runs").exists() and len(list(tmp_path.iterdir())) == 2
+    again = run("--config=configs/unet_masks.py", *arguments, *shlex.split(lines[1]), f"--workdir={tmp_path / 'run'}")
+    (drawn,), (kept,) = (
+        [line for line in text.splitlines() if line.startswith("pictures: ")] for text in (done.stdout, again.stdout)
+    )
+    assert again.stdout.replace(kept, drawn) == done.stdout, "the field takes it"
+    places = [[pathlib.Path(place) for place in line.split()[1:]] for line in (drawn, kept)]
+    assert [place.name for place in places[0]] == ["examples.png", "augmented.png"]
+    assert places[0][0].parents[1] == tmp_path / "tmp", "without a place for them they are among the temporary files"
+    assert places[1][0].parent == tmp_path / "run/datacheck"
+    assert [place.read_bytes() for place in places[0]] == [place.read_bytes() for place in places[1]]
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "tmp", "run"} | ({"tfds"} & set(os.listdir(tmp_path)))
 
 
 def test_the_mode_needs_a_config():
