@@ -53,6 +53,7 @@ class Source(Protocol):
     absent: tuple[str, ...]  # classes without a single pixel in these examples; () if not counted
     bad_boxes: tuple[str, ...]  # boxes of the split that preparation left out
     category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; 1 to C where it has none
+    remarks: tuple[str, ...]  # what of the split was passed over, or read in another way than expected: a line a kind
 
     def __len__(self) -> int: ...
 
@@ -193,6 +194,10 @@ class Concatenation:
     @property
     def clipped_boxes(self) -> int:
         return sum(part.clipped_boxes for part in self._whole)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(line for part in self._whole for line in part.remarks))
 
     def __len__(self) -> int:
         return self._ends[-1]

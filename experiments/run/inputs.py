@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from errors import UserError, warn
 from experiments.tasks.registry import find_task
 from input_pipeline.loader import TrainLoader
-from input_pipeline.sources import open_source
+from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
 
 
@@ -41,10 +41,7 @@ class Inputs:
     def introduce(self, config: ConfigDict) -> None:
         """Prints what there is to train and to evaluate on, and warns of what is missing."""
         for split, part in ((config.data.train_split, self.source), (config.data.eval_split, self.eval_source)):
-            if part.dropped:
-                warn(
-                    f"{split}: {len(part.dropped)} files are left out, they cannot be decoded: {', '.join(part.dropped)}"
-                )
+            say(split, part)
         if self.source.absent:
             warn(
                 f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
@@ -54,3 +51,11 @@ class Inputs:
             f"{config.data.name}: {len(self.source)} images to train on, {len(self.eval_source)} to evaluate on, "
             f"{len(self.source.class_names)} classes"
         )
+
+
+def say(split: str, source: Source) -> None:
+    """Prints what a split leaves out, and what of it is read in another way than expected."""
+    if source.dropped:
+        warn(f"{split}: {len(source.dropped)} files are left out, they cannot be decoded: {', '.join(source.dropped)}")
+    for line in source.remarks:
+        print(f"{split}: {line}")

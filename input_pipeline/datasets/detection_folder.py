@@ -8,7 +8,6 @@ was left out or clipped is named in the prepared set's metadata, split by split.
 import concurrent.futures
 import dataclasses
 import hashlib
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -19,14 +18,16 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage
+from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage, find_duplicates, name_duplicates
 from input_pipeline.annotations.masks import decode_masks, encode_mask
 from input_pipeline.batch import Size, refuse
+from input_pipeline.datasets.holdout import mark
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
-from input_pipeline.decoding import SUFFIXES, decode_image, refuse_unreadable
+from input_pipeline.decoding import decode_image, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.preparation import BuiltFromFolder
 
+READING = 2  # changes when folders are read in another way
 CHUNK = 64  # images handed to the threads at a time: what waits to be written stays small
 
 
@@ -37,6 +38,7 @@ class Contents:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     splits: dict[str, list[AnnotatedImage]]
+    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of each split, as `remarks` writes them
 
 
 @dataclasses.dataclass
@@ -48,6 +50,9 @@ class Findings:
     clipped_boxes: int = 0  # that reached beyond their image
     unmasked: int = 0  # objects without a mask
     first_unmasked: str = ""  # the file that holds one
+    duplicates: list[str] = dataclasses.field(default_factory=list)  # objects that are written twice, left out once
+    marks: list[str] = dataclasses.field(default_factory=list)  # of the examples' names, for config.data.holdout
+    remarks: list[str] = dataclasses.field(default_factory=list)
     content: str = ""  # a hash of images and annotations
 
 
@@ -101,6 +106,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # A broken link is not a file: the code that needs it reports it as missing.
         status = [(path.relative_to(place), path.stat()) for path in cls.list_files(folder) if path.exists()]
         content = [(path.as_posix(), entry.st_size, entry.st_mtime_ns) for path, entry in status]
+        content += [READING]
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -166,6 +172,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                                 "objects": objects,
                             },
                         )
+                        findings.marks.append(mark(image.name))
                         count += 1
         refuse(f"{split}: images that do not fit their annotations", wrong)
         if not self._folder.drop_unreadable:
@@ -173,6 +180,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not count:
             raise UserError(f"{split}: no image can be decoded ({unreadable[0]})")
         findings.content = digest.hexdigest()[:16]
+        findings.remarks = [*self._contents.remarks.get(split, ()), *name_duplicates(findings.duplicates)]
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
     def _convert(self, image: AnnotatedImage, size: Size, findings: Findings) -> list[dict[str, Any]]:
@@ -184,11 +192,16 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         keep, reasons = clean(boxes, size)
         clipped = clip(boxes, (0, 0, *size))
         findings.clipped_boxes += int((clipped != boxes).any(axis=1)[keep].sum())
-        converted = []
+        converted, again = [], find_duplicates(image.objects)
         for i, found in enumerate(image.objects):
+            class_name = self._contents.class_names[found.label]
             if not keep[i]:
-                class_name = self._contents.class_names[found.label]
                 findings.bad_boxes.append(describe(image.name, i + 1, class_name, reasons[i]))
+                continue
+            if i in again:
+                findings.duplicates.append(
+                    describe(image.name, i + 1, class_name, f"the same as object {again[i] + 1}")
+                )
                 continue
             segmentation = found.segmentation
             if self.relative:
@@ -227,16 +240,6 @@ def load(image: AnnotatedImage) -> tuple[bytes, Size | None, str]:
         problem = f"{image.path} is {height}x{width} (height x width), its annotation says {said}; correct one of them"
         return data, (height, width), problem
     return data, (height, width), ""
-
-
-def walk(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[pathlib.Path]:
-    """All files below a folder whose names end so, sorted."""
-    return sorted(
-        pathlib.Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(suffixes) and name[0] != "."
-    )
 
 
 def describe_folder(

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
+from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
@@ -79,19 +80,13 @@ class Prepared:
         folder = find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
         with quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
-            wanted, select = parse_split(split)
-            if wanted not in builder.info.splits:
-                known = ", ".join(builder.info.splits)
-                raise UserError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
-            if not select(builder.info.splits[wanted].num_examples):
-                raise UserError(f"config.data: {split!r} of {name} holds no example")
+            asked, select = parse_split(split)
+            wanted = find_split(asked, list(builder.info.splits), data, f"{name} in {folder}")
             self._features = builder.info.features
             images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
             try:
                 decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
-                self._records = builder.as_data_source(split=split, decoders=decoders)
-                # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
-                self._record = functools.lru_cache(maxsize=RECENT)(self._records.__getitem__)
+                self._records = builder.as_data_source(split=wanted, decoders=decoders)
             except (NotImplementedError, ValueError) as error:
                 raise UserError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
@@ -99,10 +94,21 @@ class Prepared:
                 ) from error
         metadata = dict(builder.info.metadata.items())
         self._findings = metadata.get("findings", {}).get(wanted, {})
+        places: Sequence[int] = range(len(self._records))
+        if data.holdout:
+            marks = self._findings.get("marks") or [mark(dataset.name(record)) for record in self._records]
+            places = select_side(marks, asked, data)
+            split = f"{split} held out {data.holdout} {data.holdout_seed}"
+        self._places = [places[index] for index in select(len(places))]
+        if not self._places:
+            raise UserError(f"config.data: {split!r} of {name} holds no example")
+        # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
+        self._record = functools.lru_cache(maxsize=RECENT)(lambda index: self._records[self._places[index]])
         self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))
         self.dropped = tuple(self._findings.get("dropped", ()))
         self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
         self.clipped_boxes = self._findings.get("clipped_boxes", 0)
+        self.remarks = tuple(self._findings.get("remarks", ()))
         if self.dropped and not data.folder.drop_unreadable:
             refuse_unreadable(f"{name} {wanted}", list(self.dropped))
         checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
@@ -116,7 +122,7 @@ class Prepared:
         return self._category_ids or tuple(range(1, len(self.class_names) + 1))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._places)
 
     def name(self, index: int) -> str:
         return self.dataset.name(self._record(index))
