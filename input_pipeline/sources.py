@@ -13,7 +13,7 @@ proposals  {"proposals": [P,4] float32 yxyx pixels, boxes in which an object may
 N may be 0, and no class of boxes is the background.
 
 A split is named `train`; `train[:100]` and `train[10%:]` are parts of it, `train+validation` is both, and
-`voc/2007:train+voc/2012:train` names datasets other than config.data.name.
+`voc/2007:train+voc/2012:train` names datasets other than config.data.name, and so does `tfds:kitti:train`.
 """
 
 import bisect
@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
-from input_pipeline.datasets.registry import DATASETS, find_dataset
+from input_pipeline.datasets.registry import ANY, DATASETS, find_dataset
 from input_pipeline.objects import Objects
 from input_pipeline.proposals import open_proposals
 
@@ -102,7 +102,7 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple
 
 def read_part(data: ConfigDict, part: str) -> tuple[ConfigDict, str]:
     """config.data of the one dataset that `SPLIT` or `NAME:SPLIT` is of, and SPLIT."""
-    named = re.fullmatch(r"([\w/]+):(\w.*)", part)
+    named = re.fullmatch(rf"((?:{ANY})?[\w./-]+(?::\d+\.\d+\.\d+)?):(\w.*)", part)
     if not named:
         return data, part
     data = data.copy_and_resolve_references()

@@ -92,7 +92,7 @@ def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
     if meaning.keypoints:
         if len(values) != 4 + meaning.keypoints:
             raise UserError(
-                f"{len(values)} numbers after the class; kpt_shape in data.yaml says 4 of the box, {meaning.keypoints} of keypoints"
+                f"{len(values)} numbers after the class; kpt_shape asks for 4 of the box and {meaning.keypoints} more"
             )
         values = values[:4]
     if len(values) == 4:

@@ -1,18 +1,18 @@
 """A user's own folder of images and PNG masks, read where it lies.
 
-ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; one class name per line in classes.txt, or
-`name red green blue` where masks are colours. No prepared copy is made that could go stale: the files are checked when the
-folder is opened, and what was found is remembered by their names, sizes and times.
+ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png, or another of the ways of
+layouts/masks.py; one class name per line in classes.txt, or `name red green blue` where masks are colours. No prepared copy is
+made that could go stale: the files are checked when the folder is opened, and what was found is remembered by their names, sizes
+and times.
 
 With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id and 0 where there is none:
 "folder" reads ROOT/SPLIT/instances/NAME.png; a pixel's class is then 1 or 0, with or without an object, if there is no
-SPLIT/masks. "components" takes the connected regions of the mask. Those objects' boxes and masks are a detector's ground
-truth; class 0 is the background then, whatever its name.
+SPLIT/masks. Ids alone are read without the field. "components" takes the connected regions of the mask. Those objects' boxes and
+masks are a detector's ground truth; class 0 is the background then, whatever its name.
 """
 
 import contextlib
 import hashlib
-import itertools
 import json
 import pathlib
 from collections.abc import Callable, Collection
@@ -23,13 +23,14 @@ from ml_collections import ConfigDict
 from errors import UserError
 from files import write_atomically
 from input_pipeline.batch import IGNORE, Size, refuse
+from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_grey, read_ids
+from input_pipeline.datasets.layouts.masks import Files, find_files
+from input_pipeline.datasets.layouts.recognition import recognise
 from input_pipeline.decoding import (
-    SUFFIXES,
     decode_colours,
     decode_image,
     decode_mask,
-    list_images,
     read_size,
     refuse_unreadable,
 )
@@ -37,13 +38,12 @@ from input_pipeline.masks import cut_out
 from input_pipeline.objects import Objects
 from input_pipeline.sources import parse_split
 
-Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
 Colours = tuple[tuple[int, int, int], ...]
 OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
 
 
 class ImageMask:
-    """One split of such a folder as a source. `folder` is config.data.folder; `cache` keeps what the checks found.
+    """One split of such a folder as a source. `data` is config.data; `cache` keeps what the checks found.
 
     Raises UserError in one line for everything that is wrong with it.
     """
@@ -51,17 +51,25 @@ class ImageMask:
     bad_boxes = ()
     provides = ("label", "instances", "boxes", "masks")
 
-    def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
+    def __init__(self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
+        folder = data.folder
         root = pathlib.Path(folder.root).expanduser()
         if not folder.root or not root.is_dir():
             raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
             )
-        examples = find_files(root, split, folder.instances == "folder")
+        layout = recognise("image_mask", root)
+        own = find_split(split, list(layout.splits), data, str(root))
+        self.remarks = tuple(layout.remarks(own))
+        examples = find_files(layout.splits[own], folder.instances == "folder")
+        if data.holdout:
+            marks = [mark(files["images"].name) for files in examples]
+            examples = [examples[place] for place in select_side(marks, split, data)]
         self.class_names, self._colours = name_classes(root / folder.classes, "masks" in examples[0])
         self._classes = len(self.class_names)  # of a label
         self.category_ids = tuple(range(1, len(self.class_names) + 1))
-        self._ignore, self._instances = folder.ignore_value, folder.instances
+        self._ignore = folder.ignore_value
+        self._instances = folder.instances or ("" if "masks" in examples[0] else "folder")
         status = [path.stat() for files in examples for path in files.values()]
         names = [[path.name for path in files.values()] for files in examples]
         meaning = [names, [entry.st_size for entry in status], self.class_names, self._colours, self._ignore]
@@ -85,8 +93,8 @@ class ImageMask:
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
         """See datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
         if "boxes" not in needs:
-            return cls(data.folder, *parse_split(split), cache=place / "image_mask")
-        return ImageObjects(data.folder, *parse_split(split), cache=place / "image_mask", masks="masks" in needs)
+            return cls(data, *parse_split(split), cache=place / "image_mask")
+        return ImageObjects(data, *parse_split(split), cache=place / "image_mask", masks="masks" in needs)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -190,14 +198,14 @@ class ImageObjects(ImageMask):
     clipped_boxes = 0  # a box is around pixels
 
     def __init__(
-        self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
+        self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
     ):
-        if not folder.instances:
+        super().__init__(data, split, select, cache)
+        if not self._instances:
             raise UserError(
                 "config.data.folder.instances='': images and masks have boxes by their objects' ids alone; write "
                 "folder (ids in SPLIT/instances), or components (connected regions of the masks)"
             )
-        super().__init__(folder, split, select, cache)
         self._masks = masks
         names = [files["images"].name for files in self._whole]
         found = _remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
@@ -275,31 +283,6 @@ def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...],
             "name those, or add the masks"
         )
     return names, None
-
-
-def find_files(root: pathlib.Path, split: str, with_instances: bool) -> list[Files]:
-    """The files of each example of a split, sorted by the image's name. Raises UserError for an image without a mask.
-
-    With instances, masks may be absent altogether.
-    """
-    images = root / split / "images"
-    if not images.is_dir():
-        splits = sorted(path.parent.name for path in root.glob("*/images"))
-        raise UserError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
-    paths = list_images(images)
-    if not paths:
-        raise UserError(f"{images} holds no image ({' '.join(SUFFIXES)})")
-    for first, second in itertools.pairwise(paths):
-        if first.stem == second.stem:
-            raise UserError(f"{first} and {second.name} would share one mask; rename one of them")
-    kinds = ["instances"] if with_instances else []
-    if not with_instances or (root / split / "masks").is_dir():
-        kinds.insert(0, "masks")
-    examples = [{"images": path} | {kind: root / split / kind / f"{path.stem}.png" for kind in kinds} for path in paths]
-    for kind in kinds:
-        missing = [str(files[kind]) for files in examples if not files[kind].is_file()]
-        refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
-    return examples
 
 
 def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,14 @@ class Dataset:
     included), "classes" [N], and of "crowd", "difficult" and "area" what the dataset has.
     """
 
-    preparation: Preparation
+    preparation: Preparation | None  # None: it is there, in `folder`
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
-    class_names: tuple[str, ...] = ()  # of the label; those of boxes are stored
+    folder: pathlib.Path | None = None
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
+    class_names: tuple[str, ...] = ()  # of the label
+    box_names: tuple[str, ...] = ()  # the classes of boxes, where they are not those of the stored "objects"
     category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
     read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]
     read_objects: Callable[[Record, Size], Objects] | None = None
@@ -77,33 +80,38 @@ class Prepared:
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
-        folder = find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        folder = (
+            dataset.folder or find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        )
         with quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
             asked, select = parse_split(split)
             wanted = find_split(asked, list(builder.info.splits), data, f"{name} in {folder}")
-            self._features = builder.info.features
-            images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
+            self._features = self._rename(dict(builder.info.features.items()))
+            images = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.Image)]
             try:
                 decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
                 self._records = builder.as_data_source(split=wanted, decoders=decoders)
             except (NotImplementedError, ValueError) as error:
+                remedy = "prepare it with `tfds build --file_format=array_record`" if dataset.folder else "start again"
                 raise UserError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
-                    "move it away and start again, to prepare it anew"
+                    f"move it away and {remedy}, to prepare it anew"
                 ) from error
         metadata = dict(builder.info.metadata.items())
         self._findings = metadata.get("findings", {}).get(wanted, {})
         places: Sequence[int] = range(len(self._records))
         if data.holdout:
-            marks = self._findings.get("marks") or [mark(dataset.name(record)) for record in self._records]
+            marks = self._findings.get("marks") or [
+                mark(dataset.name(self._rename(record))) for record in self._records
+            ]
             places = select_side(marks, asked, data)
             split = f"{split} held out {data.holdout} {data.holdout_seed}"
         self._places = [places[index] for index in select(len(places))]
         if not self._places:
             raise UserError(f"config.data: {split!r} of {name} holds no example")
         # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
-        self._record = functools.lru_cache(maxsize=RECENT)(lambda index: self._records[self._places[index]])
+        self._record = functools.lru_cache(maxsize=RECENT)(self._fetch)
         self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))
         self.dropped = tuple(self._findings.get("dropped", ()))
         self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
@@ -123,6 +131,12 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def _fetch(self, index: int) -> Record:
+        return self._rename(self._records[self._places[index]])
+
+    def _rename(self, stored: Mapping[str, Any]) -> Record:
+        return {self.dataset.rename.get(key, key): value for key, value in stored.items()}
 
     def name(self, index: int) -> str:
         return self.dataset.name(self._record(index))
@@ -160,7 +174,7 @@ class PreparedObjects(Prepared):
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = tuple(self._features["objects"]["label"].names)
+        self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
         unmasked = self._findings.get("unmasked", 0)
         if "masks" in needs and unmasked:
             raise UserError(
@@ -184,8 +198,9 @@ class PreparedObjects(Prepared):
 
     def find_bad_boxes(self, index: int) -> tuple[str, ...]:
         record = self._record(index)
-        _, _, reasons = self._read(record, self._size(record))
-        labels = record["objects"]["label"]
+        size = self._size(record)
+        _, _, reasons = self._read(record, size)
+        labels = self.dataset.read_objects(record, size)["classes"]
         return tuple(
             describe(self.dataset.name(record), i + 1, self.class_names[labels[i]], reason)
             for i, reason in enumerate(reasons)
