@@ -81,6 +81,10 @@ class Data:
     weight_map: tuple[NotNegative, Positive] = (0.0, 5.0)  # w0, sigma of U-Net's weights between instances; w0=0: none
     mean: RGB = (127.5, 127.5, 127.5)  # subtracted from RGB 0..255, then divided by std, on the device
     std: tuple[Positive, Positive, Positive] = (127.5, 127.5, 127.5)
+    # Of images of 9 to 16 bits: the value that becomes 255; 0: the least of 255, 1023, 4095, 16383 and 65535 that covers the
+    # training split, which the run then keeps
+    white_level: Annotated[int, Range(0, 65535)] = 0
+    max_pixels: Count = 178_956_970  # of an image; a larger file is refused, for it fills the memory
     num_threads: Count = 2  # that read, decode and augment
     prefetch: Count = 8  # training batches made ahead
     folder: Folder

@@ -21,7 +21,7 @@ BESIDE = "_annotations.coco.json"  # the name of annotations next to the images
 class CocoFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:

@@ -49,6 +49,7 @@ class ImageMask:
     """
 
     bad_boxes = ()
+    remarks, peak, white = (), 0, 65535
     provides = ("label", "instances", "boxes", "masks")
 
     def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):

@@ -20,4 +20,5 @@ VOC = Dataset(
     preparation=ByTensorFlow(),
     name=lambda record: read_text(record, "image/filename"),
     read_objects=read_objects,
+    as_stored=True,
 )

@@ -20,13 +20,13 @@ from input_pipeline.annotations.voc_xml import read_xml
 from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
 from input_pipeline.datasets.voc_segmentation import check_once, find_year, read_lines
-from input_pipeline.decoding import SUFFIXES, list_images
+from input_pipeline.decoding import list_images
 
 
 class VocFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     @staticmethod
     def find_place(folder: ConfigDict) -> pathlib.Path:
@@ -95,7 +95,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
             unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
             continue
         check_once(path, stems)
-        missing = [f"{images / stem}{SUFFIXES[0]}" for stem in stems if stem not in there]
+        missing = [f"{images / stem}.jpg" for stem in stems if stem not in there]
         missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
         refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
         splits[path.stem] = stems

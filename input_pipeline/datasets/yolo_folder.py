@@ -23,7 +23,7 @@ from input_pipeline.decoding import list_images
 class YoloFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     relative = True
 
     @classmethod
