@@ -29,6 +29,12 @@ class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_
     first_pixel: Literal[0, 1] = 0
     classes: str = "classes.txt"  # one name per line, or `name red green blue` for colour masks
     ignore_value: Annotated[int, Range(0, 255)] = 255  # grey or palette index in the mask that means no class
+    threshold: Annotated[int, Range(0, 65535)] = (
+        0  # grey masks of two classes: values from it on are the second; 0: values
+    )
+    resize_masks: bool = (
+        False  # masks of another size with their image's proportions take its size, by the nearest pixel
+    )
     instances: Literal["", "folder", "components"] = ""  # SPLIT/instances has ids (0: none), or regions of class > 0
     drop_unreadable: bool = False  # True: leave files that cannot be decoded out of the index, and count them
 
