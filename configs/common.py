@@ -29,6 +29,12 @@ class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_
     first_pixel: Literal[0, 1] = 0
     classes: str = "classes.txt"  # one name per line, or `name red green blue` for colour masks
     ignore_value: Annotated[int, Range(0, 255)] = 255  # grey or palette index in the mask that means no class
+    threshold: Annotated[int, Range(0, 65535)] = (
+        0  # grey masks of two classes: values from it on are the second; 0: values
+    )
+    resize_masks: bool = (
+        False  # masks of another size with their image's proportions take its size, by the nearest pixel
+    )
     instances: Literal["", "folder", "components"] = ""  # SPLIT/instances has ids (0: none), or regions of class > 0
     drop_unreadable: bool = False  # True: leave files that cannot be decoded out of the index, and count them
 
@@ -83,6 +89,10 @@ class Data:
     weight_map: tuple[NotNegative, Positive] = (0.0, 5.0)  # w0, sigma of U-Net's weights between instances; w0=0: none
     mean: RGB = (127.5, 127.5, 127.5)  # subtracted from RGB 0..255, then divided by std, on the device
     std: tuple[Positive, Positive, Positive] = (127.5, 127.5, 127.5)
+    # Of images of 9 to 16 bits: the value that becomes 255; 0: the least of 255, 1023, 4095, 16383 and 65535 that covers the
+    # training split, which the run then keeps
+    white_level: Annotated[int, Range(0, 65535)] = 0
+    max_pixels: Count = 178_956_970  # of an image; a larger file is refused, for it fills the memory
     num_threads: Count = 2  # that read, decode and augment
     prefetch: Count = 8  # training batches made ahead
     folder: Folder

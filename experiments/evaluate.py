@@ -29,7 +29,9 @@ def evaluate(command: Command) -> None:
     """
     workdir, config = command.directory(), command.run_config()
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
-    source = open_source(config.data, config.data.eval_split, command.data_dir, find_task(config.task.name).needs)
+    data = config.data.copy_and_resolve_references()
+    data.white_level = model.white_level
+    source = open_source(data, data.eval_split, command.data_dir, find_task(config.task.name).needs)
     if model.class_names != tuple(source.class_names):
         raise UserError(
             f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "
@@ -55,6 +57,8 @@ def evaluate(command: Command) -> None:
 
     places = lead(write)
     if writes():
+        for line in source.remarks:
+            print(f"{data.eval_split}: {line}")
         print(format_table(result.scores))
         print(
             f"\n{result.images} images of {config.data.eval_split}, {model.words}, {seconds:.1f} s; "

@@ -13,12 +13,18 @@ from input_pipeline.truths import make_truth
 class Inputs:
     """The splits that a config trains and evaluates on. They do not depend on seed.init: runs can share them."""
 
-    def __init__(self, config: ConfigDict, data_dir: str | None):
-        """Opens both splits. Raises UserError where one cannot be used, or where their classes differ."""
+    def __init__(self, config: ConfigDict, data_dir: str | None, white: int = 0):
+        """Opens both splits. `white` is config.data.white_level of a run that goes on, 0 where it has none yet.
+
+        Raises UserError where a split cannot be used, or where their classes differ.
+        """
         needs = find_task(config.task.name).needs
         self.truth = make_truth(needs, config.data)
-        self.source = open_source(config.data, config.data.train_split, data_dir, self.truth.asks)
-        self.eval_source = open_source(config.data, config.data.eval_split, data_dir, needs)
+        data = config.data.copy_and_resolve_references()
+        data.white_level = data.white_level or white
+        self.source = open_source(data, data.train_split, data_dir, self.truth.asks)
+        data.white_level = self.source.white
+        self.eval_source = open_source(data, data.eval_split, data_dir, needs)
         if self.eval_source.class_names != self.source.class_names:
             raise UserError(
                 f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
@@ -57,5 +63,5 @@ def say(split: str, source: Source) -> None:
     """Prints what a split leaves out, and what of it is read in another way than expected."""
     if source.dropped:
         warn(f"{split}: {len(source.dropped)} files are left out, they cannot be decoded: {', '.join(source.dropped)}")
-    for line in source.remarks:
+    for line in filter(None, [source.layout, *source.remarks]):
         print(f"{split}: {line}")

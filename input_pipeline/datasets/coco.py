@@ -36,4 +36,5 @@ COCO = Dataset(
     image_id=lambda record: int(record["image/id"]),
     category_ids=CATEGORY_IDS,
     read_objects=read_objects,
+    as_stored=True,
 )

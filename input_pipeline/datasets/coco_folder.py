@@ -13,21 +13,22 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.annotations.coco_json import read_instances
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
-from input_pipeline.datasets.layouts.layout import list_below
+from input_pipeline.datasets.layouts.layout import list_below, name_passed_over
 from input_pipeline.datasets.layouts.recognition import recognise
+from input_pipeline.remarks import name_files
 
 
 class CocoFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
         splits = recognise("coco_folder", cls.find_place(folder)).splits.values()
         return [
             *(path for path, _ in splits),
-            *(file for images in {images for _, images in splits} for file in list_below(images)),
+            *(file for images in dict.fromkeys(images for _, images in splits) for file in list_below(images)),
         ]
 
     @classmethod
@@ -44,7 +45,12 @@ class CocoFolder(DetectionFolder):
                     f"{path} and {first.name} name other categories (ids {', '.join(map(str, differ[:3]))}); "
                     "write the same ones into both"
                 )
-        return Contents(tuple(known.values()), tuple(known), splits, {split: layout.remarks(split) for split in splits})
+        named = {image.path for images in splits.values() for image in images}
+        folders = {images for _, images in layout.splits.values()}
+        others = sorted(path.name for folder in folders for path in list_below(folder) if path not in named)
+        passed = name_files("passed over, images that no JSON file names", others) + name_passed_over(named)
+        remarks = {split: [*layout.remarks(split), *passed] for split in splits}
+        return Contents(tuple(known.values()), tuple(known), splits, remarks, layout.describe())
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

@@ -17,13 +17,16 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.holdout import find_split, mark, select_side
-from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
+from input_pipeline.decoding import choose_white, decode_image, decode_mask, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
+from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
+from input_pipeline.remarks import add_white, note_white
 from input_pipeline.sources import Source, parse_split
 
 Record = dict[str, Any]  # as tfds stores it, images encoded
 RECENT = 64  # records that are kept, encoded
+FIRST = "1.0.0"  # version of what is prepared from a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Dataset:
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
+    as_stored: bool = False  # boxes are of the pixels as stored, which is how tfds decodes them
     folder: pathlib.Path | None = None
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
     class_names: tuple[str, ...] = ()  # of the label
@@ -116,14 +120,23 @@ class Prepared:
         self.dropped = tuple(self._findings.get("dropped", ()))
         self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
         self.clipped_boxes = self._findings.get("clipped_boxes", 0)
-        self.remarks = tuple(self._findings.get("remarks", ()))
+        self.layout, self.remarks = metadata.get("layout", ""), tuple(self._findings.get("remarks", ()))
+        self._stored = frozenset(self._findings.get("stored", ()))
+        self._largest, self.peak = data.max_pixels, self._findings.get("peak", 0)
+        self.white = data.white_level or choose_white(self.peak)
+        self.remarks += note_white(self.peak, self.white)
+        if not data.white_level and not self.peak and self._features["image"].np_dtype == np.uint16:
+            raise UserError(
+                f"{name} holds images of 16 bits, and which of their values is white is not known; set "
+                "config.data.white_level, to 4095 for a camera of 12 bits, or to 65535 where the whole range is used"
+            )
         if self.dropped and not data.folder.drop_unreadable:
             refuse_unreadable(f"{name} {wanted}", list(self.dropped))
         checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
         content = self._findings.get("content", "")  # of a folder: the sizes alone would not show every change
-        self.fingerprint = hashlib.sha256(
-            f"{name} {builder.version} {split} {checksums}{content}".encode()
-        ).hexdigest()[:16]
+        version = FIRST if content else builder.version  # another way to prepare the same content is the same data
+        fingerprint = hashlib.sha256(f"{name} {version} {split} {checksums}{content}".encode()).hexdigest()[:16]
+        self.fingerprint = add_white(fingerprint, self.peak, self.white)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -148,7 +161,14 @@ class Prepared:
         return self._size(self._record(index))
 
     def _size(self, record: Record) -> Size:
-        return self.dataset.size(record) if self.dataset.size else read_size(record["image"], self.dataset.name(record))
+        if self.dataset.size:
+            return self.dataset.size(record)
+        header = read_header(record["image"], self.dataset.name(record))
+        return header.stored if self.dataset.as_stored else header.upright
+
+    def _decode(self, record: Record, upright: bool) -> np.ndarray:
+        name = self.dataset.name(record)
+        return decode_image(record["image"], name, upright=upright, white=self.white, largest=self._largest)
 
 
 class PreparedLabels(Prepared):
@@ -160,13 +180,13 @@ class PreparedLabels(Prepared):
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        name = self.dataset.name(record)
-        image, label = decode_image(record["image"], name), self.dataset.read_label(record)
-        if label.shape != image.shape[:2]:
-            raise UserError(
-                f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again"
-            )
-        return {"image": image, "label": label}
+        name, label = self.dataset.name(record), self.dataset.read_label(record)
+        upright = is_mask_upright(read_header(record["image"], name), label.shape, name, f"the mask of {name}")
+        return {"image": self._decode(record, upright), "label": label}
+
+    def _size(self, record: Record) -> Size:
+        size, header = super()._size(record), read_header(record["image"], self.dataset.name(record))
+        return size if header.upright == header.stored else self.dataset.read_label(record).shape
 
 
 class PreparedObjects(Prepared):
@@ -185,7 +205,8 @@ class PreparedObjects(Prepared):
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        image = decode_image(record["image"], self.dataset.name(record))
+        upright = not self.dataset.as_stored and self.dataset.name(record) not in self._stored
+        image = self._decode(record, upright)
         objects, keep, _ = self._read(record, image.shape[:2])
         if "masks" in self.needs:
             objects["masks"] = self.dataset.read_masks(record, image.shape[:2])[keep]

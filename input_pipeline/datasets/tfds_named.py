@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import IGNORE, SHOWN, Size
-from input_pipeline.datasets.image_mask import read_classes
+from input_pipeline.datasets.mask_folder import read_classes
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
 from input_pipeline.decoding import decode_mask
 from input_pipeline.objects import Objects

@@ -22,4 +22,5 @@ VOC = Dataset(
     ),
     name=lambda record: read_text(record, "image/filename"),
     read_objects=read_objects,
+    as_stored=True,
 )

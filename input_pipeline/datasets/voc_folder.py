@@ -29,7 +29,7 @@ MANY = 20  # boxes that show from which number a tool counts
 class VocFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     @classmethod
     def identify(cls, folder: ConfigDict) -> str:
@@ -70,7 +70,7 @@ class VocFolder(DetectionFolder):
         }
         counted = note_first_pixel(described, shift)
         remarks = {split: [*layout.remarks(split), *counted] for split in images}
-        return Contents(class_names, tuple(range(1, len(class_names) + 1)), images, remarks)
+        return Contents(class_names, tuple(range(1, len(class_names) + 1)), images, remarks, layout.describe())
 
 
 def check_pixels(root: pathlib.Path, described: Described) -> None:

@@ -24,7 +24,7 @@ from input_pipeline.datasets.layouts.recognition import recognise
 class YoloFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     relative = True
 
     @classmethod
@@ -64,7 +64,9 @@ class YoloFolder(DetectionFolder):
             for split, held in layout.splits.items()
         }
         remarks = {split: [*layout.remarks(split), *filter(None, [meaning.note()])] for split in splits}
-        return Contents(tuple(classes.values()), tuple(number + 1 for number in classes), splits, remarks)
+        return Contents(
+            tuple(classes.values()), tuple(number + 1 for number in classes), splits, remarks, layout.describe()
+        )
 
 
 def read_rows(root: pathlib.Path, pairs: list[Pair], classes: dict[int, str]) -> dict[pathlib.Path, dict[int, Row]]:

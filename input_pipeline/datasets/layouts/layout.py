@@ -15,12 +15,14 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from errors import UserError
-from input_pipeline.batch import SHOWN, refuse
-from input_pipeline.decoding import list_images
+from input_pipeline.batch import SHOWN
+from input_pipeline.decoding import list_images, list_others
+from input_pipeline.remarks import name_others
 
 ONLY = "train"  # the name of the split where there are none
 SPLIT = re.compile(r"(train|trainval|val|valid|validation|test|dev|eval)(ing)?[-_]?\d*", re.IGNORECASE)
 SKIPPED = ("__MACOSX",)  # folders that archives bring along
+DARKNET = (".data", ".names")  # suffixes of text
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "pngimages"})
 
 Place = tuple[tuple[str, ...], str]  # folders, and the name without its suffix
@@ -44,9 +46,13 @@ class Layout:
     files: tuple[pathlib.Path, ...] = ()  # that say which files belong to a split
     notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # on each split, and on all of them by ""
 
+    def describe(self) -> str:
+        """Return the layout and the reason in one line."""
+        return f"layout: {self.what}; found {self.why}"
+
     def remarks(self, split: str) -> list[str]:
-        """Return the layout and the reason, and what was passed over, a line each."""
-        return [f"layout: {self.what}; found {self.why}", *self.notes.get("", ()), *self.notes.get(split, ())]
+        """Return what was passed over, a line each."""
+        return [*self.notes.get("", ()), *self.notes.get(split, ())]
 
 
 def walk_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -63,30 +69,14 @@ def walk_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def list_below(root: pathlib.Path) -> list[pathlib.Path]:
-    """List the images in a folder and in all folders below it. Raises UserError for what is not a file."""
-    listed = [path for folder in walk_folders(root) for path in list_images(folder) if not path.is_dir()]
-    check_files(root, listed)
-    return listed
+    """List the images in a folder and in all folders below it."""
+    return [path for folder in walk_folders(root) for path in list_images(folder)]
 
 
-def check_files(where: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
-    """Raises UserError for a path that is not a file that can be read to its end: a folder, a pipe, a link to nothing."""
-    odd = [f"{path.name} is {_say_kind(path)}" for path in paths if not is_file(path)]
-    refuse(f"{where}: names of images that are not files", odd, "; take them away")
-
-
-def _say_kind(path: pathlib.Path) -> str:
-    if path.is_symlink():
-        return "a link that leads to no file"
-    return "a folder" if path.is_dir() else "no regular file"
-
-
-def is_file(path: pathlib.Path) -> bool:
-    """Whether there is a regular file; also of a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a null
-        return False
+def name_passed_over(images: Iterable[pathlib.Path]) -> list[str]:
+    """Remarks on what lies among images and is none."""
+    folders = sorted({path.parent for path in images})
+    return name_others(path for folder in folders for path in list_others(folder) if path.suffix not in DARKNET)
 
 
 def place_of(path: pathlib.Path, root: pathlib.Path, kinds: Collection[str]) -> Place:

@@ -13,9 +13,10 @@ from input_pipeline.datasets.layouts.layout import (
     index_places,
     list_below,
     name_in_split,
+    name_passed_over,
     walk_folders,
 )
-from input_pipeline.decoding import SUFFIXES, list_images
+from input_pipeline.decoding import list_images
 
 NEEDS = (
     "JPEGImages, Annotations/*.xml and ImageSets/Main/SPLIT.txt; or NAME.xml next to each NAME.jpg in SPLIT; or both in folders "
@@ -66,11 +67,12 @@ def _pair_up(root: pathlib.Path) -> Layout | None:
     }
     held = {path.parent for place in annotations for path in images[place]}
     bare = [path.name for place, (path, *_) in images.items() if place not in annotations and path.parent in held]
-    notes = {"": count(bare, "image without an XML file is left out", "images without an XML file are left out")}
+    notes = count(bare, "image without an XML file is left out", "images without an XML file are left out")
+    notes += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
     image, annotation, _ = next(iter(splits.values()))[0]
     why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
     what = "VOC's XML next to the images" if image.parent == annotation.parent else "VOC's XML and images in folders"
-    return Layout(f"{what}, without lists", why, splits, notes=notes)
+    return Layout(f"{what}, without lists", why, splits, notes={"": notes})
 
 
 def _read_lists(year: pathlib.Path) -> Layout:
@@ -92,7 +94,7 @@ def _read_lists(year: pathlib.Path) -> Layout:
             unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
             continue
         check_once(path, stems)
-        missing = [f"{images / stem}{SUFFIXES[0]}" for stem in stems if stem not in there]
+        missing = [f"{images / stem}.jpg" for stem in stems if stem not in there]
         missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
         refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
         splits[path.stem] = stems
@@ -108,8 +110,11 @@ def _read_lists(year: pathlib.Path) -> Layout:
         split: [Pair(there[stem][0], annotations / f"{stem}.xml", there[stem][0].name) for stem in stems]
         for split, stems in splits.items()
     }
+    unlisted = [path.name for stem, paths in there.items() if stem not in listed for path in paths]
+    notes = count(unlisted, "image is in no list of a split", "images are in no list of a split")
+    notes += name_passed_over(paths[0] for paths in there.values())
     why = f"{main.relative_to(year)} with {', '.join(f'{split}.txt' for split in splits)}"
-    return Layout("VOC's own, with lists", why, pairs, files=tuple(lists))
+    return Layout("VOC's own, with lists", why, pairs, files=tuple(lists), notes={"": notes})
 
 
 def find_lists(year: pathlib.Path) -> list[pathlib.Path]:

@@ -21,6 +21,7 @@ from input_pipeline.datasets.layouts.layout import (
     index_places,
     list_below,
     name_in_split,
+    name_passed_over,
     place_of,
     walk_folders,
 )
@@ -108,6 +109,7 @@ def find(root: pathlib.Path) -> Layout | None:
             "image has no file of labels, and counts as an image without objects",
             "images have no file of labels, and count as images without objects",
         )
+    said += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
     if not splits:
         raise UserError(f"{root}: no split is left of the labels ({'; '.join(said)})")
     example = next(pair for pairs in splits.values() for pair in pairs if pair.annotation)

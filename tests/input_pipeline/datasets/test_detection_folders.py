@@ -37,7 +37,7 @@ def refuse(name, root, place, *words, split="train", **folder):
     assert "\n" not in message
     for word in words:
         assert word in message
-    assert not list(place.glob(f"{name}/*/1.0.0")) and not list(place.glob(".*")), "nothing is left of a failure"
+    assert not list(place.glob(f"{name}/*/2.0.0")) and not list(place.glob(".*")), "nothing is left of a failure"
 
 
 def draw(path, seed=0):
@@ -187,7 +187,7 @@ def test_a_changed_folder_is_prepared_anew(tmp_path):
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
     shown = open_folder("coco_folder", root, "train", place)[1]["image"]
     np.testing.assert_array_equal(shown, np.asarray(Image.open(image)))
-    assert len(list(place.glob("coco_folder/*/1.0.0/dataset_info.json"))) == 3
+    assert len(list(place.glob("coco_folder/*/2.0.0/dataset_info.json"))) == 3
     with pytest.raises(UserError, match="prepared 3 times.*config.data.folder.root"):
         open_folder("coco_folder", "", "train", place)
 
@@ -566,9 +566,7 @@ def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
     place = tmp_path / "tfds"
     source = open_folder("voc_folder", tmp_path / "set", "train", place)
     assert [source.name(i) for i in range(3)] == ["one.jpg", "three.jpg", "two.png"]
-    assert source.remarks[0].startswith(
-        "layout: VOC's XML and images in folders, without lists; found Annotations/one.xml"
-    )
+    assert source.layout.startswith("layout: VOC's XML and images in folders, without lists; found Annotations/one.xml")
     with pytest.raises(UserError, match="no split 'val'; choose one of train, or set config.data.holdout=0.2"):
         open_folder("voc_folder", tmp_path / "set", "val", place)
     data = get_config().data

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from errors import UserError
+from input_pipeline.datasets import mask_folder
 from input_pipeline.datasets.layouts import coco, masks, voc, yolo
 from input_pipeline.datasets.layouts.recognition import recognise
 
@@ -61,7 +62,7 @@ def refuse(find, root, *words):
 def test_yolo_layouts(tmp_path, files, expected):
     layout = yolo.find(write(tmp_path, files))
     assert show(layout) == expected
-    assert "layout: YOLO's" in layout.remarks("train")[0]
+    assert "layout: YOLO's" in layout.describe()
 
 
 FLAT = [
@@ -80,7 +81,7 @@ def test_lists_of_a_data_file_are_splits(tmp_path, start):
     layout = yolo.find(tmp_path)
     assert show(layout) == {"train": {"b.jpg": "b.txt", "a.jpg": "a.txt"}, "val": {"c.jpg": "c.txt"}}
     assert layout.files == tuple(tmp_path / name for name in ("data.yaml", "train.txt", "val.txt"))
-    assert "splits by data.yaml" in layout.remarks("train")[0]
+    assert "splits by data.yaml" in layout.describe()
 
 
 TWO = [
@@ -107,7 +108,7 @@ def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
     write(tmp_path, {"data.yaml": "train: train/images\nval: valid/images\nnames: [x]"})
     layout = yolo.find(tmp_path)
     assert list(layout.splits) == ["train"] and len(layout.splits["train"]) == 3
-    assert layout.remarks("train")[1:] == [
+    assert layout.remarks("train") == [
         "data.yaml names train: train/images, which is not there or holds no image",
         "data.yaml names val: valid/images, which is not there or holds no image",
     ]
@@ -127,7 +128,7 @@ def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_p
     write(tmp_path, {"data.yaml": "train: images/train\ntest: images/test\nnames: [x]"})
     layout = yolo.find(tmp_path)
     assert list(layout.splits) == ["train"]
-    assert layout.remarks("train")[1:] == [
+    assert layout.remarks("train") == [
         "test is no split: none of its 1 images has a file of labels",
         "1 image has no file of labels, and counts as an image without objects: b.jpg",
     ]
@@ -189,7 +190,7 @@ def test_unclear_yolo_folders(tmp_path, files, words):
 )
 def test_voc_layouts_without_lists(tmp_path, files, expected):
     layout = voc.find(write(tmp_path, files))
-    assert show(layout) == expected and "without lists; found" in layout.remarks("train")[0]
+    assert show(layout) == expected and "without lists; found" in layout.describe()
 
 
 def test_voc_lists_hold_names_with_spaces(tmp_path):
@@ -206,7 +207,7 @@ def test_voc_lists_hold_names_with_spaces(tmp_path):
 
 def test_images_without_xml_are_left_out_and_named(tmp_path):
     layout = voc.find(write(tmp_path, ["train/a.jpg", "train/a.xml", "train/b.jpg", "others/c.jpg"]))
-    assert layout.remarks("train")[1:] == ["1 image without an XML file is left out: b.jpg"]
+    assert layout.remarks("train") == ["1 image without an XML file is left out: b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -255,22 +256,26 @@ def test_coco_layouts(tmp_path, file, images, split):
 def test_mask_layouts(tmp_path, files, split, kinds):
     layout = masks.find(write(tmp_path, files))
     assert {name: set(folders) for name, folders in layout.splits.items()} == {split: kinds}
-    (example,) = masks.find_files(layout.splits[split], False)
+    ((example,), _) = mask_folder.find_files(layout.splits[split], False)
     assert set(example) == kinds and all(path.is_file() for path in example.values())
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_what_is_no_file_is_passed_over_and_named(tmp_path):
     write(tmp_path, ["images/a.png", "masks/a.png"])
     (tmp_path / "images/b.png").symlink_to(tmp_path / "images/c.png")
     (tmp_path / "images/c.png").symlink_to(tmp_path / "images/b.png")
     (tmp_path / "images/d.png").mkdir()
     os.mkfifo(tmp_path / "images/e.png")
-    refuse(
-        lambda root: masks.find_files(masks.find(root).splits["train"], False),
-        tmp_path,
-        "not files: 4: b.png is a link that leads to no file",
-        "d.png is a folder",
-    )
+    examples, remarks = mask_folder.find_files(masks.find(tmp_path).splits["train"], False)
+    assert [files["images"].name for files in examples] == ["a.png"]
+    assert remarks == ["3 files are passed over, not an image that is read here: b.png, c.png, e.png"]
+
+
+@pytest.mark.parametrize("find", [yolo.find, voc.find])
+def test_what_lies_among_images_and_is_none_is_named(tmp_path, find):
+    suffix = "txt" if find is yolo.find else "xml"
+    layout = find(write(tmp_path, ["train/a.jpg", f"train/a.{suffix}", "train/clip.mp4", "elsewhere/x.mp4"]))
+    assert layout.remarks("train")[-1] == "1 file is passed over, not an image that is read here: clip.mp4"
 
 
 def test_a_folder_that_holds_itself_is_walked_once(tmp_path):
