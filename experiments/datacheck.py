@@ -19,6 +19,7 @@ from errors import UserError, warn
 from experiments.command_line import Command
 from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise
 from experiments.run import state as states
+from experiments.run.inputs import say
 from experiments.tasks.base import Task
 from experiments.tasks.dense import Detection, Geometry
 from experiments.tasks.registry import find_task, make_task
@@ -55,6 +56,7 @@ def datacheck(command: Command) -> None:
     data = config.data
     needs = find_task(config.task.name).needs
     source = open_source(data, data.train_split, command.data_dir, make_truth(needs, data).asks)
+    say(data.train_split, source)
     if "boxes" in needs:
         print_report(check_objects(config, make_task(config, source.class_names), source))
         return

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.prepared import Dataset, read_label, read_text
-from input_pipeline.decoding import decode_image, decode_mask
+from input_pipeline.decoding import decode_image, decode_mask, read_header
+from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import BuiltFromFolder
 
 CLASS_NAMES = (
@@ -127,15 +128,12 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
 
 def check(image: pathlib.Path, mask: pathlib.Path) -> None:
     """Raises UserError unless both files decode to the same size and the mask holds classes and void alone."""
-    height, width = decode_image(image.read_bytes(), str(image)).shape[:2]
+    data = image.read_bytes()
+    decode_image(data, str(image))
     values = decode_mask(mask.read_bytes(), str(mask))
     if values.ndim == 3:
         raise UserError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
-    if values.shape != (height, width):
-        raise UserError(
-            f"{mask} is {values.shape[0]}x{values.shape[1]} (height x width), its image {height}x{width}; "
-            "both must have the same pixels"
-        )
+    is_mask_upright(read_header(data, str(image)), values.shape, str(image), str(mask))
     beyond = (values != IGNORE) & ((values < 0) | (values >= len(CLASS_NAMES)))
     if beyond.any():
         raise UserError(
