@@ -73,7 +73,7 @@ def _read_categories(path: Path, entries: list[dict]) -> dict[int, str]:
     if len(set(ids)) < len(ids):
         twice = next(number for number in ids if ids.count(number) > 1)
         raise UserError(f"{path} has the category id {twice} more than once; give each category its own")
-    names = check_names([entry["name"] for entry in entries], path)
+    names = check_names([entry["name"] for entry in entries], path) if entries else ()
     return dict(zip(ids, names, strict=True))
 
 

@@ -287,7 +287,7 @@ def change(**fields):
         (lambda content: content.pop("annotations"), ["no list 'annotations'"]),
         (lambda content: content.update(images={}), ["no list 'images'"]),
         (lambda content: content.update(images=[]), ["names no image"]),
-        (lambda content: content.update(categories=[]), ["names no class"]),
+        (lambda content: content.update(categories=[]), ["annotation"]),
     ],
 )
 def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
@@ -331,6 +331,38 @@ def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
     assert source.bad_boxes[0] == "b.jpg: object 1 of class fox: not a finite number"
 
 
+def test_a_split_of_coco_may_lack_classes_and_have_negatives_only(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    root.mkdir()
+    train, val, test = make_coco(), make_coco(), make_coco()
+    write_coco(root, train)
+    val["categories"] = [entry for entry in val["categories"] if entry["name"] == "fox"]
+    val["annotations"] = [entry for entry in val["annotations"] if entry["category_id"] == 44]
+    write_coco(root, val, "val")
+    write_coco(root, test | {"categories": [], "annotations": []}, "test")
+    names = open_folder("coco_folder", root, "train", place).class_names
+    for split, found in (("val", {"fox"}), ("test", set())):
+        source = open_folder("coco_folder", root, split, place)
+        assert source.class_names == names and source.category_ids == (7, 44)
+        labels = {label for index in range(len(source)) for label in source[index]["classes"].tolist()}
+        assert {names[label] for label in labels} == found
+
+
+def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    content = make_coco()
+    write_coco(root, content)
+    ids = {(root / "train" / entry["file_name"]).resolve(): entry["id"] for entry in content["images"]}
+    assert CocoFolder.number(folder_of(root)) == ids
+    content["images"][0]["id"] = 9999
+    content["annotations"] = []
+    write_coco(root, content, "val")  # whose other ids are those of train
+    numbers = CocoFolder.number(folder_of(root))
+    own = root / "val" / content["images"][0]["file_name"]
+    assert set(numbers.values()) == {9999, make_coco()["images"][0]["id"]} and numbers[own.resolve()] == 9999
+
+
 def test_coco_files_and_folders_that_cannot_be(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "not a folder")
@@ -345,7 +377,10 @@ def test_coco_files_and_folders_that_cannot_be(tmp_path):
     other = make_coco()
     other["categories"][0]["name"] = "hare"
     write_coco(root, other, "val")
-    refuse("coco_folder", root, place, "instances_val.json", "other categories", "44")
+    refuse("coco_folder", root, place, "instances_val.json", "'hare' with the id 44", "another name or id")
+    other["categories"][0].update(name="fox", id=45)
+    write_coco(root, other | {"annotations": []}, "val")
+    refuse("coco_folder", root, place, "instances_val.json", "'fox' with the id 45", "instances_train.json has another")
     (root / "annotations/instances_val.json").unlink()
     write_coco(root, make_coco(), "all")
     refuse("coco_folder", root, place, "split named 'all'", "rename it")
