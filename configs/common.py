@@ -108,6 +108,7 @@ class Train:
     checkpoint_every: Count = 100
     # Since the process began: a run saves and stops in time by itself, to be started again; 0: no limit
     max_minutes: NotNegative = 0.0
+    remat: bool = False  # True: less memory, more time: the backward pass computes most activations again
     keep: Count = 2  # newest checkpoints kept, in addition to the best one
     best: str = "val/mIoU"  # the score that names the best checkpoint; the smallest of an error and of val/loss
 

@@ -221,11 +221,16 @@ class Entry:
         return any(key in self and self.number(key) != 0 for key in keys)
 
     def key(self, key: str) -> int | str:
-        """A number or a name that other entries refer to; of a file's path its last part."""
+        """A number or a name that other entries refer to."""
         value = self[key]
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self.error(f"has a {key} that is neither a whole number nor text: {show(value)}")
-        return Path(value).name if key == "file_name" else value
+        return value
+
+    def text(self, key: str) -> str:
+        if not isinstance(self[key], str):
+            raise self.error(f"has a {key} that is not text: {show(self[key])}")
+        return self[key]
 
     def refer(self, key: str, known: Container[int | str], where: str | Path) -> int | str:
         """The `key` of another entry, one of those `known`, which the file `where` defines."""
