@@ -24,7 +24,7 @@ class Seed:
 
 
 class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_folder
-    root: str = ""  # its layout is described in each file of input_pipeline/datasets
+    root: str = ""  # layouts: docs/data.md, and the files of input_pipeline/datasets/layouts
     # voc_folder: 1 if pixels count from 1 and the last pixel belongs to the box, as in VOC's files
     first_pixel: Literal[0, 1] = 0
     classes: str = "classes.txt"  # one name per line, or `name red green blue` for colour masks

@@ -645,7 +645,7 @@ def test_fractions_in_voc_xml_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "set config.data.folder.first_pixel=1")]
+    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "VOC's own files count pixels from 1")]
 )
 def test_boxes_that_speak_against_the_first_pixel_are_remarked(tmp_path, low, first_pixel, words):
     objects = [describe_object("fox", low, 2 + i % 5, WIDTH, 9 + i % 5) for i in range(20)]
@@ -795,6 +795,21 @@ def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
     write_voc(tmp_path / "voc", "a", *[describe_object("fox", 1, 2, 3, 4)] * 2)
     source = open_folder("voc_folder", tmp_path / "voc", "train", place)
     assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
+
+
+def test_oriented_boxes_have_no_masks_and_the_error_says_why(tmp_path):
+    make_yolo(tmp_path / "set")
+    (tmp_path / "set/labels/train/a.txt").unlink()
+    (tmp_path / "set/labels/train/b.txt").write_text("1 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3")
+    source = open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    np.testing.assert_allclose(source[1]["boxes"], [[2, 3, 10, 15]])
+    assert "oriented boxes: the upright boxes around them are read" in source.remarks[-1]
+    with pytest.raises(
+        UserError, match=r"objects of train .*\(the rows are oriented boxes, unless data.yaml says task: segment\)"
+    ):
+        open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")
+    (tmp_path / "set/data.yaml").write_text("task: segment\nnames: [fox, boar]")
+    assert open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")[1]["masks"].shape == (1,)
 
 
 def test_classes_with_gaps_keep_their_numbers(tmp_path):

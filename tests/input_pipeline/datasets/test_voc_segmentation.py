@@ -203,3 +203,12 @@ print(source[0]["label"].shape, {{"jax", "tensorflow"}} & sys.modules.keys())
 def test_what_tfds_writes_opens_without_decoding_the_palette(year, tmp_path):
     record = open_voc(tmp_path / "tfds", year)._records[0]
     assert Image.open(io.BytesIO(record["segmentation_mask"])).mode == "P"
+
+
+def test_a_name_with_spaces_is_one_name(year, tmp_path):
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        (year / folder / f"2008_03.{suffix}").rename(year / folder / f"my photo 3.{suffix}")
+    for split in ("val", "trainval"):
+        (year / f"ImageSets/Segmentation/{split}.txt").write_text("my photo 3\n2007_01 2007_02\n")
+    source = open_voc(tmp_path / "tfds", year.parent, "val")
+    assert [source.name(i) for i in range(3)] == ["my photo 3.jpg", "2007_01.jpg", "2007_02.jpg"]
