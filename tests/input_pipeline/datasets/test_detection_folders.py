@@ -13,6 +13,7 @@ from PIL import Image
 from configs.common import get_config
 from errors import UserError
 from input_pipeline.datasets import prepared as prepared_sets
+from input_pipeline.datasets.coco_folder import CocoFolder
 from input_pipeline.masks import bound
 from input_pipeline.sources import open_source
 from tests.input_pipeline.test_masks import whole
@@ -20,6 +21,12 @@ from tests.input_pipeline.test_masks import whole
 REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 HEIGHT, WIDTH = SIZE = 20, 30
+
+
+def folder_of(root):
+    data = get_config().data
+    data.folder.root = str(root)
+    return data.folder
 
 
 def open_folder(name, root, split, place, *more, **folder):
