@@ -20,7 +20,7 @@ from experiments.run.inference import Inference
 from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
 from files import write_atomically
-from input_pipeline.decoding import WHITE, decode_samples, is_image, list_images, list_others, read_header, to_uint8
+from input_pipeline.decoding import WHITE, choose_white, decode_samples, is_image, list_images, list_others, read_header, to_uint8
 from input_pipeline.proposals import SearchedOnRequest
 from input_pipeline.remarks import name_files, name_others, note_white
 
@@ -117,7 +117,10 @@ class ImageFiles:
         return [self.paths[index].name for index in sorted(self._turned)]
 
     def note_depth(self) -> tuple[str, ...]:
-        return note_white(self.peak, self.white)
+        """What there is to say of images of 16 bits, and of those that are dark."""
+        fits = choose_white(self.peak)
+        dark = f"; for images that are too dark, --config.data.white_level={fits}" if fits < self.white else ""
+        return tuple(line + dark for line in note_white(self.peak, self.white))
 
     def name(self, index: int) -> str:
         return str(self.paths[index])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from input_pipeline.batch import SHOWN
 from input_pipeline.contents import ENABLE_HEIF, HEIC_SUFFIXES
-from input_pipeline.decoding import WHITE, choose_white
+from input_pipeline.decoding import WHITE
 
 
 def name_files(what: str, names: Sequence[str]) -> list[str]:
@@ -36,12 +36,8 @@ def note_white(peak: int, level: int) -> tuple[str, ...]:
     """A remark on images of 16 bits that reach the value `peak`, and are read with `level` as white."""
     if not peak:
         return ()
-    note = ""
-    if peak > level:
-        note = "; what is brighter is white too"
-    elif choose_white(peak) < level:
-        note = f"; {choose_white(peak)} would make them brighter"
-    return (f"images of 16 bits reach {peak}; {level} is read as white (config.data.white_level){note}",)
+    beyond = "; what is brighter is white too" if peak > level else ""
+    return (f"images of 16 bits reach {peak}; {level} is read as white (config.data.white_level){beyond}",)
 
 
 def add_white(fingerprint: str, peak: int, level: int) -> str:

@@ -132,4 +132,4 @@ def test_images_are_read_upright_with_the_runs_white_up_to_the_limit(tmp_path, c
     assert images.unreadable == {2} and "config.data.max_pixels=24; raise it" in capsys.readouterr().err
     dark = module.ImageFiles(paths, white=65535, largest=24)
     dark[1]
-    assert "; 4095 would make them brighter" in dark.note_depth()[0]
+    assert "--config.data.white_level=4095" in dark.note_depth()[0]
