@@ -76,6 +76,8 @@ class Data:
     mask_size: Size = (56, 56)  # of an object's mask in a batch, for tasks that need masks: cells over its box
     train_split: str = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     eval_split: str = "validation"
+    holdout: BelowOne = 0.0  # of data with one split: the share that is held out as val, the others are train; 0: none
+    holdout_seed: Seed32 = 0  # another one holds out other examples
     image_size: Size = (128, 128)  # of a training example
     canvases: tuple[Size, ...] = ()  # of evaluation: each image takes the one nearest to its shape; (): (image_size,)
     # To its size; crop: at its own scale, cut or padded; shortest: at the top left, scaled by its shorter side
@@ -106,6 +108,7 @@ class Train:
     checkpoint_every: Count = 100
     # Since the process began: a run saves and stops in time by itself, to be started again; 0: no limit
     max_minutes: NotNegative = 0.0
+    remat: bool = False  # True: less memory, more time: the backward pass computes most activations again
     keep: Count = 2  # newest checkpoints kept, in addition to the best one
     best: str = "val/mIoU"  # the score that names the best checkpoint; the smallest of an error and of val/loss
 

@@ -6,7 +6,6 @@ import time
 import jax
 import numpy as np
 
-from errors import UserError
 from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
@@ -17,6 +16,7 @@ from experiments.run.model import load_model
 from experiments.run.tables import format_table
 from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
+from input_pipeline.relabelling import relabel
 from input_pipeline.sources import open_source
 
 
@@ -32,11 +32,7 @@ def evaluate(command: Command) -> None:
     data = config.data.copy_and_resolve_references()
     data.white_level = model.white_level
     source = open_source(data, data.eval_split, command.data_dir, find_task(config.task.name).needs)
-    if model.class_names != tuple(source.class_names):
-        raise UserError(
-            f"{config.data.eval_split} has the classes {list(source.class_names)}, the run was trained on "
-            f"{list(model.class_names)}; evaluate it on data with the same classes in the same order"
-        )
+    source = relabel(source, model.class_names, data.eval_split)
     mesh = sharding.make_mesh(config.mesh)
     task = make_task(config, source.class_names)
     results = make_results(task.needs, config.eval, source.class_names)

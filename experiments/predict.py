@@ -63,7 +63,7 @@ def predict(command: Command) -> None:
     if "proposals" in task.needs:
         print("finding proposals in every image by selective search; some seconds for one of 500 pixels", flush=True)
         source = SearchedOnRequest(images, config.data)
-    files = results.writer(folder, paths, model.category_ids)
+    files = results.writer(folder, paths, model.category_ids, ())
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
             if index not in images.unreadable:

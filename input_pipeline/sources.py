@@ -13,7 +13,7 @@ proposals  {"proposals": [P,4] float32 yxyx pixels, boxes in which an object may
 N may be 0, and no class of boxes is the background.
 
 A split is named `train`; `train[:100]` and `train[10%:]` are parts of it, `train+validation` is both, and
-`voc/2007:train+voc/2012:train` names datasets other than config.data.name.
+`voc/2007:train+voc/2012:train` names datasets other than config.data.name, and so does `tfds:kitti:train`.
 """
 
 import bisect
@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
-from input_pipeline.datasets.registry import DATASETS, find_dataset
+from input_pipeline.datasets.registry import ANY, DATASETS, find_dataset
 from input_pipeline.decoding import choose_white
 from input_pipeline.objects import Objects
 from input_pipeline.proposals import open_proposals
@@ -54,6 +54,7 @@ class Source(Protocol):
     absent: tuple[str, ...]  # classes without a single pixel in these examples; () if not counted
     bad_boxes: tuple[str, ...]  # boxes of the split that preparation left out
     category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; 1 to C where it has none
+    layout: str  # how the folder of the data was found to be laid out, and why; "" where it is of no folder
     remarks: tuple[str, ...]  # what of the split was passed over, or read in another way than expected: a line a kind
     peak: int  # the largest value in the split's images of 16 bits, 0 where there are none
     white: int  # the value of 16-bit images that is read as white: config.data.white_level, or what covers `peak`
@@ -111,7 +112,7 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple
 
 def read_part(data: ConfigDict, part: str) -> tuple[ConfigDict, str]:
     """config.data of the one dataset that `SPLIT` or `NAME:SPLIT` is of, and SPLIT."""
-    named = re.fullmatch(r"([\w/]+):(\w.*)", part)
+    named = re.fullmatch(rf"((?:{ANY})?[\w./-]+(?::\d+\.\d+\.\d+)?):(\w.*)", part)
     if not named:
         return data, part
     data = data.copy_and_resolve_references()
@@ -203,6 +204,10 @@ class Concatenation:
     @property
     def clipped_boxes(self) -> int:
         return sum(part.clipped_boxes for part in self._whole)
+
+    @property
+    def layout(self) -> str:
+        return "; ".join(dict.fromkeys(part.layout for part in self.parts if part.layout))
 
     @property
     def remarks(self) -> tuple[str, ...]:

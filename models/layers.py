@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from fields import Range
 from models.ops import convolution
@@ -18,6 +19,7 @@ Norm = Literal["batch", "group", "frozen"]
 NormOrNone = Literal["none", "batch", "group", "frozen"]
 Momentum = Annotated[float, Range(0, 1)]  # of running statistics
 Rate = Annotated[float, Range(0, 1, open="high")]  # of dropout
+KEPT = "kept"  # the mark of `keep`
 SAMPLED = 8  # every so many-th row and column tells a channel's rough mean
 
 
@@ -45,6 +47,14 @@ def _take(drawn: jax.Array, scale: float, shape: tuple[int, ...]) -> jax.Array:
 def scale_channels(channels: int, width: float) -> int:
     """`channels * width` rounded to a multiple of 8, at least 8."""
     return max(8, round(channels * width / 8) * 8)
+
+
+def keep(x: jax.Array) -> jax.Array:
+    """Mark what a step of training with `train.remat` keeps of the forward pass for the backward pass: it returns x.
+
+    Everything between two marks is computed again there (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+    """
+    return checkpoint_name(x, KEPT)
 
 
 def relu6(x: jax.Array) -> jax.Array:

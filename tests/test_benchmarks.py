@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from benchmarks import history, preflight
+from benchmarks import accelerator, history, preflight
 from configs import segmentation_history
 from errors import UserError
 from experiments.run.config_file import resolve
@@ -26,6 +26,29 @@ def test_the_members_benchmark_compares_the_same_numbers():
     assert max(result["differences"]) < 1e-3
     both = result["memory_mb"]
     assert both["vmapped"]["between"] > 2 * both["in_turn"]["between"]
+
+
+@pytest.mark.slow
+def test_the_accelerator_check_kills_resumes_and_compares(data_dir):
+    command = [sys.executable, "-m", "benchmarks.accelerator", "--platform=cpu", f"--tfds_data_dir={data_dir}"]
+    arguments = ["--configs=unet_shapes:debug", "--steps=12", "--saved=4", "--timed=unet_shapes:debug=4"]
+    tests = "--tests=experiments/run/test_tables.py"
+    done = subprocess.run([*command, *arguments, tests], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("equal, SHA-256") == 2 and "all as it must be" in done.stdout
+
+
+def test_the_accelerator_check_wants_an_accelerator(capfd, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["accelerator"])
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert accelerator.main() == 1
+    assert "no accelerator here" in capfd.readouterr().err
+
+
+def test_the_accelerator_check_sees_a_difference():
+    rows = [{"step": 1, "train/loss": 0.5, "time/images_per_second": 3.0}]
+    assert accelerator.compare(rows, [rows[0] | {"time/images_per_second": 9.0}])
+    assert not accelerator.compare(rows, [rows[0] | {"train/loss": 0.50001}])
 
 
 @pytest.mark.slow

@@ -8,14 +8,17 @@ import re
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import common, datasets, detectors
 from experiments.command_line import read_experiment
 from experiments.run import configuration, sharding
 from experiments.run import state as states
+from experiments.run.costs import specify_batch
 from experiments.run.optim import make_optimizer
-from experiments.run.step import compile_step, make_train_step
+from experiments.run.step import compile_step, make_train_step, recompute
 from experiments.sweep import definition
+from experiments.tasks.base import total_loss
 from experiments.tasks.registry import make_task
 from input_pipeline.augment import geometry
 from input_pipeline.views import plan_views
@@ -101,6 +104,49 @@ def test_the_model_and_its_training_state_build(name):
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
     state = jax.eval_shape(lambda variables: states.create(variables, trained, optimizer, variables), shapes)
     assert sum(value.size for value in state.params.values()) > 10_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet_pets",
+        "faster_rcnn_shapes",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                *("fcn8s_voc", "deeplabv3plus_camvid", "unet_isbi", "unet_resnet34_camvid", "pix2pix_camvid"),
+                *("ssd300_voc", "retinanet_coco", "fcos_coco", "yolov1_voc", "mask_rcnn_shapes", "fast_rcnn_shapes"),
+                "unet_efficientnet_camvid",
+            )
+        ),
+    ],
+)
+def test_remat_keeps_less_of_the_forward_pass(name):
+    """Each model marks what is kept; where none did, or all, remat would be of no use."""
+    config = load(name, "debug")
+    if name != "yolov1_voc":  # whose grid is connected
+        config.data.image_size = (96, 96)
+    task = make_task(config, CLASSES)
+    architecture, shapes, _ = states.describe(config, len(CLASSES))
+    batch = specify_batch(config, task, config.data.image_size, 4, train=True)
+
+    def measure(wrap) -> float:
+        """Megabytes that the backward pass gets, in addition to the variables."""
+
+        def loss(variables, batch, key):
+            outputs = task.apply(architecture.merge(variables), batch, train=True, rngs=nnx.Rngs(key))
+            return total_loss(task.loss(outputs, batch)[0])
+
+        def residuals(variables, batch, key):
+            return jax.vjp(lambda variables: wrap(loss)(variables, batch, key), variables)[1]
+
+        kept = jax.eval_shape(residuals, shapes, batch, jax.random.key(0))
+        kept = [leaf for leaf in jax.tree.leaves(kept) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+        given = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((shapes, batch)))
+        return (sum(leaf.size * leaf.dtype.itemsize for leaf in kept) - given) / 1e6
+
+    plain, again = measure(lambda run: run), measure(recompute)
+    assert 0 < again < 0.5 * plain, (again, plain)
 
 
 def test_training_and_evaluation_see_nuclei_at_twice_their_size():

@@ -8,6 +8,7 @@ import numpy as np
 from errors import UserError
 from experiments.metrics.precision import Detections, ScoringTables, Truths
 from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries, load_json
+from input_pipeline.annotations.file_names import FileNames
 from input_pipeline.annotations.masks import measure_area
 
 
@@ -15,7 +16,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     """COCO's two files -> what there is to score, by the images' ids, and the categories' names by theirs.
 
     `iou_type` is bbox, segm or boundary. Where every detection has a file_name or a category_name, it refers to the image or the
-    category by that, else by the id. Raises UserError naming the file and the entry that cannot be used.
+    category by that, else by the id; see FileNames. Raises UserError naming the file and the entry that cannot be used.
     """
     known = load_json(ground_truth)
     if not isinstance(known, dict) or not {"images", "annotations", "categories"} <= known.keys():
@@ -23,7 +24,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     images, objects, categories = (
         list_entries(ground_truth, kind, known[kind]) for kind in ("images", "annotations", "categories")
     )
-    found = list_entries(detections, "detections", load_json(detections))
+    found = _list_detections(detections)
     images.sort(key=lambda entry: entry.number("id"))
     categories.sort(key=lambda entry: entry.number("id"))
     class_names = list(index_entries(categories, "name"))  # refuses two of one name: the scores go by it
@@ -50,7 +51,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     image, label, found = _placed(
         ground_truth,
         found,
-        ("file_name", index_entries(images, "file_name")) if by_file else ("image_id", image_ids),
+        ("file_name", _find_images(ground_truth, images, found)) if by_file else ("image_id", image_ids),
         ("category_name", index_entries(categories, "name")) if by_name else ("category_id", category_ids),
     )
     scores = np.array([entry.number("score") for entry in found], np.float64)
@@ -60,6 +61,37 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     areas = np.array([_area(region) for region in (_regions(found, image, []) if boxed else regions)], np.float64)
     results = Detections(image, label, regions, scores, areas)
     return ScoringTables(truths, results, len(images), len(categories), iou_type == "boundary"), class_names
+
+
+def _list_detections(path: Path) -> list[Entry]:
+    """The entries of a list of results, or of a dataset's annotations, whose own images and categories name them."""
+    content = load_json(path)
+    if not isinstance(content, dict) or "annotations" not in content:
+        return list_entries(path, "detections", content)
+    found = list_entries(path, "annotations", content["annotations"])
+    for kind, key, own, name in (
+        ("images", "image_id", "file_name", "file_name"),
+        ("categories", "category_id", "name", "category_name"),
+    ):
+        entries = list_entries(path, kind, content.get(kind, []))
+        if entries and all(own in entry for entry in entries):
+            places = index_entries(entries, "id")
+            for entry in found:
+                entry.fields.setdefault(name, entries[places[entry.refer(key, places, path)]].text(own))
+    return found
+
+
+def _find_images(ground_truth: Path, images: list[Entry], found: list[Entry]) -> dict[str, int]:
+    """The places of the images that the entries name by `file_name`. Raises UserError for one that is not there."""
+    names, places = FileNames([image.text("file_name") for image in images]), {}
+    for entry in found:
+        name = entry.text("file_name")
+        if name not in places:
+            try:
+                places[name] = names.find(name)
+            except UserError as error:
+                raise entry.error(f"names no image of {ground_truth}: {error}") from None
+    return places
 
 
 def _placed(

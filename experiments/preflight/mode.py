@@ -81,7 +81,6 @@ def describe(steps: Steps, tried: list[dict]) -> list[str]:
     if tried:
         lines += ["", "it does not fit; tried:"]
         lines += [f"  {one['change']}: " + ("fits" if one["fits"] else "does not fit") for one in tried]
-        lines += ["  recomputing activations (remat) is not a field of the models here, so it was not tried"]
     return lines
 
 
@@ -166,6 +165,7 @@ def summarise(steps: Steps, tried: list[dict]) -> dict:
         "image_size": list(config.data.image_size),
         "mesh": list(config.mesh),
         "accumulate": config.optim.accumulate,
+        "remat": config.train.remat,
         "capacity_mb": where.memory and round(where.memory / MEGA, 1),
         "parameters_mb": round(steps.parameters, 3),
         "all_reduced_of_parameters": None if reduced is None else round(reduced / steps.parameters, 3),
@@ -176,5 +176,4 @@ def summarise(steps: Steps, tried: list[dict]) -> dict:
         },
         "roofline": steps.estimate(),
         "tried": tried,
-        "remat": "not available",
     }

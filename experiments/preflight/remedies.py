@@ -21,6 +21,8 @@ def list_remedies(steps: Steps) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     if steps.training is not None and not steps.fits(steps.training):
         rows = config.train.batch_size // (chips * accumulate)  # of a chip at a time
         parts = [part for part in _powers(rows) if part >= _least(steps, steps.training)]
+        if not config.train.remat:
+            yield "remat", [{"train.remat": True}]
         yield "parts", [{"optim.accumulate": accumulate * part} for part in parts]
         yield "batch", [{"train.batch_size": config.train.batch_size // part} for part in parts]
         free = chips // math.prod(size for size in config.mesh[:1] if size > 0)

@@ -49,5 +49,10 @@ class Results(Protocol):
         `truth` and `prediction` show the image too, or else `image` does.
         """
 
-    def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> Writer:
-        """Make a writer to `folder` for the images in `paths`. `category_ids` are the data's own numbers of the classes."""
+    def writer(
+        self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
+    ) -> Writer:
+        """Make a writer to `folder` for the images in `paths`.
+
+        `category_ids` are the data's own numbers of the classes, `image_ids` those of the images, () where they have none.
+        """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from experiments.pictures.pairs import draw_tile
 from experiments.pictures.png import write_png
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
+
+COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # 000000000139, or COCO_val2014_000000000139
 
 
 class BoxResults(Results):
@@ -50,8 +53,10 @@ class BoxResults(Results):
         }
         return {name: np.asarray(tile) for name, tile in drawn.items()}
 
-    def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "DetectionWriter":
-        return DetectionWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)
+    def writer(
+        self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
+    ) -> "DetectionWriter":
+        return DetectionWriter(folder, paths, self.class_names, category_ids, image_ids, self.evaluation.picture_score)
 
 
 class BoxAssembly(Assembly):
@@ -105,9 +110,10 @@ class BoxAssembly(Assembly):
 class DetectionWriter(Writer):
     """Writes NAME_boxes.png for each image, and detections.json of them all: COCO's results, an entry for each detection.
 
-    `image_id` is the number in an image's file name, as in COCO, where all names are numbers; otherwise the image's place
-    in `paths`, from 1. `file_name` and `category_name` say the same in words. Where two files share a name, `file_name`
-    has their folders too. A picture shows the detections of `picture_score` or more; detections.json has all.
+    `image_id` is the data's own number of the image, of `image_ids`. Where these are empty it is the number in the file's name
+    if all are named as COCO's files are, else `file_name`: a text, which nobody takes for the number of another image.
+    `file_name` and `category_name` say the same in words. Where two files share a name, `file_name` has their folders too.
+    A picture shows the detections of `picture_score` or more; detections.json has all.
     """
 
     kind = "boxes"  # of the pictures, in their names
@@ -118,17 +124,17 @@ class DetectionWriter(Writer):
         paths: Sequence[Path],
         class_names: tuple[str, ...],
         category_ids: Sequence[int],
+        image_ids: Sequence[int],
         picture_score: float,
     ):
         self.folder, self.class_names, self.category_ids = folder, class_names, category_ids
         self.picture_score = picture_score
-        names, numbers = [path.name for path in paths], [path.stem for path in paths]
+        names = [path.name for path in paths]
         if len(set(names)) < len(names):
             common = os.path.commonpath([path.absolute() for path in paths])
             names = [path.absolute().relative_to(common).as_posix() for path in paths]
-        if not all(map(str.isdecimal, numbers)) or len(set(map(int, numbers))) < len(numbers):
-            numbers = range(1, len(paths) + 1)
-        self._images = {path: (int(number), name) for path, number, name in zip(paths, numbers, names, strict=True)}
+        numbers = image_ids or _read_numbers(paths) or names
+        self._images = dict(zip(paths, zip(numbers, names, strict=True), strict=True))
         self._entries: list[dict] = []
 
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
@@ -164,3 +170,10 @@ class DetectionWriter(Writer):
         place = self.folder / "detections.json"
         write_atomically(place, json.dumps(sorted(self._entries, key=lambda entry: entry["image_id"])).encode())
         return [place]
+
+
+def _read_numbers(paths: Sequence[Path]) -> list[int]:
+    """The images' numbers, where all files are named as COCO's are and no two alike; else none."""
+    named = [COCO_NAME.fullmatch(path.stem) for path in paths]
+    numbers = [int(match[1]) for match in named if match]
+    return numbers if len(set(numbers)) == len(paths) else []

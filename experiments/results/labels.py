@@ -53,7 +53,9 @@ class LabelResults(Results):
         resized = {name: cv2.resize(own, size, interpolation=cv2.INTER_NEAREST) for name, own in labels.items()}
         return {"image": image} | {name: overlay(image, label) for name, label in resized.items()}
 
-    def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "MaskWriter":
+    def writer(
+        self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
+    ) -> "MaskWriter":
         return MaskWriter(folder)
 
 

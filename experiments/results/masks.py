@@ -26,8 +26,10 @@ class MaskResults(BoxResults):
     def assembly(self, size: tuple[int, int]) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
-    def writer(self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int]) -> "InstanceWriter":
-        return InstanceWriter(folder, paths, self.class_names, category_ids, self.evaluation.picture_score)
+    def writer(
+        self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
+    ) -> "InstanceWriter":
+        return InstanceWriter(folder, paths, self.class_names, category_ids, image_ids, self.evaluation.picture_score)
 
 
 class MaskAssembly(BoxAssembly):

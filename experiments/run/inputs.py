@@ -3,9 +3,10 @@
 import jax
 from ml_collections import ConfigDict
 
-from errors import UserError, warn
+from errors import warn
 from experiments.tasks.registry import find_task
 from input_pipeline.loader import TrainLoader
+from input_pipeline.relabelling import relabel
 from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
 
@@ -16,7 +17,7 @@ class Inputs:
     def __init__(self, config: ConfigDict, data_dir: str | None, white: int = 0):
         """Opens both splits. `white` is config.data.white_level of a run that goes on, 0 where it has none yet.
 
-        Raises UserError where a split cannot be used, or where their classes differ.
+        Raises UserError where a split cannot be used, or where the second has classes of its own.
         """
         needs = find_task(config.task.name).needs
         self.truth = make_truth(needs, config.data)
@@ -24,12 +25,8 @@ class Inputs:
         data.white_level = data.white_level or white
         self.source = open_source(data, data.train_split, data_dir, self.truth.asks)
         data.white_level = self.source.white
-        self.eval_source = open_source(data, data.eval_split, data_dir, needs)
-        if self.eval_source.class_names != self.source.class_names:
-            raise UserError(
-                f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
-                f"{self.source.class_names} and {self.eval_source.class_names}; both splits need the same"
-            )
+        held_out = open_source(data, data.eval_split, data_dir, needs)
+        self.eval_source = relabel(held_out, self.source.class_names, data.eval_split)
         self.fingerprints = {"train": self.source.fingerprint, "eval": self.eval_source.fingerprint}
 
     def load(self, config: ConfigDict) -> TrainLoader:
@@ -63,5 +60,5 @@ def say(split: str, source: Source) -> None:
     """Prints what a split leaves out, and what of it is read in another way than expected."""
     if source.dropped:
         warn(f"{split}: {len(source.dropped)} files are left out, they cannot be decoded: {', '.join(source.dropped)}")
-    for line in source.remarks:
+    for line in filter(None, [source.layout, *source.remarks]):
         print(f"{split}: {line}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from ml_collections import ConfigDict
 from experiments.run import state as states
 from experiments.run.state import Architecture, TrainState, Variables
 from experiments.tasks.base import Arrays, Mean, Means, Task, total_loss
+from models.layers import KEPT
 
+recompute = partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
 Step = Callable[[TrainState, Arrays, jax.Array], tuple[TrainState, Arrays]]
 
 
@@ -23,7 +26,7 @@ def make_train_step(
 
     With `optim.accumulate` = k the batch is worked through in k parts. Each term of the loss is divided by its weight over
     the whole batch, so that the step is the large batch's own (batch statistics excepted, which are those of a part).
-    Randomness is fold_in(key, step).
+    Randomness is fold_in(key, step). With `train.remat` the backward pass computes again what no `layers.keep` marks.
     """
     parts, decay = config.optim.accumulate, config.optim.ema
 
@@ -34,6 +37,9 @@ def make_train_step(
         after = states.variables_of(model)
         terms, logs = task.loss(outputs, batch)
         return terms, logs, {name: after[name] for name in rest}
+
+    if config.train.remat:
+        run = recompute(run)
 
     def differentiate(params, rest, batch, key, weights: Arrays | None):
         """(gradients, (terms, logs, rest)); the terms are divided by `weights`, or where there are none by their own."""

@@ -14,6 +14,7 @@ from errors import UserError
 from experiments.tasks.base import Arrays, Mean, Means, Task, normalise
 from fields import Count, Share
 from input_pipeline.batch import Size
+from models.layers import keep
 from models.ops import boxes as ops
 from models.ops import matching, nms
 
@@ -122,7 +123,7 @@ class Detection(Task, abc.ABC):
         own = 0 if anchors.ndim == 3 else None
         match = jax.vmap(match, in_axes=(own, *[0] * 5))
         targets = match(anchors, batch["boxes"], batch["classes"], learned, left, crowd)
-        return targets._replace(counted=targets.counted & batch["example_mask"][:, None])
+        return jax.tree.map(keep, targets._replace(counted=targets.counted & batch["example_mask"][:, None]))
 
     def mean_per_image(self, count: jax.Array, batch: Arrays) -> Mean:
         """What is counted over the batch, for each of its images."""

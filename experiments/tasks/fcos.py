@@ -13,6 +13,7 @@ from experiments.tasks.dense import Geometry, Levels, PyramidDetection, join
 from experiments.tasks.detection_losses import sigmoid_focal
 from fields import NotNegative, Positive, Share
 from input_pipeline.batch import Size
+from models.layers import keep
 from models.ops import boxes as ops
 from models.ops import coding
 
@@ -112,7 +113,7 @@ class FCOSTask(PyramidDetection):
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
         left = batch["valid"] & ~crowd & ~learned  # difficult ones
         targets = jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
-        return targets._replace(counted=targets.counted & batch["example_mask"][:, None])
+        return jax.tree.map(keep, targets._replace(counted=targets.counted & batch["example_mask"][:, None]))
 
     def find_fits(self, boxes: jax.Array, anchors: jax.Array, xp: ModuleType) -> jax.Array:
         """[M,A] bool: whether the place in the middle of each of anchors [A,4] may learn each of boxes [M,4].

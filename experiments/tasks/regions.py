@@ -12,6 +12,7 @@ from experiments.tasks.dense import Detection
 from experiments.tasks.detection_losses import smooth_l1
 from fields import Count, NotNegative, Share
 from input_pipeline.batch import Size
+from models.layers import keep
 from models.ops import coding, sampling
 from models.ops.boxes import pairwise_iou
 
@@ -63,13 +64,14 @@ class RegionDetection(Detection):
             counted &= targets.positive | (overlaps.max(-1) >= self.background_iou)
         index, mask, positive = draw_sample(key, counted, targets.positive, self.regions, self.region_share)
         classes = jnp.take_along_axis(targets.classes, index, 1)
-        return {
+        sampled = {
             "regions": pick(boxes, index),
             "region_mask": mask,
             "region_classes": jnp.where(positive, classes + 1, 0),
             "region_boxes": pick(targets.boxes, index),
             "region_objects": jnp.take_along_axis(targets.index, index, 1),
         }
+        return jax.tree.map(keep, sampled)
 
     def region_terms(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
         """Equation 1: the terms of the classes and of the boxes, each over all sampled regions, and what is logged."""
@@ -107,7 +109,7 @@ def draw_sample(
     """Sample among those that are `counted` [B,A], `positive` [B,A] or not: (index [B,count], mask, is_positive)."""
     draw = jax.vmap(partial(sampling.sample, count=count, share=share))
     keys = jax.random.split(key, len(counted))
-    return draw(keys, counted & positive, counted & ~positive)
+    return jax.tree.map(keep, draw(keys, counted & positive, counted & ~positive))
 
 
 def pick(boxes: jax.Array, index: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from experiments.tasks.base import Arrays, Mean, Means
 from experiments.tasks.dense import COVERED, Detection, Geometry, match_anchors
 from fields import NotNegative, Range
 from input_pipeline.batch import Size
+from models.layers import keep
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
@@ -65,7 +66,7 @@ class SSDTask(Detection):
         truth = jax.nn.one_hot(classes, outputs["logits"].shape[-1])
         cross_entropy = -jnp.sum(truth * jax.nn.log_softmax(outputs["logits"]), -1)
         most = (self.negatives_per_positive * jnp.sum(positive, -1)).astype(jnp.int32)
-        hard = jax.vmap(sampling.hardest)(jax.lax.stop_gradient(cross_entropy), negative, most)
+        hard = keep(jax.vmap(sampling.hardest)(jax.lax.stop_gradient(cross_entropy), negative, most))
         classification = jnp.sum(cross_entropy, where=positive | hard)
 
         # where, not a product with the mask: far from every object offsets may be of any size.
@@ -94,7 +95,7 @@ class SSDTask(Detection):
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
         left = batch["valid"] & ~crowd & ~learned  # difficult ones
-        return jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
+        return jax.tree.map(keep, jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd))
 
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         boxes = coding.decode(outputs["offsets"], outputs["anchors"], variances=VARIANCES)

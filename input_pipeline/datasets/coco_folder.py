@@ -1,8 +1,8 @@
 """`coco_folder`: boxes and masks in COCO's JSON, prepared from the user's own folder. Nothing is downloaded.
 
-config.data.folder.root is ROOT of ROOT/annotations/instances_SPLIT.json (or SPLIT.json, where none is called instances) with
-the images in ROOT/SPLIT, ROOT/images/SPLIT or ROOT/images; or of ROOT/SPLIT/_annotations.coco.json with the images next
-to it. A split is there where both are. Classes stand in the order of their ids, which like the images' ids are kept.
+config.data.folder.root is laid out in one of the ways of layouts/coco.py. Images are named by `file_name`, with folders or
+without, below the folder of the split's images or below the root; nothing outside the root is read. A split is there where
+annotations and images are. Classes stand in the order of their ids, which like the images' ids are kept.
 """
 
 import pathlib
@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.annotations.coco_json import read_instances
-from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder, walk
-from input_pipeline.decoding import list_images
-
-BESIDE = "_annotations.coco.json"  # the name of annotations next to the images
+from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
+from input_pipeline.datasets.layouts.layout import list_below, name_passed_over
+from input_pipeline.datasets.layouts.recognition import recognise
+from input_pipeline.remarks import name_files
 
 
 class CocoFolder(DetectionFolder):
@@ -25,14 +25,18 @@ class CocoFolder(DetectionFolder):
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
-        splits = find_splits(cls.find_place(folder))
-        return [file for path, images in splits.values() for file in (path, *walk(images))]
+        splits = recognise("coco_folder", cls.find_place(folder)).splits.values()
+        return [
+            *(path for path, _ in splits),
+            *(file for images in dict.fromkeys(images for _, images in splits) for file in list_below(images)),
+        ]
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
-        splits, categories = {}, {}
-        for split, (path, images) in find_splits(cls.find_place(folder)).items():
-            splits[split], categories[path] = read_instances(path, images)
+        root, splits, categories = cls.find_place(folder), {}, {}
+        layout = recognise("coco_folder", root)
+        for split, (path, images) in layout.splits.items():
+            splits[split], categories[path] = read_instances(path, images, root)
         (first, known), *others = categories.items()
         for path, named in others:
             if named != known:
@@ -41,30 +45,12 @@ class CocoFolder(DetectionFolder):
                     f"{path} and {first.name} name other categories (ids {', '.join(map(str, differ[:3]))}); "
                     "write the same ones into both"
                 )
-        return Contents(tuple(known.values()), tuple(known), splits)
-
-
-def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """The annotations and the folder of the images of each split. Raises UserError where there is none."""
-    listed = sorted((root / "annotations").glob("instances_*.json")) or sorted((root / "annotations").glob("*.json"))
-    splits = {}
-    for path in listed:
-        split = path.stem.removeprefix("instances_")
-        places = [root / split, root / "images" / split]
-        if (root / "images").is_dir() and list_images(root / "images"):
-            places.append(root / "images")
-        images = next((place for place in places if place.is_dir()), None)
-        if images is not None:
-            splits[split] = path, images
-    for path in sorted(root.glob(f"*/{BESIDE}")):
-        splits.setdefault(path.parent.name, (path, path.parent))
-    if not splits:
-        found = f"has annotations for {', '.join(path.stem for path in listed)} but no" if listed else "has no"
-        raise UserError(
-            f"config.data.folder.root={str(root)!r} {found} images; it needs annotations/instances_SPLIT.json and the images "
-            f"in SPLIT, images/SPLIT or images, or SPLIT/{BESIDE} with the images next to it"
-        )
-    return splits
+        named = {image.path for images in splits.values() for image in images}
+        folders = {images for _, images in layout.splits.values()}
+        others = sorted(path.name for folder in folders for path in list_below(folder) if path not in named)
+        passed = name_files("passed over, images that no JSON file names", others) + name_passed_over(named)
+        remarks = {split: [*layout.remarks(split), *passed] for split in splits}
+        return Contents(tuple(known.values()), tuple(known), splits, remarks, layout.describe())
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

@@ -9,7 +9,6 @@ the stored view, and not the upright one (`orientation`).
 import concurrent.futures
 import dataclasses
 import hashlib
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -20,11 +19,12 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage
+from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage, find_duplicates, name_duplicates
 from input_pipeline.annotations.masks import decode_masks, encode_mask
 from input_pipeline.batch import Size, refuse
+from input_pipeline.datasets.holdout import mark
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
-from input_pipeline.decoding import SUFFIXES, decode_samples, read_header, refuse_unreadable
+from input_pipeline.decoding import decode_samples, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_upright, note_views
 from input_pipeline.preparation import BuiltFromFolder
@@ -40,6 +40,7 @@ class Contents:
     category_ids: tuple[int, ...]
     splits: dict[str, list[AnnotatedImage]]
     remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of each split, as `remarks` writes them
+    layout: str = ""  # how the folder is laid out, in one line
 
 
 @dataclasses.dataclass
@@ -51,6 +52,8 @@ class Findings:
     clipped_boxes: int = 0  # that reached beyond their image
     unmasked: int = 0  # objects without a mask
     first_unmasked: str = ""  # the file that holds one
+    duplicates: list[str] = dataclasses.field(default_factory=list)  # objects that are written twice, left out once
+    marks: list[str] = dataclasses.field(default_factory=list)  # of the examples' names, for config.data.holdout
     stored: list[str] = dataclasses.field(default_factory=list)  # images to be read as stored, not upright
     peak: int = 0  # the largest value of the images of 16 bits, 0 where there are none
     remarks: list[str] = dataclasses.field(default_factory=list)
@@ -132,7 +135,9 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             builder=self,
             description="Images of a folder, with the boxes and masks of the objects in them.",
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(category_ids=self._contents.category_ids, findings={}),
+            metadata=tfds.core.MetadataDict(
+                category_ids=self._contents.category_ids, layout=self._contents.layout, findings={}
+            ),
             disable_shuffling=True,  # examples stay in the order of the annotations
         )
 
@@ -176,6 +181,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                                 "objects": objects,
                             },
                         )
+                        findings.marks.append(mark(image.name))
                         count += 1
         refuse(f"{split}: images that do not fit their annotations", wrong)
         if not self._folder.drop_unreadable:
@@ -185,7 +191,11 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if turned:  # the same bytes mean other pixels than they did before images were read upright
             digest.update(repr(turned).encode())
         findings.content = digest.hexdigest()[:16]
-        findings.remarks = [*self._contents.remarks.get(split, ()), *note_views(turned, findings.stored)]
+        findings.remarks = [
+            *self._contents.remarks.get(split, ()),
+            *note_views(turned, findings.stored),
+            *name_duplicates(findings.duplicates),
+        ]
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
     def _convert(self, image: AnnotatedImage, size: Size, findings: Findings) -> list[dict[str, Any]]:
@@ -197,11 +207,16 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         keep, reasons = clean(boxes, size)
         clipped = clip(boxes, (0, 0, *size))
         findings.clipped_boxes += int((clipped != boxes).any(axis=1)[keep].sum())
-        converted = []
+        converted, again = [], find_duplicates(image.objects)
         for i, found in enumerate(image.objects):
+            class_name = self._contents.class_names[found.label]
             if not keep[i]:
-                class_name = self._contents.class_names[found.label]
                 findings.bad_boxes.append(describe(image.name, i + 1, class_name, reasons[i]))
+                continue
+            if i in again:
+                findings.duplicates.append(
+                    describe(image.name, i + 1, class_name, f"the same as object {again[i] + 1}")
+                )
                 continue
             segmentation = found.segmentation
             if self.relative:
@@ -252,16 +267,6 @@ def load(image: AnnotatedImage) -> Read:
         return Read(data, str(error), header.upright)
     size = header.upright if upright else header.stored
     return Read(data, "", size, header.orientation > 1, upright, int(samples.max()) if samples.itemsize > 1 else 0)
-
-
-def walk(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[pathlib.Path]:
-    """All files below a folder whose names end so, sorted."""
-    return sorted(
-        pathlib.Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(suffixes) and name[0] != "."
-    )
 
 
 def describe_folder(

@@ -1,13 +1,14 @@
 """A user's own folder of images and masks, read where it lies.
 
-ROOT/SPLIT/images/NAME.jpg and ROOT/SPLIT/masks/NAME.png (or any format Pillow reads); one class name per line in classes.txt, or
-`name red green blue` where masks are colours. No prepared copy is made that could go stale: the files are checked when the
-folder is opened, and what was found is remembered by their names, sizes and times.
+ROOT/SPLIT/images/NAME.jpg and ROOT/SPLIT/masks/NAME.png (or any format Pillow reads), or another of the ways of
+layouts/masks.py; one class name per line in classes.txt, or `name red green blue` where masks are colours. No prepared copy is
+made that could go stale: the files are checked when the folder is opened, and what was found is remembered by their names, sizes
+and times.
 
 With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id and 0 where there is none:
 "folder" reads ROOT/SPLIT/instances/NAME.png; a pixel's class is then 1 or 0, with or without an object, if there is no
-SPLIT/masks. "components" takes the connected regions of the mask. Those objects' boxes and masks are a detector's ground
-truth; class 0 is the background then, whatever its name.
+SPLIT/masks. Ids alone are read without the field. "components" takes the connected regions of the mask. Those objects' boxes and
+masks are a detector's ground truth; class 0 is the background then, whatever its name.
 
 Images and masks are read upright, by their EXIF orientation; where their sizes fit only as they are stored, as stored.
 """
@@ -24,7 +25,9 @@ from ml_collections import ConfigDict
 from errors import UserError
 from files import write_atomically
 from input_pipeline.batch import Size, refuse
+from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_ids
+from input_pipeline.datasets.layouts.recognition import recognise
 from input_pipeline.datasets.mask_folder import Files, find_files, name_classes
 from input_pipeline.datasets.mask_values import Beyond, MaskValues, is_black_and_white, is_enlargement, resize
 from input_pipeline.decoding import (
@@ -60,15 +63,22 @@ class ImageMask:
             raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
             )
-        examples, remarks = find_files(root, split, folder.instances == "folder")
+        layout = recognise("image_mask", root)
+        own = find_split(split, list(layout.splits), data, str(root))
+        examples, passed = find_files(layout.splits[own], folder.instances == "folder")
+        remarks, self.layout = [*layout.remarks(own), *passed], layout.describe()
+        if data.holdout:
+            marks = [mark(files["images"].name) for files in examples]
+            examples = [examples[place] for place in select_side(marks, split, data)]
         self.class_names, colours = name_classes(root / folder.classes, "masks" in examples[0])
         self._values = MaskValues(folder, self.class_names, colours)
         self.category_ids = tuple(range(1, len(self.class_names) + 1))
         self._folder, self._largest = folder, data.max_pixels
+        self._instances = folder.instances or ("" if "masks" in examples[0] else "folder")
         status = [path.stat() for files in examples for path in files.values()]
         names = [[path.name for path in files.values()] for files in examples]
         meaning = [names, [entry.st_size for entry in status], self.class_names, colours, folder.ignore_value]
-        meaning += [folder.instances] if folder.instances else []
+        meaning += [self._instances] if self._instances else []
         meaning += [{"threshold": folder.threshold}] if folder.threshold else []
         meaning += ["resize_masks"] if folder.resize_masks else []
         place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status], data.max_pixels])
@@ -145,12 +155,12 @@ class ImageMask:
 
     def _read_masks(self, files: Files, upright: bool) -> dict[str, np.ndarray]:
         """The same, at the masks' own size."""
-        if self._folder.instances == "folder":
+        if self._instances == "folder":
             instances = read_ids(files["instances"], upright)
             label = self._values.read(files["masks"], upright) if "masks" in files else (instances > 0).astype(np.uint8)
             return {"label": label, "instances": instances}
         label = self._values.read(files["masks"], upright)
-        return {"label": label, "instances": find_components(label)} if self._folder.instances else {"label": label}
+        return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
     def _check(self, examples: list[Files]) -> dict[str, list | dict]:
         """Reads every file once. Returns what FOUND names: messages, and by the images' names what was decided on them."""
@@ -217,12 +227,12 @@ class ImageObjects(ImageMask):
     def __init__(
         self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
     ):
-        if not data.folder.instances:
+        super().__init__(data, split, select, cache)
+        if not self._instances:
             raise UserError(
                 "config.data.folder.instances='': images and masks have boxes by their objects' ids alone; write "
                 "folder (ids in SPLIT/instances), or components (connected regions of the masks)"
             )
-        super().__init__(data, split, select, cache)
         self._masks = masks
         names = [files["images"].name for files in self._whole]
         found = _remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)

@@ -1,19 +1,21 @@
 """The files of an `image_mask` folder: the classes that it names, and the images of a split with their masks.
 
-A mask has its image's name. Neither the suffix and its case nor Unicode's normal form decide whether it is found: some file
-systems write an accented letter as two characters.
+A mask has its image's name, or that and `_mask`. Neither the suffix and its case nor Unicode's normal form decide whether it is
+found: some file systems write an accented letter as two characters.
 """
 
 import itertools
 import pathlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from errors import UserError
 from input_pipeline.batch import IGNORE, refuse
+from input_pipeline.datasets.layouts.masks import Folders
 from input_pipeline.decoding import list_images, list_others
 from input_pipeline.remarks import name_files, name_others
 
+SUFFIX = "_mask"  # of a mask's name, after that of its image, where masks have one
 Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
 Colours = tuple[tuple[int, int, int], ...]
 OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
@@ -59,15 +61,13 @@ def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...],
     return names, None
 
 
-def find_files(root: pathlib.Path, split: str, with_instances: bool) -> tuple[list[Files], list[str]]:
+def find_files(folders: Folders, with_instances: bool) -> tuple[list[Files], list[str]]:
     """The files of each example of a split, sorted by the image's name, and remarks on those that are passed over.
 
-    With instances, masks may be absent altogether. Raises UserError for an image without a mask, or with two.
+    With instances, or where the split has a folder of them and none of masks, masks may be absent altogether. Raises UserError
+    for an image without a mask, or with two.
     """
-    images = root / split / "images"
-    if not images.is_dir():
-        splits = sorted(path.parent.name for path in root.glob("*/images"))
-        raise UserError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
+    images = folders["images"]
     paths, remarks = list_images(images), name_others(list_others(images))
     if not paths:
         raise UserError("; ".join([f"{images} holds no image", *remarks]))
@@ -75,13 +75,12 @@ def find_files(root: pathlib.Path, split: str, with_instances: bool) -> tuple[li
     for first, second in itertools.pairwise(by_name):
         if _find_name(first) == _find_name(second):
             raise UserError(f"{first} and {second.name} would share one mask; rename one of them")
-    kinds = ["instances"] if with_instances else []
-    if not with_instances or (root / split / "masks").is_dir():
-        kinds.insert(0, "masks")
+    kinds = ["masks"] if "masks" in folders else []
+    kinds += ["instances"] if with_instances or (not kinds and "instances" in folders) else []
     examples: list[Files] = [{"images": path} for path in paths]
-    for kind in kinds:
-        folder = root / split / kind
-        masks = _find_masks(folder) if folder.is_dir() else {}
+    for kind in kinds or ["masks"]:
+        folder = folders.get(kind, images.with_name(kind))
+        masks = _find_masks(folder, {_find_name(path) for path in paths}) if folder.is_dir() else {}
         missing = [str(folder / f"{path.stem}.png") for path in paths if _find_name(path) not in masks]
         refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
         for files in examples:
@@ -91,11 +90,16 @@ def find_files(root: pathlib.Path, split: str, with_instances: bool) -> tuple[li
     return examples, remarks
 
 
-def _find_masks(folder: pathlib.Path) -> Files:
-    """The masks in a folder by the name that they share with their image. Raises UserError where two have the same."""
+def _find_masks(folder: pathlib.Path, names: Collection[str]) -> Files:
+    """The masks in a folder by the name that they share with their image, one of `names`, alone or with SUFFIX.
+
+    Raises UserError where two have the same.
+    """
     masks: Files = {}
     for path in list_images(folder):
-        other = masks.setdefault(_find_name(path), path)
+        name = _find_name(path)
+        name = name if name in names else name.removesuffix(SUFFIX)
+        other = masks.setdefault(name, path)
         if other != path:
             raise UserError(f"{other} and {path.name} would be masks of the same image; take one of them away")
     return masks

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
+from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.decoding import choose_white, decode_image, decode_mask, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_mask_upright
@@ -36,12 +37,15 @@ class Dataset:
     included), "classes" [N], and of "crowd", "difficult" and "area" what the dataset has.
     """
 
-    preparation: Preparation
+    preparation: Preparation | None  # None: it is there, in `folder`
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
     as_stored: bool = False  # boxes are of the pixels as stored, which is how tfds decodes them
-    class_names: tuple[str, ...] = ()  # of the label; those of boxes are stored
+    folder: pathlib.Path | None = None
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
+    class_names: tuple[str, ...] = ()  # of the label
+    box_names: tuple[str, ...] = ()  # the classes of boxes, where they are not those of the stored "objects"
     category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
     read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]
     read_objects: Callable[[Record, Size], Objects] | None = None
@@ -80,34 +84,43 @@ class Prepared:
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
-        folder = find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        folder = (
+            dataset.folder or find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        )
         with quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
-            wanted, select = parse_split(split)
-            if wanted not in builder.info.splits:
-                known = ", ".join(builder.info.splits)
-                raise UserError(f"config.data: {name} in {folder} has no split {wanted!r}; choose one of {known}")
-            if not select(builder.info.splits[wanted].num_examples):
-                raise UserError(f"config.data: {split!r} of {name} holds no example")
-            self._features = builder.info.features
-            images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
+            asked, select = parse_split(split)
+            wanted = find_split(asked, list(builder.info.splits), data, f"{name} in {folder}")
+            self._features = self._rename(dict(builder.info.features.items()))
+            images = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.Image)]
             try:
                 decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
-                self._records = builder.as_data_source(split=split, decoders=decoders)
-                # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
-                self._record = functools.lru_cache(maxsize=RECENT)(self._records.__getitem__)
+                self._records = builder.as_data_source(split=wanted, decoders=decoders)
             except (NotImplementedError, ValueError) as error:
+                remedy = "prepare it with `tfds build --file_format=array_record`" if dataset.folder else "start again"
                 raise UserError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
-                    "move it away and start again, to prepare it anew"
+                    f"move it away and {remedy}, to prepare it anew"
                 ) from error
         metadata = dict(builder.info.metadata.items())
         self._findings = metadata.get("findings", {}).get(wanted, {})
+        places: Sequence[int] = range(len(self._records))
+        if data.holdout:
+            marks = self._findings.get("marks") or [
+                mark(dataset.name(self._rename(record))) for record in self._records
+            ]
+            places = select_side(marks, asked, data)
+            split = f"{split} held out {data.holdout} {data.holdout_seed}"
+        self._places = [places[index] for index in select(len(places))]
+        if not self._places:
+            raise UserError(f"config.data: {split!r} of {name} holds no example")
+        # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
+        self._record = functools.lru_cache(maxsize=RECENT)(self._fetch)
         self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))
         self.dropped = tuple(self._findings.get("dropped", ()))
         self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
         self.clipped_boxes = self._findings.get("clipped_boxes", 0)
-        self.remarks = tuple(self._findings.get("remarks", ()))
+        self.layout, self.remarks = metadata.get("layout", ""), tuple(self._findings.get("remarks", ()))
         self._stored = frozenset(self._findings.get("stored", ()))
         self._largest, self.peak = data.max_pixels, self._findings.get("peak", 0)
         self.white = data.white_level or choose_white(self.peak)
@@ -130,7 +143,13 @@ class Prepared:
         return self._category_ids or tuple(range(1, len(self.class_names) + 1))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._places)
+
+    def _fetch(self, index: int) -> Record:
+        return self._rename(self._records[self._places[index]])
+
+    def _rename(self, stored: Mapping[str, Any]) -> Record:
+        return {self.dataset.rename.get(key, key): value for key, value in stored.items()}
 
     def name(self, index: int) -> str:
         return self.dataset.name(self._record(index))
@@ -175,7 +194,7 @@ class PreparedObjects(Prepared):
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = tuple(self._features["objects"]["label"].names)
+        self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
         unmasked = self._findings.get("unmasked", 0)
         if "masks" in needs and unmasked:
             raise UserError(
@@ -200,8 +219,9 @@ class PreparedObjects(Prepared):
 
     def find_bad_boxes(self, index: int) -> tuple[str, ...]:
         record = self._record(index)
-        _, _, reasons = self._read(record, self._size(record))
-        labels = record["objects"]["label"]
+        size = self._size(record)
+        _, _, reasons = self._read(record, size)
+        labels = self.dataset.read_objects(record, size)["classes"]
         return tuple(
             describe(self.dataset.name(record), i + 1, self.class_names[labels[i]], reason)
             for i, reason in enumerate(reasons)

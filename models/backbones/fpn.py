@@ -11,7 +11,7 @@ from errors import UserError
 from fields import Count
 from models import layers
 from models.backbones.weights import BODY, FPN_KEYS, match_fpn
-from models.layers import Conv, ConvNorm, Momentum, NormOrNone
+from models.layers import Conv, ConvNorm, Momentum, NormOrNone, keep
 from models.ops.resize import double
 from models.registry import BACKBONE, build_backbone
 from models.weights import Weights, strip
@@ -89,7 +89,7 @@ class FPN(nnx.Module):
         for stride in reversed(self.merged):
             lateral = getattr(self, f"lateral_{stride}")(features[stride], **own)
             merged = lateral if merged is None else lateral + double(merged, lateral.shape[1:3])
-            outputs[stride] = getattr(self, f"output_{stride}")(merged, **own)
+            outputs[stride] = keep(getattr(self, f"output_{stride}")(merged, **own))
         outputs = {stride: outputs[stride] for stride in self.merged}
 
         x = features[self.last] if self.coarser == "c5" else outputs[self.merged[-1]]

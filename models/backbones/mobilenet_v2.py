@@ -10,7 +10,7 @@ from flax import nnx
 from fields import Positive
 from models import layers
 from models.backbones.weights import check_norm, match_mobilenet_v2
-from models.layers import Conv, ConvNorm, Momentum, Norm, relu6
+from models.layers import Conv, ConvNorm, Momentum, Norm, keep, relu6
 from models.ops.convolution import Padding
 from models.weights import Weights
 
@@ -81,7 +81,7 @@ class InvertedResidual(nnx.Module):
         expanded = x if self.expand is None else relu6(self.expand(x, train=train))
         y = relu6(self.depthwise(expanded, train=train))
         y = self.project(y) if self.final else self.project(y, train=train)
-        return expanded, x + y if self.shortcut else y
+        return expanded, keep(x + y if self.shortcut else y)
 
 
 class MobileNetV2(nnx.Module):

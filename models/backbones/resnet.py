@@ -10,7 +10,7 @@ from flax import nnx
 from fields import NotNegative, Positive
 from models import layers as modules
 from models.backbones.weights import check_norm, match_resnet
-from models.layers import ConvNorm, Momentum, Norm, scale_channels
+from models.layers import ConvNorm, Momentum, Norm, keep, scale_channels
 from models.ops.pooling import max_pool
 from models.weights import Weights
 
@@ -67,7 +67,7 @@ class ResidualBlock(nnx.Module):
             y = self.conv_3(jax.nn.relu(y), train=train)
         if self.shortcut is not None:
             x = self.shortcut(seen, train=train)
-        return jax.nn.relu(x + y)
+        return keep(jax.nn.relu(x + y))
 
 
 class ResNet(nnx.Module):

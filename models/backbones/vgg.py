@@ -11,7 +11,7 @@ from errors import UserError
 from fields import Positive
 from models import layers as modules
 from models.backbones.weights import match_vgg
-from models.layers import Conv, Momentum, NormOrNone, scale_channels
+from models.layers import Conv, Momentum, NormOrNone, keep, scale_channels
 from models.ops.convolution import Padding
 from models.ops.pooling import max_pool
 from models.weights import Weights
@@ -128,7 +128,7 @@ class VGG(nnx.Module):
                 x = getattr(self, f"conv_{stage}_{number}")(x, train=train)
             features[2 ** (stage - 1)] = x
             keeps_grid = self.atrous and stage == len(STAGES)
-            x = max_pool(x, 3, 1, "SAME") if keeps_grid else max_pool(x, 2, 2, "SAME")
+            x = keep(max_pool(x, 3, 1, "SAME") if keeps_grid else max_pool(x, 2, 2, "SAME"))
         if self.fc6 is not None:
             for fc in (self.fc6, self.fc7):
                 x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)

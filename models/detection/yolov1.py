@@ -12,7 +12,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count, Natural, Positive, Size
 from models import layers as modules
-from models.layers import Conv, Momentum, NormOrNone, Rate, classifier, scale_channels
+from models.layers import Conv, Momentum, NormOrNone, Rate, classifier, keep, scale_channels
 from models.ops import anchors
 from models.ops.pooling import max_pool
 from models.registry import Dtype, Model
@@ -86,7 +86,7 @@ class ConvLeakyRelu(nnx.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = self.conv(x)
         x = leaky_relu(x if self.norm is None else self.norm(x, train=train))
-        return max_pool(x, 2, 2, "SAME") if self.pooled else x
+        return keep(max_pool(x, 2, 2, "SAME")) if self.pooled else x
 
 
 class YOLOv1(Model):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from errors import UserError
 from models import layers
-from models.layers import Conv
+from models.layers import Conv, keep
 
 EPSILON = 1e-5
 PRIOR = 0.01  # what every score is at the start
@@ -66,7 +66,7 @@ class Tower(nnx.Module):
                 norm = getattr(self, f"norm_{number}")
                 x = (norm if self.norm == "group" else norm[level])(x, train=train)
             x = jax.nn.relu(x)
-        return x
+        return keep(x)
 
 
 def predictor(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:

@@ -10,7 +10,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count
 from models import layers
-from models.layers import ConvNorm, Momentum, Norm, Rate
+from models.layers import ConvNorm, Momentum, Norm, Rate, keep
 from models.ops.resize import resize
 from models.registry import BACKBONE, Dtype, Model, build_backbone
 
@@ -82,7 +82,7 @@ class ASPP(nnx.Module):
         branches = [jax.nn.relu(self.point(x, train=train)), *(atrous(x, train=train) for atrous in self.atrous)]
         branches.append(jnp.broadcast_to(image, branches[0].shape))
         y = jax.nn.relu(self.project(jnp.concatenate(branches, -1), train=train))
-        return self.dropout(y, deterministic=not train, rngs=rngs)
+        return keep(self.dropout(y, deterministic=not train, rngs=rngs))
 
 
 class DeepLabV3Plus(Model):
@@ -137,5 +137,5 @@ class DeepLabV3Plus(Model):
         x = self.aspp(features[max(features)], train=train, rngs=rngs)
         x = jnp.concatenate([resize(x, low.shape[1:3]), low], -1)
         for convolution in self.decoder:
-            x = convolution(x, train=train)
+            x = keep(convolution(x, train=train))
         return resize(self.head(x).astype(jnp.float32), images.shape[1:3])

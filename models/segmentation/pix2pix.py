@@ -12,7 +12,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count, Natural, Range
 from models import layers
-from models.layers import Conv, ConvTranspose, Momentum, Norm, Rate, he_normal
+from models.layers import Conv, ConvTranspose, Momentum, Norm, Rate, he_normal, keep
 from models.ops.convolution import Padding
 from models.registry import Dtype, Model
 
@@ -57,7 +57,7 @@ class Down(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = self.conv(x)
-        return nnx.leaky_relu(x if self.norm is None else self.norm(x, train=train), SLOPE)
+        return keep(nnx.leaky_relu(x if self.norm is None else self.norm(x, train=train), SLOPE))
 
 
 class Up(nnx.Module):
@@ -81,7 +81,7 @@ class Up(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         x = self.norm(self.conv(x), train=train)
-        return nnx.relu(self.dropout(x, deterministic=not train, rngs=rngs))
+        return keep(nnx.relu(self.dropout(x, deterministic=not train, rngs=rngs)))
 
 
 class Discriminator(nnx.Module):

@@ -11,7 +11,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count
 from models import layers
-from models.layers import Conv, ConvTranspose, Momentum, NormOrNone, Rate, he_normal
+from models.layers import Conv, ConvTranspose, Momentum, NormOrNone, Rate, he_normal, keep
 from models.ops.pooling import max_pool
 from models.registry import Dtype, Model
 
@@ -88,7 +88,7 @@ class Level(nnx.Module):
         self.second = ConvRelu(out_channels, out_channels, padding=padding, norm=norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return self.second(self.first(x, train=train), train=train)
+        return keep(self.second(self.first(x, train=train), train=train))
 
 
 class UNet(Model):

@@ -10,7 +10,7 @@ from flax import nnx
 from errors import UserError
 from fields import Count
 from models import layers
-from models.layers import ConvNorm, Momentum, Norm, Rate
+from models.layers import ConvNorm, Momentum, Norm, Rate, keep
 from models.ops.resize import resize
 from models.registry import BACKBONE, Dtype, Model, build_backbone
 
@@ -37,7 +37,7 @@ class DecoderBlock(nnx.Module):
         """Maps x [B,h,w,in] and skip [B,H,W,skip] to [B,H,W,out]."""
         x = jnp.concatenate([resize(x, skip.shape[1:3]), skip], axis=-1)
         x = nnx.relu(self.first(x, train=train))
-        return nnx.relu(self.second(x, train=train))
+        return keep(nnx.relu(self.second(x, train=train)))
 
 
 class UNetBackbone(Model):

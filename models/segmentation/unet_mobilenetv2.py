@@ -11,7 +11,7 @@ from errors import UserError
 from fields import Count, Positive
 from models import layers
 from models.backbones.mobilenet_v2 import EPSILON, MobileNetV2, Variant
-from models.layers import ConvTranspose, Momentum, Norm
+from models.layers import ConvTranspose, Momentum, Norm, keep
 from models.registry import Dtype, Model
 
 
@@ -31,7 +31,7 @@ class Upsample(nnx.Module):
         self.norm = norm(out_channels)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return nnx.relu(self.norm(self.conv(x), train=train))
+        return keep(nnx.relu(self.norm(self.conv(x), train=train)))
 
 
 class UNetMobileNetV2(Model):

@@ -149,7 +149,6 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
     ("name", "need", "words"),
     [
         ("oxford_iiit_pet", "boxes", "oxford_iiit_pet has label; .*coco_folder.*shapes"),
-        ("image_mask", "boxes", "folder.instances='': .* folder .* or components"),
         ("voc_folder", "masks", "voc_folder has boxes; .*coco_folder, image_mask, shapes, yolo_folder"),
         ("shapes", "instances", "data.weight_map, .* shapes has label and boxes and masks; .*image_mask"),
         ("coco/2017", "masks", "coco/2017 has boxes; .*coco_folder"),

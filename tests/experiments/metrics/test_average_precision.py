@@ -523,13 +523,46 @@ def test_one_overlap_of_cocos(files, capsys):
 def test_names_are_taken_where_every_entry_has_them(files, capsys):
     by_id = printed(capsys, *files(ground_truth(), results()), "--style=coco")
     named = [
-        entry | {"image_id": 0, "category_id": 0, "file_name": f"elsewhere/{file}.jpg", "category_name": category}
-        for entry, file, category in zip(results(), ("seven", "seven", "three"), ("cat", "dog", "dog"), strict=True)
+        entry | {"image_id": 0, "category_id": 0, "file_name": f"{file}.jpg", "category_name": category}
+        for entry, file, category in zip(
+            results(), ("here/a/seven", "here/a/seven", "there/three"), ("cat", "dog", "dog"), strict=True
+        )
     ]
     assert printed(capsys, *files(ground_truth(), named), "--style=coco") == by_id
     del named[2]["category_name"]
     assert main([*files(ground_truth(), named), "--style=coco"]) == 1
     assert "detections[0] has the category_id 0" in capsys.readouterr().err
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(files, capsys):
+    """Each folder's detections count for its own images, whatever folders lie above; others are refused."""
+    known, found = ground_truth(), results()
+    for image, name in zip(known["images"], ("a/frame.jpg", "b/frame.jpg"), strict=True):
+        image["file_name"] = name
+    names = {image["id"]: image["file_name"] for image in known["images"]}
+    named = [entry | {"image_id": "?", "file_name": f"val/{names[entry['image_id']]}"} for entry in found]
+    by_id = printed(capsys, *files(known, found), "--style=coco")
+    assert printed(capsys, *files(known, named), "--style=coco") == by_id
+    for name, said in (
+        ("c/frame.jpg", "is not in the list; it has 'a/frame.jpg' and 'b/frame.jpg', in other folders"),
+        ("frame.jpg", "may be 'a/frame.jpg' and 'b/frame.jpg'; write"),
+    ):
+        assert main([*files(known, [*named, named[0] | {"file_name": name}]), "--style=coco"]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_a_dataset_of_detections_is_read_by_its_own_images_and_categories(files, capsys):
+    by_id = printed(capsys, *files(ground_truth(), results()), "--style=coco")
+    known, ids = ground_truth(), {}
+    for kind in ("images", "categories"):
+        for number, entry in enumerate(known[kind]):
+            ids[kind, entry["id"]] = entry["id"] = 100 - number
+    annotations = [
+        entry | {"image_id": ids["images", entry["image_id"]], "category_id": ids["categories", entry["category_id"]]}
+        for entry in results()
+    ]
+    assert printed(capsys, *files(ground_truth(), known | {"annotations": annotations}), "--style=coco") == by_id
+    assert printed(capsys, *files(ground_truth(), {"annotations": results()}), "--style=coco") == by_id
 
 
 def test_no_detections_score_zero(files, capsys):
@@ -608,7 +641,8 @@ GT, DT = ground_truth(), results()
         (GT, "[1, ", (), "dt.json: not JSON: "),
         (GT, '[{"score":' * 100_000, (), "dt.json: not COCO's JSON: lists or objects are nested too deeply"),
         (GT, changed(DT, 0, "bbox", value=[0, 0, 10**400, 1]), (), "detections[0] has a bbox that is not [left, top, width"),
-        (GT, {"annotations": DT}, (), "dt.json: detections are not a list"),
+        (GT, {"results": DT}, (), "dt.json: detections are not a list"),
+        (GT, GT, (), "lacks 'score'"),
         (GT, [*DT, 5], (), "dt.json: detections[3] is not an object: 5"),
         (GT, changed(DT, 1, "score"), (), "dt.json: detections[1] lacks 'score'"),
         (GT, changed(DT, 1, "score", value=math.nan), (), "detections[1] has no finite number as its score: NaN"),

@@ -146,17 +146,20 @@ def test_of_several_views_the_best_detections_stay():
 
 
 @pytest.mark.parametrize(
-    ("paths", "ids", "names"),
+    ("paths", "known", "ids", "names"),
     [
-        (("a/000012.png", "a/7.png"), [12, 7], ["000012.png", "7.png"]),
-        (("a/7.png", "a/b.png"), [1, 2], ["7.png", "b.png"]),
-        (("a/1.png", "b/1.png"), [1, 2], ["a/1.png", "b/1.png"]),
+        (("a/000000000012.jpg", "a/COCO_val2014_000000000007.jpg"), (), [12, 7], None),
+        (("a/000012.png", "a/7.png"), (), ["000012.png", "7.png"], None),
+        (("a/000000000012.jpg", "a/b.png"), (), ["000000000012.jpg", "b.png"], None),
+        (("a/1.png", "b/1.png"), (), ["a/1.png", "b/1.png"], ["a/1.png", "b/1.png"]),
+        (("a/1.png", "b/1.png"), (31, 4, 8), [31, 4], ["a/1.png", "b/1.png"]),
     ],
 )
-def test_predictions_are_cocos_results(tmp_path, paths, ids, names):
+def test_predictions_are_cocos_results(tmp_path, paths, known, ids, names):
     """Whatever order the images come in, and with one left out."""
-    paths = [pathlib.Path(path) for path in (*paths, "c/0099.jpg")]
-    writer = make().writer(tmp_path, paths, (7, 8, 90))
+    names = names or [pathlib.Path(path).name for path in paths]
+    paths = [pathlib.Path(path) for path in (*paths, "c/000000000099.jpg")]
+    writer = make().writer(tmp_path, paths, (7, 8, 90), known)
     prediction = {
         "boxes": np.array([[2.0, 1.0, 5.0, 9.0]]),
         "scores": np.array([0.5], np.float32),
@@ -176,7 +179,7 @@ def test_predictions_are_cocos_results(tmp_path, paths, ids, names):
 
 
 def picture_of(results, prediction, folder):
-    writer = results.writer(folder, [folder / "a.png"], (1, 2, 3))
+    writer = results.writer(folder, [folder / "a.png"], (1, 2, 3), ())
     (picture,) = writer.add(folder / "a.png", "a", np.zeros((448, 448, 3), np.uint8), prediction)
     writer.close()
     return np.asarray(Image.open(picture))

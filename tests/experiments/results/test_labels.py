@@ -76,7 +76,7 @@ def test_windows_are_averaged_where_they_overlap():
 
 def test_writes_the_classes_at_the_images_size(tmp_path):
     image, label = np.zeros((20, 10, 3), np.uint8), np.repeat([[1] * 5 + [2] * 5], 20, axis=0).astype(np.uint8)
-    writer = make().writer(tmp_path, [], ())
+    writer = make().writer(tmp_path, [], (), ())
     mask, overlay = writer.add(tmp_path / "a.png", "x", image, {"label": label})
     assert writer.close() == []
     np.testing.assert_array_equal(np.asarray(Image.open(mask)), label)

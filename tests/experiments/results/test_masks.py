@@ -192,7 +192,7 @@ def files(tmp_path):
         masks = whole(prediction["masks"], scored.SIZE)
         prediction["boxes"] = np.array([scored.bound(mask) for mask in masks], float)
     paths = [pathlib.Path(f"images/{7 * number + 3}.png") for number in range(len(images))]
-    writer = make().writer(tmp_path, paths, (5, 2, 9))
+    writer = make().writer(tmp_path, paths, (5, 2, 9), [int(path.stem) for path in paths])
     known = {"images": [], "annotations": []}
     known["categories"] = [{"id": k, "name": name} for k, name in zip((5, 2, 9), scored.NAMES, strict=True)]
     for path, (prediction, truth) in zip(paths, images, strict=True):

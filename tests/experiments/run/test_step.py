@@ -46,9 +46,9 @@ def registered(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny", f"{__name__}:Tiny")
 
 
-def make(norm="group", dropout=0.0, mesh=(1, -1, 1), task=None, **optim):
+def make(norm="group", dropout=0.0, mesh=(1, -1, 1), task=None, remat=False, **optim):
     config = common.get_config()
-    config.mesh = mesh
+    config.mesh, config.train.remat = mesh, remat
     config.model.update(name="tiny", norm=norm, dropout=dropout, dtype="float32")
     segmenters.use_pixel_losses(config)
     config.optim.update(dict(name="sgd", lr=0.1, schedule="constant") | optim)
@@ -89,6 +89,16 @@ def test_accumulation_equals_the_large_batch(parts):
     assert float(logs["loss"]) == pytest.approx(float(split_logs["loss"]), rel=1e-5)
     for name, value in whole.params.items():
         np.testing.assert_allclose(split.params[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_is_computed_again_is_the_same(parts):
+    """The gradients, the dropout and the batch statistics."""
+    kept, logs = run(norm="batch", dropout=0.5, accumulate=parts)
+    again, again_logs = run(norm="batch", dropout=0.5, accumulate=parts, remat=True)
+    assert float(again_logs["loss"]) == pytest.approx(float(logs["loss"]), rel=1e-6)
+    for name, value in (kept.params | kept.rest).items():
+        np.testing.assert_allclose((again.params | again.rest)[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_frozen_paths_keep_parameters_and_batch_statistics():

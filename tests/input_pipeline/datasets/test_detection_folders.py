@@ -335,7 +335,7 @@ def test_coco_files_and_folders_that_cannot_be(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "not a folder")
     root.mkdir()
-    refuse("coco_folder", root, place, "no images", "annotations/instances_SPLIT.json")
+    refuse("coco_folder", root, place, "config.data.folder.root", "annotations/instances_SPLIT.json")
     (root / "annotations").mkdir()
     (root / "annotations/instances_train.json").write_text("{")
     refuse("coco_folder", root, place, "annotations for instances_train but no images")
@@ -349,6 +349,76 @@ def test_coco_files_and_folders_that_cannot_be(tmp_path):
     (root / "annotations/instances_val.json").unlink()
     write_coco(root, make_coco(), "all")
     refuse("coco_folder", root, place, "split named 'all'", "rename it")
+
+
+def test_coco_names_have_folders_and_windows_separators(tmp_path):
+    root, content = tmp_path / "set", make_coco()
+    for entry, name in zip(content["images"], ("c/b.jpg", "c/d/a.jpg", "empty.png"), strict=True):
+        entry["file_name"] = name
+    root.mkdir()
+    write_coco(root, content)
+    for entry in content["images"]:
+        entry["file_name"] = entry["file_name"].replace("/", "\\")
+    path = root / "annotations/instances_train.json"
+    path.write_text(json.dumps(content))
+    source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
+    assert [source.name(i) for i in range(3)] == ["c/b.jpg", "c/d/a.jpg", "empty.png"]
+    for entry in content["images"]:  # below the root, and not below the folder of the split
+        entry["file_name"] = "train\\" + entry["file_name"]
+    path.write_text(json.dumps(content))
+    source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
+    assert [source.name(i) for i in range(3)] == ["train/c/b.jpg", "train/c/d/a.jpg", "train/empty.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside.jpg", "..\\..\\outside.jpg", "{}/outside.jpg", "c/../../../outside.jpg"]
+)
+def test_coco_names_that_leave_the_folder_are_refused(tmp_path, name):
+    root, content = tmp_path / "set", make_coco()
+    root.mkdir()
+    write_coco(root, content)
+    draw(tmp_path / "outside.jpg")
+    (root / "train/c").mkdir()
+    content["images"][0]["file_name"] = name.replace("{}", str(tmp_path))
+    (root / "annotations/instances_train.json").write_text(json.dumps(content))
+    refuse("coco_folder", root, tmp_path / "tfds", "outside.jpg leads out of")
+
+
+def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
+    root, content = tmp_path / "set", make_coco()
+    root.mkdir()
+    write_coco(root, content)
+    for name in ("x" * 5000, "a\0b"):
+        content["images"][0]["file_name"] = name
+        (root / "annotations/instances_train.json").write_text(json.dumps(content))
+        refuse("coco_folder", root, tmp_path / "tfds", "is missing; bring the files")
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "words"),
+    [
+        (lambda x, y, w, h: [x, y, x + w, y + h], "look like left, top, right, bottom"),
+        (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], "look like centre x, centre y, width, height"),
+        (lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT], "look like fractions"),
+    ],
+)
+def test_a_bbox_that_means_something_else_is_refused(tmp_path, rewritten, words):
+    """The polygons show it."""
+    root, content = tmp_path / "set", make_coco()
+    boxes = [(2, 3, 10, 8), (12, 5, 9, 11), (5, 8, 20, 10)]
+    content["annotations"] = [
+        dict(
+            content["annotations"][0],
+            id=i,
+            bbox=rewritten(x, y, w, h),
+            segmentation=[square(y, x, y + h, x + w)],
+            area=w * h,
+        )
+        for i, (x, y, w, h) in enumerate(boxes)
+    ]
+    root.mkdir()
+    write_coco(root, content)
+    refuse("coco_folder", root, tmp_path / "tfds", "instances_train.json", words)
 
 
 def test_masks_need_one_for_each_object(tmp_path):
@@ -481,13 +551,73 @@ def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
             ["split named 'all'"],
         ),
         (lambda root: shutil.rmtree(root / "Annotations"), ["Annotations is not there"]),
-        (lambda root: shutil.rmtree(root / "ImageSets"), ["config.data.folder.root"]),
+        (lambda root: shutil.rmtree(root / "JPEGImages"), ["JPEGImages is not there"]),
     ],
 )
 def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
     make_voc(tmp_path / "set")
     spoil(tmp_path / "set")
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
+    make_voc(tmp_path / "set")
+    shutil.rmtree(tmp_path / "set/ImageSets")
+    place = tmp_path / "tfds"
+    source = open_folder("voc_folder", tmp_path / "set", "train", place)
+    assert [source.name(i) for i in range(3)] == ["one.jpg", "three.jpg", "two.png"]
+    assert source.layout.startswith("layout: VOC's XML and images in folders, without lists; found Annotations/one.xml")
+    with pytest.raises(UserError, match="no split 'val'; choose one of train, or set config.data.holdout=0.2"):
+        open_folder("voc_folder", tmp_path / "set", "val", place)
+    data = get_config().data
+    data.update(name="voc_folder", holdout=0.5)
+    data.folder.root = str(tmp_path / "set")
+    parts = [open_source(data, split, str(place), ("boxes",)) for split in ("train", "val", "val[:1]")]
+    names = [[part.name(i) for i in range(len(part))] for part in parts]
+    assert sorted(names[0] + names[1]) == ["one.jpg", "three.jpg", "two.png"] and names[0] and names[1][:1] == names[2]
+    assert len({part.fingerprint for part in (*parts, source)}) == 4
+    assert len(list(place.glob("voc_folder/*"))) == 1, "both sides are of one prepared set"
+
+
+@pytest.mark.parametrize("named", ['<annotation xmlns="http://x.org/voc">', '<v:annotation xmlns:v="http://x.org">'])
+def test_a_namespace_in_voc_xml_hides_nothing(tmp_path, named):
+    make_voc(tmp_path / "set")
+    path = tmp_path / "set/Annotations/one.xml"
+    text = path.read_text()
+    if "v:" in named:
+        text = re.sub(r"<(/?)(\w)", r"<\1v:\2", text).replace("<v:annotation>", named)
+    path.write_text(text.replace("<annotation>", named))
+    source = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    assert source[1]["boxes"].tolist() == [[2, 3, 8, 10.5]]
+
+
+def test_xml_of_another_tool_is_refused(tmp_path):
+    make_voc(tmp_path / "set")
+    path = tmp_path / "set/Annotations/one.xml"
+    path.write_text("<annotations><image/></annotations>")
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", "one.xml is not VOC's XML", "<annotations>")
+    turned = "<robndbox><cx>5</cx><cy>5</cy><w>2</w><h>3</h><angle>0.3</angle></robndbox>"
+    path.write_text(f"<annotation><object><name>fox</name>{turned}</object></annotation>")
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", "one.xml: object 1 has an oriented box (robndbox)")
+
+
+def test_fractions_in_voc_xml_are_refused(tmp_path):
+    for stem in ("a", "b"):
+        write_voc(tmp_path / "set", stem, describe_object("fox", 0.1, 0.2, 0.5, 0.6))
+    refuse(
+        "voc_folder", tmp_path / "set", tmp_path / "tfds", "look like fractions of the image", "multiply x by the width"
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "set config.data.folder.first_pixel=1")]
+)
+def test_boxes_that_speak_against_the_first_pixel_are_remarked(tmp_path, low, first_pixel, words):
+    objects = [describe_object("fox", low, 2 + i % 5, WIDTH, 9 + i % 5) for i in range(20)]
+    write_voc(tmp_path / "set", "a", *objects)
+    for given, expected in ((first_pixel, True), (1 - first_pixel, False)):
+        source = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds", first_pixel=given)
+        assert any(words in line for line in source.remarks) == expected
 
 
 # YOLO
@@ -568,15 +698,16 @@ def test_mistakes_in_a_yolo_row(tmp_path, row, words):
         (lambda root: (root / "images/train/a.png").unlink(), ["images that are missing", "a.txt"]),
         (lambda root: draw(root / "images/train/a.jpg"), ["share one file of labels"]),
         (lambda root: [path.unlink() for path in root.glob("labels/train/*.txt")], ["labels/train", "no file"]),
-        (lambda root: [path.unlink() for path in root.glob("images/train/*")], ["images/train", "no image"]),
+        (lambda root: [path.unlink() for path in root.glob("images/train/*")], ["images that are missing", "a.txt"]),
         (
             lambda root: [(root / kind / "train").rename(root / kind / "a b") for kind in ("images", "labels")],
             ["a b", "rename"],
         ),
         (lambda root: (root / "classes.txt").write_bytes(b"f\xf6x\n") and (root / "data.yaml").unlink(), ["class 1"]),
-        (lambda root: shutil.rmtree(root / "labels"), ["no images/SPLIT with a labels/SPLIT"]),
+        (lambda root: shutil.rmtree(root / "labels"), ["config.data.folder.root", "images/SPLIT and labels/SPLIT"]),
         (lambda root: (root / "data.yaml").unlink(), ["no data.yaml and no classes.txt"]),
-        (lambda root: (root / "data.yaml").write_text("names: {0: fox, 2: boar}"), ["data.yaml", "names"]),
+        (lambda root: (root / "data.yaml").write_text("names: {0: fox, 2: boar}"), ["class 1", "2 (0, 2)"]),
+        (lambda root: (root / "data.yaml").write_text("names: {a: fox}"), ["data.yaml", "names"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox, fox]"), ["'fox'", "more than once"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox"), ["data.yaml", "cannot be parsed"]),
         (lambda root: (root / "data.yaml").write_text("names: [2024-13-45]"), ["data.yaml", "cannot be parsed"]),
@@ -601,6 +732,42 @@ def test_mistakes_in_a_yolo_folder(tmp_path, spoil, words):
 
 
 # All of them
+
+
+def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
+    place, content = tmp_path / "tfds", make_coco()
+    first, second = content["annotations"][:2]
+    again = [
+        first | {"id": 90},
+        second | {"id": 91, "area": 3},
+        first | {"id": 92, "segmentation": []},
+        first | {"id": 93},
+    ]
+    content["annotations"] += again
+    (tmp_path / "coco").mkdir()
+    write_coco(tmp_path / "coco", content)
+    source = open_folder("coco_folder", tmp_path / "coco", "train", place)
+    assert len(source[0]["boxes"]) == 3, "another mask is another object"
+    assert source.remarks[-1] == (
+        "3 exact duplicates of objects are left out: b.jpg: object 7 of class fox: the same as object 1; "
+        "b.jpg: object 9 of class fox: the same as object 1; a.jpg: object 2 of class wild boar: the same as object 1"
+    )
+    make_yolo(tmp_path / "yolo")
+    rows = tmp_path / "yolo/labels/train/b.txt"
+    rows.write_text(f"{rows.read_text()}\n{rows.read_text()}")
+    source = open_folder("yolo_folder", tmp_path / "yolo", "train", place, "boxes")
+    assert len(source[1]["boxes"]) == 1 and "1 exact duplicate of an object is left out: b.png" in source.remarks[-1]
+    write_voc(tmp_path / "voc", "a", *[describe_object("fox", 1, 2, 3, 4)] * 2)
+    source = open_folder("voc_folder", tmp_path / "voc", "train", place)
+    assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
+
+
+def test_classes_with_gaps_keep_their_numbers(tmp_path):
+    make_yolo(tmp_path / "set")
+    (tmp_path / "set/data.yaml").write_text("names: {1: boar, 0: fox, 9: elk}")
+    source = open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    assert source.class_names == ("fox", "boar", "elk") and source.category_ids == (1, 2, 10)
+    assert source[0]["classes"].tolist() == [1, 0]
 
 
 def test_images_that_cannot_be_decoded(tmp_path):

@@ -1,0 +1,46 @@
+import pytest
+
+from errors import UserError
+from input_pipeline.annotations.file_names import FileNames
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "place"),
+    [
+        (("a/x.jpg", "b/x.jpg"), "b/x.jpg", 1),
+        (("a/x.jpg", "b/x.jpg"), "val/b/x.jpg", 1),
+        (("val/a/x.jpg", "val/b/x.jpg"), "b/x.jpg", 1),
+        (("a/x.jpg",), "x.jpg", 0),
+        (("x.jpg",), "a/x.jpg", 0),
+        (("a\\x.jpg", "b\\x.jpg"), "./b//x.jpg", 1),
+        (("x.jpg", "a/x.jpg"), "x.jpg", 0),
+        (("e\u0301.jpg",), "\u00e9.jpg", 0),
+    ],
+)
+def test_a_name_is_matched_by_its_whole_path(names, asked, place):
+    assert FileNames(names).find(asked) == place
+
+
+def test_a_name_of_two_images_is_an_error():
+    with pytest.raises(UserError, match=r"'x.jpg' may be 'a/x.jpg' and 'b/x.jpg'; write the folders"):
+        FileNames(("a/x.jpg", "b/x.jpg")).find("x.jpg")
+
+
+def test_two_names_of_one_image_are_an_error():
+    names = FileNames(("x.jpg",))
+    assert names.find("a/x.jpg") == names.find("a\\x.jpg") == 0
+    with pytest.raises(UserError, match="'a/x.jpg' and 'b/x.jpg' would both be the image 'x.jpg'"):
+        names.find("b/x.jpg")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("b/x.jpg", "list; it has 'a/x.jpg', in other folders"),
+        ("x.png", "'x.png' is not in the list$"),
+        ("", "'' is not"),
+    ],
+)
+def test_a_name_of_no_image_is_an_error(asked, said):
+    with pytest.raises(UserError, match=said):
+        FileNames(("a/x.jpg",)).find(asked)
