@@ -20,7 +20,16 @@ from experiments.run.inference import Inference
 from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
 from files import write_atomically
-from input_pipeline.decoding import WHITE, choose_white, decode_samples, is_image, list_images, list_others, read_header, to_uint8
+from input_pipeline.decoding import (
+    WHITE,
+    choose_white,
+    decode_samples,
+    is_image,
+    list_images,
+    list_others,
+    read_header,
+    to_uint8,
+)
 from input_pipeline.proposals import SearchedOnRequest
 from input_pipeline.remarks import name_files, name_others, note_white
 
