@@ -74,8 +74,8 @@ def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None
     )
     if kind:
         raise UserError(
-            f"{where}: the four numbers of the boxes look like {kind}: most of them leave the image as centre x, centre y, width, height; "
-            "write those"
+            f"{where}: the four numbers of the boxes look like {kind}: many leave the image as centre x, centre y, width, "
+            "height; write those"
         )
     longer = [numbers for numbers in values if len(numbers) > 4]
     length = len(longer[0]) if longer else 0
