@@ -24,7 +24,7 @@ class Seed:
 
 
 class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_folder
-    root: str = ""  # its layout is described in each file of input_pipeline/datasets
+    root: str = ""  # layouts: docs/data.md, and the files of input_pipeline/datasets/layouts
     # voc_folder: 1 if pixels count from 1 and the last pixel belongs to the box, as in VOC's files
     first_pixel: Literal[0, 1] = 0
     classes: str = "classes.txt"  # one name per line, or `name red green blue` for colour masks
@@ -70,7 +70,7 @@ class Proposals:  # of tasks that need them; of selective search they are found 
 
 
 class Data:
-    name: str = "shapes"  # a dataset that input_pipeline knows
+    name: str = "shapes"  # a dataset that input_pipeline knows; folder: the format that folder.root has
     max_boxes: Count = 100  # objects that a row of a batch has room for; what is beyond is counted
     max_proposals: Count = 2000  # that a row of a batch has room for, the best of each image
     mask_size: Size = (56, 56)  # of an object's mask in a batch, for tasks that need masks: cells over its box
@@ -78,7 +78,9 @@ class Data:
     eval_split: str = "validation"
     holdout: BelowOne = 0.0  # of data with one split: the share that is held out as val, the others are train; 0: none
     holdout_seed: Seed32 = 0  # another one holds out other examples
-    image_size: Size = (128, 128)  # of a training example
+    # Of a training example; (0, 0): the median of the training images, as far as `longest` lets it
+    image_size: tuple[Natural, Natural] = (128, 128)
+    longest: Count = 512  # pixels of the longer side, where image_size is left to the data
     canvases: tuple[Size, ...] = ()  # of evaluation: each image takes the one nearest to its shape; (): (image_size,)
     # To its size; crop: at its own scale, cut or padded; shortest: at the top left, scaled by its shorter side
     fit: Literal["stretch", "letterbox", "crop", "shortest"] = "stretch"

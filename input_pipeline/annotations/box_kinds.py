@@ -1,7 +1,7 @@
 """What four numbers of a box mean: recognises files whose numbers are not those that the format asks for.
 
-One box may reach beyond its image, and one pair of numbers may be a coincidence: it takes half of a file's boxes against the
-format's own meaning, and nearly all for another one.
+One box may reach beyond its image, and one pair of numbers may be a coincidence: it takes half of a file's boxes, three at
+least, against the format's own meaning, and nearly all for another one.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 ENOUGH = 0.5  # of the boxes, against their own meaning
+FEWEST = 3  # boxes, however few there are
 MOST = 0.95  # of the boxes, for another one
 BEYOND = 0.05  # of the image's side: a box that reaches further out of its image counts against what it was taken for
 FARTHEST = 1e9  # numbers beyond it, infinity and NaN say nothing
@@ -43,7 +44,7 @@ def recognise(values: np.ndarray, own: str, sizes: np.ndarray, bounds: np.ndarra
     ):
         known = np.isfinite(tests[own])
         against = (tests[own] == 0) & known
-        if not known.any() or against.sum() < ENOUGH * known.sum():
+        if against.sum() < max(FEWEST, ENOUGH * known.sum()):
             continue
         for kind, agree in tests.items():
             if kind != own and agree[known].mean() >= MOST:

@@ -73,7 +73,7 @@ def _read_categories(path: Path, entries: list[dict]) -> dict[int, str]:
     if len(set(ids)) < len(ids):
         twice = next(number for number in ids if ids.count(number) > 1)
         raise UserError(f"{path} has the category id {twice} more than once; give each category its own")
-    names = check_names([entry["name"] for entry in entries], path)
+    names = check_names([entry["name"] for entry in entries], path) if entries else ()
     return dict(zip(ids, names, strict=True))
 
 
@@ -156,11 +156,11 @@ def _check_meaning(path: Path, entries: list[dict], images: dict[int, AnnotatedI
 
 def _bound(segmentation: Any) -> tuple[float, float, float, float] | None:
     """Left, top, right and bottom of polygons; None for anything else."""
-    if not isinstance(segmentation, list) or not any(segmentation):
+    if not isinstance(segmentation, list):
         return None
-    x = [value for polygon in segmentation for value in polygon[::2]]
-    y = [value for polygon in segmentation for value in polygon[1::2]]
-    return min(x), min(y), max(x), max(y)
+    x = [value for polygon in segmentation if len(polygon) >= LEAST for value in polygon[::2]]
+    y = [value for polygon in segmentation if len(polygon) >= LEAST for value in polygon[1::2]]
+    return (min(x), min(y), max(x), max(y)) if x else None
 
 
 def _read_annotation(entry: "Entry", images: Container[int], labels: dict[int, int]) -> Annotation:

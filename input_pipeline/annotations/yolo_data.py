@@ -89,15 +89,29 @@ def find_data_file(root: pathlib.Path) -> DataFile | None:
     return DataFile(darknet, _read_darknet(darknet)) if darknet.is_file() else None
 
 
+def list_name_files(root: pathlib.Path) -> list[pathlib.Path]:
+    """List the files with a class on each line: the one in the folder, else those that labelImg leaves among the labels."""
+    for pattern in (*LISTS, f"*/{LISTS[0]}", f"*/*/{LISTS[0]}"):
+        found = sorted(path for path in root.glob(pattern) if path.is_file())
+        if found:
+            return found
+    return []
+
+
 def read_classes(root: pathlib.Path, data: DataFile | None) -> dict[int, str]:
     """Read the classes' names by their numbers, which rise. Raises UserError where there are none."""
     if data is not None and data.path.suffix != ".data":
         return _read_names(data)
-    for name in LISTS:
-        path = root / name
-        if path.is_file():
-            lines = [line for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()]
-            return dict(enumerate(check_names(lines, path)))
+    paths = list_name_files(root)
+    read = {path: path.read_text("utf-8-sig", errors="replace").splitlines() for path in paths}
+    named = {path: [line.strip() for line in lines if line.strip()] for path, lines in read.items()}
+    for path, names in named.items():
+        if names != named[paths[0]]:
+            raise UserError(
+                f"{paths[0]} and {path} name other classes; write the same ones into both, or keep one in {root}"
+            )
+    if paths:
+        return dict(enumerate(check_names(named[paths[0]], paths[0])))
     raise UserError(f"{root} has no data.yaml and no classes.txt; write one class name per line into classes.txt")
 
 

@@ -2,15 +2,19 @@
 
 config.data.folder.root is laid out in one of the ways of layouts/coco.py. Images are named by `file_name`, with folders or
 without, below the folder of the split's images or below the root; nothing outside the root is read. A split is there where
-annotations and images are. Classes stand in the order of their ids, which like the images' ids are kept.
+annotations and images are. Classes are those of all files, for one may lack some; they stand in the order of their ids, which
+like the images' ids are kept.
 """
 
+import collections
+import dataclasses
 import pathlib
 
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.annotations.annotated_image import AnnotatedImage
 from input_pipeline.annotations.coco_json import read_instances
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
 from input_pipeline.datasets.layouts.layout import list_below, name_passed_over
@@ -37,20 +41,47 @@ class CocoFolder(DetectionFolder):
         layout = recognise("coco_folder", root)
         for split, (path, images) in layout.splits.items():
             splits[split], categories[path] = read_instances(path, images, root)
-        (first, known), *others = categories.items()
-        for path, named in others:
-            if named != known:
-                differ = sorted(dict(known.items() ^ named.items()))
-                raise UserError(
-                    f"{path} and {first.name} name other categories (ids {', '.join(map(str, differ[:3]))}); "
-                    "write the same ones into both"
-                )
+        known = _join(categories)
+        for split, (path, _) in layout.splits.items():
+            if categories[path] != known:
+                _relabel(splits[split], [list(known).index(category_id) for category_id in categories[path]])
         named = {image.path for images in splits.values() for image in images}
         folders = {images for _, images in layout.splits.values()}
         others = sorted(path.name for folder in folders for path in list_below(folder) if path not in named)
         passed = name_files("passed over, images that no JSON file names", others) + name_passed_over(named)
         remarks = {split: [*layout.remarks(split), *passed] for split in splits}
         return Contents(tuple(known.values()), tuple(known), splits, remarks, layout.describe())
+
+    @classmethod
+    def number(cls, folder: ConfigDict) -> dict[pathlib.Path, int]:
+        """The ids of all images by their files, as far as no two are alike. Raises UserError."""
+        images = [image for images in cls.read(folder).splits.values() for image in images]
+        times = collections.Counter(image.image_id for image in images)
+        return {image.path.resolve(): image.image_id for image in images if times[image.image_id] == 1}
+
+
+def _join(categories: dict[pathlib.Path, dict[int, str]]) -> dict[int, str]:
+    """The names by id of the categories of all files, of which one may lack some. Raises UserError where they differ."""
+    known: dict[int, str] = {}
+    where: dict[int | str, pathlib.Path] = {}
+    for path, named in categories.items():
+        for number, name in named.items():
+            other = where.setdefault(number, path), where.setdefault(name, path)
+            if known.setdefault(number, name) != name or list(known.values()).count(name) > 1:
+                first = other[0] if other[0] != path else other[1]
+                raise UserError(
+                    f"{path} has the category {name!r} with the id {number}, and {first.name} has another name or id for it; "
+                    "write the same ones into both"
+                )
+    if not known:
+        raise UserError(f"{', '.join(map(str, categories))}: no file names a class; give each class its name")
+    return dict(sorted(known.items()))
+
+
+def _relabel(images: list[AnnotatedImage], places: list[int]) -> None:
+    """Give the objects of a file, whose labels are places in its own list of categories, their `places` in that of all."""
+    for image in images:
+        image.objects[:] = [dataclasses.replace(found, label=places[found.label]) for found in image.objects]
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

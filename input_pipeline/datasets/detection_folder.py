@@ -41,6 +41,7 @@ class Contents:
     splits: dict[str, list[AnnotatedImage]]
     remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of each split, as `remarks` writes them
     layout: str = ""  # how the folder is laid out, in one line
+    maskless: str = ""  # why objects have no masks, if there is a reason
 
 
 @dataclasses.dataclass
@@ -52,6 +53,7 @@ class Findings:
     clipped_boxes: int = 0  # that reached beyond their image
     unmasked: int = 0  # objects without a mask
     first_unmasked: str = ""  # the file that holds one
+    maskless: str = ""  # the reason, if there is one
     duplicates: list[str] = dataclasses.field(default_factory=list)  # objects that are written twice, left out once
     marks: list[str] = dataclasses.field(default_factory=list)  # of the examples' names, for config.data.holdout
     stored: list[str] = dataclasses.field(default_factory=list)  # images to be read as stored, not upright
@@ -145,7 +147,10 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in self._contents.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        findings, digest = Findings(), hashlib.sha256(repr(self._contents.class_names).encode())
+        findings, digest = (
+            Findings(maskless=self._contents.maskless),
+            hashlib.sha256(repr(self._contents.class_names).encode()),
+        )
         images = self._contents.splits[split]
         wrong, unreadable, turned, count = [], [], [], 0
         with concurrent.futures.ThreadPoolExecutor() as pool:

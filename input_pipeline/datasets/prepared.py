@@ -198,11 +198,12 @@ class PreparedObjects(Prepared):
         super().__init__(dataset, data, split, place, needs)
         self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
         unmasked = self._findings.get("unmasked", 0)
+        reason = " ({})".format(self._findings["maskless"]) if self._findings.get("maskless") else ""
         if "masks" in needs and unmasked:
             raise UserError(
                 f"config.data: masks are needed, but objects of {split} in {data.name} have none: {unmasked}, the first in "
-                f"{self._findings['first_unmasked']}; draw them, or do without masks: config.data.augment.copy_paste=0.0, and "
-                "a task of boxes, such as faster_rcnn"
+                f"{self._findings['first_unmasked']}{reason}; draw them, or do without masks: "
+                "config.data.augment.copy_paste=0.0, and a task of boxes, such as faster_rcnn"
             )
 
     def __getitem__(self, index: int) -> Example:

@@ -37,8 +37,8 @@ def find_dataset(name: str) -> Any:
     if name not in DATASETS:
         known = ", ".join(sorted(DATASETS))
         raise UserError(
-            f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}, or {ANY}NAME for what tfds "
-            "has prepared"
+            f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}; folder, for the format that "
+            f"config.data.folder.root has; or {ANY}NAME, for what tfds has prepared"
         )
     module, member = DATASETS[name].split(":")
     return getattr(importlib.import_module(module), member)

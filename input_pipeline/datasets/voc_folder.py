@@ -97,8 +97,8 @@ def note_first_pixel(described: Described, first_pixel: int) -> list[str]:
     at_end = sum(size is not None and (edges[2] == size[0] or edges[3] == size[1]) for edges, size in boxes)
     if not first_pixel and not zero and at_one and at_end and len(boxes) >= MANY:
         return [
-            f"no box begins at 0, {at_one} of {len(boxes)} begin at 1: if pixels count from 1, as in VOC's own files, set "
-            "config.data.folder.first_pixel=1"
+            f"no box begins at 0, and {at_one} of {len(boxes)} begin at 1: VOC's own files count pixels from 1, which is "
+            "config.data.folder.first_pixel=1; labelImg only cuts boxes there, which is 0"
         ]
     return []
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.id_maps import is_jpeg
+from input_pipeline.datasets.layouts.voc import check_once, read_list
 from input_pipeline.datasets.mask_folder import find_name
 from input_pipeline.datasets.prepared import Dataset, read_label, read_text
 from input_pipeline.decoding import decode_image, decode_mask, list_images, read_header
@@ -99,27 +100,16 @@ def find_year(root: str) -> pathlib.Path:
     raise UserError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
 
 
-def read_lines(path: pathlib.Path) -> list[list[str]]:
-    """The words of each line of one of VOC's lists. Raises UserError for an empty one."""
-    lines = [line.split() for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"{path} names no image; write one name per line, or take the file away")
-    return lines
-
-
-def check_once(path: pathlib.Path, stems: list[str]) -> None:
-    """Raises UserError where the list at `path` has one of its names twice."""
-    twice = len(stems) - len(set(stems))
-    if twice:
-        raise UserError(f"{path} names {twice} images more than once; list each once")
+def read_names(path: pathlib.Path, year: pathlib.Path) -> list[str]:
+    """The names in one of VOC's lists: lines, or words where a line is no name of a mask. Raises UserError for an empty one."""
+    lines = read_list(path)
+    return [stem for line in lines for stem in ([line] if files_of(year, line)[1].is_file() else line.split())]
 
 
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     """The names in each list that there is, in its order. Raises UserError for no list, an empty one, a missing file."""
     lists = {split: year / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS}
-    splits = {
-        split: [stem for line in read_lines(path) for stem in line] for split, path in lists.items() if path.is_file()
-    }
+    splits = {split: read_names(path, year) for split, path in lists.items() if path.is_file()}
     if not splits:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():

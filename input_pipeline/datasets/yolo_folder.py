@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage
-from input_pipeline.annotations.yolo_data import LISTS, find_data_file, read_classes
+from input_pipeline.annotations.yolo_data import find_data_file, list_name_files, read_classes
 from input_pipeline.annotations.yolo_text import Row, convert, find_meaning, read_row
 from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
@@ -31,7 +31,7 @@ class YoloFolder(DetectionFolder):
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
         root = cls.find_place(folder)
         layout = recognise("yolo_folder", root)
-        names = [root / name for name in LISTS if (root / name).is_file()]
+        names = list_name_files(root)
         return [
             *layout.files,
             *names,
@@ -64,8 +64,14 @@ class YoloFolder(DetectionFolder):
             for split, held in layout.splits.items()
         }
         remarks = {split: [*layout.remarks(split), *filter(None, [meaning.note()])] for split in splits}
+        maskless = "the rows are oriented boxes, unless data.yaml says task: segment" if meaning.oriented else ""
         return Contents(
-            tuple(classes.values()), tuple(number + 1 for number in classes), splits, remarks, layout.describe()
+            tuple(classes.values()),
+            tuple(number + 1 for number in classes),
+            splits,
+            remarks,
+            layout.describe(),
+            maskless,
         )
 
 

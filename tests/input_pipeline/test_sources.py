@@ -216,6 +216,8 @@ def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
     with pytest.raises(UserError, match=command) as caught:
         open_source(make_data(name=name), "train", tmp_path, "boxes")
     assert "\n" not in str(caught.value) and "pip install tensorflow" in str(caught.value)
+    other = "coco_folder" if name == "coco/2017" else "voc_folder, config.data.folder.first_pixel=1"
+    assert f"without TensorFlow, read the raw download: config.data.name={other}" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

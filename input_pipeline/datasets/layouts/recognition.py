@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import pathlib
+from collections.abc import Collection
 
 from errors import UserError
 from input_pipeline.datasets.layouts.layout import Layout
@@ -13,6 +14,7 @@ FORMATS = {  # each by config.data.name: a module with `find` and `NEEDS`
     "yolo_folder": "input_pipeline.datasets.layouts.yolo",
     "image_mask": "input_pipeline.datasets.layouts.masks",
 }
+MASKS = "image_mask"
 
 
 def recognise(name: str, root: pathlib.Path) -> Layout:
@@ -24,6 +26,35 @@ def recognise(name: str, root: pathlib.Path) -> Layout:
     raise UserError(
         f"config.data.folder.root={str(root)!r} is not laid out as {name} reads it: it needs {module.NEEDS}{_hint(name, root)}"
     )
+
+
+def name_format(root: str, needs: Collection[str]) -> str:
+    """Return the format of a folder, for what is needed of it. Raises UserError where it has none, or may have several."""
+    place = pathlib.Path(root).expanduser()
+    if not root or not place.is_dir():
+        raise UserError(f"config.data.folder.root={root!r} is not a folder; give the one that holds the dataset")
+    if "boxes" not in needs:
+        return MASKS
+    found, refused = {}, []
+    for name in FORMATS:
+        try:
+            layout = importlib.import_module(FORMATS[name]).find(place)
+        except UserError as error:
+            refused.append(error)
+            continue
+        if layout:
+            found[name] = layout
+    if len(found) > 1:  # folders of images alone look like those with masks
+        found.pop(MASKS, None)
+    if len(found) > 1:
+        seen = "; ".join(f"{name}: {layout.what}, found {layout.why}" for name, layout in found.items())
+        raise UserError(f"{place} may be read in several ways; choose one as config.data.name. {seen}")
+    if found:
+        return next(iter(found))
+    if refused:
+        raise refused[0]
+    known = "; ".join(f"{name}: {importlib.import_module(FORMATS[name]).NEEDS}" for name in FORMATS)
+    raise UserError(f"{place} has none of the layouts that are read. They are {known}")
 
 
 def _hint(name: str, root: pathlib.Path) -> str:

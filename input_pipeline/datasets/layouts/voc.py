@@ -16,7 +16,6 @@ from input_pipeline.datasets.layouts.layout import (
     name_passed_over,
     walk_folders,
 )
-from input_pipeline.decoding import list_images
 
 NEEDS = (
     "JPEGImages, Annotations/*.xml and ImageSets/Main/SPLIT.txt; or NAME.xml next to each NAME.jpg in SPLIT; or both in folders "
@@ -82,9 +81,9 @@ def _read_lists(year: pathlib.Path) -> Layout:
         if not place.is_dir():
             raise UserError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
     there: dict[str, list[pathlib.Path]] = {}
-    for path in list_images(images):
-        there.setdefault(path.stem, []).append(path)
-    annotated = {path.stem for path in annotations.glob("*.xml")}
+    for path in list_below(images):
+        there.setdefault(_name(path, images), []).append(path)
+    annotated = {_name(path, annotations) for folder in walk_folders(annotations) for path in folder.glob("*.xml")}
     splits, unknown, lists = {}, [], find_lists(year)
     for path in lists:
         stems = read_list(path)
@@ -107,7 +106,10 @@ def _read_lists(year: pathlib.Path) -> Layout:
     double = sorted(stem for stem in listed if len(there[stem]) > 1)
     refuse(f"{images}: names that two images share", double, "; rename one of them")
     pairs = {
-        split: [Pair(there[stem][0], annotations / f"{stem}.xml", there[stem][0].name) for stem in stems]
+        split: [
+            Pair(there[stem][0], annotations / f"{stem}.xml", there[stem][0].relative_to(images).as_posix())
+            for stem in stems
+        ]
         for split, stems in splits.items()
     }
     unlisted = [path.name for stem, paths in there.items() if stem not in listed for path in paths]
@@ -115,6 +117,11 @@ def _read_lists(year: pathlib.Path) -> Layout:
     notes += name_passed_over(paths[0] for paths in there.values())
     why = f"{main.relative_to(year)} with {', '.join(f'{split}.txt' for split in splits)}"
     return Layout("VOC's own, with lists", why, pairs, files=tuple(lists), notes={"": notes})
+
+
+def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
+    """The name of a file in a list: its path in its folder, without suffix."""
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def find_lists(year: pathlib.Path) -> list[pathlib.Path]:

@@ -30,6 +30,7 @@ SQUARE = (0.2, 0.2, 0.4, 0.2, 0.4, 0.4, 0.2, 0.4)
     "values",
     [
         rows((0.5, 0.5, 0.2, 0.2)),
+        rows((0.05, 0.5, 0.4, 0.2), (0.1, 0.1, 0.3, 0.3)),
         rows(SQUARE, (0.5, 0.5, 0.2, 0.2)),
         rows(SQUARE),
         rows(SQUARE, (0.1, 0.1, 0.3, 0.1, 0.3, 0.2)),
@@ -139,6 +140,18 @@ def test_numbers_of_classes_may_have_gaps(tmp_path):
     assert list(read_classes(tmp_path, find_data_file(tmp_path)).items()) == [(2, "fox"), (7, "boar")]
     with pytest.raises(UserError, match=r"class 3, but there are 2 \(2, 7\)"):
         read_row("3 0.5 0.5 0.1 0.1", {2: "fox", 7: "boar"})
+
+
+def test_names_may_lie_among_the_labels(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "classes.txt").write_text("fox\nboar\n")
+    assert read_classes(tmp_path, None) == {0: "fox", 1: "boar"}
+    (tmp_path / "val/classes.txt").write_text("boar\nfox\n")
+    with pytest.raises(UserError, match="val/classes.txt name other classes"):
+        read_classes(tmp_path, None)
+    (tmp_path / "classes.txt").write_text("elk\n")
+    assert read_classes(tmp_path, None) == {0: "elk"}
 
 
 def test_a_data_file_may_have_another_name(tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 from configs.common import get_config
 from errors import UserError
 from input_pipeline.datasets import prepared as prepared_sets
+from input_pipeline.datasets.coco_folder import CocoFolder
 from input_pipeline.masks import bound
 from input_pipeline.sources import open_source
 from tests.input_pipeline.test_masks import whole
@@ -20,6 +21,12 @@ from tests.input_pipeline.test_masks import whole
 REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 HEIGHT, WIDTH = SIZE = 20, 30
+
+
+def folder_of(root):
+    data = get_config().data
+    data.folder.root = str(root)
+    return data.folder
 
 
 def open_folder(name, root, split, place, *more, **folder):
@@ -287,7 +294,7 @@ def change(**fields):
         (lambda content: content.pop("annotations"), ["no list 'annotations'"]),
         (lambda content: content.update(images={}), ["no list 'images'"]),
         (lambda content: content.update(images=[]), ["names no image"]),
-        (lambda content: content.update(categories=[]), ["names no class"]),
+        (lambda content: content.update(categories=[]), ["annotation"]),
     ],
 )
 def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
@@ -331,6 +338,38 @@ def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
     assert source.bad_boxes[0] == "b.jpg: object 1 of class fox: not a finite number"
 
 
+def test_a_split_of_coco_may_lack_classes_and_have_negatives_only(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    root.mkdir()
+    train, val, test = make_coco(), make_coco(), make_coco()
+    write_coco(root, train)
+    val["categories"] = [entry for entry in val["categories"] if entry["name"] == "fox"]
+    val["annotations"] = [entry for entry in val["annotations"] if entry["category_id"] == 44]
+    write_coco(root, val, "val")
+    write_coco(root, test | {"categories": [], "annotations": []}, "test")
+    names = open_folder("coco_folder", root, "train", place).class_names
+    for split, found in (("val", {"fox"}), ("test", set())):
+        source = open_folder("coco_folder", root, split, place)
+        assert source.class_names == names and source.category_ids == (7, 44)
+        labels = {label for index in range(len(source)) for label in source[index]["classes"].tolist()}
+        assert {names[label] for label in labels} == found
+
+
+def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    content = make_coco()
+    write_coco(root, content)
+    ids = {(root / "train" / entry["file_name"]).resolve(): entry["id"] for entry in content["images"]}
+    assert CocoFolder.number(folder_of(root)) == ids
+    content["images"][0]["id"] = 9999
+    content["annotations"] = []
+    write_coco(root, content, "val")  # whose other ids are those of train
+    numbers = CocoFolder.number(folder_of(root))
+    own = root / "val" / content["images"][0]["file_name"]
+    assert set(numbers.values()) == {9999, make_coco()["images"][0]["id"]} and numbers[own.resolve()] == 9999
+
+
 def test_coco_files_and_folders_that_cannot_be(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "not a folder")
@@ -345,7 +384,10 @@ def test_coco_files_and_folders_that_cannot_be(tmp_path):
     other = make_coco()
     other["categories"][0]["name"] = "hare"
     write_coco(root, other, "val")
-    refuse("coco_folder", root, place, "instances_val.json", "other categories", "44")
+    refuse("coco_folder", root, place, "instances_val.json", "'hare' with the id 44", "another name or id")
+    other["categories"][0].update(name="fox", id=45)
+    write_coco(root, other | {"annotations": []}, "val")
+    refuse("coco_folder", root, place, "instances_val.json", "'fox' with the id 45", "instances_train.json has another")
     (root / "annotations/instances_val.json").unlink()
     write_coco(root, make_coco(), "all")
     refuse("coco_folder", root, place, "split named 'all'", "rename it")
@@ -610,7 +652,7 @@ def test_fractions_in_voc_xml_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "set config.data.folder.first_pixel=1")]
+    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "VOC's own files count pixels from 1")]
 )
 def test_boxes_that_speak_against_the_first_pixel_are_remarked(tmp_path, low, first_pixel, words):
     objects = [describe_object("fox", low, 2 + i % 5, WIDTH, 9 + i % 5) for i in range(20)]
@@ -760,6 +802,21 @@ def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
     write_voc(tmp_path / "voc", "a", *[describe_object("fox", 1, 2, 3, 4)] * 2)
     source = open_folder("voc_folder", tmp_path / "voc", "train", place)
     assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
+
+
+def test_oriented_boxes_have_no_masks_and_the_error_says_why(tmp_path):
+    make_yolo(tmp_path / "set")
+    (tmp_path / "set/labels/train/a.txt").unlink()
+    (tmp_path / "set/labels/train/b.txt").write_text("1 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3")
+    source = open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    np.testing.assert_allclose(source[1]["boxes"], [[2, 3, 10, 15]])
+    assert "oriented boxes: the upright boxes around them are read" in source.remarks[-1]
+    with pytest.raises(
+        UserError, match=r"objects of train .*\(the rows are oriented boxes, unless data.yaml says task: segment\)"
+    ):
+        open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")
+    (tmp_path / "set/data.yaml").write_text("task: segment\nnames: [fox, boar]")
+    assert open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")[1]["masks"].shape == (1,)
 
 
 def test_classes_with_gaps_keep_their_numbers(tmp_path):

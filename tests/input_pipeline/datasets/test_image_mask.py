@@ -652,3 +652,37 @@ def test_nuclei_have_ids(tmp_path):
     assert sum(len(boxes.objects(i)[1]["boxes"]) for i in range(50)) == sum(
         len(np.unique(source[i]["instances"])) - 1 for i in range(50)
     )
+
+
+# Layouts
+
+
+def test_masks_have_no_boxes_without_instances(root):
+    with pytest.raises(UserError, match="folder.instances='': .* folder .* or components"):
+        open_folder(root, needs=("boxes",))
+
+
+def test_penn_fudan_is_read_as_it_comes_and_held_out(tmp_path):
+    """PNGImages and PedMasks, whose values are the numbers of the pedestrians."""
+    root, names = tmp_path / "set", [f"F{number}.png" for number in range(6)]
+    for kind in ("PNGImages", "PedMasks"):
+        (root / kind).mkdir(parents=True)
+    ids = np.array([[0, 1, 1, 0, 2], [0, 1, 1, 0, 2]], np.uint8)
+    for name in names:
+        Image.new("RGB", (5, 2)).save(root / "PNGImages" / name)
+        Image.fromarray(ids).save(root / "PedMasks" / name.replace(".", "_mask."))
+    source = open_folder(root)
+    assert source.class_names == ("background", "object") and "PennFudan's" in source.layout
+    np.testing.assert_array_equal(source[0]["label"], ids > 0)
+    objects = open_folder(root, needs=("boxes", "masks"))
+    assert objects[0]["boxes"].tolist() == [[0, 1, 2, 3], [0, 4, 2, 5]]
+    data = get_config().data
+    data.update(name="image_mask", holdout=0.5)
+    data.folder.root = str(root)
+    parts = [open_source(data, split, str(tmp_path), ("label",)) for split in ("train", "validation")]
+    held = [[part.name(i) for i in range(len(part))] for part in parts]
+    assert sorted(held[0] + held[1]) == names and all(held)
+    (root / "PNGImages/F0.png").rename(root / "PNGImages/G.png")
+    (root / "PedMasks/F0_mask.png").rename(root / "PedMasks/G_mask.png")
+    again = open_source(data, "train", str(tmp_path), ("label",))
+    assert {again.name(i) for i in range(len(again))} - {"G.png"} == set(held[0]) - {"F0.png"}

@@ -205,6 +205,14 @@ def test_voc_lists_hold_names_with_spaces(tmp_path):
     refuse(voc.find, tmp_path, "files that are missing", "my photo 2.jpg", "my photo 2.xml")
 
 
+def test_voc_lists_hold_names_with_folders(tmp_path):
+    write(tmp_path, ["JPEGImages/c/a.b.jpg", "JPEGImages/d/a.b.png", "Annotations/c/a.b.xml", "Annotations/d/a.b.xml"])
+    write(tmp_path, {"ImageSets/Main/val.txt": "d/a.b\n"})
+    layout = voc.find(tmp_path)
+    assert show(layout) == {"val": {"d/a.b.png": "a.b.xml"}}
+    assert layout.remarks("val") == ["1 image is in no list of a split: a.b.jpg"]
+
+
 def test_images_without_xml_are_left_out_and_named(tmp_path):
     layout = voc.find(write(tmp_path, ["train/a.jpg", "train/a.xml", "train/b.jpg", "others/c.jpg"]))
     assert layout.remarks("train") == ["1 image without an XML file is left out: b.jpg"]
