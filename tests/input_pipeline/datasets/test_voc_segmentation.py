@@ -127,7 +127,7 @@ def test_suffixes_do_not_matter_but_a_mask_in_jpeg_is_refused(year, tmp_path):
     assert source.name(0) == "2007_02.JFIF"
     np.testing.assert_array_equal(source[0]["label"], values_of(LISTS["trainval"].index("2007_02")))
     make_mask(values_of(LISTS["trainval"].index("2007_02"))).convert("L").save(mask.with_suffix(".PNG"), "JPEG")
-    refuse(tmp_path / "tfds", year, "2007_02.PNG", "JPEG")
+    refuse(tmp_path / "other", year, "2007_02.PNG", "JPEG")
 
 
 @pytest.mark.parametrize("missing", ["JPEGImages/2008_03.jpg", "SegmentationClass/2008_03.png"])
