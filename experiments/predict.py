@@ -6,9 +6,11 @@ import json
 import os
 import pathlib
 from collections import Counter
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from errors import UserError, warn
@@ -72,7 +74,7 @@ def predict(command: Command) -> None:
     if "proposals" in task.needs:
         print("finding proposals in every image by selective search; some seconds for one of 500 pixels", flush=True)
         source = SearchedOnRequest(images, config.data)
-    files = results.writer(folder, paths, model.category_ids, ())
+    files = results.writer(folder, paths, model.category_ids, _number(config.data, paths))
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
             if index not in images.unreadable:
@@ -90,6 +92,15 @@ def predict(command: Command) -> None:
         print(path)
     if skipped == len(paths):
         raise UserError(f"none of the {skipped} files could be read as an image; see the warnings above")
+
+
+def _number(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
+    """Return the ids that the files of the run's own dataset give the images, [] where not all have one."""
+    if data.name != "coco_folder":
+        return []
+    from input_pipeline.datasets.coco_folder import number_images  # here, for it imports tfds, which takes seconds
+
+    return number_images(data, paths)
 
 
 class ImageFiles:

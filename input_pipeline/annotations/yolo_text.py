@@ -5,6 +5,7 @@ what the numbers are is seen in all rows of a dataset together.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Container, Iterable
 
 import numpy as np
@@ -55,10 +56,10 @@ def read_row(row: str, classes: Container[int]) -> Row:
     return int(number), tuple(values)
 
 
-def find_meaning(rows: Iterable[Row], data: DataFile | None) -> Meaning:
+def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None) -> Meaning:
     """Find out what the rows of a whole dataset are. Raises UserError where they are not what they are taken for.
 
-    `data` is the data file: `kpt_shape` and `task` decide where it has them.
+    `where` is the folder of the dataset and `data` its data file, whose `kpt_shape` and `task` decide where it has them.
     """
     values = [numbers for _, numbers in rows]
     shape, task = (data.keypoints, data.task) if data else (None, "")
@@ -73,8 +74,8 @@ def find_meaning(rows: Iterable[Row], data: DataFile | None) -> Meaning:
     )
     if kind:
         raise UserError(
-            f"the four numbers of the boxes look like {kind}: most of them leave the image as centre x, centre y, width, height; "
-            "write those"
+            f"{where}: the four numbers of the boxes look like {kind}: many leave the image as centre x, centre y, width, "
+            "height; write those"
         )
     longer = [numbers for numbers in values if len(numbers) > 4]
     length = len(longer[0]) if longer else 0
@@ -83,7 +84,7 @@ def find_meaning(rows: Iterable[Row], data: DataFile | None) -> Meaning:
     if task == "obb":
         return Meaning(oriented=True)
     table = np.array(longer[:: len(longer) // LOOKED_AT + 1])
-    return _judge(table)
+    return _judge(where, table)
 
 
 def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
@@ -110,7 +111,7 @@ def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
     return Annotation((min(ys), min(xs), max(ys), max(xs)), labels[number], segmentation=segmentation)
 
 
-def _judge(rows: np.ndarray) -> Meaning:
+def _judge(where: pathlib.Path, rows: np.ndarray) -> Meaning:
     """Judge rows [N,n] of one length, more than 4 numbers each. Raises UserError for what looks like keypoints."""
     number = rows.shape[1] - 4
     x, y, width, height = rows[:, :4].T
@@ -129,7 +130,7 @@ def _judge(rows: np.ndarray) -> Meaning:
         if broken.mean() > 0.1 or _surrounds(points, rows[:, :2]).mean() > box_kinds.ENOUGH:
             looks = f"a box and {number // 2} keypoints: kpt_shape: [{number // 2}, 2]"
     if looks:
-        raise UserError(f"all rows of more than 4 numbers have {rows.shape[1]}, and look like {looks}; {SAY}")
+        raise UserError(f"{where}: all rows of more than 4 numbers have {rows.shape[1]}, and look like {looks}; {SAY}")
     return _judge_corners(rows)
 
 

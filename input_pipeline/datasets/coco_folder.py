@@ -9,6 +9,7 @@ like the images' ids are kept.
 import collections
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
@@ -21,6 +22,8 @@ from input_pipeline.datasets.layouts.layout import list_below, name_passed_over
 from input_pipeline.datasets.layouts.recognition import recognise
 from input_pipeline.remarks import name_files
 
+NAME = "coco_folder"
+
 
 class CocoFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
@@ -29,7 +32,7 @@ class CocoFolder(DetectionFolder):
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
-        splits = recognise("coco_folder", cls.find_place(folder)).splits.values()
+        splits = recognise(NAME, cls.find_place(folder)).splits.values()
         return [
             *(path for path, _ in splits),
             *(file for images in dict.fromkeys(images for _, images in splits) for file in list_below(images)),
@@ -38,7 +41,7 @@ class CocoFolder(DetectionFolder):
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
         root, splits, categories = cls.find_place(folder), {}, {}
-        layout = recognise("coco_folder", root)
+        layout = recognise(NAME, root)
         for split, (path, images) in layout.splits.items():
             splits[split], categories[path] = read_instances(path, images, root)
         known = _join(categories)
@@ -82,6 +85,18 @@ def _relabel(images: list[AnnotatedImage], places: list[int]) -> None:
     """Give the objects of a file, whose labels are places in its own list of categories, their `places` in that of all."""
     for image in images:
         image.objects[:] = [dataclasses.replace(found, label=places[found.label]) for found in image.objects]
+
+
+def number_images(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
+    """Return the ids that the JSON files of a coco_folder give the images in `paths`, [] where not all have one of their own."""
+    if not pathlib.Path(data.folder.root).expanduser().is_dir():  # the model is elsewhere now
+        return []
+    try:
+        known = CocoFolder.number(data.folder)
+    except UserError:  # what is wrong there is no concern of a prediction
+        return []
+    numbers = [known.get(path.resolve()) for path in paths]
+    return [] if None in numbers else numbers
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

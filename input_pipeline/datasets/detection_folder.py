@@ -138,7 +138,10 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             description="Images of a folder, with the boxes and masks of the objects in them.",
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(
-                category_ids=self._contents.category_ids, layout=self._contents.layout, findings={}
+                category_ids=self._contents.category_ids,
+                layout=self._contents.layout,
+                root=str(self.find_place(self._folder).absolute()),
+                findings={},
             ),
             disable_shuffling=True,  # examples stay in the order of the annotations
         )

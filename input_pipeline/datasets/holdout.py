@@ -4,6 +4,7 @@ Which side an example is on depends on its name and config.data.holdout_seed alo
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
@@ -24,7 +25,8 @@ def mark(name: str) -> str:
 def find_split(wanted: str, known: Sequence[str], data: ConfigDict, where: str) -> str:
     """Return the split of a dataset to read for `wanted`, whose splits are `known`. Raises UserError where there is none.
 
-    It is that one; another name of the validation split; or the only one, where config.data.holdout makes two of it.
+    It is that one; the only other name of it, such as train2017 for train, or valid for val; or the only split, where
+    config.data.holdout makes two of it.
     """
     if data.holdout and len(known) > 1:
         raise UserError(
@@ -34,12 +36,19 @@ def find_split(wanted: str, known: Sequence[str], data: ConfigDict, where: str) 
         return known[0]
     if wanted in known and not data.holdout:
         return wanted
-    same = [name for name in known if name in SAME]
-    if wanted in SAME and len(same) == 1:
+    plain = SPLITS[1] if wanted in SAME else wanted
+    same = [name for name in known if _plain(name) == plain]
+    if len(same) == 1 and not data.holdout:
         return same[0]
     choice = SPLITS if data.holdout else known
     more = "" if data.holdout or len(known) > 1 else ", or set config.data.holdout=0.2 to hold out a fifth of it as val"
     raise UserError(f"config.data: {where} has no split {wanted!r}; choose one of {', '.join(choice)}{more}")
+
+
+def _plain(name: str) -> str:
+    """The name of a split without a year, and one name for those that the validation split has."""
+    plain = re.sub(r"[-_]?\d{4}$", "", name)
+    return SPLITS[1] if plain in SAME else plain
 
 
 def select_side(marks: Collection[str], wanted: str, data: ConfigDict) -> list[int]:

@@ -46,7 +46,7 @@ class YoloFolder(DetectionFolder):
         labels = {number: label for label, number in enumerate(classes)}
         pairs = list({pair.image: pair for held in layout.splits.values() for pair in held}.values())
         rows = read_rows(root, pairs, classes)
-        meaning = find_meaning((row for listed in rows.values() for row in listed.values()), data)
+        meaning = find_meaning(root, (row for listed in rows.values() for row in listed.values()), data)
         objects, wrong = {}, []
         for pair in pairs:
             objects[pair.image] = []

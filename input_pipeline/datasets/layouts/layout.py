@@ -7,11 +7,12 @@ the split.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from errors import UserError
@@ -79,14 +80,18 @@ def name_passed_over(images: Iterable[pathlib.Path]) -> list[str]:
     return name_others(path for folder in folders for path in list_others(folder) if path.suffix not in DARKNET)
 
 
-def place_of(path: pathlib.Path, root: pathlib.Path, kinds: Collection[str]) -> Place:
+def place_of(path: pathlib.Path, root: pathlib.Path, kinds: frozenset[str]) -> Place:
     """Return the place of a file below `root`; `kinds` are the folders, in small letters, that do not belong to it."""
-    folders = path.relative_to(root).parent.parts
-    return tuple(name for name in folders if name.lower() not in kinds), unicodedata.normalize("NFC", path.stem)
+    return _list_folders(path.parent, root, kinds), unicodedata.normalize("NFC", path.stem)
+
+
+@functools.lru_cache(maxsize=1024)  # of the many files in one folder
+def _list_folders(folder: pathlib.Path, root: pathlib.Path, kinds: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in folder.relative_to(root).parts if name.lower() not in kinds)
 
 
 def index_places(
-    paths: Iterable[pathlib.Path], root: pathlib.Path, kinds: Collection[str]
+    paths: Iterable[pathlib.Path], root: pathlib.Path, kinds: frozenset[str]
 ) -> dict[Place, list[pathlib.Path]]:
     """Group files by their place."""
     places: dict[Place, list[pathlib.Path]] = {}

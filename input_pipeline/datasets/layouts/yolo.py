@@ -82,7 +82,8 @@ def find(root: pathlib.Path) -> Layout | None:
     covered = {files.place(image) for images in named.values() for image, _ in images}
     taken = {_first(place) for place in covered}
     left = {place for place in files.labels if _first(place) not in taken}
-    unlisted = [paths[0].name for place, paths in files.labels.items() if place not in covered | left]
+    used = covered | left
+    unlisted = [paths[0].name for place, paths in files.labels.items() if place not in used]
     if unlisted:
         said += count(
             unlisted,
@@ -91,7 +92,7 @@ def find(root: pathlib.Path) -> Layout | None:
                 for what in ("file of labels is", "files of labels are")
             ),
         )
-    _check(files, covered | left)
+    _check(files, used)
     for split, places in group_splits(root, left).items():
         firsts = {_first(place) for place in places}
         together = sorted(place for place in files.images if _first(place) in firsts)

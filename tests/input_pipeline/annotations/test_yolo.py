@@ -1,5 +1,6 @@
 """Rows of YOLO's text: boxes, polygons, keypoints and oriented boxes; and data files that are made to do harm."""
 
+import pathlib
 import time
 
 import numpy as np
@@ -23,6 +24,7 @@ def circle(centre, radius, count, turn=0.0):
     return (centre + radius * np.stack([np.cos(angles), np.sin(angles)], 1)).ravel().tolist()
 
 
+ROOT = pathlib.Path("set")
 SQUARE = (0.2, 0.2, 0.4, 0.2, 0.4, 0.4, 0.2, 0.4)
 
 
@@ -43,7 +45,7 @@ SQUARE = (0.2, 0.2, 0.4, 0.2, 0.4, 0.4, 0.2, 0.4)
     ],
 )
 def test_boxes_and_polygons_are_what_they_seem(values):
-    assert find_meaning(values, None) == Meaning()
+    assert find_meaning(ROOT, values, None) == Meaning()
 
 
 @pytest.mark.parametrize(
@@ -58,35 +60,36 @@ def test_boxes_and_polygons_are_what_they_seem(values):
 )
 def test_keypoints_are_no_polygons(values, words):
     with pytest.raises(UserError) as caught:
-        find_meaning(values, None)
+        find_meaning(ROOT, values, None)
+    assert str(caught.value).startswith("set: ")
     assert words in str(caught.value) and "kpt_shape: [keypoints, 2 or 3]" in str(caught.value)
-    assert find_meaning(values, data(task="segment")) == Meaning()
+    assert find_meaning(ROOT, values, data(task="segment")) == Meaning()
 
 
 def test_boxes_of_keypoints_are_read_where_the_data_file_says_so():
     row = read_row("1 0.5 0.5 0.2 0.4 0.4 0.4 2 0.6 0.4 2", range(2))
-    meaning = find_meaning([row], data(kpt_shape=[2, 3]))
+    meaning = find_meaning(ROOT, [row], data(kpt_shape=[2, 3]))
     found = convert(row, {0: 0, 1: 1}, meaning)
     assert found.box == (0.3, 0.4, 0.7, 0.6) and found.segmentation == () and found.label == 1
     assert "keypoints, which are not read" in meaning.note()
     with pytest.raises(UserError, match="4 of the box and 6 more"):
         convert(rows((0.5, 0.5, 0.2, 0.2))[0], {0: 0}, meaning)
     with pytest.raises(UserError, match="kpt_shape is"):
-        find_meaning([row], data(kpt_shape=17))
+        find_meaning(ROOT, [row], data(kpt_shape=17))
     with pytest.raises(UserError, match="task is pose, but there is no kpt_shape"):
-        find_meaning([row], data(task="pose"))
+        find_meaning(ROOT, [row], data(task="pose"))
 
 
 def test_oriented_boxes_give_upright_ones_and_no_masks():
     turned = [circle((0.4, 0.4), 0.2, 4, turn) for turn in (0.3, 0.5, 0.9)]
-    meaning = find_meaning(rows(*turned), None)
+    meaning = find_meaning(ROOT, rows(*turned), None)
     assert meaning == Meaning(oriented=True) and "upright boxes" in meaning.note()
     found = convert(rows(turned[0])[0], {0: 0}, meaning)
     assert found.segmentation == ()
     points = np.reshape(turned[0], (4, 2))
     np.testing.assert_array_equal(found.box, [*points.min(0)[::-1], *points.max(0)[::-1]])
-    assert find_meaning(rows(*turned), data(task="segment")) == Meaning()
-    assert find_meaning(rows(SQUARE), data(task="obb")) == Meaning(oriented=True)
+    assert find_meaning(ROOT, rows(*turned), data(task="segment")) == Meaning()
+    assert find_meaning(ROOT, rows(SQUARE), data(task="obb")) == Meaning(oriented=True)
 
 
 @pytest.mark.parametrize("kind", ["left, top, right, bottom", "left, top, width, height"])
@@ -95,7 +98,7 @@ def test_boxes_that_are_not_centres_are_refused(kind):
     size = np.full((30, 2), 0.65)
     values = np.concatenate([low, low + size if "right" in kind else size], 1)
     with pytest.raises(UserError, match="look like left, top"):
-        find_meaning(rows(*values), None)
+        find_meaning(ROOT, rows(*values), None)
 
 
 def test_a_polygon_is_simple_where_its_edges_do_not_cross():

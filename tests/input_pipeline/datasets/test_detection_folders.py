@@ -13,7 +13,7 @@ from PIL import Image
 from configs.common import get_config
 from errors import UserError
 from input_pipeline.datasets import prepared as prepared_sets
-from input_pipeline.datasets.coco_folder import CocoFolder
+from input_pipeline.datasets.coco_folder import CocoFolder, number_images
 from input_pipeline.masks import bound
 from input_pipeline.sources import open_source
 from tests.input_pipeline.test_masks import whole
@@ -368,6 +368,12 @@ def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
     numbers = CocoFolder.number(folder_of(root))
     own = root / "val" / content["images"][0]["file_name"]
     assert set(numbers.values()) == {9999, make_coco()["images"][0]["id"]} and numbers[own.resolve()] == 9999
+    data = get_config().data
+    data.folder = folder_of(root)
+    assert number_images(data, [own]) == [9999]
+    assert number_images(data, [own, root / "val" / content["images"][1]["file_name"]]) == []
+    data.folder.root = str(root / "elsewhere")
+    assert number_images(data, [own]) == []
 
 
 def test_coco_files_and_folders_that_cannot_be(tmp_path):

@@ -52,6 +52,8 @@ def test_a_side_without_examples_is_refused():
         ("val", ["train", "valid"], 0.0, "valid"),
         ("validation", ["train", "val"], 0.0, "val"),
         ("valid", ["train", "val", "valid"], 0.0, "valid"),
+        ("train", ["train2017", "val2017"], 0.0, "train2017"),
+        ("validation", ["train2017", "val2017"], 0.0, "val2017"),
         ("train", ["result"], 0.2, "result"),
         ("val", ["train"], 0.2, "train"),
     ],
@@ -65,6 +67,9 @@ def test_which_split_is_read(wanted, known, holdout, found):
     [
         ("val", ["train", "test"], 0.0, "x has no split 'val'; choose one of train, test$"),
         ("validation", ["train", "val", "valid"], 0.0, "choose one of train, val, valid$"),
+        ("train", ["train2014", "train2017"], 0.0, "choose one of train2014, train2017$"),
+        ("val2", ["train", "val"], 0.0, "choose one of train, val$"),
+        ("train2017", ["train"], 0.2, "choose one of train, val$"),
         ("val", ["train"], 0.0, "choose one of train, or set config.data.holdout=0.2"),
         ("test", ["train"], 0.2, "choose one of train, val$"),
         (
