@@ -165,7 +165,7 @@ def find_images(inputs: str | None, workdir: pathlib.Path) -> tuple[list[pathlib
             below[:] = sorted(name for name in below if name[0] != "." and (here / name).absolute() != workdir)
             paths += list_images(here)
             others += list_others(here)
-    elif place.exists():
+    elif place.is_file():
         paths, others = [place], []
     else:
         found = [path for path in map(pathlib.Path, glob.glob(str(place), recursive=True)) if not path.is_dir()]

@@ -71,20 +71,20 @@ def find_files(folders: Folders, with_instances: bool) -> tuple[list[Files], lis
     paths, remarks = list_images(images), name_others(list_others(images))
     if not paths:
         raise UserError("; ".join([f"{images} holds no image", *remarks]))
-    by_name = sorted(paths, key=_find_name)
+    by_name = sorted(paths, key=find_name)
     for first, second in itertools.pairwise(by_name):
-        if _find_name(first) == _find_name(second):
+        if find_name(first) == find_name(second):
             raise UserError(f"{first} and {second.name} would share one mask; rename one of them")
     kinds = ["masks"] if "masks" in folders else []
     kinds += ["instances"] if with_instances or (not kinds and "instances" in folders) else []
     examples: list[Files] = [{"images": path} for path in paths]
     for kind in kinds or ["masks"]:
         folder = folders.get(kind, images.with_name(kind))
-        masks = _find_masks(folder, {_find_name(path) for path in paths}) if folder.is_dir() else {}
-        missing = [str(folder / f"{path.stem}.png") for path in paths if _find_name(path) not in masks]
+        masks = _find_masks(folder, {find_name(path) for path in paths}) if folder.is_dir() else {}
+        missing = [str(folder / f"{path.stem}.png") for path in paths if find_name(path) not in masks]
         refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
         for files in examples:
-            files[kind] = masks.pop(_find_name(files["images"]))
+            files[kind] = masks.pop(find_name(files["images"]))
         remarks += name_files(f"passed over, {kind} without an image", _name_all(masks.values()))
         remarks += name_others(list_others(folder))
     return examples, remarks
@@ -97,7 +97,7 @@ def _find_masks(folder: pathlib.Path, names: Collection[str]) -> Files:
     """
     masks: Files = {}
     for path in list_images(folder):
-        name = _find_name(path)
+        name = find_name(path)
         name = name if name in names else name.removesuffix(SUFFIX)
         other = masks.setdefault(name, path)
         if other != path:
@@ -105,7 +105,8 @@ def _find_masks(folder: pathlib.Path, names: Collection[str]) -> Files:
     return masks
 
 
-def _find_name(path: pathlib.Path) -> str:
+def find_name(path: pathlib.Path) -> str:
+    """The name that an image and its mask share: without suffix, in Unicode's normal form C."""
     return unicodedata.normalize("NFC", path.stem)
 
 

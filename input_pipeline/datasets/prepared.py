@@ -123,13 +123,15 @@ class Prepared:
         self.layout, self.remarks = metadata.get("layout", ""), tuple(self._findings.get("remarks", ()))
         self._stored = frozenset(self._findings.get("stored", ()))
         self._largest, self.peak = data.max_pixels, self._findings.get("peak", 0)
+        if self._features["image"].np_dtype == np.uint16:  # of a dataset of tfds, whose images nobody has looked at
+            self.peak = data.white_level
+            if not self.peak:
+                raise UserError(
+                    f"{name} holds images of 16 bits, and which of their values is white is not known; set "
+                    "config.data.white_level, to 4095 for a camera of 12 bits, or to 65535 where the whole range is used"
+                )
         self.white = data.white_level or choose_white(self.peak)
         self.remarks += note_white(self.peak, self.white)
-        if not data.white_level and not self.peak and self._features["image"].np_dtype == np.uint16:
-            raise UserError(
-                f"{name} holds images of 16 bits, and which of their values is white is not known; set "
-                "config.data.white_level, to 4095 for a camera of 12 bits, or to 65535 where the whole range is used"
-            )
         if self.dropped and not data.folder.drop_unreadable:
             refuse_unreadable(f"{name} {wanted}", list(self.dropped))
         checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}

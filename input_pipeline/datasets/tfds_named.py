@@ -115,7 +115,7 @@ def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: 
     }
     if "boxes" in needs:
         names, read_objects = _find_objects(features, kinds, refuse)
-        return Dataset(preparation=None, box_names=names, read_objects=read_objects, **facts)
+        return Dataset(preparation=None, box_names=names, read_objects=read_objects, as_stored=True, **facts)
     if len(masks) != 1:
         raise refuse(
             "mask, an image of one channel," if not masks else f"single mask (which of {' and '.join(masks)}?)"

@@ -2,9 +2,10 @@
 
 config.data.folder.root is the VOCdevkit (VOC2012 in it is taken, else its only year) or the folder of a year, which holds
 JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/{train,val,trainval}.txt, one name per line. Masks are
-palette or grey PNGs whose values are the classes, 255 for void. Both files are stored byte for byte.
+palette or grey images whose values are the classes, 255 for void. Suffixes do not matter. Both files are stored byte for byte.
 """
 
+import functools
 import hashlib
 import pathlib
 
@@ -13,9 +14,11 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import IGNORE, refuse
+from input_pipeline.datasets.id_maps import is_jpeg
 from input_pipeline.datasets.layouts.voc import check_once, read_list
+from input_pipeline.datasets.mask_folder import find_name
 from input_pipeline.datasets.prepared import Dataset, read_label, read_text
-from input_pipeline.decoding import decode_image, decode_mask, read_header
+from input_pipeline.decoding import decode_image, decode_mask, list_images, read_header
 from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import BuiltFromFolder
 
@@ -121,6 +124,8 @@ def check(image: pathlib.Path, mask: pathlib.Path) -> None:
     data = image.read_bytes()
     decode_image(data, str(image))
     values = decode_mask(mask.read_bytes(), str(mask))
+    if is_jpeg(mask):
+        raise UserError(f"{mask} is a JPEG, which changes values; VOC's own masks are palette PNGs: take those")
     if values.ndim == 3:
         raise UserError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
     is_mask_upright(read_header(data, str(image)), values.shape, str(image), str(mask))
@@ -133,8 +138,19 @@ def check(image: pathlib.Path, mask: pathlib.Path) -> None:
 
 
 def files_of(year: pathlib.Path, stem: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """Image and mask of a name."""
-    return year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png"
+    """Image and mask of a name, whatever their suffixes; NAME.jpg and NAME.png where they are not there."""
+    places = (year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png")
+    return tuple(path if path.is_file() else _index(path.parent).get(find_name(path), path) for path in places)
+
+
+def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The images in a folder by name; it is listed again when a file came or went."""
+    return _index_as_of(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
+
+
+@functools.lru_cache(maxsize=8)
+def _index_as_of(folder: pathlib.Path, changed: int) -> dict[str, pathlib.Path]:
+    return {find_name(path): path for path in list_images(folder)}
 
 
 VOC_SEGMENTATION = Dataset(

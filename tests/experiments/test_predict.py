@@ -1,6 +1,7 @@
 """predict: what it reads and how it names results; images of a user's own have no stored proposals, so they are found."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,9 @@ def test_inputs_without_an_image_say_what_was_passed_over(tmp_path):
         UserError, match="no image in such a folder or glob; 1 file is passed over, HEIC: a.heic; .*pillow-heif"
     ):
         module.find_images(str(tmp_path), tmp_path / "run")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="no image in such a folder or glob; 1 file is passed over, .*: pipe.png"):
+        module.find_images(str(tmp_path / "pipe.png"), tmp_path / "run")
     with pytest.raises(UserError, match="no such file"):
         module.find_images(str(tmp_path / "*.png"), tmp_path / "run")
 

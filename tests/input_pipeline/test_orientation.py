@@ -4,10 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
+from configs.common import get_config
 from errors import UserError
+from input_pipeline.decoding import encode_png
+from input_pipeline.sources import open_source
 from tests.input_pipeline.datasets import test_detection_folders as folders
+from tests.input_pipeline.datasets.test_tfds_named import make
 
 UPRIGHT = np.zeros((20, 30, 3), np.uint8)
 UPRIGHT[4:10, 3:12] = (255, 0, 0)
@@ -128,3 +133,50 @@ def test_16_bits_are_stretched_by_the_splits_largest_value(tmp_path):
     source = folders.open_folder("yolo_folder", root, "train", place)
     assert source.peak == 3900 and source.white == 4095 and source[0]["image"].max() == 3900 * 255 // 4095
     assert source.remarks == ("images of 16 bits reach 3900; 4095 is read as white (config.data.white_level)",)
+
+
+def make_tfds(place, name, pixels, **features):
+    """A dataset of tfds with one image, which carries the orientation 6, and more features with their values."""
+    photograph(place / "a.png", pixels)
+    kinds = {"image": tfds.features.Image(shape=(None, None, pixels.shape[2])), "file_name": tfds.features.Text()}
+    kinds |= {key: kind for key, (kind, _) in features.items()}
+    values = {key: value for key, (_, value) in features.items()}
+    make(place, name, kinds, [{"image": (place / "a.png").read_bytes(), "file_name": "a.png"} | values])
+
+
+def test_boxes_of_tfds_are_of_the_pixels_that_it_decodes(tmp_path):
+    box = tfds.features.BBox(*np.divide(STORED_BOX, (30, 20, 30, 20)))
+    label = tfds.features.ClassLabel(names=["thing"]), 0
+    make_tfds(tmp_path, "boxes", STORED, bbox=(tfds.features.BBoxFeature(), box), label=label)
+    source = folders.open_folder("tfds:boxes", "", "train", tmp_path)
+    assert source.size(0) == (30, 20)
+    is_the_red_one(source)
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(UPRIGHT, (20, 30)), (STORED, (30, 20))])
+def test_the_size_of_a_mask_of_tfds_decides(tmp_path, pixels, size):
+    mask = encode_png((pixels[..., 0] > 0).astype(np.uint8))
+    kind = tfds.features.LabeledImage(labels=["ground", "thing"], shape=(None, None, 1))
+    make_tfds(tmp_path, "masks", STORED, mask=(kind, mask))
+    data = get_config().data
+    data.name = "tfds:masks"
+    source = open_source(data, "train", str(tmp_path), ("label",))
+    example = source[0]
+    assert source.size(0) == size
+    np.testing.assert_array_equal(example["image"][..., 0] > 0, example["label"] == 1)
+
+
+def test_16_bits_of_tfds_need_a_white_level(tmp_path):
+    values = np.full((4, 5), 2000, np.uint16)
+    features = {"image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16)}
+    features |= {"mask": tfds.features.LabeledImage(labels=["a", "b"], shape=(None, None, 1))}
+    make(tmp_path, "deep", features, [{"image": encode_png(values), "mask": encode_png(np.zeros((4, 5), np.uint8))}])
+    data = get_config().data
+    data.name = "tfds:deep"
+    with pytest.raises(UserError, match="config.data.white_level, to 4095"):
+        open_source(data, "train", str(tmp_path), ("label",))
+    data.white_level = 4095
+    source = open_source(data, "train", str(tmp_path), ("label",))
+    assert (source[0]["image"] == 2000 * 255 // 4095).all()
+    data.white_level = 65535
+    assert open_source(data, "train", str(tmp_path), ("label",)).fingerprint != source.fingerprint

@@ -119,6 +119,17 @@ def test_a_changed_devkit_is_prepared_anew_and_no_root_needs_a_single_one(year, 
     assert len(open_voc(place, year)) == 1
 
 
+def test_suffixes_do_not_matter_but_a_mask_in_jpeg_is_refused(year, tmp_path):
+    image, mask = year / "JPEGImages/2007_02.jpg", year / "SegmentationClass/2007_02.png"
+    image.rename(image.with_suffix(".JFIF"))
+    mask.rename(mask.with_suffix(".PNG"))
+    source = open_voc(tmp_path / "tfds", year)
+    assert source.name(0) == "2007_02.JFIF"
+    np.testing.assert_array_equal(source[0]["label"], values_of(LISTS["trainval"].index("2007_02")))
+    make_mask(values_of(LISTS["trainval"].index("2007_02"))).convert("L").save(mask.with_suffix(".PNG"), "JPEG")
+    refuse(tmp_path / "other", year, "2007_02.PNG", "JPEG")
+
+
 @pytest.mark.parametrize("missing", ["JPEGImages/2008_03.jpg", "SegmentationClass/2008_03.png"])
 def test_a_missing_file_is_named(year, tmp_path, missing):
     (year / missing).unlink()
