@@ -69,6 +69,11 @@ def walk_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
         yield pathlib.Path(place)
 
 
+def list_texts(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+    """List the files of a folder with `suffix`, in small letters or capitals, sorted; hidden ones are the system's."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == suffix and path.name[0] != ".")
+
+
 def list_below(root: pathlib.Path) -> list[pathlib.Path]:
     """List the images in a folder and in all folders below it."""
     return [path for folder in walk_folders(root) for path in list_images(folder)]

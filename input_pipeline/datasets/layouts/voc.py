@@ -1,6 +1,7 @@
 """Layouts of PASCAL VOC's XML: VOC's own with lists of names, or an XML file of each image's name next to it or in folders."""
 
 import pathlib
+import unicodedata
 from collections.abc import Collection
 
 from errors import UserError
@@ -12,6 +13,7 @@ from input_pipeline.datasets.layouts.layout import (
     group_splits,
     index_places,
     list_below,
+    list_texts,
     name_in_split,
     name_passed_over,
     walk_folders,
@@ -48,7 +50,7 @@ def find_year(root: pathlib.Path) -> pathlib.Path | None:
 
 def _pair_up(root: pathlib.Path) -> Layout | None:
     """Recognise images and XML files of the same names, next to each other or in folders of their own."""
-    files = [path for folder in walk_folders(root) for path in sorted(folder.glob("*.xml")) if path.name[0] != "."]
+    files = [path for folder in walk_folders(root) for path in list_texts(folder, ".xml")]
     if not files:
         return None
     annotations = index_places(files, root, KINDS)
@@ -83,13 +85,14 @@ def _read_lists(year: pathlib.Path) -> Layout:
     there: dict[str, list[pathlib.Path]] = {}
     for path in list_below(images):
         there.setdefault(_name(path, images), []).append(path)
-    annotated = {_name(path, annotations) for folder in walk_folders(annotations) for path in folder.glob("*.xml")}
+    files = [path for folder in walk_folders(annotations) for path in list_texts(folder, ".xml")]
+    annotated = {_name(path, annotations): path for path in files}
     splits, unknown, lists = {}, [], find_lists(year)
     for path in lists:
         stems = read_list(path)
-        if is_of_one_class(stems, annotated):
+        if is_of_one_class(stems, annotated.keys()):
             continue
-        if not annotated.intersection(stems):
+        if not annotated.keys() & set(stems):
             unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
             continue
         check_once(path, stems)
@@ -106,10 +109,7 @@ def _read_lists(year: pathlib.Path) -> Layout:
     double = sorted(stem for stem in listed if len(there[stem]) > 1)
     refuse(f"{images}: names that two images share", double, "; rename one of them")
     pairs = {
-        split: [
-            Pair(there[stem][0], annotations / f"{stem}.xml", there[stem][0].relative_to(images).as_posix())
-            for stem in stems
-        ]
+        split: [Pair(there[stem][0], annotated[stem], there[stem][0].relative_to(images).as_posix()) for stem in stems]
         for split, stems in splits.items()
     }
     unlisted = [path.name for stem, paths in there.items() if stem not in listed for path in paths]
@@ -120,18 +120,19 @@ def _read_lists(year: pathlib.Path) -> Layout:
 
 
 def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
-    """The name of a file in a list: its path in its folder, without suffix."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+    """The name of a file in a list: its path in its folder, without suffix, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
 
 
 def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
     """List the files that may be lists, sorted."""
-    return sorted(path for path in (year / "ImageSets" / "Main").glob("*.txt") if path.is_file())
+    return [path for path in list_texts(year / "ImageSets" / "Main", ".txt") if path.is_file()]
 
 
 def read_list(path: pathlib.Path) -> list[str]:
     """Read the lines of one of VOC's lists. Raises UserError for an empty one."""
-    lines = [line.strip() for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    text = unicodedata.normalize("NFC", path.read_text("utf-8-sig", errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{path} names no image; write one name per line, or take the file away")
     return lines

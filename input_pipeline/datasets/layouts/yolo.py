@@ -20,6 +20,7 @@ from input_pipeline.datasets.layouts.layout import (
     group_splits,
     index_places,
     list_below,
+    list_texts,
     name_in_split,
     name_passed_over,
     place_of,
@@ -43,7 +44,7 @@ class Files:
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.images = index_places(list_below(root), root, KINDS)
-        texts = [path for folder in walk_folders(root) for path in sorted(folder.glob("*.txt")) if path.name[0] != "."]
+        texts = [path for folder in walk_folders(root) for path in list_texts(folder, ".txt")]
         texts = [path for path in texts if path.name not in NO_LABELS]
         # A folder without a label of any image holds something else, unless its name says that they are labels.
         folders = {path.parent for path in texts if self.place(path) in self.images}

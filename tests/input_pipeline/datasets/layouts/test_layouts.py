@@ -56,7 +56,7 @@ def refuse(find, root, *words):
             {"cam1": {"a.jpg": "a.txt"}, "cam2": {"a.jpg": "a.txt"}},
         ),
         (["images/val/a.jpg", "images/val/b.jpg", "labels/val/a.txt"], {"val": {"a.jpg": "a.txt", "b.jpg": None}}),
-        (["images/val/a.JPG", "Labels/val/a.txt"], {"val": {"a.JPG": "a.txt"}}),
+        (["images/val/a.JPG", "Labels/val/a.TXT"], {"val": {"a.JPG": "a.TXT"}}),
     ],
 )
 def test_yolo_layouts(tmp_path, files, expected):
@@ -179,7 +179,7 @@ def test_unclear_yolo_folders(tmp_path, files, words):
             ["train/a.jpg", "train/a.xml", "val/b.jpg", "val/b.xml"],
             {"train": {"a.jpg": "a.xml"}, "val": {"b.jpg": "b.xml"}},
         ),
-        (["a b.jpg", "a b.xml"], {"train": {"a b.jpg": "a b.xml"}}),
+        (["a b.jpg", "a b.XML"], {"train": {"a b.jpg": "a b.XML"}}),
         (["images/a.png", "annotations/a.xml"], {"train": {"a.png": "a.xml"}}),
         (["images/a.png", "annotations/xmls/a.xml"], {"train": {"a.png": "a.xml"}}),
         (["JPEGImages/a.jpg", "Annotations/a.xml", "SegmentationClass/a.png"], {"train": {"a.jpg": "a.xml"}}),
@@ -203,6 +203,13 @@ def test_voc_lists_hold_names_with_spaces(tmp_path):
     assert show(voc.find(tmp_path)) == {"train": {"my photo 1.jpg": "my photo 1.xml", "plain.jpg": "plain.xml"}}
     write(tmp_path, {"ImageSets/Main/train.txt": "my photo 2\nplain\n"})
     refuse(voc.find, tmp_path, "files that are missing", "my photo 2.jpg", "my photo 2.xml")
+
+
+def test_voc_files_are_found_whatever_their_case_and_normal_form(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    write(tmp_path, [f"JPEGImages/{apart}.JPG", f"Annotations/{composed}.XML"])
+    write(tmp_path, {"ImageSets/Main/train.TXT": f"{apart}\n"})
+    assert show(voc.find(tmp_path)) == {"train": {f"{apart}.JPG": f"{composed}.XML"}}
 
 
 def test_voc_lists_hold_names_with_folders(tmp_path):
