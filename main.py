@@ -43,7 +43,7 @@ flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_D
 flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
 flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose, export: which one.")
 flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Of that checkpoint: auto is ema where there is one.")
-flags.DEFINE_string("inputs", None, "predict: an image, a folder of images, or a glob.")
+flags.DEFINE_string("inputs", None, "predict: an image, a folder with sub-folders of images, or a glob.")
 flags.DEFINE_string("output", None, "predict, propose, export, datacheck, show: a folder; one in WORKDIR if not given.")
 flags.DEFINE_integer("step", 1, "show: the step whose batch is drawn, from 1.")
 flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")

@@ -24,11 +24,17 @@ class Seed:
 
 
 class Folder:  # of image_mask, voc_segmentation, coco_folder, voc_folder, yolo_folder
-    root: str = ""  # its layout is described in each file of input_pipeline/datasets
+    root: str = ""  # layouts: docs/data.md, and the files of input_pipeline/datasets/layouts
     # voc_folder: 1 if pixels count from 1 and the last pixel belongs to the box, as in VOC's files
     first_pixel: Literal[0, 1] = 0
     classes: str = "classes.txt"  # one name per line, or `name red green blue` for colour masks
     ignore_value: Annotated[int, Range(0, 255)] = 255  # grey or palette index in the mask that means no class
+    threshold: Annotated[int, Range(0, 65535)] = (
+        0  # grey masks of two classes: values from it on are the second; 0: values
+    )
+    resize_masks: bool = (
+        False  # masks of another size with their image's proportions take its size, by the nearest pixel
+    )
     instances: Literal["", "folder", "components"] = ""  # SPLIT/instances has ids (0: none), or regions of class > 0
     drop_unreadable: bool = False  # True: leave files that cannot be decoded out of the index, and count them
 
@@ -64,13 +70,17 @@ class Proposals:  # of tasks that need them; of selective search they are found 
 
 
 class Data:
-    name: str = "shapes"  # a dataset that input_pipeline knows
+    name: str = "shapes"  # a dataset that input_pipeline knows; folder: the format that folder.root has
     max_boxes: Count = 100  # objects that a row of a batch has room for; what is beyond is counted
     max_proposals: Count = 2000  # that a row of a batch has room for, the best of each image
     mask_size: Size = (56, 56)  # of an object's mask in a batch, for tasks that need masks: cells over its box
     train_split: str = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     eval_split: str = "validation"
-    image_size: Size = (128, 128)  # of a training example
+    holdout: BelowOne = 0.0  # of data with one split: the share that is held out as val, the others are train; 0: none
+    holdout_seed: Seed32 = 0  # another one holds out other examples
+    # Of a training example; (0, 0): the median of the training images, as far as `longest` lets it
+    image_size: tuple[Natural, Natural] = (128, 128)
+    longest: Count = 512  # pixels of the longer side, where image_size is left to the data
     canvases: tuple[Size, ...] = ()  # of evaluation: each image takes the one nearest to its shape; (): (image_size,)
     # To its size; crop: at its own scale, cut or padded; shortest: at the top left, scaled by its shorter side
     fit: Literal["stretch", "letterbox", "crop", "shortest"] = "stretch"
@@ -81,6 +91,10 @@ class Data:
     weight_map: tuple[NotNegative, Positive] = (0.0, 5.0)  # w0, sigma of U-Net's weights between instances; w0=0: none
     mean: RGB = (127.5, 127.5, 127.5)  # subtracted from RGB 0..255, then divided by std, on the device
     std: tuple[Positive, Positive, Positive] = (127.5, 127.5, 127.5)
+    # Of images of 9 to 16 bits: the value that becomes 255; 0: the least of 255, 1023, 4095, 16383 and 65535 that covers the
+    # training split, which the run then keeps
+    white_level: Annotated[int, Range(0, 65535)] = 0
+    max_pixels: Count = 178_956_970  # of an image; a larger file is refused, for it fills the memory
     num_threads: Count = 2  # that read, decode and augment
     prefetch: Count = 8  # training batches made ahead
     folder: Folder

@@ -43,6 +43,19 @@ def use_image_masks(config: ConfigDict) -> None:
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
 
 
+def use_own(config: ConfigDict) -> None:
+    """Takes your own folder, `data.folder.root`, in any format and at any size: the data decides on both."""
+    config.data.update(name="folder", eval_split="val", image_size=(0, 0), fit="letterbox")
+    config.data.augment.update(scale=(0.75, 1.5), aspect=1.2)
+    config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
+
+
+def use_own_boxes(config: ConfigDict) -> None:
+    """Takes your own images with boxes."""
+    use_own(config)
+    use_boxes(config, (0, 0))
+
+
 def use_pets(config: ConfigDict) -> None:
     """Takes Oxford-IIIT Pet's three classes at 128x128, scored at that size as TensorFlow's tutorial does."""
     config.data.update(name="oxford_iiit_pet", eval_split="test")
@@ -57,7 +70,7 @@ def use_shapes(config: ConfigDict) -> None:
 
 
 def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """Takes what datasets of boxes share: whole images, stretched to `size`, and COCO's scores."""
+    """Takes what datasets of boxes share: whole images, fitted to `size`, and COCO's scores."""
     config.eval.metrics = ("coco", "confusion")
     config.data.image_size = size
     config.train.best = "val/AP50"

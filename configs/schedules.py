@@ -128,6 +128,13 @@ def train_light_detector(config: ConfigDict, *, steps: int, every: int) -> None:
     config.optim.update(name="adamw", lr=2e-3, warmup_steps=50, weight_decay=0.05, clip=10.0, ema=0.98)
 
 
+def train_on_own(config: ConfigDict, *, steps: int) -> None:
+    """Trains with AdamW: `steps` of 8, scored and saved ten times."""
+    train_light_detector(config, steps=steps, every=steps // 10)
+    config.train.batch_size = config.eval.batch_size = 8
+    config.optim.update(warmup_steps=steps // 20, ema=0.99)
+
+
 def train_on_bccd(config: ConfigDict, *, steps: int = 2000) -> None:
     """Trains a light detector: `steps` of 8."""
     train_light_detector(config, steps=steps, every=steps // 10)

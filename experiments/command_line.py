@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 
 from errors import UserError
 from experiments.run.config_file import read_config
+from experiments.run.open_fields import settle
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # of a config file too
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -40,17 +41,21 @@ class Command:
         """Returns the config of --config=FILE. Raises UserError where none was given."""
         if not self.is_experiment:
             raise UserError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
-        return self.config
+        return self._settle(self.config)
 
     def run_config(self) -> ConfigDict:
         """Returns the config of --config=FILE, or else the run's own. Raises UserError if there is none, or of several runs."""
-        config = read_config(self.directory()) if self.config is None else self.config
+        config = read_config(self.directory()) if self.config is None else self._settle(self.config)
         if config.members > 1:
             raise UserError(
                 f"config.members={config.members}: this mode takes one run; name a member's own directory, such as "
                 f"--workdir={self.directory()}/seed={config.seed.init}"
             )
         return config
+
+    def _settle(self, config: ConfigDict) -> ConfigDict:
+        run = self.workdir and (self.directory() / "config.json").exists()
+        return settle(config, self.data_dir, read_config(self.directory()) if run else None)
 
     def directory(self) -> pathlib.Path:
         """Returns --workdir as an absolute path. Raises UserError where it was not given."""

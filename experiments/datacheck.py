@@ -15,6 +15,7 @@ from experiments.example_sheets import choose_folder, draw_source, name_files
 from experiments.label_counts import count_labels, describe, list_flags, median_frequency_weights
 from experiments.object_counts import check_objects, list_box_flags, print_report
 from experiments.results.registry import make_results
+from experiments.run.inputs import say
 from experiments.tasks.base import Task
 from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
@@ -32,6 +33,7 @@ def datacheck(command: Command) -> None:
     needs = find_task(config.task.name).needs
     truth = make_truth(needs, data)
     source = open_source(data, data.train_split, command.data_dir, truth.asks)
+    say(data.train_split, source)
     results = make_results(needs, config.eval, source.class_names)
     if "boxes" in needs:
         report = check_objects(config, make_task(config, source.class_names), source, always_fit=True)
@@ -41,7 +43,8 @@ def datacheck(command: Command) -> None:
         flags = _check_labels(config, source)
     folder = choose_folder(command, "datacheck")
     print(name_files(draw_source(folder, results, source, truth, data, config.seed.data)))
-    print("\n".join(flags))
+    for line in flags:
+        print(line)
 
 
 def _check_labels(config: ConfigDict, source: Source) -> list[str]:

@@ -30,8 +30,10 @@ def evaluate(command: Command) -> None:
     """
     workdir, config = command.directory(), command.run_config()
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
-    source = open_source(config.data, config.data.eval_split, command.data_dir, find_task(config.task.name).needs)
-    source = relabel(source, model.class_names, config.data.eval_split)
+    data = config.data.copy_and_resolve_references()
+    data.white_level = model.white_level
+    source = open_source(data, data.eval_split, command.data_dir, find_task(config.task.name).needs)
+    source = relabel(source, model.class_names, data.eval_split)
     mesh = sharding.make_mesh(config.mesh)
     task = make_task(config, source.class_names)
     results = make_results(task.needs, config.eval, source.class_names)
@@ -52,6 +54,8 @@ def evaluate(command: Command) -> None:
 
     places = lead(write)
     if writes():
+        for line in source.remarks:
+            print(f"{data.eval_split}: {line}")
         print(format_table(result.scores))
         print(
             f"\n{count(result.images, 'image')} of {config.data.eval_split}, {model.words}, {seconds:.1f} s; "

@@ -3,11 +3,14 @@
 import glob
 import hashlib
 import json
+import os
 import pathlib
 from collections import Counter
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from errors import UserError, warn
@@ -19,13 +22,23 @@ from experiments.run.inference import Inference
 from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
 from files import write_atomically
-from input_pipeline.decoding import SUFFIXES, decode_image, list_images
+from input_pipeline.decoding import (
+    WHITE,
+    choose_white,
+    decode_samples,
+    is_image,
+    list_images,
+    list_others,
+    read_header,
+    to_uint8,
+)
 from input_pipeline.proposals import SearchedOnRequest
+from input_pipeline.remarks import name_files, name_others, note_white
 from wording import count
 
 
 def predict(command: Command) -> None:
-    """Apply a checkpoint of the run in --workdir to --inputs: an image, a folder of them, or a glob.
+    """Apply a checkpoint of the run in --workdir to --inputs: an image, a folder with sub-folders of them, or a glob.
 
     Where --workdir holds no run, the weights are those of the run config.init_from or of the file config.pretrained; with a
     file the classes are those of the config's dataset. COCO's are known without it.
@@ -37,7 +50,9 @@ def predict(command: Command) -> None:
         raise UserError("--mode=predict works in one process; start it without the others")
     workdir, config = command.directory(), command.run_config()
     inputs, output = command.inputs, command.output
-    paths = find_images(inputs)
+    paths, others = find_images(inputs, workdir)
+    for line in name_others(others):
+        print(line)
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     folder = pathlib.Path(output).expanduser().absolute() if output else None
     made_with = model.facts | {"config": model.changed}
@@ -54,12 +69,13 @@ def predict(command: Command) -> None:
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
     results = make_results(task.needs, config.eval, model.class_names)
     variables = jax.device_put(model.variables, sharding.tree_shardings(model.variables, mesh))
-    images, names, written = ImageFiles(paths), output_names(paths), []
+    images = ImageFiles(paths, model.white_level or WHITE, config.data.max_pixels)
+    names, written = output_names(paths), []
     source = images
     if "proposals" in task.needs:
         print("finding proposals in every image by selective search; some seconds for one of 500 pixels", flush=True)
         source = SearchedOnRequest(images, config.data)
-    files = results.writer(folder, paths, model.category_ids, ())
+    files = results.writer(folder, paths, model.category_ids, _number(config.data, paths))
     with tqdm(total=len(paths), unit="image", disable=None) as progress:
         for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
             if index not in images.unreadable:
@@ -68,6 +84,8 @@ def predict(command: Command) -> None:
             progress.update()
     written.extend(files.close())
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
+    for line in (*name_files("read upright, as the EXIF orientation says", images.turned()), *images.note_depth()):
+        print(line)
     skipped = len(images.unreadable)
     counted = f"{len(paths) - skipped} of {count(len(paths), 'image')}" + (f", {skipped} skipped" if skipped else "")
     print(f"{counted}; {model.words}; {count(len(written), 'file')} in {folder}")
@@ -77,26 +95,53 @@ def predict(command: Command) -> None:
         raise UserError(f"none of the {skipped} files could be read as an image; see the warnings above")
 
 
+def _number(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
+    """Return the ids that the files of the run's own dataset give the images, [] where not all have one."""
+    if data.name != "coco_folder":
+        return []
+    from input_pipeline.datasets.coco_folder import number_images  # here, for it imports tfds, which takes seconds
+
+    return number_images(data, paths)
+
+
 class ImageFiles:
     """Image files as a source without labels. One that cannot be read is named in a warning, and a black pixel."""
 
     class_names, fingerprint, dropped, absent = (), "", (), ()
 
-    def __init__(self, paths: list[pathlib.Path]):
-        self.paths = paths
+    def __init__(self, paths: list[pathlib.Path], white: int, largest: int):
+        self.paths, self.white, self.largest = paths, white, largest
         self.unreadable: set[int] = set()
+        self.peak = 0  # of the images of 16 bits that were read
+        self._turned: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         try:
-            return {"image": decode_image(self.paths[index].read_bytes(), self.name(index))}
+            data, name = self.paths[index].read_bytes(), self.name(index)
+            samples = decode_samples(data, name, largest=self.largest)
+            if read_header(data, name).orientation > 1:
+                self._turned.add(index)
+            if samples.itemsize > 1:
+                self.peak = max(self.peak, int(samples.max()))
+            return {"image": to_uint8(samples, self.white)}
         except (UserError, OSError) as error:
             if index not in self.unreadable:
                 warn(f"skipped: {error}")
             self.unreadable.add(index)
             return {"image": np.zeros((1, 1, 3), np.uint8)}
+
+    def turned(self) -> list[str]:
+        """The names of the images that carry an EXIF orientation, of those that were read."""
+        return [self.paths[index].name for index in sorted(self._turned)]
+
+    def note_depth(self) -> tuple[str, ...]:
+        """What there is to say of images of 16 bits, and of those that are dark."""
+        fits = choose_white(self.peak)
+        dark = f"; for images that are too dark, --config.data.white_level={fits}" if fits < self.white else ""
+        return tuple(line + dark for line in note_white(self.peak, self.white))
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
@@ -106,28 +151,37 @@ class ImageFiles:
         return self[index]["image"].shape[:2]
 
 
-def find_images(inputs: str | None) -> list[pathlib.Path]:
-    """Return the files that `--inputs` names, sorted. Raises UserError where there are none."""
+def find_images(inputs: str | None, workdir: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Return the images that `--inputs` names, sorted, and other files that lie among them. Raises UserError without images.
+
+    A folder is searched with its sub-folders, but for hidden ones and for `workdir`, which holds pictures of ours.
+    """
     if not inputs:
         raise UserError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
     place = pathlib.Path(inputs).expanduser()
     if place.is_dir():
-        paths = list_images(place)
-    elif place.exists():
-        paths = [place]
+        paths, others = [], []
+        for folder, below, _ in os.walk(place):
+            here = pathlib.Path(folder)
+            below[:] = sorted(name for name in below if name[0] != "." and (here / name).absolute() != workdir)
+            paths += list_images(here)
+            others += list_others(here)
+    elif place.is_file():
+        paths, others = [place], []
     else:
-        paths = [path for path in map(pathlib.Path, glob.glob(str(place), recursive=True)) if path.is_file()]
+        found = [path for path in map(pathlib.Path, glob.glob(str(place), recursive=True)) if not path.is_dir()]
+        paths = [path for path in found if is_image(path)]
+        others = [path for path in found if not is_image(path)]
     if not paths:
-        raise UserError(
-            f"--inputs={inputs}: no such file, and no image ({' '.join(SUFFIXES)}) in such a folder or glob"
-        )
-    return sorted(paths)
+        problem = f"--inputs={inputs}: no such file, and no image in such a folder or glob"
+        raise UserError("; ".join([problem, *name_others(others)]))
+    return sorted(paths), others
 
 
 def output_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """Return a name for each path's results: its stem, or where two share one, as much of the path as makes them differ."""
-    names = {path: path.stem for path in paths}
-    for longer in (lambda path: path.name, lambda path: "_".join(path.absolute().parts[1:])):
-        shared = {name for name, times in Counter(names.values()).items() if times > 1}
-        names = {path: longer(path) if name in shared else name for path, name in names.items()}
-    return names
+    """Return a name for each path's results: its place below the folder that all lie in, without suffix unless two share it."""
+    common = os.path.commonpath([path.absolute().parent for path in paths])
+    places = {path: path.absolute().relative_to(common) for path in paths}
+    names = {path: place.with_suffix("").as_posix() for path, place in places.items()}
+    shared = {name for name, times in Counter(names.values()).items() if times > 1}
+    return {path: places[path].as_posix() if name in shared else name for path, name in names.items()}

@@ -47,6 +47,7 @@ def propose(command: Command) -> None:
             f"config.task.name={config.task.name!r} makes no proposals; give the --workdir of a Faster R-CNN or Mask R-CNN"
         )
     # Where fit=crop needs several windows, an image keeps as many of them all.
+    config.data.white_level = model.white_level
     config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
     folder = pathlib.Path(command.output).expanduser().absolute() if command.output else workdir / "proposals"
     facts = model.facts | {"proposals": task.proposals[1], "config": model.changed}

@@ -1,5 +1,7 @@
 """`--mode=show`: the exact batch that one step of training sees, drawn as one picture. Makes no model."""
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from errors import UserError, warn
@@ -7,6 +9,7 @@ from experiments.command_line import Command
 from experiments.example_sheets import caption, choose_folder, draw_batch
 from experiments.pictures.png import write_new_png
 from experiments.results.registry import make_results
+from experiments.run import checkpoints
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.config_file import changes
 from experiments.run.inputs import Inputs
@@ -28,9 +31,11 @@ def show(command: Command) -> None:
     config, step = command.run_config(), command.step
     if not 1 <= step <= config.train.steps:
         raise UserError(f"--step={step}: config.train.steps={config.train.steps}; steps count from 1, name one of them")
-    inputs = Inputs(config, command.data_dir)
-    if command.workdir and (command.directory() / "config.json").exists():
-        _check_run(command, config, inputs)
+    workdir = command.directory() if command.workdir else None
+    trained = workdir is not None and checkpoints.exists(workdir)
+    inputs = Inputs(config, command.data_dir, checkpoints.read_white(workdir) if trained else 0)
+    if workdir is not None and (workdir / "config.json").exists():
+        _check_run(workdir, config, inputs)
     source = inputs.source
     results = make_results(find_task(config.task.name).needs, config.eval, source.class_names)
     batch = read_batch(inputs, config, step)
@@ -51,9 +56,8 @@ def read_batch(inputs: Inputs, config: ConfigDict, step: int) -> Batch:
         loader.close()
 
 
-def _check_run(command: Command, config: ConfigDict, inputs: Inputs) -> None:
-    """Compares with the run in --workdir: raises UserError for other data, and warns of fields that make other batches."""
-    workdir = command.directory()
+def _check_run(workdir: pathlib.Path, config: ConfigDict, inputs: Inputs) -> None:
+    """Compares with the run in `workdir`: raises UserError for other data, and warns of fields that make other batches."""
     notes = Checkpoints(workdir, read_only=True).read_notes() or {}
     data = inputs.fingerprints["train"]
     trained_on = notes.get("data", {}).get("train", data)

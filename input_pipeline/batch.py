@@ -34,7 +34,7 @@ hold zeros in `image`, IGNORE in `label`, no object, no proposal, 0 in `image_id
 identity in `to_original`. A picture made of several examples has the `image_id`, `original_size` and `to_original` of the first.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,14 @@ def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
     if wrong:
         others = f" (and {len(wrong) - SHOWN} more)" if len(wrong) > SHOWN else ""
         raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:SHOWN])}{others}{remedy}")
+
+
+def count(names: Sequence[str], one: str, several: str) -> list[str]:
+    """Return "3 SEVERAL: a; b; c" or "1 ONE: a" as a list of one line; an empty one where there are no names."""
+    if not names:
+        return []
+    more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
+    return [f"{len(names)} {one if len(names) == 1 else several}: {'; '.join(names[:SHOWN])}{more}"]
 
 
 def list_canvases(data: ConfigDict) -> list[Size]:

@@ -1,67 +1,164 @@
-"""Image files to arrays, with Pillow only: the same pixels on every platform, and an error where a file is cut short.
+"""Image files to arrays: the same pixels on every platform, and an error where a file is cut short.
 
-The file's content decides, not its name: a JPEG that is really a GIF or a PNG loads. Pixels are taken as they are stored.
-An EXIF orientation is not applied, to images or masks, so that a mask made from the stored pixels always fits its image.
+The file's content decides, not its name: a JPEG that is really a GIF or a PNG loads. An image is read upright, as its EXIF
+orientation says and as every viewer shows it, unless the stored view is asked for. What is not one still image of grey or
+colour is refused in one line that says what the file holds (`contents`).
+
+Samples of 9 to 16 bits become 8: 0 stays 0, and `white` and all above it become 255.
 """
 
 import io
 import pathlib
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from errors import UserError
-from input_pipeline.batch import refuse
+from input_pipeline import contents
+from input_pipeline.batch import Size, refuse
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = tuple(sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in contents.FORMATS))
+# Annotations and notes: nobody's lost images.
+TEXT = (".txt", ".xml", ".json", ".yaml", ".yml", ".csv", ".md", ".cache")
+RAW = (".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw")  # TIFFs whose first page is a preview
+WHITE = 65535  # the largest value of 16 bits
+LEVELS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # what cameras and scanners fill of 16 bits
+LARGEST = 178_956_970  # pixels: half a gigabyte of memory
+TURNS = {  # EXIF's orientation: what makes the stored pixels upright
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
+BACK = {6: 8, 8: 6}  # the others undo themselves
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is `largest`, and the error names the field that raises it
 
 
 def list_images(folder: pathlib.Path) -> list[pathlib.Path]:
     """The image files in a folder, sorted. Names that begin with a dot are the file system's, not the user's."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    return [path for path in _list_files(folder) if is_image(path)]
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """RGB pixels [H, W, 3] uint8 of an encoded image: grey is repeated, transparency dropped, 16-bit grey divided by 257.
+def list_others(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files in a folder that are neither images nor text, sorted."""
+    return [path for path in _list_files(folder) if not is_image(path) and path.suffix.lower() not in TEXT]
 
-    Raises UserError, naming the image by `name`, when the bytes cannot be decoded.
+
+def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())
+
+
+def is_image(path: pathlib.Path) -> bool:
+    """Whether a file is to be read as an image: by its suffix, or else by how it begins. One that is broken is an image too."""
+    suffix = path.suffix.lower()
+    if suffix in TEXT or suffix in RAW or not path.is_file():  # a pipe would wait for ever
+        return False
+    if suffix in SUFFIXES:
+        return True
+    try:
+        with Image.open(path, formats=contents.MARKED):
+            return True
+    except Exception:  # on bad bytes decoders raise errors of any type
+        return False
+
+
+class Header(NamedTuple):
+    """What a file says of its image before it is decoded."""
+
+    stored: Size  # (height, width)
+    orientation: int  # EXIF's, from 1 to 8
+
+    @property
+    def upright(self) -> Size:
+        return self.stored[::-1] if self.orientation > 4 else self.stored
+
+
+def decode_image(
+    data: bytes, name: str, *, upright: bool = True, white: int = WHITE, largest: int | None = None
+) -> np.ndarray:
+    """RGB pixels [H, W, 3] uint8 of an encoded image: grey is repeated, and transparency dropped.
+
+    Raises UserError, naming the image by `name`, when the bytes cannot be decoded, for what is not one still image of grey or
+    colour, and for more than `largest` pixels.
     """
-    image = _load(data, name)
+    return to_uint8(decode_samples(data, name, upright=upright, largest=largest), white)
+
+
+def decode_samples(data: bytes, name: str, *, upright: bool = True, largest: int | None = None) -> np.ndarray:
+    """Like `decode_image`, at the depth of the file: [H, W, 3] uint8 or uint16."""
+    image = _load(data, name, largest)
+    header = _find_header(image, data)
     if image.mode.startswith("I"):
-        return np.repeat(_grey16_to_uint8(np.asarray(image), name)[..., None], 3, axis=2)
-    if image.mode == "F":
+        samples = _to_16_bits(np.asarray(image), name)
+    elif image.mode == "F":
         raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits per channel")
-    return np.asarray(image.convert("RGB"))
+    elif contents.has_deep_colours(image, data):  # of which Pillow drops the lower 8 bits
+        samples = _decode_deep_colours(data, name)
+    else:
+        samples = _convert(image, name)
+    if samples.ndim == 2:
+        samples = np.repeat(samples[..., None], 3, axis=2)
+    return _place(samples, header, image.format, upright)
 
 
-def decode_mask(data: bytes, name: str) -> np.ndarray:
+def to_uint8(samples: np.ndarray, white: int) -> np.ndarray:
+    """Samples of 16 bits as 8, `white` as 255; those of 8 bits stay."""
+    if samples.dtype == np.uint8:
+        return samples
+    levels = np.minimum(np.arange(WHITE + 1, dtype=np.int64) * 255 // white, 255).astype(np.uint8)
+    return levels[samples]
+
+
+def choose_white(peak: int) -> int:
+    """The smallest of LEVELS that covers `peak`, the largest value of the 16-bit images; the largest where there are none."""
+    return next(level for level in LEVELS if level >= peak) if peak else WHITE
+
+
+def decode_mask(data: bytes, name: str, *, upright: bool = True, largest: int | None = None) -> np.ndarray:
     """The values of an encoded mask: [H, W] integers (palette index or grey, 8 or 16 bits), or [H, W, 3] uint8 colours.
 
     Raises UserError, naming the mask by `name`, when the bytes cannot be decoded.
     """
-    image = _load(data, name)
+    image = _load(data, name, largest)
+    header = _find_header(image, data)
     match image.mode:
         case "1":
-            return np.asarray(image).astype(np.uint8)
+            values = np.asarray(image).astype(np.uint8)
         case "LA":
-            return np.asarray(image)[..., 0]
+            values = np.asarray(image)[..., 0]
         case "P" | "L":
-            return np.asarray(image)
+            values = np.asarray(image)
+        case "F":
+            raise UserError(f"{name}: values are floating point numbers; store whole numbers of 8 or 16 bits")
         case mode if mode.startswith("I"):
-            return np.asarray(image).astype(np.int32)
+            values = np.asarray(image).astype(np.int32)
         case _:
-            return np.asarray(image.convert("RGB"))
+            values = _convert(image, name)
+    return _place(values, header, image.format, upright)
 
 
-def decode_colours(data: bytes, name: str) -> np.ndarray:
+def decode_colours(data: bytes, name: str, *, upright: bool = True, largest: int | None = None) -> np.ndarray:
     """The colours [H, W, 3] uint8 of an encoded mask, of any kind: palettes are looked up and grey is repeated."""
-    return np.asarray(_load(data, name).convert("RGB"))
+    image = _load(data, name, largest)
+    return _place(_convert(image, name), _find_header(image, data), image.format, upright)
 
 
-def read_size(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) of an encoded image, from its header alone."""
+def read_header(data: bytes, name: str) -> Header:
+    """The size and the orientation of an encoded image; nothing is decoded."""
     with _open(data, name) as image:
-        return image.height, image.width
+        return _find_header(image, data)
+
+
+def read_size(data: bytes, name: str, *, upright: bool = True) -> Size:
+    """(height, width) of an encoded image, from its header alone."""
+    header = read_header(data, name)
+    return header.upright if upright else header.stored
 
 
 def refuse_unreadable(where: str, unreadable: list[str]) -> None:
@@ -79,25 +176,72 @@ def encode_png(array: np.ndarray) -> bytes:
 
 def _open(data: bytes, name: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=contents.FORMATS)
     except Exception as error:  # on bad bytes decoders raise errors of any type
-        raise UserError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
+        raise UserError(f"{name}: cannot be decoded as an image ({_reason(error, data)})") from error
 
 
-def _load(data: bytes, name: str) -> Image.Image:
+def _load(data: bytes, name: str, largest: int | None) -> Image.Image:
     image = _open(data, name)
+    count = image.width * image.height
+    if largest and count > largest:
+        raise UserError(
+            f"{name} has {count:,} pixels, and config.data.max_pixels={largest}; raise it where the memory is there, "
+            "or cut the image into parts"
+        )
     try:
+        contents.check(image, data, name)
         image.load()
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"{name}: cannot be decoded as an image ({_reason(error)})") from error
+        raise UserError(f"{name}: cannot be decoded as an image ({_reason(error, data)})") from error
     return image
 
 
-def _reason(error: Exception) -> str:
-    return "not an image format Pillow knows" if "BytesIO" in str(error) else f"{type(error).__name__}: {error}"
+def _reason(error: Exception, data: bytes) -> str:
+    if "BytesIO" not in str(error):
+        return f"{type(error).__name__}: {error}"
+    return contents.describe(data) or "not an image format Pillow knows"
 
 
-def _grey16_to_uint8(values: np.ndarray, name: str) -> np.ndarray:
-    if values.min() < 0 or values.max() > 65535:
-        raise UserError(f"{name}: grey values beyond 16 bits; store the image with 8 or 16 bits per channel")
-    return (values // 257).astype(np.uint8)
+def _find_header(image: Image.Image, data: bytes) -> Header:
+    orientation = contents.find_orientation(image, data)
+    size = image.height, image.width
+    upright = image.format == "TIFF"  # Pillow turns these itself
+    return Header(size[::-1] if upright and orientation > 4 else size, orientation)
+
+
+def _place(pixels: np.ndarray, header: Header, kind: str, upright: bool) -> np.ndarray:
+    """Turn the pixels of a file of that kind to the view that is asked for."""
+    is_upright = kind == "TIFF"
+    if header.orientation == 1 or is_upright == upright:
+        return pixels
+    turn = header.orientation if upright else BACK.get(header.orientation, header.orientation)
+    return np.ascontiguousarray(TURNS[turn](pixels))
+
+
+def _convert(image: Image.Image, name: str) -> np.ndarray:
+    try:
+        return np.asarray(image.convert("RGB"))
+    except ValueError as error:
+        raise UserError(
+            f"{name}: colours of the kind {image.mode} cannot be converted; store the image as RGB"
+        ) from error
+
+
+def _to_16_bits(values: np.ndarray, name: str) -> np.ndarray:
+    if values.min() < 0 or values.max() > WHITE:
+        raise UserError(
+            f"{name}: grey values from {values.min()} to {values.max()} are beyond 16 bits; store the image with 8 or 16 "
+            "bits per channel"
+        )
+    return values.astype(np.uint16)
+
+
+def _decode_deep_colours(data: bytes, name: str) -> np.ndarray:
+    """RGB [H, W, 3] uint16 of a file with 16 bits per channel, a fourth one dropped; it is turned as Pillow turns it."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise UserError(f"{name}: cannot be decoded with its 16 bits per channel; store the image with 8")
+    return pixels[..., 2::-1]

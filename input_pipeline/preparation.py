@@ -91,9 +91,12 @@ class Downloaded(Preparation):
 
 
 class ByTensorFlow(Preparation):
-    """By tfds in another environment, with TensorFlow."""
+    """By tfds in another environment, with TensorFlow; `raw` are the fields that read the unpacked download without it."""
 
     version = "*"
+
+    def __init__(self, raw: str):
+        self.raw = raw
 
     def identify(self, folder: ConfigDict) -> str:
         return ""
@@ -103,7 +106,8 @@ class ByTensorFlow(Preparation):
             f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow for that: in another environment "
             "`pip install tensorflow tensorflow-datasets`, then "
             f"`tfds build {name} --file_format=array_record --data_dir={place}`; "
-            f"or give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR"
+            f"or give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR; or, without TensorFlow, read the raw "
+            f"download: {self.raw}"
         )
 
 

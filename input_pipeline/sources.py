@@ -13,7 +13,7 @@ proposals  {"proposals": [P,4] float32 yxyx pixels, boxes in which an object may
 N may be 0, and no class of boxes is the background.
 
 A split is named `train`; `train[:100]` and `train[10%:]` are parts of it, `train+validation` is both, and
-`voc/2007:train+voc/2012:train` names datasets other than config.data.name.
+`voc/2007:train+voc/2012:train` names datasets other than config.data.name, and so does `tfds:kitti:train`.
 """
 
 import bisect
@@ -30,7 +30,8 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
-from input_pipeline.datasets.registry import DATASETS, find_dataset
+from input_pipeline.datasets.registry import ANY, DATASETS, find_dataset
+from input_pipeline.decoding import choose_white
 from input_pipeline.objects import Objects
 from input_pipeline.proposals import open_proposals
 
@@ -53,6 +54,10 @@ class Source(Protocol):
     absent: tuple[str, ...]  # classes without a single pixel in these examples; () if not counted
     bad_boxes: tuple[str, ...]  # boxes of the split that preparation left out
     category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; 1 to C where it has none
+    layout: str  # how the folder of the data was found to be laid out, and why; "" where it is of no folder
+    remarks: tuple[str, ...]  # what of the split was passed over, or read in another way than expected: a line a kind
+    peak: int  # the largest value in the split's images of 16 bits, 0 where there are none
+    white: int  # the value of 16-bit images that is read as white: config.data.white_level, or what covers `peak`
 
     def __len__(self) -> int: ...
 
@@ -96,27 +101,23 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple
     place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parts = split.split("+")
     opened = [_open_part(*read_part(data, part), place, needs) for part in parts]
-    return opened[0] if len(opened) == 1 else Concatenation(parts, opened)
+    if len(opened) == 1:
+        return opened[0]
+    if not data.white_level and any(part.peak for part in opened):  # one for all of them
+        data = data.copy_and_resolve_references()
+        data.white_level = choose_white(max(part.peak for part in opened))
+        opened = [_open_part(*read_part(data, part), place, needs) for part in parts]
+    return Concatenation(parts, opened)
 
 
 def read_part(data: ConfigDict, part: str) -> tuple[ConfigDict, str]:
     """config.data of the one dataset that `SPLIT` or `NAME:SPLIT` is of, and SPLIT."""
-    named = re.fullmatch(r"([\w/]+):(\w.*)", part)
+    named = re.fullmatch(rf"((?:{ANY})?[\w./-]+(?::\d+\.\d+\.\d+)?):(\w.*)", part)
     if not named:
         return data, part
     data = data.copy_and_resolve_references()
     data.name = named[1]
     return data, named[2]
-
-
-def name_field(data: ConfigDict, split: str) -> str:
-    """Which field of config.data names a part `split`, for an error; both fields where that is open."""
-    named = [
-        field
-        for field in ("train_split", "eval_split")
-        if any(split in (part, part.split(":", 1)[-1]) for part in data[field].split("+"))
-    ]
-    return f"config.data.{named[0]}" if len(named) == 1 else "config.data.train_split or eval_split"
 
 
 def _open_part(data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
@@ -203,6 +204,22 @@ class Concatenation:
     @property
     def clipped_boxes(self) -> int:
         return sum(part.clipped_boxes for part in self._whole)
+
+    @property
+    def layout(self) -> str:
+        return "; ".join(dict.fromkeys(part.layout for part in self.parts if part.layout))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(line for part in self._whole for line in part.remarks))
+
+    @property
+    def peak(self) -> int:
+        return max(part.peak for part in self.parts)
+
+    @property
+    def white(self) -> int:
+        return self.parts[0].white
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -37,7 +37,7 @@ RULES = {  # the longest prefix of a module's name decides
         "yaml",
         "input_pipeline",
     }
-    | {"faster_coco_eval", "tqdm"},
+    | {"faster_coco_eval", "tqdm", "pillow_heif"},
     ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks", "experiments.solvers"},
     ("experiments.solvers",): {"numpy", "sklearn"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
@@ -79,6 +79,7 @@ HOMES = {  # a package that has one home
     "safetensors": {"experiments.run.weights_file", "experiments.convert"},
     "scipy": {"experiments.run.spread", "experiments.compare.significance"},
     "sklearn": {"experiments.solvers"},
+    "pillow_heif": {"input_pipeline.contents"},
     "tqdm": {
         "experiments.run.progress",
         "experiments.run.features",

@@ -1,11 +1,13 @@
 """Reads ground truth and detections from COCO's two kinds of files; what cannot be used is one line that names its place."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from errors import UserError
+from errors import UserError, warn
 from experiments.metrics.precision import Detections, ScoringTables, Truths
 from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries, load_json
 from input_pipeline.annotations.file_names import FileNames
@@ -34,6 +36,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
 
     image_ids, category_ids = index_entries(images, "id"), index_entries(categories, "id")
     image, label, objects = _placed(ground_truth, objects, ("image_id", image_ids), ("category_id", category_ids))
+    _warn_of_duplicates(ground_truth, objects)
     regions = _regions(objects, image, sizes)
     crowd, difficult = (
         np.array([entry.flag(*keys) for entry in objects], bool) for keys in (("iscrowd",), ("difficult", "ignore"))
@@ -61,6 +64,16 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     areas = np.array([_area(region) for region in (_regions(found, image, []) if boxed else regions)], np.float64)
     results = Detections(image, label, regions, scores, areas)
     return ScoringTables(truths, results, len(images), len(categories), iou_type == "boundary"), class_names
+
+
+def _warn_of_duplicates(path: Path, objects: list[Entry]) -> None:
+    """Warn of objects that are written twice: of two one stays unfound, here as in COCO's tools."""
+    said = ("image_id", "category_id", "bbox", "segmentation", "iscrowd")
+    times = Counter(json.dumps([entry.fields.get(key) for key in said]) for entry in objects)
+    more = sum(times.values()) - len(times)
+    if more:
+        words = f"{more} exact duplicates of objects" if more > 1 else "an exact duplicate of an object"
+        warn(f"{path} has {words}; a detector finds one of two alone, so the scores are lower. Take them out")
 
 
 def _list_detections(path: Path) -> list[Entry]:

@@ -14,6 +14,7 @@ from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_leg
 from experiments.pictures.palette import INK, colour_mask
 
 OPACITY = 0.6  # of a class colour over the grey image
+ROWS = 256  # that are drawn at a time: of all rows of a large image the numbers in between would be gigabytes
 SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor
 LARGEST_TILE = 768  # pixels of the longer side that enlarging does not exceed
 
@@ -28,12 +29,17 @@ def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
 
     The borders between classes have the full colour. Returns [H,W,3] uint8.
     """
-    colours = colour_mask(label)
-    blend = (OPACITY * colours + (1 - OPACITY) * grey(image)).round().astype(np.uint8)
-    border = np.zeros(label.shape, bool)
-    border[:, :-1] |= label[:, :-1] != label[:, 1:]
-    border[:-1] |= label[:-1] != label[1:]
-    return np.where(border[..., None], colours, blend)
+    drawn = np.empty(image.shape, np.uint8)
+    for first in range(0, len(label), ROWS):
+        rows, below = slice(first, first + ROWS), label[first + 1 : first + ROWS + 1]
+        part = label[rows]
+        colours = colour_mask(part)
+        blend = (OPACITY * colours + (1 - OPACITY) * grey(image[rows])).round().astype(np.uint8)
+        border = np.zeros(part.shape, bool)
+        border[:, :-1] |= part[:, :-1] != part[:, 1:]
+        border[: len(below)] |= part[: len(below)] != below
+        drawn[rows] = np.where(border[..., None], colours, blend)
+    return drawn
 
 
 def draw_label(image: np.ndarray, label: np.ndarray, longer: int) -> np.ndarray:

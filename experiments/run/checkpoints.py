@@ -24,6 +24,7 @@ from absl import logging
 
 from errors import UserError, warn
 from experiments.run.directory import lead
+from input_pipeline.decoding import WHITE
 
 Arrays = Mapping[str, Any]
 KINDS = ("last", "best")
@@ -204,6 +205,12 @@ def exists(workdir: pathlib.Path) -> bool:
     """Return whether a run has a checkpoint to resume from."""
     folder = workdir / "checkpoints" / "last"
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def read_white(workdir: pathlib.Path) -> int:
+    """Return the value of 16-bit images that the run in `workdir` reads as white. Older runs did not store it."""
+    notes = Checkpoints(workdir, read_only=True).read_notes() or {}
+    return notes.get("white_level", WHITE)
 
 
 def flatten(state: Any) -> dict[str, Any]:

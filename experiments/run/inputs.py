@@ -7,7 +7,7 @@ from errors import warn
 from experiments.tasks.registry import find_task
 from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
-from input_pipeline.sources import open_source
+from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
 from wording import count, count_being
 
@@ -15,13 +15,19 @@ from wording import count, count_being
 class Inputs:
     """The splits that a config trains and evaluates on. They do not depend on seed.init: runs can share them."""
 
-    def __init__(self, config: ConfigDict, data_dir: str | None):
-        """Opens both splits. Raises UserError where one cannot be used, or where the second has classes of its own."""
+    def __init__(self, config: ConfigDict, data_dir: str | None, white: int = 0):
+        """Opens both splits. `white` is config.data.white_level of a run that goes on, 0 where it has none yet.
+
+        Raises UserError where a split cannot be used, or where the second has classes of its own.
+        """
         needs = find_task(config.task.name).needs
         self.truth = make_truth(needs, config.data)
-        self.source = open_source(config.data, config.data.train_split, data_dir, self.truth.asks)
-        held_out = open_source(config.data, config.data.eval_split, data_dir, needs)
-        self.eval_source = relabel(held_out, self.source.class_names, config.data.eval_split)
+        data = config.data.copy_and_resolve_references()
+        data.white_level = data.white_level or white
+        self.source = open_source(data, data.train_split, data_dir, self.truth.asks)
+        data.white_level = self.source.white
+        held_out = open_source(data, data.eval_split, data_dir, needs)
+        self.eval_source = relabel(held_out, self.source.class_names, data.eval_split)
         self.fingerprints = {"train": self.source.fingerprint, "eval": self.eval_source.fingerprint}
 
     def load(self, config: ConfigDict) -> TrainLoader:
@@ -39,10 +45,7 @@ class Inputs:
     def introduce(self, config: ConfigDict) -> None:
         """Prints what there is to train and to evaluate on, and warns of what is missing."""
         for split, part in ((config.data.train_split, self.source), (config.data.eval_split, self.eval_source)):
-            if part.dropped:
-                warn(
-                    f"{split}: {count_being(len(part.dropped), 'file')} left out, cannot be decoded: {', '.join(part.dropped)}"
-                )
+            say(split, part)
         if self.source.absent:
             warn(
                 f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
@@ -52,3 +55,12 @@ class Inputs:
             f"{config.data.name}: {count(len(self.source), 'image')} to train on, {len(self.eval_source)} to evaluate on, "
             f"{count(len(self.source.class_names), 'class')}"
         )
+
+
+def say(split: str, source: Source) -> None:
+    """Prints what a split leaves out, and what of it is read in another way than expected."""
+    if source.dropped:
+        left_out = count_being(len(source.dropped), "file")
+        warn(f"{split}: {left_out} left out, cannot be decoded: {', '.join(source.dropped)}")
+    for line in filter(None, [source.layout, *source.remarks]):
+        print(f"{split}: {line}")

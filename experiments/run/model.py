@@ -13,6 +13,7 @@ from experiments.run.config_file import changes, flatten
 from experiments.run.pretrained import fill, load_run
 from experiments.run.state import Architecture, Variables, describe, initialise
 from experiments.tasks.registry import find_task
+from input_pipeline.decoding import WHITE
 
 DECIDING = {"data.name", "task.name"}  # fields on which the classes depend
 
@@ -28,6 +29,7 @@ class Loaded(NamedTuple):
     changed: dict[str, Any]  # fields of the config that these do not tell: the values by name
     name: str  # for names of files
     words: str  # for a reader
+    white_level: int = 0  # of images of 16 bits; 0 where it is not known
 
 
 def load_model(
@@ -49,7 +51,8 @@ def load_model(
     ids = _number(config, tuple(notes.get("category_ids", range(1, 1 + len(names)))))  # older runs did not store them
     facts = {"run": str(run), "step": step, "checkpoint": checkpoint, "weights": weights}
     told = f"{checkpoint}-{weights}-{step}", f"{checkpoint} checkpoint (step {step}), {weights} weights"
-    return Loaded(architecture, variables, names, ids, facts, changes(run, config), *told)
+    white = config.data.white_level or notes.get("white_level", WHITE)
+    return Loaded(architecture, variables, names, ids, facts, changes(run, config), *told, white)
 
 
 def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> Loaded:
@@ -66,7 +69,7 @@ def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: t
     lasting = architecture.lasting(variables)
     told = f"pretrained-{facts['sha256'][:6]}", f"weights from {path}"
     ids = _number(config, category_ids)
-    return Loaded(architecture, lasting, class_names, ids, facts, flatten(config), *told)
+    return Loaded(architecture, lasting, class_names, ids, facts, flatten(config), *told, config.data.white_level)
 
 
 def _number(config: ConfigDict, category_ids: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,10 +2,10 @@
 
     python -m experiments.run.resolution < request.json
 
-A request holds `runs`, a list of {"config": FILE:VARIANT, "fields": ["--config.NAME=VALUE", ...]}, and `stored`, a list of run
-directories. The answer holds for each run {"fields": {NAME: value}, "smaller_is_better": bool}, complete with the defaults of
-its model and task and with the direction of the score in config.train.best, or {"error": line}; and for each run directory
-the fields of its config.json, complete too, or null where this code cannot read it.
+A request holds `runs`, a list of {"config": FILE:VARIANT, "fields": ["--config.NAME=VALUE", ...]}, `stored`, a list of run
+directories, and `data_dir`. The answer holds for each run {"fields": {NAME: value}, "smaller_is_better": bool}, complete with the
+defaults of its model and task, with what the data decides, and with the direction of the score in config.train.best, or {"error":
+line}; and for each run directory the fields of its config.json, complete too, or null where this code cannot read it.
 """
 
 import json
@@ -17,6 +17,7 @@ import sys
 from errors import UserError
 from experiments.command_line import read_experiment
 from experiments.run.config_file import flatten, read_config
+from experiments.run.open_fields import settle
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -47,16 +48,17 @@ def ask(request: dict) -> dict:
 def resolve(request: dict) -> dict:
     """Answers a request in this process."""
     stored = {place: _read(pathlib.Path(place)) for place in request["stored"]}
-    return {"runs": [_resolve(**run) for run in request["runs"]], "stored": stored}
+    return {"runs": [_resolve(request["data_dir"], **run) for run in request["runs"]], "stored": stored}
 
 
-def _resolve(config: str, fields: list[str]) -> dict:
+def _resolve(data_dir: str | None, config: str, fields: list[str]) -> dict:
     from experiments.run.best import is_smaller_better  # here, for they import numpy and jax
     from experiments.run.configuration import check, complete
 
     try:
         resolved = read_experiment(config, fields)
         check(resolved)
+        resolved = settle(resolved, data_dir)
         smaller = is_smaller_better(resolved.train.best)
         return {
             "fields": flatten(complete(resolved.to_dict(), pathlib.Path(config))),

@@ -63,12 +63,13 @@ class Trainer:
                 "use (1, -1, 1)"
             )
         sharding.check_batch_size("train.batch_size", config.train.batch_size, self.mesh, config.optim.accumulate)
-        self.inputs = Inputs(config, data_dir) if peer is None else peer.inputs
+        self.fresh = not checkpoints.exists(workdir)
+        white = 0 if self.fresh else checkpoints.read_white(workdir)
+        self.inputs = Inputs(config, data_dir, white) if peer is None else peer.inputs
         self.source, self.truth, self.data = self.inputs.source, self.inputs.truth, self.inputs.fingerprints
         self.task = make_task(config, self.source.class_names)
         self.results = make_results(self.task.needs, config.eval, self.source.class_names)
         self.best = Best(config.train.best, self.results.metrics())
-        self.fresh = not checkpoints.exists(workdir)
         self.architecture, self.state, optimizer = initialise_run(
             config, self.mesh, self.source.class_names, self.fresh
         )
@@ -218,6 +219,7 @@ class Trainer:
             "row": row,
             "class_names": self.source.class_names,
             "category_ids": self.source.category_ids,
+            "white_level": self.source.white,
             "data": self.data,
         }
         self.checkpoints.save(step, self.state, notes, kind)

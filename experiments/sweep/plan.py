@@ -71,7 +71,7 @@ def make_jobs(
     texts = [_write(run.fields) | overrides for run in runs]
     places = sorted(str(path.parent) for path in workdir.glob("*/config.json"))
     asked = [{"config": run.config, "fields": _flags(own)} for run, own in zip(runs, texts, strict=True)]
-    answer = resolve({"runs": asked, "stored": places})
+    answer = resolve({"runs": asked, "stored": places, "data_dir": data_dir})
     resolved = [_check(run, name, own) for run, name, own in zip(runs, labels, answer["runs"], strict=True)]
     stored = {pathlib.Path(place): own for place, own in answer["stored"].items() if own is not None}
     known: dict[str, list[pathlib.Path]] = {}

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from errors import UserError
-from input_pipeline.batch import Size, refuse
+from input_pipeline.batch import Size, count, refuse
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
 
@@ -44,3 +44,22 @@ def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
     odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
     refuse(f"{where}: classes with names that are not valid UTF-8", odd, "; rename them")
     return tidy
+
+
+def find_duplicates(objects: list[Annotation]) -> dict[int, int]:
+    """Find the objects of an image that are exactly those of an earlier one, by their place: {place: that of the first}."""
+    seen: dict[tuple, list[int]] = {}
+    again = {}
+    for i, found in enumerate(objects):
+        places = seen.setdefault((found.label, found.box, found.crowd, found.difficult), [])
+        first = next((place for place in places if objects[place].segmentation == found.segmentation), None)
+        if first is None:
+            places.append(i)
+        else:
+            again[i] = first
+    return again
+
+
+def name_duplicates(duplicates: list[str]) -> list[str]:
+    """Name objects that were written twice, in a list of one line; an empty one where there are none."""
+    return count(duplicates, "exact duplicate of an object is left out", "exact duplicates of objects are left out")

@@ -6,17 +6,22 @@ collects them, and names all that is wrong with a file at once.
 
 import contextlib
 import json
-from collections.abc import Container
+import os
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
+from input_pipeline.annotations.box_kinds import are_fractions, recognise
 from input_pipeline.annotations.masks import FARTHEST, LEAST, encode_mask, encode_runs, is_polygon
 from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
 from input_pipeline.batch import refuse
 
 SHOWN = 80  # letters of a wrong value that its error shows
+LOOKED_AT = 5000  # entries at most that show what the numbers and names of a file mean
 
 
 def load_json(path: Path) -> Any:
@@ -31,8 +36,11 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path}: not COCO's JSON: lists or objects are nested too deeply") from error
 
 
-def read_instances(path: Path, images: Path) -> tuple[list[AnnotatedImage], dict[int, str]]:
-    """The images in the file's order, and the categories' names by id, in its order. Raises UserError."""
+def read_instances(path: Path, images: Path, root: Path) -> tuple[list[AnnotatedImage], dict[int, str]]:
+    """The images in the file's order, and the categories' names by id, in its order. Raises UserError.
+
+    Files are named below the folder `images`, or else below `root`, and lie in `root`.
+    """
     content = load_json(path)
     for key in ("images", "annotations", "categories"):
         held = content.get(key) if isinstance(content, dict) else None
@@ -41,7 +49,7 @@ def read_instances(path: Path, images: Path) -> tuple[list[AnnotatedImage], dict
                 f"{path} has no list {key!r}; COCO's instances files hold images, annotations and categories"
             )
     categories = _read_categories(path, content["categories"])
-    annotated = _read_images(path, images, content["images"])
+    annotated = _read_images(path, (images, root, root / "images", path.parent), root, content["images"])
     labels = {category_id: label for label, category_id in enumerate(categories)}
     wrong = []
     for number, fields in enumerate(content["annotations"]):
@@ -53,6 +61,7 @@ def read_instances(path: Path, images: Path) -> tuple[list[AnnotatedImage], dict
         except UserError as error:
             wrong.append(str(error).removeprefix(f"{path}: "))
     refuse(f"{path}: annotations that cannot be used", wrong, "; correct them, or take them out")
+    _check_meaning(path, content["annotations"], annotated)
     return list(annotated.values()), categories
 
 
@@ -64,35 +73,94 @@ def _read_categories(path: Path, entries: list[dict]) -> dict[int, str]:
     if len(set(ids)) < len(ids):
         twice = next(number for number in ids if ids.count(number) > 1)
         raise UserError(f"{path} has the category id {twice} more than once; give each category its own")
-    names = check_names([entry["name"] for entry in entries], path)
+    names = check_names([entry["name"] for entry in entries], path) if entries else ()
     return dict(zip(ids, names, strict=True))
 
 
-def _read_images(path: Path, folder: Path, entries: list[dict]) -> dict[int, AnnotatedImage]:
-    """The images by id, without their objects."""
+def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[dict]) -> dict[int, AnnotatedImage]:
+    """The images by id, without their objects. Names are relative to that of `folders` that holds the most of them."""
     if not entries:
         raise UserError(f"{path} names no image; write them into 'images', or take the file away")
+    looked_at = [entry["file_name"] for entry in entries if isinstance(entry.get("file_name"), str)]
+    looked_at = looked_at[:: len(looked_at) // LOOKED_AT + 1]
+    folder = max(folders, key=lambda place: sum(_is_file(_find(place, name)) for name in looked_at))
     annotated, names, wrong = {}, set(), []
     for number, entry in enumerate(entries):
         image_id, name = entry.get("id"), entry.get("file_name")
         size = entry.get("height"), entry.get("width")
         if not is_whole(image_id) or not isinstance(name, str):
             wrong.append(f"the image at place {number + 1} has no id (a whole number of int64) or no file_name")
-        elif image_id in annotated:
+            continue
+        file = _find(folder, name)
+        if image_id in annotated:
             wrong.append(f"the image id {image_id} is listed more than once")
-        elif name in names:
-            wrong.append(f"the file {name} is listed more than once")
+        elif file in names:
+            wrong.append(f"the file {show_name(name)} is listed more than once")
+        elif not file.is_relative_to(os.path.normpath(root)):
+            wrong.append(f"the file_name {show_name(name)} leads out of {root}: images lie in the folder that is given")
         elif size != (None, None) and not all(map(is_whole, size)):
             wrong.append(f"the image {image_id} has no height and width in whole numbers")
-        elif not (folder / name).is_file():
-            wrong.append(f"{folder / name} is missing")
+        elif not _is_file(file):
+            wrong.append(f"{folder / show_name(name)} is missing")
         else:
-            annotated[image_id] = AnnotatedImage(
-                folder / name, name, image_id, None if size == (None, None) else size, []
-            )
-        names.add(name)
+            size = None if size == (None, None) else size
+            annotated[image_id] = AnnotatedImage(file, _name(file, folder, root), image_id, size, [])
+        names.add(file)
     refuse(f"{path}: images that cannot be used", wrong, "; bring the files, or correct the list")
     return annotated
+
+
+def _find(folder: Path, name: str) -> Path:
+    """The file that a name with folders means, its separators those of Windows or not; it need not be there."""
+    path = Path(os.path.normpath(folder / name))
+    if "\\" not in name or _is_file(path):
+        return path
+    return Path(os.path.normpath(folder / name.replace("\\", "/")))
+
+
+def _name(file: Path, folder: Path, root: Path) -> str:
+    """The name of an image: its path below its folder, or below the root where it lies elsewhere."""
+    top = os.path.normpath(folder if file.is_relative_to(os.path.normpath(folder)) else root)
+    return file.relative_to(top).as_posix()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a null
+        return False
+
+
+def _check_meaning(path: Path, entries: list[dict], images: dict[int, AnnotatedImage]) -> None:
+    """Raises UserError where the four numbers of the boxes are not left, top, width and height in pixels."""
+    entries = entries[:: len(entries) // LOOKED_AT + 1]
+    nothing = (np.nan,) * 4
+    boxes = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+    sizes = np.array([(images[entry["image_id"]].size or nothing)[1::-1] for entry in entries], np.float64).reshape(
+        -1, 2
+    )
+    areas = [entry.get("area") if is_finite(entry.get("area")) else np.nan for entry in entries]
+    bounds = [_bound(entry.get("segmentation")) or nothing for entry in entries]
+    bounds = np.array(bounds, np.float64).reshape(-1, 4)
+    own = "left, top, width, height"
+    kind = recognise(boxes, own, sizes, bounds, np.array(areas, np.float64))
+    if kind:
+        evidence = "their polygons, areas or images say so"
+        raise UserError(f"{path}: the numbers of bbox look like {kind} ({evidence}); COCO has {own}: write those")
+    if are_fractions(boxes, sizes):
+        raise UserError(
+            f"{path}: the numbers of bbox look like fractions of the image (all of them lie between 0 and 1); COCO has pixels: "
+            "multiply x by the width and y by the height"
+        )
+
+
+def _bound(segmentation: Any) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of polygons; None for anything else."""
+    if not isinstance(segmentation, list):
+        return None
+    x = [value for polygon in segmentation if len(polygon) >= LEAST for value in polygon[::2]]
+    y = [value for polygon in segmentation if len(polygon) >= LEAST for value in polygon[1::2]]
+    return (min(x), min(y), max(x), max(y)) if x else None
 
 
 def _read_annotation(entry: "Entry", images: Container[int], labels: dict[int, int]) -> Annotation:
@@ -205,6 +273,11 @@ def index_entries(entries: list[Entry], key: str) -> dict[int | str, int]:
         if places.setdefault(entry.key(key), place) != place:
             raise entry.error(f"has the {key} {show(entry[key])} of another one")
     return places
+
+
+def show_name(name: str) -> str:
+    """A file's name, cut where it is long, for an error."""
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
 def show(value: object) -> str:

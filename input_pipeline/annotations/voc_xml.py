@@ -2,11 +2,14 @@
 
 import dataclasses
 import pathlib
+import re
 import xml.etree.ElementTree as ElementTree
 
 from errors import UserError
 from input_pipeline.batch import Size
 
+ROOT = "annotation"
+ORIENTED = "robndbox"
 EDGES = ("ymin", "xmin", "ymax", "xmax")
 
 
@@ -25,6 +28,10 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise UserError(f"{path} cannot be parsed as XML ({error})") from error
+    for element in root.iter():
+        element.tag = re.sub(r"^\{.*\}", "", str(element.tag))  # a namespace says nothing more
+    if root.tag != ROOT:
+        raise UserError(f"{path} is not VOC's XML: it holds <{root.tag}> and not <{ROOT}>")
     size = None
     if root.find("size") is not None:
         size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
@@ -34,6 +41,10 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
         name = " ".join((element.findtext("name") or "").split())
         if not name:
             raise UserError(f"{where} has no name")
+        if element.find("bndbox") is None and element.find(ORIENTED) is not None:
+            raise UserError(
+                f"{where} has an oriented box ({ORIENTED}), which is not read; write the upright one as bndbox"
+            )
         edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
         difficult = element.findtext("difficult", "0").strip()
         if difficult not in ("0", "1"):

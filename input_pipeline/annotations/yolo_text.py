@@ -1,65 +1,174 @@
-"""Ultralytics' text: one row per object, a box or a polygon in fractions of the image, and the classes' names in YAML."""
+"""Ultralytics' text: one row per object, `class` and numbers in fractions of the image.
 
+Four numbers are a box, more are a polygon. But keypoints and the corners of oriented boxes are written as rows of numbers, too:
+what the numbers are is seen in all rows of a dataset together.
+"""
+
+import dataclasses
 import pathlib
+from collections.abc import Container, Iterable
 
-import yaml
+import numpy as np
 
 from errors import UserError
-from input_pipeline.annotations.annotated_image import Annotation, check_names
+from input_pipeline.annotations import box_kinds
+from input_pipeline.annotations.annotated_image import Annotation
 from input_pipeline.annotations.masks import LEAST, is_polygon
-from input_pipeline.batch import refuse
+from input_pipeline.annotations.yolo_data import DataFile
 
 LARGEST = 2.0  # a fraction beyond it was meant in pixels; a little more than 1 is an object that leaves the image
+CORNERS = 8  # numbers of an oriented box
+LONGEST = 120  # numbers: longer rows are polygons
+LOOKED_AT = 2000  # rows of a dataset, at most
+ROUNDED = 0.005  # corners as they are written may be so far from those of a rectangle
+SAY = "say which in data.yaml: task: segment, or kpt_shape: [keypoints, 2 or 3]"
+
+Row = tuple[int, tuple[float, ...]]  # the number of the class, and what follows it
 
 
-def read_names(root: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names. Raises UserError where there are none."""
-    path = root / "data.yaml"
-    if not path.is_file():
-        path = root / "classes.txt"
-        if not path.is_file():
-            raise UserError(
-                f"{root} has no data.yaml and no classes.txt; write one class name per line into classes.txt"
-            )
-        return check_names(
-            [line for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()], path
-        )
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError) as error:  # the latter of dates and numbers that cannot be
-        raise UserError(f"{path} cannot be parsed as YAML ({str(error).splitlines()[0]}); correct it") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list):
-        raise UserError(f"{path} has no `names`: a list, or each number from 0 with its name; write them")
-    # Without quotes, YAML does not read on, no, 1.5 and null as text.
-    odd = [f"{i} is {name!r}" for i, name in enumerate(names) if type(name) not in (str, int)]  # bool is an int
-    refuse(f"{path}: classes with names that are neither text nor whole numbers", odd, "; put them in quotes")
-    return check_names([str(name) for name in names], path)
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What the rows of a dataset are."""
+
+    keypoints: int = 0  # numbers after the four of the box that are not read
+    oriented: bool = False  # four corners are an oriented box, and no mask
+
+    def note(self) -> str:
+        """Say what is not read of the rows."""
+        if self.keypoints:
+            return "rows hold keypoints, which are not read: the first four numbers are the box"
+        if self.oriented:
+            return "rows are the corners of oriented boxes: the upright boxes around them are read, and no masks"
+        return ""
 
 
-def read_row(row: str, class_count: int) -> Annotation:
-    """One object, in fractions of the image. Raises UserError that says what is wrong with the row."""
+def read_row(row: str, classes: Container[int]) -> Row:
+    """Read one object. Raises UserError that says what is wrong with the row."""
     try:
         number, *values = map(float, row.split())
     except ValueError:
-        raise UserError(f"{row.strip()!r} contains something that is not a number") from None
-    if number not in range(class_count):
-        raise UserError(
-            f"class {row.split()[0]}, but there are {class_count} (0 to {class_count - 1}); name it, or correct it"
-        )
-    label = int(number)
+        raise UserError(f"{row.strip()[:80]!r} contains something that is not a number") from None
+    if number not in classes:
+        raise UserError(f"class {row.split()[0]}, but there are {_say_classes(classes)}; name it, or correct it")
     far = [value for value in values if abs(value) > LARGEST]
     if far:
         raise UserError(f"{far[0]:g} is not a fraction of the image; divide x by its width and y by its height")
+    return int(number), tuple(values)
+
+
+def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None) -> Meaning:
+    """Find out what the rows of a whole dataset are. Raises UserError where they are not what they are taken for.
+
+    `where` is the folder of the dataset and `data` its data file, whose `kpt_shape` and `task` decide where it has them.
+    """
+    values = [numbers for _, numbers in rows]
+    shape, task = (data.keypoints, data.task) if data else (None, "")
+    if shape:
+        return Meaning(keypoints=shape[0] * shape[1])
+    if task == "pose":
+        raise UserError(f"{data.path}: task is pose, but there is no kpt_shape; write it: [keypoints, 2 or 3]")
+    boxes = np.array([numbers for numbers in values if len(numbers) == 4]).reshape(-1, 4)
+    unknown = np.full((len(boxes), 4), np.nan)
+    kind = box_kinds.recognise(
+        boxes, "centre x, centre y, width, height", np.ones((len(boxes), 2)), unknown, unknown[:, 0]
+    )
+    if kind:
+        raise UserError(
+            f"{where}: the four numbers of the boxes look like {kind}: many leave the image as centre x, centre y, width, "
+            "height; write those"
+        )
+    longer = [numbers for numbers in values if len(numbers) > 4]
+    length = len(longer[0]) if longer else 0
+    if task == "segment" or not longer or length > LONGEST or any(len(numbers) != length for numbers in longer):
+        return Meaning()
+    if task == "obb":
+        return Meaning(oriented=True)
+    table = np.array(longer[:: len(longer) // LOOKED_AT + 1])
+    return _judge(where, table)
+
+
+def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
+    """Convert a row to an object, in fractions of the image; `labels` are the classes' places. Raises UserError."""
+    (number, values), segmentation = row, ()
+    if meaning.keypoints:
+        if len(values) != 4 + meaning.keypoints:
+            raise UserError(
+                f"{len(values)} numbers after the class; kpt_shape asks for 4 of the box and {meaning.keypoints} more"
+            )
+        values = values[:4]
     if len(values) == 4:
         x, y, width, height = values
-        return Annotation((y - height / 2, x - width / 2, y + height / 2, x + width / 2), label)
-    if len(values) < LEAST or not is_polygon(values):
+        return Annotation((y - height / 2, x - width / 2, y + height / 2, x + width / 2), labels[number])
+    if len(values) < LEAST or not is_polygon(list(values)):
+        more = "; a fifth may be a confidence: take it away" if len(values) == 5 else ""
         raise UserError(
             f"{len(values)} numbers after the class; a box has 4 (centre x, centre y, width, height), a polygon x and y of 3 "
-            "points or more"
+            f"points or more{more}"
         )
     xs, ys = values[::2], values[1::2]
-    return Annotation((min(ys), min(xs), max(ys), max(xs)), label, segmentation=[values])
+    if not meaning.oriented:
+        segmentation = [list(values)]
+    return Annotation((min(ys), min(xs), max(ys), max(xs)), labels[number], segmentation=segmentation)
+
+
+def _judge(where: pathlib.Path, rows: np.ndarray) -> Meaning:
+    """Judge rows [N,n] of one length, more than 4 numbers each. Raises UserError for what looks like keypoints."""
+    number = rows.shape[1] - 4
+    x, y, width, height = rows[:, :4].T
+    slack = box_kinds.BEYOND
+    edges = np.stack([x - width / 2, y - height / 2, 1 - x - width / 2, 1 - y - height / 2], 1)
+    boxes = (edges >= -slack).all(1) & (width > 0) & (height > 0)
+    if not boxes.all():
+        return _judge_corners(rows)
+    looks = ""
+    flags = rows[:, 6::3] if number % 3 == 0 else np.empty((0, 0))
+    if flags.size and np.isin(flags, (0, 1, 2)).all() and ((flags == 2).any() or len(rows) > 4):
+        looks = f"a box and {number // 3} keypoints with their visibility: kpt_shape: [{number // 3}, 3]"
+    elif number % 2 == 0 and number > 2:
+        points = rows[:, 4:].reshape(len(rows), -1, 2)
+        broken = np.array([not is_simple(row.reshape(-1, 2)) for row in rows])
+        if broken.mean() > 0.1 or _surrounds(points, rows[:, :2]).mean() > box_kinds.ENOUGH:
+            looks = f"a box and {number // 2} keypoints: kpt_shape: [{number // 2}, 2]"
+    if looks:
+        raise UserError(f"{where}: all rows of more than 4 numbers have {rows.shape[1]}, and look like {looks}; {SAY}")
+    return _judge_corners(rows)
+
+
+def _judge_corners(rows: np.ndarray) -> Meaning:
+    """Judge whether rows of four points are rectangles, and not all of them upright: polygons by hand are not."""
+    if rows.shape[1] != CORNERS:
+        return Meaning()
+    corners = rows.reshape(-1, 4, 2)
+    parallel = (np.abs(corners[:, 0] + corners[:, 2] - corners[:, 1] - corners[:, 3]) <= ROUNDED).all(1)
+    sides = np.abs(corners[:, 1] - corners[:, 0]).min(1)
+    return Meaning(oriented=bool(parallel.all() and (sides > 2 * ROUNDED).any()))
+
+
+def _surrounds(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Whether points [N,K,2] lie on all sides of `centres` [N,2], [N] bool. Corners of a polygon do not surround one of them."""
+    angles = np.sort(np.arctan2(*(points - centres[:, None]).transpose(2, 0, 1)), axis=1)
+    gaps = np.diff(angles, axis=1, append=angles[:, :1] + 2 * np.pi)
+    return gaps.max(1) < np.pi - 1e-6
+
+
+def is_simple(points: np.ndarray) -> bool:
+    """Whether a polygon [K,2] has an area and no two of its edges cross."""
+    ends = np.roll(points, -1, 0)
+    x, y = points.T
+    if abs(np.sum(x * ends[:, 1] - ends[:, 0] * y)) / 2 < 1e-9:
+        return False
+
+    def side(of: np.ndarray) -> np.ndarray:
+        """[K,K]: on which side of edge i the point j is."""
+        along, to = (ends - points)[:, None], of[None] - points[:, None]
+        return along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
+
+    apart = side(points) * side(ends) < -1e-18
+    return not (apart & apart.T).any()
+
+
+def _say_classes(classes: Container[int]) -> str:
+    numbers = sorted(classes)
+    if numbers == list(range(len(numbers))):
+        return f"{len(numbers)} (0 to {len(numbers) - 1})"
+    return f"{len(numbers)} ({', '.join(map(str, numbers[:10]))}{' ...' if len(numbers) > 10 else ''})"

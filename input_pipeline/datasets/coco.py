@@ -29,9 +29,12 @@ def read_objects(record: Record, size: Size) -> Objects:
 
 
 COCO = Dataset(
-    preparation=ByTensorFlow(),
+    preparation=ByTensorFlow(
+        "config.data.name=coco_folder and config.data.folder.root, where annotations/ and val2017/ are"
+    ),
     name=lambda record: read_text(record, "image/filename"),
     image_id=lambda record: int(record["image/id"]),
     category_ids=CATEGORY_IDS,
     read_objects=read_objects,
+    as_stored=True,
 )

@@ -1,70 +1,102 @@
 """`coco_folder`: boxes and masks in COCO's JSON, prepared from the user's own folder. Nothing is downloaded.
 
-config.data.folder.root is ROOT of ROOT/annotations/instances_SPLIT.json (or SPLIT.json, where none is called instances) with
-the images in ROOT/SPLIT, ROOT/images/SPLIT or ROOT/images; or of ROOT/SPLIT/_annotations.coco.json with the images next
-to it. A split is there where both are. Classes stand in the order of their ids, which like the images' ids are kept.
+config.data.folder.root is laid out in one of the ways of layouts/coco.py. Images are named by `file_name`, with folders or
+without, below the folder of the split's images or below the root; nothing outside the root is read. A split is there where
+annotations and images are. Classes are those of all files, for one may lack some; they stand in the order of their ids, which
+like the images' ids are kept.
 """
 
+import collections
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.annotations.annotated_image import AnnotatedImage
 from input_pipeline.annotations.coco_json import read_instances
-from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder, walk
-from input_pipeline.decoding import list_images
+from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
+from input_pipeline.datasets.layouts.layout import list_below, name_passed_over
+from input_pipeline.datasets.layouts.recognition import recognise
+from input_pipeline.remarks import name_files
 
-BESIDE = "_annotations.coco.json"  # the name of annotations next to the images
+NAME = "coco_folder"
 
 
 class CocoFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
-        splits = find_splits(cls.find_place(folder))
-        return [file for path, images in splits.values() for file in (path, *walk(images))]
+        splits = recognise(NAME, cls.find_place(folder)).splits.values()
+        return [
+            *(path for path, _ in splits),
+            *(file for images in dict.fromkeys(images for _, images in splits) for file in list_below(images)),
+        ]
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
-        splits, categories = {}, {}
-        for split, (path, images) in find_splits(cls.find_place(folder)).items():
-            splits[split], categories[path] = read_instances(path, images)
-        (first, known), *others = categories.items()
-        for path, named in others:
-            if named != known:
-                differ = sorted(dict(known.items() ^ named.items()))
+        root, splits, categories = cls.find_place(folder), {}, {}
+        layout = recognise(NAME, root)
+        for split, (path, images) in layout.splits.items():
+            splits[split], categories[path] = read_instances(path, images, root)
+        known = _join(categories)
+        for split, (path, _) in layout.splits.items():
+            if categories[path] != known:
+                _relabel(splits[split], [list(known).index(category_id) for category_id in categories[path]])
+        named = {image.path for images in splits.values() for image in images}
+        folders = {images for _, images in layout.splits.values()}
+        others = sorted(path.name for folder in folders for path in list_below(folder) if path not in named)
+        passed = name_files("passed over, images that no JSON file names", others) + name_passed_over(named)
+        remarks = {split: [*layout.remarks(split), *passed] for split in splits}
+        return Contents(tuple(known.values()), tuple(known), splits, remarks, layout.describe())
+
+    @classmethod
+    def number(cls, folder: ConfigDict) -> dict[pathlib.Path, int]:
+        """The ids of all images by their files, as far as no two are alike. Raises UserError."""
+        images = [image for images in cls.read(folder).splits.values() for image in images]
+        times = collections.Counter(image.image_id for image in images)
+        return {image.path.resolve(): image.image_id for image in images if times[image.image_id] == 1}
+
+
+def _join(categories: dict[pathlib.Path, dict[int, str]]) -> dict[int, str]:
+    """The names by id of the categories of all files, of which one may lack some. Raises UserError where they differ."""
+    known: dict[int, str] = {}
+    where: dict[int | str, pathlib.Path] = {}
+    for path, named in categories.items():
+        for number, name in named.items():
+            other = where.setdefault(number, path), where.setdefault(name, path)
+            if known.setdefault(number, name) != name or list(known.values()).count(name) > 1:
+                first = other[0] if other[0] != path else other[1]
                 raise UserError(
-                    f"{path} and {first.name} name other categories (ids {', '.join(map(str, differ[:3]))}); "
+                    f"{path} has the category {name!r} with the id {number}, and {first.name} has another name or id for it; "
                     "write the same ones into both"
                 )
-        return Contents(tuple(known.values()), tuple(known), splits)
+    if not known:
+        raise UserError(f"{', '.join(map(str, categories))}: no file names a class; give each class its name")
+    return dict(sorted(known.items()))
 
 
-def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """The annotations and the folder of the images of each split. Raises UserError where there is none."""
-    listed = sorted((root / "annotations").glob("instances_*.json")) or sorted((root / "annotations").glob("*.json"))
-    splits = {}
-    for path in listed:
-        split = path.stem.removeprefix("instances_")
-        places = [root / split, root / "images" / split]
-        if (root / "images").is_dir() and list_images(root / "images"):
-            places.append(root / "images")
-        images = next((place for place in places if place.is_dir()), None)
-        if images is not None:
-            splits[split] = path, images
-    for path in sorted(root.glob(f"*/{BESIDE}")):
-        splits.setdefault(path.parent.name, (path, path.parent))
-    if not splits:
-        found = f"has annotations for {', '.join(path.stem for path in listed)} but no" if listed else "has no"
-        raise UserError(
-            f"config.data.folder.root={str(root)!r} {found} images; it needs annotations/instances_SPLIT.json and the images "
-            f"in SPLIT, images/SPLIT or images, or SPLIT/{BESIDE} with the images next to it"
-        )
-    return splits
+def _relabel(images: list[AnnotatedImage], places: list[int]) -> None:
+    """Give the objects of a file, whose labels are places in its own list of categories, their `places` in that of all."""
+    for image in images:
+        image.objects[:] = [dataclasses.replace(found, label=places[found.label]) for found in image.objects]
+
+
+def number_images(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
+    """Return the ids that the JSON files of a coco_folder give the images in `paths`, [] where not all have one of their own."""
+    if not pathlib.Path(data.folder.root).expanduser().is_dir():  # the model is elsewhere now
+        return []
+    try:
+        known = CocoFolder.number(data.folder)
+    except UserError:  # what is wrong there is no concern of a prediction
+        return []
+    numbers = [known.get(path.resolve()) for path in paths]
+    return [] if None in numbers else numbers
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

@@ -2,29 +2,31 @@
 
 A subclass reads the annotations, this module the images: each is decoded once, to find what is broken, and stored byte for
 byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`); what
-was left out or clipped is named in the prepared set's metadata, split by split.
+was left out or clipped is named in the prepared set's metadata, split by split. So are the images whose annotations mean
+the stored view, and not the upright one (`orientation`).
 """
 
 import concurrent.futures
 import dataclasses
 import hashlib
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage
+from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage, find_duplicates, name_duplicates
 from input_pipeline.annotations.masks import decode_masks, encode_mask
 from input_pipeline.batch import Size, refuse
+from input_pipeline.datasets.holdout import mark
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
-from input_pipeline.decoding import SUFFIXES, decode_image, refuse_unreadable
+from input_pipeline.decoding import decode_samples, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
+from input_pipeline.orientation import is_upright, note_views
 from input_pipeline.preparation import BuiltFromFolder
 
 CHUNK = 64  # images handed to the threads at a time: what waits to be written stays small
@@ -37,6 +39,9 @@ class Contents:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     splits: dict[str, list[AnnotatedImage]]
+    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of each split, as `remarks` writes them
+    layout: str = ""  # how the folder is laid out, in one line
+    maskless: str = ""  # why objects have no masks, if there is a reason
 
 
 @dataclasses.dataclass
@@ -48,6 +53,12 @@ class Findings:
     clipped_boxes: int = 0  # that reached beyond their image
     unmasked: int = 0  # objects without a mask
     first_unmasked: str = ""  # the file that holds one
+    maskless: str = ""  # the reason, if there is one
+    duplicates: list[str] = dataclasses.field(default_factory=list)  # objects that are written twice, left out once
+    marks: list[str] = dataclasses.field(default_factory=list)  # of the examples' names, for config.data.holdout
+    stored: list[str] = dataclasses.field(default_factory=list)  # images to be read as stored, not upright
+    peak: int = 0  # the largest value of the images of 16 bits, 0 where there are none
+    remarks: list[str] = dataclasses.field(default_factory=list)
     content: str = ""  # a hash of images and annotations
 
 
@@ -58,8 +69,8 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     annotations that cannot be used when it is made, images that cannot be used in preparation.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version.", "2.0.0": "Images are read upright."}
     relative = False  # coordinates are fractions of the image
 
     def __init__(self, *, folder: ConfigDict, **options):
@@ -126,7 +137,12 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             builder=self,
             description="Images of a folder, with the boxes and masks of the objects in them.",
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(category_ids=self._contents.category_ids, findings={}),
+            metadata=tfds.core.MetadataDict(
+                category_ids=self._contents.category_ids,
+                layout=self._contents.layout,
+                root=str(self.find_place(self._folder).absolute()),
+                findings={},
+            ),
             disable_shuffling=True,  # examples stay in the order of the annotations
         )
 
@@ -134,25 +150,32 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in self._contents.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        findings, digest = Findings(), hashlib.sha256(repr(self._contents.class_names).encode())
+        findings, digest = (
+            Findings(maskless=self._contents.maskless),
+            hashlib.sha256(repr(self._contents.class_names).encode()),
+        )
         images = self._contents.splits[split]
-        wrong, unreadable, count = [], [], 0
+        wrong, unreadable, turned, count = [], [], [], 0
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for first in range(0, len(images), CHUNK):
                 part = images[first : first + CHUNK]
-                for image, (data, size, problem) in zip(part, pool.map(load, part), strict=True):
+                for image, read in zip(part, pool.map(load, part), strict=True):
+                    data, size = read.data, read.size
                     if size is None:
                         findings.dropped.append(image.name)
-                        unreadable.append(problem)
+                        unreadable.append(read.problem)
                         continue
-                    if problem:
-                        wrong.append(problem)
+                    if read.problem:
+                        wrong.append(read.problem)
                         continue
                     try:
                         objects = self._convert(image, size, findings)
                     except UserError as error:
                         wrong.append(str(error))
                         continue
+                    if read.turned:
+                        (turned if read.upright else findings.stored).append(image.name)
+                    findings.peak = max(findings.peak, read.peak)
                     digest.update(repr((image.name, size, hashlib.sha256(data).digest(), objects)).encode())
                     # An error below ends the preparation: nothing more needs to be written.
                     if not wrong:
@@ -166,13 +189,21 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                                 "objects": objects,
                             },
                         )
+                        findings.marks.append(mark(image.name))
                         count += 1
         refuse(f"{split}: images that do not fit their annotations", wrong)
         if not self._folder.drop_unreadable:
             refuse_unreadable(split, unreadable)
         if not count:
             raise UserError(f"{split}: no image can be decoded ({unreadable[0]})")
+        if turned:  # the same bytes mean other pixels than they did before images were read upright
+            digest.update(repr(turned).encode())
         findings.content = digest.hexdigest()[:16]
+        findings.remarks = [
+            *self._contents.remarks.get(split, ()),
+            *note_views(turned, findings.stored),
+            *name_duplicates(findings.duplicates),
+        ]
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
     def _convert(self, image: AnnotatedImage, size: Size, findings: Findings) -> list[dict[str, Any]]:
@@ -184,11 +215,16 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         keep, reasons = clean(boxes, size)
         clipped = clip(boxes, (0, 0, *size))
         findings.clipped_boxes += int((clipped != boxes).any(axis=1)[keep].sum())
-        converted = []
+        converted, again = [], find_duplicates(image.objects)
         for i, found in enumerate(image.objects):
+            class_name = self._contents.class_names[found.label]
             if not keep[i]:
-                class_name = self._contents.class_names[found.label]
                 findings.bad_boxes.append(describe(image.name, i + 1, class_name, reasons[i]))
+                continue
+            if i in again:
+                findings.duplicates.append(
+                    describe(image.name, i + 1, class_name, f"the same as object {again[i] + 1}")
+                )
                 continue
             segmentation = found.segmentation
             if self.relative:
@@ -215,28 +251,30 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return converted
 
 
-def load(image: AnnotatedImage) -> tuple[bytes, Size | None, str]:
-    """An image file's bytes, its size and what is wrong with it; there is no size where it cannot be decoded."""
-    data = image.path.read_bytes()
+class Read(NamedTuple):
+    """An image file as it was read, and what is wrong with it."""
+
+    data: bytes
+    problem: str = ""
+    size: Size | None = None  # of the view that its annotations mean; None where it cannot be decoded
+    turned: bool = False  # it carries an EXIF orientation
+    upright: bool = True
+    peak: int = 0  # the largest value, where it has 16 bits
+
+
+def load(image: AnnotatedImage) -> Read:
+    """Read an image file and decode it once."""
+    data, name = image.path.read_bytes(), str(image.path)
     try:
-        height, width = decode_image(data, str(image.path)).shape[:2]
+        header, samples = read_header(data, name), decode_samples(data, name)
     except UserError as error:
-        return data, None, str(error)
-    if image.size not in (None, (height, width)):
-        said = f"{image.size[0]:g}x{image.size[1]:g}"
-        problem = f"{image.path} is {height}x{width} (height x width), its annotation says {said}; correct one of them"
-        return data, (height, width), problem
-    return data, (height, width), ""
-
-
-def walk(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[pathlib.Path]:
-    """All files below a folder whose names end so, sorted."""
-    return sorted(
-        pathlib.Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(suffixes) and name[0] != "."
-    )
+        return Read(data, str(error))
+    try:
+        upright = is_upright(header, image.size, name)
+    except UserError as error:
+        return Read(data, str(error), header.upright)
+    size = header.upright if upright else header.stored
+    return Read(data, "", size, header.orientation > 1, upright, int(samples.max()) if samples.itemsize > 1 else 0)
 
 
 def describe_folder(

@@ -12,9 +12,9 @@ from input_pipeline.masks import find_regions
 from input_pipeline.objects import Objects
 
 
-def read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
+def read_grey(path: pathlib.Path, remedy: str, upright: bool = True) -> np.ndarray:
     """Read a mask's values [H,W]: the palette index, or grey, stored as RGB or not. Raises UserError for colours."""
-    values = decode_mask(path.read_bytes(), str(path))
+    values = decode_mask(path.read_bytes(), str(path), upright=upright)
     if values.ndim == 2:
         return values
     if np.ptp(values, axis=-1).any():
@@ -22,14 +22,22 @@ def read_grey(path: pathlib.Path, remedy: str) -> np.ndarray:
     return values[..., 0]
 
 
-def read_ids(path: pathlib.Path) -> np.ndarray:
+def read_ids(path: pathlib.Path, upright: bool = True) -> np.ndarray:
     """Read a file's ids [H,W] int32. Raises UserError for colours and for negative ids."""
-    instances = read_grey(path, "store each object's id as grey, of 8 or 16 bits").astype(np.int32)
+    instances = read_grey(path, "store each object's id as grey, of 8 or 16 bits", upright).astype(np.int32)
+    if is_jpeg(path):
+        raise UserError(f"{path} is a JPEG, which changes ids; write it as PNG, from its source")
     if instances.min() < 0:
         raise UserError(
             f"{path} holds the id {instances.min()}; number the objects from 1, and use 0 for the background"
         )
     return instances
+
+
+def is_jpeg(path: pathlib.Path) -> bool:
+    """Whether a file is a JPEG, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\xff\xd8"
 
 
 def find_components(label: np.ndarray) -> np.ndarray:

@@ -1,18 +1,20 @@
-"""A user's own folder of images and PNG masks, read where it lies.
+"""A user's own folder of images and masks, read where it lies.
 
-ROOT/SPLIT/images/NAME.jpg (or any format Pillow reads) and ROOT/SPLIT/masks/NAME.png; one class name per line in classes.txt, or
-`name red green blue` where masks are colours. No prepared copy is made that could go stale: the files are checked when the
-folder is opened, and what was found is remembered by their names, sizes and times.
+ROOT/SPLIT/images/NAME.jpg and ROOT/SPLIT/masks/NAME.png (or any format Pillow reads), or another of the ways of
+layouts/masks.py; one class name per line in classes.txt, or `name red green blue` where masks are colours. No prepared copy is
+made that could go stale: the files are checked when the folder is opened, and what was found is remembered by their names, sizes
+and times.
 
 With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id and 0 where there is none:
 "folder" reads ROOT/SPLIT/instances/NAME.png; a pixel's class is then 1 or 0, with or without an object, if there is no
-SPLIT/masks. "components" takes the connected regions of the mask. Those objects' boxes and masks are a detector's ground
-truth; class 0 is the background then, whatever its name.
+SPLIT/masks. Ids alone are read without the field. "components" takes the connected regions of the mask. Those objects' boxes and
+masks are a detector's ground truth; class 0 is the background then, whatever its name.
+
+Images and masks are read upright, by their EXIF orientation; where their sizes fit only as they are stored, as stored.
 """
 
 import contextlib
 import hashlib
-import itertools
 import json
 import pathlib
 from collections.abc import Callable, Collection
@@ -22,28 +24,31 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from files import write_atomically
-from input_pipeline.batch import IGNORE, Size, refuse
-from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_grey, read_ids
+from input_pipeline.batch import Size, refuse
+from input_pipeline.datasets.holdout import find_split, mark, select_side
+from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_ids
+from input_pipeline.datasets.layouts.recognition import recognise
+from input_pipeline.datasets.mask_folder import Files, find_files, name_classes
+from input_pipeline.datasets.mask_values import Beyond, MaskValues, is_black_and_white, is_enlargement, resize
 from input_pipeline.decoding import (
-    SUFFIXES,
-    decode_colours,
+    choose_white,
     decode_image,
     decode_mask,
-    list_images,
-    read_size,
+    decode_samples,
+    read_header,
     refuse_unreadable,
 )
 from input_pipeline.masks import cut_out
 from input_pipeline.objects import Objects
+from input_pipeline.orientation import describe, note_views
+from input_pipeline.remarks import add_white, name_files, note_white
 from input_pipeline.sources import parse_split
 
-Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
-Colours = tuple[tuple[int, int, int], ...]
-OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
+FOUND = {"unfit", "noisy", "unreadable", "seen", "turned", "stored", "resized", "peak"}  # what the checks find
 
 
 class ImageMask:
-    """One split of such a folder as a source. `folder` is config.data.folder; `cache` keeps what the checks found.
+    """One split of such a folder as a source. `data` is config.data; `cache` keeps what the checks found.
 
     Raises UserError in one line for everything that is wrong with it.
     """
@@ -51,33 +56,58 @@ class ImageMask:
     bad_boxes = ()
     provides = ("label", "instances", "boxes", "masks")
 
-    def __init__(self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
+    def __init__(self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
+        folder = data.folder
         root = pathlib.Path(folder.root).expanduser()
         if not folder.root or not root.is_dir():
             raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
             )
-        examples = find_files(root, split, folder.instances == "folder")
-        self.class_names, self._colours = name_classes(root / folder.classes, "masks" in examples[0])
-        self._classes = len(self.class_names)  # of a label
+        layout = recognise("image_mask", root)
+        own = find_split(split, list(layout.splits), data, str(root))
+        examples, passed = find_files(layout.splits[own], folder.instances == "folder")
+        remarks, self.layout = [*layout.remarks(own), *passed], layout.describe()
+        if data.holdout:
+            marks = [mark(files["images"].name) for files in examples]
+            examples = [examples[place] for place in select_side(marks, split, data)]
+        self.class_names, colours = name_classes(root / folder.classes, "masks" in examples[0])
+        self._values = MaskValues(folder, self.class_names, colours)
         self.category_ids = tuple(range(1, len(self.class_names) + 1))
-        self._ignore, self._instances = folder.ignore_value, folder.instances
+        self._folder, self._largest = folder, data.max_pixels
+        self._instances = folder.instances or ("" if "masks" in examples[0] else "folder")
         status = [path.stat() for files in examples for path in files.values()]
         names = [[path.name for path in files.values()] for files in examples]
-        meaning = [names, [entry.st_size for entry in status], self.class_names, self._colours, self._ignore]
+        meaning = [names, [entry.st_size for entry in status], self.class_names, colours, folder.ignore_value]
         meaning += [self._instances] if self._instances else []
-        place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status]])
+        meaning += [{"threshold": folder.threshold}] if folder.threshold else []
+        meaning += ["resize_masks"] if folder.resize_masks else []
+        place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status], data.max_pixels])
         self._cache = cache / f"{place}.json"
-        findings = _remember(self._cache, {"unfit", "unreadable", "seen"}, lambda: self._check(examples))
+        findings = _remember(self._cache, FOUND, lambda: self._check(examples))
         refuse(f"{root / split}: masks that do not fit", findings["unfit"])
+        refuse(
+            f"{root / split}: masks with values between black and white",
+            findings["noisy"],
+            "; they look like JPEG noise or soft edges: --config.data.folder.threshold=128 makes the second class of the "
+            "values from 128 on",
+        )
         if not folder.drop_unreadable:
             refuse_unreadable(str(root / split), list(findings["unreadable"].values()))
         self.dropped = tuple(findings["unreadable"])
+        self._stored, self._resized = frozenset(findings["stored"]), frozenset(findings["resized"])
         self._whole = [files for files in examples if files["images"].name not in findings["unreadable"]]
         self._examples = [self._whole[index] for index in select(len(self._whole))]
         seen = {value for files in self._examples for value in findings["seen"][files["images"].name]}
         self.absent = tuple(name for value, name in enumerate(self.class_names) if value not in seen)
-        self.fingerprint = _hash([split, list(select(len(self._whole))), *meaning])  # the same wherever the folder lies
+        self.peak = max(findings["peak"], default=0)
+        self.white = data.white_level or choose_white(self.peak)
+        remarks += note_views(findings["turned"], findings["stored"])
+        remarks += name_files("resized masks, to their images' sizes", findings["resized"])
+        self.remarks = (*remarks, *note_white(self.peak, self.white))
+        if findings["turned"]:  # the same files mean other pixels than they did before images were read upright
+            meaning.append({"upright": findings["turned"]})
+        fingerprint = _hash([split, list(select(len(self._whole))), *meaning])  # the same wherever the folder lies
+        self.fingerprint = add_white(fingerprint, self.peak, self.white)
         if not self._examples:
             raise UserError(f"{root / split}: no usable image in this part of the split")
 
@@ -85,100 +115,105 @@ class ImageMask:
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
         """See datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
         if "boxes" not in needs:
-            return cls(data.folder, *parse_split(split), cache=place / "image_mask")
-        return ImageObjects(data.folder, *parse_split(split), cache=place / "image_mask", masks="masks" in needs)
+            return cls(data, *parse_split(split), cache=place / "image_mask")
+        return ImageObjects(data, *parse_split(split), cache=place / "image_mask", masks="masks" in needs)
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         files = self._examples[index]
-        image = files["images"]
-        return {"image": decode_image(image.read_bytes(), str(image))} | self._read_truth(files)
+        return {"image": self._read_image(files)} | self._read_truth(files)
 
     def name(self, index: int) -> str:
         return self._examples[index]["images"].name
 
-    def size(self, index: int) -> tuple[int, int]:
-        image = self._examples[index]["images"]
-        return read_size(image.read_bytes(), str(image))
+    def size(self, index: int) -> Size:
+        return self._find_size(self._examples[index])
 
     def image_id(self, index: int) -> int:
         return index + 1
 
+    def _is_upright(self, files: Files) -> bool:
+        return files["images"].name not in self._stored
+
+    def _find_size(self, files: Files) -> Size:
+        header = read_header(files["images"].read_bytes(), str(files["images"]))
+        return header.upright if self._is_upright(files) else header.stored
+
+    def _read_image(self, files: Files) -> np.ndarray:
+        path, upright = files["images"], self._is_upright(files)
+        return decode_image(path.read_bytes(), str(path), upright=upright, white=self.white, largest=self._largest)
+
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
         """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
+        truth = self._read_masks(files, self._is_upright(files))
+        if files["images"].name in self._resized:
+            size = self._find_size(files)
+            truth = {name: resize(values, size) for name, values in truth.items()}
+        return truth
+
+    def _read_masks(self, files: Files, upright: bool) -> dict[str, np.ndarray]:
+        """The same, at the masks' own size."""
         if self._instances == "folder":
-            instances = read_ids(files["instances"])
-            label = self._read_label(files["masks"]) if "masks" in files else (instances > 0).astype(np.uint8)
+            instances = read_ids(files["instances"], upright)
+            label = self._values.read(files["masks"], upright) if "masks" in files else (instances > 0).astype(np.uint8)
             return {"label": label, "instances": instances}
-        label = self._read_label(files["masks"])
+        label = self._values.read(files["masks"], upright)
         return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
-    def _read_label(self, path: pathlib.Path) -> np.ndarray:
-        """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is not a class."""
-        if self._colours:
-            return self._from_colours(decode_colours(path.read_bytes(), str(path)), path)
-        values = read_grey(path, "write `name red green blue` lines into the classes file")
-        nowhere = (values == self._ignore) | (values == IGNORE)
-        beyond = ~nowhere & ((values < 0) | (values >= self._classes))
-        if beyond.any():
-            raise UserError(
-                f"{path} holds the value {int(values[beyond][0])}, but there are {self._classes} classes (0 to "
-                f"{self._classes - 1}); set config.data.folder.ignore_value if it means no class, or add the class"
-            )
-        return np.where(nowhere, IGNORE, values).astype(np.uint8)
-
-    def _from_colours(self, colours: np.ndarray, path: pathlib.Path) -> np.ndarray:
-        packed = colours.astype(np.int32) @ (1 << 16, 1 << 8, 1)
-        known = np.array(self._colours, np.int32) @ (1 << 16, 1 << 8, 1)
-        order = np.argsort(known)
-        place = np.minimum(np.searchsorted(known[order], packed), len(known) - 1)
-        label = order[place].astype(np.uint8)
-        white = packed == 0xFFFFFF
-        found = known[label] == packed
-        if not (found | white).all():
-            row, column = np.argwhere(~(found | white))[0]
-            raise UserError(
-                f"{path} holds the colour {tuple(map(int, colours[row, column]))}, which no line of the classes file names; "
-                "add it there, or paint white what belongs to no class"
-            )
-        return np.where(found, label, IGNORE).astype(np.uint8)
-
-    def _check(self, examples: list[Files]) -> dict:
-        """Reads every file once. Returns {"unfit": [message], "unreadable": {image: message}, "seen": {image: [class]}}."""
-        unfit, unreadable, found = [], {}, {}
+    def _check(self, examples: list[Files]) -> dict[str, list | dict]:
+        """Reads every file once. Returns what FOUND names: messages, and by the images' names what was decided on them."""
+        unfit, unreadable, seen, beyond, peak = [], {}, {}, [], 0
+        decided = {"turned": [], "stored": [], "resized": []}
         for files in examples:
             image, *masks = files.values()
             try:
-                size = decode_image(image.read_bytes(), str(image)).shape[:2]
-                sizes = {mask: decode_mask(mask.read_bytes(), str(mask)).shape[:2] for mask in masks}
+                data = image.read_bytes()
+                header, samples = read_header(data, str(image)), decode_samples(data, str(image), largest=self._largest)
+                sizes = {
+                    upright: {
+                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright).shape[:2] for mask in masks
+                    }
+                    for upright in ((True, False) if header.orientation > 1 else (True,))
+                }
             except UserError as error:
                 unreadable[image.name] = str(error)
                 continue
-            wrong = [
-                f"{mask} is {_by(mask_size)}, its image {_by(size)}; both must have the same pixels"
-                for mask, mask_size in sizes.items()
-                if mask_size != size
+            peak = max(peak, int(samples.max()) if samples.itemsize > 1 else 0)
+            views = {True: header.upright, False: header.stored}
+            exact = [view for view, found in sizes.items() if all(size == views[view] for size in found.values())]
+            alike = [
+                view
+                for view, found in sizes.items()
+                if all(is_enlargement(size, views[view]) for size in found.values())
             ]
-            unfit += wrong
-            if wrong:
+            if not exact and not (alike and self._folder.resize_masks):
+                remedy = "; --config.data.folder.resize_masks=True resizes it" if alike else ""
+                unfit += [
+                    f"{mask} is {_by(size)}, its image {describe(header)}; both must have the same pixels{remedy}"
+                    for mask, size in sizes[True].items()
+                    if size != header.upright
+                ]
                 continue
+            upright = (exact or alike)[0]
+            if header.orientation > 1:
+                decided["turned" if upright else "stored"].append(image.name)
+            if not exact:
+                decided["resized"].append(image.name)
             try:
-                found[image.name] = np.unique(self._read_truth(files)["label"]).tolist()
+                seen[image.name] = np.unique(self._read_masks(files, upright)["label"]).tolist()
+            except Beyond as error:
+                beyond.append(error)
             except UserError as error:
                 unfit.append(str(error))
-        seen = {value for values in found.values() for value in values}
-        if seen == {IGNORE}:
-            unfit.append(
-                f"all hold only the value {self._ignore}, which means no class (config.data.folder.ignore_value)"
-            )
-        if seen == {0, IGNORE} and not self._colours:
-            unfit.append(
-                f"all hold only 0 and {IGNORE}, and {IGNORE} means no class: black and white masks need colours in the "
-                f"classes file, `{self.class_names[0]} 0 0 0` and `{self.class_names[1]} 255 255 255`"
-            )
-        return {"unfit": unfit, "unreadable": unreadable, "seen": found}
+        values = {value for found in seen.values() for value in found}
+        noisy = beyond and len(self.class_names) == 2 and is_black_and_white(beyond)
+        if not noisy:
+            unfit += [*(str(error) for error in beyond), *self._values.find_misunderstanding(values)]
+        noise = [error.short for error in beyond] if noisy else []
+        found = {"unfit": unfit, "noisy": noise, "unreadable": unreadable, "seen": seen, "peak": [peak] if peak else []}
+        return found | decided
 
 
 class ImageObjects(ImageMask):
@@ -190,14 +225,14 @@ class ImageObjects(ImageMask):
     clipped_boxes = 0  # a box is around pixels
 
     def __init__(
-        self, folder: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
+        self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
     ):
-        if not folder.instances:
+        super().__init__(data, split, select, cache)
+        if not self._instances:
             raise UserError(
                 "config.data.folder.instances='': images and masks have boxes by their objects' ids alone; write "
                 "folder (ids in SPLIT/instances), or components (connected regions of the masks)"
             )
-        super().__init__(folder, split, select, cache)
         self._masks = masks
         names = [files["images"].name for files in self._whole]
         found = _remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
@@ -215,12 +250,9 @@ class ImageObjects(ImageMask):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         files, listed = self._examples[index], self._listed[index]
-        image = files["images"]
-        example = {"image": decode_image(image.read_bytes(), str(image))} | make_objects(listed)
+        example = {"image": self._read_image(files)} | make_objects(listed)
         if self._masks:
-            folder = self._instances == "folder"
-            ids = read_ids(files["instances"]) if folder else self._read_truth(files)["instances"]
-            example["masks"] = cut_out(ids, listed[:, 0], listed[:, 1:5])
+            example["masks"] = cut_out(self._read_truth(files)["instances"], listed[:, 0], listed[:, 1:5])
         return example
 
     def objects(self, index: int) -> tuple[Size, Objects]:
@@ -235,71 +267,6 @@ class ImageObjects(ImageMask):
             truth = self._read_truth(files)
             found[files["images"].name] = list_objects(truth["instances"], truth["label"]).tolist()
         return found
-
-
-def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
-    """The names in a classes file, in order, and their colours where it gives them."""
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); write one class name per line into it") from None
-    coloured = [
-        line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
-    ]
-    if coloured and len(coloured) < len(lines):
-        line = next(line for line in lines if line not in coloured)
-        raise UserError(
-            f"{path}: {' '.join(line)!r} has no colour, other lines do; write `name red green blue` on each"
-        )
-    names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
-    colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
-    if not 2 <= len(names) <= IGNORE:
-        raise UserError(f"{path} names {len(names)} classes; 2 to {IGNORE} are possible, background included")
-    for what, values in (("name", names), ("colour", colours)):
-        twice = {value for value in values if values.count(value) > 1}
-        if twice:
-            raise UserError(
-                f"{path}: the {what} {sorted(twice)[0]!r} is listed more than once; give each class its own"
-            )
-    return names, colours or None
-
-
-def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...], Colours | None]:
-    """Like `read_classes`. Without masks there are two classes, which need no file to be named."""
-    if with_masks:
-        return read_classes(path)
-    names, _ = read_classes(path) if path.exists() else (OBJECT_CLASSES, None)
-    if len(names) != 2:
-        raise UserError(
-            f"{path} names {len(names)} classes, but without masks there are two, with and without an object; "
-            "name those, or add the masks"
-        )
-    return names, None
-
-
-def find_files(root: pathlib.Path, split: str, with_instances: bool) -> list[Files]:
-    """The files of each example of a split, sorted by the image's name. Raises UserError for an image without a mask.
-
-    With instances, masks may be absent altogether.
-    """
-    images = root / split / "images"
-    if not images.is_dir():
-        splits = sorted(path.parent.name for path in root.glob("*/images"))
-        raise UserError(f"{root} has no {split}/images; its splits are: {', '.join(splits) or 'none'}")
-    paths = list_images(images)
-    if not paths:
-        raise UserError(f"{images} holds no image ({' '.join(SUFFIXES)})")
-    for first, second in itertools.pairwise(paths):
-        if first.stem == second.stem:
-            raise UserError(f"{first} and {second.name} would share one mask; rename one of them")
-    kinds = ["instances"] if with_instances else []
-    if not with_instances or (root / split / "masks").is_dir():
-        kinds.insert(0, "masks")
-    examples = [{"images": path} | {kind: root / split / kind / f"{path.stem}.png" for kind in kinds} for path in paths]
-    for kind in kinds:
-        missing = [str(files[kind]) for files in examples if not files[kind].is_file()]
-        refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
-    return examples
 
 
 def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
@@ -320,5 +287,5 @@ def _hash(content: list) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _by(size: tuple[int, ...]) -> str:
+def _by(size: Size) -> str:
     return f"{size[0]}x{size[1]} (height x width)"

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,17 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
-from input_pipeline.decoding import decode_image, decode_mask, read_size, refuse_unreadable
+from input_pipeline.datasets.holdout import find_split, mark, name_field, select_side
+from input_pipeline.decoding import choose_white, decode_image, decode_mask, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
+from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
-from input_pipeline.sources import Source, name_field, parse_split
+from input_pipeline.remarks import add_white, note_white
+from input_pipeline.sources import Source, parse_split
 
 Record = dict[str, Any]  # as tfds stores it, images encoded
 RECENT = 64  # records that are kept, encoded
+FIRST = "1.0.0"  # version of what is prepared from a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +37,15 @@ class Dataset:
     included), "classes" [N], and of "crowd", "difficult" and "area" what the dataset has.
     """
 
-    preparation: Preparation
+    preparation: Preparation | None  # None: it is there, in `folder`
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
-    class_names: tuple[str, ...] = ()  # of the label; those of boxes are stored
+    as_stored: bool = False  # boxes are of the pixels as stored, which is how tfds decodes them
+    folder: pathlib.Path | None = None
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
+    class_names: tuple[str, ...] = ()  # of the label
+    box_names: tuple[str, ...] = ()  # the classes of boxes, where they are not those of the stored "objects"
     category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
     read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]
     read_objects: Callable[[Record, Size], Objects] | None = None
@@ -76,49 +84,74 @@ class Prepared:
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
-        folder = find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        folder = (
+            dataset.folder or find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+        )
         with quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
-            wanted, select = parse_split(split)
-            if wanted not in builder.info.splits:
-                known = ", ".join(builder.info.splits)
-                raise UserError(
-                    f"{name_field(data, split)}={split!r}: {name} in {folder} has no split {wanted!r}; choose one of {known}"
-                )
-            if not select(builder.info.splits[wanted].num_examples):
-                raise UserError(f"{name_field(data, split)}={split!r}: that part of {name} holds no example")
-            self._features = builder.info.features
-            images = [key for key, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
+            asked, select = parse_split(split)
+            wanted = find_split(asked, list(builder.info.splits), data, f"{name} in {folder}")
+            self._features = self._rename(dict(builder.info.features.items()))
+            images = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.Image)]
             try:
                 decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
-                self._records = builder.as_data_source(split=split, decoders=decoders)
-                # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
-                self._record = functools.lru_cache(maxsize=RECENT)(self._records.__getitem__)
+                self._records = builder.as_data_source(split=wanted, decoders=decoders)
             except (NotImplementedError, ValueError) as error:
+                remedy = "prepare it with `tfds build --file_format=array_record`" if dataset.folder else "start again"
                 raise UserError(
                     f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
-                    "move it away and start again, to prepare it anew"
+                    f"move it away and {remedy}, to prepare it anew"
                 ) from error
         metadata = dict(builder.info.metadata.items())
         self._findings = metadata.get("findings", {}).get(wanted, {})
+        places: Sequence[int] = range(len(self._records))
+        if data.holdout:
+            marks = self._findings.get("marks") or [
+                mark(dataset.name(self._rename(record))) for record in self._records
+            ]
+            places = select_side(marks, asked, data)
+            split = f"{split} held out {data.holdout} {data.holdout_seed}"
+        self._places = [places[index] for index in select(len(places))]
+        if not self._places:
+            raise UserError(f"{name_field(data, asked)}: {split!r} of {name} holds no example")
+        # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
+        self._record = functools.lru_cache(maxsize=RECENT)(self._fetch)
         self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))
         self.dropped = tuple(self._findings.get("dropped", ()))
         self.bad_boxes = tuple(self._findings.get("bad_boxes", ()))
         self.clipped_boxes = self._findings.get("clipped_boxes", 0)
+        self.layout, self.remarks = metadata.get("layout", ""), tuple(self._findings.get("remarks", ()))
+        self._stored = frozenset(self._findings.get("stored", ()))
+        self._largest, self.peak = data.max_pixels, self._findings.get("peak", 0)
+        if self._features["image"].np_dtype == np.uint16:  # of a dataset of tfds, whose images nobody has looked at
+            self.peak = data.white_level
+            if not self.peak:
+                raise UserError(
+                    f"{name} holds images of 16 bits, and which of their values is white is not known; set "
+                    "config.data.white_level, to 4095 for a camera of 12 bits, or to 65535 where the whole range is used"
+                )
+        self.white = data.white_level or choose_white(self.peak)
+        self.remarks += note_white(self.peak, self.white)
         if self.dropped and not data.folder.drop_unreadable:
             refuse_unreadable(f"{name} {wanted}", list(self.dropped))
         checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
         content = self._findings.get("content", "")  # of a folder: the sizes alone would not show every change
-        self.fingerprint = hashlib.sha256(
-            f"{name} {builder.version} {split} {checksums}{content}".encode()
-        ).hexdigest()[:16]
+        version = FIRST if content else builder.version  # another way to prepare the same content is the same data
+        fingerprint = hashlib.sha256(f"{name} {version} {split} {checksums}{content}".encode()).hexdigest()[:16]
+        self.fingerprint = add_white(fingerprint, self.peak, self.white)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
         return self._category_ids or tuple(range(1, len(self.class_names) + 1))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._places)
+
+    def _fetch(self, index: int) -> Record:
+        return self._rename(self._records[self._places[index]])
+
+    def _rename(self, stored: Mapping[str, Any]) -> Record:
+        return {self.dataset.rename.get(key, key): value for key, value in stored.items()}
 
     def name(self, index: int) -> str:
         return self.dataset.name(self._record(index))
@@ -130,7 +163,14 @@ class Prepared:
         return self._size(self._record(index))
 
     def _size(self, record: Record) -> Size:
-        return self.dataset.size(record) if self.dataset.size else read_size(record["image"], self.dataset.name(record))
+        if self.dataset.size:
+            return self.dataset.size(record)
+        header = read_header(record["image"], self.dataset.name(record))
+        return header.stored if self.dataset.as_stored else header.upright
+
+    def _decode(self, record: Record, upright: bool) -> np.ndarray:
+        name = self.dataset.name(record)
+        return decode_image(record["image"], name, upright=upright, white=self.white, largest=self._largest)
 
 
 class PreparedLabels(Prepared):
@@ -142,13 +182,13 @@ class PreparedLabels(Prepared):
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        name = self.dataset.name(record)
-        image, label = decode_image(record["image"], name), self.dataset.read_label(record)
-        if label.shape != image.shape[:2]:
-            raise UserError(
-                f"{name}: image {image.shape[:2]} and mask {label.shape} differ in size; prepare the set again"
-            )
-        return {"image": image, "label": label}
+        name, label = self.dataset.name(record), self.dataset.read_label(record)
+        upright = is_mask_upright(read_header(record["image"], name), label.shape, name, f"the mask of {name}")
+        return {"image": self._decode(record, upright), "label": label}
+
+    def _size(self, record: Record) -> Size:
+        size, header = super()._size(record), read_header(record["image"], self.dataset.name(record))
+        return size if header.upright == header.stored else self.dataset.read_label(record).shape
 
 
 class PreparedObjects(Prepared):
@@ -156,18 +196,20 @@ class PreparedObjects(Prepared):
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = tuple(self._features["objects"]["label"].names)
+        self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
         unmasked = self._findings.get("unmasked", 0)
+        reason = " ({})".format(self._findings["maskless"]) if self._findings.get("maskless") else ""
         if "masks" in needs and unmasked:
             raise UserError(
                 f"config.data: masks are needed, but objects of {split} in {data.name} have none: {unmasked}, the first in "
-                f"{self._findings['first_unmasked']}; draw them, or do without masks: config.data.augment.copy_paste=0.0, and "
-                "a task of boxes, such as faster_rcnn"
+                f"{self._findings['first_unmasked']}{reason}; draw them, or do without masks: "
+                "config.data.augment.copy_paste=0.0, and a task of boxes, such as faster_rcnn"
             )
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        image = decode_image(record["image"], self.dataset.name(record))
+        upright = not self.dataset.as_stored and self.dataset.name(record) not in self._stored
+        image = self._decode(record, upright)
         objects, keep, _ = self._read(record, image.shape[:2])
         if "masks" in self.needs:
             objects["masks"] = self.dataset.read_masks(record, image.shape[:2])[keep]
@@ -180,8 +222,9 @@ class PreparedObjects(Prepared):
 
     def find_bad_boxes(self, index: int) -> tuple[str, ...]:
         record = self._record(index)
-        _, _, reasons = self._read(record, self._size(record))
-        labels = record["objects"]["label"]
+        size = self._size(record)
+        _, _, reasons = self._read(record, size)
+        labels = self.dataset.read_objects(record, size)["classes"]
         return tuple(
             describe(self.dataset.name(record), i + 1, self.class_names[labels[i]], reason)
             for i, reason in enumerate(reasons)

@@ -24,10 +24,21 @@ DATASETS = {
 }
 
 
+ANY = "tfds:"  # before a name that tfds knows
+
+
 def find_dataset(name: str) -> Any:
     """The dataset of that name. Raises UserError for an unknown name."""
+    if name.startswith(ANY):
+        own = name.removeprefix(ANY)
+        if own in DATASETS:  # their numbers have a meaning that their features do not tell
+            raise UserError(f"config.data.name={name!r} is known here as {own!r}; write config.data.name={own}")
+        return importlib.import_module("input_pipeline.datasets.tfds_named").TfdsNamed(name)
     if name not in DATASETS:
         known = ", ".join(sorted(DATASETS))
-        raise UserError(f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}")
+        raise UserError(
+            f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}; folder, for the format that "
+            f"config.data.folder.root has; or {ANY}NAME, for what tfds has prepared"
+        )
     module, member = DATASETS[name].split(":")
     return getattr(importlib.import_module(module), member)

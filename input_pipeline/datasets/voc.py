@@ -17,7 +17,10 @@ def read_objects(record: Record, size: Size) -> Objects:
 
 
 VOC = Dataset(
-    preparation=ByTensorFlow(),
+    preparation=ByTensorFlow(
+        "config.data.name=voc_folder, config.data.folder.first_pixel=1 and config.data.folder.root, the VOCdevkit"
+    ),
     name=lambda record: read_text(record, "image/filename"),
     read_objects=read_objects,
+    as_stored=True,
 )

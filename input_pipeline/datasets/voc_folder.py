@@ -1,36 +1,35 @@
 """`voc_folder`: boxes in PASCAL VOC's XML, prepared from the user's own folder. Nothing is downloaded.
 
-config.data.folder.root is a VOCdevkit (VOC2012 in it is taken, else its only year) or a folder that holds
-JPEGImages/NAME.jpg (or any format Pillow reads), Annotations/NAME.xml and ImageSets/Main/SPLIT.txt, one name per line. Lists with
-a second column are VOC's lists of one class, and no splits; neither is a list without a single annotation.
+config.data.folder.root is a VOCdevkit (VOC2012 in it is taken, else its only year), or is laid out in another of the ways of
+layouts/voc.py. An image's XML has its name. VOC's lists with a second column are those of one class, and no splits; neither is a
+list without a single annotation.
 
 The classes are the sorted names that occur. config.data.folder.first_pixel is 0 where edges are taken as they are written,
 and 1 where pixels are counted from 1 and the last one belongs to the box, as VOC's own are: xmin - 1 and ymin - 1 then.
 """
 
-import collections
 import pathlib
 
+import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
-from input_pipeline.annotations.voc_xml import read_xml
-from input_pipeline.batch import refuse
+from input_pipeline.annotations.box_kinds import are_fractions
+from input_pipeline.annotations.voc_xml import Named, read_xml
+from input_pipeline.batch import Size, refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
-from input_pipeline.datasets.voc_segmentation import check_once, find_year, read_lines
-from input_pipeline.decoding import SUFFIXES, list_images
+from input_pipeline.datasets.layouts.recognition import recognise
+
+Described = dict[pathlib.Path, tuple[Size | None, list[Named]]]  # XML files: size and objects
+MANY = 20  # boxes that show from which number a tool counts
 
 
 class VocFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-
-    @staticmethod
-    def find_place(folder: ConfigDict) -> pathlib.Path:
-        return find_year(folder.root)
+    VERSION = tfds.core.Version("2.0.0")
 
     @classmethod
     def identify(cls, folder: ConfigDict) -> str:
@@ -38,76 +37,70 @@ class VocFolder(DetectionFolder):
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
-        year = cls.find_place(folder)
-        stems = {stem for listed in list_splits(year).values() for stem in listed}
-        files = [path for path in list_images(year / "JPEGImages") if path.stem in stems]
-        return [*find_lists(year), *files, *(year / "Annotations" / f"{stem}.xml" for stem in sorted(stems))]
+        layout = recognise("voc_folder", cls.find_place(folder))
+        pairs = dict.fromkeys(pair for held in layout.splits.values() for pair in held)
+        return [*layout.files, *(path for pair in pairs for path in (pair.image, pair.annotation))]
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
-        year = cls.find_place(folder)
-        splits = list_splits(year)
-        images = {path.stem: path for path in list_images(year / "JPEGImages")}
-        described, wrong = {}, []
-        for stem in dict.fromkeys(stem for stems in splits.values() for stem in stems):
+        root, described, wrong = cls.find_place(folder), {}, []
+        layout = recognise("voc_folder", root)
+        for pair in dict.fromkeys(pair for held in layout.splits.values() for pair in held):
             try:
-                described[stem] = read_xml(year / "Annotations" / f"{stem}.xml")
+                described[pair.annotation] = read_xml(pair.annotation)
             except UserError as error:
                 wrong.append(str(error))
-        refuse(f"{year}: annotations that cannot be used", wrong, "; correct them, or take their names off the lists")
+        refuse(f"{root}: annotations that cannot be used", wrong, "; correct them, or take their names off the lists")
+        check_pixels(root, described)
         class_names = sorted({named.class_name for _, objects in described.values() for named in objects})
-        class_names = check_names(class_names, year / "Annotations")
+        class_names = check_names(class_names, root)
         shift = folder.first_pixel
 
-        def annotate(number: int, stem: str) -> AnnotatedImage:
-            size, objects = described[stem]
+        def annotate(number: int, image: pathlib.Path, annotation: pathlib.Path, name: str) -> AnnotatedImage:
+            size, objects = described[annotation]
             annotations = []
             for named in objects:
                 top, left, bottom, right = named.edges
                 box = top - shift, left - shift, bottom, right
                 annotations.append(Annotation(box, class_names.index(named.class_name), difficult=named.difficult))
-            return AnnotatedImage(images[stem], images[stem].name, number, size, annotations)
+            return AnnotatedImage(image, name, number, size, annotations)
 
-        images_of = {split: [annotate(i, stem) for i, stem in enumerate(stems, 1)] for split, stems in splits.items()}
-        return Contents(class_names, tuple(range(1, len(class_names) + 1)), images_of)
+        images = {
+            split: [annotate(i, *pair) for i, pair in enumerate(pairs, 1)] for split, pairs in layout.splits.items()
+        }
+        counted = note_first_pixel(described, shift)
+        remarks = {split: [*layout.remarks(split), *counted] for split in images}
+        return Contents(class_names, tuple(range(1, len(class_names) + 1)), images, remarks, layout.describe())
 
 
-def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
-    """The files that may be lists, sorted."""
-    return sorted(path for path in (year / "ImageSets" / "Main").glob("*.txt") if path.is_file())
+def check_pixels(root: pathlib.Path, described: Described) -> None:
+    """Raises UserError where the edges of a folder's boxes are fractions of the image, and not pixels."""
+    edges = np.array([named.edges for _, objects in described.values() for named in objects]).reshape(-1, 4)
+    sizes = [size or (np.inf, np.inf) for size, objects in described.values() for _ in objects]
+    if are_fractions(edges, np.array(sizes).reshape(-1, 2)):
+        raise UserError(
+            f"{root}: the edges in its XML files look like fractions of the image (all lie between 0 and 1); "
+            "multiply x by the width and y by the height"
+        )
 
 
-def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
-    """The names in each list, in its order. Raises UserError for no list, an empty one, a missing file."""
-    images, annotations, main = year / "JPEGImages", year / "Annotations", year / "ImageSets" / "Main"
-    for place in (images, annotations, main):
-        if not place.is_dir():
-            raise UserError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
-    there = collections.Counter(path.stem for path in list_images(images))
-    annotated = {path.stem for path in annotations.glob("*.xml")}
-    splits, unknown = {}, []
-    for path in find_lists(year):
-        lines = read_lines(path)
-        stems = [line[0] for line in lines]
-        if any(len(line) > 1 for line in lines):
-            continue
-        if not annotated.intersection(stems):
-            unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
-            continue
-        check_once(path, stems)
-        missing = [f"{images / stem}{SUFFIXES[0]}" for stem in stems if stem not in there]
-        missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
-        refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
-        splits[path.stem] = stems
-    if not splits:
-        problem = f"{main} has no SPLIT.txt with names of annotated images"
-        remedy = "; write one name per line, without suffix"
-        refuse(problem, unknown, remedy)
-        raise UserError(problem + remedy)
-    listed = {stem for stems in splits.values() for stem in stems}
-    double = sorted(stem for stem in listed if there[stem] > 1)
-    refuse(f"{images}: names that two images share", double, "; rename one of them")
-    return splits
+def note_first_pixel(described: Described, first_pixel: int) -> list[str]:
+    """A remark where the boxes speak against config.data.folder.first_pixel, or none."""
+    boxes = [(named.edges, size) for size, objects in described.values() for named in objects]
+    zero = sum(min(edges[:2]) == 0 for edges, _ in boxes)
+    if first_pixel and zero:
+        return [
+            f"{zero} of {len(boxes)} boxes begin at 0, but config.data.folder.first_pixel=1 counts pixels from 1; they are "
+            "clipped"
+        ]
+    at_one = sum(min(edges[:2]) == 1 for edges, _ in boxes)
+    at_end = sum(size is not None and (edges[2] == size[0] or edges[3] == size[1]) for edges, size in boxes)
+    if not first_pixel and not zero and at_one and at_end and len(boxes) >= MANY:
+        return [
+            f"no box begins at 0, and {at_one} of {len(boxes)} begin at 1: VOC's own files count pixels from 1, which is "
+            "config.data.folder.first_pixel=1; labelImg only cuts boxes there, which is 0"
+        ]
+    return []
 
 
 VOC_FOLDER = describe_folder(VocFolder)

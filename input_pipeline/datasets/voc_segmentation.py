@@ -2,9 +2,10 @@
 
 config.data.folder.root is the VOCdevkit (VOC2012 in it is taken, else its only year) or the folder of a year, which holds
 JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/{train,val,trainval}.txt, one name per line. Masks are
-palette or grey PNGs whose values are the classes, 255 for void. Both files are stored byte for byte.
+palette or grey images whose values are the classes, 255 for void. Suffixes do not matter. Both files are stored byte for byte.
 """
 
+import functools
 import hashlib
 import pathlib
 
@@ -13,8 +14,12 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import IGNORE, refuse
+from input_pipeline.datasets.id_maps import is_jpeg
+from input_pipeline.datasets.layouts.voc import check_once, read_list
+from input_pipeline.datasets.mask_folder import find_name
 from input_pipeline.datasets.prepared import Dataset, read_label, read_text
-from input_pipeline.decoding import decode_image, decode_mask
+from input_pipeline.decoding import decode_image, decode_mask, list_images, read_header
+from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import BuiltFromFolder
 
 CLASS_NAMES = (
@@ -95,27 +100,16 @@ def find_year(root: str) -> pathlib.Path:
     raise UserError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
 
 
-def read_lines(path: pathlib.Path) -> list[list[str]]:
-    """The words of each line of one of VOC's lists. Raises UserError for an empty one."""
-    lines = [line.split() for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"{path} names no image; write one name per line, or take the file away")
-    return lines
-
-
-def check_once(path: pathlib.Path, stems: list[str]) -> None:
-    """Raises UserError where the list at `path` has one of its names twice."""
-    twice = len(stems) - len(set(stems))
-    if twice:
-        raise UserError(f"{path} names {twice} images more than once; list each once")
+def read_names(path: pathlib.Path, year: pathlib.Path) -> list[str]:
+    """The names in one of VOC's lists: lines, or words where a line is no name of a mask. Raises UserError for an empty one."""
+    lines = read_list(path)
+    return [stem for line in lines for stem in ([line] if files_of(year, line)[1].is_file() else line.split())]
 
 
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     """The names in each list that there is, in its order. Raises UserError for no list, an empty one, a missing file."""
     lists = {split: year / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS}
-    splits = {
-        split: [stem for line in read_lines(path) for stem in line] for split, path in lists.items() if path.is_file()
-    }
+    splits = {split: read_names(path, year) for split, path in lists.items() if path.is_file()}
     if not splits:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
@@ -127,15 +121,14 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
 
 def check(image: pathlib.Path, mask: pathlib.Path) -> None:
     """Raises UserError unless both files decode to the same size and the mask holds classes and void alone."""
-    height, width = decode_image(image.read_bytes(), str(image)).shape[:2]
+    data = image.read_bytes()
+    decode_image(data, str(image))
     values = decode_mask(mask.read_bytes(), str(mask))
+    if is_jpeg(mask):
+        raise UserError(f"{mask} is a JPEG, which changes values; VOC's own masks are palette PNGs: take those")
     if values.ndim == 3:
         raise UserError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
-    if values.shape != (height, width):
-        raise UserError(
-            f"{mask} is {values.shape[0]}x{values.shape[1]} (height x width), its image {height}x{width}; "
-            "both must have the same pixels"
-        )
+    is_mask_upright(read_header(data, str(image)), values.shape, str(image), str(mask))
     beyond = (values != IGNORE) & ((values < 0) | (values >= len(CLASS_NAMES)))
     if beyond.any():
         raise UserError(
@@ -145,8 +138,19 @@ def check(image: pathlib.Path, mask: pathlib.Path) -> None:
 
 
 def files_of(year: pathlib.Path, stem: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """Image and mask of a name."""
-    return year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png"
+    """Image and mask of a name, whatever their suffixes; NAME.jpg and NAME.png where they are not there."""
+    places = (year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png")
+    return tuple(path if path.is_file() else _index(path.parent).get(find_name(path), path) for path in places)
+
+
+def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The images in a folder by name; it is listed again when a file came or went."""
+    return _index_as_of(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
+
+
+@functools.lru_cache(maxsize=8)
+def _index_as_of(folder: pathlib.Path, changed: int) -> dict[str, pathlib.Path]:
+    return {find_name(path): path for path in list_images(folder)}
 
 
 VOC_SEGMENTATION = Dataset(

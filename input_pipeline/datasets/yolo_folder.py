@@ -1,12 +1,11 @@
-"""`yolo_folder`: boxes or polygons in rows of text, as Ultralytics lays them out, prepared from the user's own folder.
+"""`yolo_folder`: boxes or polygons in rows of text, as Ultralytics and Darknet write them, from the user's own folder.
 
-config.data.folder.root is ROOT of ROOT/images/SPLIT and ROOT/labels/SPLIT, or of ROOT/SPLIT/images and ROOT/SPLIT/labels.
-labels/NAME.txt has one object per line: `class centre_x centre_y width height`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon,
-all in fractions of the image. An image without such a file has no object. The classes' names are `names` in ROOT/data.yaml
-(a list, or numbers with names), or the lines of ROOT/classes.txt.
+config.data.folder.root is laid out in one of the ways of layouts/yolo.py. NAME.txt has one object per line: `class centre_x
+centre_y width height`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, all in fractions of the image. An image without such a
+file has no object. The classes' names are `names` in data.yaml (a list, or numbers with names), or the lines of classes.txt.
+Of keypoints (`kpt_shape` in data.yaml) the boxes are read, of oriented boxes the upright ones around them.
 """
 
-import itertools
 import pathlib
 
 import tensorflow_datasets as tfds
@@ -14,75 +13,82 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage
-from input_pipeline.annotations.yolo_text import read_names, read_row
+from input_pipeline.annotations.yolo_data import find_data_file, list_name_files, read_classes
+from input_pipeline.annotations.yolo_text import Row, convert, find_meaning, read_row
 from input_pipeline.batch import refuse
-from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder, walk
-from input_pipeline.decoding import list_images
+from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
+from input_pipeline.datasets.layouts.layout import Pair
+from input_pipeline.datasets.layouts.recognition import recognise
 
 
 class YoloFolder(DetectionFolder):
     """The tfds builder; see `DetectionFolder`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     relative = True
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
         root = cls.find_place(folder)
-        names = [path for path in (root / "data.yaml", root / "classes.txt") if path.is_file()]
-        places = find_splits(root).values()
-        return names + [file for images, labels in places for file in (*list_images(images), *walk(labels, (".txt",)))]
+        layout = recognise("yolo_folder", root)
+        names = list_name_files(root)
+        return [
+            *layout.files,
+            *names,
+            *(path for pairs in layout.splits.values() for pair in pairs for path in pair[:2] if path),
+        ]
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
         root = cls.find_place(folder)
-        class_names = read_names(root)
-        splits = {
-            split: read_split(images, labels, len(class_names)) for split, (images, labels) in find_splits(root).items()
-        }
-        return Contents(class_names, tuple(range(1, len(class_names) + 1)), splits)
-
-
-def find_splits(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """The folders of images and of labels of each split. Raises UserError where there is none."""
-    splits = {place.name: (place, root / "labels" / place.name) for place in sorted(root.glob("images/*"))}
-    splits |= {place.parent.name: (place, place.parent / "labels") for place in sorted(root.glob("*/images"))}
-    splits = {split: places for split, places in splits.items() if all(place.is_dir() for place in places)}
-    if not splits:
-        raise UserError(
-            f"config.data.folder.root={str(root)!r} has no images/SPLIT with a labels/SPLIT, and no SPLIT/images with a "
-            "SPLIT/labels; give the folder that holds them"
-        )
-    return splits
-
-
-def read_split(images: pathlib.Path, labels: pathlib.Path, class_count: int) -> list[AnnotatedImage]:
-    """The images, sorted by name. Raises UserError for rows that cannot be used."""
-    paths = list_images(images)
-    if not paths:
-        raise UserError(f"{images} holds no image")
-    for first, second in itertools.pairwise(paths):
-        if first.stem == second.stem:
-            raise UserError(f"{first} and {second.name} would share one file of labels; rename one of them")
-    rows = {path.stem: path for path in walk(labels, (".txt",)) if path.name != "classes.txt"}
-    missing = [str(path) for stem, path in rows.items() if stem not in {path.stem for path in paths}]
-    refuse(f"{images}: images that are missing for files of labels", missing, "; bring them, or take the labels away")
-    if not rows:
-        raise UserError(f"{labels} has no file for any image in {images}; an image's labels are NAME.txt there")
-    annotated, wrong = [], []
-    for number, path in enumerate(paths, 1):
-        image = AnnotatedImage(path, path.name, number, None, [])
-        annotated.append(image)
-        if path.stem not in rows:
-            continue
-        for line, row in enumerate(rows[path.stem].read_text("utf-8-sig", errors="replace").splitlines(), 1):
-            if row.strip():
+        layout, data = recognise("yolo_folder", root), find_data_file(root)
+        classes = read_classes(root, data)
+        labels = {number: label for label, number in enumerate(classes)}
+        pairs = list({pair.image: pair for held in layout.splits.values() for pair in held}.values())
+        rows = read_rows(root, pairs, classes)
+        meaning = find_meaning(root, (row for listed in rows.values() for row in listed.values()), data)
+        objects, wrong = {}, []
+        for pair in pairs:
+            objects[pair.image] = []
+            for line, row in rows[pair.image].items():
                 try:
-                    image.objects.append(read_row(row, class_count))
+                    objects[pair.image].append(convert(row, labels, meaning))
                 except UserError as error:
-                    wrong.append(f"{rows[path.stem]} line {line}: {error}")
-    refuse(f"{labels}: rows that cannot be used", wrong)
-    return annotated
+                    wrong.append(f"{pair.annotation} line {line}: {error}")
+        refuse(f"{root}: rows that cannot be used", wrong)
+        splits = {
+            split: [
+                AnnotatedImage(pair.image, pair.name, number, None, objects[pair.image])
+                for number, pair in enumerate(held, 1)
+            ]
+            for split, held in layout.splits.items()
+        }
+        remarks = {split: [*layout.remarks(split), *filter(None, [meaning.note()])] for split in splits}
+        maskless = "the rows are oriented boxes, unless data.yaml says task: segment" if meaning.oriented else ""
+        return Contents(
+            tuple(classes.values()),
+            tuple(number + 1 for number in classes),
+            splits,
+            remarks,
+            layout.describe(),
+            maskless,
+        )
+
+
+def read_rows(root: pathlib.Path, pairs: list[Pair], classes: dict[int, str]) -> dict[pathlib.Path, dict[int, Row]]:
+    """Read the rows of each image, by their line. Raises UserError for rows that cannot be used."""
+    rows, wrong = {}, []
+    for image, path, _ in pairs:
+        rows[image] = {}
+        lines = path.read_text("utf-8-sig", errors="replace").splitlines() if path else []
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    rows[image][number] = read_row(line, classes)
+                except UserError as error:
+                    wrong.append(f"{path} line {number}: {error}")
+    refuse(f"{root}: rows that cannot be used", wrong)
+    return rows
 
 
 YOLO_FOLDER = describe_folder(YoloFolder, masks=True)

@@ -1,6 +1,7 @@
-"""predict on proposals: images of a user's own have none stored, so they are found."""
+"""predict: what it reads and how it names results; images of a user's own have no stored proposals, so they are found."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 from PIL import Image
 
 from configs import common
+from errors import UserError
 from experiments import predict as module
 from experiments.command_line import Command
 from experiments.run import state as states
@@ -69,17 +71,69 @@ def test_an_image_without_stored_proposals_gets_them(tmp_path, monkeypatch, caps
     variables = states.initialise(config, 1, seed=0)
     loaded = Loaded(architecture, jax.device_get(variables), ("thing",), (1,), {}, {}, "name", "words")
     monkeypatch.setattr(module, "load_model", lambda *_: loaded)
-    (tmp_path / "in").mkdir()
+    (tmp_path / "in/deep").mkdir(parents=True)
     large = np.repeat(np.repeat(draw(0), 2, 0), 3, 1)  # 128x192
-    Image.fromarray(large).save(tmp_path / "in/a.png")
+    Image.fromarray(large).save(tmp_path / "in/deep/a.png")
     (tmp_path / "in/b.png").write_bytes(b"no image")
     flags = dict(data_dir=None, checkpoint="best", weights="auto", profile=False)
     flags |= dict(inputs=str(tmp_path / "in"), output=str(tmp_path / "out"))
     module.predict(Command(config, True, str(tmp_path / "run"), **flags))
     printed = capsys.readouterr()
     assert "finding proposals" in printed.out and "1 of 2 images, 1 skipped" in printed.out
+    assert (tmp_path / "out/deep/a_boxes.png").is_file()
     x, y, width, height = np.transpose(
         [row["bbox"] for row in json.loads((tmp_path / "out/detections.json").read_text())]
     )
     boxes = np.stack([y, x, y + height, x + width], -1)
     assert overlap(np.array([RED, GREEN]) * (2, 3, 2, 3), boxes).max(1).min() > 0.9 and len(boxes) > 5
+
+
+def write(path, pixels=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((3, 4, 3), np.uint8) if pixels is None else pixels).save(path, **options)
+    return path
+
+
+def test_a_folder_is_searched_with_its_sub_folders_and_results_keep_them(tmp_path):
+    inputs, workdir = tmp_path / "in", tmp_path / "in/runs/one"
+    paths = [write(inputs / name) for name in ("a/x.png", "b/deep/x.png", "b/y.jpg", "b/y.png", "z.jfif")]
+    write(inputs / ".hidden/x.png")
+    write(workdir / "predictions/x.png")
+    for name in ("b/video.mp4", "b/photo.heic", "notes.txt"):
+        (inputs / name).write_bytes(b"something else")
+    found, others = module.find_images(str(inputs), workdir)
+    assert found == sorted(paths) and [path.name for path in sorted(others)] == ["photo.heic", "video.mp4"]
+    names = module.output_names(found)
+    assert [names[path] for path in paths] == ["a/x", "b/deep/x", "b/y.jpg", "b/y.png", "z"]
+    globbed, others = module.find_images(f"{inputs}/**/x.png", workdir)
+    assert {module.output_names(globbed)[path] for path in paths[:2]} == {"a/x", "b/deep/x"} and not others
+    assert module.output_names([paths[1]]) == {paths[1]: "x"}
+
+
+def test_inputs_without_an_image_say_what_was_passed_over(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(
+        UserError, match="no image in such a folder or glob; 1 file is passed over, HEIC: a.heic; .*pillow-heif"
+    ):
+        module.find_images(str(tmp_path), tmp_path / "run")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="no image in such a folder or glob; 1 file is passed over, .*: pipe.png"):
+        module.find_images(str(tmp_path / "pipe.png"), tmp_path / "run")
+    with pytest.raises(UserError, match="no such file"):
+        module.find_images(str(tmp_path / "*.png"), tmp_path / "run")
+
+
+def test_images_are_read_upright_with_the_runs_white_up_to_the_limit(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [write(tmp_path / "turned.png", exif=exif), write(tmp_path / "deep.png", np.full((3, 4), 2000, np.uint16))]
+    paths += [write(tmp_path / "large.png", np.zeros((5, 5, 3), np.uint8))]
+    images = module.ImageFiles(paths, white=4095, largest=24)
+    assert images[0]["image"].shape == (4, 3, 3) and images.size(0) == (4, 3) and images.turned() == ["turned.png"]
+    assert (images[1]["image"] == 2000 * 255 // 4095).all()
+    assert images.note_depth() == ("images of 16 bits reach 2000; 4095 is read as white (config.data.white_level)",)
+    images[2]
+    assert images.unreadable == {2} and "config.data.max_pixels=24; raise it" in capsys.readouterr().err
+    dark = module.ImageFiles(paths, white=65535, largest=24)
+    dark[1]
+    assert "--config.data.white_level=4095" in dark.note_depth()[0]

@@ -1,13 +1,27 @@
 """Files are decoded by their content, not by their name, and a broken one is named."""
 
 import io
+import os
+import struct
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from errors import UserError
-from input_pipeline.decoding import decode_colours, decode_image, decode_mask, encode_png, read_size
+from input_pipeline.decoding import (
+    choose_white,
+    decode_colours,
+    decode_image,
+    decode_mask,
+    decode_samples,
+    encode_png,
+    list_images,
+    list_others,
+    read_header,
+    read_size,
+)
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -58,11 +72,157 @@ def test_a_one_bit_mask_gives_0_and_1():
     np.testing.assert_array_equal(decode_mask(encode(image, "PNG"), "m.png"), [[0, 1]])
 
 
-def test_pixels_are_taken_as_stored():
+# Where EXIF puts the first row and the first column of the stored pixels (Exif 2.32, tag 274).
+SIDES = {1: "top left", 2: "top right", 3: "bottom right", 4: "bottom left"}
+SIDES |= {5: "left top", 6: "right top", 7: "right bottom", 8: "left bottom"}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", SIDES)
+def test_images_are_upright_as_exif_says_and_stored_on_request(kind, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encode(Image.fromarray(PIXELS), "JPEG", exif=exif)
-    assert decode_image(data, "a.jpg").shape[:2] == read_size(data, "a.jpg") == (5, 7)
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(PIXELS), kind, exif=exif, lossless=True)
+    upright = decode_image(data, "a.jpg")
+    row, column = SIDES[orientation].split()
+    first_row = {"top": upright[0], "bottom": upright[-1], "left": upright[:, 0], "right": upright[:, -1]}[row]
+    from_left = np.array_equal(first_row, PIXELS[0])
+    assert from_left or np.array_equal(first_row[::-1], PIXELS[0])
+    assert from_left == (column in ("left", "top"))
+    np.testing.assert_array_equal(decode_image(data, "a.jpg", upright=False), PIXELS)
+    assert read_size(data, "a.jpg") == upright.shape[:2] == decode_mask(data, "a.jpg").shape[:2]
+    assert read_size(data, "a.jpg", upright=False) == (5, 7)
+    assert read_header(data, "a.jpg") == ((5, 7), orientation)
+
+
+def test_an_orientation_that_cannot_be_is_none():
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    data = encode(Image.fromarray(PIXELS), "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_image(data, "a.png"), PIXELS)
+
+
+def join_pages(kind):
+    return encode(Image.fromarray(PIXELS), kind, save_all=True, append_images=[Image.fromarray(PIXELS[::-1])] * 2)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("decode", [decode_image, decode_mask, decode_colours])
+def test_pages_and_frames_are_refused(kind, decode):
+    with pytest.raises(UserError, match=r"a\.x holds \d (pages|frames); store each as a file of its own"):
+        decode(join_pages(kind), "a.x")
+
+
+def test_the_pictures_that_a_phone_adds_to_a_jpeg_are_no_pages():
+    data = encode(Image.fromarray(PIXELS), "MPO", save_all=True, append_images=[Image.fromarray(PIXELS)])
+    assert decode_image(data, "a.jpg").shape == (5, 7, 3)
+
+
+def write_tiff(bands, photometric, extra=(), kind=np.uint8, **more):
+    """A TIFF of 5x7 zeros, uncompressed, that holds the tags of the specification and nothing else."""
+    bits = np.dtype(kind).itemsize * 8
+    data = bytes(5 * 7 * bands * bits // 8)
+    tags = {256: (3, [7]), 257: (3, [5]), 258: (3, [bits] * bands), 259: (3, [1]), 262: (3, [photometric])}
+    tags |= {273: (4, [8]), 277: (3, [bands]), 278: (3, [5]), 279: (4, [len(data)])}
+    tags |= {338: (3, list(extra))} if extra else {}
+    tags |= {int(tag): (3, [value]) for tag, value in more.items()}
+    entries, beyond = b"", b""
+    start = 8 + len(data) + 2 + 12 * len(tags) + 4
+    for tag, (code, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{'H' if code == 3 else 'I'}", *values)
+        place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack("<I", start + len(beyond))
+        beyond += packed if len(packed) > 4 else b""
+        entries += struct.pack("<HHI", tag, code, len(values)) + place
+    return (
+        struct.pack("<2sHI", b"II", 42, 8 + len(data))
+        + data
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+        + beyond
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (write_tiff(4, 2, (0,)), "holds 4 bands, and what is beyond 3 is not transparency"),
+        (write_tiff(4, 2), "holds 4 bands"),
+        (write_tiff(2, 1), "2 bands"),
+        (write_tiff(5, 1, (0, 0, 0, 0)), "5 bands"),
+        (write_tiff(5, 1, (0, 0, 0, 0), np.uint16), "a TIFF of 5 bands of 16 bits"),
+        (write_tiff(3, 2, (), np.float32, **{"339": 3}), "32-bit floating point"),
+        (write_tiff(1, 1, (), np.float64, **{"339": 3}), "floating point"),
+        (write_tiff(1, 1, (), np.float32, **{"339": 3}), "floating point"),
+        (write_tiff(1, 0, (), np.uint16), "0 is white"),
+        (write_tiff(3, 2, (), np.uint16, **{"284": 2}), "interleaved"),
+        (write_tiff(3, 2, (), np.uint8, **{"254": 1}), "preview"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "pillow-heif"),
+        (b"\0\0\0\x18ftypisom" + bytes(20), "a video"),
+        (bytes(128) + b"DICM" + bytes(20), "DICOM"),
+    ],
+)
+def test_what_is_no_picture_of_grey_or_colour_is_named(data, words):
+    with pytest.raises(UserError, match=words) as caught:
+        decode_image(data, "a.tif")
+    assert str(caught.value).startswith("a.tif") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bands", "photometric", "extra"), [(3, 2, ()), (4, 2, (1,)), (4, 2, (2,)), (2, 1, (2,)), (4, 5, ())]
+)
+def test_colour_transparency_and_cmyk_are_read(bands, photometric, extra):
+    assert decode_image(write_tiff(bands, photometric, extra), "a.tif").shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_colours_of_12_bits_do_not_turn_black(suffix):
+    values = np.random.default_rng(0).integers(0, 4096, (5, 7, 4), dtype=np.uint16)
+    values[0, 0] = 4095
+    data = cv2.imencode(suffix, values[..., :3])[1].tobytes()
+    rgb = values[..., 2::-1]
+    np.testing.assert_array_equal(decode_samples(data, "a"), rgb)
+    assert choose_white(rgb.max()) == 4095
+    np.testing.assert_array_equal(decode_image(data, "a", white=4095), rgb.astype(int) * 255 // 4095)
+    with_alpha = cv2.imencode(".png", values)[1].tobytes()
+    np.testing.assert_array_equal(decode_samples(with_alpha, "a"), rgb)
+
+
+@pytest.mark.parametrize(
+    ("peak", "white"), [(0, 65535), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)]
+)
+def test_the_white_level_covers_the_largest_value(peak, white):
+    assert choose_white(peak) == white
+
+
+def test_brighter_than_white_is_white():
+    values = np.array([[0, 2000, 4095, 60000]], np.uint16)
+    assert decode_image(encode_png(values), "a", white=4095)[0, :, 0].tolist() == [0, 124, 255, 255]
+
+
+def test_too_many_pixels_name_the_field():
+    with pytest.raises(UserError, match=r"a has 35 pixels, and config.data.max_pixels=34; raise it"):
+        decode_image(encode_png(PIXELS), "a", largest=34)
+    assert decode_image(encode_png(PIXELS), "a", largest=35).shape == (5, 7, 3)
+
+
+def test_images_of_a_folder_are_found_by_suffix_or_content(tmp_path):
+    for name in ("a.JPG", "b.jfif", "c.ppm", "d.avif", "e.jp2", "f.img", "g"):
+        (tmp_path / name).write_bytes(encode(Image.fromarray(PIXELS), "PNG"))
+    for name in ("h.heic", "i.cr2", "Thumbs.db", "j.mp4", ".hidden.png", "notes.txt", "k.json"):
+        (tmp_path / name).write_bytes(b"something else")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    assert [path.name for path in list_images(tmp_path)] == [
+        "a.JPG",
+        "b.jfif",
+        "c.ppm",
+        "d.avif",
+        "e.jp2",
+        "f.img",
+        "g",
+    ]
+    assert [path.name for path in list_others(tmp_path)] == ["Thumbs.db", "h.heic", "i.cr2", "j.mp4", "pipe.png"]
 
 
 @pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: b"text", lambda data: data[: len(data) // 2]])

@@ -149,7 +149,6 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
     ("name", "need", "words"),
     [
         ("oxford_iiit_pet", "boxes", "oxford_iiit_pet has label; .*coco_folder.*shapes"),
-        ("image_mask", "boxes", "folder.instances='': .* folder .* or components"),
         ("voc_folder", "masks", "voc_folder has boxes; .*coco_folder, image_mask, shapes, yolo_folder"),
         ("shapes", "instances", "data.weight_map, .* shapes has label and boxes and masks; .*image_mask"),
         ("coco/2017", "masks", "coco/2017 has boxes; .*coco_folder"),
@@ -217,6 +216,8 @@ def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
     with pytest.raises(UserError, match=command) as caught:
         open_source(make_data(name=name), "train", tmp_path, "boxes")
     assert "\n" not in str(caught.value) and "pip install tensorflow" in str(caught.value)
+    other = "coco_folder" if name == "coco/2017" else "voc_folder, config.data.folder.first_pixel=1"
+    assert f"without TensorFlow, read the raw download: config.data.name={other}" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -97,24 +97,11 @@ def test_an_unknown_part_is_one_line(place):
             open_split(place, split)
 
 
-def test_an_unknown_split_names_its_field():
+def test_the_field_of_an_unknown_split_is_named(place):
     data = get_config().data
-    data.train_split, data.eval_split = "train+voc/2012:val", "val"
-    assert sources.name_field(data, "train") == "config.data.train_split"
-    assert sources.name_field(data, "voc/2012:val") == "config.data.train_split"
-    assert sources.name_field(data, "val") == "config.data.train_split or eval_split"
-    data.train_split = "train"
-    assert sources.name_field(data, "val") == "config.data.eval_split"
-    assert sources.name_field(data, "test") == "config.data.train_split or eval_split"
-
-
-def test_a_prepared_set_says_so(place):
-    data = get_config().data
-    data.eval_split = "val[:2]"
-    with pytest.raises(
-        UserError, match=r"^config.data.eval_split='val\[:2\]': shapes in .* has no split 'val'; choose"
-    ):
+    data.eval_split = "holdout[:2]"
+    with pytest.raises(UserError, match=r"^config.data.eval_split: shapes in .* has no split 'holdout'; choose one of"):
         sources.open_source(data, data.eval_split, str(place), ("label",))
-    data.eval_split = "train[:0]"
-    with pytest.raises(UserError, match=r"^config.data.eval_split='train\[:0\]': that part of shapes holds no example"):
-        sources.open_source(data, data.eval_split, str(place), ("label",))
+    data.train_split, data.eval_split = "train[:0]", "validation"
+    with pytest.raises(UserError, match=r"^config.data.train_split: 'train\[:0\]' of shapes holds no example"):
+        sources.open_source(data, data.train_split, str(place), ("label",))

@@ -565,6 +565,14 @@ def test_a_dataset_of_detections_is_read_by_its_own_images_and_categories(files,
     assert printed(capsys, *files(ground_truth(), {"annotations": results()}), "--style=coco") == by_id
 
 
+def test_objects_that_are_written_twice_are_a_warning(files, capsys):
+    known = ground_truth()
+    known["annotations"] += [entry | {"id": 10 + entry["id"]} for entry in known["annotations"][:2]]
+    assert main([*files(known, results()), "--style=coco"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["AP"] < 1 and "gt.json has 2 exact duplicates of objects" in err and err.count("\n") == 1
+
+
 def test_no_detections_score_zero(files, capsys):
     arguments = files(ground_truth(), [])
     assert printed(capsys, *arguments, "--style=coco")["AP"] == 0

@@ -5,10 +5,12 @@ import pathlib
 
 import numpy as np
 import pytest
+from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 
 from configs import common
 from errors import UserError
+from experiments.metrics import coco_files, precision
 from experiments.results.boxes import BoxAssembly
 from experiments.results.registry import make_results
 from input_pipeline.views import plan_views
@@ -176,6 +178,26 @@ def test_predictions_are_cocos_results(tmp_path, paths, known, ids, names):
         **{"image_id": 0, "category_id": 90, "bbox": [1.0, 2.0, 8.0, 3.0], "score": 0.5},
         **{"file_name": "", "category_name": "blue"},
     }
+
+
+def test_cocos_own_tools_find_the_same_images(tmp_path):
+    """Names that are numbers, but of other images, do no harm."""
+    paths = [tmp_path / "000000000002.png", tmp_path / "000000000001.png"]
+    known = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "red"}]}
+    writer = make().writer(tmp_path, paths, (7, 8, 90), (1, 2))
+    for number, path in enumerate(paths, 1):
+        left = 10 * number
+        known["images"].append({"id": number, "file_name": path.name, "height": 60, "width": 60})
+        box = {"bbox": [left, 5, 8, 8], "area": 64, "iscrowd": 0}
+        known["annotations"].append({"id": number, "image_id": number, "category_id": 7} | box)
+        found = {"boxes": np.array([[5.0, left, 13.0, left + 8]]), "scores": np.ones(1), "classes": np.zeros(1, int)}
+        writer.add(path, path.stem, np.zeros((60, 60, 3), np.uint8), found)
+    (detections,) = writer.close()
+    (tmp_path / "known.json").write_text(json.dumps(known))
+    evaluation = COCOeval_faster(COCO(known), COCO(known).loadRes(str(detections)), iouType="bbox")
+    evaluation.run()
+    tables, _ = coco_files.read(tmp_path / "known.json", detections, "bbox")
+    assert evaluation.stats_as_dict["AP_all"] == precision.coco(tables).whole["AP"] == 1
 
 
 EMPTY = {"boxes": np.zeros((0, 4)), "classes": np.zeros(0, int)} | dict.fromkeys(

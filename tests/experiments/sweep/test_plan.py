@@ -226,6 +226,7 @@ def test_the_process_that_resolves_answers_as_the_call_does(plan, tmp_path):
             {"config": str(tmp_path / "own.py"), "fields": ["--config.optim.lr=-1"]},
         ],
         "stored": sorted(map(str, pathlib.Path(tmp_path / "sweep").iterdir())),
+        "data_dir": None,
     }
     answer = resolution.ask(request)
     assert answer == resolution.resolve(request)

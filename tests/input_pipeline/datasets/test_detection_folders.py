@@ -13,6 +13,7 @@ from PIL import Image
 from configs.common import get_config
 from errors import UserError
 from input_pipeline.datasets import prepared as prepared_sets
+from input_pipeline.datasets.coco_folder import CocoFolder, number_images
 from input_pipeline.masks import bound
 from input_pipeline.sources import open_source
 from tests.input_pipeline.test_masks import whole
@@ -20,6 +21,12 @@ from tests.input_pipeline.test_masks import whole
 REAL = pathlib.Path(__file__).parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
 HEIGHT, WIDTH = SIZE = 20, 30
+
+
+def folder_of(root):
+    data = get_config().data
+    data.folder.root = str(root)
+    return data.folder
 
 
 def open_folder(name, root, split, place, *more, **folder):
@@ -37,7 +44,7 @@ def refuse(name, root, place, *words, split="train", **folder):
     assert "\n" not in message
     for word in words:
         assert word in message
-    assert not list(place.glob(f"{name}/*/1.0.0")) and not list(place.glob(".*")), "nothing is left of a failure"
+    assert not list(place.glob(f"{name}/*/2.0.0")) and not list(place.glob(".*")), "nothing is left of a failure"
 
 
 def draw(path, seed=0):
@@ -187,7 +194,7 @@ def test_a_changed_folder_is_prepared_anew(tmp_path):
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
     shown = open_folder("coco_folder", root, "train", place)[1]["image"]
     np.testing.assert_array_equal(shown, np.asarray(Image.open(image)))
-    assert len(list(place.glob("coco_folder/*/1.0.0/dataset_info.json"))) == 3
+    assert len(list(place.glob("coco_folder/*/2.0.0/dataset_info.json"))) == 3
     with pytest.raises(UserError, match="prepared 3 times.*config.data.folder.root"):
         open_folder("coco_folder", "", "train", place)
 
@@ -287,7 +294,7 @@ def change(**fields):
         (lambda content: content.pop("annotations"), ["no list 'annotations'"]),
         (lambda content: content.update(images={}), ["no list 'images'"]),
         (lambda content: content.update(images=[]), ["names no image"]),
-        (lambda content: content.update(categories=[]), ["names no class"]),
+        (lambda content: content.update(categories=[]), ["annotation"]),
     ],
 )
 def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
@@ -331,11 +338,49 @@ def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
     assert source.bad_boxes[0] == "b.jpg: object 1 of class fox: not a finite number"
 
 
+def test_a_split_of_coco_may_lack_classes_and_have_negatives_only(tmp_path):
+    root, place = tmp_path / "set", tmp_path / "tfds"
+    root.mkdir()
+    train, val, test = make_coco(), make_coco(), make_coco()
+    write_coco(root, train)
+    val["categories"] = [entry for entry in val["categories"] if entry["name"] == "fox"]
+    val["annotations"] = [entry for entry in val["annotations"] if entry["category_id"] == 44]
+    write_coco(root, val, "val")
+    write_coco(root, test | {"categories": [], "annotations": []}, "test")
+    names = open_folder("coco_folder", root, "train", place).class_names
+    for split, found in (("val", {"fox"}), ("test", set())):
+        source = open_folder("coco_folder", root, split, place)
+        assert source.class_names == names and source.category_ids == (7, 44)
+        labels = {label for index in range(len(source)) for label in source[index]["classes"].tolist()}
+        assert {names[label] for label in labels} == found
+
+
+def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    content = make_coco()
+    write_coco(root, content)
+    ids = {(root / "train" / entry["file_name"]).resolve(): entry["id"] for entry in content["images"]}
+    assert CocoFolder.number(folder_of(root)) == ids
+    content["images"][0]["id"] = 9999
+    content["annotations"] = []
+    write_coco(root, content, "val")  # whose other ids are those of train
+    numbers = CocoFolder.number(folder_of(root))
+    own = root / "val" / content["images"][0]["file_name"]
+    assert set(numbers.values()) == {9999, make_coco()["images"][0]["id"]} and numbers[own.resolve()] == 9999
+    data = get_config().data
+    data.folder = folder_of(root)
+    assert number_images(data, [own]) == [9999]
+    assert number_images(data, [own, root / "val" / content["images"][1]["file_name"]]) == []
+    data.folder.root = str(root / "elsewhere")
+    assert number_images(data, [own]) == []
+
+
 def test_coco_files_and_folders_that_cannot_be(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "not a folder")
     root.mkdir()
-    refuse("coco_folder", root, place, "no images", "annotations/instances_SPLIT.json")
+    refuse("coco_folder", root, place, "config.data.folder.root", "annotations/instances_SPLIT.json")
     (root / "annotations").mkdir()
     (root / "annotations/instances_train.json").write_text("{")
     refuse("coco_folder", root, place, "annotations for instances_train but no images")
@@ -345,10 +390,83 @@ def test_coco_files_and_folders_that_cannot_be(tmp_path):
     other = make_coco()
     other["categories"][0]["name"] = "hare"
     write_coco(root, other, "val")
-    refuse("coco_folder", root, place, "instances_val.json", "other categories", "44")
+    refuse("coco_folder", root, place, "instances_val.json", "'hare' with the id 44", "another name or id")
+    other["categories"][0].update(name="fox", id=45)
+    write_coco(root, other | {"annotations": []}, "val")
+    refuse("coco_folder", root, place, "instances_val.json", "'fox' with the id 45", "instances_train.json has another")
     (root / "annotations/instances_val.json").unlink()
     write_coco(root, make_coco(), "all")
     refuse("coco_folder", root, place, "split named 'all'", "rename it")
+
+
+def test_coco_names_have_folders_and_windows_separators(tmp_path):
+    root, content = tmp_path / "set", make_coco()
+    for entry, name in zip(content["images"], ("c/b.jpg", "c/d/a.jpg", "empty.png"), strict=True):
+        entry["file_name"] = name
+    root.mkdir()
+    write_coco(root, content)
+    for entry in content["images"]:
+        entry["file_name"] = entry["file_name"].replace("/", "\\")
+    path = root / "annotations/instances_train.json"
+    path.write_text(json.dumps(content))
+    source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
+    assert [source.name(i) for i in range(3)] == ["c/b.jpg", "c/d/a.jpg", "empty.png"]
+    for entry in content["images"]:  # below the root, and not below the folder of the split
+        entry["file_name"] = "train\\" + entry["file_name"]
+    path.write_text(json.dumps(content))
+    source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
+    assert [source.name(i) for i in range(3)] == ["train/c/b.jpg", "train/c/d/a.jpg", "train/empty.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside.jpg", "..\\..\\outside.jpg", "{}/outside.jpg", "c/../../../outside.jpg"]
+)
+def test_coco_names_that_leave_the_folder_are_refused(tmp_path, name):
+    root, content = tmp_path / "set", make_coco()
+    root.mkdir()
+    write_coco(root, content)
+    draw(tmp_path / "outside.jpg")
+    (root / "train/c").mkdir()
+    content["images"][0]["file_name"] = name.replace("{}", str(tmp_path))
+    (root / "annotations/instances_train.json").write_text(json.dumps(content))
+    refuse("coco_folder", root, tmp_path / "tfds", "outside.jpg leads out of")
+
+
+def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
+    root, content = tmp_path / "set", make_coco()
+    root.mkdir()
+    write_coco(root, content)
+    for name in ("x" * 5000, "a\0b"):
+        content["images"][0]["file_name"] = name
+        (root / "annotations/instances_train.json").write_text(json.dumps(content))
+        refuse("coco_folder", root, tmp_path / "tfds", "is missing; bring the files")
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "words"),
+    [
+        (lambda x, y, w, h: [x, y, x + w, y + h], "look like left, top, right, bottom"),
+        (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], "look like centre x, centre y, width, height"),
+        (lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT], "look like fractions"),
+    ],
+)
+def test_a_bbox_that_means_something_else_is_refused(tmp_path, rewritten, words):
+    """The polygons show it."""
+    root, content = tmp_path / "set", make_coco()
+    boxes = [(2, 3, 10, 8), (12, 5, 9, 11), (5, 8, 20, 10)]
+    content["annotations"] = [
+        dict(
+            content["annotations"][0],
+            id=i,
+            bbox=rewritten(x, y, w, h),
+            segmentation=[square(y, x, y + h, x + w)],
+            area=w * h,
+        )
+        for i, (x, y, w, h) in enumerate(boxes)
+    ]
+    root.mkdir()
+    write_coco(root, content)
+    refuse("coco_folder", root, tmp_path / "tfds", "instances_train.json", words)
 
 
 def test_masks_need_one_for_each_object(tmp_path):
@@ -481,13 +599,73 @@ def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
             ["split named 'all'"],
         ),
         (lambda root: shutil.rmtree(root / "Annotations"), ["Annotations is not there"]),
-        (lambda root: shutil.rmtree(root / "ImageSets"), ["config.data.folder.root"]),
+        (lambda root: shutil.rmtree(root / "JPEGImages"), ["JPEGImages is not there"]),
     ],
 )
 def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
     make_voc(tmp_path / "set")
     spoil(tmp_path / "set")
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
+    make_voc(tmp_path / "set")
+    shutil.rmtree(tmp_path / "set/ImageSets")
+    place = tmp_path / "tfds"
+    source = open_folder("voc_folder", tmp_path / "set", "train", place)
+    assert [source.name(i) for i in range(3)] == ["one.jpg", "three.jpg", "two.png"]
+    assert source.layout.startswith("layout: VOC's XML and images in folders, without lists; found Annotations/one.xml")
+    with pytest.raises(UserError, match="no split 'val'; choose one of train, or set config.data.holdout=0.2"):
+        open_folder("voc_folder", tmp_path / "set", "val", place)
+    data = get_config().data
+    data.update(name="voc_folder", holdout=0.5)
+    data.folder.root = str(tmp_path / "set")
+    parts = [open_source(data, split, str(place), ("boxes",)) for split in ("train", "val", "val[:1]")]
+    names = [[part.name(i) for i in range(len(part))] for part in parts]
+    assert sorted(names[0] + names[1]) == ["one.jpg", "three.jpg", "two.png"] and names[0] and names[1][:1] == names[2]
+    assert len({part.fingerprint for part in (*parts, source)}) == 4
+    assert len(list(place.glob("voc_folder/*"))) == 1, "both sides are of one prepared set"
+
+
+@pytest.mark.parametrize("named", ['<annotation xmlns="http://x.org/voc">', '<v:annotation xmlns:v="http://x.org">'])
+def test_a_namespace_in_voc_xml_hides_nothing(tmp_path, named):
+    make_voc(tmp_path / "set")
+    path = tmp_path / "set/Annotations/one.xml"
+    text = path.read_text()
+    if "v:" in named:
+        text = re.sub(r"<(/?)(\w)", r"<\1v:\2", text).replace("<v:annotation>", named)
+    path.write_text(text.replace("<annotation>", named))
+    source = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    assert source[1]["boxes"].tolist() == [[2, 3, 8, 10.5]]
+
+
+def test_xml_of_another_tool_is_refused(tmp_path):
+    make_voc(tmp_path / "set")
+    path = tmp_path / "set/Annotations/one.xml"
+    path.write_text("<annotations><image/></annotations>")
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", "one.xml is not VOC's XML", "<annotations>")
+    turned = "<robndbox><cx>5</cx><cy>5</cy><w>2</w><h>3</h><angle>0.3</angle></robndbox>"
+    path.write_text(f"<annotation><object><name>fox</name>{turned}</object></annotation>")
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", "one.xml: object 1 has an oriented box (robndbox)")
+
+
+def test_fractions_in_voc_xml_are_refused(tmp_path):
+    for stem in ("a", "b"):
+        write_voc(tmp_path / "set", stem, describe_object("fox", 0.1, 0.2, 0.5, 0.6))
+    refuse(
+        "voc_folder", tmp_path / "set", tmp_path / "tfds", "look like fractions of the image", "multiply x by the width"
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "VOC's own files count pixels from 1")]
+)
+def test_boxes_that_speak_against_the_first_pixel_are_remarked(tmp_path, low, first_pixel, words):
+    objects = [describe_object("fox", low, 2 + i % 5, WIDTH, 9 + i % 5) for i in range(20)]
+    write_voc(tmp_path / "set", "a", *objects)
+    for given, expected in ((first_pixel, True), (1 - first_pixel, False)):
+        source = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds", first_pixel=given)
+        assert any(words in line for line in source.remarks) == expected
 
 
 # YOLO
@@ -568,15 +746,16 @@ def test_mistakes_in_a_yolo_row(tmp_path, row, words):
         (lambda root: (root / "images/train/a.png").unlink(), ["images that are missing", "a.txt"]),
         (lambda root: draw(root / "images/train/a.jpg"), ["share one file of labels"]),
         (lambda root: [path.unlink() for path in root.glob("labels/train/*.txt")], ["labels/train", "no file"]),
-        (lambda root: [path.unlink() for path in root.glob("images/train/*")], ["images/train", "no image"]),
+        (lambda root: [path.unlink() for path in root.glob("images/train/*")], ["images that are missing", "a.txt"]),
         (
             lambda root: [(root / kind / "train").rename(root / kind / "a b") for kind in ("images", "labels")],
             ["a b", "rename"],
         ),
         (lambda root: (root / "classes.txt").write_bytes(b"f\xf6x\n") and (root / "data.yaml").unlink(), ["class 1"]),
-        (lambda root: shutil.rmtree(root / "labels"), ["no images/SPLIT with a labels/SPLIT"]),
+        (lambda root: shutil.rmtree(root / "labels"), ["config.data.folder.root", "images/SPLIT and labels/SPLIT"]),
         (lambda root: (root / "data.yaml").unlink(), ["no data.yaml and no classes.txt"]),
-        (lambda root: (root / "data.yaml").write_text("names: {0: fox, 2: boar}"), ["data.yaml", "names"]),
+        (lambda root: (root / "data.yaml").write_text("names: {0: fox, 2: boar}"), ["class 1", "2 (0, 2)"]),
+        (lambda root: (root / "data.yaml").write_text("names: {a: fox}"), ["data.yaml", "names"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox, fox]"), ["'fox'", "more than once"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox"), ["data.yaml", "cannot be parsed"]),
         (lambda root: (root / "data.yaml").write_text("names: [2024-13-45]"), ["data.yaml", "cannot be parsed"]),
@@ -601,6 +780,57 @@ def test_mistakes_in_a_yolo_folder(tmp_path, spoil, words):
 
 
 # All of them
+
+
+def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
+    place, content = tmp_path / "tfds", make_coco()
+    first, second = content["annotations"][:2]
+    again = [
+        first | {"id": 90},
+        second | {"id": 91, "area": 3},
+        first | {"id": 92, "segmentation": []},
+        first | {"id": 93},
+    ]
+    content["annotations"] += again
+    (tmp_path / "coco").mkdir()
+    write_coco(tmp_path / "coco", content)
+    source = open_folder("coco_folder", tmp_path / "coco", "train", place)
+    assert len(source[0]["boxes"]) == 3, "another mask is another object"
+    assert source.remarks[-1] == (
+        "3 exact duplicates of objects are left out: b.jpg: object 7 of class fox: the same as object 1; "
+        "b.jpg: object 9 of class fox: the same as object 1; a.jpg: object 2 of class wild boar: the same as object 1"
+    )
+    make_yolo(tmp_path / "yolo")
+    rows = tmp_path / "yolo/labels/train/b.txt"
+    rows.write_text(f"{rows.read_text()}\n{rows.read_text()}")
+    source = open_folder("yolo_folder", tmp_path / "yolo", "train", place, "boxes")
+    assert len(source[1]["boxes"]) == 1 and "1 exact duplicate of an object is left out: b.png" in source.remarks[-1]
+    write_voc(tmp_path / "voc", "a", *[describe_object("fox", 1, 2, 3, 4)] * 2)
+    source = open_folder("voc_folder", tmp_path / "voc", "train", place)
+    assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
+
+
+def test_oriented_boxes_have_no_masks_and_the_error_says_why(tmp_path):
+    make_yolo(tmp_path / "set")
+    (tmp_path / "set/labels/train/a.txt").unlink()
+    (tmp_path / "set/labels/train/b.txt").write_text("1 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3")
+    source = open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    np.testing.assert_allclose(source[1]["boxes"], [[2, 3, 10, 15]])
+    assert "oriented boxes: the upright boxes around them are read" in source.remarks[-1]
+    with pytest.raises(
+        UserError, match=r"objects of train .*\(the rows are oriented boxes, unless data.yaml says task: segment\)"
+    ):
+        open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")
+    (tmp_path / "set/data.yaml").write_text("task: segment\nnames: [fox, boar]")
+    assert open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")[1]["masks"].shape == (1,)
+
+
+def test_classes_with_gaps_keep_their_numbers(tmp_path):
+    make_yolo(tmp_path / "set")
+    (tmp_path / "set/data.yaml").write_text("names: {1: boar, 0: fox, 9: elk}")
+    source = open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds")
+    assert source.class_names == ("fox", "boar", "elk") and source.category_ids == (1, 2, 10)
+    assert source[0]["classes"].tolist() == [1, 0]
 
 
 def test_images_that_cannot_be_decoded(tmp_path):

@@ -2,7 +2,9 @@
 
 import pathlib
 import shutil
+import unicodedata
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from configs.common import get_config
 from errors import UserError
 from input_pipeline.batch import IGNORE, check_batch
 from input_pipeline.datasets.id_maps import find_components
+from input_pipeline.datasets.mask_values import is_enlargement
 from input_pipeline.loader import TrainLoader
 from input_pipeline.masks import bound
 from input_pipeline.objects import FIELDS, none
@@ -192,6 +195,224 @@ def test_a_corrupt_cache_is_made_anew(root, content):
 def test_a_cache_that_cannot_be_written_is_no_error(root):
     (root.parent / "tfds").write_text("a file where the folder should be")
     assert len(open_folder(root)) == 3
+
+
+# Files that are passed over, names, formats
+
+
+def test_what_is_passed_over_is_counted_and_named(root):
+    for name in ("c.png", "y.png", "z.png", "x.png", "w.png"):
+        Image.fromarray(MASK).save(root / "train/masks" / name)
+    (root / "train/images/photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (root / "train/images/clip.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(20))
+    (root / "train/images/notes.txt").write_text("text is nobody's lost image")
+    heic, video, masks = open_folder(root).remarks
+    assert heic.startswith("1 file is passed over, HEIC: photo.HEIC") and "pip install pillow-heif" in heic
+    assert video == "1 file is passed over, not an image that is read here: clip.mp4"
+    assert masks == "4 files are passed over, masks without an image: w.png, x.png, y.png (and 1 more)"
+    assert open_folder(root).remarks == (heic, video, masks), "a part of it or a second look says the same"
+
+
+def test_a_folder_of_nothing_but_heic_says_how_to_enable_it(root):
+    for path in (root / "train/images").iterdir():
+        path.rename(path.with_suffix(".heic")).write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    refuse(root, "holds no image", "3 files", "a.heic", "pip install pillow-heif")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".ppm", ".webp", ".avif", ".jp2", ".PNG", ".TIF", ""])
+def test_every_format_of_images_is_read(root, suffix):
+    kind = {".jfif": "JPEG", ".PNG": "PNG", ".TIF": "TIFF", ".jp2": "JPEG2000", "": "PNG"}.get(suffix)
+    Image.new("RGB", (5, 4)).save(root / "train/images" / f"d{suffix}", kind)
+    Image.fromarray(MASK).save(root / "train/masks/d.png")
+    source = open_folder(root)
+    assert len(source) == 4 and source.name(3) == f"d{suffix}" and source[3]["image"].shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".tif", ".bmp", ".gif"])
+def test_masks_are_found_whatever_their_suffix(root, suffix):
+    Image.fromarray(MASK).save(root / "train/masks" / f"b{suffix}")
+    (root / "train/masks/b.png").unlink()
+    np.testing.assert_array_equal(open_folder(root)[1]["label"], MASK)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_accent_is_one_letter_however_it_is_written(root, forms):
+    stems = [unicodedata.normalize(form, "möwe") for form in forms]
+    assert stems[0] != stems[1]
+    Image.new("RGB", (5, 4)).save(root / "train/images" / f"{stems[0]}.jpg")
+    Image.fromarray(MASK).save(root / "train/masks" / f"{stems[1]}.png")
+    source = open_folder(root)
+    np.testing.assert_array_equal(source[3]["label"], MASK)
+    assert source.remarks == ()
+
+
+def test_two_masks_of_one_image(root):
+    Image.fromarray(MASK).save(root / "train/masks/b.tif")
+    refuse(root, "b.png", "b.tif", "same image")
+
+
+# EXIF
+
+
+def turn(root, stem, pixels, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (root / "train/images" / f"{stem}.jpg").unlink(missing_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(root / "train/images" / f"{stem}.png", exif=exif)
+
+
+RED = np.where(MASK[..., None] == 2, (255, 0, 0), (0, 0, 0)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation", "view"),
+    [(np.rot90(RED), 6, "upright"), (RED, 6, "as stored"), (RED[::-1, ::-1], 3, "upright"), (RED, 1, "")],
+)
+def test_the_masks_size_decides_on_the_view(root, stored, orientation, view):
+    turn(root, "b", stored, orientation)
+    source = open_folder(root)
+    example = source[1]
+    np.testing.assert_array_equal(example["image"], RED)
+    np.testing.assert_array_equal(example["label"], MASK)
+    assert source.size(1) == (4, 5) and bool(source.remarks) == bool(view)
+    assert all(view in line and "b.png" in line and line.startswith("1 file is") for line in source.remarks)
+
+
+def test_a_size_that_fits_no_view_names_both_and_exif(root):
+    turn(root, "b", np.rot90(RED), 6)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "train/masks/b.png")
+    refuse(root, "9x9", "4x5", "5x4", "EXIF orientation 6")
+
+
+def test_objects_follow_the_view(root):
+    turn(root, "b", np.rot90(RED), 6)
+    source = open_folder(root, needs=("boxes", "masks"), instances="components")
+    size, objects = source.objects(1)
+    assert size == (4, 5) == source[1]["image"].shape[:2]
+    np.testing.assert_array_equal(objects["boxes"], source.objects(0)[1]["boxes"])
+
+
+def test_images_that_are_read_in_another_way_change_the_fingerprint(root):
+    turn(root, "b", RED, 1)
+    plain = open_folder(root).fingerprint
+    turn(root, "b", RED, 3)
+    assert open_folder(root).fingerprint != plain
+
+
+# Values: noise, thresholds, sizes, depth
+
+
+def make_binary(root, noise, suffix=".png", **options):
+    (root / "classes.txt").write_text("ground\ncrack\n")
+    truth = np.zeros((32, 32), np.uint8)
+    truth[8:20, 4:28] = 1
+    for stem in "abc":
+        (root / "train/masks" / f"{stem}.png").unlink()
+        Image.new("RGB", (32, 32)).save(root / "train/images" / f"{stem}.jpg")
+        Image.fromarray(noise(truth * np.uint8(255))).save(root / "train/masks" / f"{stem}{suffix}", **options)
+    return truth
+
+
+def roughen(mask):
+    return np.clip(mask + np.random.default_rng(0).normal(0, 4, mask.shape).round(), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("noise", "suffix"),
+    [(roughen, ".png"), (lambda mask: cv2.GaussianBlur(mask, (3, 3), 0), ".png"), (lambda mask: mask, ".jpg"),
+     (lambda mask: np.dstack([roughen(mask), mask, mask]), ".jpg")],
+)  # fmt: skip
+def test_black_and_white_with_noise_asks_for_a_threshold(root, noise, suffix):
+    truth = make_binary(root, noise, suffix)
+    if suffix == ".png" or noise(truth).ndim == 2:
+        message = refuse(root, "a.", "--config.data.folder.threshold=128")
+        assert "ignore_value" not in message
+    label = open_folder(root, threshold=128)[0]["label"]
+    assert (label != truth).mean() < 0.01 and set(np.unique(label)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "values", [MASK, np.where(MASK == 1, 127, MASK // 2 * 255), np.where(MASK > 1, 255, np.arange(20).reshape(4, 5))]
+)
+def test_a_forgotten_class_is_no_noise(root, values):
+    (root / "classes.txt").write_text("ground\ncrack\n")
+    for stem in "abc":
+        add(root, stem, mask=values.astype(np.uint8))
+    message = refuse(root, "holds the value", "ignore_value")
+    assert "threshold" not in message
+
+
+def test_a_clean_black_and_white_mask_names_both_ways(root):
+    make_binary(root, lambda mask: mask)
+    refuse(root, "threshold=128", "255 255 255")
+
+
+def test_a_threshold_needs_two_classes_without_colours(root):
+    refuse(root, "threshold=128", "3 classes", threshold=128)
+    (root / "classes.txt").write_text("ground 0 0 0\ncrack 255 255 255\n")
+    refuse(root, "threshold=128", "colours", threshold=128)
+
+
+def test_a_jpeg_of_classes_is_refused(root):
+    Image.fromarray(MASK).save(root / "train/masks/b.jpg")
+    (root / "train/masks/b.png").unlink()
+    refuse(root, "b.jpg is a JPEG", "PNG")
+
+
+def test_a_colour_near_a_named_one_is_told_to_be_noise(root):
+    (root / "classes.txt").write_text("sky 10 20 30\ntraffic light 0 0 0\nroad 200 100 0\n")
+    for stem in "abc":
+        add(root, stem, mask=np.full((4, 5, 3), (190, 105, 3), np.uint8))
+    refuse(root, "(190, 105, 3)", "near (200, 100, 0) of 'road'", "JPEG noise")
+
+
+@pytest.mark.parametrize("factor", [2, 0.5])
+def test_masks_of_the_same_proportions_are_resized_on_request(root, factor):
+    image = Image.new("RGB", (int(10 * factor), int(8 * factor)))
+    mask = MASK.repeat(2, 0).repeat(2, 1)
+    add(root, "b", image, mask)
+    refuse(root, "b.png", "8x10", "resize_masks=True")
+    source = open_folder(root, resize_masks=True)
+    expected = mask.repeat(2, 0).repeat(2, 1) if factor == 2 else MASK
+    np.testing.assert_array_equal(source[1]["label"], expected)
+    assert source.remarks == ("1 file is resized masks, to their images' sizes: b.jpg",)
+    assert source.fingerprint != open_folder(root, "train[1:]", resize_masks=True).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("mask", "image", "fits"),
+    [
+        ((33, 50), (67, 101), True),
+        ((83, 125), (667, 1001), True),
+        ((50, 50), (67, 101), False),
+        ((4, 5), (5, 4), False),
+    ],
+)
+def test_proportions_to_within_a_pixel(mask, image, fits):
+    assert is_enlargement(mask, image) == is_enlargement(image, mask) == fits
+
+
+def test_other_proportions_are_never_resized(root):
+    add(root, "b", mask=MASK.T)
+    assert "resize_masks" not in refuse(root, "b.png", "same pixels", resize_masks=True)
+
+
+def test_12_bit_images_do_not_turn_black(root):
+    values = np.arange(20, dtype=np.uint16).reshape(4, 5) * 200
+    (root / "train/images/b.jpg").unlink()
+    Image.fromarray(values).save(root / "train/images/b.png")
+    source = open_folder(root)
+    assert (source.peak, source.white) == (3800, 4095)
+    np.testing.assert_array_equal(source[1]["image"][..., 0], values.astype(int) * 255 // 4095)
+    assert source.remarks == ("images of 16 bits reach 3800; 4095 is read as white (config.data.white_level)",)
+    data = get_config().data
+    data.update(name="image_mask", white_level=65535)
+    data.folder.root = str(root)
+    fixed = open_source(data, "train", str(root.parent / "tfds"), ("label",))
+    np.testing.assert_array_equal(fixed[1]["image"][..., 0], values // 257)
+    assert fixed.fingerprint != source.fingerprint
+    both = open_folder(root, "train[:1]+train[1:]")
+    assert both.white == 4095 and both[1]["image"].max() == source[1]["image"].max()
 
 
 def add_instances(root, stem, ids):
@@ -431,3 +652,37 @@ def test_nuclei_have_ids(tmp_path):
     assert sum(len(boxes.objects(i)[1]["boxes"]) for i in range(50)) == sum(
         len(np.unique(source[i]["instances"])) - 1 for i in range(50)
     )
+
+
+# Layouts
+
+
+def test_masks_have_no_boxes_without_instances(root):
+    with pytest.raises(UserError, match="folder.instances='': .* folder .* or components"):
+        open_folder(root, needs=("boxes",))
+
+
+def test_penn_fudan_is_read_as_it_comes_and_held_out(tmp_path):
+    """PNGImages and PedMasks, whose values are the numbers of the pedestrians."""
+    root, names = tmp_path / "set", [f"F{number}.png" for number in range(6)]
+    for kind in ("PNGImages", "PedMasks"):
+        (root / kind).mkdir(parents=True)
+    ids = np.array([[0, 1, 1, 0, 2], [0, 1, 1, 0, 2]], np.uint8)
+    for name in names:
+        Image.new("RGB", (5, 2)).save(root / "PNGImages" / name)
+        Image.fromarray(ids).save(root / "PedMasks" / name.replace(".", "_mask."))
+    source = open_folder(root)
+    assert source.class_names == ("background", "object") and "PennFudan's" in source.layout
+    np.testing.assert_array_equal(source[0]["label"], ids > 0)
+    objects = open_folder(root, needs=("boxes", "masks"))
+    assert objects[0]["boxes"].tolist() == [[0, 1, 2, 3], [0, 4, 2, 5]]
+    data = get_config().data
+    data.update(name="image_mask", holdout=0.5)
+    data.folder.root = str(root)
+    parts = [open_source(data, split, str(tmp_path), ("label",)) for split in ("train", "validation")]
+    held = [[part.name(i) for i in range(len(part))] for part in parts]
+    assert sorted(held[0] + held[1]) == names and all(held)
+    (root / "PNGImages/F0.png").rename(root / "PNGImages/G.png")
+    (root / "PedMasks/F0_mask.png").rename(root / "PedMasks/G_mask.png")
+    again = open_source(data, "train", str(tmp_path), ("label",))
+    assert {again.name(i) for i in range(len(again))} - {"G.png"} == set(held[0]) - {"F0.png"}

@@ -119,6 +119,17 @@ def test_a_changed_devkit_is_prepared_anew_and_no_root_needs_a_single_one(year, 
     assert len(open_voc(place, year)) == 1
 
 
+def test_suffixes_do_not_matter_but_a_mask_in_jpeg_is_refused(year, tmp_path):
+    image, mask = year / "JPEGImages/2007_02.jpg", year / "SegmentationClass/2007_02.png"
+    image.rename(image.with_suffix(".JFIF"))
+    mask.rename(mask.with_suffix(".PNG"))
+    source = open_voc(tmp_path / "tfds", year)
+    assert source.name(0) == "2007_02.JFIF"
+    np.testing.assert_array_equal(source[0]["label"], values_of(LISTS["trainval"].index("2007_02")))
+    make_mask(values_of(LISTS["trainval"].index("2007_02"))).convert("L").save(mask.with_suffix(".PNG"), "JPEG")
+    refuse(tmp_path / "other", year, "2007_02.PNG", "JPEG")
+
+
 @pytest.mark.parametrize("missing", ["JPEGImages/2008_03.jpg", "SegmentationClass/2008_03.png"])
 def test_a_missing_file_is_named(year, tmp_path, missing):
     (year / missing).unlink()
@@ -203,3 +214,12 @@ print(source[0]["label"].shape, {{"jax", "tensorflow"}} & sys.modules.keys())
 def test_what_tfds_writes_opens_without_decoding_the_palette(year, tmp_path):
     record = open_voc(tmp_path / "tfds", year)._records[0]
     assert Image.open(io.BytesIO(record["segmentation_mask"])).mode == "P"
+
+
+def test_a_name_with_spaces_is_one_name(year, tmp_path):
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        (year / folder / f"2008_03.{suffix}").rename(year / folder / f"my photo 3.{suffix}")
+    for split in ("val", "trainval"):
+        (year / f"ImageSets/Segmentation/{split}.txt").write_text("my photo 3\n2007_01 2007_02\n")
+    source = open_voc(tmp_path / "tfds", year.parent, "val")
+    assert [source.name(i) for i in range(3)] == ["my photo 3.jpg", "2007_01.jpg", "2007_02.jpg"]

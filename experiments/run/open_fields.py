@@ -1,0 +1,57 @@
+"""Fields that a config may leave to the data: they are settled once, and the run's config.json holds their values.
+
+config.data.name="folder" is the format of config.data.folder.root. config.data.image_size=(0, 0) is the median size of the
+training images, smaller where the longer side would be above config.data.longest, in multiples of STEP pixels. Imports no jax.
+"""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from errors import UserError
+from input_pipeline.datasets.layouts.recognition import name_format
+from input_pipeline.sources import FOUND, open_source
+
+FOLDER = "folder"
+STEP = 32  # pixels: the stride of most backbones
+MOST = 500  # images whose sizes are looked at, evenly chosen
+
+
+def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None = None) -> ConfigDict:
+    """Return the config with these fields settled: as a run's `stored` config has them, else by the data.
+
+    Raises UserError where the data cannot be opened.
+    """
+    if config.data.name != FOLDER and all(config.data.image_size):
+        return config
+    from experiments.tasks.registry import find_task  # here, for it imports jax
+
+    needs = tuple(need for need in find_task(config.task.name).needs if need not in FOUND)
+    settled = config.copy_and_resolve_references()
+    data = settled.data
+    if data.name == FOLDER:
+        data.name = name_format(data.folder.root, needs)
+        print(f"config.data.name={data.name}, by the layout of {data.folder.root}", flush=True)
+    if not all(data.image_size):
+        if any(data.image_size):
+            raise UserError(
+                f"config.data.image_size={tuple(data.image_size)}: give both sides, or (0, 0) for the data's own"
+            )
+        if stored is not None:
+            data.image_size = tuple(stored.data.image_size)
+        else:
+            data.image_size = _follow(data, open_source(data, data.train_split, data_dir, needs))
+    return settled
+
+
+def _follow(data: ConfigDict, source) -> tuple[int, int]:
+    places = np.unique(np.linspace(0, len(source) - 1, MOST).round().astype(int))
+    sizes = np.array([source.size(int(place)) for place in places])
+    median = np.median(sizes, axis=0)
+    scaled = median * min(1.0, data.longest / median.max())
+    height, width = (max(STEP, STEP * round(side / STEP)) for side in scaled)
+    print(
+        f"config.data.image_size=({height}, {width}): the median of {len(sizes)} training images is "
+        f"{median[0]:g}x{median[1]:g}, and config.data.longest={data.longest}",
+        flush=True,
+    )
+    return height, width

@@ -1,0 +1,165 @@
+"""The data file of a YOLO folder: data.yaml as Ultralytics writes it, or Darknet's obj.data; and the names of the classes."""
+
+import dataclasses
+import pathlib
+import reprlib
+from typing import Any
+
+import yaml
+
+from errors import UserError
+from input_pipeline.annotations.annotated_image import check_names
+from input_pipeline.batch import refuse
+
+NAMED = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+LISTS = ("classes.txt", "obj.names")  # one class name per line
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+DEEPEST = 20  # lists and mappings in each other
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxlist, _short.maxdict = 2, 2, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFile:
+    """What a data file says. Paths are as they are written."""
+
+    path: pathlib.Path
+    content: dict[str, Any]
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The folders and lists of images of each split that is named."""
+        named = {}
+        for key, split in SPLITS.items():
+            entries = self.content.get(key)
+            entries = [entries] if isinstance(entries, str) else entries
+            if not entries:
+                continue
+            if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+                raise UserError(
+                    f"{self.path}: {key} is {_short.repr(entries)}; write a folder of images, a list of them, or a text file "
+                    "with an image on each line"
+                )
+            named.setdefault(split, entries)
+        return named
+
+    @property
+    def prefix(self) -> str:
+        """The folder that the others are relative to."""
+        prefix = self.content.get("path")
+        return prefix if isinstance(prefix, str) else ""
+
+    @property
+    def task(self) -> str:
+        return str(self.content.get("task") or "")
+
+    @property
+    def keypoints(self) -> tuple[int, int] | None:
+        """How many keypoints an object has, and of how many numbers each. Raises UserError for a kpt_shape that is none."""
+        shape = self.content.get("kpt_shape")
+        if shape is None:
+            return None
+        if not (isinstance(shape, list) and len(shape) == 2 and type(shape[0]) is int and shape[1] in (2, 3)):
+            raise UserError(
+                f"{self.path}: kpt_shape is {_short.repr(shape)}; write [keypoints, 2] of x and y, or [keypoints, 3] with their "
+                "visibility"
+            )
+        return shape[0], shape[1]
+
+
+def find_data_file(root: pathlib.Path) -> DataFile | None:
+    """Read a folder's data file, if it has one. Raises UserError for one that cannot be used, or several."""
+    for name in NAMED:
+        if (root / name).is_file():
+            return DataFile(root / name, read_yaml(root / name))
+    others = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml") and path.is_file()]
+    found = []
+    for path in others:
+        content = load_yaml(path)
+        if isinstance(content, dict) and "names" in content:
+            found.append(DataFile(path, content))
+    if len(found) > 1:
+        raise UserError(
+            f"{root} has several data files ({', '.join(file.path.name for file in found)}); keep one of them"
+        )
+    if found:
+        return found[0]
+    darknet = root / "obj.data"
+    return DataFile(darknet, _read_darknet(darknet)) if darknet.is_file() else None
+
+
+def list_name_files(root: pathlib.Path) -> list[pathlib.Path]:
+    """List the files with a class on each line: the one in the folder, else those that labelImg leaves among the labels."""
+    for pattern in (*LISTS, f"*/{LISTS[0]}", f"*/*/{LISTS[0]}"):
+        found = sorted(path for path in root.glob(pattern) if path.is_file())
+        if found:
+            return found
+    return []
+
+
+def read_classes(root: pathlib.Path, data: DataFile | None) -> dict[int, str]:
+    """Read the classes' names by their numbers, which rise. Raises UserError where there are none."""
+    if data is not None and data.path.suffix != ".data":
+        return _read_names(data)
+    paths = list_name_files(root)
+    read = {path: path.read_text("utf-8-sig", errors="replace").splitlines() for path in paths}
+    named = {path: [line.strip() for line in lines if line.strip()] for path, lines in read.items()}
+    for path, names in named.items():
+        if names != named[paths[0]]:
+            raise UserError(
+                f"{paths[0]} and {path} name other classes; write the same ones into both, or keep one in {root}"
+            )
+    if paths:
+        return dict(enumerate(check_names(named[paths[0]], paths[0])))
+    raise UserError(f"{root} has no data.yaml and no classes.txt; write one class name per line into classes.txt")
+
+
+def _read_names(data: DataFile) -> dict[int, str]:
+    names = data.content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    whole = isinstance(names, dict) and all(type(number) is int and number >= 0 for number in names)
+    if not whole:
+        raise UserError(f"{data.path} has no `names`: a list, or each number from 0 with its name; write them")
+    # Without quotes, YAML does not read on, no, 1.5 and null as text.
+    odd = [
+        f"{i} is {_short.repr(name)}" for i, name in sorted(names.items()) if type(name) not in (str, int)
+    ]  # bool is an int
+    refuse(f"{data.path}: classes with names that are neither text nor whole numbers", odd, "; put them in quotes")
+    numbers = sorted(names)
+    return dict(zip(numbers, check_names([str(names[number]) for number in numbers], data.path), strict=True))
+
+
+def read_yaml(path: pathlib.Path) -> dict[str, Any]:
+    """Read a file's mapping; one without is empty. Raises UserError for a file that cannot be read."""
+    content = load_yaml(path)
+    return content if isinstance(content, dict) else {}
+
+
+def load_yaml(path: pathlib.Path) -> Any:
+    """Read a YAML file. Raises UserError for one that is not YAML, that repeats parts of itself, or that is nested deeply.
+
+    Aliases let a file of a few hundred bytes stand for gigabytes. No list of classes needs them.
+    """
+    try:
+        data, depth = path.read_bytes(), 0
+        for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise UserError(
+                    f"{path} cannot be used: lists or mappings are nested more than {DEEPEST} deep; correct it"
+                )
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{path} cannot be used: it has aliases (*{event.anchor}); write their values out")
+        return yaml.safe_load(data)
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # the latter of dates and numbers that cannot be
+        raise UserError(f"{path} cannot be parsed as YAML ({str(error).splitlines()[0]}); correct it") from error
+
+
+def _read_darknet(path: pathlib.Path) -> dict[str, Any]:
+    """Read lines `key = value`."""
+    pairs = (line.partition("=") for line in path.read_text("utf-8-sig", errors="replace").splitlines())
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals and value.strip()}

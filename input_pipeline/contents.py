@@ -1,0 +1,147 @@
+"""What an image file holds beyond the pixels of one picture: pages, frames, bands, depth, orientation.
+
+One picture of grey or colour is read; for the rest there is one line that says what the file holds and what to do.
+"""
+
+import contextlib
+import io
+import logging
+import struct
+
+from PIL import Image, TiffImagePlugin
+
+from errors import UserError
+
+with contextlib.suppress(ImportError):  # not required: where it is installed, photos of iPhones (HEIC) are read
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+Image.init()
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs is in our errors too
+# Not still images, or stubs that cannot be read here.
+NOT_STILL = ("BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
+FORMATS = tuple(kind for kind in Image.ID if kind not in NOT_STILL)
+# Kinds with an unmistakable beginning, by which a file with another suffix is found to be an image.
+MARKED = tuple(
+    kind
+    for kind in FORMATS
+    if kind in ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
+)
+ONE_PICTURE = ("MPO", "PSD")  # what follows the first page belongs to it: a gain map, the other eye, layers
+HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands of ISO/IEC 23008-12
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+ENABLE_HEIF = "`pip install pillow-heif` makes HEIC readable, or convert the files to JPEG"
+
+# Tags of TIFF 6.0 and its supplements.
+SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, BANDS = 254, 256, 257, 258, 262, 274, 277
+PLANAR, EXTRA, SAMPLE_FORMAT = 284, 338, 339
+PREVIEW, MASK = 1, 4  # bits of SUBFILE: a page that is not a picture of its own
+OWN_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # of each PHOTOMETRIC
+ALPHA = (1, 2)  # of EXTRA
+APART = 2  # of PLANAR: one band after the other
+FLOAT = 3  # of SAMPLE_FORMAT
+WHITE_IS_ZERO = 0  # of PHOTOMETRIC
+
+
+def check(image: Image.Image, data: bytes, name: str) -> None:
+    """Raises UserError for several pages or frames, and for bands that are neither grey, colour nor transparency."""
+    if image.format == "TIFF":
+        _check_tiff(image, name)
+    # To count the frames moves to others: not in the image that is to be loaded.
+    if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
+        with Image.open(io.BytesIO(data), formats=[image.format]) as again:
+            pages = _count_pages(again)
+        if pages > 1:
+            what = "pages" if image.format == "TIFF" else "frames"
+            raise UserError(f"{name} holds {pages} {what}; store each as a file of its own, or the one that is meant")
+
+
+def _check_tiff(image: Image.Image, name: str) -> None:
+    tags = image.tag_v2
+    if _first(tags.get(SUBFILE, 0)) & PREVIEW:
+        raise UserError(
+            f"{name}: its first page is a preview, as in camera raw files; develop it to a TIFF or JPEG of its own"
+        )
+    photometric, bands = _first(tags.get(PHOTOMETRIC, 1)), _first(tags.get(BANDS, 1))
+    own, extra = OWN_BANDS.get(photometric, 1), _first(tags.get(EXTRA, 0))
+    if bands > own and not (bands == own + 1 and extra in ALPHA):
+        raise UserError(
+            f"{name} holds {bands} bands, and what is beyond {own} is not transparency; store the {own} to be read as an "
+            "image of their own"
+        )
+    if _first(tags.get(BITS, 1)) > 8 and photometric == WHITE_IS_ZERO:
+        raise UserError(f"{name}: grey of more than 8 bits in which 0 is white; store it with 0 as black")
+    if _first(tags.get(BITS, 1)) > 8 and bands > 1 and tags.get(PLANAR) == APART:
+        raise UserError(
+            f"{name}: bands of more than 8 bits that are stored one after the other; store them interleaved (tifffile: "
+            "planarconfig='contig'), or with 8 bits"
+        )
+
+
+def _count_pages(image: Image.Image) -> int:
+    """The pages that are pictures of their own."""
+    if image.format != "TIFF":
+        return image.n_frames
+    count = 0
+    for page in range(image.n_frames):
+        image.seek(page)
+        count += not _first(image.tag_v2.get(SUBFILE, 0)) & (PREVIEW | MASK)
+    return count
+
+
+def has_deep_colours(image: Image.Image, data: bytes) -> bool:
+    """Whether the file has colours, or grey with transparency, of 16 bits per channel."""
+    if image.format == "PNG":
+        return data[24] == 16 and data[25] in (2, 4, 6)  # of its header: bits, and the type of colours
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(BITS, ())
+        return isinstance(bits, tuple) and len(bits) >= 3 and min(bits) > 8
+    return False
+
+
+def find_orientation(image: Image.Image, data: bytes) -> int:
+    """EXIF's orientation, 1 where there is none or it is not valid. Call it before the image is loaded, or after."""
+    if image.format == "PNG" and not (b"eXIf" in data or b"Raw profile type" in data or b"tiff:Orientation" in data):
+        return 1  # Pillow would decode all of it to look behind the pixels
+    try:
+        if image.format == "TIFF":
+            found = TiffImagePlugin.TiffImageFile(io.BytesIO(data)).tag_v2.get(ORIENTATION, 1)
+        else:
+            found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # metadata that cannot be parsed says nothing
+        return 1
+    found = _first(found)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def describe(data: bytes) -> str:
+    """What the bytes of a file that Pillow does not open hold, and the remedy; "" where nothing is known of them."""
+    if data[4:8] == b"ftyp":
+        if data[8:12] in HEIF:
+            return f"HEIC; {ENABLE_HEIF}"
+        return "a video, or another container of the MP4 family; give single images"
+    if data[128:132] == b"DICM":
+        return "DICOM; export its pixels as PNG of 16 bits"
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _describe_tiff(data)
+    return ""
+
+
+def _describe_tiff(data: bytes) -> str:
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if data[2] == 43 or data[3] == 43 else data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        bands, bits = _first(tags.get(BANDS, 1)), _first(tags.get(BITS, 1))
+        kind = "floating point numbers" if _first(tags.get(SAMPLE_FORMAT, 1)) == FLOAT else "bits"
+    except (SyntaxError, struct.error, KeyError, TypeError, ValueError):
+        return ""
+    what = f"{bits}-bit {kind}" if kind != "bits" else f"{bits} bits"
+    return f"a TIFF of {bands} band{'s' if bands > 1 else ''} of {what}; store 1 or 3 bands of 8 or 16 bits"
+
+
+def _first(value):
+    """A tag's value: some writers give one for each band."""
+    return value[0] if isinstance(value, tuple) and value else value

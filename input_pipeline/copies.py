@@ -1,0 +1,133 @@
+"""Lists the prepared copies of folders, and removes those that are out of date.
+
+    python -m input_pipeline.copies --tfds_data_dir=data                  the copies: state, size, folder
+    python -m input_pipeline.copies --tfds_data_dir=data --remove=old     those that nothing reads any more
+    python -m input_pipeline.copies --tfds_data_dir=data --remove=PATH    one of them
+
+A folder of boxes is prepared anew whenever its files change, and the copy of before stays. A copy is `current` where its folder
+is as it was then, `old` where the folder has changed or this version prepares it in another way, `alone` where the folder is not
+there (the copy can still be read), and `unfinished` where a preparation was killed, or runs now. Nothing but such copies is
+removed.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from errors import UserError
+from input_pipeline.datasets.registry import find_dataset
+
+COPIED = ("coco_folder", "voc_folder", "yolo_folder")  # the datasets that are prepared from folders
+RUNNING = 3600.0  # seconds since its last change after which an unfinished preparation counts as killed
+MEGA = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Copy:
+    """A prepared copy. `root` is the folder it was made from, "" where the copy does not say."""
+
+    path: pathlib.Path
+    state: str
+    root: str
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+
+def list_copies(place: pathlib.Path) -> Iterator[Copy]:
+    """Yield the copies below `place`, by name."""
+    for name in COPIED:
+        for path in sorted(place.glob(f".{name}-*")):
+            yield Copy(path, "unfinished", "")
+        current: dict[str, str] = {}
+        for info in sorted(place.glob(f"{name}/*/*/dataset_info.json")):
+            root = _read_root(info.parent)
+            if root not in current:
+                current[root] = _identify(name, root)
+            yield Copy(info.parent, _judge(name, info.parent, current[root]), root)
+
+
+def _read_root(copy: pathlib.Path) -> str:
+    try:
+        return json.loads((copy / "metadata.json").read_text())["root"]
+    except (OSError, ValueError, KeyError, TypeError):  # one of before
+        return ""
+
+
+def _identify(name: str, root: str) -> str:
+    """The identity of what the folder holds now, without the fields that it is read with; "" where it is not there."""
+    try:
+        folder = ConfigDict(dict(root=root, first_pixel=0))
+        return find_dataset(name).preparation.identify(folder).split("_")[0] if root else ""
+    except (UserError, OSError):
+        return ""
+
+
+def _judge(name: str, copy: pathlib.Path, identity: str) -> str:
+    if copy.name != find_dataset(name).preparation.version:
+        return "old"
+    if not identity:
+        return "alone"
+    return "current" if copy.parent.name.split("_")[0] == identity else "old"
+
+
+def choose(copies: list[Copy], what: str) -> list[Copy]:
+    """Return the copies that `what` names: old, or the path of one. Raises UserError for a path that is none of them."""
+    if what == "old":
+        killed = time.time() - RUNNING
+        return [
+            copy
+            for copy in copies
+            if copy.state == "old" or (copy.state == "unfinished" and copy.path.stat().st_mtime < killed)
+        ]
+    chosen = [copy for copy in copies if copy.path == pathlib.Path(what).expanduser().absolute()]
+    if not chosen:
+        raise UserError(f"--remove={what} is none of the copies; give a path of the list, or old")
+    return chosen
+
+
+def main(argv: list[str]) -> int:
+    """Run the command. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.copies", description="Lists and removes prepared copies of folders."
+    )
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    parser.add_argument("--tfds_data_dir", default=default, help=f"where prepared datasets are; {default} if not given")
+    parser.add_argument("--remove", metavar="WHAT", help="old, or the path of a copy")
+    flags = parser.parse_args(argv)
+    place = pathlib.Path(flags.tfds_data_dir).expanduser().absolute()
+    try:
+        if not place.is_dir():
+            raise UserError(f"--tfds_data_dir={flags.tfds_data_dir} is not a folder")
+        copies = list(list_copies(place))
+        chosen = copies if flags.remove is None else choose(copies, flags.remove)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    total = 0
+    for copy in chosen:
+        size, total = copy.size, total + copy.size
+        print(
+            f"{copy.state:10}  {size / MEGA:>9,.1f} MB  {copy.path}  {copy.root or '(of a folder that it does not name)'}"
+        )
+        if flags.remove is not None:
+            shutil.rmtree(copy.path)
+            if copy.state != "unfinished" and not any(copy.path.parent.iterdir()):
+                copy.path.parent.rmdir()
+    done = "removed" if flags.remove is not None else "listed"
+    print(f"{len(chosen)} {'copy' if len(chosen) == 1 else 'copies'} {done}, {total / MEGA:,.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Layouts of COCO's JSON: a file of each split in annotations/, next to the images of the split, or in the folder itself."""
+
+import pathlib
+
+from errors import UserError
+from input_pipeline.datasets.layouts.layout import ONLY, Layout
+from input_pipeline.decoding import list_images
+
+BESIDE = "_annotations.coco.json"  # the name of annotations next to the images
+NEEDS = (
+    f"annotations/instances_SPLIT.json and the images in SPLIT, images/SPLIT or images; or SPLIT/{BESIDE} with the images "
+    "next to it; or SPLIT.json next to the folder of the images"
+)
+KEYS = (b'"annotations"', b'"categories"')  # one of them is in the first or the last bytes of COCO's files
+LOOKED_AT = 1 << 16  # bytes
+
+
+def find(root: pathlib.Path) -> Layout | None:
+    """Recognise a folder; its splits are a JSON file and a folder of images each. Raises UserError for annotations alone."""
+    listed = sorted((root / "annotations").glob("instances_*.json")) or sorted((root / "annotations").glob("*.json"))
+    splits = {}
+    for path in listed:
+        split = path.stem.removeprefix("instances_")
+        images = _find_images(root, split)
+        if images is not None:
+            splits[split] = path, images
+    what = "COCO's, JSON in annotations/"
+    beside = sorted(root.glob(f"*/{BESIDE}"))
+    for path in beside:
+        splits.setdefault(path.parent.name, (path, path.parent))
+    if beside:
+        what = "COCO's JSON next to the images"
+    if not splits and not listed:
+        what = "COCO's JSON in the folder itself"
+        for path in sorted(root.glob("*.json")):
+            split = ONLY if path.name == BESIDE else path.stem.removeprefix("instances_")
+            images = root if path.name == BESIDE else _find_images(root, split)
+            images = root if images is None and list_images(root) else images
+            if images is not None and _is_coco(path):
+                splits[split] = path, images
+    if splits:
+        path, images = next(iter(splits.values()))
+        place = "." if images == root else images.relative_to(root)
+        return Layout(what, f"{path.relative_to(root)}, whose images are in {place}", splits)
+    if listed:
+        raise UserError(
+            f"config.data.folder.root={str(root)!r} has annotations for {', '.join(path.stem for path in listed)} but no images; "
+            f"it needs {NEEDS}"
+        )
+    return None
+
+
+def _find_images(root: pathlib.Path, split: str) -> pathlib.Path | None:
+    """Return the folder of a split's images: its own, or that of all images."""
+    shared = root / "images"
+    for place in (root / split, shared / split):
+        if place.is_dir():
+            return place
+    return shared if shared.is_dir() and any(shared.iterdir()) else None
+
+
+def _is_coco(path: pathlib.Path) -> bool:
+    """Whether a JSON file may be COCO's, from its first and last bytes."""
+    with path.open("rb") as file:
+        ends = file.read(LOOKED_AT)
+        file.seek(max(0, path.stat().st_size - LOOKED_AT))
+        ends += file.read()
+    return any(key in ends for key in KEYS)

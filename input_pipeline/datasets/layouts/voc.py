@@ -1,0 +1,151 @@
+"""Layouts of PASCAL VOC's XML: VOC's own with lists of names, or an XML file of each image's name next to it or in folders."""
+
+import pathlib
+import unicodedata
+from collections.abc import Collection
+
+from errors import UserError
+from input_pipeline.batch import count, refuse
+from input_pipeline.datasets.layouts.layout import (
+    IMAGE_FOLDERS,
+    Layout,
+    Pair,
+    group_splits,
+    index_places,
+    list_below,
+    list_texts,
+    name_in_split,
+    name_passed_over,
+    walk_folders,
+)
+
+NEEDS = (
+    "JPEGImages, Annotations/*.xml and ImageSets/Main/SPLIT.txt; or NAME.xml next to each NAME.jpg in SPLIT; or both in folders "
+    "such as images and annotations"
+)
+KINDS = IMAGE_FOLDERS | {"annotations", "annotation", "xml", "xmls", "labels"}
+FLAGS = ("1", "0", "-1")  # the second column of VOC's lists of one class
+
+
+def find(root: pathlib.Path) -> Layout | None:
+    """Recognise a folder; its splits are lists of `Pair`. Raises UserError where files are missing."""
+    year = find_year(root)
+    if year is not None:
+        return _read_lists(year)
+    return _pair_up(root)
+
+
+def find_year(root: pathlib.Path) -> pathlib.Path | None:
+    """Return the folder with VOC's lists, in a VOCdevkit or itself one of its years. Raises UserError where there is a choice."""
+    if (root / "ImageSets" / "Main").is_dir():
+        return root
+    years = sorted(path.parents[1] for path in root.glob("VOC20[0-9][0-9]/ImageSets/Main"))
+    if root / "VOC2012" in years:
+        return root / "VOC2012"
+    if len(years) > 1:
+        held = ", ".join(path.name for path in years)
+        raise UserError(f"config.data.folder.root={str(root)!r} holds {held}; give one of them")
+    return years[0] if years else None
+
+
+def _pair_up(root: pathlib.Path) -> Layout | None:
+    """Recognise images and XML files of the same names, next to each other or in folders of their own."""
+    files = [path for folder in walk_folders(root) for path in list_texts(folder, ".xml")]
+    if not files:
+        return None
+    annotations = index_places(files, root, KINDS)
+    images = index_places(list_below(root), root, KINDS)
+    missing = [str(path) for place, (path, *_) in annotations.items() if place not in images]
+    refuse(f"{root}: annotations without their image", missing, "; bring the images, or take the annotations away")
+    for kind in (images, annotations):
+        double = [" and ".join(map(str, kind[place])) for place in annotations if len(kind[place]) > 1]
+        refuse(f"{root}: files that share one name", double, "; rename one of them")
+    splits = {
+        split: [
+            Pair(images[place][0], annotations[place][0], name_in_split(place, images[place][0])) for place in places
+        ]
+        for split, places in group_splits(root, annotations).items()
+    }
+    held = {path.parent for place in annotations for path in images[place]}
+    bare = [path.name for place, (path, *_) in images.items() if place not in annotations and path.parent in held]
+    notes = count(bare, "image without an XML file is left out", "images without an XML file are left out")
+    notes += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
+    image, annotation, _ = next(iter(splits.values()))[0]
+    why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
+    what = "VOC's XML next to the images" if image.parent == annotation.parent else "VOC's XML and images in folders"
+    return Layout(f"{what}, without lists", why, splits, notes={"": notes})
+
+
+def _read_lists(year: pathlib.Path) -> Layout:
+    """Read VOC's lists. Raises UserError for no list, an empty one, a missing file."""
+    images, annotations, main = year / "JPEGImages", year / "Annotations", year / "ImageSets" / "Main"
+    for place in (images, annotations):
+        if not place.is_dir():
+            raise UserError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
+    there: dict[str, list[pathlib.Path]] = {}
+    for path in list_below(images):
+        there.setdefault(_name(path, images), []).append(path)
+    files = [path for folder in walk_folders(annotations) for path in list_texts(folder, ".xml")]
+    annotated = {_name(path, annotations): path for path in files}
+    splits, unknown, lists = {}, [], find_lists(year)
+    for path in lists:
+        stems = read_list(path)
+        if is_of_one_class(stems, annotated.keys()):
+            continue
+        if not annotated.keys() & set(stems):
+            unknown.append(f"{path.name} begins with {stems[0]!r}, but there is no {stems[0]}.xml")
+            continue
+        check_once(path, stems)
+        missing = [f"{images / stem}.jpg" for stem in stems if stem not in there]
+        missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
+        refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
+        splits[path.stem] = stems
+    if not splits:
+        problem = f"{main} has no SPLIT.txt with names of annotated images"
+        remedy = "; write one name per line, without suffix"
+        refuse(problem, unknown, remedy)
+        raise UserError(problem + remedy)
+    listed = {stem for stems in splits.values() for stem in stems}
+    double = sorted(stem for stem in listed if len(there[stem]) > 1)
+    refuse(f"{images}: names that two images share", double, "; rename one of them")
+    pairs = {
+        split: [Pair(there[stem][0], annotated[stem], there[stem][0].relative_to(images).as_posix()) for stem in stems]
+        for split, stems in splits.items()
+    }
+    unlisted = [path.name for stem, paths in there.items() if stem not in listed for path in paths]
+    notes = count(unlisted, "image is in no list of a split", "images are in no list of a split")
+    notes += name_passed_over(paths[0] for paths in there.values())
+    why = f"{main.relative_to(year)} with {', '.join(f'{split}.txt' for split in splits)}"
+    return Layout("VOC's own, with lists", why, pairs, files=tuple(lists), notes={"": notes})
+
+
+def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
+    """The name of a file in a list: its path in its folder, without suffix, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+
+
+def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
+    """List the files that may be lists, sorted."""
+    return [path for path in list_texts(year / "ImageSets" / "Main", ".txt") if path.is_file()]
+
+
+def read_list(path: pathlib.Path) -> list[str]:
+    """Read the lines of one of VOC's lists. Raises UserError for an empty one."""
+    text = unicodedata.normalize("NFC", path.read_text("utf-8-sig", errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{path} names no image; write one name per line, or take the file away")
+    return lines
+
+
+def is_of_one_class(lines: list[str], annotated: Collection[str]) -> bool:
+    """Whether a list is one of VOC's of one class: a flag follows each name. Names may hold spaces."""
+    flagged = all(len(words) > 1 and words[-1] in FLAGS for words in map(str.split, lines))
+    return flagged and annotated.isdisjoint(lines)
+
+
+def check_once(path: pathlib.Path, stems: list[str]) -> None:
+    """Raises UserError where the list at `path` has one of its names twice."""
+    twice = len(stems) - len(set(stems))
+    if twice:
+        raise UserError(f"{path} names {twice} images more than once; list each once")

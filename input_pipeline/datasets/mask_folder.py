@@ -1,0 +1,114 @@
+"""The files of an `image_mask` folder: the classes that it names, and the images of a split with their masks.
+
+A mask has its image's name, or that and `_mask`. Neither the suffix and its case nor Unicode's normal form decide whether it is
+found: some file systems write an accented letter as two characters.
+"""
+
+import itertools
+import pathlib
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from errors import UserError
+from input_pipeline.batch import IGNORE, refuse
+from input_pipeline.datasets.layouts.masks import Folders
+from input_pipeline.decoding import list_images, list_others
+from input_pipeline.remarks import name_files, name_others
+
+SUFFIX = "_mask"  # of a mask's name, after that of its image, where masks have one
+Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
+Colours = tuple[tuple[int, int, int], ...]
+OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
+
+
+def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
+    """The names in a classes file, in order, and their colours where it gives them."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); write one class name per line into it") from None
+    coloured = [
+        line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
+    ]
+    if coloured and len(coloured) < len(lines):
+        line = next(line for line in lines if line not in coloured)
+        raise UserError(
+            f"{path}: {' '.join(line)!r} has no colour, other lines do; write `name red green blue` on each"
+        )
+    names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
+    colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
+    if not 2 <= len(names) <= IGNORE:
+        raise UserError(f"{path} names {len(names)} classes; 2 to {IGNORE} are possible, background included")
+    for what, values in (("name", names), ("colour", colours)):
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise UserError(
+                f"{path}: the {what} {sorted(twice)[0]!r} is listed more than once; give each class its own"
+            )
+    return names, colours or None
+
+
+def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...], Colours | None]:
+    """Like `read_classes`. Without masks there are two classes, which need no file to be named."""
+    if with_masks:
+        return read_classes(path)
+    names, _ = read_classes(path) if path.exists() else (OBJECT_CLASSES, None)
+    if len(names) != 2:
+        raise UserError(
+            f"{path} names {len(names)} classes, but without masks there are two, with and without an object; "
+            "name those, or add the masks"
+        )
+    return names, None
+
+
+def find_files(folders: Folders, with_instances: bool) -> tuple[list[Files], list[str]]:
+    """The files of each example of a split, sorted by the image's name, and remarks on those that are passed over.
+
+    With instances, or where the split has a folder of them and none of masks, masks may be absent altogether. Raises UserError
+    for an image without a mask, or with two.
+    """
+    images = folders["images"]
+    paths, remarks = list_images(images), name_others(list_others(images))
+    if not paths:
+        raise UserError("; ".join([f"{images} holds no image", *remarks]))
+    by_name = sorted(paths, key=find_name)
+    for first, second in itertools.pairwise(by_name):
+        if find_name(first) == find_name(second):
+            raise UserError(f"{first} and {second.name} would share one mask; rename one of them")
+    kinds = ["masks"] if "masks" in folders else []
+    kinds += ["instances"] if with_instances or (not kinds and "instances" in folders) else []
+    examples: list[Files] = [{"images": path} for path in paths]
+    for kind in kinds or ["masks"]:
+        folder = folders.get(kind, images.with_name(kind))
+        masks = _find_masks(folder, {find_name(path) for path in paths}) if folder.is_dir() else {}
+        missing = [str(folder / f"{path.stem}.png") for path in paths if find_name(path) not in masks]
+        refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
+        for files in examples:
+            files[kind] = masks.pop(find_name(files["images"]))
+        remarks += name_files(f"passed over, {kind} without an image", _name_all(masks.values()))
+        remarks += name_others(list_others(folder))
+    return examples, remarks
+
+
+def _find_masks(folder: pathlib.Path, names: Collection[str]) -> Files:
+    """The masks in a folder by the name that they share with their image, one of `names`, alone or with SUFFIX.
+
+    Raises UserError where two have the same.
+    """
+    masks: Files = {}
+    for path in list_images(folder):
+        name = find_name(path)
+        name = name if name in names else name.removesuffix(SUFFIX)
+        other = masks.setdefault(name, path)
+        if other != path:
+            raise UserError(f"{other} and {path.name} would be masks of the same image; take one of them away")
+    return masks
+
+
+def find_name(path: pathlib.Path) -> str:
+    """The name that an image and its mask share: without suffix, in Unicode's normal form C."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def _name_all(paths: Iterable[pathlib.Path]) -> list[str]:
+    return sorted(path.name for path in paths)

@@ -1,0 +1,89 @@
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from configs import boxes, masks
+from errors import UserError
+from experiments.run.open_fields import settle
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five images in COCO's layout, whose median size is 150x260, and masks of the same images."""
+    root = tmp_path / "set"
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    for number, size in enumerate(((90, 60), (260, 150), (200, 150), (400, 300), (300, 150)), 1):
+        for place, mode in ((root / "train", "RGB"), (root / "images/train", "RGB"), (root / "masks/train", "L")):
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, size).save(place / f"{number}.png")
+        content["images"].append({"id": number, "file_name": f"{number}.png", "height": size[1], "width": size[0]})
+        box = {"bbox": [1, 2, 9, 9], "category_id": 1}
+        content["annotations"].append({"id": number, "image_id": number} | box)
+    (root / "annotations").mkdir()
+    (root / "annotations/instances_train.json").write_text(json.dumps(content))
+    (root / "classes.txt").write_text("back\nfront\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("longest", "size"), [(512, (160, 256)), (130, (64, 128)), (20, (32, 32))], ids=["own", "smaller", "least"]
+)
+def test_the_data_decides_on_format_and_size(folder, tmp_path, capsys, longest, size):
+    config = boxes.get_config()
+    config.data.folder.root, config.data.longest = str(folder), longest
+    settled = settle(config, str(tmp_path / "tfds"))
+    assert settled.data.name == "coco_folder" and tuple(settled.data.image_size) == size
+    out = capsys.readouterr().out
+    assert "config.data.name=coco_folder" in out and "median of 5 training images is 150x260" in out
+    assert config.data.name == "folder", "the given config stays as it is"
+    assert settle(settled, None) is settled
+
+
+def test_the_same_folder_has_masks(folder, tmp_path):
+    config = masks.get_config()
+    config.data.folder.root = str(folder)
+    settled = settle(config, str(tmp_path / "tfds"))
+    assert settled.data.name == "image_mask" and tuple(settled.data.image_size) == (160, 256)
+
+
+def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path):
+    config = boxes.get_config()
+    config.data.folder.root = str(folder)
+    stored = settle(config, str(tmp_path / "tfds"))
+    stored.data.image_size = (96, 96)
+    assert tuple(settle(config, None, stored).data.image_size) == (96, 96)
+
+
+def test_one_side_alone_is_an_error(folder):
+    config = boxes.get_config()
+    config.data.folder.root, config.data.image_size = str(folder), (64, 0)
+    with pytest.raises(UserError, match=r"image_size=\(64, 0\): give both sides, or \(0, 0\)"):
+        settle(config, None)
+
+
+@pytest.mark.parametrize("root", ["", "nowhere"])
+def test_a_folder_must_be_given(root):
+    config = boxes.get_config()
+    config.data.folder.root = root
+    with pytest.raises(UserError, match="is not a folder; give the one that holds the dataset"):
+        settle(config, None)
+
+
+def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
+    config = boxes.get_config()
+    config.data.folder.root = str(tmp_path)
+    with pytest.raises(UserError, match="has none of the layouts that are read. They are coco_folder: .*yolo_folder: "):
+        settle(config, None)
+
+
+def test_a_folder_of_two_formats_is_a_choice(folder):
+    for kind in ("images", "masks"):
+        shutil.rmtree(folder / kind)
+    (folder / "train/1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (folder / "data.yaml").write_text("names: [cat]\ntrain: train\n")
+    config = boxes.get_config()
+    config.data.folder.root = str(folder)
+    with pytest.raises(UserError, match="may be read in several ways; choose one .*coco_folder: .*yolo_folder: "):
+        settle(config, None)

@@ -1,0 +1,84 @@
+"""What four numbers mean: corners, centres and fractions are told from boxes; odd boxes are not enough."""
+
+import numpy as np
+import pytest
+
+from input_pipeline.annotations import box_kinds
+
+SIZE = 100.0
+OWN = "left, top, width, height"
+
+
+def draw(count, seed=0):
+    """Edges [N,4] of boxes in an image of SIZE: left, top, right, bottom."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 70, (count, 2))
+    return np.concatenate([low, low + rng.uniform(5, 30, (count, 2))], 1).round(1)
+
+
+def write(edges, kind):
+    low, high = edges[:, :2], edges[:, 2:]
+    match kind:
+        case "left, top, width, height":
+            return np.concatenate([low, high - low], 1)
+        case "centre x, centre y, width, height":
+            return np.concatenate([(low + high) / 2, high - low], 1)
+    return edges
+
+
+def judge(values, own=OWN, bounds=None, areas=None, size=SIZE):
+    nothing = np.full((len(values), 4), np.nan)
+    sizes = np.full((len(values), 2), size)
+    return box_kinds.recognise(
+        values, own, sizes, nothing if bounds is None else bounds, nothing[:, 0] if areas is None else areas
+    )
+
+
+def areas_of(edges):
+    return np.prod(edges[:, 2:] - edges[:, :2], axis=1)
+
+
+@pytest.mark.parametrize("kind", box_kinds.KINDS)
+@pytest.mark.parametrize("own", box_kinds.KINDS)
+def test_polygons_show_what_boxes_mean(kind, own):
+    edges = draw(40)
+    assert judge(write(edges, kind), own, bounds=edges, size=np.nan) == ("" if kind == own else kind)
+
+
+def test_areas_show_corners():
+    """Width and height have one area, wherever they are written from."""
+    edges = draw(40)
+    assert judge(edges, areas=areas_of(edges), size=np.nan) == "left, top, right, bottom"
+    for kind in ("left, top, width, height", "centre x, centre y, width, height"):
+        assert judge(write(edges, kind), areas=areas_of(edges), size=np.nan) == ""
+
+
+def test_corners_as_width_and_height_leave_the_image():
+    edges = np.clip(draw(30), 30, 100)
+    edges[:, 2:] += 5
+    assert judge(edges) == "left, top, right, bottom"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_good_boxes_stay_what_they_are(seed):
+    """Also few of them, with masks smaller than their boxes, beyond the image, or without area."""
+    edges = draw(3, seed)
+    assert judge(write(edges, OWN), areas=areas_of(edges) * 0.7) == ""
+    edges[0, 2:] += 50
+    assert judge(write(edges, OWN), bounds=edges) == ""
+    edges[1:, 2:] = edges[1:, :2]
+    assert judge(write(edges, OWN), bounds=edges, areas=areas_of(edges)) == ""
+
+
+def test_nothing_known_says_nothing():
+    assert judge(np.zeros((0, 4))) == ""
+    assert judge(np.full((4, 4), np.nan)) == ""
+    assert judge(np.full((4, 4), 1e308)) == ""
+
+
+def test_fractions_are_not_pixels():
+    sizes = np.full((5, 2), SIZE)
+    assert box_kinds.are_fractions(draw(5) / SIZE, sizes)
+    assert not box_kinds.are_fractions(draw(5), sizes)
+    assert not box_kinds.are_fractions(np.zeros((0, 4)), sizes[:0])
+    assert not box_kinds.are_fractions(np.array([[0, 0, 1.0, 1]] * 5), sizes), "one pixel in the corner"

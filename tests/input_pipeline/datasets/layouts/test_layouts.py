@@ -1,0 +1,317 @@
+"""Layouts: what is found in each of them, split by split, and one line for what is unclear. No file is decoded."""
+
+import json
+import os
+
+import pytest
+
+from errors import UserError
+from input_pipeline.datasets import mask_folder
+from input_pipeline.datasets.layouts import coco, masks, voc, yolo
+from input_pipeline.datasets.layouts.recognition import recognise
+
+ROWS = "0 0.5 0.5 0.2 0.2\n"
+
+
+def write(root, files):
+    """Write {path: text}, or paths alone; "{a,b}" in a path stands for several."""
+    for path in files:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        text = files[path] if isinstance(files, dict) else ROWS if path.endswith(".txt") else ""
+        (root / path).write_text(text)
+    return root
+
+
+def show(layout):
+    """{split: {name: annotation's name}}."""
+    return {
+        split: {pair.name: pair.annotation and pair.annotation.name for pair in pairs}
+        for split, pairs in layout.splits.items()
+    }
+
+
+def refuse(find, root, *words):
+    with pytest.raises(UserError) as caught:
+        find(root)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# YOLO
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["images/train/a.jpg", "labels/train/a.txt"], {"train": {"a.jpg": "a.txt"}}),
+        (["train/images/a.jpg", "train/labels/a.txt"], {"train": {"a.jpg": "a.txt"}}),
+        (["images/train/b/a.jpg", "labels/train/b/a.txt"], {"train": {"b/a.jpg": "a.txt"}}),
+        (["images/train/a.jpg", "images/train/a.txt", "classes.txt"], {"train": {"a.jpg": "a.txt"}}),
+        (["images/a.jpg", "labels/a.txt", "README.txt"], {"train": {"a.jpg": "a.txt"}}),
+        (["a.jpg", "a.txt", "classes.txt"], {"train": {"a.jpg": "a.txt"}}),
+        (["obj_train_data/a.jpg", "obj_train_data/a.txt", "train.txt"], {"train": {"a.jpg": "a.txt"}}),
+        (
+            ["cam1/a.jpg", "cam1/a.txt", "cam2/a.jpg", "cam2/a.txt"],
+            {"cam1": {"a.jpg": "a.txt"}, "cam2": {"a.jpg": "a.txt"}},
+        ),
+        (["images/val/a.jpg", "images/val/b.jpg", "labels/val/a.txt"], {"val": {"a.jpg": "a.txt", "b.jpg": None}}),
+        (["images/val/a.JPG", "Labels/val/a.TXT"], {"val": {"a.JPG": "a.TXT"}}),
+    ],
+)
+def test_yolo_layouts(tmp_path, files, expected):
+    layout = yolo.find(write(tmp_path, files))
+    assert show(layout) == expected
+    assert "layout: YOLO's" in layout.describe()
+
+
+FLAT = [
+    f"{folder}/{stem}.{suffix}" for folder, suffix in (("images", "jpg"), ("labels", "txt")) for stem in ("a", "b", "c")
+]
+
+
+@pytest.mark.parametrize(
+    "start", ["./images/", "images/", "/home/ann/set/images/", "C:\\ann\\set\\images\\", "data/images/"]
+)
+def test_lists_of_a_data_file_are_splits(tmp_path, start):
+    """Relative to the folder, or as another machine has them."""
+    write(tmp_path, FLAT)
+    write(tmp_path, {"data.yaml": "path: .\ntrain: train.txt\nval: val.txt\nnames: [x]"})
+    write(tmp_path, {"train.txt": f"{start}b.jpg\n{start}a.jpg\n", "val.txt": f"{start}c.jpg"})
+    layout = yolo.find(tmp_path)
+    assert show(layout) == {"train": {"b.jpg": "b.txt", "a.jpg": "a.txt"}, "val": {"c.jpg": "c.txt"}}
+    assert layout.files == tuple(tmp_path / name for name in ("data.yaml", "train.txt", "val.txt"))
+    assert "splits by data.yaml" in layout.describe()
+
+
+TWO = [
+    f"{kind}/{folder}/a.{suffix}"
+    for kind, suffix in (("images", "jpg"), ("labels", "txt"))
+    for folder in ("one", "two", "val", "test")
+]
+
+
+@pytest.mark.parametrize("path", ["path: .", "path: ../datasets/set", "path: /content/drive/set", ""])
+def test_folders_of_a_data_file_are_splits_and_others_keep_their_names(tmp_path, path):
+    write(tmp_path, TWO)
+    write(tmp_path, {"data.yaml": f"{path}\ntrain: [images/one, images/two]\nval: ../images/val\nnames: [x]"})
+    assert show(yolo.find(tmp_path)) == {
+        "train": {"one/a.jpg": "a.txt", "two/a.jpg": "a.txt"},
+        "val": {"a.jpg": "a.txt"},
+        "test": {"a.jpg": "a.txt"},
+    }
+
+
+def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
+    """`train/images` is not there: images/ must not be taken for both splits."""
+    write(tmp_path, FLAT)
+    write(tmp_path, {"data.yaml": "train: train/images\nval: valid/images\nnames: [x]"})
+    layout = yolo.find(tmp_path)
+    assert list(layout.splits) == ["train"] and len(layout.splits["train"]) == 3
+    assert layout.remarks("train") == [
+        "data.yaml names train: train/images, which is not there or holds no image",
+        "data.yaml names val: valid/images, which is not there or holds no image",
+    ]
+
+
+def test_darknet_data_file(tmp_path):
+    write(tmp_path, ["obj_train_data/a.jpg", "obj_train_data/a.txt", "obj_train_data/b.jpg", "obj_train_data/b.txt"])
+    write(tmp_path, {"obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names", "obj.names": "x"})
+    write(tmp_path, {"train.txt": "data/obj_train_data/b.jpg"})
+    layout = yolo.find(tmp_path)
+    assert show(layout) == {"train": {"b.jpg": "b.txt"}}
+    assert "1 file of labels is of images that obj.data does not name: a.txt" in layout.remarks("train")
+
+
+def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_path):
+    write(tmp_path, ["images/train/a.jpg", "images/train/b.jpg", "labels/train/a.txt", "images/test/c.jpg"])
+    write(tmp_path, {"data.yaml": "train: images/train\ntest: images/test\nnames: [x]"})
+    layout = yolo.find(tmp_path)
+    assert list(layout.splits) == ["train"]
+    assert layout.remarks("train") == [
+        "test is no split: none of its 1 images has a file of labels",
+        "1 image has no file of labels, and counts as an image without objects: b.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            ["images/train/a.jpg", "labels/train/a.txt", "labels/train/b.txt"],
+            ["images that are missing", "labels/train/b.txt"],
+        ),
+        (["images/train/a.jpg", "images/train/a.png", "labels/train/a.txt"], ["would share one file of labels"]),
+        (["images/train/a.jpg", "images/train/a.txt", "labels/train/a.txt"], ["two files of one image's labels"]),
+        (["set/train/images/a.jpg", "set/train/labels/a.txt"], ["holds set/, and that the split 'train'", "give "]),
+        (["a.jpg", "a.txt", "cam/b.jpg", "cam/b.txt"], ["in folders (cam) and outside these"]),
+        (
+            {"images/a.jpg": "", "labels/a.txt": ROWS, "a.yaml": "names: [x]", "b.yaml": "names: [y]"},
+            ["a.yaml, b.yaml", "keep one"],
+        ),
+        ({"images/a.jpg": "", "labels/a.txt": ROWS, "data.yaml": "train: 7"}, ["train is 7", "a folder of images"]),
+        (
+            {
+                "images/a.jpg": "",
+                "labels/a.txt": ROWS,
+                "data.yaml": "train: t.txt",
+                "t.txt": "images/a.jpg\n../../etc/b.jpg\n",
+            },
+            ["t.txt: lines that name no image", "../../etc/b.jpg"],
+        ),
+        (
+            {"images/a.jpg": "", "labels/a.txt": ROWS, "data.yaml": "train: [images, more]"},
+            ["train names 'more', which is not there"],
+        ),
+    ],
+)
+def test_unclear_yolo_folders(tmp_path, files, words):
+    refuse(yolo.find, write(tmp_path, files), *words)
+
+
+# VOC
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            ["train/a.jpg", "train/a.xml", "val/b.jpg", "val/b.xml"],
+            {"train": {"a.jpg": "a.xml"}, "val": {"b.jpg": "b.xml"}},
+        ),
+        (["a b.jpg", "a b.XML"], {"train": {"a b.jpg": "a b.XML"}}),
+        (["images/a.png", "annotations/a.xml"], {"train": {"a.png": "a.xml"}}),
+        (["images/a.png", "annotations/xmls/a.xml"], {"train": {"a.png": "a.xml"}}),
+        (["JPEGImages/a.jpg", "Annotations/a.xml", "SegmentationClass/a.png"], {"train": {"a.jpg": "a.xml"}}),
+        (["images/train/c/a.jpg", "annotations/train/c/a.xml"], {"train": {"c/a.jpg": "a.xml"}}),
+        (["test/images/a.jpg", "test/Annotations/a.xml"], {"test": {"a.jpg": "a.xml"}}),
+        (["train/a.jpg", "train/a.xml", "__MACOSX/train/a.xml", ".cache/a.xml"], {"train": {"a.jpg": "a.xml"}}),
+    ],
+)
+def test_voc_layouts_without_lists(tmp_path, files, expected):
+    layout = voc.find(write(tmp_path, files))
+    assert show(layout) == expected and "without lists; found" in layout.describe()
+
+
+def test_voc_lists_hold_names_with_spaces(tmp_path):
+    stems = ("my photo 1", "my photo", "plain")
+    write(tmp_path, [f"JPEGImages/{stem}.jpg" for stem in stems] + [f"Annotations/{stem}.xml" for stem in stems])
+    write(
+        tmp_path,
+        {"ImageSets/Main/train.txt": "my photo 1\nplain\n", "ImageSets/Main/cat_train.txt": "my photo  1\nplain -1\n"},
+    )
+    assert show(voc.find(tmp_path)) == {"train": {"my photo 1.jpg": "my photo 1.xml", "plain.jpg": "plain.xml"}}
+    write(tmp_path, {"ImageSets/Main/train.txt": "my photo 2\nplain\n"})
+    refuse(voc.find, tmp_path, "files that are missing", "my photo 2.jpg", "my photo 2.xml")
+
+
+def test_voc_files_are_found_whatever_their_case_and_normal_form(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    write(tmp_path, [f"JPEGImages/{apart}.JPG", f"Annotations/{composed}.XML"])
+    write(tmp_path, {"ImageSets/Main/train.TXT": f"{apart}\n"})
+    assert show(voc.find(tmp_path)) == {"train": {f"{apart}.JPG": f"{composed}.XML"}}
+
+
+def test_voc_lists_hold_names_with_folders(tmp_path):
+    write(tmp_path, ["JPEGImages/c/a.b.jpg", "JPEGImages/d/a.b.png", "Annotations/c/a.b.xml", "Annotations/d/a.b.xml"])
+    write(tmp_path, {"ImageSets/Main/val.txt": "d/a.b\n"})
+    layout = voc.find(tmp_path)
+    assert show(layout) == {"val": {"d/a.b.png": "a.b.xml"}}
+    assert layout.remarks("val") == ["1 image is in no list of a split: a.b.jpg"]
+
+
+def test_images_without_xml_are_left_out_and_named(tmp_path):
+    layout = voc.find(write(tmp_path, ["train/a.jpg", "train/a.xml", "train/b.jpg", "others/c.jpg"]))
+    assert layout.remarks("train") == ["1 image without an XML file is left out: b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["train/a.xml", "train/b.jpg"], ["annotations without their image", "train/a.xml"]),
+        (["train/a.xml", "train/a.jpg", "train/a.png"], ["share one name", "a.jpg and "]),
+        (["set/train/a.xml", "set/train/a.jpg"], ["that the split 'train'"]),
+    ],
+)
+def test_unclear_voc_folders(tmp_path, files, words):
+    refuse(voc.find, write(tmp_path, files), *words)
+
+
+# COCO and masks
+
+COCO = json.dumps({"images": [], "annotations": [], "categories": []})
+
+
+@pytest.mark.parametrize(
+    ("file", "images", "split"),
+    [
+        ("annotations/instances_val.json", "val/a.jpg", "val"),
+        ("annotations/val.json", "images/val/a.jpg", "val"),
+        ("annotations/instances_val.json", "images/c/a.jpg", "val"),
+        ("val/_annotations.coco.json", "val/a.jpg", "val"),
+        ("_annotations.coco.json", "a.jpg", "train"),
+        ("result.json", "images/a.jpg", "result"),
+        ("val.json", "val/a.jpg", "val"),
+    ],
+)
+def test_coco_layouts(tmp_path, file, images, split):
+    layout = coco.find(write(tmp_path, {file: COCO, images: "", "package.json": "{}"}))
+    assert {name: path.name for name, (path, _) in layout.splits.items()} == {split: file.split("/")[-1]}
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "kinds"),
+    [
+        (["val/images/a.png", "val/masks/a.png"], "val", {"images", "masks"}),
+        (["images/val/a.png", "masks/val/a.png"], "val", {"images", "masks"}),
+        (["images/a.png", "masks/a.png"], "train", {"images", "masks"}),
+        (["PNGImages/a.png", "PedMasks/a_mask.png"], "train", {"images", "instances"}),
+    ],
+)
+def test_mask_layouts(tmp_path, files, split, kinds):
+    layout = masks.find(write(tmp_path, files))
+    assert {name: set(folders) for name, folders in layout.splits.items()} == {split: kinds}
+    ((example,), _) = mask_folder.find_files(layout.splits[split], False)
+    assert set(example) == kinds and all(path.is_file() for path in example.values())
+
+
+def test_what_is_no_file_is_passed_over_and_named(tmp_path):
+    write(tmp_path, ["images/a.png", "masks/a.png"])
+    (tmp_path / "images/b.png").symlink_to(tmp_path / "images/c.png")
+    (tmp_path / "images/c.png").symlink_to(tmp_path / "images/b.png")
+    (tmp_path / "images/d.png").mkdir()
+    os.mkfifo(tmp_path / "images/e.png")
+    examples, remarks = mask_folder.find_files(masks.find(tmp_path).splits["train"], False)
+    assert [files["images"].name for files in examples] == ["a.png"]
+    assert remarks == ["3 files are passed over, not an image that is read here: b.png, c.png, e.png"]
+
+
+@pytest.mark.parametrize("find", [yolo.find, voc.find])
+def test_what_lies_among_images_and_is_none_is_named(tmp_path, find):
+    suffix = "txt" if find is yolo.find else "xml"
+    layout = find(write(tmp_path, ["train/a.jpg", f"train/a.{suffix}", "train/clip.mp4", "elsewhere/x.mp4"]))
+    assert layout.remarks("train")[-1] == "1 file is passed over, not an image that is read here: clip.mp4"
+
+
+def test_a_folder_that_holds_itself_is_walked_once(tmp_path):
+    write(tmp_path, ["images/train/a.jpg", "labels/train/a.txt"])
+    (tmp_path / "images/train/again").symlink_to(tmp_path / "images")
+    assert show(yolo.find(tmp_path)) == {"train": {"a.jpg": "a.txt"}}
+
+
+@pytest.mark.parametrize("name", ["coco_folder", "voc_folder", "yolo_folder", "image_mask"])
+def test_another_format_is_named_in_the_error(tmp_path, name):
+    others = {
+        "voc_folder": ["train/a.jpg", "train/a.xml"],
+        "yolo_folder": ["images/train/a.jpg", "labels/train/a.txt"],
+    }
+    (other, files) = next((other, files) for other, files in others.items() if other != name)
+    write(tmp_path, files)
+    refuse(
+        lambda root: recognise(name, root),
+        tmp_path,
+        f"as {name} reads it",
+        f"looks like {other}",
+        f"--config.data.name={other}",
+    )
+    refuse(lambda root: recognise(name, root / "empty"), tmp_path, f"as {name} reads it", "it needs")
