@@ -87,7 +87,7 @@ def predict(command: Command) -> None:
     for line in (*name_files("read upright, as the EXIF orientation says", images.turned()), *images.note_depth()):
         print(line)
     skipped = len(images.unreadable)
-    counted = f"{len(paths) - skipped} of {count(len(paths), 'image')}" + (f", {skipped} skipped" if skipped else "")
+    counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
     print(f"{counted}; {model.words}; {count(len(written), 'file')} in {folder}")
     for path in written[:2]:
         print(path)

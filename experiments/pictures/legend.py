@@ -61,11 +61,12 @@ def add_strip(picture: np.ndarray, entries: list[Entry], remark: str = "") -> np
     font = ImageFont.load_default(size=text)
     words = [3 * text + font.getlength(name) for _, name in entries] + [text + font.getlength(remark)]
     total = max(width, math.ceil(max(words)))
-    top = height + (text * 7 // 4 if remark else 0)
+    top = text * 7 // 4 if remark else 0
     legend, places = lay_legend(entries, font, total) if entries else (0, [])
-    canvas = Image.new("RGB", (total, top + legend + text // 2), "white")
-    canvas.paste(Image.fromarray(picture), (0, 0))
+    strip = Image.new("RGB", (total, top + legend + text // 2), "white")
     if remark:
-        ImageDraw.Draw(canvas).text((text // 2, (height + top) // 2), remark, fill=INK, font=font, anchor="lm")
-    draw_legend(canvas, (text // 2, top), entries, places, font)
-    return np.asarray(canvas)
+        ImageDraw.Draw(strip).text((text // 2, top // 2), remark, fill=INK, font=font, anchor="lm")
+    draw_legend(strip, (text // 2, top), entries, places, font)
+    drawn = np.full((height + strip.height, total, 3), 255, np.uint8)  # once: the picture may be large
+    drawn[:height, :width], drawn[height:] = picture, np.asarray(strip)
+    return drawn

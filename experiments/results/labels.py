@@ -80,7 +80,7 @@ class MaskWriter(Writer):
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
         mask, drawn = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
         write_mask(mask, prediction["label"])
-        entries = list_classes([prediction["label"]], self.class_names)
+        entries = list_classes(prediction["label"], self.class_names)  # row by row
         write_png(drawn, add_strip(overlay(image, prediction["label"]), entries))
         return [mask, drawn]
 
