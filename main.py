@@ -29,6 +29,7 @@ MODES = {  # each a function of the Command
     "evaluate": "experiments.evaluate:evaluate",
     "predict": "experiments.predict:predict",
     "datacheck": "experiments.datacheck:datacheck",
+    "show": "experiments.show:show",
     "propose": "experiments.propose:propose",
     "export": "experiments.export:export",
     "summary": "experiments.summary:summary",
@@ -43,7 +44,8 @@ flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WO
 flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose, export: which one.")
 flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Of that checkpoint: auto is ema where there is one.")
 flags.DEFINE_string("inputs", None, "predict: an image, a folder with sub-folders of images, or a glob.")
-flags.DEFINE_string("output", None, "predict, propose, export: a folder; one in WORKDIR if not given.")
+flags.DEFINE_string("output", None, "predict, propose, export, datacheck, show: a folder; one in WORKDIR if not given.")
+flags.DEFINE_integer("step", 1, "show: the step whose batch is drawn, from 1.")
 flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
 flags.DEFINE_string("topology", "local", "preflight: a slice such as v5e:16x16, or local, or pod.")
 flags.DEFINE_integer("classes", None, "preflight: how many there are, where the data is not here.", lower_bound=1)

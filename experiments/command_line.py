@@ -35,6 +35,7 @@ class Command:
     licence: str | None = None
     topology: str = "local"
     classes: int | None = None
+    step: int = 1
 
     def experiment(self) -> ConfigDict:
         """Returns the config of --config=FILE. Raises UserError where none was given."""
@@ -69,7 +70,18 @@ class Command:
 def read_command() -> Command:
     """Returns what the parsed flags say."""
     values = flags.FLAGS
-    names = ("workdir", "checkpoint", "weights", "inputs", "output", "profile", "licence", "topology", "classes")
+    names = (
+        "workdir",
+        "checkpoint",
+        "weights",
+        "inputs",
+        "output",
+        "profile",
+        "licence",
+        "topology",
+        "classes",
+        "step",
+    )
     others = {name: values[name].value for name in names}
     return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
 

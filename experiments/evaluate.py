@@ -18,6 +18,7 @@ from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
 from input_pipeline.relabelling import relabel
 from input_pipeline.sources import open_source
+from wording import count
 
 
 def evaluate(command: Command) -> None:
@@ -57,7 +58,7 @@ def evaluate(command: Command) -> None:
             print(f"{data.eval_split}: {line}")
         print(format_table(result.scores))
         print(
-            f"\n{result.images} images of {config.data.eval_split}, {model.words}, {seconds:.1f} s; "
+            f"\n{count(result.images, 'image')} of {config.data.eval_split}, {model.words}, {seconds:.1f} s; "
             f"rows per image: {workdir / 'records' / name}.jsonl"
         )
         for kind, place in places.items():

@@ -34,6 +34,7 @@ from input_pipeline.decoding import (
 )
 from input_pipeline.proposals import SearchedOnRequest
 from input_pipeline.remarks import name_files, name_others, note_white
+from wording import count
 
 
 def predict(command: Command) -> None:
@@ -86,8 +87,8 @@ def predict(command: Command) -> None:
     for line in (*name_files("read upright, as the EXIF orientation says", images.turned()), *images.note_depth()):
         print(line)
     skipped = len(images.unreadable)
-    counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
-    print(f"{counted}; {model.words}; {len(written)} files in {folder}")
+    counted = f"{len(paths) - skipped} of {count(len(paths), 'image')}" + (f", {skipped} skipped" if skipped else "")
+    print(f"{counted}; {model.words}; {count(len(written), 'file')} in {folder}")
     for path in written[:2]:
         print(path)
     if skipped == len(paths):

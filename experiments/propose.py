@@ -21,6 +21,7 @@ from experiments.tasks.registry import make_task
 from files import claim_folder
 from input_pipeline.proposals import Store, place_store
 from input_pipeline.sources import Part, Source, open_source, read_part
+from wording import count
 
 # What tasks read that have a first stage: in evaluation its proposals are their `regions`.
 READS = ("proposals and regions", "proposals, regions and masks")
@@ -96,7 +97,7 @@ def _fill(store: Store, source: Source, inference: Inference, variables: Variabl
             found = dict(_find(inference, variables, Part(source, indices)))
             store.write(indices, [found[index] for index in range(len(indices))])
             progress.update(len(indices))
-    print(f"{title}: proposals of {len(source)} images in {store.folder}")
+    print(f"{title}: proposals of {count(len(source), 'image')} in {store.folder}")
 
 
 def _find(inference: Inference, variables: Variables, part: Part) -> Iterator[tuple[int, np.ndarray]]:

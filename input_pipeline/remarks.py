@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from input_pipeline.batch import SHOWN
 from input_pipeline.contents import ENABLE_HEIF, HEIC_SUFFIXES
 from input_pipeline.decoding import WHITE
+from wording import count_being
 
 
 def name_files(what: str, names: Sequence[str]) -> list[str]:
     """ "3 files are WHAT: a.png, b.png, c.png": one line, or none where there are no names."""
     if not names:
         return []
-    count = f"{len(names)} files are" if len(names) > 1 else "1 file is"
     others = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
-    return [f"{count} {what}: {', '.join(names[:SHOWN])}{others}"]
+    return [f"{count_being(len(names), 'file')} {what}: {', '.join(names[:SHOWN])}{others}"]
 
 
 def name_others(paths: Iterable[pathlib.Path]) -> list[str]:

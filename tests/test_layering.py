@@ -21,9 +21,9 @@ HOST = {
 HOST |= {"experiments.results", "experiments.metrics", "experiments.pictures"}
 DEVICE = {"jax", "flax", "optax", "numpy", "ml_collections"}
 
-LEAVES = {"errors", "files", "fields"}  # everyone may import these
+LEAVES = {"errors", "files", "fields", "wording"}  # everyone may import these
 RULES = {  # the longest prefix of a module's name decides
-    ("errors", "files", "fields"): set(),
+    ("errors", "files", "fields", "wording"): set(),
     ("configs",): {"ml_collections", "configs"},
     ("models.ops",): {"jax", "numpy", "models.ops"},
     ("models",): {"flax", "jax", "numpy", "models"},

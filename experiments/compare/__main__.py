@@ -22,6 +22,7 @@ from experiments.compare.page import write_page
 from experiments.compare.report import write_report
 from experiments.compare.runs import Run, find_runs
 from experiments.compare.significance import Verdict, judge
+from wording import count
 
 
 def read_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -138,7 +139,7 @@ def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict], records: str)
         _say(f"\n{tables.write_text(tables.list_differences(groups))}")
     if verdicts:
         first, source = verdicts[0], "the last evaluation" if records == "val" else f"the records {records}"
-        _say(f"\n{first.images} images of {source}, {first.draws} draws, {_name_spreads(first)}:")
+        _say(f"\n{count(first.images, 'image')} of {source}, {first.draws} draws, {_name_spreads(first)}:")
         _say("\n".join(verdict.describe() for verdict in verdicts))
     elif len(groups) > 2:
         _say("\nname two of them to learn whether their difference is real")

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.compare.runs import Flat, Run, make_printable
+from experiments.compare.runs import Flat, Run
 from experiments.run.config_file import FREE
 from experiments.run.spread import find_interval
 from experiments.sweep.naming import shorten, write_value
+from wording import make_printable
 
 IGNORED = ("seed.", "wandb.")  # sections in which runs of one method may differ
 LONGEST_NAME = 3  # fields

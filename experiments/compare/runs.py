@@ -20,6 +20,7 @@ from experiments.metrics.registry import ERRORS
 from experiments.run.config_file import flatten_json
 from experiments.run.metrics_file import parse_row
 from experiments.sweep.state import in_use
+from wording import make_printable
 
 # The loss and its terms, by the names that the tasks give them.
 LOSSES = {"loss", "cross_entropy", "dice", "focal", "lovasz_softmax", "ohem", "generator", "discriminator"}
@@ -165,11 +166,6 @@ def find_runs(places: Sequence[str]) -> list[Run]:
     workdirs = list(found.values())
     names = map(make_printable, _name(workdirs))
     return [read_run(workdir, name) for workdir, name in zip(workdirs, names, strict=True)]
-
-
-def make_printable(text: str) -> str:
-    """Replace what would break a line or steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _find(workdir: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from errors import UserError
 from experiments.compare.columns import list_columns
 from experiments.compare.groups import IGNORED, Group, Spread, count_states, describe, spread
-from experiments.compare.runs import make_printable
 from experiments.run.config_file import FREE
 from experiments.sweep.naming import shorten, write_value
+from wording import make_printable
 
 MOST_COLUMNS = 6  # fields in the table itself; more of them have a table of their own below
 

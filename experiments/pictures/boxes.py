@@ -9,16 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.pictures.legend import list_classes
 from experiments.pictures.pairs import TILE, Rows, compare
 from experiments.pictures.palette import choose_ink, class_colour
+from experiments.pictures.scores import keep_confident
 
 DASH = 5  # lengths of a dash and of the space after it, in widths of its line
-
-
-def keep_confident(detections: Mapping[str, np.ndarray], least_score: float) -> dict[str, np.ndarray]:
-    """Keep the detections that are worth drawing: hundreds of weak ones would hide the image."""
-    kept = detections["scores"] >= least_score
-    return {name: values[kept] for name, values in detections.items()}
 
 
 def draw_boxes(
@@ -124,15 +120,16 @@ def compare_boxes(
     truths: Sequence[Mapping[str, np.ndarray]],
     predictions: Sequence[Mapping[str, np.ndarray]],
     class_names: Sequence[str],
+    least_score: float = 0.0,
 ) -> np.ndarray:
     """Draw N examples of any sizes: ground truth and prediction side by side, the legend below.
 
-    `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores. Crowds and difficult
-    objects are dashed. The legend has the classes that are drawn. Returns [H,W,3] uint8.
+    `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores, and are drawn from
+    `least_score` on. Crowds and difficult objects are dashed. The legend has the classes that are drawn. Returns [H,W,3] uint8.
     """
-    present = sorted({index for rows in (*truths, *predictions) for index in rows["classes"].tolist()})
-    entries = [(index, class_names[index]) for index in present]
-    return compare(images, truths, predictions, draw_box_rows, class_names, entries)
+    shown = [keep_confident(rows, least_score) for rows in predictions]
+    entries = list_classes((rows["classes"] for rows in (*truths, *shown)), class_names)
+    return compare(images, truths, predictions, draw_box_rows, class_names, entries, least_score)
 
 
 def draw_box_rows(tile: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]) -> Image.Image:

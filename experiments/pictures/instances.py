@@ -58,14 +58,18 @@ def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_nam
 
 
 def compare_instances(
-    images: Sequence[np.ndarray], truths: Sequence[Rows], predictions: Sequence[Rows], class_names: Sequence[str]
+    images: Sequence[np.ndarray],
+    truths: Sequence[Rows],
+    predictions: Sequence[Rows],
+    class_names: Sequence[str],
+    least_score: float = 0.0,
 ) -> np.ndarray:
     """Draw N examples of any sizes: ground truth and prediction side by side.
 
-    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores. Crowds
-    and difficult objects are striped. Returns [H,W,3] uint8.
+    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores, and are
+    drawn from `least_score` on. Crowds and difficult objects are striped. Returns [H,W,3] uint8.
     """
-    return compare(images, truths, predictions, draw_instance_rows, class_names, [])
+    return compare(images, truths, predictions, draw_instance_rows, class_names, [], least_score)
 
 
 def draw_instance_rows(
@@ -81,6 +85,20 @@ def draw_instance_rows(
         _draw_instance(pixels, moved[index], boxes[index], colours[index], striped[index])
     canvas = Image.fromarray(pixels)
     _draw_names(canvas, boxes, _list_names(rows, class_names), colours)
+    return canvas
+
+
+def draw_framed_rows(
+    canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
+) -> Image.Image:
+    """Draw the instances as `draw_instance_rows` does, and around each a thin frame: its box."""
+    canvas = draw_instance_rows(canvas, scale, rows, class_names)
+    boxes, drawing = rows["boxes"] * (scale * 2), ImageDraw.Draw(canvas)
+    for index, (top, left, bottom, right) in zip(
+        choose_colours(boxes), boxes.round().astype(int).tolist(), strict=True
+    ):
+        corners = (left, top, max(left, right - 1), max(top, bottom - 1))
+        drawing.rectangle(corners, outline=class_colour(index))
     return canvas
 
 

@@ -6,12 +6,12 @@ Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each 
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
+from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend, list_classes
 from experiments.pictures.palette import INK, colour_mask
-from input_pipeline.batch import IGNORE
 
 OPACITY = 0.6  # of a class colour over the grey image
 ROWS = 256  # that are drawn at a time: of all rows of a large image the numbers in between would be gigabytes
@@ -42,6 +42,15 @@ def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def draw_label(image: np.ndarray, label: np.ndarray, longer: int) -> np.ndarray:
+    """Draw an image and its label over it side by side, each with a longer side of `longer` pixels. Returns [H,W,3] uint8."""
+    factor = longer / max(label.shape)
+    size = tuple(max(1, round(factor * side)) for side in label.shape[::-1])
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+    return np.concatenate([image, overlay(image, label)], 1)
+
+
 def compare_labels(
     images: np.ndarray, labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
@@ -60,8 +69,7 @@ def compare_labels(
     total = columns * panel + (columns + 1) * 2 * gap
     title = 2 * text
     bottom = title + math.ceil(count / columns) * (height + gap)
-    present = np.unique(np.concatenate([labels.ravel(), predictions.ravel()]))
-    entries = [(None, "no label") if index == IGNORE else (int(index), class_names[index]) for index in present]
+    entries = list_classes((labels, predictions), class_names)
     legend, places = lay_legend(entries, font, total - 4 * gap)
     canvas = Image.new("RGB", (total, bottom + legend + gap), "white")
     draw = ImageDraw.Draw(canvas)

@@ -1,5 +1,6 @@
 """Objects of examples: ground truth and prediction side by side. Images are [H,W,3] uint8 RGB."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend
 from experiments.pictures.palette import INK
+from experiments.pictures.scores import describe_none, keep_confident
 
 TILE = 448  # pixels of the longer side of an example with objects; alone, larger ones stay as they are
 Rows = Mapping[str, np.ndarray]  # an example's objects, or its detections
@@ -22,6 +24,25 @@ def draw_tile(image: np.ndarray, rows: Rows, draw: Draw, class_names: Sequence[s
     return draw(tile, (height / image.shape[0], width / image.shape[1]), rows, class_names)
 
 
+def draw_detections(
+    image: np.ndarray,
+    rows: Rows,
+    draw: Draw,
+    class_names: Sequence[str],
+    least_score: float,
+    longer: int = TILE,
+) -> Image.Image:
+    """Draw an example's detections as `draw_tile` does, from `least_score` on. Where none is drawn, the tile says why."""
+    tile = draw_tile(image, keep_confident(rows, least_score), draw, class_names, longer)
+    remark = describe_none(rows["scores"], least_score)
+    if remark:
+        writing, font = ImageDraw.Draw(tile), ImageFont.load_default(size=max(11, longer // 24))
+        width, height = math.ceil(font.getlength(remark)) + int(font.size), int(font.size) * 3 // 2
+        writing.rectangle((0, tile.height - height, width, tile.height), fill="white")
+        writing.text((int(font.size) // 2, tile.height - height // 2), remark, fill=INK, font=font, anchor="lm")
+    return tile
+
+
 def compare(
     images: Sequence[np.ndarray],
     truths: Sequence[Rows],
@@ -29,20 +50,25 @@ def compare(
     draw: Draw,
     class_names: Sequence[str],
     entries: list[tuple[int | None, str]],
+    least_score: float,
 ) -> np.ndarray:
     """Draw N examples of any sizes: ground truth and prediction side by side, the legend of `entries` below.
 
-    Returns [H,W,3] uint8.
+    Predictions are drawn from `least_score` on, which the title names. Returns [H,W,3] uint8.
     """
     columns = 1 if len(images) <= ROWS_OF_ONE_COLUMN else 2
     text, gap = 18, 10
     font, panel = ImageFont.load_default(size=text), 2 * TILE + gap
     total, title = columns * panel + (columns + 1) * 2 * gap, 2 * text
     tiles = [
-        draw_tile(image, rows, draw, class_names)
-        for image, *pair in zip(images, truths, predictions, strict=True)
-        for rows in pair
+        tile
+        for image, truth, prediction in zip(images, truths, predictions, strict=True)
+        for tile in (
+            draw_tile(image, truth, draw, class_names),
+            draw_detections(image, prediction, draw, class_names, least_score),
+        )
     ]
+    titles = "ground truth", "prediction" + (f", scores of {least_score:g} or more" if least_score else "")
     per_row = 2 * columns
     heights = [max(tile.height for tile in tiles[first : first + per_row]) for first in range(0, len(tiles), per_row)]
     tops = [title + sum(heights[:row]) + row * gap for row in range(len(heights) + 1)]
@@ -51,8 +77,7 @@ def compare(
     writing = ImageDraw.Draw(canvas)
     lefts = [2 * gap + place // 2 * (panel + 2 * gap) + place % 2 * (TILE + gap) for place in range(per_row)]
     for place, left in enumerate(lefts):
-        name = ("ground truth", "prediction")[place % 2]
-        writing.text((left + TILE // 2, title // 2), name, fill=INK, font=font, anchor="mm")
+        writing.text((left + TILE // 2, title // 2), titles[place % 2], fill=INK, font=font, anchor="mm")
     for index, tile in enumerate(tiles):
         row, place = divmod(index, per_row)
         canvas.paste(tile, (lefts[place] + (TILE - tile.width) // 2, tops[row] + (heights[row] - tile.height) // 2))

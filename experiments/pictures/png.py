@@ -1,6 +1,7 @@
 """PNG files: whole, or not there at all."""
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,27 @@ def write_mask(path: Path, label: np.ndarray) -> None:
     _write(path, mask)
 
 
+def write_new_png(path: Path, picture: np.ndarray) -> Path:
+    """Write [H,W,3] RGB uint8 as PNG, to `path` or, where that holds something else, to NAME-2.png, NAME-3.png ...
+
+    Returns the file that holds the picture; one that holds it already is left as it is.
+    """
+    content = _encode(Image.fromarray(picture))
+    places = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    for place in places:
+        if not place.exists():
+            write_atomically(place, content)
+            return place
+        if place.is_file() and place.read_bytes() == content:
+            return place
+    raise AssertionError("there is always a further number")
+
+
 def _write(path: Path, image: Image.Image) -> None:
+    write_atomically(path, _encode(image))
+
+
+def _encode(image: Image.Image) -> bytes:
     encoded = io.BytesIO()
     image.save(encoded, format="PNG")
-    write_atomically(path, encoded.getvalue())
+    return encoded.getvalue()

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.command_line import Command
-from experiments.datacheck import ENOUGH, check_objects
+from experiments.object_counts import ENOUGH, check_objects
 from experiments.preflight.board import Board
 from experiments.run.config_file import FREE, check_same, flatten
 from experiments.run.evidence import environment, read_sessions

@@ -1,6 +1,6 @@
 """The host half of a task: views of an image put together, scores, pictures and files. No device code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,9 @@ class Results(Protocol):
 
         `truth` and `prediction` show the image too, or else `image` does.
         """
+
+    def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
+        """Draw examples of any sizes with their ground truth, and their captions, [H,W,3] uint8; holds one at a time."""
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,9 +12,12 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_box_metrics
-from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes, keep_confident
-from experiments.pictures.pairs import draw_tile
+from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes
+from experiments.pictures.legend import add_strip, list_classes
+from experiments.pictures.pairs import draw_detections, draw_tile
 from experiments.pictures.png import write_png
+from experiments.pictures.scores import describe_shown, keep_confident
+from experiments.pictures.sheet import Sheet
 from experiments.results.base import Assembly, Results, Writer
 from files import write_atomically
 
@@ -25,6 +28,7 @@ class BoxResults(Results):
     """Scores boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = ("boxes", "scores", "classes")
+    legend = True  # a colour is a class
     make_metrics = staticmethod(make_box_metrics)
     compare = staticmethod(compare_boxes)
     draw_rows = staticmethod(draw_box_rows)
@@ -42,16 +46,24 @@ class BoxResults(Results):
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
         images = [example["image"] for example in examples]
-        shown = [keep_confident(prediction, self.evaluation.picture_score) for prediction in predictions]
-        return self.compare(images, examples, shown, self.class_names)
+        return self.compare(images, examples, predictions, self.class_names, self.evaluation.picture_score)
 
     def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
-        rows = {"truth": example, "prediction": keep_confident(prediction, self.evaluation.picture_score)}
-        drawn = {
-            name: draw_tile(example["image"], own, self.draw_rows, self.class_names, longer)
-            for name, own in rows.items()
-        }
-        return {name: np.asarray(tile) for name, tile in drawn.items()}
+        image, how = example["image"], (self.draw_rows, self.class_names)
+        detections = draw_detections(image, prediction, *how, self.evaluation.picture_score, longer)
+        return {"truth": np.asarray(draw_tile(image, example, *how, longer)), "prediction": np.asarray(detections)}
+
+    def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
+        sheet = Sheet(captions)
+        classes: set[int] = set()
+        for example in examples:
+            sheet.add(self.draw_truth(example, sheet.longer))
+            classes.update(example["classes"].tolist())
+        return sheet.draw(list_classes([np.array(sorted(classes), int)], self.class_names) if self.legend else [])
+
+    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
+        """Draw an example's objects over its image, whose longer side becomes `longer` pixels."""
+        return np.asarray(draw_tile(example["image"], example, self.draw_rows, self.class_names, longer))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -113,7 +125,7 @@ class DetectionWriter(Writer):
     `image_id` is the data's own number of the image, of `image_ids`. Where these are empty it is the number in the file's name
     if all are named as COCO's files are, else `file_name`: a text, which nobody takes for the number of another image.
     `file_name` and `category_name` say the same in words. Where two files share a name, `file_name` has their folders too.
-    A picture shows the detections of `picture_score` or more; detections.json has all.
+    A picture shows the detections of `picture_score` or more, and says so below the image; detections.json has all.
     """
 
     kind = "boxes"  # of the pictures, in their names
@@ -154,7 +166,8 @@ class DetectionWriter(Writer):
                 }
             )
         picture = self.folder / f"{name}_{self.kind}.png"
-        write_png(picture, self._draw(image, keep_confident(prediction, self.picture_score)))
+        drawn = self._draw(image, keep_confident(prediction, self.picture_score))
+        write_png(picture, add_strip(drawn, [], describe_shown(prediction["scores"], self.picture_score)))
         return [picture]
 
     def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:

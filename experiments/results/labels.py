@@ -1,6 +1,6 @@
 """Predictions of a class for every pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_label_metrics
-from experiments.pictures.labels import compare_labels, overlay
+from experiments.pictures.labels import compare_labels, draw_label, overlay
+from experiments.pictures.legend import add_strip, list_classes
 from experiments.pictures.png import write_mask, write_png
+from experiments.pictures.sheet import Sheet
 from experiments.results.base import Assembly, Results, Writer
 
 TILE = 512  # pixels of an example's longer side in a picture
@@ -53,22 +55,33 @@ class LabelResults(Results):
         resized = {name: cv2.resize(own, size, interpolation=cv2.INTER_NEAREST) for name, own in labels.items()}
         return {"image": image} | {name: overlay(image, label) for name, label in resized.items()}
 
+    def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
+        sheet, classes = Sheet(captions, wide=True), np.zeros(256, bool)
+        for example in examples:
+            sheet.add(draw_label(example["image"], example["label"], sheet.longer))
+            classes[example["label"]] = True
+        return sheet.draw(list_classes([np.flatnonzero(classes)], self.class_names))
+
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
     ) -> "MaskWriter":
-        return MaskWriter(folder)
+        return MaskWriter(folder, self.class_names)
 
 
 class MaskWriter(Writer):
-    """Writes NAME_mask.png (class indices) and NAME_overlay.png for each image."""
+    """Writes NAME_mask.png (class indices) and NAME_overlay.png for each image.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    The overlay has the image's pixels at its top left, and the legend of the classes that were found below them.
+    """
+
+    def __init__(self, folder: Path, class_names: tuple[str, ...]):
+        self.folder, self.class_names = folder, class_names
 
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
         mask, drawn = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
         write_mask(mask, prediction["label"])
-        write_png(drawn, overlay(image, prediction["label"]))
+        entries = list_classes([prediction["label"]], self.class_names)
+        write_png(drawn, add_strip(overlay(image, prediction["label"]), entries))
         return [mask, drawn]
 
     def close(self) -> list[Path]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.metrics.base import Prediction
+from experiments.metrics.base import Example, Prediction
 from experiments.metrics.registry import make_mask_metrics
-from experiments.pictures.instances import compare_instances, draw_instance_rows, draw_instances
+from experiments.pictures.instances import compare_instances, draw_framed_rows, draw_instance_rows, draw_instances
+from experiments.pictures.pairs import draw_tile
 from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
 from input_pipeline.annotations.masks import encode_pixels
 from input_pipeline.masks import Mask, bound, collect, touch
@@ -19,12 +20,17 @@ class MaskResults(BoxResults):
     """Scores masks and their boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = (*BoxResults.shown, "masks")
+    legend = False  # a colour is an instance
     make_metrics = staticmethod(make_mask_metrics)
     compare = staticmethod(compare_instances)
     draw_rows = staticmethod(draw_instance_rows)
 
     def assembly(self, size: tuple[int, int]) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
+
+    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
+        """Draw masks and, as they need not fit each other, the frames of the boxes as annotated."""
+        return np.asarray(draw_tile(example["image"], example, draw_framed_rows, self.class_names, longer))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]

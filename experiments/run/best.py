@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from errors import UserError
 from experiments.metrics.base import Metric
 from experiments.metrics.registry import ERRORS
+from experiments.run.tables import format_score
 from fields import hint_at
 
 
@@ -42,4 +43,4 @@ class Best:
         return True
 
     def __str__(self) -> str:
-        return f"best {self.name} {'-' if self.value is None else format(self.value, '.4f')}"
+        return f"best {self.name} {format_score(self.value)}"

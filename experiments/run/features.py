@@ -23,6 +23,7 @@ from files import claim_folder, write_atomically
 from input_pipeline.sources import Part, Source
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches
+from wording import count
 
 BLOCK = 16  # images of a file: what a kill can lose
 OTHERS = (
@@ -166,7 +167,7 @@ def store_features(
             progress.update(len(indices))
     stored.compilations = len(compiled)
     size = sum(place.stat().st_size for place in folder.glob("*.npz"))
-    print(f"features of {len(source)} images, {size / 2**20:,.0f} MiB, in {folder}", flush=True)
+    print(f"features of {count(len(source), 'image')}, {size / 2**20:,.0f} MiB, in {folder}", flush=True)
     return stored
 
 

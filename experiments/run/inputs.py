@@ -9,6 +9,7 @@ from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
 from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
+from wording import count, count_being
 
 
 class Inputs:
@@ -51,14 +52,15 @@ class Inputs:
                 "and is not part of the mean scores unless it is predicted"
             )
         print(
-            f"{config.data.name}: {len(self.source)} images to train on, {len(self.eval_source)} to evaluate on, "
-            f"{len(self.source.class_names)} classes"
+            f"{config.data.name}: {count(len(self.source), 'image')} to train on, {len(self.eval_source)} to evaluate on, "
+            f"{count(len(self.source.class_names), 'class')}"
         )
 
 
 def say(split: str, source: Source) -> None:
     """Prints what a split leaves out, and what of it is read in another way than expected."""
     if source.dropped:
-        warn(f"{split}: {len(source.dropped)} files are left out, they cannot be decoded: {', '.join(source.dropped)}")
+        left_out = count_being(len(source.dropped), "file")
+        warn(f"{split}: {left_out} left out, cannot be decoded: {', '.join(source.dropped)}")
     for line in filter(None, [source.layout, *source.remarks]):
         print(f"{split}: {line}")

@@ -7,16 +7,37 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from errors import UserError
+from errors import UserError, warn
+from wording import count
+
+
+def shorten_warmup(warmup_steps: int, steps: int) -> int:
+    """Returns how many of a run's `steps` warm up: half of them where `warmup_steps` would leave nothing, as in a short trial."""
+    return warmup_steps if warmup_steps < steps else steps // 2
+
+
+def warn_of_short_warmup(optim: ConfigDict, steps: int) -> None:
+    """Warns of each warm-up, of the run or of a part of config.optim.partition, that is shortened."""
+    parts = [(f"config.optim.partition: of {pattern!r} ", dict(changed)) for pattern, changed in optim.partition]
+    for where, own in [("config.optim.", {"warmup_steps": optim.warmup_steps}), *parts]:
+        asked = own.get("warmup_steps", 0)
+        taken = shorten_warmup(asked, steps)
+        if steps and taken < asked:
+            warn(
+                f"{where}warmup_steps={asked} leaves nothing of config.train.steps={steps}: the warm-up is shortened to "
+                f"{count(taken, 'step')}"
+            )
 
 
 def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
-    """step -> learning rate: `warmup_steps` linear from `warmup_from` of lr, then the schedule that is named, over the rest."""
+    """step -> learning rate: `warmup_steps` linear from `warmup_from` of lr, then the schedule that is named, over the rest.
+
+    For how many steps warm up, see `shorten_warmup`.
+    """
     if not steps:
         return optax.constant_schedule(optim.lr)  # that nobody asks
-    rest = steps - optim.warmup_steps
-    if rest < 1:
-        raise UserError(f"config.optim.warmup_steps={optim.warmup_steps} leaves nothing of config.train.steps={steps}")
+    warming = shorten_warmup(optim.warmup_steps, steps)
+    rest = steps - warming
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(optim.lr),
         "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final_lr_fraction),
@@ -26,10 +47,10 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
         ),
     }
     main = schedules[optim.schedule]()
-    if not optim.warmup_steps:
+    if not warming:
         return main
-    warmup = optax.linear_schedule(optim.warmup_from * optim.lr, optim.lr, optim.warmup_steps)
-    return optax.join_schedules([warmup, main], [optim.warmup_steps])
+    warmup = optax.linear_schedule(optim.warmup_from * optim.lr, optim.lr, warming)
+    return optax.join_schedules([warmup, main], [warming])
 
 
 def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:

@@ -21,7 +21,7 @@ def format_table(scores: Mapping[str, float | None]) -> str:
         f"{row[0]:<{first}}" + "".join(f"{cell or '-':>{width}}" for cell, width in zip(row[1:], widths, strict=True))
         for row in rows
     ]
-    return "\n".join(lines + [f"{name:<{first}}{_text(scores[name]) or '-':>8}" for name in whole])
+    return "\n".join(lines + [f"{name:<{first}}{format_score(scores[name]):>8}" for name in whole])
 
 
 def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -35,6 +35,11 @@ def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def format_score(value: float | None) -> str:
+    """Format a score with four digits; an undefined one is `-`."""
+    return _text(value) or "-"
 
 
 def _text(value: float | None) -> str:

@@ -26,11 +26,11 @@ from experiments.run.journal import Journal
 from experiments.run.lane import Lane
 from experiments.run.loop import Loop
 from experiments.run.nonfinite import NonFinite
-from experiments.run.optim import make_optimizer, make_schedule
+from experiments.run.optim import make_optimizer, make_schedule, warn_of_short_warmup
 from experiments.run.preemption import Preemption
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import make_train_step
-from experiments.run.tables import format_table
+from experiments.run.tables import format_score, format_table
 from experiments.tasks.registry import make_task
 from input_pipeline.batch import list_canvases
 
@@ -84,6 +84,7 @@ class Trainer:
         self.loader = self.inputs.load(config) if peer is None else peer.loader
         if peer is None and writes():
             self.inputs.introduce(config)
+            warn_of_short_warmup(config.optim, config.train.steps)
 
     def _make_evaluator(self) -> Evaluator:
         parts = self.task, self.results, self.architecture, self.inputs.eval_source, self.mesh
@@ -246,5 +247,6 @@ def initialise_run(
 
 
 def summary(step: int, result: Evaluation) -> str:
-    means = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items() if "/" not in name)
+    """Says in a line what an evaluation found over all classes."""
+    means = "  ".join(f"{name} {format_score(value)}" for name, value in result.scores.items() if "/" not in name)
     return f"step {step}  val: {means}"

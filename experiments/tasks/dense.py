@@ -1,9 +1,9 @@
 """Object detection: boxes with a class and a score. What detectors share; each detector's loss is in a file of its own."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,8 @@ class Targets(NamedTuple):
 class Detection(Task, abc.ABC):
     """What detectors share: the call of a network of one stage, the assignment of objects, and prediction by suppression.
 
-    A detector's own class adds `loss`, `decode`, and for a check of the data `matchable` and the `advice` for when little is.
+    A detector's own class adds `loss`, `decode`, and for a check of the data `matchable`, and for when little is
+    `propose_fields` or the `advice`.
     """
 
     needs = ("boxes",)
@@ -88,6 +89,16 @@ class Detection(Task, abc.ABC):
     @abc.abstractmethod
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Which [N] of an image's boxes [N,4], in pixels of an input of `size`, anchors or cells can learn."""
+
+    def propose_fields(
+        self, model: nnx.Module, boxes: np.ndarray, weights: np.ndarray, size: Size
+    ) -> Iterable[dict[str, Any]]:
+        """Values of the model's fields that fit boxes [N,4] of many images, with `weights` [N], the simplest first.
+
+        The boxes are in pixels of an input of `size`. Only for a detector whose `matchable` judges each box by itself; none
+        where the model has no boxes of its own to fit.
+        """
+        return ()
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
         """The raw outputs, and where in the image they stand: `anchors` or `cells`, boxes in pixels of the input."""

@@ -1,7 +1,8 @@
 """Faster R-CNN's two losses, learned jointly (Ren et al. 2015, "Faster R-CNN", section 3.2, approximate joint training)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from experiments.tasks.dense import (
     join,
     match_grids,
 )
+from experiments.tasks.fitting import propose_anchors
 from experiments.tasks.regions import RegionDetection, draw_sample, pick, sum_errors
 from fields import Count, NotNegative, Share
 from input_pipeline.batch import Size
@@ -144,6 +146,12 @@ class FasterRCNNTask(RegionDetection):
             "proposals": Mean(shifts, anchors),
         }
         return terms | regions, logs | matched
+
+    def propose_fields(
+        self, model: nnx.Module, boxes: np.ndarray, weights: np.ndarray, size: Size
+    ) -> Iterator[dict[str, Any]]:
+        """Scale, octaves, span and ratios of the anchors."""
+        return propose_anchors(boxes, weights, model.strides, model.octaves, spans=True)
 
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Tell which boxes an anchor overlaps by config.task.negative_iou. An object's best anchor learns it at any overlap."""

@@ -1,10 +1,12 @@
 """RetinaNet's loss (Lin et al. 2017, "Focal Loss for Dense Object Detection"): every anchor counts, easy ones hardly."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from experiments.tasks.base import Arrays, Mean, Means
 from experiments.tasks.dense import (
@@ -18,6 +20,7 @@ from experiments.tasks.dense import (
     match_grids,
 )
 from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
+from experiments.tasks.fitting import propose_anchors
 from fields import NotNegative, Share
 from input_pipeline.batch import Size
 from models.ops import boxes as ops
@@ -94,6 +97,12 @@ class RetinaNetTask(PyramidDetection):
         levels = zip(outputs["offsets"], outputs["anchors"], strict=True)
         boxes = tuple(coding.decode(offsets, own.reshape(1, -1, 4), variances=VARIANCES) for offsets, own in levels)
         return boxes, tuple(map(jax.nn.sigmoid, outputs["logits"]))
+
+    def propose_fields(
+        self, model: nnx.Module, boxes: np.ndarray, weights: np.ndarray, size: Size
+    ) -> Iterator[dict[str, Any]]:
+        """Scale, octaves and ratios of the anchors."""
+        return propose_anchors(boxes, weights, model.strides, model.octaves, spans=False)
 
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Those that an anchor overlaps by config.task.positive_iou."""

@@ -1,14 +1,17 @@
 """SSD's loss (Liu et al. 2016, section 2.2): matched default boxes, hard negatives, smooth L1 and softmax."""
 
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from experiments.tasks.base import Arrays, Mean, Means
 from experiments.tasks.dense import COVERED, Detection, Geometry, match_anchors
+from experiments.tasks.fitting import propose_default_boxes
 from fields import NotNegative, Range
 from input_pipeline.batch import Size
 from models.layers import keep
@@ -100,6 +103,12 @@ class SSDTask(Detection):
     def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
         boxes = coding.decode(outputs["offsets"], outputs["anchors"], variances=VARIANCES)
         return boxes, jax.nn.softmax(outputs["logits"])[..., 1:]
+
+    def propose_fields(
+        self, model: nnx.Module, boxes: np.ndarray, weights: np.ndarray, size: Size
+    ) -> Iterator[dict[str, Any]]:
+        """Sizes and ratios of the default boxes."""
+        return propose_default_boxes(boxes, weights, size, len(model.ratios))
 
     def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
         """Those that a default box overlaps by config.task.match_iou; of others too one box learns, the best."""

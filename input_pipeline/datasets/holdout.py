@@ -42,7 +42,19 @@ def find_split(wanted: str, known: Sequence[str], data: ConfigDict, where: str) 
         return same[0]
     choice = SPLITS if data.holdout else known
     more = "" if data.holdout or len(known) > 1 else ", or set config.data.holdout=0.2 to hold out a fifth of it as val"
-    raise UserError(f"config.data: {where} has no split {wanted!r}; choose one of {', '.join(choice)}{more}")
+    raise UserError(
+        f"{name_field(data, wanted)}: {where} has no split {wanted!r}; choose one of {', '.join(choice)}{more}"
+    )
+
+
+def name_field(data: ConfigDict, wanted: str) -> str:
+    """Return the field of config.data that names the split `wanted`, for an error; both fields where that is open."""
+    named = [
+        field
+        for field in ("train_split", "eval_split")
+        if wanted in (part.split("[")[0].split(":")[-1] for part in data[field].split("+"))
+    ]
+    return f"config.data.{named[0]}" if len(named) == 1 else "config.data.train_split or eval_split"
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.batch import Example, Size
-from input_pipeline.datasets.holdout import find_split, mark, select_side
+from input_pipeline.datasets.holdout import find_split, mark, name_field, select_side
 from input_pipeline.decoding import choose_white, decode_image, decode_mask, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_mask_upright
@@ -113,7 +113,7 @@ class Prepared:
             split = f"{split} held out {data.holdout} {data.holdout_seed}"
         self._places = [places[index] for index in select(len(places))]
         if not self._places:
-            raise UserError(f"config.data: {split!r} of {name} holds no example")
+            raise UserError(f"{name_field(data, asked)}: {split!r} of {name} holds no example")
         # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
         self._record = functools.lru_cache(maxsize=RECENT)(self._fetch)
         self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))

@@ -12,7 +12,8 @@ from flax import nnx
 
 from configs import common
 from errors import UserError
-from experiments import datacheck
+from experiments.datacheck import before_training
+from experiments.object_counts import check_objects, print_report
 from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run import state as states
@@ -328,11 +329,11 @@ def test_datacheck_leaves_out_what_training_does(capsys):
     config, *_ = make()
     for use_difficult in (True, False):
         config.task.use_difficult = use_difficult
-        report = datacheck.check_objects(config, make_task(config, CLASSES), Marked(SIZES))
+        report = check_objects(config, make_task(config, CLASSES), Marked(SIZES))
         learned = {name: row["learned"] for name, row in report["classes"].items()}
         assert learned["green"] == 0 < report["classes"]["green"]["objects"]
         assert (learned["red"] > 0) == use_difficult and learned["blue"] > 0
-        datacheck.print_report(report)
+        print_report(report)
         told = capsys.readouterr().err
         assert f"no training object of {'green' if use_difficult else 'red, green'}" in told
 
@@ -341,7 +342,7 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     config, task, *_ = make()
     config.data.max_boxes, config.data.fit = 2, "stretch"
     source = Scenes(SIZES)
-    datacheck.before_training(config, task, source, tmp_path)
+    before_training(config, task, source, tmp_path)
     report = json.loads((tmp_path / "datacheck.json").read_text())
     every = [source.objects(index) for index in range(len(source))]
     boxes = np.concatenate([objects["boxes"] * 24 / np.tile(size, 2) for size, objects in every])
@@ -358,7 +359,7 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
         and "brighten it" in printed.err
     )
     assert "red" in printed.out
-    datacheck.before_training(config, task, source, tmp_path)
+    before_training(config, task, source, tmp_path)
     assert not capsys.readouterr().out, "once a run"
 
 
@@ -380,7 +381,7 @@ def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch
     config, task, *_ = make()
     config.data.fit = "stretch"
     source = Proposed(SIZES)
-    datacheck.before_training(config, task, source, tmp_path)
+    before_training(config, task, source, tmp_path)
     report = json.loads((tmp_path / "datacheck.json").read_text())["proposals"]
     every = [source.objects(index)[1] for index in range(len(source))]
     learned = [objects["classes"] != 1 for objects in every]
@@ -397,7 +398,7 @@ def test_datacheck_sees_objects_at_the_size_of_fit_shortest():
     """Shorter sides of 12 pixels at most, and longer ones of 16."""
     config, task, *_ = make()
     config.data.update(fit="shortest", shortest=(12, 16))
-    report = datacheck.check_objects(config, task, Scenes([(16, 24)] * 4))
+    report = check_objects(config, task, Scenes([(16, 24)] * 4))
     (_, one), (_, two), (_, three) = (Scenes([(16, 24)] * 4).objects(index) for index in (1, 2, 3))
     boxes = np.concatenate([objects["boxes"] for objects in (one, two, three)])
     heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 become 16, and 16 become 10.67
@@ -408,7 +409,7 @@ def test_datacheck_sees_a_crops_objects_at_the_middle_of_the_zoom():
     config, task, *_ = make()
     config.data.fit, config.data.augment.scale = "crop", (2.0, 4.5)
     source = Scenes([(16, 24)] * 4)
-    report = datacheck.check_objects(config, task, source)
+    report = check_objects(config, task, source)
     boxes = np.concatenate([objects["boxes"] for _, objects in map(source.objects, range(4))])
     heights = 3 * (boxes[:, 2] - boxes[:, 0])  # 3 is as many times 2 as 4.5 is of 3
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
@@ -423,7 +424,7 @@ def test_datacheck_moves_a_crop_to_its_object(monkeypatch):
         return ((boxes > 0) & (boxes < np.tile(size, 2))).all(-1)
 
     monkeypatch.setattr(task, "matchable", is_inside)
-    assert datacheck.check_objects(config, task, Scenes([(42, 42)] * 4))["matchable"] == 1
+    assert check_objects(config, task, Scenes([(42, 42)] * 4))["matchable"] == 1
 
 
 PROGRAM = """

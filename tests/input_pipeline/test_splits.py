@@ -95,3 +95,13 @@ def test_an_unknown_part_is_one_line(place):
     for split in ("train+test", "shapes:test", "train+", "shape:train"):
         with pytest.raises(UserError):
             open_split(place, split)
+
+
+def test_the_field_of_an_unknown_split_is_named(place):
+    data = get_config().data
+    data.eval_split = "holdout[:2]"
+    with pytest.raises(UserError, match=r"^config.data.eval_split: shapes in .* has no split 'holdout'; choose one of"):
+        sources.open_source(data, data.eval_split, str(place), ("label",))
+    data.train_split, data.eval_split = "train[:0]", "validation"
+    with pytest.raises(UserError, match=r"^config.data.train_split: 'train\[:0\]' of shapes holds no example"):
+        sources.open_source(data, data.train_split, str(place), ("label",))

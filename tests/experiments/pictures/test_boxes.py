@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from experiments.pictures import boxes as pictures
-from experiments.pictures.boxes import compare_boxes, draw_boxes, keep_confident
+from experiments.pictures.boxes import compare_boxes, draw_boxes
 from experiments.pictures.palette import class_colour, luminance, palette
 from experiments.pictures.plots import plot_precision_recall
+from experiments.pictures.scores import keep_confident
 from tests.experiments.pictures.colours import shares
 from tests.experiments.pictures.test_plots import curve, legend_of, plotted
 
@@ -108,8 +109,7 @@ def test_a_comparison_of_boxes_shows_each_truth_beside_its_prediction(count):
     places = [np.array([0.4 * h, 0.2 * w, 0.9 * h, 0.8 * w]) for h, w in sizes]
     truths = [boxed(place, classes=[0]) for place in places]
     predictions = [boxed(place, place, classes=[2, 3], scores=np.array([0.8, 0.1], np.float32)) for place in places]
-    shown = [keep_confident(prediction, 0.25) for prediction in predictions]
-    drawn = compare_boxes(images, truths, shown, ["cat", "dog", "owl", "fox"])
+    drawn = compare_boxes(images, truths, predictions, ["cat", "dog", "owl", "fox"], 0.25)
     assert drawn.dtype == np.uint8
     for image, size in zip(images, sizes, strict=True):
         height, width = (round(side * pictures.TILE / max(size)) for side in size)

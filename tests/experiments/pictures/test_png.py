@@ -6,7 +6,7 @@ from PIL import Image
 
 from errors import UserError
 from experiments.pictures.palette import palette
-from experiments.pictures.png import write_mask, write_png
+from experiments.pictures.png import write_mask, write_new_png, write_png
 
 RNG = np.random.default_rng(0)
 
@@ -33,3 +33,16 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="picture.png: cannot be written"):
         write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2), np.uint8))
+
+
+def test_a_new_png_replaces_nothing(tmp_path):
+    first, other = np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8)
+    assert write_new_png(tmp_path / "a/x.png", first) == tmp_path / "a/x.png"
+    before = (tmp_path / "a/x.png").stat().st_mtime_ns
+    assert write_new_png(tmp_path / "a/x.png", first) == tmp_path / "a/x.png", "the same picture again"
+    assert (tmp_path / "a/x.png").stat().st_mtime_ns == before
+    assert write_new_png(tmp_path / "a/x.png", other) == tmp_path / "a/x-2.png"
+    assert write_new_png(tmp_path / "a/x.png", other) == tmp_path / "a/x-2.png"
+    assert write_new_png(tmp_path / "a/x.png", other + 1) == tmp_path / "a/x-3.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a/x.png")), first)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a/x-3.png")), other + 1)

@@ -200,6 +200,11 @@ def test_cocos_own_tools_find_the_same_images(tmp_path):
     assert evaluation.stats_as_dict["AP_all"] == precision.coco(tables).whole["AP"] == 1
 
 
+EMPTY = {"boxes": np.zeros((0, 4)), "classes": np.zeros(0, int)} | dict.fromkeys(
+    ("crowd", "difficult"), np.zeros(0, bool)
+)
+
+
 def picture_of(results, prediction, folder):
     writer = results.writer(folder, [folder / "a.png"], (1, 2, 3), ())
     (picture,) = writer.add(folder / "a.png", "a", np.zeros((448, 448, 3), np.uint8), prediction)
@@ -227,6 +232,38 @@ def test_weak_detections_are_in_the_files_and_not_in_the_pictures(tmp_path):
         drawn, alone = (picture_of(results, shown, folder) for shown in (strong, prediction))
         assert (drawn == alone).all() == same
         assert len(json.loads((folder / "detections.json").read_text())) == 2
+
+
+def test_a_picture_says_below_the_image_what_it_shows(tmp_path):
+    """The image is as it was, and the strip below it says another thing for none, weak and strong detections."""
+    box, image = np.array([[20.0, 20, 200, 200]]), np.zeros((448, 448, 3), np.uint8)
+    strips = []
+    for count, score in ((0, 0.0), (1, 0.13), (1, 0.17), (1, 0.5), (1, 0.9)):
+        prediction = {
+            "boxes": box[:count],
+            "scores": np.full(count, score, np.float32),
+            "classes": np.zeros(count, int),
+        }
+        drawn = picture_of(make(), prediction, tmp_path / str(score))
+        assert drawn[:448].any() == (score >= 0.25) and (drawn[:448, 448:] == 255).all()
+        strips.append(drawn[448:].tobytes())
+    assert strips[3] == strips[4] and len(set(strips)) == 4
+    assert make().picture([EMPTY | {"image": image}], [prediction]).shape[1] == 2 * 448 + 10 + 40
+
+
+def test_a_comparison_says_why_a_tile_is_empty():
+    weak = {
+        "boxes": np.array([[20.0, 20, 200, 200]]),
+        "scores": np.array([0.2], np.float32),
+        "classes": np.zeros(1, int),
+    }
+    none, example = (
+        {name: values[:0] for name, values in weak.items()},
+        EMPTY | {"image": np.zeros((448, 448, 3), np.uint8)},
+    )
+    assert (make().tiles(example, weak, 448)["prediction"] != make().tiles(example, none, 448)["prediction"]).any()
+    shown = make(picture_score=0.1).tiles(example, weak, 448)["prediction"]
+    assert not (shown[-20:, :20] == 255).any(), "no remark where one is drawn"
 
 
 @pytest.mark.parametrize("metrics", [(), ("boundary",), ("confusion",)])

@@ -1,12 +1,13 @@
 """Label maps on the host: views put together at the image's own size, pictures and files."""
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import common
 from errors import UserError
+from experiments.pictures.labels import overlay as draw_overlay
+from experiments.pictures.palette import palette
 from experiments.results.registry import make_results
 from input_pipeline.augment import geometry
 
@@ -80,7 +81,11 @@ def test_writes_the_classes_at_the_images_size(tmp_path):
     mask, overlay = writer.add(tmp_path / "a.png", "x", image, {"label": label})
     assert writer.close() == []
     np.testing.assert_array_equal(np.asarray(Image.open(mask)), label)
-    assert cv2.imread(str(overlay)).shape == (20, 10, 3)
+    drawn = np.asarray(Image.open(overlay))
+    np.testing.assert_array_equal(drawn[:20, :10], draw_overlay(image, label))
+    for index in range(3):  # the legend below has the classes that are there, and room for their names
+        assert (drawn[20:] == palette()[index]).all(-1).any() == (index > 0)
+    assert drawn.shape[1] > 10 and (drawn[:20, 10:] == 255).all()
 
 
 def test_draws_images_of_any_size():

@@ -46,6 +46,27 @@ def test_schedules(changes, expected):
     }
 
 
+@pytest.mark.parametrize(("warmup_steps", "steps", "highest"), [(1000, 10, 5), (10, 10, 5), (9, 10, 9), (5, 1, 0)])
+def test_a_trial_of_a_few_steps_has_a_shorter_warmup(warmup_steps, steps, highest, capsys):
+    asked = fields(lr=1.0, schedule="cosine", warmup_steps=warmup_steps)
+    schedule = optim.make_schedule(asked, steps)
+    assert max(range(steps), key=lambda step: float(schedule(step))) == highest and float(schedule(highest)) == 1.0
+    optim.warn_of_short_warmup(asked, steps)
+    told = capsys.readouterr().err
+    if highest == warmup_steps:
+        assert not told
+    else:
+        said = f"config.optim.warmup_steps={warmup_steps} leaves nothing of config.train.steps={steps}"
+        assert told == f"warning: {said}: the warm-up is shortened to {highest} step{'s' if highest != 1 else ''}\n"
+
+
+def test_so_has_a_part_of_the_parameters(capsys):
+    asked = fields(partition=(("head/", (("warmup_steps", 8),)),))
+    optim.make_optimizer(asked, 4, list(PARAMS))
+    optim.warn_of_short_warmup(asked, 4)
+    assert "of 'head/' warmup_steps=8 leaves nothing" in capsys.readouterr().err
+
+
 def test_weight_decay_touches_kernels_only():
     decayed = updates(gradient=0.0, name="adamw", lr=0.1, schedule="constant", weight_decay=0.5)
     np.testing.assert_allclose(decayed["encoder/conv/kernel"], -0.1 * 0.5 * 2.0)
@@ -107,7 +128,6 @@ def test_clipping_is_by_the_global_norm():
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        (dict(warmup_steps=10), ["optim.warmup_steps", "train.steps=10"]),
         (dict(lr_multipliers=(("encodr/", 0.1),)), ["optim.lr_multipliers", "encodr/", "encoder"]),
         (dict(lr_multipliers=(("(", 0.1),)), ["optim.lr_multipliers", "regular expression"]),
         (dict(partition=(("hed/", (("lr", 0.1),)),)), ["optim.partition", "hed/", "head"]),

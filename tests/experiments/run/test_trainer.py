@@ -177,7 +177,9 @@ def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, 
     trainer = make(workdir, data_dir, best="val/loss", eval_every=2)
     script_losses(trainer, losses)
     trainer.run(None)
-    assert f"finished at step 6; best val/loss {'-' if best is None else '1.0000'}\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"finished at step 6; best val/loss {'-' if best is None else '1.0000'}\n" in told
+    assert " val: loss -  " in told and "nan" not in told, "undefined is - in every line"
     resumed = make(workdir, data_dir, best="val/loss", eval_every=2)
     assert resumed.best.value == best
     assert resumed.checkpoints.steps("best") == ([] if step is None else [step])

@@ -4,7 +4,7 @@ import pytest
 
 from configs.common import get_config
 from errors import UserError
-from input_pipeline.datasets.holdout import find_split, mark, select_side
+from input_pipeline.datasets.holdout import find_split, mark, name_field, select_side
 
 NAMES = [f"cam/{number}.jpg" for number in range(1000)]
 
@@ -83,3 +83,13 @@ def test_which_split_is_read(wanted, known, holdout, found):
 def test_a_split_that_is_not_there_is_one_line(wanted, known, holdout, words):
     with pytest.raises(UserError, match=words):
         find_split(wanted, known, make_data(holdout), "x")
+
+
+def test_the_field_that_names_a_split():
+    data = make_data(0.0)
+    data.train_split, data.eval_split = "train+voc/2012:val", "val[:10]"
+    assert name_field(data, "train") == "config.data.train_split"
+    assert name_field(data, "val") == "config.data.train_split or eval_split"
+    data.train_split = "train[10%:]"
+    assert name_field(data, "val") == "config.data.eval_split"
+    assert name_field(data, "test") == "config.data.train_split or eval_split"

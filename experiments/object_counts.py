@@ -1,0 +1,210 @@
+"""What a training split's objects are, which of them a detector can be trained on at all, and what would fit them better."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from errors import warn
+from experiments.box_fitting import fit_boxes, write_flags
+from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise
+from experiments.reading import read_each
+from experiments.run import state as states
+from experiments.tasks.dense import Detection, Geometry
+from input_pipeline.augment import geometry
+from input_pipeline.objects import clip, has_area
+from input_pipeline.sources import ObjectSource
+from wording import count, count_being
+
+ENOUGH = 0.95  # of the objects that can be learned; a smaller share is a warning
+SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
+SHOWN = 5  # bad boxes, or classes, that a warning names
+
+
+def check_objects(
+    config: ConfigDict, task: Detection, source: ObjectSource, *, always_fit: bool = False
+) -> dict[str, Any]:
+    """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
+
+    `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
+    fitted to config.data.image_size without augmentation; with data.fit=crop, at the middle of config.data.augment.scale
+    and in the crop with the object in its middle.
+    What training leaves out is left out there too: crowds, and difficult objects where config.task.use_difficult is False.
+    `fitted` has what `fit_boxes` finds where few objects are matchable, or `always_fit` asks for it, else None.
+    Where the task needs proposals, `proposals` has their recall of those objects, in the pixels of the image as stored.
+    """
+    data, size = config.data, tuple(config.data.image_size)
+    placed = states.blueprint(config, len(source.class_names)).geometry(size)
+    cropped, proposed = data.fit == "crop", "proposals" in task.needs
+    zoom = float(np.sqrt(np.prod(data.augment.scale))) if cropped else 1.0
+
+    def look(index: int) -> dict[str, np.ndarray]:
+        original, objects = source.objects(index)
+        matrix = geometry.scaling(zoom, zoom) @ geometry.fit(original, size, data.fit, data.margin, data.shortest)
+        seen = _look(task, placed, objects, matrix, size, cropped=cropped)
+        if proposed:
+            proposals = source.proposals(index)
+            seen["covered"] = best_overlaps(objects["boxes"], proposals, list_counts(data.max_proposals))
+            seen["proposals"] = np.array([len(proposals)])
+        return seen | {"bad_boxes": source.find_bad_boxes(index)}
+
+    found = list(read_each(look, len(source), data.num_threads))
+    every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
+    image = np.repeat(np.arange(len(found)), [len(objects["classes"]) for objects in found])
+    counts = np.bincount(image, minlength=len(found))
+    beyond = np.maximum(counts - data.max_boxes, 0)
+    bounds = [*SIZES.values(), np.inf]
+
+    def matchable(chosen: np.ndarray) -> float | None:
+        chosen = chosen & every["learned"]
+        return float(every["matchable"][chosen].mean()) if chosen.any() else None
+
+    def counted(chosen: np.ndarray) -> dict[str, Any]:
+        images = len(np.unique(image[chosen]))
+        learned = int((chosen & every["learned"]).sum())
+        return {"objects": int(chosen.sum()), "learned": learned, "images": images, "matchable": matchable(chosen)}
+
+    of_size = {
+        name: (every["area"] >= low) & (every["area"] < high)
+        for (name, low), high in zip(SIZES.items(), bounds[1:], strict=True)
+    }
+    report = {
+        "split": f"{data.name} {data.train_split}",
+        "images": len(found),
+        "images_without_objects": int((counts == 0).sum()),
+        "objects": len(image),
+        "objects_per_image": {"mean": float(counts.mean()), "most": int(counts.max())},
+        "crowd": int(every["crowd"].sum()),
+        "difficult": int(every["difficult"].sum()),
+        "bad_boxes": [*source.bad_boxes, *(name for objects in found for name in objects["bad_boxes"])],
+        "clipped_boxes": source.clipped_boxes,
+        "padding": {
+            "max_boxes": data.max_boxes,
+            "images": int((beyond > 0).sum()),
+            "objects_lost": int(beyond.sum()),
+        },
+        "classes": {name: counted(every["classes"] == index) for index, name in enumerate(source.class_names)},
+        "sizes": {name: counted(chosen) for name, chosen in of_size.items()},
+        "network_pixels": {name: _quartiles(every[name]) for name in ("height", "width")},
+        "matchable": (share := matchable(every["learned"])),
+        "advice": task.advice,
+        "fitted": None,
+    }
+    if share is not None and (always_fit or share < ENOUGH):
+        report["fitted"] = fit_boxes(config, task, len(source.class_names), every["seen"][every["learned"]], ENOUGH)
+    if proposed:
+        held = every["proposals"].tolist()
+        report["proposals"] = summarise(every["covered"][every["learned"]], held, data.max_proposals)
+    return report
+
+
+def _look(
+    task: Detection, placed: Geometry, objects: dict, matrix: np.ndarray, size: tuple[int, int], *, cropped: bool
+) -> dict[str, np.ndarray]:
+    """An image's objects as the network of input `size` sees them; `matrix` maps the image to it, or to the middle crop."""
+    scale = np.array([matrix[1, 1], matrix[0, 0]])
+    boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
+    learned, matched = task.learns(objects), np.zeros(len(boxes), bool)
+    match = partial(_match_in_crops, task) if cropped else task.matchable
+    matched[learned] = match(placed, boxes[learned], size)
+    seen = clip(boxes - np.tile(_corner(boxes, size), 2), (0, 0, *size)) if cropped else boxes
+    height, width = (boxes[:, 2:] - boxes[:, :2]).T
+    return {name: objects[name] for name in ("classes", "crowd", "difficult", "area")} | {
+        "learned": learned,
+        "seen": seen,
+        "height": height,
+        "width": width,
+        "matchable": matched,
+    }
+
+
+def _match_in_crops(task: Detection, placed: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Whether each of `boxes` [M,4] is matchable [M] in a crop of `size` around its centre, among what else is seen there."""
+    matched = np.zeros(len(boxes), bool)
+    for index, corner in enumerate(_corner(boxes, size)):
+        seen = clip(boxes - np.tile(corner, 2), (0, 0, *size))
+        kept = has_area(seen)
+        matched[index] = task.matchable(placed, seen[kept], size)[np.count_nonzero(kept[:index])]
+    return matched
+
+
+def _corner(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The top left corner [M,2] of the crop of `size` around the centre of each of boxes [M,4]."""
+    return (boxes[:, :2] + boxes[:, 2:] - size) / 2
+
+
+def _quartiles(values: np.ndarray) -> list[float]:
+    """Least, lower quartile, median, upper quartile, largest; empty where there is nothing."""
+    return np.percentile(values, (0, 25, 50, 75, 100)).round(2).tolist() if len(values) else []
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Prints a report on objects, and warns of what will reduce the precision."""
+    per_image, padding = report["objects_per_image"], report["padding"]
+    print(
+        f"{report['split']}: {count(report['images'], 'image')} ({report['images_without_objects']} without objects), "
+        f"{count(report['objects'], 'object')}, {per_image['mean']:.1f} per image and {per_image['most']} at most; "
+        f"{count(report['crowd'], 'crowd')}, {report['difficult']} difficult, "
+        f"{count(len(report['bad_boxes']), 'bad box')} dropped, {report['clipped_boxes']} clipped to their image"
+    )
+    width = max(map(len, ["class", *report["classes"], *SIZES]))
+    for kind, rows in (("class", report["classes"]), ("size", report["sizes"])):
+        print(f"{kind:{width}}  {'objects':>9}  {'images':>9}  {'matchable':>9}")
+        for name, row in rows.items():
+            print(f"{name:{width}}  {row['objects']:>9,}  {row['images']:>9,}  {_share(row['matchable']):>9}")
+    for side, values in report["network_pixels"].items():
+        if values:
+            print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
+    print(f"padding: {count(padding['max_boxes'], 'object')} per image")
+    if report["bad_boxes"]:
+        warn(f"bad boxes were dropped: {_name(report['bad_boxes'], '; ')}")
+    absent = [name for name, row in report["classes"].items() if not row["learned"]]
+    if absent:
+        warn(f"{report['split']} has no training object of {_name(absent, ', ')}: such a class cannot be learned")
+    if padding["objects_lost"]:
+        warn(
+            f"{count(padding['objects_lost'], 'object')} in {count_being(padding['images'], 'image')} beyond "
+            f"config.data.max_boxes={padding['max_boxes']}, of each image the smallest; {per_image['most']} holds all"
+        )
+    share = report["matchable"]
+    if share is None:
+        warn(f"{report['split']} has no training object")
+    else:
+        print(f"matchable: {_share(share)} of the objects")
+        if share < ENOUGH:
+            warn(f"only {_share(share)} of the objects can be matched by this model at this size; {_remedy(report)}")
+    if "proposals" in report:
+        print_recall(report["proposals"])
+
+
+def _remedy(report: Mapping[str, Any]) -> str:
+    """What to do where few objects are matchable: the values to paste, where some are better, and what else is left."""
+    fitted = report["fitted"]
+    if fitted is None or fitted["matchable"] <= report["matchable"]:
+        return report["advice"]
+    said = f"{_share(fitted['matchable'])} with {write_flags(fitted['fields'])}"
+    return said if fitted["matchable"] >= ENOUGH else f"{said}; for more, enlarge config.data.image_size"
+
+
+def list_box_flags(report: Mapping[str, Any]) -> list[str]:
+    """Returns the fields that were fitted as flags to paste, below a line that says what they match; none without any."""
+    fitted, share = report["fitted"], report["matchable"]
+    if fitted is None or (share < ENOUGH and fitted["matchable"] <= share):
+        return []
+    enough = "the model's own are enough; " if share >= ENOUGH else ""
+    return [
+        f"boxes: {enough}fitted to these objects by k-means, {_share(fitted['matchable'])} matchable:",
+        write_flags(fitted["fields"]),
+    ]
+
+
+def _name(names: list[str], separator: str) -> str:
+    """The first few; the others are counted."""
+    others = len(names) - SHOWN
+    return separator.join(names[:SHOWN]) + (f" (and {others} more)" if others > 0 else "")
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

@@ -1,0 +1,62 @@
+"""A sheet of examples: a grid of tiles with a caption above each, and the legend of their classes below."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.pictures.legend import Entry, draw_legend, lay_legend
+from experiments.pictures.palette import INK
+
+WIDTH = 2400  # pixels that a sheet has, unless its tiles would be too small
+LARGEST, SMALLEST = 448, 112  # pixels of a tile's longer side
+GAP = 8
+TEXT = 13
+
+
+class Sheet:
+    """Takes the tiles one by one, in the order of their captions, and then draws all of them."""
+
+    def __init__(self, captions: Sequence[str], *, wide: bool = False):
+        """`wide` is for tiles of two pictures side by side. `longer` is the longer side that one picture is to have."""
+        self.captions, self.parts = captions, 2 if wide else 1
+        square = max(1, math.ceil(math.sqrt(len(captions) / self.parts)))
+        self.columns = min(
+            square, square + 1, key=lambda columns: -len(captions) % columns
+        )  # few places are left empty
+        self.longer = min(LARGEST, max(SMALLEST, WIDTH // (self.columns * self.parts)))
+        self.tiles: list[np.ndarray] = []
+
+    def add(self, tile: np.ndarray) -> None:
+        self.tiles.append(tile)
+
+    def draw(self, entries: list[Entry]) -> np.ndarray:
+        """Draw the tiles, and the legend of `entries`. Returns [H,W,3] uint8."""
+        font, caption = ImageFont.load_default(size=TEXT), TEXT * 3 // 2
+        rows = [self.tiles[first : first + self.columns] for first in range(0, len(self.tiles), self.columns)]
+        widths = [max(row[place].shape[1] for row in rows if place < len(row)) for place in range(len(rows[0]))]
+        lefts = np.cumsum([GAP, *(width + GAP for width in widths)]).tolist()
+        tops = np.cumsum([GAP, *(max(tile.shape[0] for tile in row) + caption + GAP for row in rows)]).tolist()
+        legend, places = lay_legend(entries, font, lefts[-1] - 2 * GAP) if entries else (0, [])
+        needed = max((3 * TEXT + math.ceil(font.getlength(name)) for _, name in entries), default=0) + 2 * GAP
+        canvas = Image.new("RGB", (max(lefts[-1], needed), tops[-1] + legend + (GAP if entries else 0)), "white")
+        drawing = ImageDraw.Draw(canvas)
+        for number, (tile, words) in enumerate(zip(self.tiles, self.captions, strict=True)):
+            row, column = divmod(number, self.columns)
+            left, top = lefts[column], tops[row]
+            fitting = shorten(words, widths[column], font)
+            drawing.text((left, top + caption // 2), fitting, fill=INK, font=font, anchor="lm")
+            canvas.paste(Image.fromarray(tile), (left, top + caption))
+        draw_legend(canvas, (GAP, tops[-1]), entries, places, font)
+        return np.asarray(canvas)
+
+
+def shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """Return the text, with its middle left out where it is wider than `width` pixels: names differ at their ends."""
+    kept = len(text)
+    shown = text
+    while font.getlength(shown) > width and kept > 1:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
+    return shown

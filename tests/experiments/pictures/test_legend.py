@@ -1,0 +1,32 @@
+"""The legend below a picture."""
+
+import numpy as np
+
+from experiments.pictures.legend import add_strip, list_classes
+from experiments.pictures.palette import HATCH, palette
+
+PICTURE = np.full((40, 30, 3), 7, np.uint8)
+NAMES = ("ground", "a figure with a long name")
+
+
+def test_classes_are_listed_once_and_no_class_last():
+    label = np.array([[1, 255], [0, 1]], np.uint8)
+    assert list_classes([label, label[:1]], NAMES) == [(0, "ground"), (1, NAMES[1]), (None, "no label")]
+    assert list_classes([], NAMES) == []
+
+
+def test_of_many_classes_of_objects_none_is_no_class():
+    names = [str(index) for index in range(300)]
+    assert list_classes([np.array([255, 299])], names) == [(255, "255"), (299, "299")]
+
+
+def test_a_strip_leaves_the_picture_and_has_room_for_its_words():
+    entries = [(0, "ground"), (1, NAMES[1]), (None, "no label")]
+    drawn = add_strip(PICTURE, entries, "best 0.13, none of 0.25 or more")
+    np.testing.assert_array_equal(drawn[:40, :30], PICTURE)
+    assert drawn.shape[0] > 40 + 4 * 13 and drawn.shape[1] > 150
+    assert (drawn[:40, 30:] == 255).all()
+    for colour in (palette()[0], palette()[1], HATCH[0]):
+        assert (drawn[40:] == colour).all(-1).any()
+    assert (drawn[40:, -1] == 255).all(), "no word is cut"
+    assert add_strip(PICTURE, [], "").shape[0] < 40 + 13

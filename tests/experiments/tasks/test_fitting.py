@@ -1,0 +1,71 @@
+"""Boxes that fit: k-means by hand, and fields whose boxes are those that the objects were made with."""
+
+import numpy as np
+import pytest
+
+from experiments.tasks.fitting import cluster, measure, propose_anchors, propose_default_boxes
+
+
+def make_boxes(shapes, rng=None):
+    """Boxes of these (height, width), anywhere."""
+    corners = np.random.default_rng(0).uniform(0, 50, (len(shapes), 2))
+    return np.concatenate([corners, corners + shapes], -1)
+
+
+def test_clusters_by_hand():
+    values = np.array([5.0, 1.0, 9.0, 2.0, 10.0, 6.0])
+    np.testing.assert_allclose(cluster(values, np.ones(6), 3), [1.5, 5.5, 9.5])
+    np.testing.assert_allclose(cluster(values, np.array([1, 3, 1, 1, 1, 1.0]), 3), [1.25, 5.5, 9.5])
+
+
+def test_what_weighs_nothing_moves_no_centre():
+    np.testing.assert_allclose(cluster(np.array([1.0, 2.0, 50.0]), np.array([1.0, 1.0, 0.0]), 1), [1.5])
+
+
+def test_equal_values_have_as_many_centres():
+    np.testing.assert_allclose(cluster(np.full(5, 3.0), np.ones(5), 3), [3.0] * 3)
+
+
+def test_sizes_are_roots_of_areas_in_their_unit():
+    size, shape = measure(np.array([[0, 0, 8, 32], [10, 10, 20, 20]], float))
+    np.testing.assert_allclose(np.exp(size), [16, 10])
+    np.testing.assert_allclose(np.exp(shape), [4, 1])
+    size, shape = measure(np.array([[0, 0, 8, 32]], float), (16, 64))
+    np.testing.assert_allclose((np.exp(size), np.exp(shape)), [[0.5], [1]])
+
+
+def test_default_boxes_are_as_large_as_the_objects():
+    """Half of them a tenth of the input's sides, half four tenths; all twice as wide as high, in shares of its sides."""
+    scale = np.repeat([0.1, 0.4], 20)[:, None]
+    boxes = make_boxes(scale * [200 / np.sqrt(2), 100 * np.sqrt(2)])
+    proposed = list(propose_default_boxes(boxes, np.ones(40), (200, 100), maps=3))
+    assert proposed[0]["sizes"] == pytest.approx((0.1, 0.4, 0.6, 0.9), rel=0.01) and "ratios" not in proposed[0]
+    assert proposed[3]["ratios"] == ((2.0,),) * 3
+    for fields in proposed:
+        assert len(fields["sizes"]) == 4 and np.all(np.diff(fields["sizes"]) > 0)
+
+
+def test_squares_have_the_models_own_ratios():
+    boxes = make_boxes(np.full((9, 2), 30.0))
+    assert all("ratios" not in fields for fields in propose_default_boxes(boxes, np.ones(9), (100, 100), maps=2))
+
+
+@pytest.mark.parametrize("octaves", [1, 2])
+def test_anchors_begin_where_the_objects_do(octaves):
+    """Sizes of 24, 48 and 96 at strides of 8, 16 and 32 are a scale of 3."""
+    sizes = np.repeat([24.0, 48.0, 96.0], 10)
+    sizes = np.concatenate([sizes * 2 ** (octave / octaves) for octave in range(octaves)])
+    boxes = make_boxes(np.stack([sizes * 2, sizes / 2], -1))
+    fields = next(iter(propose_anchors(boxes, np.ones(len(boxes)), (8, 16, 32), octaves, spans=False)))
+    assert fields == {"scale": 3.0}
+    wide = next(
+        own for own in propose_anchors(boxes, np.ones(len(boxes)), (8, 16, 32), octaves, spans=False) if own != fields
+    )
+    assert wide["ratios"] == (0.25,) and wide["octaves"] == 1
+
+
+def test_one_level_spans_the_objects():
+    """128, 256 and 512 pixels at a stride of 16, as published: scale 8, and three octaves that span 3."""
+    boxes = make_boxes(np.repeat([128.0, 256.0, 512.0], 7)[:, None] * [1, 1])
+    fields = next(iter(propose_anchors(boxes, np.ones(21), (16,), 3, spans=True)))
+    assert fields == {"scale": pytest.approx(8, rel=0.01), "span": pytest.approx(3, rel=0.01)}
