@@ -6,7 +6,7 @@
 
 docs/data.md lists the layouts, docs/models.md says where the weights are. Format and image size are found in the data, and the
 run keeps them. Where there is one split alone, --config.data.holdout=0.2 holds out a fifth of it.
-`boxes.py:light` has a narrow ResNet-10 and trains from scratch: 400 steps at 320 pixels, for a CPU.
+`boxes.py:light` has a narrow ResNet-10 and trains from scratch: 400 steps of 4 at 256 pixels, for a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -52,9 +52,10 @@ def debug(config: ConfigDict) -> None:
 
 
 def lighten_own(config: ConfigDict) -> None:
-    """Shrinks anyone's data for a CPU: 320 pixels at the longer side, and a tenth of the steps."""
-    config.data.longest = 320
+    """Shrinks anyone's data for a CPU: 256 pixels at the longer side, and 400 steps of 4."""
+    config.data.longest = 256
     schedules.train_on_own(config, steps=400)
+    config.train.batch_size = 4
 
 
 def lighten_camvid(config: ConfigDict, *, steps: int) -> None:
