@@ -6,11 +6,13 @@
 
 writes a row a case to the file, and leaves out the cases that it already has: killed anywhere, the same command does what is
 missing. Each case is a process of its own, of minutes. A chip has the share of the batch that it has where the config's batch
-is spread over four chips, at least one image, on every slice: weak scaling. `--table` prints the rows as Markdown.
+is spread over four chips, at least one image, on every slice: weak scaling. Of several canvases of evaluation the largest is
+compiled. `--table` prints the rows as Markdown.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -53,6 +55,9 @@ def list_flags(config: str, topology: str, classes: int) -> list[str]:
     for part in ("train", "eval"):
         share = max(1, fields[part].batch_size // SLICES["v5e:2x2"])
         flags.append(f"--config.{part}.batch_size={share * SLICES[topology]}")
+    if len(fields.data.canvases) > 1:
+        height, width = max(fields.data.canvases, key=math.prod)
+        flags.append(f"--config.data.canvases=(({height},{width}),)")
     return flags
 
 
