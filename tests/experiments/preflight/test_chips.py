@@ -10,8 +10,9 @@ from errors import UserError
 from experiments.command_line import read_experiment
 from experiments.preflight.chips import CHIPS, HOP, Slice, open_slice
 from experiments.preflight.hlo import Collective
+from experiments.preflight.remedies import try_remedies
 from experiments.preflight.roofline import estimate
-from experiments.preflight.steps import compile_steps
+from experiments.preflight.steps import MEGA, compile_steps
 from experiments.tasks.registry import make_task
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -116,3 +117,24 @@ def test_every_debug_config_compiles_for_a_tpu(case):
     fields = [flag for flag in case["flags"] if flag.startswith("--config.")]
     steps = compile_for(case["topology"], case["config"], *fields)
     assert all(step.memory and steps.fits(step) for step in steps.all)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_what_does_not_fit_a_chip_names_what_makes_it_fit():
+    """By XLA's own refusal: a batch that is far too large, whose halves are not, or not much."""
+    fields = ("--config.train.batch_size=65536", "--config.eval.batch_size=4")
+
+    def compile_with(config):
+        return compile_steps(config, task, 3, where, lambda _: None)
+
+    config = read_experiment("configs/unet_masks.py:debug", fields)
+    config.model = dict(
+        name="unet", depth=1, width=8, padding="same", norm="none", momentum=0.9, dropout=0.0, dtype="float32"
+    )
+    task, where = make_task(config, ("a", "b", "c")), open_slice("v5e:2x2")
+    steps = compile_with(config)
+    assert not steps.fits(steps.training) and steps.training.wanted * MEGA > where.memory
+    tried = try_remedies(steps, compile_with, lambda _: None)
+    assert {"remat", "parts", "batch"} <= {one["kind"] for one in tried}
+    assert {one["kind"] for one in tried if one["fits"]} >= {"parts", "batch"}
