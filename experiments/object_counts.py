@@ -182,8 +182,10 @@ def print_report(report: dict[str, Any]) -> None:
 def _remedy(report: Mapping[str, Any]) -> str:
     """What to do where few objects are matchable: the values to paste, where some are better, and what else is left."""
     fitted = report["fitted"]
-    if fitted is None or fitted["matchable"] <= report["matchable"]:
+    if fitted is None:
         return report["advice"]
+    if fitted["matchable"] <= report["matchable"]:
+        return "its boxes fit them as well as they can: enlarge config.data.image_size"
     said = f"{_share(fitted['matchable'])} with {write_flags(fitted['fields'])}"
     return said if fitted["matchable"] >= ENOUGH else f"{said}; for more, enlarge config.data.image_size"
 

@@ -9,7 +9,7 @@ from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
 from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
-from wording import count, count_being
+from wording import count, count_being, make_printable
 
 
 class Inputs:
@@ -63,4 +63,4 @@ def say(split: str, source: Source) -> None:
         left_out = count_being(len(source.dropped), "file")
         warn(f"{split}: {left_out} left out, cannot be decoded: {', '.join(source.dropped)}")
     for line in filter(None, [source.layout, *source.remarks]):
-        print(f"{split}: {line}")
+        print(make_printable(f"{split}: {line}"))

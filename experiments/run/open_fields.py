@@ -29,6 +29,11 @@ def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None =
     settled = config.copy_and_resolve_references()
     data = settled.data
     if data.name == FOLDER:
+        if not data.folder.root:
+            raise UserError(
+                "config.data.name='folder' needs config.data.folder.root, the folder of your data; where the data is not here, "
+                "give config.data.name=coco_folder, or another format, and config.data.image_size"
+            )
         data.name = name_format(data.folder.root, needs)
         print(f"config.data.name={data.name}, by the layout of {data.folder.root}", flush=True)
     if not all(data.image_size):

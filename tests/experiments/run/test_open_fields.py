@@ -63,11 +63,17 @@ def test_one_side_alone_is_an_error(folder):
         settle(config, None)
 
 
-@pytest.mark.parametrize("root", ["", "nowhere"])
-def test_a_folder_must_be_given(root):
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("", "needs config.data.folder.root.*give config.data.name=coco_folder.*image_size"),
+        ("nowhere", "is not a folder"),
+    ],
+)
+def test_a_folder_must_be_given(root, said):
     config = boxes.get_config()
     config.data.folder.root = root
-    with pytest.raises(UserError, match="is not a folder; give the one that holds the dataset"):
+    with pytest.raises(UserError, match=said):
         settle(config, None)
 
 
