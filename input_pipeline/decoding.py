@@ -99,7 +99,7 @@ def decode_samples(data: bytes, name: str, *, upright: bool = True, largest: int
     elif image.mode == "F":
         raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits per channel")
     elif contents.has_deep_colours(image, data):  # of which Pillow drops the lower 8 bits
-        samples = _decode_deep_colours(data, name)
+        samples = _decode_deep_colours(image, data, name)
     else:
         samples = _convert(image, name)
     if samples.ndim == 2:
@@ -239,9 +239,21 @@ def _to_16_bits(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.uint16)
 
 
-def _decode_deep_colours(data: bytes, name: str) -> np.ndarray:
-    """RGB [H, W, 3] uint16 of a file with 16 bits per channel, a fourth one dropped; it is turned as Pillow turns it."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise UserError(f"{name}: cannot be decoded with its 16 bits per channel; store the image with 8")
-    return pixels[..., 2::-1]
+def _decode_deep_colours(image: Image.Image, data: bytes, name: str) -> np.ndarray:
+    """RGB [H, W, 3] uint16 of a file with 9 to 16 bits per channel, a fourth one dropped; it is turned as Pillow turns it."""
+    brightest = contents.find_brightest(image, data)
+    ended = data + b"\n" if image.format == "PPM" else data  # OpenCV reads on behind the last number
+    pixels = cv2.imdecode(np.frombuffer(ended, np.uint8), cv2.IMREAD_UNCHANGED)
+    refusal = UserError(f"{name}: cannot be decoded with its 16 bits per channel; store it as PNG of 8 or 16 bits")
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] < 3:
+        raise refusal
+    pixels = pixels[..., 2::-1]
+    if not brightest:
+        return pixels
+    if brightest < WHITE:  # as Pillow does with grey of these formats
+        pixels = (np.minimum(pixels, brightest).astype(np.uint32) * WHITE // brightest).astype(np.uint16)
+    # JPEG 2000 has kinds of colours and signs that Pillow knows and OpenCV does not.
+    coarse = _convert(image, name)
+    if pixels.shape != coarse.shape or np.abs((pixels >> 8).astype(np.int16) - coarse).max() > 1:
+        raise refusal
+    return pixels
