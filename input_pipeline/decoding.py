@@ -161,6 +161,16 @@ def read_size(data: bytes, name: str, *, upright: bool = True) -> Size:
     return header.upright if upright else header.stored
 
 
+def check_size(size: Size, name: str, largest: int) -> None:
+    """Raises UserError for an image of more than `largest` pixels, which is config.data.max_pixels."""
+    count = size[0] * size[1]
+    if count > largest:
+        raise UserError(
+            f"{name} has {count:,} pixels, and config.data.max_pixels={largest}; raise it where the memory is there, "
+            "or cut the image into parts"
+        )
+
+
 def refuse_unreadable(where: str, unreadable: list[str]) -> None:
     """Raises UserError that names files that cannot be decoded, unless there are none."""
     remedy = "; repair them, or leave them out with config.data.folder.drop_unreadable=True"
@@ -183,12 +193,8 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 def _load(data: bytes, name: str, largest: int | None) -> Image.Image:
     image = _open(data, name)
-    count = image.width * image.height
-    if largest and count > largest:
-        raise UserError(
-            f"{name} has {count:,} pixels, and config.data.max_pixels={largest}; raise it where the memory is there, "
-            "or cut the image into parts"
-        )
+    if largest:
+        check_size((image.height, image.width), name, largest)
     try:
         contents.check(image, data, name)
         image.load()

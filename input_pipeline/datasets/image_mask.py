@@ -173,7 +173,10 @@ class ImageMask:
                 header, samples = read_header(data, str(image)), decode_samples(data, str(image), largest=self._largest)
                 sizes = {
                     upright: {
-                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright).shape[:2] for mask in masks
+                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright, largest=self._largest).shape[
+                            :2
+                        ]
+                        for mask in masks
                     }
                     for upright in ((True, False) if header.orientation > 1 else (True,))
                 }

@@ -392,6 +392,16 @@ def test_proportions_to_within_a_pixel(mask, image, fits):
     assert is_enlargement(mask, image) == is_enlargement(image, mask) == fits
 
 
+def test_a_mask_of_too_many_pixels_is_not_decoded(root):
+    data = get_config().data
+    data.update(name="image_mask", max_pixels=20)
+    data.folder.root = str(root)
+    assert len(open_source(data, "train", str(root.parent / "tfds"), ("label",))) == 3
+    add(root, "b", mask=np.zeros((8, 10), np.uint8))
+    with pytest.raises(UserError, match=r"b\.png has 80 pixels, and config.data.max_pixels=20; raise it"):
+        open_source(data, "train", str(root.parent / "tfds"), ("label",))
+
+
 def test_other_proportions_are_never_resized(root):
     add(root, "b", mask=MASK.T)
     assert "resize_masks" not in refuse(root, "b.png", "same pixels", resize_masks=True)
