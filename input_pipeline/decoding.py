@@ -149,6 +149,22 @@ def decode_colours(data: bytes, name: str, *, upright: bool = True, largest: int
     return _place(_convert(image, name), _find_header(image, data), image.format, upright)
 
 
+def decode_grey(data: bytes, name: str, *, upright: bool = True) -> np.ndarray:
+    """The grey values [H, W] of an encoded mask as viewers show it: one bit is 0 or 255, colours and palettes are averaged."""
+    with _open(data, name) as image:
+        is_grey = image.mode[0] in "IF"
+    if is_grey:
+        return decode_mask(data, name, upright=upright)
+    return decode_colours(data, name, upright=upright).sum(-1, dtype=np.int32) // 3
+
+
+def read_palette(data: bytes, name: str) -> list[tuple[int, int, int]]:
+    """The colours of an encoded mask's palette, by index; none where it has no palette."""
+    with _open(data, name) as image:
+        listed = image.getpalette("RGB") or [] if image.mode == "P" else []
+    return list(zip(*(listed[band::3] for band in range(3)), strict=True))
+
+
 def read_header(data: bytes, name: str) -> Header:
     """The size and the orientation of an encoded image; nothing is decoded."""
     with _open(data, name) as image:
