@@ -85,11 +85,13 @@ class MaskValues:
     def describe(self, judgement: str) -> str:
         """What a judgement says of files, after "3 files are"."""
         first, second = self.class_names[:2]
+        above = f"; --config.data.folder.threshold=1 makes all above 0 {second}"
+        remedy = above if len(self.class_names) == 2 else ""
         return {
             DARK: f"all {first}, for neither of their two values reaches config.data.folder.threshold={self._threshold}",
             INVERTED: f"palettes in which 0 ({first}) is white and 1 ({second}) black, and read by these numbers; "
             f"--config.data.folder.threshold={BRIGHT} reads white as {second} and black as {first}",
-            NOWHERE: f"masks of 0 and {IGNORE} alone, and {IGNORE} means no class, not {second}",
+            NOWHERE: f"masks of 0 and {IGNORE} alone, and {IGNORE} means no class, not {second}{remedy}",
         }[judgement]
 
     def find_darkness(self, paths: Iterable[pathlib.Path]) -> list[str]:
