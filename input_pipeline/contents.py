@@ -6,6 +6,7 @@ One picture of grey or colour is read; for the rest there is one line that says 
 import contextlib
 import io
 import logging
+import re
 import struct
 
 from PIL import Image, TiffImagePlugin
@@ -42,12 +43,18 @@ ALPHA = (1, 2)  # of EXTRA
 APART = 2  # of PLANAR: one band after the other
 FLOAT = 3  # of SAMPLE_FORMAT
 WHITE_IS_ZERO = 0  # of PHOTOMETRIC
+# Of a colour PPM, the largest value; comments may stand between the numbers.
+PPM_HEADER = re.compile(rb"P[36](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}")
+SIZ = b"\xff\x4f\xff\x51"  # begins the code stream of JPEG 2000 (ISO/IEC 15444-1, A.5.1); its components stand at:
+COMPONENTS, PRECISION = 40, 42  # two bytes, and one with the bits of the first component less 1
 
 
 def check(image: Image.Image, data: bytes, name: str) -> None:
     """Raises UserError for several pages or frames, and for bands that are neither grey, colour nor transparency."""
     if image.format == "TIFF":
         _check_tiff(image, name)
+    if image.format == "SGI" and data[3] == 2:  # bytes per sample, of which Pillow drops one
+        raise UserError(f"{name}: an SGI file of 16 bits; store it as PNG or TIFF")
     # To count the frames moves to others: not in the image that is to be loaded.
     if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
         with Image.open(io.BytesIO(data), formats=[image.format]) as again:
@@ -97,7 +104,17 @@ def has_deep_colours(image: Image.Image, data: bytes) -> bool:
     if image.format == "TIFF":
         bits = image.tag_v2.get(BITS, ())
         return isinstance(bits, tuple) and len(bits) >= 3 and min(bits) > 8
-    return False
+    return find_brightest(image, data) > 255
+
+
+def find_brightest(image: Image.Image, data: bytes) -> int:
+    """The largest value that the header of a PPM or a JPEG 2000 of colours allows, 0 for all else."""
+    if image.format == "PPM" and (header := PPM_HEADER.match(data)):
+        return int(header[1])
+    start = data.find(SIZ) if image.format == "JPEG2000" else -1
+    if start >= 0 and int.from_bytes(data[start + COMPONENTS : start + PRECISION]) > 1:
+        return 2 ** ((data[start + PRECISION] & 0x7F) + 1) - 1  # the bit above says whether there are negative values
+    return 0
 
 
 def find_orientation(image: Image.Image, data: bytes) -> int:

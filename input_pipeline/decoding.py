@@ -99,7 +99,7 @@ def decode_samples(data: bytes, name: str, *, upright: bool = True, largest: int
     elif image.mode == "F":
         raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits per channel")
     elif contents.has_deep_colours(image, data):  # of which Pillow drops the lower 8 bits
-        samples = _decode_deep_colours(data, name)
+        samples = _decode_deep_colours(image, data, name)
     else:
         samples = _convert(image, name)
     if samples.ndim == 2:
@@ -149,6 +149,22 @@ def decode_colours(data: bytes, name: str, *, upright: bool = True, largest: int
     return _place(_convert(image, name), _find_header(image, data), image.format, upright)
 
 
+def decode_grey(data: bytes, name: str, *, upright: bool = True) -> np.ndarray:
+    """The grey values [H, W] of an encoded mask as viewers show it: one bit is 0 or 255, colours and palettes are averaged."""
+    with _open(data, name) as image:
+        is_grey = image.mode[0] in "IF"
+    if is_grey:
+        return decode_mask(data, name, upright=upright)
+    return decode_colours(data, name, upright=upright).sum(-1, dtype=np.int32) // 3
+
+
+def read_palette(data: bytes, name: str) -> list[tuple[int, int, int]]:
+    """The colours of an encoded mask's palette, by index; none where it has no palette."""
+    with _open(data, name) as image:
+        listed = image.getpalette("RGB") or [] if image.mode == "P" else []
+    return list(zip(*(listed[band::3] for band in range(3)), strict=True))
+
+
 def read_header(data: bytes, name: str) -> Header:
     """The size and the orientation of an encoded image; nothing is decoded."""
     with _open(data, name) as image:
@@ -159,6 +175,16 @@ def read_size(data: bytes, name: str, *, upright: bool = True) -> Size:
     """(height, width) of an encoded image, from its header alone."""
     header = read_header(data, name)
     return header.upright if upright else header.stored
+
+
+def check_size(size: Size, name: str, largest: int) -> None:
+    """Raises UserError for an image of more than `largest` pixels, which is config.data.max_pixels."""
+    count = size[0] * size[1]
+    if count > largest:
+        raise UserError(
+            f"{name} has {count:,} pixels, and config.data.max_pixels={largest}; raise it where the memory is there, "
+            "or cut the image into parts"
+        )
 
 
 def refuse_unreadable(where: str, unreadable: list[str]) -> None:
@@ -183,12 +209,8 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 def _load(data: bytes, name: str, largest: int | None) -> Image.Image:
     image = _open(data, name)
-    count = image.width * image.height
-    if largest and count > largest:
-        raise UserError(
-            f"{name} has {count:,} pixels, and config.data.max_pixels={largest}; raise it where the memory is there, "
-            "or cut the image into parts"
-        )
+    if largest:
+        check_size((image.height, image.width), name, largest)
     try:
         contents.check(image, data, name)
         image.load()
@@ -239,9 +261,21 @@ def _to_16_bits(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.uint16)
 
 
-def _decode_deep_colours(data: bytes, name: str) -> np.ndarray:
-    """RGB [H, W, 3] uint16 of a file with 16 bits per channel, a fourth one dropped; it is turned as Pillow turns it."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise UserError(f"{name}: cannot be decoded with its 16 bits per channel; store the image with 8")
-    return pixels[..., 2::-1]
+def _decode_deep_colours(image: Image.Image, data: bytes, name: str) -> np.ndarray:
+    """RGB [H, W, 3] uint16 of a file with 9 to 16 bits per channel, a fourth one dropped; it is turned as Pillow turns it."""
+    brightest = contents.find_brightest(image, data)
+    ended = data + b"\n" if image.format == "PPM" else data  # OpenCV reads on behind the last number
+    pixels = cv2.imdecode(np.frombuffer(ended, np.uint8), cv2.IMREAD_UNCHANGED)
+    refusal = UserError(f"{name}: cannot be decoded with its 16 bits per channel; store it as PNG of 8 or 16 bits")
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] < 3:
+        raise refusal
+    pixels = pixels[..., 2::-1]
+    if not brightest:
+        return pixels
+    if brightest < WHITE:  # as Pillow does with grey of these formats
+        pixels = (np.minimum(pixels, brightest).astype(np.uint32) * WHITE // brightest).astype(np.uint16)
+    # JPEG 2000 has kinds of colours and signs that Pillow knows and OpenCV does not.
+    coarse = _convert(image, name)
+    if pixels.shape != coarse.shape or np.abs((pixels >> 8).astype(np.int16) - coarse).max() > 1:
+        raise refusal
+    return pixels

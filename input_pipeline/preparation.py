@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.decoding import LARGEST
 
 
 class Preparation(Protocol):
@@ -27,8 +28,8 @@ class Preparation(Protocol):
     def check(self, name: str, place: pathlib.Path) -> None:
         """Raises anything where `make` would fail, before a folder is made for it."""
 
-    def make(self, name: str, scratch: str, folder: ConfigDict) -> pathlib.Path:
-        """Prepares it below `scratch`; returns the prepared folder. Raises anything."""
+    def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
+        """Prepares it below `scratch`; returns the prepared folder. Raises anything, also for more pixels than `largest`."""
 
     def remedy(self, name: str, place: pathlib.Path) -> str:
         """What to do where `make` has failed."""
@@ -45,7 +46,7 @@ class Built(Preparation):
 
     def check(self, name: str, place: pathlib.Path) -> None: ...
 
-    def make(self, name: str, scratch: str, folder: ConfigDict) -> pathlib.Path:
+    def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
         return _run(self.builder(data_dir=scratch, file_format="array_record"))
 
     def remedy(self, name: str, place: pathlib.Path) -> str:
@@ -58,8 +59,8 @@ class BuiltFromFolder(Built):
     def identify(self, folder: ConfigDict) -> str:
         return self.builder.identify(folder) if folder.root else "*"
 
-    def make(self, name: str, scratch: str, folder: ConfigDict) -> pathlib.Path:
-        return _run(self.builder(data_dir=scratch, file_format="array_record", folder=folder))
+    def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
+        return _run(self.builder(data_dir=scratch, file_format="array_record", folder=folder, largest=largest))
 
 
 class Downloaded(Preparation):
@@ -76,7 +77,7 @@ class Downloaded(Preparation):
     def check(self, name: str, place: pathlib.Path) -> None:
         reach(self.url)
 
-    def make(self, name: str, scratch: str, folder: ConfigDict) -> pathlib.Path:
+    def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
         with quiet_tfds() as tfds:
             builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
         # tfds would encode the Pet set's odd files anew, with TensorFlow. We read them as they are.
@@ -128,8 +129,12 @@ def find_prepared(name: str, how: Preparation, place: pathlib.Path, folder: Conf
     return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
 
 
-def prepare(name: str, how: Preparation, place: pathlib.Path, folder: ConfigDict) -> pathlib.Path:
+def prepare(
+    name: str, how: Preparation, place: pathlib.Path, folder: ConfigDict, largest: int = LARGEST
+) -> pathlib.Path:
     """Makes or downloads a dataset into `place`, in a folder of its own that is renamed when it is whole.
+
+    The images of a folder have at most `largest` pixels.
 
     Raises UserError where that is not possible here, with what to do instead.
     """
@@ -138,7 +143,7 @@ def prepare(name: str, how: Preparation, place: pathlib.Path, folder: ConfigDict
         print(f"preparing {name} in {place}", flush=True)
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as scratch:
-            made = how.make(name, scratch, folder)
+            made = how.make(name, scratch, folder, largest)
             target = place / made.relative_to(scratch)
             target.parent.mkdir(parents=True, exist_ok=True)
             # Another process may have been faster: its folder is as good.

@@ -9,6 +9,7 @@ the stored view, and not the upright one (`orientation`).
 import concurrent.futures
 import dataclasses
 import hashlib
+import math
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from input_pipeline.annotations.masks import decode_masks, encode_mask
 from input_pipeline.batch import Size, refuse
 from input_pipeline.datasets.holdout import mark
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
-from input_pipeline.decoding import decode_samples, read_header, refuse_unreadable
+from input_pipeline.decoding import check_size, decode_samples, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_upright, note_views
 from input_pipeline.preparation import BuiltFromFolder
@@ -58,6 +59,7 @@ class Findings:
     marks: list[str] = dataclasses.field(default_factory=list)  # of the examples' names, for config.data.holdout
     stored: list[str] = dataclasses.field(default_factory=list)  # images to be read as stored, not upright
     peak: int = 0  # the largest value of the images of 16 bits, 0 where there are none
+    largest: Size = (0, 0)  # of an image, by its pixels
     remarks: list[str] = dataclasses.field(default_factory=list)
     content: str = ""  # a hash of images and annotations
 
@@ -73,8 +75,8 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     RELEASE_NOTES = {"1.0.0": "First version.", "2.0.0": "Images are read upright."}
     relative = False  # coordinates are fractions of the image
 
-    def __init__(self, *, folder: ConfigDict, **options):
-        self._folder = folder
+    def __init__(self, *, folder: ConfigDict, largest: int, **options):
+        self._folder, self._largest = folder, largest
         self._contents = self.read(folder)
         odd = [split for split in self._contents.splits if not re.fullmatch(r"[\w-]+", split)]
         refuse(f"{folder.root}: splits with names of more than letters, digits, _ and -", odd, "; rename them")
@@ -159,7 +161,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for first in range(0, len(images), CHUNK):
                 part = images[first : first + CHUNK]
-                for image, read in zip(part, pool.map(load, part), strict=True):
+                for image, read in zip(part, pool.map(self._load, part), strict=True):
                     data, size = read.data, read.size
                     if size is None:
                         findings.dropped.append(image.name)
@@ -176,6 +178,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     if read.turned:
                         (turned if read.upright else findings.stored).append(image.name)
                     findings.peak = max(findings.peak, read.peak)
+                    findings.largest = max(findings.largest, size, key=math.prod)
                     digest.update(repr((image.name, size, hashlib.sha256(data).digest(), objects)).encode())
                     # An error below ends the preparation: nothing more needs to be written.
                     if not wrong:
@@ -191,7 +194,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         )
                         findings.marks.append(mark(image.name))
                         count += 1
-        refuse(f"{split}: images that do not fit their annotations", wrong)
+        refuse(f"{split}: images that do not fit their annotations or config.data", wrong)
         if not self._folder.drop_unreadable:
             refuse_unreadable(split, unreadable)
         if not count:
@@ -205,6 +208,9 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             *name_duplicates(findings.duplicates),
         ]
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
+
+    def _load(self, image: AnnotatedImage) -> "Read":
+        return load(image, self._largest)
 
     def _convert(self, image: AnnotatedImage, size: Size, findings: Findings) -> list[dict[str, Any]]:
         """The objects of an image as they are stored; the rest goes into `findings`. Raises UserError for a bad mask."""
@@ -262,11 +268,19 @@ class Read(NamedTuple):
     peak: int = 0  # the largest value, where it has 16 bits
 
 
-def load(image: AnnotatedImage) -> Read:
-    """Read an image file and decode it once."""
+def load(image: AnnotatedImage, largest: int) -> Read:
+    """Read an image file and decode it once. One of more than `largest` pixels is wrong, and not left out as broken."""
     data, name = image.path.read_bytes(), str(image.path)
     try:
-        header, samples = read_header(data, name), decode_samples(data, name)
+        header = read_header(data, name)
+    except UserError as error:
+        return Read(data, str(error))
+    try:
+        check_size(header.upright, name, largest)
+    except UserError as error:
+        return Read(data, str(error), header.upright)
+    try:
+        samples = decode_samples(data, name)
     except UserError as error:
         return Read(data, str(error))
     try:

@@ -24,12 +24,19 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from files import write_atomically
-from input_pipeline.batch import Size, refuse
+from input_pipeline.batch import Size, count, refuse
 from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_ids
 from input_pipeline.datasets.layouts.recognition import recognise
 from input_pipeline.datasets.mask_folder import Files, find_files, name_classes
-from input_pipeline.datasets.mask_values import Beyond, MaskValues, is_black_and_white, is_enlargement, resize
+from input_pipeline.datasets.mask_values import (
+    JUDGEMENTS,
+    Beyond,
+    MaskValues,
+    is_black_and_white,
+    is_enlargement,
+    resize,
+)
 from input_pipeline.decoding import (
     choose_white,
     decode_image,
@@ -44,7 +51,8 @@ from input_pipeline.orientation import describe, note_views
 from input_pipeline.remarks import add_white, name_files, note_white
 from input_pipeline.sources import parse_split
 
-FOUND = {"unfit", "noisy", "unreadable", "seen", "turned", "stored", "resized", "peak"}  # what the checks find
+DECIDED = ("turned", "stored", "resized", *JUDGEMENTS)  # on images
+FOUND = {"unfit", "noisy", "unreadable", "seen", "peak", *DECIDED}  # what the checks find
 
 
 class ImageMask:
@@ -102,7 +110,9 @@ class ImageMask:
         self.peak = max(findings["peak"], default=0)
         self.white = data.white_level or choose_white(self.peak)
         remarks += note_views(findings["turned"], findings["stored"])
-        remarks += name_files("resized masks, to their images' sizes", findings["resized"])
+        remarks += count(findings["resized"], "mask was resized to its image", "masks were resized to their images")
+        for judgement in JUDGEMENTS:
+            remarks += name_files(self._values.describe(judgement), findings[judgement])
         self.remarks = (*remarks, *note_white(self.peak, self.white))
         if findings["turned"]:  # the same files mean other pixels than they did before images were read upright
             meaning.append({"upright": findings["turned"]})
@@ -165,7 +175,7 @@ class ImageMask:
     def _check(self, examples: list[Files]) -> dict[str, list | dict]:
         """Reads every file once. Returns what FOUND names: messages, and by the images' names what was decided on them."""
         unfit, unreadable, seen, beyond, peak = [], {}, {}, [], 0
-        decided = {"turned": [], "stored": [], "resized": []}
+        decided = {decision: [] for decision in DECIDED}
         for files in examples:
             image, *masks = files.values()
             try:
@@ -173,7 +183,10 @@ class ImageMask:
                 header, samples = read_header(data, str(image)), decode_samples(data, str(image), largest=self._largest)
                 sizes = {
                     upright: {
-                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright).shape[:2] for mask in masks
+                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright, largest=self._largest).shape[
+                            :2
+                        ]
+                        for mask in masks
                     }
                     for upright in ((True, False) if header.orientation > 1 else (True,))
                 }
@@ -203,12 +216,16 @@ class ImageMask:
                 decided["resized"].append(image.name)
             try:
                 seen[image.name] = np.unique(self._read_masks(files, upright)["label"]).tolist()
+                if judgement := "masks" in files and self._values.judge(files["masks"], set(seen[image.name])):
+                    decided[judgement].append(image.name)
             except Beyond as error:
                 beyond.append(error)
             except UserError as error:
                 unfit.append(str(error))
         values = {value for found in seen.values() for value in found}
         noisy = beyond and len(self.class_names) == 2 and is_black_and_white(beyond)
+        if self._folder.threshold and values == {0}:
+            unfit += self._values.find_darkness(files["masks"] for files in examples if files["images"].name in seen)
         if not noisy:
             unfit += [*(str(error) for error in beyond), *self._values.find_misunderstanding(values)]
         noise = [error.short for error in beyond] if noisy else []

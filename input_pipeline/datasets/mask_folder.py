@@ -14,6 +14,7 @@ from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.layouts.masks import Folders
 from input_pipeline.decoding import list_images, list_others
 from input_pipeline.remarks import name_files, name_others
+from wording import count
 
 SUFFIX = "_mask"  # of a mask's name, after that of its image, where masks have one
 Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
@@ -38,7 +39,7 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
     colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
     if not 2 <= len(names) <= IGNORE:
-        raise UserError(f"{path} names {len(names)} classes; 2 to {IGNORE} are possible, background included")
+        raise UserError(f"{path} names {count(len(names), 'class')}; 2 to {IGNORE} are possible, background included")
     for what, values in (("name", names), ("colour", colours)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:
@@ -55,7 +56,7 @@ def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...],
     names, _ = read_classes(path) if path.exists() else (OBJECT_CLASSES, None)
     if len(names) != 2:
         raise UserError(
-            f"{path} names {len(names)} classes, but without masks there are two, with and without an object; "
+            f"{path} names {count(len(names), 'class')}, but without masks there are two, with and without an object; "
             "name those, or add the masks"
         )
     return names, None
@@ -82,7 +83,11 @@ def find_files(folders: Folders, with_instances: bool) -> tuple[list[Files], lis
         folder = folders.get(kind, images.with_name(kind))
         masks = _find_masks(folder, {find_name(path) for path in paths}) if folder.is_dir() else {}
         missing = [str(folder / f"{path.stem}.png") for path in paths if find_name(path) not in masks]
-        refuse(f"{images}: {kind} that are missing", missing, "; each image needs a PNG of its own name there")
+        refuse(
+            f"{images}: {kind} that are missing",
+            missing,
+            "; each image needs one of its name, or NAME_mask, there",
+        )
         for files in examples:
             files[kind] = masks.pop(find_name(files["images"]))
         remarks += name_files(f"passed over, {kind} without an image", _name_all(masks.values()))

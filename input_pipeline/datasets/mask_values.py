@@ -1,7 +1,7 @@
 """The values of a mask file as classes: grey or palette indices, colours, or grey on either side of a threshold."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,10 +10,12 @@ from errors import UserError
 from input_pipeline.batch import IGNORE, Size
 from input_pipeline.datasets.id_maps import is_jpeg, read_grey
 from input_pipeline.datasets.mask_folder import Colours
-from input_pipeline.decoding import decode_colours, decode_mask
+from input_pipeline.decoding import decode_colours, decode_grey, read_palette
 
 NEAR = 32  # grey values from black or white, or of each channel from a colour, that noise and soft edges leave
 MOST = 0.5  # of the pixels
+BRIGHT = 128  # the threshold of black and white
+DARK, INVERTED, NOWHERE = JUDGEMENTS = ("dark", "inverted", "nowhere")
 SPREAD = 3  # values between black and white: more than a class that was forgotten
 
 
@@ -41,8 +43,7 @@ class MaskValues:
     def read(self, path: pathlib.Path, upright: bool) -> np.ndarray:
         """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is not a class."""
         if self._threshold:
-            values = decode_mask(path.read_bytes(), str(path), upright=upright)
-            grey = values if values.ndim == 2 else values.astype(np.int32).sum(-1) // 3  # JPEG gives grey a hue
+            grey = decode_grey(path.read_bytes(), str(path), upright=upright)
             return (grey >= self._threshold).astype(np.uint8)
         if self._colours:
             return self._from_colours(decode_colours(path.read_bytes(), str(path), upright=upright), path)
@@ -53,14 +54,58 @@ class MaskValues:
         nowhere = (values == self._ignore) | (values == IGNORE)
         beyond = ~nowhere & ((values < 0) | (values >= len(self.class_names)))
         if beyond.any():
-            short, count = f"{path} holds the value {int(values[beyond][0])}", len(self.class_names)
-            raise Beyond(
-                f"{short}, but there are {count} classes (0 to {count - 1}); set config.data.folder.ignore_value if it means "
-                "no class, or add the class",
-                short,
-                values,
-            )
+            value, count = int(values[beyond][0]), len(self.class_names)
+            short = f"{path} holds the value {value}"
+            message = f"{short}, but there are {count} classes (0 to {count - 1}); {self._suggest(value, values)}"
+            raise Beyond(message, short, values)
         return np.where(nowhere, IGNORE, values).astype(np.uint8)
+
+    def _suggest(self, value: int, values: np.ndarray) -> str:
+        """What to do about a value of a mask that is no class."""
+        remedies = []
+        if len(self.class_names) == 2 and (values == 0).any() and not (values == 1).any():
+            middle = min(BRIGHT, (int(values.max()) + 1) // 2)
+            remedies.append(f"set config.data.folder.threshold={middle} if the mask is black and white")
+        if 0 <= value <= IGNORE:
+            remedies.append("set config.data.folder.ignore_value if it means no class")
+        return ", ".join([*remedies, "or add the class" if remedies else "add the class"])
+
+    def judge(self, path: pathlib.Path, seen: set[int]) -> str:
+        """What may be misunderstood in one mask, of which `seen` are the classes: DARK, INVERTED, NOWHERE, or nothing."""
+        if self._threshold and seen == {0}:
+            greys = self._list_greys(path)
+            return DARK if greys[-1] and len(greys) == 2 else ""
+        if self._threshold or self._colours:
+            return ""
+        if seen in ({0, IGNORE}, {IGNORE}):
+            return NOWHERE
+        palette = read_palette(path.read_bytes(), str(path)) if len(self.class_names) == 2 else []
+        return INVERTED if 1 in seen and palette[:2] == [(255, 255, 255), (0, 0, 0)] else ""
+
+    def describe(self, judgement: str) -> str:
+        """What a judgement says of files, after "3 files are"."""
+        first, second = self.class_names[:2]
+        above = f"; --config.data.folder.threshold=1 makes all above 0 {second}"
+        remedy = above if len(self.class_names) == 2 else ""
+        return {
+            DARK: f"all {first}, for neither of their two values reaches config.data.folder.threshold={self._threshold}",
+            INVERTED: f"palettes in which 0 ({first}) is white and 1 ({second}) black, and read by these numbers; "
+            f"--config.data.folder.threshold={BRIGHT} reads white as {second} and black as {first}",
+            NOWHERE: f"masks of 0 and {IGNORE} alone, and {IGNORE} means no class, not {second}{remedy}",
+        }[judgement]
+
+    def find_darkness(self, paths: Iterable[pathlib.Path]) -> list[str]:
+        """A list of one line where masks hold something, and none of them reaches the threshold; all were read as class 0."""
+        peak = max((int(self._list_greys(path)[-1]) for path in paths), default=0)
+        if not self._threshold or not peak:
+            return []
+        return [
+            f"no mask reaches config.data.folder.threshold={self._threshold}: their largest value is {peak}; set it to at most "
+            f"{peak}, or to 0 where 0 and 1 are the classes"
+        ]
+
+    def _list_greys(self, path: pathlib.Path) -> np.ndarray:
+        return np.unique(decode_grey(path.read_bytes(), str(path)))
 
     def find_misunderstanding(self, seen: set[int]) -> list[str]:
         """What is wrong with masks in which only the values `seen` occur, as a list of one line or none."""

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.holdout import find_split, mark, name_field, select_side
-from input_pipeline.decoding import choose_white, decode_image, decode_mask, read_header, refuse_unreadable
+from input_pipeline.decoding import check_size, choose_white, decode_image, decode_mask, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
@@ -85,7 +85,9 @@ class Prepared:
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
         folder = (
-            dataset.folder or find_prepared(name, how, place, data.folder) or prepare(name, how, place, data.folder)
+            dataset.folder
+            or find_prepared(name, how, place, data.folder)
+            or prepare(name, how, place, data.folder, data.max_pixels)
         )
         with quiet_tfds() as tfds:
             builder = tfds.builder_from_directory(folder)
@@ -123,6 +125,7 @@ class Prepared:
         self.layout, self.remarks = metadata.get("layout", ""), tuple(self._findings.get("remarks", ()))
         self._stored = frozenset(self._findings.get("stored", ()))
         self._largest, self.peak = data.max_pixels, self._findings.get("peak", 0)
+        check_size(self._findings.get("largest", (0, 0)), f"{name} {wanted}: an image", data.max_pixels)
         if self._features["image"].np_dtype == np.uint16:  # of a dataset of tfds, whose images nobody has looked at
             self.peak = data.white_level
             if not self.peak:

@@ -38,7 +38,8 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
 
-    def __init__(self, *, folder: ConfigDict, **options):
+    def __init__(self, *, folder: ConfigDict, largest: int, **options):
+        self._largest = largest
         self._year = find_year(folder.root)
         super().__init__(config=tfds.core.BuilderConfig(name=self.identify(folder)), **options)
 
@@ -71,7 +72,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
         wrong = []
         for stem in dict.fromkeys(stem for stems in splits.values() for stem in stems):
             try:
-                check(*files_of(self._year, stem))
+                check(*files_of(self._year, stem), self._largest)
             except UserError as error:
                 wrong.append(str(error))
         refuse(f"{self._year}: files that cannot be used", wrong)
@@ -119,11 +120,11 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
     return splits
 
 
-def check(image: pathlib.Path, mask: pathlib.Path) -> None:
-    """Raises UserError unless both files decode to the same size and the mask holds classes and void alone."""
+def check(image: pathlib.Path, mask: pathlib.Path, largest: int) -> None:
+    """Raises UserError unless both files decode to one size, of at most `largest` pixels, and the mask holds classes and void."""
     data = image.read_bytes()
-    decode_image(data, str(image))
-    values = decode_mask(mask.read_bytes(), str(mask))
+    decode_image(data, str(image), largest=largest)
+    values = decode_mask(mask.read_bytes(), str(mask), largest=largest)
     if is_jpeg(mask):
         raise UserError(f"{mask} is a JPEG, which changes values; VOC's own masks are palette PNGs: take those")
     if values.ndim == 3:

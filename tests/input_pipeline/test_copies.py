@@ -10,7 +10,7 @@ from tests.input_pipeline.datasets.test_detection_folders import make_coco, open
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder's copy of before, its current one, one of a folder that is gone, and two unfinished preparations."""
+    """A folder's earlier copy, its current one, one of a folder that is gone, and two unfinished preparations."""
     place = tmp_path / "tfds"
     for root in ("set", "gone"):
         (tmp_path / root).mkdir()

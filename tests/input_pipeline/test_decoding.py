@@ -188,6 +188,39 @@ def test_colours_of_12_bits_do_not_turn_black(suffix):
     np.testing.assert_array_equal(decode_samples(with_alpha, "a"), rgb)
 
 
+def write_ppm(values, largest, kind=b"P6"):
+    body = values.astype(">u2").tobytes() if kind == b"P6" else " ".join(map(str, values.ravel())).encode()
+    return kind + b"\n# by a camera\n%d %d\n%d\n" % (values.shape[1], values.shape[0], largest) + body
+
+
+@pytest.mark.parametrize("kind", [b"P6", b"P3"])
+def test_a_ppm_of_12_bits_does_not_turn_black(kind):
+    values = np.random.default_rng(0).integers(0, 4096, (5, 7, 3), dtype=np.uint16)
+    np.testing.assert_array_equal(decode_samples(write_ppm(values, 65535, kind), "a"), values)
+    whole = decode_samples(write_ppm(values, 4095, kind), "a")
+    np.testing.assert_array_equal(whole, values.astype(int) * 65535 // 4095)
+    eight = write_ppm(values // 16, 255, b"P3")
+    np.testing.assert_array_equal(decode_samples(eight, "a"), (values // 16).astype(np.uint8))
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_a_jpeg_2000_of_12_bits_does_not_turn_black(bands):
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64, bands), dtype=np.uint16)
+    data = cv2.imencode(".jp2", values, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
+    np.testing.assert_array_equal(decode_samples(data, "a"), values[..., 2::-1])
+    signed = bytearray(data)
+    for component in range(bands):  # values from -32768 on: OpenCV reads others than Pillow
+        signed[data.index(b"\xff\x4f\xff\x51") + 42 + 3 * component] |= 0x80
+    with pytest.raises(UserError, match="store it as PNG"):
+        decode_samples(bytes(signed), "a")
+
+
+def test_sgi_of_16_bits_is_refused():
+    header = struct.pack(">hBBHHHH", 474, 0, 2, 3, 7, 5, 3).ljust(512, b"\0")
+    with pytest.raises(UserError, match="an SGI file of 16 bits"):
+        decode_image(header + bytes(5 * 7 * 3 * 2), "a.sgi")
+
+
 @pytest.mark.parametrize(
     ("peak", "white"), [(0, 65535), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)]
 )

@@ -24,7 +24,7 @@ class Files(Preparation):
         if self.broken == "check":
             raise OSError("no network\nat all")
 
-    def make(self, name, scratch, folder):
+    def make(self, name, scratch, folder, largest):
         made = pathlib.Path(scratch) / name / self.identity / self.version
         made.mkdir(parents=True)
         if self.broken == "make":

@@ -157,6 +157,20 @@ def test_bad_boxes_are_named_and_clipped_ones_counted_also_by_later_runs(coco, m
     assert sum(len(other.objects(i)[1]["boxes"]) for i in range(3)) == 0
 
 
+def test_images_beyond_the_limit_are_refused_by_the_preparation_and_by_a_later_run(coco, tmp_path):
+    root, place = coco
+    open_folder("coco_folder", root, "train", place)
+    data = get_config().data
+    data.update(name="coco_folder", max_pixels=HEIGHT * WIDTH - 1)
+    data.folder.update(root=str(root), first_pixel=0, drop_unreadable=True)
+    for anew in (tmp_path, place):
+        with pytest.raises(UserError, match="has 600 pixels, and config.data.max_pixels=599; raise it"):
+            open_source(data, "train", str(anew), ("boxes",))
+    assert not list(tmp_path.iterdir())
+    data.max_pixels += 1
+    assert len(open_source(data, "train", str(place), ("boxes",))) == 3
+
+
 def test_slices_keep_the_ids(coco):
     root, place = coco
     part = open_folder("coco_folder", root, "train[1:]", place)

@@ -331,15 +331,80 @@ def test_black_and_white_with_noise_asks_for_a_threshold(root, noise, suffix):
     assert (label != truth).mean() < 0.01 and set(np.unique(label)) == {0, 1}
 
 
-@pytest.mark.parametrize(
-    "values", [MASK, np.where(MASK == 1, 127, MASK // 2 * 255), np.where(MASK > 1, 255, np.arange(20).reshape(4, 5))]
-)
+@pytest.mark.parametrize("values", [MASK, np.where(MASK > 1, 255, np.arange(20).reshape(4, 5))])
 def test_a_forgotten_class_is_no_noise(root, values):
     (root / "classes.txt").write_text("ground\ncrack\n")
     for stem in "abc":
         add(root, stem, mask=values.astype(np.uint8))
     message = refuse(root, "holds the value", "ignore_value")
     assert "threshold" not in message
+
+
+@pytest.mark.parametrize(
+    ("high", "threshold"), [((65535,), 128), ((128,), 64), ((200,), 100), ((60, 127, 255), 128), ((2,), 1)]
+)
+def test_black_and_white_of_any_values_offers_a_threshold_that_works(root, high, threshold):
+    truth = make_binary(root, lambda mask: mask)
+    mask = truth.astype(np.uint16 if high[-1] > 255 else np.uint8) * high[-1]
+    mask[8, 4 : 4 + len(high)] = high
+    for stem in "abc":
+        Image.fromarray(mask).save(root / "train/masks" / f"{stem}.png")
+    message = refuse(root, f"config.data.folder.threshold={threshold} if", "add the class")
+    assert ("ignore_value" in message) == (high[-1] < 256)
+    np.testing.assert_array_equal(open_folder(root, threshold=threshold)[0]["label"], mask >= threshold)
+
+
+def save_masks(root, *masks):
+    for stem, mask in zip("abc", masks, strict=True):
+        (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(root / "train/masks" / f"{stem}.png")
+
+
+def test_a_threshold_that_no_mask_reaches_is_refused(root):
+    truth = make_binary(root, lambda mask: mask)
+    save_masks(root, *[truth] * 3)
+    refuse(root, "no mask reaches", "threshold=128", "largest value is 1", threshold=128)
+    np.testing.assert_array_equal(open_folder(root, threshold=1)[0]["label"], truth)
+    save_masks(root, truth * np.uint8(255), truth, truth * 0)
+    source = open_folder(root, threshold=128)
+    assert source.remarks == (
+        "1 file is all ground, for neither of their two values reaches config.data.folder.threshold=128: b.jpg",
+    )
+    save_masks(root, *[truth * 0] * 3)
+    assert open_folder(root, threshold=128).absent == ("crack",), "empty masks are empty"
+
+
+def paint(mask, *colours):
+    image = Image.fromarray(mask)
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+WHITE, BLACK = (255,) * 3, (0,) * 3
+
+
+def test_a_threshold_takes_the_grey_of_palettes_and_of_one_bit(root):
+    truth = make_binary(root, lambda mask: mask)
+    one_bit = Image.fromarray(truth * np.uint8(255)).convert("1")
+    save_masks(root, one_bit, paint(truth, BLACK, WHITE), paint(1 - truth, WHITE, BLACK))
+    source = open_folder(root, threshold=128)
+    for index in range(3):
+        np.testing.assert_array_equal(source[index]["label"], truth)
+
+
+def test_a_palette_in_which_0_is_white_is_remarked_on(root):
+    truth = make_binary(root, lambda mask: mask)
+    save_masks(root, paint(truth, BLACK, WHITE), paint(1 - truth, WHITE, BLACK), paint(truth, WHITE, (255, 0, 0)))
+    (line,) = open_folder(root).remarks
+    assert (
+        line.startswith("1 file is") and "0 (ground) is white" in line and "threshold=128" in line and "b.jpg" in line
+    )
+
+
+def test_masks_of_0_and_255_among_others_are_remarked_on(root):
+    truth = make_binary(root, lambda mask: mask)
+    save_masks(root, truth, truth * np.uint8(255), np.where(truth == 1, 255, np.eye(32)).astype(np.uint8))
+    (line,) = open_folder(root).remarks
+    assert line.startswith("1 file is") and "255 means no class, not crack" in line and line.endswith("b.jpg")
 
 
 def test_a_clean_black_and_white_mask_names_both_ways(root):
@@ -375,7 +440,7 @@ def test_masks_of_the_same_proportions_are_resized_on_request(root, factor):
     source = open_folder(root, resize_masks=True)
     expected = mask.repeat(2, 0).repeat(2, 1) if factor == 2 else MASK
     np.testing.assert_array_equal(source[1]["label"], expected)
-    assert source.remarks == ("1 file is resized masks, to their images' sizes: b.jpg",)
+    assert source.remarks == ("1 mask was resized to its image: b.jpg",)
     assert source.fingerprint != open_folder(root, "train[1:]", resize_masks=True).fingerprint
 
 
@@ -390,6 +455,16 @@ def test_masks_of_the_same_proportions_are_resized_on_request(root, factor):
 )
 def test_proportions_to_within_a_pixel(mask, image, fits):
     assert is_enlargement(mask, image) == is_enlargement(image, mask) == fits
+
+
+def test_a_mask_of_too_many_pixels_is_not_decoded(root):
+    data = get_config().data
+    data.update(name="image_mask", max_pixels=20)
+    data.folder.root = str(root)
+    assert len(open_source(data, "train", str(root.parent / "tfds"), ("label",))) == 3
+    add(root, "b", mask=np.zeros((8, 10), np.uint8))
+    with pytest.raises(UserError, match=r"b\.png has 80 pixels, and config.data.max_pixels=20; raise it"):
+        open_source(data, "train", str(root.parent / "tfds"), ("label",))
 
 
 def test_other_proportions_are_never_resized(root):
