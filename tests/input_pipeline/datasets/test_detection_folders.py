@@ -707,6 +707,20 @@ def test_yolo_numbers_are_exact(yolo):
         open_folder("yolo_folder", root, "train", place, "masks")
 
 
+def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
+    """A run of the version that looked at folders alone resumes."""
+    for name in ("train", "valid", "test"):
+        draw(tmp_path / f"set/{name}/images/a.png")
+        (tmp_path / f"set/{name}/labels").mkdir()
+        (tmp_path / f"set/{name}/labels/a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    prints = []
+    for text in ("names: [x]", "names: [x]\ntrain: ../train/images\nval: ../valid/images\ntest: ../test/images"):
+        (tmp_path / "set/data.yaml").write_text(text)
+        source = open_folder("yolo_folder", tmp_path / "set", "valid", tmp_path / "tfds")
+        prints.append((source.fingerprint, source.name(0)))
+    assert prints[0] == prints[1]
+
+
 def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_path):
     root = tmp_path / "set"
     draw(root / "train/images/b.png")

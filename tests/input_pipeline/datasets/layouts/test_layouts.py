@@ -114,6 +114,20 @@ def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [(("train", "valid", "test"), ["test", "train", "valid"]), (("train", "valid", "val"), ["train", "val"])],
+)
+def test_a_split_keeps_the_name_of_its_folder(tmp_path, folders, expected):
+    """Runs of versions that looked at folders alone have trained on `valid`; a folder `val` next to it is another one."""
+    for folder in folders:
+        write(tmp_path, [f"{folder}/images/a.jpg", f"{folder}/labels/a.txt"])
+    write(tmp_path, {"data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [x]"})
+    splits = yolo.find(tmp_path).splits
+    assert list(splits) == expected
+    assert splits[expected[-1]][0].image == tmp_path / "valid/images/a.jpg"
+
+
 def test_darknet_data_file(tmp_path):
     write(tmp_path, ["obj_train_data/a.jpg", "obj_train_data/a.txt", "obj_train_data/b.jpg", "obj_train_data/b.txt"])
     write(tmp_path, {"obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names", "obj.names": "x"})
