@@ -742,7 +742,7 @@ def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_pa
         ("0.5 0.5 0.5 0.1 0.1", ["class 0.5"]),
         ("0 0.5 0.5 0.1 wide", ["'0 0.5 0.5 0.1 wide'", "not a number"]),
         ("0 0.5 0.5 0.1", ["3 numbers", "a box has 4"]),
-        ("0 0.5 0.5 0.1 0.1 0.9", ["5 numbers", "a polygon"]),
+        ("0 0.5 0.5 0.1 0.1 0.9", ["5 numbers", "a polygon", "or an angle"]),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", ["7 numbers"]),
         ("0 0.1 0.1 0.2 0.2 0.3 nan", ["6 numbers"]),
         ("0 12 15 4 5", ["12 is not a fraction"]),
