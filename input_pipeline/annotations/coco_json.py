@@ -15,7 +15,7 @@ import numpy as np
 
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
-from input_pipeline.annotations.box_kinds import are_fractions, recognise
+from input_pipeline.annotations.box_kinds import are_fractions, disagree, leave, recognise
 from input_pipeline.annotations.masks import FARTHEST, LEAST, encode_mask, encode_runs, is_polygon
 from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
 from input_pipeline.batch import refuse
@@ -151,6 +151,16 @@ def _check_meaning(path: Path, entries: list[dict], images: dict[int, AnnotatedI
         raise UserError(
             f"{path}: the numbers of bbox look like fractions of the image (all of them lie between 0 and 1); COCO has pixels: "
             "multiply x by the width and y by the height"
+        )
+    if disagree(boxes, own, bounds):
+        raise UserError(
+            f"{path}: the boxes disagree with their polygons: nearly all of them are elsewhere, or of another size; COCO's "
+            f"bbox is {own} in pixels: correct the boxes, or the polygons"
+        )
+    if leave(boxes, own, sizes):
+        raise UserError(
+            f"{path}: nearly all boxes leave their images, or have no area; COCO's bbox is {own} in pixels of the image with the "
+            "height and width that the file gives: scale the numbers to that"
         )
 
 

@@ -608,6 +608,24 @@ def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", *words)
 
 
+@pytest.mark.parametrize(
+    ("edges", "words"),
+    [
+        ([(20, 10, 5, 5), (15, 6, 10, 9), (12, 9, 9, 10)], "look like left, top, width, height"),
+        ([(20, 10, 5, 5), (15, 9, 10, 6), (22, 9, 9, 1)], "look like right, bottom, left, top"),
+        (
+            [(300, 400, 500, 600), (200, 300, 700, 700), (100, 100, 990, 900)],
+            "nearly all boxes in its XML files leave their",
+        ),
+    ],
+)
+def test_numbers_of_voc_that_are_not_edges_in_pixels_are_refused(tmp_path, edges, words):
+    """All boxes would be left out as bad, and a model trained on images without objects."""
+    for stem, box in zip(("one", "two", "four"), edges, strict=True):
+        write_voc(tmp_path / "set", stem, describe_object("fox", *box))
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", words)
+
+
 def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
     make_voc(tmp_path / "set")
     shutil.rmtree(tmp_path / "set/ImageSets")

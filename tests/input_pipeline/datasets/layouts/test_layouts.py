@@ -38,6 +38,22 @@ def refuse(find, root, *words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("find", "pipe", "files"),
+    [
+        (yolo.find, "labels/b.txt", ["images/a.jpg", "images/b.jpg", "labels/a.txt"]),
+        (voc.find, "b.xml", ["a.jpg", "b.jpg", "a.xml"]),
+        (coco.find, "annotations/instances_train.json", ["train/a.jpg", "annotations/a.txt"]),
+        (coco.find, "a.json", ["a.jpg"]),
+        (coco.find, "train/_annotations.coco.json", ["train/a.jpg"]),
+    ],
+)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_pipes_in_the_place_of_annotations_are_not_waited_for(tmp_path, find, pipe, files, make):
+    make(write(tmp_path, files) / pipe)
+    refuse(find, tmp_path, "pipes, in the place of files: 1: ", pipe)
+
+
 # YOLO
 
 
