@@ -7,6 +7,7 @@ import re
 from errors import UserError
 from input_pipeline.batch import Size, count, refuse
 
+BOTH = "trainval"  # the split that VOC makes of two
 SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
 
 
@@ -58,6 +59,27 @@ def find_duplicates(objects: list[Annotation]) -> dict[int, int]:
         else:
             again[i] = first
     return again
+
+
+def name_shared(splits: dict[str, list[AnnotatedImage]], split: str) -> list[str]:
+    """Name the images that another split has, too, a line for each split.
+
+    VOC's trainval is train and val by its nature: only its own examples are named, as those that a score on val has seen.
+    """
+    own = {image.path: image.name for image in splits[split]}
+    lines = []
+    for other, images in splits.items():
+        if other in (split, BOTH) or (split, other) == (BOTH, "train"):
+            continue
+        shared = sorted(own[image.path] for image in images if image.path in own)
+        lines += count(
+            shared,
+            *(
+                f"{what} in {other}, too: do not train on one and score the other"
+                for what in ("image is", "images are")
+            ),
+        )
+    return lines
 
 
 def name_duplicates(duplicates: list[str]) -> list[str]:

@@ -101,13 +101,13 @@ def find(root: pathlib.Path) -> Layout | None:
         firsts = {_first(place) for place in places}
         together = sorted(place for place in files.images if _first(place) in firsts)
         if split in named:
-            said.append(f"{split}/ is no split: {data.path.name} names other images {split}")
+            said.append(f"{split}/ is not a split: {data.path.name} names other images as {split}")
             continue
         named[split] = [(path, name_in_split(place, path)) for place in together for path in files.images[place]]
     # In the order of the folders, not of the data file: it is part of the fingerprint of runs that looked at folders alone.
     splits = {split: [files.pair(*image) for image in images] for split, images in sorted(named.items())}
     for split in [split for split, pairs in splits.items() if not any(pair.annotation for pair in pairs)]:
-        said.append(f"{split} is no split: none of its {len(splits.pop(split))} images has a file of labels")
+        said.append(f"{split} is not a split: no file of labels for its images ({len(splits.pop(split))})")
     for split, pairs in splits.items():
         bare = [pair.name for pair in pairs if not pair.annotation]
         notes[split] = count(

@@ -739,6 +739,32 @@ def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
     assert prints[0] == prints[1]
 
 
+def test_images_of_two_splits_are_named(tmp_path):
+    """By data.yaml, and by VOC's lists; trainval is two splits by its nature."""
+    for name in ("a", "b"):
+        draw(tmp_path / f"yolo/images/{name}.png")
+        (tmp_path / "yolo/labels").mkdir(exist_ok=True)
+        (tmp_path / f"yolo/labels/{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "yolo/data.yaml").write_text("names: [x]\ntrain: images\nval: images")
+    source = open_folder("yolo_folder", tmp_path / "yolo", "train", tmp_path / "tfds")
+    warned = "in val, too: do not train on one and score the other"
+    assert f"2 images are {warned}: a.png; b.png" in source.remarks
+    make_voc(tmp_path / "voc")
+    for name in ("trainval", "val"):
+        (tmp_path / f"voc/ImageSets/Main/{name}.txt").write_text(
+            "three\none\n" if name == "val" else "one\ntwo\nthree\n"
+        )
+    remarks = [
+        [
+            line
+            for line in open_folder("voc_folder", tmp_path / "voc", split, tmp_path / "tfds").remarks
+            if "too: " in line
+        ]
+        for split in ("train", "trainval")
+    ]
+    assert remarks == [[f"1 image is {warned}: one.jpg"], [f"2 images are {warned}: one.jpg; three.jpg"]]
+
+
 def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_path):
     root = tmp_path / "set"
     draw(root / "train/images/b.png")

@@ -159,7 +159,7 @@ def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_p
     layout = yolo.find(tmp_path)
     assert list(layout.splits) == ["train"]
     assert layout.remarks("train") == [
-        "test is no split: none of its 1 images has a file of labels",
+        "test is not a split: no file of labels for its images (1)",
         "1 image has no file of labels, and counts as an image without objects: b.jpg",
     ]
 
