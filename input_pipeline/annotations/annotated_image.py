@@ -21,6 +21,7 @@ class Annotation:
     difficult: bool = False
     area: float | None = None  # None: that of the box
     segmentation: list | dict = ()  # of `masks.encode_mask`, () for none
+    written: tuple[float, ...] = ()  # the numbers of which the box is only a part
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def find_duplicates(objects: list[Annotation]) -> dict[int, int]:
     seen: dict[tuple, list[int]] = {}
     again = {}
     for i, found in enumerate(objects):
-        places = seen.setdefault((found.label, found.box, found.crowd, found.difficult), [])
+        places = seen.setdefault((found.label, found.box, found.crowd, found.difficult, found.written), [])
         first = next((place for place in places if objects[place].segmentation == found.segmentation), None)
         if first is None:
             places.append(i)

@@ -93,16 +93,17 @@ def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None
 
 def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
     """Convert a row to an object, in fractions of the image; `labels` are the classes' places. Raises UserError."""
-    (number, values), segmentation = row, ()
+    (number, values), segmentation, written = row, (), ()
     if meaning.keypoints:
         if len(values) not in (4, 4 + meaning.keypoints):
             raise UserError(
                 f"{len(values)} numbers after the class; kpt_shape asks for 4 of the box and {meaning.keypoints} more"
             )
-        values = values[:4]
+        values, written = values[:4], values
     if len(values) == 4:
         x, y, width, height = values
-        return Annotation((y - height / 2, x - width / 2, y + height / 2, x + width / 2), labels[number])
+        box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        return Annotation(box, labels[number], written=written)
     if len(values) < LEAST or not is_polygon(list(values)):
         more = "; a fifth may be a confidence or an angle" if len(values) == 5 else ""
         raise UserError(
@@ -110,9 +111,11 @@ def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
             f"points or more{more}"
         )
     xs, ys = values[::2], values[1::2]
-    if not meaning.oriented:
+    if meaning.oriented:
+        written = values
+    else:
         segmentation = [list(values)]
-    return Annotation((min(ys), min(xs), max(ys), max(xs)), labels[number], segmentation=segmentation)
+    return Annotation((min(ys), min(xs), max(ys), max(xs)), labels[number], segmentation=segmentation, written=written)
 
 
 def _refuse_fifth(where: pathlib.Path, fifths: list[float]) -> NoReturn:

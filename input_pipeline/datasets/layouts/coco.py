@@ -12,7 +12,7 @@ NEEDS = (
     f"annotations/instances_SPLIT.json and the images in SPLIT, images/SPLIT or images; or SPLIT/{BESIDE} with the images "
     "next to it; or SPLIT.json next to the folder of the images"
 )
-KEYS = (b'"annotations"', b'"categories"')  # one of them is in the first or the last bytes of COCO's files
+KEYS = (b'"annotations"', b'"images"')  # COCO's files have both, and one of them in the first or the last bytes
 LOOKED_AT = 1 << 16  # bytes
 
 
@@ -67,9 +67,10 @@ def _find_images(root: pathlib.Path, split: str) -> pathlib.Path | None:
 
 
 def _is_coco(path: pathlib.Path) -> bool:
-    """Whether a JSON file may be COCO's, from its first and last bytes."""
+    """Whether a JSON file may be COCO's, from its first and last bytes, which are all of a small one."""
     with path.open("rb") as file:
         ends = file.read(LOOKED_AT)
         file.seek(max(0, path.stat().st_size - LOOKED_AT))
         ends += file.read()
-    return any(key in ends for key in KEYS)
+        whole = file.tell() <= 2 * LOOKED_AT
+    return (all if whole else any)(key in ends for key in KEYS)

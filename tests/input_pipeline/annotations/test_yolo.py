@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from input_pipeline.annotations.yolo_data import DataFile, find_data_file, read_classes
+from input_pipeline.annotations.annotated_image import find_duplicates
+from input_pipeline.annotations.yolo_data import DataFile, find_data_file, note_count, read_classes
 from input_pipeline.annotations.yolo_text import Meaning, convert, find_meaning, is_simple, read_row
 
 
@@ -16,7 +17,7 @@ def rows(*values):
 
 
 def data(**content):
-    return DataFile("data.yaml", content)
+    return DataFile(pathlib.Path("data.yaml"), content)
 
 
 def circle(centre, radius, count, turn=0.0):
@@ -167,6 +168,35 @@ def test_data_files_that_would_fill_the_memory_are_one_line(tmp_path, text, word
         read_classes(tmp_path, find_data_file(tmp_path))
     assert words in str(caught.value) and "data.yaml" in str(caught.value) and "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000 and time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("names: {'0': fox, '1': boar}", "has its numbers in quotes; take"),
+        ("nc: 2", "has no `names`"),
+    ],
+)
+def test_names_that_cannot_be_used_are_one_line(tmp_path, text, words):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_classes(tmp_path, find_data_file(tmp_path))
+
+
+def test_a_wrong_count_of_classes_is_remarked():
+    assert note_count(data(nc=5), {0: "fox", 1: "boar"}) == ["data.yaml: nc is 5, but `names` has 2, which are taken"]
+    assert note_count(data(nc=2), {0: "fox", 1: "boar"}) == note_count(data(nc=8), {2: "fox", 7: "boar"}) == []
+    assert note_count(data(), {0: "fox"}) == note_count(None, {0: "fox"}) == []
+
+
+def test_rows_of_one_box_with_other_keypoints_or_corners_are_no_duplicates():
+    box = (0.5, 0.5, 0.2, 0.4)
+    listed = rows((*box, 0.4, 0.4), (*box, 0.6, 0.4), (*box, 0.4, 0.4), box)
+    objects = [convert(row, {0: 0}, Meaning(keypoints=2)) for row in listed]
+    assert find_duplicates(objects) == {2: 0}
+    turned = rows((0.2, 0.1, 0.3, 0.2, 0.2, 0.3, 0.1, 0.2), (0.1, 0.1, 0.3, 0.1, 0.3, 0.3, 0.1, 0.3))
+    objects = [convert(row, {0: 0}, Meaning(oriented=True)) for row in turned]
+    assert objects[0].box == objects[1].box and find_duplicates(objects) == {}
 
 
 def test_numbers_of_classes_may_have_gaps(tmp_path):
