@@ -29,7 +29,7 @@ def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None =
     settled = config.copy_and_resolve_references()
     data = settled.data
     if data.name == FOLDER:
-        data.name = name_format(data.folder.root, needs)
+        data.name = name_format(data.folder.root, needs, data.folder.instances)
         print(f"config.data.name={data.name}, by the layout of {data.folder.root}", flush=True)
     if not all(data.image_size):
         if any(data.image_size):
