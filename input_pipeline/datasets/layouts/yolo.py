@@ -175,7 +175,7 @@ def _read_splits(files: Files, data: DataFile) -> tuple[dict[str, Named], list[s
             continue
         if len(set(images)) < len(images):
             raise UserError(
-                f"{data.path}: {split} names {len(images) - len(set(images))} images more than once; name each once"
+                f"{data.path}: {split} names images more than once: {len(images) - len(set(images))}; name each once"
             )
         top = (
             folders[0] if len(entries) == len(folders) == 1 else os.path.commonpath([image.parent for image in images])

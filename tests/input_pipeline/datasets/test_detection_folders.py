@@ -626,6 +626,25 @@ def test_numbers_of_voc_that_are_not_edges_in_pixels_are_refused(tmp_path, edges
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", words)
 
 
+@pytest.mark.parametrize("name", ["B.JPG", "/data/upload/1/b.jpg", "C:\\data\\b.jpg"])
+def test_a_missing_file_of_coco_names_one_like_it(tmp_path, name):
+    (tmp_path / "set").mkdir()
+    content = make_coco()
+    write_coco(tmp_path / "set", content)
+    content["images"][0]["file_name"] = name
+    (tmp_path / "set/annotations/instances_train.json").write_text(json.dumps(content))
+    words = ["images that cannot be used: 1", f"{name} may be {tmp_path}/set/train/b.jpg; names are paths below"]
+    refuse("coco_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+def test_lists_that_are_passed_over_are_named(tmp_path):
+    make_voc(tmp_path / "set")
+    (tmp_path / "set/ImageSets/all.txt").write_text("one")
+    remarks = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds").remarks
+    assert "passed over, no list of annotated images: test.txt begins with 'four', but there is no four.xml" in remarks
+    assert "1 file is passed over, lists are read in ImageSets/Main alone: all.txt" in remarks
+
+
 def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
     make_voc(tmp_path / "set")
     shutil.rmtree(tmp_path / "set/ImageSets")
