@@ -4,7 +4,7 @@
     python -m input_pipeline.copies --tfds_data_dir=data --remove=old     those that nothing reads any more
     python -m input_pipeline.copies --tfds_data_dir=data --remove=PATH    one of them
 
-A folder of boxes is prepared anew whenever its files change, and the copy of before stays. A copy is `current` where its folder
+A folder of boxes is prepared anew whenever its files change, and the earlier copy stays. A copy is `current` where its folder
 is as it was then, `old` where the folder has changed or this version prepares it in another way, `alone` where the folder is not
 there (the copy can still be read), and `unfinished` where a preparation was killed, or runs now. Nothing but such copies is
 removed.
@@ -60,7 +60,7 @@ def list_copies(place: pathlib.Path) -> Iterator[Copy]:
 def _read_root(copy: pathlib.Path) -> str:
     try:
         return json.loads((copy / "metadata.json").read_text())["root"]
-    except (OSError, ValueError, KeyError, TypeError):  # one of before
+    except (OSError, ValueError, KeyError, TypeError):  # an earlier version's
         return ""
 
 
