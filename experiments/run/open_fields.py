@@ -34,7 +34,7 @@ def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None =
                 "config.data.name='folder' needs config.data.folder.root, the folder of your data; where the data is not here, "
                 "give config.data.name=coco_folder, or another format, and config.data.image_size"
             )
-        data.name = name_format(data.folder.root, needs)
+        data.name = name_format(data.folder.root, needs, data.folder.instances)
         print(f"config.data.name={data.name}, by the layout of {data.folder.root}", flush=True)
     if not all(data.image_size):
         if any(data.image_size):

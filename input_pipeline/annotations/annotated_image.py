@@ -7,6 +7,7 @@ import re
 from errors import UserError
 from input_pipeline.batch import Size, count, refuse
 
+BOTH = "trainval"  # the split that VOC makes of two
 SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
 
 
@@ -20,6 +21,7 @@ class Annotation:
     difficult: bool = False
     area: float | None = None  # None: that of the box
     segmentation: list | dict = ()  # of `masks.encode_mask`, () for none
+    written: tuple[float, ...] = ()  # the numbers of which the box is only a part
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,13 +53,34 @@ def find_duplicates(objects: list[Annotation]) -> dict[int, int]:
     seen: dict[tuple, list[int]] = {}
     again = {}
     for i, found in enumerate(objects):
-        places = seen.setdefault((found.label, found.box, found.crowd, found.difficult), [])
+        places = seen.setdefault((found.label, found.box, found.crowd, found.difficult, found.written), [])
         first = next((place for place in places if objects[place].segmentation == found.segmentation), None)
         if first is None:
             places.append(i)
         else:
             again[i] = first
     return again
+
+
+def name_shared(splits: dict[str, list[AnnotatedImage]], split: str) -> list[str]:
+    """Name the images that another split has, too, a line for each split.
+
+    VOC's trainval is train and val by its nature: only its own examples are named, as those that a score on val has seen.
+    """
+    own = {image.path: image.name for image in splits[split]}
+    lines = []
+    for other, images in splits.items():
+        if other in (split, BOTH) or (split, other) == (BOTH, "train"):
+            continue
+        shared = sorted(own[image.path] for image in images if image.path in own)
+        lines += count(
+            shared,
+            *(
+                f"{what} in {other}, too: do not train on one and score the other"
+                for what in ("image is", "images are")
+            ),
+        )
+    return lines
 
 
 def name_duplicates(duplicates: list[str]) -> list[str]:

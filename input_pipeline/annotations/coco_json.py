@@ -7,6 +7,7 @@ collects them, and names all that is wrong with a file at once.
 import contextlib
 import json
 import os
+import unicodedata
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
-from input_pipeline.annotations.box_kinds import are_fractions, recognise
+from input_pipeline.annotations.box_kinds import are_fractions, disagree, leave, recognise
 from input_pipeline.annotations.masks import FARTHEST, LEAST, encode_mask, encode_runs, is_polygon
 from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
 from input_pipeline.batch import refuse
@@ -84,7 +85,7 @@ def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[
     looked_at = [entry["file_name"] for entry in entries if isinstance(entry.get("file_name"), str)]
     looked_at = looked_at[:: len(looked_at) // LOOKED_AT + 1]
     folder = max(folders, key=lambda place: sum(_is_file(_find(place, name)) for name in looked_at))
-    annotated, names, wrong = {}, set(), []
+    annotated, names, wrong, lost = {}, set(), [], []
     for number, entry in enumerate(entries):
         image_id, name = entry.get("id"), entry.get("file_name")
         size = entry.get("height"), entry.get("width")
@@ -98,15 +99,19 @@ def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[
             wrong.append(f"the file {show_name(name)} is listed more than once")
         elif not file.is_relative_to(os.path.normpath(root)):
             wrong.append(f"the file_name {show_name(name)} leads out of {root}: images lie in the folder that is given")
+            lost.append(name)
         elif size != (None, None) and not all(map(is_whole, size)):
             wrong.append(f"the image {image_id} has no height and width in whole numbers")
         elif not _is_file(file):
             wrong.append(f"{folder / show_name(name)} is missing")
+            lost.append(name)
         else:
             size = None if size == (None, None) else size
             annotated[image_id] = AnnotatedImage(file, _name(file, folder, root), image_id, size, [])
         names.add(file)
-    refuse(f"{path}: images that cannot be used", wrong, "; bring the files, or correct the list")
+    refuse(
+        f"{path}: images that cannot be used", wrong, f"; bring the files, or correct the list{_find_alike(lost, root)}"
+    )
     return annotated
 
 
@@ -116,6 +121,22 @@ def _find(folder: Path, name: str) -> Path:
     if "\\" not in name or _is_file(path):
         return path
     return Path(os.path.normpath(folder / name.replace("\\", "/")))
+
+
+def _find_alike(names: Sequence[str], root: Path) -> str:
+    """Say which file one of `names` may mean that is in another folder, or written in other letters, or nothing."""
+    ends = {_end(name): name for name in names}
+    if ends:
+        for place, _, files in os.walk(root):
+            for file in files:
+                if _end(file) in ends:
+                    return f": {show_name(ends[_end(file)])} may be {Path(place, file)}; names are paths below {root}"
+    return ""
+
+
+def _end(name: str) -> str:
+    """The last part of a path, whatever its separators, capitals and the form of its accents."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rsplit("/", 1)[-1]).casefold()
 
 
 def _name(file: Path, folder: Path, root: Path) -> str:
@@ -151,6 +172,16 @@ def _check_meaning(path: Path, entries: list[dict], images: dict[int, AnnotatedI
         raise UserError(
             f"{path}: the numbers of bbox look like fractions of the image (all of them lie between 0 and 1); COCO has pixels: "
             "multiply x by the width and y by the height"
+        )
+    if disagree(boxes, own, bounds):
+        raise UserError(
+            f"{path}: the boxes disagree with their polygons: nearly all of them are elsewhere, or of another size; COCO's "
+            f"bbox is {own} in pixels: correct the boxes, or the polygons"
+        )
+    if leave(boxes, own, sizes):
+        raise UserError(
+            f"{path}: nearly all boxes leave their images, or have no area; COCO's bbox is {own} in pixels of the image with the "
+            "height and width that the file gives: scale the numbers to that"
         )
 
 
@@ -224,7 +255,9 @@ class Entry:
         """A number or a name that other entries refer to."""
         value = self[key]
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise self.error(f"has a {key} that is neither a whole number nor text: {show(value)}")
+            raise self.error(
+                f"has a{'n' if key[0] in 'aeiou' else ''} {key} that is neither a whole number nor text: {show(value)}"
+            )
         return value
 
     def text(self, key: str) -> str:

@@ -120,6 +120,8 @@ def _read_names(data: DataFile) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     whole = isinstance(names, dict) and all(type(number) is int and number >= 0 for number in names)
+    if isinstance(names, dict) and names and all(str(number).isdecimal() for number in names) and not whole:
+        raise UserError(f"{data.path}: `names` has its numbers in quotes; take the quotes away")
     if not whole:
         raise UserError(f"{data.path} has no `names`: a list, or each number from 0 with its name; write them")
     # Without quotes, YAML does not read on, no, 1.5 and null as text.
@@ -129,6 +131,14 @@ def _read_names(data: DataFile) -> dict[int, str]:
     refuse(f"{data.path}: classes with names that are neither text nor whole numbers", odd, "; put them in quotes")
     numbers = sorted(names)
     return dict(zip(numbers, check_names([str(names[number]) for number in numbers], data.path), strict=True))
+
+
+def note_count(data: DataFile | None, classes: dict[int, str]) -> list[str]:
+    """A remark where a data file counts other classes than it names, or none."""
+    told = data.content.get("nc") if data else None
+    if type(told) is not int or told in (len(classes), max(classes) + 1):
+        return []
+    return [f"{data.path.name}: nc is {told}, but `names` has {len(classes)}, which are taken"]
 
 
 def read_yaml(path: pathlib.Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ what the numbers are is seen in all rows of a dataset together.
 import dataclasses
 import pathlib
 from collections.abc import Container, Iterable
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,8 +19,8 @@ from input_pipeline.annotations.yolo_data import DataFile
 
 LARGEST = 2.0  # a fraction beyond it was meant in pixels; a little more than 1 is an object that leaves the image
 CORNERS = 8  # numbers of an oriented box
-LONGEST = 120  # numbers: longer rows are polygons
 LOOKED_AT = 2000  # rows of a dataset, at most
+PAIRS = 20_000_000  # of edges, at most, in the rows that are looked at: of long rows fewer are
 ROUNDED = 0.005  # corners as they are written may be so far from those of a rectangle
 SAY = "say which in data.yaml: task: segment, or kpt_shape: [keypoints, 2 or 3]"
 
@@ -50,7 +51,8 @@ def read_row(row: str, classes: Container[int]) -> Row:
         raise UserError(f"{row.strip()[:80]!r} contains something that is not a number") from None
     if number not in classes:
         raise UserError(f"class {row.split()[0]}, but there are {_say_classes(classes)}; name it, or correct it")
-    far = [value for value in values if abs(value) > LARGEST]
+    # A fifth of five may be an angle in degrees, and is refused as one.
+    far = [value for value in (values[:4] if len(values) == 5 else values) if abs(value) > LARGEST]
     if far:
         raise UserError(f"{far[0]:g} is not a fraction of the image; divide x by its width and y by its height")
     return int(number), tuple(values)
@@ -77,38 +79,55 @@ def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None
             f"{where}: the four numbers of the boxes look like {kind}: many leave the image as centre x, centre y, width, "
             "height; write those"
         )
+    if values and all(len(numbers) == 5 for numbers in values):
+        _refuse_fifth(where, [numbers[4] for numbers in values])
     longer = [numbers for numbers in values if len(numbers) > 4]
     length = len(longer[0]) if longer else 0
-    if task == "segment" or not longer or length > LONGEST or any(len(numbers) != length for numbers in longer):
+    if task == "segment" or not longer or any(len(numbers) != length for numbers in longer):
         return Meaning()
     if task == "obb":
         return Meaning(oriented=True)
-    table = np.array(longer[:: len(longer) // LOOKED_AT + 1])
-    return _judge(where, table)
+    most = max(1, min(LOOKED_AT, PAIRS // (length // 2) ** 2))
+    return _judge(where, np.array(longer[:: len(longer) // most + 1]))
 
 
 def convert(row: Row, labels: dict[int, int], meaning: Meaning) -> Annotation:
     """Convert a row to an object, in fractions of the image; `labels` are the classes' places. Raises UserError."""
-    (number, values), segmentation = row, ()
+    (number, values), segmentation, written = row, (), ()
     if meaning.keypoints:
-        if len(values) != 4 + meaning.keypoints:
+        if len(values) not in (4, 4 + meaning.keypoints):
             raise UserError(
                 f"{len(values)} numbers after the class; kpt_shape asks for 4 of the box and {meaning.keypoints} more"
             )
-        values = values[:4]
+        values, written = values[:4], values
     if len(values) == 4:
         x, y, width, height = values
-        return Annotation((y - height / 2, x - width / 2, y + height / 2, x + width / 2), labels[number])
+        box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        return Annotation(box, labels[number], written=written)
     if len(values) < LEAST or not is_polygon(list(values)):
-        more = "; a fifth may be a confidence: take it away" if len(values) == 5 else ""
+        more = "; a fifth may be a confidence or an angle" if len(values) == 5 else ""
         raise UserError(
             f"{len(values)} numbers after the class; a box has 4 (centre x, centre y, width, height), a polygon x and y of 3 "
             f"points or more{more}"
         )
     xs, ys = values[::2], values[1::2]
-    if not meaning.oriented:
+    if meaning.oriented:
+        written = values
+    else:
         segmentation = [list(values)]
-    return Annotation((min(ys), min(xs), max(ys), max(xs)), labels[number], segmentation=segmentation)
+    return Annotation((min(ys), min(xs), max(ys), max(xs)), labels[number], segmentation=segmentation, written=written)
+
+
+def _refuse_fifth(where: pathlib.Path, fifths: list[float]) -> NoReturn:
+    """Raises UserError that says what the last ones of five numbers may be."""
+    angle = "the angle of an oriented box: write its four corners then, x1 y1 x2 y2 x3 y3 x4 y4"
+    may_be = f"is {angle}"
+    if all(0 <= value <= 1 for value in fifths):
+        may_be = f"may be a confidence: take it away then; or {angle}"
+    raise UserError(
+        f"{where}: all rows have 5 numbers after the class; a box has 4 (centre x, centre y, width, height), and the "
+        f"fifth {may_be}"
+    )
 
 
 def _judge(where: pathlib.Path, rows: np.ndarray) -> Meaning:
@@ -123,15 +142,22 @@ def _judge(where: pathlib.Path, rows: np.ndarray) -> Meaning:
     looks = ""
     flags = rows[:, 6::3] if number % 3 == 0 else np.empty((0, 0))
     if flags.size and np.isin(flags, (0, 1, 2)).all() and ((flags == 2).any() or len(rows) > 4):
-        looks = f"a box and {number // 3} keypoints with their visibility: kpt_shape: [{number // 3}, 3]"
-    elif number % 2 == 0 and number > 2:
+        looks = f"a box and {_count_points(number // 3)} with visibility: kpt_shape: [{number // 3}, 3]"
+    elif number == 2:  # a triangle's last corner is seldom always in the box that the other two would be
+        if (np.abs(rows[:, 4:] - rows[:, :2]) <= rows[:, 2:4] / 2).all(1).mean() >= box_kinds.MOST:
+            looks = f"a box and {_count_points(1)}: kpt_shape: [1, 2]"
+    elif number % 2 == 0:
         points = rows[:, 4:].reshape(len(rows), -1, 2)
         broken = np.array([not is_simple(row.reshape(-1, 2)) for row in rows])
         if broken.mean() > 0.1 or _surrounds(points, rows[:, :2]).mean() > box_kinds.ENOUGH:
-            looks = f"a box and {number // 2} keypoints: kpt_shape: [{number // 2}, 2]"
+            looks = f"a box and {_count_points(number // 2)}: kpt_shape: [{number // 2}, 2]"
     if looks:
         raise UserError(f"{where}: all rows of more than 4 numbers have {rows.shape[1]}, and look like {looks}; {SAY}")
     return _judge_corners(rows)
+
+
+def _count_points(number: int) -> str:
+    return f"{number} keypoint{'s' if number > 1 else ''}"
 
 
 def _judge_corners(rows: np.ndarray) -> Meaning:

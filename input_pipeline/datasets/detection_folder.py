@@ -20,7 +20,13 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.annotations.annotated_image import SURROGATE, AnnotatedImage, find_duplicates, name_duplicates
+from input_pipeline.annotations.annotated_image import (
+    SURROGATE,
+    AnnotatedImage,
+    find_duplicates,
+    name_duplicates,
+    name_shared,
+)
 from input_pipeline.annotations.masks import decode_masks, encode_mask
 from input_pipeline.batch import Size, refuse
 from input_pipeline.datasets.holdout import mark
@@ -204,6 +210,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         findings.content = digest.hexdigest()[:16]
         findings.remarks = [
             *self._contents.remarks.get(split, ()),
+            *name_shared(self._contents.splits, split),
             *note_views(turned, findings.stored),
             *name_duplicates(findings.duplicates),
         ]

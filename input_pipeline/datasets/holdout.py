@@ -37,7 +37,7 @@ def find_split(wanted: str, known: Sequence[str], data: ConfigDict, where: str) 
     if wanted in known and not data.holdout:
         return wanted
     plain = SPLITS[1] if wanted in SAME else wanted
-    same = [name for name in known if _plain(name) == plain]
+    same = [name for name in known if name_plainly(name) == plain]
     if len(same) == 1 and not data.holdout:
         return same[0]
     choice = SPLITS if data.holdout else known
@@ -57,8 +57,8 @@ def name_field(data: ConfigDict, wanted: str) -> str:
     return f"config.data.{named[0]}" if len(named) == 1 else "config.data.train_split or eval_split"
 
 
-def _plain(name: str) -> str:
-    """The name of a split without a year, and one name for those that the validation split has."""
+def name_plainly(name: str) -> str:
+    """Return the name of a split without a year, and one name for those that the validation split has."""
     plain = re.sub(r"[-_]?\d{4}$", "", name)
     return SPLITS[1] if plain in SAME else plain
 

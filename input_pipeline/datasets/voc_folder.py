@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.annotations import box_kinds
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
-from input_pipeline.annotations.box_kinds import are_fractions
 from input_pipeline.annotations.voc_xml import Named, read_xml
 from input_pipeline.batch import Size, refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
@@ -50,7 +50,8 @@ class VocFolder(DetectionFolder):
                 described[pair.annotation] = read_xml(pair.annotation)
             except UserError as error:
                 wrong.append(str(error))
-        refuse(f"{root}: annotations that cannot be used", wrong, "; correct them, or take their names off the lists")
+        remedy = "take their names off the lists" if layout.files else "take them away"
+        refuse(f"{root}: annotations that cannot be used", wrong, f"; correct them, or {remedy}")
         check_pixels(root, described)
         class_names = sorted({named.class_name for _, objects in described.values() for named in objects})
         class_names = check_names(class_names, root)
@@ -74,13 +75,29 @@ class VocFolder(DetectionFolder):
 
 
 def check_pixels(root: pathlib.Path, described: Described) -> None:
-    """Raises UserError where the edges of a folder's boxes are fractions of the image, and not pixels."""
-    edges = np.array([named.edges for _, objects in described.values() for named in objects]).reshape(-1, 4)
-    sizes = [size or (np.inf, np.inf) for size, objects in described.values() for _ in objects]
-    if are_fractions(edges, np.array(sizes).reshape(-1, 2)):
+    """Raises UserError where the numbers of a folder's boxes are not edges in pixels."""
+    edges = np.array([named.edges for _, objects in described.values() for named in objects]).reshape(-1, 4)[
+        :, [1, 0, 3, 2]
+    ]
+    sizes = [size or (np.nan, np.nan) for size, objects in described.values() for _ in objects]
+    sizes = np.array(sizes, np.float64).reshape(-1, 2)[:, ::-1]
+    if box_kinds.are_fractions(edges, np.nan_to_num(sizes, nan=np.inf)):
         raise UserError(
             f"{root}: the edges in its XML files look like fractions of the image (all lie between 0 and 1); "
             "multiply x by the width and y by the height"
+        )
+    unknown = np.full((len(edges), 4), np.nan)
+    own = "left, top, right, bottom"
+    kind = box_kinds.recognise(edges, own, sizes, unknown, unknown[:, 0])
+    if kind:
+        raise UserError(
+            f"{root}: xmin, ymin, xmax, ymax in its XML files look like {kind}: many of them are no box in their image as {own}; "
+            "write those"
+        )
+    if box_kinds.leave(edges, own, sizes):
+        raise UserError(
+            f"{root}: nearly all boxes in its XML files leave their images, or have no area; xmin, ymin, xmax and ymax are "
+            "pixels of the image with the width and height in <size>: scale the numbers to that"
         )
 
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from input_pipeline.annotations.annotated_image import AnnotatedImage
-from input_pipeline.annotations.yolo_data import find_data_file, list_name_files, read_classes
+from input_pipeline.annotations.yolo_data import find_data_file, list_name_files, note_count, read_classes
 from input_pipeline.annotations.yolo_text import Row, convert, find_meaning, read_row
 from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
@@ -63,7 +63,8 @@ class YoloFolder(DetectionFolder):
             ]
             for split, held in layout.splits.items()
         }
-        remarks = {split: [*layout.remarks(split), *filter(None, [meaning.note()])] for split in splits}
+        notes = [*note_count(data, classes), *filter(None, [meaning.note()])]
+        remarks = {split: [*layout.remarks(split), *notes] for split in splits}
         maskless = "the rows are oriented boxes, unless data.yaml says task: segment" if meaning.oriented else ""
         return Contents(
             tuple(classes.values()),

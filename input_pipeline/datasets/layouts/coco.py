@@ -1,9 +1,10 @@
 """Layouts of COCO's JSON: a file of each split in annotations/, next to the images of the split, or in the folder itself."""
 
+import os
 import pathlib
 
 from errors import UserError
-from input_pipeline.datasets.layouts.layout import ONLY, Layout
+from input_pipeline.datasets.layouts.layout import ONLY, Layout, keep_files, list_texts
 from input_pipeline.decoding import list_images
 
 BESIDE = "_annotations.coco.json"  # the name of annotations next to the images
@@ -11,13 +12,15 @@ NEEDS = (
     f"annotations/instances_SPLIT.json and the images in SPLIT, images/SPLIT or images; or SPLIT/{BESIDE} with the images "
     "next to it; or SPLIT.json next to the folder of the images"
 )
-KEYS = (b'"annotations"', b'"categories"')  # one of them is in the first or the last bytes of COCO's files
+KEYS = (b'"annotations"', b'"images"')  # COCO's files have both, and one of them in the first or the last bytes
 LOOKED_AT = 1 << 16  # bytes
 
 
 def find(root: pathlib.Path) -> Layout | None:
     """Recognise a folder; its splits are a JSON file and a folder of images each. Raises UserError for annotations alone."""
-    listed = sorted((root / "annotations").glob("instances_*.json")) or sorted((root / "annotations").glob("*.json"))
+    own = root / "annotations"
+    listed = _list_json(own)
+    listed = [path for path in listed if path.name.startswith("instances_")] or listed
     splits = {}
     for path in listed:
         split = path.stem.removeprefix("instances_")
@@ -25,14 +28,14 @@ def find(root: pathlib.Path) -> Layout | None:
         if images is not None:
             splits[split] = path, images
     what = "COCO's, JSON in annotations/"
-    beside = sorted(root.glob(f"*/{BESIDE}"))
+    beside = keep_files(path / BESIDE for path in root.glob("*") if os.path.lexists(path / BESIDE))
     for path in beside:
         splits.setdefault(path.parent.name, (path, path.parent))
     if beside:
         what = "COCO's JSON next to the images"
     if not splits and not listed:
         what = "COCO's JSON in the folder itself"
-        for path in sorted(root.glob("*.json")):
+        for path in _list_json(root):
             split = ONLY if path.name == BESIDE else path.stem.removeprefix("instances_")
             images = root if path.name == BESIDE else _find_images(root, split)
             images = root if images is None and list_images(root) else images
@@ -50,6 +53,10 @@ def find(root: pathlib.Path) -> Layout | None:
     return None
 
 
+def _list_json(folder: pathlib.Path) -> list[pathlib.Path]:
+    return list_texts(folder, ".json") if folder.is_dir() else []
+
+
 def _find_images(root: pathlib.Path, split: str) -> pathlib.Path | None:
     """Return the folder of a split's images: its own, or that of all images."""
     shared = root / "images"
@@ -60,9 +67,10 @@ def _find_images(root: pathlib.Path, split: str) -> pathlib.Path | None:
 
 
 def _is_coco(path: pathlib.Path) -> bool:
-    """Whether a JSON file may be COCO's, from its first and last bytes."""
+    """Whether a JSON file may be COCO's, from its first and last bytes, which are all of a small one."""
     with path.open("rb") as file:
         ends = file.read(LOOKED_AT)
         file.seek(max(0, path.stat().st_size - LOOKED_AT))
         ends += file.read()
-    return any(key in ends for key in KEYS)
+        whole = file.tell() <= 2 * LOOKED_AT
+    return (all if whole else any)(key in ends for key in KEYS)

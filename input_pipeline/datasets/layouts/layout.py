@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from errors import UserError
-from input_pipeline.batch import SHOWN
+from input_pipeline.batch import SHOWN, refuse
 from input_pipeline.decoding import list_images, list_others
 from input_pipeline.remarks import name_others
 
@@ -71,7 +71,20 @@ def walk_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def list_texts(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
     """List the files of a folder with `suffix`, in small letters or capitals, sorted; hidden ones are the system's."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == suffix and path.name[0] != ".")
+    return keep_files(path for path in folder.iterdir() if path.suffix.lower() == suffix and path.name[0] != ".")
+
+
+def keep_files(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Return the files among `paths`, sorted, without the folders.
+
+    Raises UserError for pipes, which would be waited for without end, and for links to nothing.
+    """
+    named = sorted(paths)
+    files = [path for path in named if path.is_file()]
+    if len(files) < len(named):
+        odd = [str(path) for path in named if not path.is_file() and not path.is_dir()]
+        refuse("links to nothing, or pipes, in the place of files", odd, "; bring the files, or take these away")
+    return files
 
 
 def list_below(root: pathlib.Path) -> list[pathlib.Path]:

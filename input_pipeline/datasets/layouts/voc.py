@@ -18,6 +18,7 @@ from input_pipeline.datasets.layouts.layout import (
     name_passed_over,
     walk_folders,
 )
+from input_pipeline.remarks import name_files
 
 NEEDS = (
     "JPEGImages, Annotations/*.xml and ImageSets/Main/SPLIT.txt; or NAME.xml next to each NAME.jpg in SPLIT; or both in folders "
@@ -114,6 +115,10 @@ def _read_lists(year: pathlib.Path) -> Layout:
     }
     unlisted = [path.name for stem, paths in there.items() if stem not in listed for path in paths]
     notes = count(unlisted, "image is in no list of a split", "images are in no list of a split")
+    notes += [f"passed over, no list of annotated images: {line}" for line in unknown]
+    elsewhere = [path.name for folder in (year, year / "ImageSets") for path in list_texts(folder, ".txt")]
+    if elsewhere:
+        notes += name_files("passed over, lists are read in ImageSets/Main alone", elsewhere)
     notes += name_passed_over(paths[0] for paths in there.values())
     why = f"{main.relative_to(year)} with {', '.join(f'{split}.txt' for split in splits)}"
     return Layout("VOC's own, with lists", why, pairs, files=tuple(lists), notes={"": notes})
@@ -148,4 +153,4 @@ def check_once(path: pathlib.Path, stems: list[str]) -> None:
     """Raises UserError where the list at `path` has one of its names twice."""
     twice = len(stems) - len(set(stems))
     if twice:
-        raise UserError(f"{path} names {twice} images more than once; list each once")
+        raise UserError(f"{path} names images more than once: {twice}; list each once")

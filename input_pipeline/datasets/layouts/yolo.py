@@ -1,8 +1,9 @@
 """Layouts of Ultralytics' and Darknet's text: a file of rows of each image's name, in folders of labels or next to the images.
 
 The splits are those that the data file names, `train`, `val` and `test`: a folder, a text file with an image on each line, or a
-list of these. Labelled images in folders that it does not name are splits by the name of their folder. Paths of another
-machine are taken by their end: `/home/ann/set/images/train` is `images/train` here. Nothing outside the folder is read.
+list of these; one that is a whole folder has the folder's name, `valid` or `val2017`. Labelled images in folders that the data
+file does not name are splits by the name of their folder. Paths of another machine are taken by their end:
+`/home/ann/set/images/train` is `images/train` here. Nothing outside the folder is read.
 """
 
 import os
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from errors import UserError
 from input_pipeline.annotations.yolo_data import DataFile, find_data_file
 from input_pipeline.batch import count, refuse
+from input_pipeline.datasets.holdout import name_plainly
 from input_pipeline.datasets.layouts.layout import (
     IMAGE_FOLDERS,
     Layout,
@@ -83,6 +85,7 @@ def find(root: pathlib.Path) -> Layout | None:
     covered = {files.place(image) for images in named.values() for image, _ in images}
     taken = {_first(place) for place in covered}
     left = {place for place in files.labels if _first(place) not in taken}
+    named = _name_as_folders(files, named, {_first(place) for place in left})
     used = covered | left
     unlisted = [paths[0].name for place, paths in files.labels.items() if place not in used]
     if unlisted:
@@ -98,12 +101,13 @@ def find(root: pathlib.Path) -> Layout | None:
         firsts = {_first(place) for place in places}
         together = sorted(place for place in files.images if _first(place) in firsts)
         if split in named:
-            said.append(f"{split}/ is no split: {data.path.name} names other images {split}")
+            said.append(f"{split}/ is not a split: {data.path.name} names other images as {split}")
             continue
         named[split] = [(path, name_in_split(place, path)) for place in together for path in files.images[place]]
-    splits = {split: [files.pair(*image) for image in images] for split, images in named.items()}
+    # In the order of the folders, not of the data file: it is part of the fingerprint of runs that looked at folders alone.
+    splits = {split: [files.pair(*image) for image in images] for split, images in sorted(named.items())}
     for split in [split for split, pairs in splits.items() if not any(pair.annotation for pair in pairs)]:
-        said.append(f"{split} is no split: none of its {len(splits.pop(split))} images has a file of labels")
+        said.append(f"{split} is not a split: no file of labels for its images ({len(splits.pop(split))})")
     for split, pairs in splits.items():
         bare = [pair.name for pair in pairs if not pair.annotation]
         notes[split] = count(
@@ -171,13 +175,30 @@ def _read_splits(files: Files, data: DataFile) -> tuple[dict[str, Named], list[s
             continue
         if len(set(images)) < len(images):
             raise UserError(
-                f"{data.path}: {split} names {len(images) - len(set(images))} images more than once; name each once"
+                f"{data.path}: {split} names images more than once: {len(images) - len(set(images))}; name each once"
             )
         top = (
             folders[0] if len(entries) == len(folders) == 1 else os.path.commonpath([image.parent for image in images])
         )
         splits[split] = [(image, image.relative_to(top).as_posix()) for image in images]
     return splits, notes, lists
+
+
+def _name_as_folders(files: Files, named: dict[str, Named], left: set[Parts]) -> dict[str, Named]:
+    """Name a split of the data file as its folder where that is another name for the same images: `valid` for `val`.
+
+    Runs of versions that looked at folders alone know it by that name. `left` are folders that become splits of their own.
+    """
+    own: dict[Parts, set[pathlib.Path]] = {}
+    for place, paths in files.images.items():
+        own.setdefault(_first(place), set()).update(paths)
+    names = {}
+    for split, images in named.items():
+        held = {path for path, _ in images}
+        folder = next((first[0] for first, paths in own.items() if first and paths == held), split)
+        same = name_plainly(folder) == name_plainly(split)
+        names[split] = folder if same and folder not in named and (split,) not in left else split
+    return {names[split]: images for split, images in named.items()}
 
 
 def _split_path(entry: str) -> tuple[Parts, bool]:

@@ -84,6 +84,52 @@ def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
         settle(config, None)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["train/images/1.jpg", "train/annotations/one.xml"], "annotations without their image: 1: .*one.xml"),
+        (["set/images/train/1.jpg", "set/labels/train/1.txt"], "give .*set instead"),
+        (["train/images/1.jpg"], "has none of the layouts that are read"),
+    ],
+)
+def test_boxes_that_are_refused_are_not_taken_for_masks(tmp_path, files, words):
+    """The error of the right format is not hidden by one on masks that nobody has."""
+    for path in files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("0 0.5 0.5 0.1 0.1")
+    config = boxes.get_config()
+    config.data.folder.root = str(tmp_path)
+    with pytest.raises(UserError, match=words):
+        settle(config, None)
+
+
+def test_a_list_of_classes_in_json_is_not_coco(folder, tmp_path):
+    """As Label Studio leaves it next to YOLO's labels."""
+    for kind in ("annotations", "images", "masks"):
+        shutil.rmtree(folder / kind)
+    (folder / "train/1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (folder / "notes.json").write_text('{"categories": [{"id": 0, "name": "cat"}], "info": {}}')
+    (folder / "train.json").write_text('{"categories": [{"id": 0, "name": "cat"}], "info": {}}')
+    config = boxes.get_config()
+    config.data.folder.root = str(folder)
+    assert settle(config, str(tmp_path / "tfds")).data.name == "yolo_folder"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_set_one_folder_too_high_is_named(folder, tmp_path, masked):
+    """As archives are often unpacked."""
+    for kind in ("images", "masks"):
+        shutil.rmtree(folder / kind)
+    if masked:
+        shutil.rmtree(folder)
+        for kind in ("images", "masks"):
+            (folder / "train" / kind).mkdir(parents=True)
+    config = boxes.get_config()
+    config.data.folder.root = str(tmp_path)
+    with pytest.raises(UserError, match=f"give {folder} instead"):
+        settle(config, None)
+
+
 def test_a_folder_of_two_formats_is_a_choice(folder):
     for kind in ("images", "masks"):
         shutil.rmtree(folder / kind)

@@ -23,6 +23,12 @@ def write(edges, kind):
             return np.concatenate([low, high - low], 1)
         case "centre x, centre y, width, height":
             return np.concatenate([(low + high) / 2, high - low], 1)
+        case "right, bottom, left, top":
+            return edges[:, [2, 3, 0, 1]]
+        case "top, left, height, width":
+            return np.concatenate([low, high - low], 1)[:, [1, 0, 3, 2]]
+        case "top, left, bottom, right":
+            return edges[:, [1, 0, 3, 2]]
     return edges
 
 
@@ -38,16 +44,19 @@ def areas_of(edges):
     return np.prod(edges[:, 2:] - edges[:, :2], axis=1)
 
 
-@pytest.mark.parametrize("kind", box_kinds.KINDS)
+@pytest.mark.parametrize("count", [1, 2, 40])
+@pytest.mark.parametrize("kind", [*box_kinds.KINDS, *box_kinds.SWAPPED])
 @pytest.mark.parametrize("own", box_kinds.KINDS)
-def test_polygons_show_what_boxes_mean(kind, own):
-    edges = draw(40)
+def test_polygons_show_what_boxes_mean(kind, own, count):
+    """Also of a single box."""
+    edges = draw(count)
     assert judge(write(edges, kind), own, bounds=edges, size=np.nan) == ("" if kind == own else kind)
 
 
 def test_areas_show_corners():
     """Width and height have one area, wherever they are written from."""
     edges = draw(40)
+    assert judge(edges[:2], areas=areas_of(edges[:2]), size=np.nan) == "left, top, right, bottom"
     assert judge(edges, areas=areas_of(edges), size=np.nan) == "left, top, right, bottom"
     for kind in ("left, top, width, height", "centre x, centre y, width, height"):
         assert judge(write(edges, kind), areas=areas_of(edges), size=np.nan) == ""
@@ -68,6 +77,25 @@ def test_good_boxes_stay_what_they_are(seed):
     assert judge(write(edges, OWN), bounds=edges) == ""
     edges[1:, 2:] = edges[1:, :2]
     assert judge(write(edges, OWN), bounds=edges, areas=areas_of(edges)) == ""
+
+
+def test_boxes_elsewhere_than_their_polygons_disagree():
+    """Looser ones do not, nor a few."""
+    edges = draw(20)
+    grown = edges + np.array([-1, -1, 2, 2])
+    assert not box_kinds.disagree(write(grown, OWN), OWN, edges)
+    half = np.concatenate([edges[:, :2], (edges[:, :2] + edges[:, 2:]) / 2], 1)
+    assert box_kinds.disagree(write(edges, OWN), OWN, half)
+    assert not box_kinds.disagree(write(edges, OWN), OWN, np.concatenate([half[:10], edges[10:]]))
+    assert not box_kinds.disagree(write(edges, OWN), OWN, np.full((20, 4), np.nan))
+
+
+def test_boxes_of_another_scale_leave_their_images():
+    edges, sizes = draw(20) + 20, np.full((20, 2), SIZE)
+    assert box_kinds.leave(write(edges * 10, OWN), OWN, sizes)
+    assert not box_kinds.leave(write(edges, OWN), OWN, sizes)
+    assert not box_kinds.leave(write(edges[:2] * 10, OWN), OWN, sizes[:2]), "two may be odd"
+    assert not box_kinds.leave(write(edges * 10, OWN), OWN, sizes * np.nan)
 
 
 def test_nothing_known_says_nothing():

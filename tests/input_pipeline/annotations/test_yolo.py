@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from input_pipeline.annotations.yolo_data import DataFile, find_data_file, read_classes
+from input_pipeline.annotations.annotated_image import find_duplicates
+from input_pipeline.annotations.yolo_data import DataFile, find_data_file, note_count, read_classes
 from input_pipeline.annotations.yolo_text import Meaning, convert, find_meaning, is_simple, read_row
 
 
@@ -16,7 +17,7 @@ def rows(*values):
 
 
 def data(**content):
-    return DataFile("data.yaml", content)
+    return DataFile(pathlib.Path("data.yaml"), content)
 
 
 def circle(centre, radius, count, turn=0.0):
@@ -53,9 +54,18 @@ def test_boxes_and_polygons_are_what_they_seem(values):
     [
         (rows((0.5, 0.5, 0.4, 0.4, 0.1, 0.1, 0.9, 0.9)), "2 keypoints: kpt_shape: [2, 2]"),
         (rows((0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 0.6, 0.4, 0.6, 0.6, 0.4, 0.6)), "4 keypoints: kpt_shape: [4, 2]"),
-        (rows((0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 2, 0.6, 0.4, 1)), "2 keypoints with their visibility: kpt_shape: [2, 3]"),
-        (rows((0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 2)), "1 keypoints with their visibility: kpt_shape: [1, 3]"),
+        (rows((0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 2, 0.6, 0.4, 1)), "2 keypoints with visibility: kpt_shape: [2, 3]"),
+        (rows((0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 2)), "1 keypoint with visibility: kpt_shape: [1, 3]"),
         (rows(*[(0.4, 0.4, 0.3, 0.3, 0.3, 0.5, 0.5, 0.3, 0.4, 0.45, 0.35, 0.3)] * 3), "4 keypoints"),
+        (
+            rows((0.5, 0.5, 0.4, 0.6, 0.6, 0.7), (0.4, 0.5, 0.4, 0.6, 0.3, 0.3)),
+            "a box and 1 keypoint: kpt_shape: [1, 2]",
+        ),
+        (
+            rows((0.5, 0.5, 0.4, 0.6, *[0.6, 0.7, 0.4, 0.3, 0.4, 0.7, 0.6, 0.3] * 17)),
+            "68 keypoints: kpt_shape: [68, 2]",
+        ),
+        (rows(*[(0.5, 0.5, 0.4, 0.6, *[0.6, 0.7, 2, 0.4, 0.3, 1] * 35)] * 2), "70 keypoints with visibility"),
     ],
 )
 def test_keypoints_are_no_polygons(values, words):
@@ -73,11 +83,33 @@ def test_boxes_of_keypoints_are_read_where_the_data_file_says_so():
     assert found.box == (0.3, 0.4, 0.7, 0.6) and found.segmentation == () and found.label == 1
     assert "keypoints, which are not read" in meaning.note()
     with pytest.raises(UserError, match="4 of the box and 6 more"):
-        convert(rows((0.5, 0.5, 0.2, 0.2))[0], {0: 0}, meaning)
+        convert(rows((0.5, 0.5, 0.2, 0.2, 0.1, 0.1))[0], {0: 0}, meaning)
+    assert convert(rows((0.5, 0.5, 0.2, 0.2))[0], {0: 0}, meaning).box == (0.4, 0.4, 0.6, 0.6), "a box alone is one"
     with pytest.raises(UserError, match="kpt_shape is"):
         find_meaning(ROOT, [row], data(kpt_shape=17))
     with pytest.raises(UserError, match="task is pose, but there is no kpt_shape"):
         find_meaning(ROOT, [row], data(task="pose"))
+
+
+@pytest.mark.parametrize(
+    ("fifths", "words"),
+    [
+        ((0.9, 0.3), "may be a confidence: take it away then; or the angle"),
+        ((0.5, 1.57), "fifth is the angle"),
+        ((45,), "fifth is the angle"),
+    ],
+)
+def test_a_fifth_number_may_be_an_angle(fifths, words):
+    """Without it, an oriented box would be read as an upright one."""
+    values = [read_row(f"0 0.5 0.5 0.4 0.2 {fifth}", range(1)) for fifth in fifths]
+    with pytest.raises(UserError, match=words):
+        find_meaning(ROOT, values, None)
+
+
+def test_long_polygons_stay_polygons():
+    start = time.monotonic()
+    long = rows(*(circle((x, 0.5), 0.3, 2000) for x in np.linspace(0.3, 0.5, 20)))
+    assert find_meaning(ROOT, long, None) == Meaning() and time.monotonic() - start < 5
 
 
 def test_oriented_boxes_give_upright_ones_and_no_masks():
@@ -136,6 +168,35 @@ def test_data_files_that_would_fill_the_memory_are_one_line(tmp_path, text, word
         read_classes(tmp_path, find_data_file(tmp_path))
     assert words in str(caught.value) and "data.yaml" in str(caught.value) and "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000 and time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("names: {'0': fox, '1': boar}", "has its numbers in quotes; take"),
+        ("nc: 2", "has no `names`"),
+    ],
+)
+def test_names_that_cannot_be_used_are_one_line(tmp_path, text, words):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_classes(tmp_path, find_data_file(tmp_path))
+
+
+def test_a_wrong_count_of_classes_is_remarked():
+    assert note_count(data(nc=5), {0: "fox", 1: "boar"}) == ["data.yaml: nc is 5, but `names` has 2, which are taken"]
+    assert note_count(data(nc=2), {0: "fox", 1: "boar"}) == note_count(data(nc=8), {2: "fox", 7: "boar"}) == []
+    assert note_count(data(), {0: "fox"}) == note_count(None, {0: "fox"}) == []
+
+
+def test_rows_of_one_box_with_other_keypoints_or_corners_are_no_duplicates():
+    box = (0.5, 0.5, 0.2, 0.4)
+    listed = rows((*box, 0.4, 0.4), (*box, 0.6, 0.4), (*box, 0.4, 0.4), box)
+    objects = [convert(row, {0: 0}, Meaning(keypoints=2)) for row in listed]
+    assert find_duplicates(objects) == {2: 0}
+    turned = rows((0.2, 0.1, 0.3, 0.2, 0.2, 0.3, 0.1, 0.2), (0.1, 0.1, 0.3, 0.1, 0.3, 0.3, 0.1, 0.3))
+    objects = [convert(row, {0: 0}, Meaning(oriented=True)) for row in turned]
+    assert objects[0].box == objects[1].box and find_duplicates(objects) == {}
 
 
 def test_numbers_of_classes_may_have_gaps(tmp_path):

@@ -622,6 +622,43 @@ def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", *words)
 
 
+@pytest.mark.parametrize(
+    ("edges", "words"),
+    [
+        ([(20, 10, 5, 5), (15, 6, 10, 9), (12, 9, 9, 10)], "look like left, top, width, height"),
+        ([(20, 10, 5, 5), (15, 9, 10, 6), (22, 9, 9, 1)], "look like right, bottom, left, top"),
+        (
+            [(300, 400, 500, 600), (200, 300, 700, 700), (100, 100, 990, 900)],
+            "nearly all boxes in its XML files leave their",
+        ),
+    ],
+)
+def test_numbers_of_voc_that_are_not_edges_in_pixels_are_refused(tmp_path, edges, words):
+    """All boxes would be left out as bad, and a model trained on images without objects."""
+    for stem, box in zip(("one", "two", "four"), edges, strict=True):
+        write_voc(tmp_path / "set", stem, describe_object("fox", *box))
+    refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", words)
+
+
+@pytest.mark.parametrize("name", ["B.JPG", "/data/upload/1/b.jpg", "C:\\data\\b.jpg"])
+def test_a_missing_file_of_coco_names_one_like_it(tmp_path, name):
+    (tmp_path / "set").mkdir()
+    content = make_coco()
+    write_coco(tmp_path / "set", content)
+    content["images"][0]["file_name"] = name
+    (tmp_path / "set/annotations/instances_train.json").write_text(json.dumps(content))
+    words = ["images that cannot be used: 1", f"{name} may be {tmp_path}/set/train/b.jpg; names are paths below"]
+    refuse("coco_folder", tmp_path / "set", tmp_path / "tfds", *words)
+
+
+def test_lists_that_are_passed_over_are_named(tmp_path):
+    make_voc(tmp_path / "set")
+    (tmp_path / "set/ImageSets/all.txt").write_text("one")
+    remarks = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds").remarks
+    assert "passed over, no list of annotated images: test.txt begins with 'four', but there is no four.xml" in remarks
+    assert "1 file is passed over, lists are read in ImageSets/Main alone: all.txt" in remarks
+
+
 def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
     make_voc(tmp_path / "set")
     shutil.rmtree(tmp_path / "set/ImageSets")
@@ -721,6 +758,46 @@ def test_yolo_numbers_are_exact(yolo):
         open_folder("yolo_folder", root, "train", place, "masks")
 
 
+def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
+    """A run of the version that looked at folders alone resumes."""
+    for name in ("train", "valid", "test"):
+        draw(tmp_path / f"set/{name}/images/a.png")
+        (tmp_path / f"set/{name}/labels").mkdir()
+        (tmp_path / f"set/{name}/labels/a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    prints = []
+    for text in ("names: [x]", "names: [x]\ntrain: ../train/images\nval: ../valid/images\ntest: ../test/images"):
+        (tmp_path / "set/data.yaml").write_text(text)
+        source = open_folder("yolo_folder", tmp_path / "set", "valid", tmp_path / "tfds")
+        prints.append((source.fingerprint, source.name(0)))
+    assert prints[0] == prints[1]
+
+
+def test_images_of_two_splits_are_named(tmp_path):
+    """By data.yaml, and by VOC's lists; trainval is two splits by its nature."""
+    for name in ("a", "b"):
+        draw(tmp_path / f"yolo/images/{name}.png")
+        (tmp_path / "yolo/labels").mkdir(exist_ok=True)
+        (tmp_path / f"yolo/labels/{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "yolo/data.yaml").write_text("names: [x]\ntrain: images\nval: images")
+    source = open_folder("yolo_folder", tmp_path / "yolo", "train", tmp_path / "tfds")
+    warned = "in val, too: do not train on one and score the other"
+    assert f"2 images are {warned}: a.png; b.png" in source.remarks
+    make_voc(tmp_path / "voc")
+    for name in ("trainval", "val"):
+        (tmp_path / f"voc/ImageSets/Main/{name}.txt").write_text(
+            "three\none\n" if name == "val" else "one\ntwo\nthree\n"
+        )
+    remarks = [
+        [
+            line
+            for line in open_folder("voc_folder", tmp_path / "voc", split, tmp_path / "tfds").remarks
+            if "too: " in line
+        ]
+        for split in ("train", "trainval")
+    ]
+    assert remarks == [[f"1 image is {warned}: one.jpg"], [f"2 images are {warned}: one.jpg; three.jpg"]]
+
+
 def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_path):
     root = tmp_path / "set"
     draw(root / "train/images/b.png")
@@ -742,7 +819,7 @@ def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_pa
         ("0.5 0.5 0.5 0.1 0.1", ["class 0.5"]),
         ("0 0.5 0.5 0.1 wide", ["'0 0.5 0.5 0.1 wide'", "not a number"]),
         ("0 0.5 0.5 0.1", ["3 numbers", "a box has 4"]),
-        ("0 0.5 0.5 0.1 0.1 0.9", ["5 numbers", "a polygon"]),
+        ("0 0.5 0.5 0.1 0.1 0.9", ["5 numbers", "a polygon", "or an angle"]),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", ["7 numbers"]),
         ("0 0.1 0.1 0.2 0.2 0.3 nan", ["6 numbers"]),
         ("0 12 15 4 5", ["12 is not a fraction"]),

@@ -38,6 +38,22 @@ def refuse(find, root, *words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("find", "pipe", "files"),
+    [
+        (yolo.find, "labels/b.txt", ["images/a.jpg", "images/b.jpg", "labels/a.txt"]),
+        (voc.find, "b.xml", ["a.jpg", "b.jpg", "a.xml"]),
+        (coco.find, "annotations/instances_train.json", ["train/a.jpg", "annotations/a.txt"]),
+        (coco.find, "a.json", ["a.jpg"]),
+        (coco.find, "train/_annotations.coco.json", ["train/a.jpg"]),
+    ],
+)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_pipes_in_the_place_of_annotations_are_not_waited_for(tmp_path, find, pipe, files, make):
+    make(write(tmp_path, files) / pipe)
+    refuse(find, tmp_path, "pipes, in the place of files: 1: ", pipe)
+
+
 # YOLO
 
 
@@ -114,6 +130,20 @@ def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [(("train", "valid", "test"), ["test", "train", "valid"]), (("train", "valid", "val"), ["train", "val"])],
+)
+def test_a_split_keeps_the_name_of_its_folder(tmp_path, folders, expected):
+    """Runs of versions that looked at folders alone have trained on `valid`; a folder `val` next to it is another one."""
+    for folder in folders:
+        write(tmp_path, [f"{folder}/images/a.jpg", f"{folder}/labels/a.txt"])
+    write(tmp_path, {"data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [x]"})
+    splits = yolo.find(tmp_path).splits
+    assert list(splits) == expected
+    assert splits[expected[-1]][0].image == tmp_path / "valid/images/a.jpg"
+
+
 def test_darknet_data_file(tmp_path):
     write(tmp_path, ["obj_train_data/a.jpg", "obj_train_data/a.txt", "obj_train_data/b.jpg", "obj_train_data/b.txt"])
     write(tmp_path, {"obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names", "obj.names": "x"})
@@ -129,7 +159,7 @@ def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_p
     layout = yolo.find(tmp_path)
     assert list(layout.splits) == ["train"]
     assert layout.remarks("train") == [
-        "test is no split: none of its 1 images has a file of labels",
+        "test is not a split: no file of labels for its images (1)",
         "1 image has no file of labels, and counts as an image without objects: b.jpg",
     ]
 
