@@ -42,7 +42,7 @@ class TfdsNamed:
         match = NAME.fullmatch(name)
         if not match:
             raise UserError(
-                f"config.data.name={name!r} is no dataset of tfds; write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
+                f"config.data.name={name!r} does not name a dataset of tfds; write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
             )
         self.name, self.version = match[1], match[2]
 

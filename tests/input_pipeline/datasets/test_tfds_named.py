@@ -148,7 +148,7 @@ def test_one_box_an_image_is_an_object(place):
             "not prepared in .*tfds build zebras --file_format=array_record.*prepared there: animals",
         ),
         ("tfds:animals:9.0.0", "boxes", "not prepared"),
-        ("tfds:../animals", "boxes", "is no dataset of tfds"),
+        ("tfds:../animals", "boxes", "does not name a dataset of tfds"),
         ("tfds:voc/2007", "boxes", "known here as 'voc/2007'"),
     ],
 )
