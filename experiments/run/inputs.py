@@ -3,7 +3,7 @@
 import jax
 from ml_collections import ConfigDict
 
-from errors import warn
+from errors import UserError, warn
 from experiments.tasks.registry import find_task
 from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
@@ -26,6 +26,10 @@ class Inputs:
         data.white_level = data.white_level or white
         self.source = open_source(data, data.train_split, data_dir, self.truth.asks)
         data.white_level = self.source.white
+        if not self.source.class_names:
+            raise UserError(
+                f"{data.train_split} of {data.name} has no object and names no class; give data to learn from"
+            )
         held_out = open_source(data, data.eval_split, data_dir, needs)
         self.eval_source = relabel(held_out, self.source.class_names, data.eval_split)
         self.fingerprints = {"train": self.source.fingerprint, "eval": self.eval_source.fingerprint}

@@ -76,8 +76,6 @@ def _join(categories: dict[pathlib.Path, dict[int, str]]) -> dict[int, str]:
                     f"{path} has the category {name!r} with the id {number}, and {first.name} has another name or id for it; "
                     "write the same ones into both"
                 )
-    if not known:
-        raise UserError(f"{', '.join(map(str, categories))}: no file names a class; give each class its name")
     return dict(sorted(known.items()))
 
 

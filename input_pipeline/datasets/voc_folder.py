@@ -54,7 +54,8 @@ class VocFolder(DetectionFolder):
         refuse(f"{root}: annotations that cannot be used", wrong, f"; correct them, or {remedy}")
         check_pixels(root, described)
         class_names = sorted({named.class_name for _, objects in described.values() for named in objects})
-        class_names = check_names(class_names, root)
+        # Negatives alone name none: they are scored with the classes of a run.
+        class_names = check_names(class_names, root) if class_names else ()
         shift = folder.first_pixel
 
         def annotate(number: int, image: pathlib.Path, annotation: pathlib.Path, name: str) -> AnnotatedImage:

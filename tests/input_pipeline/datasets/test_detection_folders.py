@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import boxes
 from configs.common import get_config
 from errors import UserError
+from experiments.run.inputs import Inputs
 from input_pipeline.datasets import prepared as prepared_sets
 from input_pipeline.datasets.coco_folder import CocoFolder, number_images
 from input_pipeline.masks import bound
+from input_pipeline.relabelling import relabel
 from input_pipeline.sources import open_source
 from tests.input_pipeline.test_masks import whole
 
@@ -367,6 +370,26 @@ def test_a_split_of_coco_may_lack_classes_and_have_negatives_only(tmp_path):
         assert source.class_names == names and source.category_ids == (7, 44)
         labels = {label for index in range(len(source)) for label in source[index]["classes"].tolist()}
         assert {names[label] for label in labels} == found
+
+
+@pytest.mark.parametrize("name", ["coco_folder", "voc_folder"])
+def test_a_folder_of_negatives_alone_is_scored_with_the_classes_of_a_run(tmp_path, name):
+    root = tmp_path / "set"
+    root.mkdir()
+    if name == "coco_folder":
+        write_coco(root, make_coco() | {"categories": [], "annotations": []}, "val")
+    else:
+        draw(root / "val" / "a.jpg")
+        size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+        (root / "val" / "a.xml").write_text(f"<annotation>{size}</annotation>")
+    source = open_folder(name, root, "val", tmp_path / "tfds")
+    assert source.class_names == () and not len(source[0]["boxes"])
+    assert relabel(source, ("cat",), "val").class_names == ("cat",)
+    config = boxes.get_config("debug")
+    config.data.update(name=name, train_split="val", eval_split="val")
+    config.data.folder.root = str(root)
+    with pytest.raises(UserError, match=f"val of {name} has no object and names no class"):
+        Inputs(config, str(tmp_path / "tfds"))
 
 
 def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
