@@ -79,7 +79,7 @@ def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
     made_with = json.loads((output / "made_with.json").read_text())
     assert made_with["step"] == 6 and made_with["checkpoint"] in ("best", "last") and made_with["config"] == {}
     entries = json.loads((output / "detections.json").read_text())
-    assert {entry["image_id"] for entry in entries} <= set(range(1, len(source) + 1))
+    assert {entry["image_id"] for entry in entries} <= {image["file_name"] for image in truth["images"]}
     assert {entry["category_id"] for entry in entries} <= {1, 2, 3, 4, 5}
 
     files = [f"--ground_truth={tmp_path / 'truth.json'}", f"--detections={output / 'detections.json'}"]

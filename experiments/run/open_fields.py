@@ -1,15 +1,14 @@
 """Fields that a config may leave to the data: they are settled once, and the run's config.json holds their values.
 
 config.data.name="folder" is the format of config.data.folder.root. config.data.image_size=(0, 0) is the median size of the
-training images, smaller where the longer side would be above config.data.longest, in multiples of STEP pixels. Imports no jax.
+training images, smaller where the longer side would be above config.data.longest, in multiples of STEP pixels.
 """
 
-import numpy as np
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from errors import UserError
-from input_pipeline.datasets.layouts.recognition import name_format
-from input_pipeline.sources import FOUND, open_source
 
 FOLDER = "folder"
 STEP = 32  # pixels: the stride of most backbones
@@ -23,7 +22,10 @@ def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None =
     """
     if config.data.name != FOLDER and all(config.data.image_size):
         return config
-    from experiments.tasks.registry import find_task  # here, for it imports jax
+    # Here, for they import jax, numpy and cv2: most configs leave nothing open, and a launcher starts without them.
+    from experiments.tasks.registry import find_task
+    from input_pipeline.datasets.layouts.recognition import name_format
+    from input_pipeline.sources import FOUND, open_source
 
     needs = tuple(need for need in find_task(config.task.name).needs if need not in FOUND)
     settled = config.copy_and_resolve_references()
@@ -48,7 +50,9 @@ def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None =
     return settled
 
 
-def _follow(data: ConfigDict, source) -> tuple[int, int]:
+def _follow(data: ConfigDict, source: Any) -> tuple[int, int]:
+    import numpy as np
+
     places = np.unique(np.linspace(0, len(source) - 1, MOST).round().astype(int))
     sizes = np.array([source.size(int(place)) for place in places])
     median = np.median(sizes, axis=0)

@@ -309,8 +309,8 @@ def index_entries(entries: list[Entry], key: str) -> dict[int | str, int]:
 
 
 def show_name(name: str) -> str:
-    """A file's name, cut where it is long, for an error."""
-    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+    """A file's name for an error; of a long one the beginning and the end."""
+    return name if len(name) <= SHOWN else f"{name[: SHOWN // 2]}...{name[-SHOWN // 2 :]}"
 
 
 def show(value: object) -> str:
