@@ -1,5 +1,7 @@
 """How messages write counts and names. Every part may import this file; it imports nothing of ours."""
 
+from collections.abc import Sequence
+
 SIBILANTS = ("s", "x", "ch", "sh")  # a noun with such an end takes "es"
 
 
@@ -13,6 +15,12 @@ def count(number: int, noun: str) -> str:
 def count_being(number: int, noun: str) -> str:
     """Returns the beginning of a sentence: "1 file is", "2 files are"."""
     return f"{count(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def name_some(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Returns the first `most` names; the others are counted: "a, b, c (and 4 more)"."""
+    others = len(names) - most
+    return separator.join(names[:most]) + (f" (and {others} more)" if others > 0 else "")
 
 
 def make_printable(text: str) -> str:

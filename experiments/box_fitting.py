@@ -23,7 +23,7 @@ def fit_boxes(
     """Returns the `fields` of config.model that fit boxes [N,4], pixels of the input, and the share `matchable` with them.
 
     The first and simplest that match the share `enough` are taken; if none do, those that match most. Returns None where the
-    model has no such fields, or there is no object.
+    model has no such fields, or where the split has no objects.
     """
     size = tuple(config.data.image_size)
     if not len(boxes):

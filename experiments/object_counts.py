@@ -16,7 +16,7 @@ from experiments.tasks.dense import Detection, Geometry
 from input_pipeline.augment import geometry
 from input_pipeline.objects import clip, has_area
 from input_pipeline.sources import ObjectSource
-from wording import count, count_being
+from wording import count, count_being, name_some
 
 ENOUGH = 0.95  # of the objects that can be learned; a smaller share is a warning
 SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
@@ -159,10 +159,10 @@ def print_report(report: dict[str, Any]) -> None:
             print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
     print(f"padding: {count(padding['max_boxes'], 'object')} per image")
     if report["bad_boxes"]:
-        warn(f"bad boxes were dropped: {_name(report['bad_boxes'], '; ')}")
+        warn(f"bad boxes were dropped: {name_some(report['bad_boxes'], SHOWN, '; ')}")
     absent = [name for name, row in report["classes"].items() if not row["learned"]]
     if absent:
-        warn(f"{report['split']} has no training object of {_name(absent, ', ')}: such a class cannot be learned")
+        warn(f"{report['split']} has no training object of {name_some(absent, SHOWN)}: such a class cannot be learned")
     if padding["objects_lost"]:
         warn(
             f"{count(padding['objects_lost'], 'object')} in {count_being(padding['images'], 'image')} beyond "
@@ -200,12 +200,6 @@ def list_box_flags(report: Mapping[str, Any]) -> list[str]:
         f"boxes: {enough}fitted to these objects by k-means, {_share(fitted['matchable'])} matchable:",
         write_flags(fitted["fields"]),
     ]
-
-
-def _name(names: list[str], separator: str) -> str:
-    """The first few; the others are counted."""
-    others = len(names) - SHOWN
-    return separator.join(names[:SHOWN]) + (f" (and {others} more)" if others > 0 else "")
 
 
 def _share(share: float | None) -> str:

@@ -41,6 +41,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from wording import name_some
 
 Batch = dict[str, np.ndarray]  # or one row of it, without its first axis
 Example = dict[str, np.ndarray]  # an image with its ground truth, as input_pipeline/sources.py has it
@@ -74,16 +75,14 @@ PROPOSALS = ("proposals", "proposal_mask")
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
     """Raises UserError that counts what is wrong and names the first few, unless nothing is."""
     if wrong:
-        others = f" (and {len(wrong) - SHOWN} more)" if len(wrong) > SHOWN else ""
-        raise UserError(f"{what}: {len(wrong)}: {' | '.join(wrong[:SHOWN])}{others}{remedy}")
+        raise UserError(f"{what}: {len(wrong)}: {name_some(wrong, SHOWN, ' | ')}{remedy}")
 
 
 def count(names: Sequence[str], one: str, several: str) -> list[str]:
     """Return "3 SEVERAL: a; b; c" or "1 ONE: a" as a list of one line; an empty one where there are no names."""
     if not names:
         return []
-    more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
-    return [f"{len(names)} {one if len(names) == 1 else several}: {'; '.join(names[:SHOWN])}{more}"]
+    return [f"{len(names)} {one if len(names) == 1 else several}: {name_some(names, SHOWN, '; ')}"]
 
 
 def list_canvases(data: ConfigDict) -> list[Size]:

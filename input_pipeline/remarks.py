@@ -10,15 +10,14 @@ from collections.abc import Iterable, Sequence
 from input_pipeline.batch import SHOWN
 from input_pipeline.contents import ENABLE_HEIF, HEIC_SUFFIXES
 from input_pipeline.decoding import WHITE
-from wording import count_being
+from wording import count_being, name_some
 
 
 def name_files(what: str, names: Sequence[str]) -> list[str]:
     """ "3 files are WHAT: a.png, b.png, c.png": one line, or none where there are no names."""
     if not names:
         return []
-    others = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
-    return [f"{count_being(len(names), 'file')} {what}: {', '.join(names[:SHOWN])}{others}"]
+    return [f"{count_being(len(names), 'file')} {what}: {name_some(names, SHOWN)}"]
 
 
 def name_others(paths: Iterable[pathlib.Path]) -> list[str]:

@@ -16,7 +16,7 @@ Entry = tuple[int | None, str]  # a class's index, None for pixels without a cla
 
 
 def list_classes(present: Iterable[np.ndarray], class_names: Sequence[str]) -> list[Entry]:
-    """List the entries of the classes whose indices are `present`, in arrays of any shape; 255 in a label map is no class."""
+    """List the entries of the classes whose indices are `present`, in arrays of any shape; 255 means unlabelled."""
     every = sorted({index for indices in present for index in np.unique(indices).tolist()})
     return [(index, class_names[index]) if index < len(class_names) else (None, "no label") for index in every]
 

@@ -91,7 +91,7 @@ def number_images(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
         return []
     try:
         known = CocoFolder.number(data.folder)
-    except UserError:  # what is wrong there is no concern of a prediction
+    except UserError:  # predictions do not need the annotations
         return []
     numbers = [known.get(path.resolve()) for path in paths]
     return [] if None in numbers else numbers
