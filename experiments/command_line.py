@@ -1,7 +1,6 @@
 """The command line: what the flags say, and their mistakes, each in one line. Imports no jax."""
 
 import dataclasses
-import os
 import pathlib
 import re
 import sys
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 from errors import UserError
 from experiments.run.config_file import read_config
 from experiments.run.open_fields import settle
+from experiments.run.places import locate
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # of a config file too
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -32,6 +32,7 @@ class Command:
     inputs: str | None
     output: str | None
     profile: bool
+    accept_lost_rows: bool = False
     licence: str | None = None
     topology: str = "local"
     classes: int | None = None
@@ -58,13 +59,8 @@ class Command:
         return settle(config, self.data_dir, read_config(self.directory()) if run else None)
 
     def directory(self) -> pathlib.Path:
-        """Returns --workdir as an absolute path. Raises UserError where it was not given."""
-        if not self.workdir:
-            raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
-        place = _place(self.workdir)
-        if "$" in str(place):
-            raise UserError(f"--workdir={self.workdir}: the environment variable is not set; set it")
-        return place
+        """Returns --workdir as an absolute path. Raises UserError where it was not given, or no run can lie there."""
+        return locate(self.workdir or "")
 
 
 def read_command() -> Command:
@@ -77,6 +73,7 @@ def read_command() -> Command:
         "inputs",
         "output",
         "profile",
+        "accept_lost_rows",
         "licence",
         "topology",
         "classes",
@@ -113,10 +110,10 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {error}")
     workdir = _last_value(argv, "workdir")
     try:
-        if experiment is None and workdir and (_place(workdir) / "config.json").exists():
+        if experiment is None and workdir and (locate(workdir) / "config.json").exists():
             # Fields are set over the run's own config.
             delattr(flags.FLAGS, "config")
-            config_flags.DEFINE_config_dict("config", read_config(_place(workdir)), "The config of the run.")
+            config_flags.DEFINE_config_dict("config", read_config(locate(workdir)), "The config of the run.")
         rest = flags.FLAGS(argv)
         flags.FLAGS.config  # noqa: B018 - a config file that fails to load says so when it is first looked at
         return rest
@@ -124,7 +121,7 @@ def parse(argv: list[str]) -> list[str]:
         hint = ""
         if error.flagname.startswith("config.") and experiment is None:
             hint = "; fields can be set where --config=FILE names the experiment, or --workdir a run"
-            hint += f": {workdir} holds none" if workdir and not (_place(workdir) / "config.json").exists() else ""
+            hint += f": {workdir} holds none" if workdir and not (locate(workdir) / "config.json").exists() else ""
         sys.exit(f"error: {_line(error)}{hint}")
     except FLAG_ERRORS as error:
         sys.exit(f"error: {_line(error)}")
@@ -146,11 +143,6 @@ def _last_value(argv: list[str], name: str) -> str | None:
         elif re.match(f"--?{name}=", argument):
             found = argument.split("=", 1)[1]
     return found
-
-
-def _place(workdir: str) -> pathlib.Path:
-    """The absolute path of a workdir, which may name variables of the environment where no shell has replaced them."""
-    return pathlib.Path(os.path.expandvars(workdir)).expanduser().absolute()
 
 
 def _line(error: Exception) -> str:

@@ -49,6 +49,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.child",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.places",
         "experiments.run.preemption",
         "experiments.run.resolution",
     }
