@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from experiments.run import sharding
-from experiments.run.checkpoints import digest
+from experiments.run.checksums import digest
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.state import Architecture, Variables
