@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,7 +12,13 @@ from errors import UserError
 from files import write_atomically
 
 # No result depends on these: a run resumes with other values, which config.json then holds.
-FREE = ("train.max_minutes", "wandb.mode", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type")
+FREE = (
+    *("train.max_minutes", "train.log_every", "train.checkpoint_every", "train.keep"),
+    *("eval.pictures", "eval.picture_score", "data.num_threads", "data.prefetch"),
+    *("wandb.mode", "wandb.project", "wandb.entity", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type"),
+)
+# A resume takes other values of these too, where what they stand for is the same (experiments/run/resumption.py).
+RESUMABLE = (*FREE, "train.steps", "data.folder.root", "data.proposals.folder")
 
 
 def resolve(config: ConfigDict) -> str:
@@ -36,10 +43,11 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given).
 
-    The fields of FREE may differ.
+    The fields of RESUMABLE may differ.
     """
     saved, given = _compare(workdir, config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
+    differing = [name for name in differing if name not in RESUMABLE]
     if differing:
         name = differing[0]
         others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
@@ -49,13 +57,29 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
         )
 
 
-def update_free(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Stores the values that `config`, otherwise the run's own, has for the fields of FREE."""
+def compare_trained(workdir: pathlib.Path, trained: Mapping, step: int, config: ConfigDict) -> dict[str, list]:
+    """Returns the fields that `config` changes of the config `trained` that the checkpoint of `step` keeps: [then, now].
+
+    Raises UserError for one that may not change: config.json is not the run's any more.
+    """
+    then, now = flatten_json(trained), flatten(config)
+    changed = {name: [then[name], now[name]] for name in sorted(then.keys() & now.keys()) if then[name] != now[name]}
+    for name, (before, after) in changed.items():
+        if name not in RESUMABLE:
+            raise UserError(
+                f"{workdir / 'config.json'} was changed: {name} was {before!r} when step {step} was saved, and is {after!r} now; "
+                f"restore it: python -m experiments.run.checkpoints {workdir} --config prints it"
+            )
+    return changed
+
+
+def update(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Stores the values that `config`, otherwise the run's own, has for the fields of RESUMABLE."""
     saved, given = _compare(workdir, config)
-    if any(saved[name] != given[name] for name in FREE):
+    if any(saved[name] != given[name] for name in RESUMABLE):
         resumed = read_config(workdir)
         with resumed.ignore_type():  # a whole number is a number, too
-            resumed.update_from_flattened_dict({name: _tuples(given[name]) for name in FREE})
+            resumed.update_from_flattened_dict({name: _tuples(given[name]) for name in RESUMABLE})
         write_atomically(workdir / "config.json", resolve(resumed).encode())
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from errors import UserError
-from experiments.run.config_file import check_same, resolve, update_free
+from errors import UserError, warn
+from experiments.run.config_file import check_same, resolve, update
 from experiments.run.sharding import gather_text
 from files import write_atomically
 
@@ -86,8 +86,27 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
             write_atomically(workdir / "config.json", resolve(config).encode())
-        update_free(workdir, config)
         yield
+
+
+def adopt(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Stores in config.json what a resume changes in the run's config. Call it once nothing stands against the resume."""
+    lead(lambda: update(workdir, config))
+
+
+def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
+    """Returns the W&B id of the run, which is `known` from its checkpoint: a file that was lost or changed is written anew."""
+
+    def keep() -> str:
+        place = workdir / "wandb_id"
+        stored = place.read_text(encoding="utf-8", errors="replace").strip() if place.is_file() else ""
+        if known is None or stored == known:
+            return stored
+        warn(f"{place} was lost or changed, and is written anew from the checkpoint: {known}")
+        write_atomically(place, f"{known}\n".encode())
+        return known
+
+    return lead(keep)
 
 
 def _check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:

@@ -11,6 +11,7 @@ from configs import common, datasets, detectors, sppnet_shapes, variants
 from errors import UserError
 from experiments.run import features, sharding
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.directory import claim
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
@@ -33,8 +34,8 @@ def make_config(variant, **fields):
 
 def make(config, workdir, data_dir):
     trainer = Trainer(config, workdir, data_dir, Preemption())
-    workdir.mkdir(exist_ok=True)
-    trainer.restore()
+    with claim(workdir, config):
+        trainer.restore()
     return trainer
 
 
