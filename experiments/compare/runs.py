@@ -222,7 +222,17 @@ def read_run(workdir: pathlib.Path, name: str) -> Run:
     config, evidence = flatten_json(read("config.json", {})), read("evidence.json", {})
     sessions = evidence.get("sessions", [])
     sessions = [own for own in sessions if isinstance(own, dict)] if isinstance(sessions, list) else []
+    config |= _describe_plans(sessions)
     return Run(name, workdir, config, _read_rows(workdir / "metrics.jsonl", problems), sessions, problems)
+
+
+def _describe_plans(sessions: list[dict]) -> Flat:
+    """Return `train.plans` for a run that went on by the rule of resumption.py: it is not a run planned so from its start."""
+    plans = sessions[-1].get("plans") if sessions else None
+    plans = [plan for plan in plans if isinstance(plan, dict)] if isinstance(plans, list) else []
+    if all(plan.get("exact") for plan in plans):
+        return {}
+    return {"train.plans": ", then ".join(str(plan.get("steps")) for plan in plans)}
 
 
 def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
