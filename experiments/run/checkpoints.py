@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from errors import UserError, warn
 from experiments.run.directory import lead
+from experiments.run.storage_errors import explain, silence_repetitions
 from input_pipeline.decoding import WHITE
 
 Arrays = Mapping[str, Any]
@@ -34,6 +34,7 @@ class Checkpoints:
     """The checkpoints of one run. `state` is a tree of arrays everywhere below; `notes` is JSON: what else resumes the run."""
 
     def __init__(self, workdir: str | pathlib.Path, keep: int = 1, read_only: bool = False):
+        silence_repetitions()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.read_only = read_only
         self.longest_save = 0.0  # seconds from the call to the file, of those saved so far
@@ -111,7 +112,7 @@ class Checkpoints:
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
             raise UserError(
-                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({_reason(damaged[steps[-1]])}); restore "
+                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({explain(damaged[steps[-1]])}); restore "
                 "one from a backup, or move the run away to start again"
             )
         return None
@@ -125,7 +126,7 @@ class Checkpoints:
                 return self._read_arrays(step, kind, notes, None), notes
             except Exception as error:
                 warn(
-                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({_reason(error)}); trying the one before"
+                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({explain(error)}); trying the one before"
                 )
         if kind in self._managers:
             self._managers[kind].reload()
@@ -183,7 +184,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
         place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"
-        warn(f"checkpoint {place} cannot be used ({_reason(error)}); moved to {target}, the one before is used")
+        warn(f"checkpoint {place} cannot be used ({explain(error)}); moved to {target}, the one before is used")
 
         def move() -> None:
             shutil.rmtree(target, ignore_errors=True)
@@ -195,8 +196,11 @@ class Checkpoints:
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
+        earlier = sorted(
+            self._managers[kind].all_steps(read=True)
+        )  # the manager has dropped those that it was to replace
         return UserError(
-            f"{self.folder / kind}: {what} could not be written ({_reason(error)}); the earlier ones {self.steps(kind)} "
+            f"{self.folder / kind}: {what} could not be written ({explain(error)}); the earlier ones {earlier} "
             "are whole: make room and start the same command again"
         )
 
@@ -238,11 +242,6 @@ def _is_here(value: Any) -> bool:
     return isinstance(value, np.ndarray) or value.is_fully_addressable or value.is_fully_replicated
 
 
-def _reason(error: Exception) -> str:
-    """Return the first line of a library's message."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-
-
 def _owned(value: jax.Array) -> Any:
     """Return a copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
     return np.array(value) if _is_here(value) else value.copy()
@@ -255,7 +254,6 @@ def main() -> None:
     parser.add_argument("workdir")
     parser.add_argument("--checkpoint", choices=KINDS, default="last")
     flags = parser.parse_args()
-    logging.set_verbosity(logging.ERROR)
     try:
         arrays, notes = Checkpoints(flags.workdir, read_only=True).read(flags.checkpoint)
     except UserError as error:
