@@ -51,6 +51,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.metrics_file",
         "experiments.run.preemption",
         "experiments.run.resolution",
+        "experiments.run.sessions",
     }
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments.compare",): {
@@ -64,6 +65,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.pictures",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.sessions",
         "experiments.run.spread",
         "experiments.sweep.naming",
         "experiments.sweep.state",

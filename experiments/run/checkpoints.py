@@ -196,12 +196,12 @@ class Checkpoints:
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
-        earlier = sorted(
-            self._managers[kind].all_steps(read=True)
-        )  # the manager has dropped those that it was to replace
+        # Read anew, for the manager has dropped those that this one was to replace.
+        earlier = sorted(self._managers[kind].all_steps(read=True))
+        rest = f"the earlier ones {earlier} are whole" if earlier else "there is no earlier one"
         return UserError(
-            f"{self.folder / kind}: {what} could not be written ({explain(error)}); the earlier ones {earlier} "
-            "are whole: make room and start the same command again"
+            f"{self.folder / kind}: {what} could not be written ({explain(error)}); {rest}: make room and start the same "
+            "command again"
         )
 
 

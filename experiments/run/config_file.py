@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import write_atomically
+from files import read_json, write_atomically
 
 # No result depends on these: a run resumes with other values, which config.json then holds.
 FREE = ("train.max_minutes", "wandb.mode", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type")
@@ -23,13 +23,11 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     """Returns the config of the run in `workdir`, with the fields that are newer than the run. Raises UserError without a run."""
     path = workdir / "config.json"
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path, remedy="restore it from a backup or choose another --workdir")
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
         ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
     return _complete(_tuples(stored), path)
 
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from errors import UserError
 from experiments.run.config_file import check_same, resolve, update_free
 from experiments.run.sharding import gather_text
-from files import write_atomically
+from files import read_text, write_atomically
 
 
 def writes() -> bool:
@@ -101,7 +101,7 @@ def _choose_wandb_id(workdir: pathlib.Path) -> str:
     """Returns a new id for a new run, or the one that W&B knows it by: from its agent, or from older code that started it."""
     stored = workdir / "config.json"
     if stored.exists():
-        return hash_config(stored.read_text(), workdir.name)
+        return hash_config(read_text(stored), workdir.name)
     return os.environ["WANDB_RUN_ID"] if "WANDB_SWEEP_ID" in os.environ else secrets.token_hex(8)
 
 

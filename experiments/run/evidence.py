@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 
-from errors import UserError
 from experiments.run.metrics_file import plain
+from experiments.run.sessions import read_sessions
 from files import write_atomically
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
@@ -81,16 +81,6 @@ class Evidence:
     def _write(self) -> None:
         content = json.dumps({"sessions": [*self._earlier, self._session]}, indent=2)
         write_atomically(self.path, content.encode() + b"\n")
-
-
-def read_sessions(path: Path) -> list[dict]:
-    """Return the sessions of an evidence.json, the oldest first, none without a file. Raises UserError for a damaged one."""
-    try:
-        return json.loads(path.read_text())["sessions"]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
 
 
 def environment() -> dict:

@@ -49,10 +49,10 @@ def test_a_resumed_run_adds_its_session(tmp_path):
     assert both[:1] == first and [session["first_step"] for session in both] == [0, 40]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"sessions": [1]}', '{"sessions": [{"git": []}]}'])
 def test_a_damaged_file_is_one_clear_line_and_stays(tmp_path, damage):
     (tmp_path / "evidence.json").write_text(damage)
-    with pytest.raises(UserError, match=r"evidence\.json: not the sessions of a run"):
+    with pytest.raises(UserError, match=r"evidence\.json (is not JSON|does not hold)"):
         Evidence(tmp_path, step=0, **START)
     assert (tmp_path / "evidence.json").read_text() == damage
 
