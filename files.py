@@ -1,15 +1,105 @@
-"""Files that are there whole or not at all. Every part may import this file."""
+"""Files: written so that they are there whole or not at all, and read so that whatever they hold, a reader ends in bounds.
+
+Every part may import this file.
+"""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from errors import UserError
+
+LARGEST = 2**26  # bytes of a file that a run keeps, but for its rows and pictures
+DEEPEST = 50  # lists and objects in one another; Python's own limit would be met at some other place
+DIGITS = 19  # of a whole number: more of them are no count of anything
+REMEDY = "restore it from a backup, or move it away"
+
+
+def read_bytes(path: Path, most: int = LARGEST, remedy: str = REMEDY) -> bytes:
+    """Returns what a file holds.
+
+    Raises FileNotFoundError where there is none, and UserError for what is not a plain file (a folder, a pipe, a device), is
+    larger than `most` bytes, or cannot be read.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no plain file'}; {remedy}")
+        if found.st_size > most:
+            raise UserError(f"{path} is larger than {most // 2**20} MiB; {remedy}")
+        with open(path, "rb") as file:
+            return file.read(most)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
+
+
+def read_text(path: Path, most: int = LARGEST, remedy: str = REMEDY) -> str:
+    """Returns what a file of text holds. Raises what `read_bytes` does, and UserError for what is not UTF-8."""
+    try:
+        return read_bytes(path, most, remedy).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); {remedy}") from None
+
+
+def read_json(path: Path, kind: type = dict, most: int = LARGEST, remedy: str = REMEDY) -> Any:
+    """Returns what a file of JSON holds, of `kind` dict or list.
+
+    Raises what `read_bytes` does, and UserError for what is not JSON, or not of that kind.
+    """
+    return parse_json(read_bytes(path, most, remedy), path, kind, remedy)
+
+
+def parse_json(content: bytes, where: object, kind: type = dict, remedy: str = REMEDY) -> Any:
+    """Returns the value of `kind` in JSON that is found at `where`. Raises UserError for anything else.
+
+    That is: what is not JSON or not UTF-8, deeper than DEEPEST, or has a whole number of more than DIGITS digits.
+    """
+    try:
+        value = DECODER.decode(content.decode())
+    except RecursionError:
+        value, depth = None, DEEPEST + 1
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}); {remedy}") from None
+    else:
+        # Brackets, as far as they do not stand in texts: a bound that nearly always decides.
+        depth = content.count(b"[") + content.count(b"{")
+        depth = depth if depth <= DEEPEST else _measure_depth(value)
+    if depth > DEEPEST:
+        raise UserError(f"{where} has lists or objects nested more than {DEEPEST} deep; {remedy}")
+    if not isinstance(value, kind):
+        raise UserError(f"{where} does not hold {'an object' if kind is dict else 'a list'} of JSON; {remedy}")
+    return value
+
+
+def _measure_depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [own for own in level if isinstance(own, dict | list)]:
+        depth += 1
+        level = [item for own in level for item in (own.values() if isinstance(own, dict) else own)]
+    return depth
+
+
+def _parse_whole(text: str) -> int:
+    if len(text.lstrip("-")) > DIGITS:
+        raise ValueError(f"a whole number of more than {DIGITS} digits")
+    return int(text)
+
+
+DECODER = json.JSONDecoder(parse_int=_parse_whole)
+
+
+def digest_json(value: Any) -> str:
+    """Returns the SHA-256 of a value of JSON, regardless of its layout in a file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:

@@ -12,7 +12,6 @@ removed.
 
 import argparse
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import read_json
 from input_pipeline.datasets.registry import find_dataset
 
 COPIED = ("coco_folder", "voc_folder", "yolo_folder")  # the datasets that are prepared from folders
@@ -59,9 +59,10 @@ def list_copies(place: pathlib.Path) -> Iterator[Copy]:
 
 def _read_root(copy: pathlib.Path) -> str:
     try:
-        return json.loads((copy / "metadata.json").read_text())["root"]
-    except (OSError, ValueError, KeyError, TypeError):  # an earlier version wrote no such file
+        root = read_json(copy / "metadata.json").get("root")
+    except (OSError, UserError):  # an earlier version wrote no such file
         return ""
+    return root if isinstance(root, str) else ""
 
 
 def _identify(name: str, root: str) -> str:

@@ -52,6 +52,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.places",
         "experiments.run.preemption",
         "experiments.run.resolution",
+        "experiments.run.sessions",
     }
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments.compare",): {
@@ -65,6 +66,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.pictures",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.sessions",
         "experiments.run.spread",
         "experiments.sweep.naming",
         "experiments.sweep.state",

@@ -21,11 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from errors import UserError, warn
-from experiments.run.checksums import Arrays, digest, digest_notes, is_here, sum_parts
+from experiments.run.checksums import Arrays, digest, is_here, sum_parts
 from experiments.run.directory import lead
+from experiments.run.storage_errors import explain, silence_repetitions
+from files import digest_json
 from input_pipeline.decoding import WHITE
 
 KINDS = ("last", "best")
@@ -35,25 +36,33 @@ class Checkpoints:
     """The checkpoints of one run. `state` is a tree of arrays everywhere below; `notes` is JSON: what else resumes the run."""
 
     def __init__(self, workdir: str | pathlib.Path, keep: int = 1, read_only: bool = False):
+        silence_repetitions()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.read_only = read_only
         self.longest_save = 0.0  # seconds from the call to the file, of those saved so far
         self._began = 0.0
         self._read_back: set[str] = set()  # kinds of which one of this process's has been read back
-        self._managers = {
-            kind: ocp.CheckpointManager(
-                self.folder / kind,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=None if read_only else {"last": keep, "best": 1}[kind],
-                    create=not read_only,
-                    read_only=read_only,
-                    cleanup_tmp_directories=not read_only,
-                    async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._note_time),
-                ),
-            )
-            for kind in KINDS
-            if not read_only or (self.folder / kind).is_dir()
-        }
+        self._most = {"last": keep, "best": 1}
+        try:
+            here = [kind for kind in KINDS if not read_only or (self.folder / kind).is_dir()]
+            self._managers = {kind: self._make_manager(kind) for kind in here}
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be used ({error.strerror}); move the run, or what is in its place"
+            ) from error
+
+    def _make_manager(self, kind: str) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.folder / kind,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=None if self.read_only else self._most[kind],
+                create=not self.read_only,
+                read_only=self.read_only,
+                cleanup_tmp_directories=not self.read_only,
+                lightweight_initialize=True,  # a damaged file of metadata is then an error of its checkpoint alone
+                async_options=None if self.read_only else ocp.AsyncOptions(post_finalization_callback=self._note_time),
+            ),
+        )
 
     def steps(self, kind: str = "last") -> list[int]:
         """Return the steps of the whole checkpoints on disk, oldest first."""
@@ -75,7 +84,7 @@ class Checkpoints:
             self._check_room(sum(value.nbytes for value in arrays.values()))
             notes = dict(notes, step=step, shapes={name: list(value.shape) for name, value in arrays.items()})
             notes |= _describe(arrays)
-            notes = {"notes": notes, "sha256": digest_notes(notes)}
+            notes = {"notes": notes, "sha256": digest_json(notes)}
             args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), notes=ocp.args.JsonSave(notes))
             self._managers[kind].save(step, args=args, force=True)
         except (OSError, ValueError, RuntimeError) as error:
@@ -119,7 +128,7 @@ class Checkpoints:
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
             raise UserError(
-                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({_reason(damaged[steps[-1]])}); restore "
+                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({explain(damaged[steps[-1]])}); restore "
                 "one from a backup, or move the run away to start again"
             )
         return None
@@ -133,10 +142,10 @@ class Checkpoints:
                 return self._read_arrays(step, kind, notes, None), notes
             except Exception as error:
                 warn(
-                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({_reason(error)}); trying the one before"
+                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({explain(error)}); trying the one before"
                 )
         if kind in self._managers:
-            self._managers[kind].reload()
+            self._managers[kind] = self._make_manager(kind)
             if self.steps(kind) != steps:  # the run is still training and has replaced them
                 return self.read(kind)
         other = next((name for name in KINDS if name != kind and self._has_usable(name)), None)
@@ -173,7 +182,7 @@ class Checkpoints:
             self._read_arrays(step, kind, self._read_notes(step, kind), None)
         except Exception as error:
             raise UserError(
-                f"{self.folder / kind / str(step)} was written and cannot be read back ({_reason(error)}): no start could go on "
+                f"{self.folder / kind / str(step)} was written and cannot be read back ({explain(error)}): no start could go on "
                 "from it; check the disk, or choose a --workdir on another one"
             ) from error
 
@@ -182,7 +191,7 @@ class Checkpoints:
         stored = self._managers[kind].restore(step, args=items)["notes"]
         if "shapes" in stored:  # of an older run, whose notes have no checksum
             notes = stored
-        elif digest_notes(notes := stored["notes"]) != stored["sha256"]:
+        elif digest_json(notes := stored["notes"]) != stored["sha256"]:
             raise ValueError("its notes are not the ones that were saved (SHA-256 differs)")
         if notes["step"] != step or notes.get("loader", step) != step:
             raise ValueError(f"its notes are of step {notes['step']} and of batch {notes.get('loader')}")
@@ -217,28 +226,39 @@ class Checkpoints:
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
         place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"
-        warn(f"checkpoint {place} cannot be used ({_reason(error)}); moved to {target}, the one before is used")
+        warn(f"checkpoint {place} cannot be used ({explain(error)}); moved to {target}, the one before is used")
 
         def move() -> None:
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            place.rename(target)
+            try:
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                place.rename(target)
+            except OSError as failure:
+                raise UserError(f"{place}: cannot be moved to {target}: {failure.strerror}; move it away") from failure
 
         lead(move)
-        self._managers[kind].reload()
+        self._managers[kind].close()
+        self._managers[kind] = self._make_manager(kind)
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
+        earlier = _list_steps(self.folder / kind)  # the manager has dropped those that this one was to replace
+        rest = f"the earlier ones {earlier} are whole" if earlier else "there is no earlier one"
         return UserError(
-            f"{self.folder / kind}: {what} could not be written ({_reason(error)}); the earlier ones {self.steps(kind)} "
-            "are whole: make room and start the same command again"
+            f"{self.folder / kind}: {what} could not be written ({explain(error)}); {rest}: make room and start the same "
+            "command again"
         )
 
 
 def exists(workdir: pathlib.Path) -> bool:
     """Return whether a run has a checkpoint to resume from."""
-    folder = workdir / "checkpoints" / "last"
-    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+    return bool(_list_steps(workdir / "checkpoints" / "last"))
+
+
+def _list_steps(folder: pathlib.Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder; one that is being written has another name."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in paths if path.name.isdecimal() and path.is_dir())
 
 
 def read_white(workdir: pathlib.Path) -> int:
@@ -259,11 +279,6 @@ def _describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:
     return {"sha256": digest(arrays), "sums": None} if whole else {"sha256": None, "sums": sum_parts(arrays)}
 
 
-def _reason(error: Exception) -> str:
-    """Return the first line of a library's message."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-
-
 def _owned(value: jax.Array) -> Any:
     """Return a copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
     return np.array(value) if is_here(value) else value.copy()
@@ -277,7 +292,6 @@ def main() -> None:
     parser.add_argument("--checkpoint", choices=KINDS, default="last")
     parser.add_argument("--config", action="store_true", help="print the run's config instead, to restore config.json")
     flags = parser.parse_args()
-    logging.set_verbosity(logging.ERROR)
     try:
         arrays, notes = Checkpoints(flags.workdir, read_only=True).read(flags.checkpoint)
     except UserError as error:

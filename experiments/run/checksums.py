@@ -31,11 +31,6 @@ def digest(arrays: Arrays) -> str:
     return total.hexdigest()
 
 
-def digest_notes(notes: Any) -> str:
-    """Return the SHA-256 of a JSON value, regardless of its layout in a file."""
-    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
-
-
 def sum_parts(arrays: Arrays) -> dict[str, str]:
     """Return a checksum of 64 bits for each array, the same for every layout over devices and processes.
 

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import write_atomically
+from files import read_json, write_atomically
 
 # No result depends on these: a run resumes with other values, which config.json then holds.
 FREE = (
@@ -26,17 +26,20 @@ def resolve(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as config.json gives it back: tuples are lists."""
+    return json.loads(resolve(config))
+
+
 def read_config(workdir: pathlib.Path) -> ConfigDict:
     """Returns the config of the run in `workdir`, with the fields that are newer than the run. Raises UserError without a run."""
     path = workdir / "config.json"
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path, remedy="restore it from a backup or choose another --workdir")
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
         ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
     return _complete(_tuples(stored), path)
 
 
@@ -112,7 +115,7 @@ def _differing(saved: dict, given: dict) -> list[str]:
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields of a config by their dotted names, fit for JSON."""
-    return flatten_json(json.loads(resolve(config)))
+    return flatten_json(to_json(config))
 
 
 def flatten_json(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from errors import UserError, warn
 from experiments.run.config_file import check_same, resolve, update
 from experiments.run.sharding import gather_text
-from files import write_atomically
+from files import read_text, write_atomically
 
 
 def writes() -> bool:
@@ -99,7 +99,9 @@ def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
 
     def keep() -> str:
         place = workdir / "wandb_id"
-        stored = place.read_text(encoding="utf-8", errors="replace").strip() if place.is_file() else ""
+        stored = ""
+        with contextlib.suppress(FileNotFoundError, UserError):
+            stored = read_text(place).strip()
         if known is None or stored == known:
             return stored
         warn(f"{place} was lost or changed, and is written anew from the checkpoint: {known}")
@@ -120,7 +122,7 @@ def _choose_wandb_id(workdir: pathlib.Path) -> str:
     """Returns a new id for a new run, or the one that W&B knows it by: from its agent, or from older code that started it."""
     stored = workdir / "config.json"
     if stored.exists():
-        return hash_config(stored.read_text(), workdir.name)
+        return hash_config(read_text(stored), workdir.name)
     return os.environ["WANDB_RUN_ID"] if "WANDB_SWEEP_ID" in os.environ else secrets.token_hex(8)
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import jax
 
-from errors import UserError
-from experiments.run.checksums import digest_notes
 from experiments.run.metrics_file import plain
-from files import write_atomically
+from experiments.run.sessions import read_sessions
+from files import digest_json, write_atomically
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 
@@ -86,22 +85,8 @@ class Evidence:
 
     def _write(self) -> None:
         sessions = [*self._earlier, self._session]
-        content = json.dumps({"sessions": sessions, "sha256": digest_notes(sessions)}, indent=2)
+        content = json.dumps({"sessions": sessions, "sha256": digest_json(sessions)}, indent=2)
         write_atomically(self.path, content.encode() + b"\n")
-
-
-def read_sessions(path: Path) -> list[dict]:
-    """Return the sessions of an evidence.json, the oldest first, none without a file. Raises UserError for a damaged one."""
-    try:
-        stored = json.loads(path.read_text())
-        sessions = stored["sessions"]
-        if stored.get("sha256", digest_notes(sessions)) != digest_notes(sessions):  # older runs have none
-            raise ValueError("changed since it was written")
-        return sessions
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
 
 
 def environment() -> dict:

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import fcntl
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from errors import warn
 from experiments.run.dashboard import EXIT_CODES, LINGER_SECONDS, POLL_SECONDS, Dashboard, forget_wandb
 from experiments.run.metrics_file import parse_row
 from experiments.run.preemption import STOPS
+from files import read_json, read_text
 
 RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
 
@@ -125,8 +125,8 @@ def follow(workdir: Path) -> int:
     os.nice(5)  # training comes first
     parent = _Parent(sys.stdin.fileno())
     try:
-        config = json.loads((workdir / "config.json").read_text())
-        run_id = (workdir / "wandb_id").read_text().strip()
+        config = read_json(workdir / "config.json")
+        run_id = read_text(workdir / "wandb_id").strip()
         (workdir / "wandb").mkdir(exist_ok=True)
         with open(workdir / "wandb" / "lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the follower of an earlier start may still be sending

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, warn
-from files import write_atomically
+from files import parse_json, read_bytes, write_atomically
+
+MOST = 2**32  # bytes of a file
 
 
 class MetricsFile:
@@ -97,7 +99,11 @@ class MetricsFile:
 
     def rows(self) -> Iterator[dict]:
         """Every complete line, in order. Raises UserError naming a damaged one."""
-        return (parse_row(self.path, number, line) for number, line in enumerate(self._read(), start=1))
+        step = -1
+        for number, line in enumerate(self._read(), start=1):
+            row = parse_row(self.path, number, line, after=step)
+            step = row["step"]
+            yield row
 
     def close(self) -> None:
         """Close the file; lines stay as they are."""
@@ -156,35 +162,62 @@ class MetricsFile:
 
 def read_row(path: Path, step: int) -> dict:
     """Return the row of a step in the file at `path`: empty where there is none. Raises UserError for a damaged line."""
-    if not path.exists():
-        return {}
-    with open(path, "rb") as file:
-        rows = [parse_row(path, number, line) for number, line in enumerate(file, start=1) if line.endswith(b"\n")]
-    return next((row for row in rows if row["step"] == step), {})
+    return next((row for row in read_rows(path) if row["step"] == step), {})
 
 
 def read_last_step(path: Path) -> int:
     """Return the largest step in the file at `path`, 0 where it has none. Damaged lines are passed over."""
     steps = [0]
-    if path.exists():
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                with contextlib.suppress(UserError):
-                    steps.append(parse_row(path, number, line)["step"])
+    with contextlib.suppress(FileNotFoundError):
+        for number, line in enumerate(read_bytes(path, MOST).split(b"\n"), start=1):
+            with contextlib.suppress(UserError):
+                steps.append(parse_row(path, number, line)["step"])
     return max(steps)
 
 
-def parse_row(path: Path, number: int, line: bytes) -> dict:
-    """Return the row in a line. Raises UserError, naming file and line, for one that is damaged."""
+def read_rows(path: Path) -> list[dict]:
+    """Return the whole rows in the file at `path`: none where there is no file. Raises UserError for a damaged line."""
     try:
-        row = json.loads(line)
-    except ValueError:
+        lines = read_bytes(path, MOST).split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [parse_row(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def parse_row(path: Path, number: int, line: bytes, after: int = -1) -> dict:
+    """Return the row in a line. Raises UserError, naming file and line, for one that is damaged.
+
+    `after` is the step of the row before.
+    """
+    try:
+        row = parse_json(line, path)
+    except UserError:
         row = None
-    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+    if not is_row(row):
         raise UserError(
-            f"{path}, line {number}: damaged, not a JSON object with a step of 0 or more; repair or delete the line"
+            f"{path}, line {number}: damaged, not a JSON object with a whole step, and numbers, texts and lists; repair or "
+            "delete the line"
+        )
+    if row["step"] <= after:
+        raise UserError(
+            f"{path}, line {number}: damaged, step {row['step']} does not follow step {after}; repair or delete the line"
         )
     return row
+
+
+def is_row(value: object) -> bool:
+    """Return whether a value is what `append` writes as a line."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
+        return False
+    return all(map(_is_plain, value.values()))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, float):
+        return math.isfinite(value)  # JSON has no such numbers, and Python's reads them all the same
+    return value is None or type(value) in (int, str)
 
 
 def plain(value):

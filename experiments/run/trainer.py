@@ -1,6 +1,5 @@
 """A run: what its config names, its state, and what it keeps in its directory. The loop takes its steps."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -18,7 +17,7 @@ from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
 from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
-from experiments.run.config_file import resolve
+from experiments.run.config_file import to_json
 from experiments.run.directory import adopt, keep_wandb_id, lead, writes
 from experiments.run.evaluator import Evaluation, Evaluator
 from experiments.run.features import check_stage, store_features
@@ -240,7 +239,7 @@ class Trainer:
             "row": row,
             "rows": mark,
             "best": self.best.value,
-            "config": json.loads(resolve(self.config)),
+            "config": to_json(self.config),
             "plans": self.resumption.plans,
             "wandb_id": self.wandb_id,
             "class_names": self.source.class_names,

@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import write_atomically
+from files import read_json, write_atomically
 from input_pipeline.batch import Size, count, refuse
 from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_ids
@@ -289,10 +289,10 @@ class ImageObjects(ImageMask):
 def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
     """Return what `check` finds, a dictionary with `keys`: from the cache at `path`, or else anew. A damaged cache is ignored."""
     try:
-        findings = json.loads(path.read_text())
+        findings = read_json(path, most=2**30)
         if findings.keys() == set(keys) and all(isinstance(value, list | dict) for value in findings.values()):
             return findings
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         pass
     findings = check()
     with contextlib.suppress(UserError):

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -52,6 +53,24 @@ def test_restores_what_was_saved_bit_by_bit(tmp_path):
     assert Checkpoints(tmp_path, 2).steps() == [6, 9]
 
 
+def test_a_damaged_file_that_no_resume_reads_does_no_harm(tmp_path):
+    save(tmp_path, [3, 6])
+    place = tmp_path / "checkpoints" / "last" / "6" / "_CHECKPOINT_METADATA"
+    place.write_text('{"unknown": 1, "custom_metadata": {}}')
+    assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/damaged"])
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path, place):
+    save(tmp_path, [3, 6])
+    shutil.rmtree(tmp_path / "checkpoints" / "last" / "6" / "state")
+    if place == "checkpoints":
+        shutil.rmtree(tmp_path / place)
+    (tmp_path / place).write_text("")
+    with pytest.raises(UserError, match=r"cannot be (used|moved)"):
+        Checkpoints(tmp_path, 2).restore(make_state(0))
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert Checkpoints(tmp_path, 2).restore(make_state(0)) is None
 
@@ -92,6 +111,7 @@ def edit_notes(folder: pathlib.Path, old: str, new: str) -> None:
         lambda folder: edit_notes(folder, '"loader": 6', '"loader": 7'),
         lambda folder: edit_notes(folder, '"sha256"', '"sha257"'),
         lambda folder: folder.rename(folder.with_name("9")),
+        lambda folder: shutil.rmtree(folder / "state"),
     ],
     ids=[
         "bit flipped",
@@ -102,6 +122,7 @@ def edit_notes(folder: pathlib.Path, old: str, new: str) -> None:
         "notes changed",
         "a key lost",
         "renamed",
+        "no state",
     ],
 )
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capfd, damage):

@@ -57,14 +57,14 @@ def test_a_changed_digit_is_an_error(tmp_path):
     Evidence(tmp_path, step=0, **START)
     path = tmp_path / "evidence.json"
     path.write_text(path.read_text().replace("6504227", "6504226"))
-    with pytest.raises(UserError, match=r"evidence\.json: .*changed since it was written"):
+    with pytest.raises(UserError, match=r"evidence\.json was changed since it was written"):
         Evidence(tmp_path, step=0, **START)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"sessions": [1]}', '{"sessions": [{"git": []}]}'])
 def test_a_damaged_file_is_one_clear_line_and_stays(tmp_path, damage):
     (tmp_path / "evidence.json").write_text(damage)
-    with pytest.raises(UserError, match=r"evidence\.json: not the sessions of a run"):
+    with pytest.raises(UserError, match=r"evidence\.json (is not JSON|does not hold)"):
         Evidence(tmp_path, step=0, **START)
     assert (tmp_path / "evidence.json").read_text() == damage
 

@@ -173,3 +173,21 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_di
     with pytest.raises(UserError, match="cannot write step 2: .* make room"):
         metrics.append(2, {"x": 2})
     assert metrics.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"step": true}', b'{"step": -1}', b'{"step": 2.0}', b'{"step": "2"}', b'{"step": null}', b"{}", b"[]", b"2", b"",
+        b'{"step": 2, "train/loss": NaN}', b'{"step": 2, "train/loss": 1e400}', b'{"step": 2, "train/loss": -Infinity}',
+        b'{"step": 2, "train/loss": true}', b'{"step": 2, "train/loss": {"a": 1}}', b'{"step": 2, "rates": [1, [NaN]]}',
+        b'{"step": 2, "name": "\xff\xfe"}', b'{"step": 2' + b"0" * 30 + b"}", b'{"step": 2, "a": ' + b"[" * 5000 + b"}",
+        b'{"step": 1}', b'{"step": 0}',
+    ],
+)  # fmt: skip
+def test_a_line_that_append_does_not_write_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "train/loss": 0.5}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: damaged, .*; repair or delete the line"):
+        list(MetricsFile(path).rows())
+    assert path.read_bytes().endswith(line + b"\n")
