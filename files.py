@@ -1,15 +1,67 @@
-"""Files that are there whole or not at all. Every part may import this file."""
+"""Files that are written whole or not at all, and read up to a limit. Every part may import this file."""
 
 import contextlib
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from errors import UserError
+from limits import MB
+
+LIMITS = "docs/security.md#limits"
+
+
+def read_file(path: Path, largest: int) -> bytes:
+    """Return the content of a file of at most `largest` bytes.
+
+    Raises UserError for a larger one, before it is read, and for what is no file: a folder, a pipe, a device, a loop of links.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a device or a socket"
+            raise UserError(f"{path} is {kind}, and not a file; take it away, or give a file")
+        if status.st_size <= largest:
+            with open(path, "rb") as file:
+                content = file.read(largest + 1)  # it may have grown, or be of a kind that has no size
+            if len(content) <= largest:
+                return content
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a null in the name
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: cannot be read: it does not fit in the memory that is left") from error
+    raise UserError(f"{path} has more than {largest / MB:,g} MB, which is the limit for a file of its kind ({LIMITS})")
+
+
+def read_text(path: Path, largest: int, errors: str = "replace") -> str:
+    """Return the text of a UTF-8 file, like `read_file`; `errors` says what becomes of bytes that are none."""
+    try:
+        return read_file(path, largest).decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: it is not UTF-8 ({error.reason}); store it as UTF-8") from error
+
+
+def read_json(path: Path, largest: int) -> Any:
+    """Return what a JSON file holds, like `read_file`. Raises UserError for what is not JSON, or is nested too deeply."""
+    try:
+        return json.loads(read_file(path, largest))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: it cannot be parsed ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: cannot be used: lists or objects are nested too deeply; correct it") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: cannot be read: what it holds does not fit in the memory that is left") from error
 
 
 def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:

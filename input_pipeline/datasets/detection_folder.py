@@ -309,6 +309,7 @@ def describe_folder(
         size=_read_size,
         read_objects=_read_objects,
         read_masks=_read_masks if masks else None,
+        has_findings=True,
     )
 
 

@@ -13,18 +13,17 @@ masks are a detector's ground truth; class 0 is the background then, whatever it
 Images and masks are read upright, by their EXIF orientation; where their sizes fit only as they are stored, as stored.
 """
 
-import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import write_atomically
 from input_pipeline.batch import Size, count, refuse
+from input_pipeline.datasets.findings import remember
 from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_ids
 from input_pipeline.datasets.layouts.recognition import recognise
@@ -91,7 +90,7 @@ class ImageMask:
         meaning += ["resize_masks"] if folder.resize_masks else []
         place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status], data.max_pixels])
         self._cache = cache / f"{place}.json"
-        findings = _remember(self._cache, FOUND, lambda: self._check(examples))
+        findings = remember(self._cache, FOUND, lambda: self._check(examples))
         refuse(f"{root / split}: masks that do not fit", findings["unfit"])
         refuse(
             f"{root / split}: masks with values between black and white",
@@ -252,7 +251,7 @@ class ImageObjects(ImageMask):
             )
         self._masks = masks
         names = [files["images"].name for files in self._whole]
-        found = _remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
+        found = remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
         every = {name: np.array(found[name], np.int64).reshape(-1, 7) for name in names}
         self.bad_boxes = tuple(
             f"{name}: object {number}: no pixel of it has a class"
@@ -284,20 +283,6 @@ class ImageObjects(ImageMask):
             truth = self._read_truth(files)
             found[files["images"].name] = list_objects(truth["instances"], truth["label"]).tolist()
         return found
-
-
-def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
-    """Return what `check` finds, a dictionary with `keys`: from the cache at `path`, or else anew. A damaged cache is ignored."""
-    try:
-        findings = json.loads(path.read_text())
-        if findings.keys() == set(keys) and all(isinstance(value, list | dict) for value in findings.values()):
-            return findings
-    except (OSError, ValueError, AttributeError):
-        pass
-    findings = check()
-    with contextlib.suppress(UserError):
-        write_atomically(path, json.dumps(findings).encode())
-    return findings
 
 
 def _hash(content: list) -> str:
