@@ -14,6 +14,8 @@ from errors import UserError
 from limits import MB
 
 LIMITS = "docs/security.md#limits"
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes, of the machine
+BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # of memory for a byte of JSON, and for a list or an object, as they were measured
 
 
 def read_file(path: Path, largest: int) -> bytes:
@@ -53,7 +55,14 @@ def read_text(path: Path, largest: int, errors: str = "replace") -> str:
 def read_json(path: Path, largest: int) -> Any:
     """Return what a JSON file holds, like `read_file`. Raises UserError for what is not JSON, or is nested too deeply."""
     try:
-        return json.loads(read_file(path, largest))
+        content = read_file(path, largest)
+        needed = BYTES_OF_JSON * len(content) + BYTES_OF_LIST * (content.count(b"[") + content.count(b"{"))
+        if needed > max(MEMORY, 256 * MB):
+            raise UserError(
+                f"{path} may take {needed / MB:,.0f} MB of memory, and this machine has {MEMORY / MB:,.0f} MB; use a larger "
+                "one, or cut the file into parts"
+            )
+        return json.loads(content)
     except UserError:
         raise
     except ValueError as error:

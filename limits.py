@@ -6,12 +6,13 @@ import this file; it imports nothing of ours.
 
 MB = 1_000_000
 
-ANNOTATIONS = 2_000 * MB  # COCO's JSON, detections among it: memory is about ten times as much
+ANNOTATIONS = 2_000 * MB  # COCO's JSON, detections among it
 XML = 16 * MB  # of one image
 YAML = 1 * MB  # the data file of a YOLO folder
-ROWS = 64 * MB  # a text of rows: labels of an image, a list of images
+ROWS = 16 * MB  # a text of rows: the labels of an image, a list of images
 NAMES = 16 * MB  # a text with the name of a class on each line
 METADATA = 500 * MB  # what a preparation writes of a dataset: the names of a million images
+EXAMPLES = 100 * MB  # the pictures of an evaluation, in the run of another
 
 # Of an image, in addition to `config.data.max_pixels`: four channels of 16 bits that are not compressed, and metadata.
 BYTES_PER_PIXEL = 8
@@ -20,4 +21,5 @@ PAGES = 100  # of an image that is refused for them; they are counted up to here
 
 CLASSES = 20_000  # of a dataset
 CLASS_NAME = 200  # letters
+MOST_WRONG = 10_000  # rows and entries that cannot be used: the rest of the file is not read
 DEEPEST = 50  # lists, objects or elements in each other, in YAML and XML

@@ -147,7 +147,7 @@ def prepare(
         how.check(name, place)
         print(f"preparing {name} in {place}", flush=True)
         place.mkdir(parents=True, exist_ok=True)
-        scratch_folders.clean(place, name)
+        scratch_folders.clean(place)
         with scratch_folders.make(place, name) as scratch:
             made = how.make(name, str(scratch), folder, largest)
             seal(made)

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
-LOCK = ".lock"
+LOCK = ".preparing"  # a name that no other program gives
 
 
 @contextlib.contextmanager
 def make(place: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     """Make a folder in `place` to prepare the dataset `name` in; it is removed at the end, with what is left in it."""
     while True:
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=_prefix(name), dir=place))
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place))
         with contextlib.suppress(FileNotFoundError), open(scratch / LOCK, "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Another process may have cleaned between the two lines, or done so before the first one.
@@ -32,9 +32,9 @@ def make(place: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
                 return
 
 
-def clean(place: pathlib.Path, name: str) -> None:
-    """Remove the folders of killed preparations of `name`. Those of running ones stay, and those of earlier versions."""
-    for scratch in sorted(place.glob(f"{_prefix(name)}*")):
+def clean(place: pathlib.Path) -> None:
+    """Remove the folders of killed preparations in `place`. Those of running ones stay, and those of earlier versions."""
+    for scratch in sorted(place.glob(".*-*")):
         if is_running(scratch) is False:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -54,7 +54,3 @@ def _take(lock: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _prefix(name: str) -> str:
-    return f".{name}-"

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from files import write_atomically
+from files import read_file, write_atomically
+from limits import EXAMPLES
 
 LONGER_SIDE = 320  # pixels of a tile
 QUALITY = 80
@@ -53,9 +54,14 @@ def write_examples(path: Path, drawn: DrawnExamples) -> None:
 
 
 def read_examples(path: Path) -> DrawnExamples:
-    """Read what `write_examples` wrote. Raises OSError, ValueError or KeyError where the file is damaged."""
+    """Read what `write_examples` wrote. Raises ValueError where the file is damaged, or is not such a file.
+
+    Memory is bounded by the size of the file, for what is compressed is refused.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(read_file(path, EXAMPLES))) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its files are compressed")
             names = json.loads(archive.read(NAMES))
             examples = [
                 DrawnExample(
@@ -63,9 +69,9 @@ def read_examples(path: Path) -> DrawnExamples:
                 )
                 for own in names["examples"]
             ]
-        return DrawnExamples(names["classes"], examples)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"not a whole zip file: {error}") from error
+            return DrawnExamples(names["classes"], examples)
+    except Exception as error:  # a damaged zip file raises errors of any type
+        raise ValueError(f"not a whole zip file of examples: {error}") from error
 
 
 def encode_webp(picture: np.ndarray) -> bytes:

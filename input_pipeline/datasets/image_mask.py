@@ -42,6 +42,7 @@ from input_pipeline.decoding import (
     decode_mask,
     decode_samples,
     read_header,
+    read_image,
     refuse_unreadable,
 )
 from input_pipeline.masks import cut_out
@@ -147,12 +148,14 @@ class ImageMask:
         return files["images"].name not in self._stored
 
     def _find_size(self, files: Files) -> Size:
-        header = read_header(files["images"].read_bytes(), str(files["images"]))
+        header = read_header(read_image(files["images"], self._largest), str(files["images"]))
         return header.upright if self._is_upright(files) else header.stored
 
     def _read_image(self, files: Files) -> np.ndarray:
         path, upright = files["images"], self._is_upright(files)
-        return decode_image(path.read_bytes(), str(path), upright=upright, white=self.white, largest=self._largest)
+        return decode_image(
+            read_image(path, self._largest), str(path), upright=upright, white=self.white, largest=self._largest
+        )
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
         """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
@@ -171,6 +174,10 @@ class ImageMask:
         label = self._values.read(files["masks"], upright)
         return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
+    def _measure(self, mask: pathlib.Path, upright: bool) -> Size:
+        data = read_image(mask, self._largest)
+        return decode_mask(data, str(mask), upright=upright, largest=self._largest).shape[:2]
+
     def _check(self, examples: list[Files]) -> dict[str, list | dict]:
         """Reads every file once. Returns what FOUND names: messages, and by the images' names what was decided on them."""
         unfit, unreadable, seen, beyond, peak = [], {}, {}, [], 0
@@ -178,15 +185,10 @@ class ImageMask:
         for files in examples:
             image, *masks = files.values()
             try:
-                data = image.read_bytes()
+                data = read_image(image, self._largest)
                 header, samples = read_header(data, str(image)), decode_samples(data, str(image), largest=self._largest)
                 sizes = {
-                    upright: {
-                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright, largest=self._largest).shape[
-                            :2
-                        ]
-                        for mask in masks
-                    }
+                    upright: {mask: self._measure(mask, upright) for mask in masks}
                     for upright in ((True, False) if header.orientation > 1 else (True,))
                 }
             except UserError as error:

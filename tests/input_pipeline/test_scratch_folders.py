@@ -31,10 +31,10 @@ def test_only_what_a_killed_preparation_left_is_removed(tmp_path):
         others = [tmp_path / name for name in (".mine-backup", ".other-12345678", "mine")]
         for folder in others:
             folder.mkdir()
-        scratch_folders.clean(tmp_path, "mine")
+        scratch_folders.clean(tmp_path)
         assert not dead.exists() and (live / "half").is_dir() and all(folder.is_dir() for folder in others)
         with scratch_folders.make(tmp_path, "mine") as own:
-            scratch_folders.clean(tmp_path, "mine")
+            scratch_folders.clean(tmp_path)
             assert own.is_dir(), "it is in use, by this very process"
         assert not own.exists()
     finally:
