@@ -92,7 +92,7 @@ def convert(folder: Path, batch_size: int) -> list[str]:
 def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
     """Return the program of an export, its variables, and whether its batch may be free."""
     try:
-        classes = tuple(entry["name"] for entry in read_json(folder / "classes.json", list))
+        classes = tuple(entry["name"] for entry in read_json(folder / "classes.json", kind=list))
     except (TypeError, KeyError):
         raise UserError(f"{folder / 'classes.json'} does not hold the classes of an export; export again") from None
     except FileNotFoundError:

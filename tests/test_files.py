@@ -19,7 +19,7 @@ MESSAGES |= {
     "benchmarks/preflight.py",
     "benchmarks/accelerator.py",
 }
-MESSAGES |= {"input_pipeline/annotations/coco_json.py", "experiments/run/checksums.py"}
+MESSAGES |= {"experiments/run/checksums.py"}
 
 
 def test_a_full_disk_leaves_the_old_content(tmp_path, full_disk):
@@ -57,7 +57,6 @@ def test_a_folder_is_there_whole_or_not_at_all_and_stays_as_it_is(tmp_path, full
         (b"{", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"\x7fELF" + bytes(300), "is not JSON"),
-        ("\N{ZERO WIDTH NO-BREAK SPACE}{}".encode(), "is not JSON"),
         (b"[1, 2]", "does not hold an object"),
         (b'"text"', "does not hold an object"),
         (b"null", "does not hold an object"),
@@ -89,13 +88,13 @@ def test_what_is_no_plain_file_is_one_line_at_once(tmp_path):
     (tmp_path / "large").write_bytes(b"[1]" * 10)
     for name, cause in {
         "folder": "is a folder",
-        "pipe": "is no plain file",
+        "pipe": "is a pipe, a device or a socket",
         "loop": "cannot be read: Too many levels",
         "n" * 300: "cannot be read: File name too long",
     }.items():
         with pytest.raises(UserError, match=cause):
             read_json(tmp_path / name)
-    with pytest.raises(UserError, match="is larger than 0 MiB"):
+    with pytest.raises(UserError, match="which is the limit"):
         read_text(tmp_path / "large", most=20)
     for missing in (tmp_path / "nowhere", tmp_path / "large" / "config.json"):
         with pytest.raises(FileNotFoundError):

@@ -21,10 +21,10 @@ HOST = {
 HOST |= {"experiments.results", "experiments.metrics", "experiments.pictures"}
 DEVICE = {"jax", "flax", "optax", "numpy", "ml_collections"}
 
-LEAVES = {"errors", "files", "fields", "wording"}  # everyone may import these
+LEAVES = {"errors", "files", "fields", "limits", "wording"}  # everyone may import these
 RULES = {  # the longest prefix of a module's name decides
     ("errors",): {"wording"},
-    ("files", "fields", "wording"): set(),
+    ("files", "fields", "limits", "wording"): set(),
     ("configs",): {"ml_collections", "configs"},
     ("models.ops",): {"jax", "numpy", "models.ops"},
     ("models",): {"flax", "jax", "numpy", "models"},

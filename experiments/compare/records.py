@@ -16,9 +16,10 @@ from experiments.metrics.mask_precision import MaskPrecision
 from experiments.metrics.precision import MOST
 from experiments.metrics.registry import LABEL_METRICS, make_label_metrics, make_mask_metrics
 from files import parse_json, read_bytes
+from limits import RECORDS
 
 AGAIN = "evaluate the run with --mode=evaluate, and name the records that this writes with --records"
-MOST_BYTES = 2**32  # of a file of records: of a large split they are long
+
 BOX_METRICS = {AveragePrecision.name, MaskPrecision.name}
 
 
@@ -84,7 +85,7 @@ def read_records(run: Run, name: str = "val") -> Records:
     """
     path = run.workdir / "records" / f"{name}.jsonl"
     try:
-        lines = read_bytes(path, MOST_BYTES).splitlines()
+        lines = read_bytes(path, RECORDS).splitlines()
         rows = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
         if not rows:
             raise UserError(f"{path} is empty; {AGAIN}")

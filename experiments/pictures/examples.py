@@ -17,12 +17,12 @@ from PIL import Image
 
 from errors import UserError
 from files import REMEDY, parse_json, read_bytes, write_atomically
+from limits import EXAMPLES, MB
 
 LONGER_SIDE = 320  # pixels of a tile
 QUALITY = 80
 METHOD = 2  # of 0 to 6: half the time of the default, for 4 % more bytes
 NAMES = "names.json"
-MOST = 2**27  # bytes of a file, and of what it holds
 
 
 class DrawnExample(NamedTuple):
@@ -57,11 +57,11 @@ def write_examples(path: Path, drawn: DrawnExamples) -> None:
 
 def read_examples(path: Path) -> DrawnExamples:
     """Read what `write_examples` wrote. Raises FileNotFoundError, and UserError where the file is damaged."""
-    content = read_bytes(path, MOST)
+    content = read_bytes(path, EXAMPLES)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(own.file_size for own in archive.infolist()) > MOST:  # which a zip file can hide in a few bytes
-                raise UserError(f"{path} holds more than {MOST // 2**20} MiB; {REMEDY}")
+            if sum(own.file_size for own in archive.infolist()) > EXAMPLES:  # which a zip file can hide in a few bytes
+                raise UserError(f"{path} holds more than {EXAMPLES / MB:g} MB; {REMEDY}")
             names = parse_json(archive.read(NAMES), f"{path}, {NAMES}")
             examples = [
                 DrawnExample(

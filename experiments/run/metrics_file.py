@@ -12,8 +12,7 @@ from typing import Any
 
 from errors import UserError, warn
 from files import parse_json, read_bytes, write_atomically
-
-MOST = 2**32  # bytes of a file
+from limits import RECORDS
 
 
 class MetricsFile:
@@ -169,7 +168,7 @@ def read_last_step(path: Path) -> int:
     """Return the largest step in the file at `path`, 0 where it has none. Damaged lines are passed over."""
     steps = [0]
     with contextlib.suppress(FileNotFoundError):
-        for number, line in enumerate(read_bytes(path, MOST).split(b"\n"), start=1):
+        for number, line in enumerate(read_bytes(path, RECORDS).split(b"\n"), start=1):
             with contextlib.suppress(UserError):
                 steps.append(parse_row(path, number, line)["step"])
     return max(steps)
@@ -178,7 +177,7 @@ def read_last_step(path: Path) -> int:
 def read_rows(path: Path) -> list[dict]:
     """Return the whole rows in the file at `path`: none where there is no file. Raises UserError for a damaged line."""
     try:
-        lines = read_bytes(path, MOST).split(b"\n")[:-1]
+        lines = read_bytes(path, RECORDS).split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     return [parse_row(path, number, line) for number, line in enumerate(lines, start=1)]
