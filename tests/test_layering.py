@@ -53,6 +53,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.preemption",
         "experiments.run.resolution",
         "experiments.run.sessions",
+        "experiments.user_code",
     }
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments.compare",): {
