@@ -876,7 +876,10 @@ def test_mistakes_in_a_yolo_row(tmp_path, row, words):
         (lambda root: (root / "data.yaml").write_text("names: [on, 7]"), ["data.yaml", "0 is True", "in quotes"]),
         (lambda root: (root / "data.yaml").write_text("names: {0: fox, 1: null}"), ["1 is None", "in quotes"]),
         (lambda root: (root / "data.yaml").write_text("names: [fox, 1.5]"), ["1 is 1.5", "in quotes"]),
-        (lambda root: (root / "data.yaml").write_text(r'names: [fox, "\ud800"]'), ["data.yaml", "invalid Unicode character"]),
+        (
+            lambda root: (root / "data.yaml").write_text(r'names: [fox, "\ud800"]'),
+            ["data.yaml", "invalid Unicode character"],
+        ),
         (
             lambda root: (
                 (root / "images/train/b.png").rename(root / os.fsdecode(b"images/train/\xff.png"))
