@@ -9,6 +9,11 @@ A run's digest is the SHA-256 over all arrays of its last checkpoint and the row
 in `time/`. Digests hold for one machine and one version of jax: compare runs of one session.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import concurrent.futures
 import hashlib

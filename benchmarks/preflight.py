@@ -10,6 +10,11 @@ is spread over four chips, at least one image, on every slice: weak scaling. Of 
 compiled. `--table` prints the rows as Markdown.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import json
 import math
