@@ -12,9 +12,7 @@ import signal
 
 if __name__ == "__main__":  # first of all: a stop has its exit code while the imports take their time, too
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(
-            number, lambda *_: (os.write(2, b"stopped: start the same command again\n"), os._exit(os.EX_TEMPFAIL))
-        )
+        signal.signal(number, lambda *_: os.write(2, b"stopped: start the same command again\n") and os._exit(75))
 
 import importlib
 import sys
