@@ -1,15 +1,128 @@
-"""Files that are there whole or not at all. Every part may import this file."""
+"""Files: written so that they are there whole or not at all, and read so that whatever they hold, a reader ends in bounds.
+
+Every part may import this file.
+"""
 
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from errors import UserError
+from limits import DEEPEST, DIGITS, MB, RUN_FILE
+
+LIMITS = "docs/security.md#limits"
+REMEDY = "correct it, restore it from a backup, or move it away"
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes, of the machine
+BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # of memory for a byte of JSON, and for a list or an object, as they were measured
+
+
+class MissingFile(UserError, FileNotFoundError):
+    """There is no such file: for a caller that can do without it, and one line where it is not caught."""
+
+
+def read_bytes(path: Path, most: int = RUN_FILE, remedy: str = REMEDY) -> bytes:
+    """Returns what a file of at most `most` bytes holds.
+
+    Raises MissingFile where there is none, and UserError for a larger one, before it is read, for what is not a plain file (a
+    folder, a pipe, a device, a loop of links), and for what cannot be read.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or a socket"
+            raise UserError(f"{path} is {kind}, and not a file; {remedy}")
+        if found.st_size <= most:
+            with open(path, "rb") as file:
+                content = file.read(most + 1)  # it may have grown, or be of a kind that has no size
+            if len(content) <= most:
+                return content
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFile(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
+    except MemoryError:
+        raise UserError(f"{path} cannot be read: it does not fit in the memory that is left") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read: {error}; {remedy}") from None  # a null in the name
+    raise UserError(f"{path} has more than {most / MB:,g} MB, which is the limit for a file of its kind ({LIMITS})")
+
+
+def read_text(path: Path, most: int = RUN_FILE, remedy: str = REMEDY, errors: str = "strict") -> str:
+    """Returns what a file of text in UTF-8 holds; `errors` says what becomes of bytes that are none, as in bytes.decode.
+
+    Raises what `read_bytes` does, and UserError for what is not UTF-8.
+    """
+    try:
+        return read_bytes(path, most, remedy).decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); {remedy}") from None
+
+
+def read_json(path: Path, most: int = RUN_FILE, kind: type = dict, remedy: str = REMEDY, digits: int = DIGITS) -> Any:
+    """Returns what a file of JSON holds, of `kind` dict, list, or object for any.
+
+    Raises what `read_bytes` does, and UserError for what is not JSON, or not of that kind.
+    """
+    return parse_json(read_bytes(path, most, remedy), path, kind, remedy, digits)
+
+
+def parse_json(content: bytes, where: object, kind: type = dict, remedy: str = REMEDY, digits: int = DIGITS) -> Any:
+    """Returns the value of `kind` in JSON that is found at `where`. Raises UserError for anything else.
+
+    That is: what is not JSON, deeper than DEEPEST, has a whole number of more than `digits` digits, or does not fit in memory.
+    """
+    brackets = content.count(b"[") + content.count(b"{")  # as far as they do not stand in texts, lists and objects
+    needed = BYTES_OF_JSON * len(content) + BYTES_OF_LIST * brackets
+    if needed > max(MEMORY, 256 * MB):
+        raise UserError(
+            f"{where} may take {needed / MB:,.0f} MB of memory, and this machine has {MEMORY / MB:,.0f} MB; use a larger "
+            "one, or cut the file into parts"
+        )
+    try:
+        value = json.loads(content, parse_int=functools.partial(_parse_whole, digits))
+    except RecursionError:
+        value, depth = None, DEEPEST + 1
+    except MemoryError:
+        raise UserError(f"{where} cannot be read: what it holds does not fit in the memory that is left") from None
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}); {remedy}") from None
+    else:
+        depth = brackets if brackets <= DEEPEST else _measure_depth(value)
+    if depth > DEEPEST:
+        raise UserError(f"{where} has lists or objects nested more than {DEEPEST} deep; {remedy}")
+    if not isinstance(value, kind):
+        raise UserError(f"{where} does not hold {'an object' if kind is dict else 'a list'} of JSON; {remedy}")
+    return value
+
+
+def _measure_depth(value: Any) -> int:
+    depth, level = 0, [value] if isinstance(value, dict | list) else []
+    while level:
+        depth += 1
+        items = (item for own in level for item in (own.values() if isinstance(own, dict) else own))
+        level = [item for item in items if isinstance(item, dict | list)]
+    return depth
+
+
+def _parse_whole(digits: int, text: str) -> int:
+    if len(text.lstrip("-")) > digits:
+        raise ValueError(f"a whole number of more than {digits} digits")
+    return int(text)
+
+
+def digest_json(value: Any) -> str:
+    """Returns the SHA-256 of a value of JSON, regardless of its layout in a file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:

@@ -19,7 +19,6 @@ if __name__ == "__main__":
         sys.exit(processes.guard(sys.argv))
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from errors import UserError
 from experiments.command_line import parse, read_command
@@ -36,11 +35,11 @@ MODES = {  # each a function of the Command
     "preflight": "experiments.preflight.mode:preflight",
 }
 
-config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, `:debug` for a tiny one.")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 flags.DEFINE_string("workdir", None, "The run's directory: config, metrics, checkpoints, predictions.")
 flags.DEFINE_string("tfds_data_dir", None, "Where prepared datasets are; $TFDS_DATA_DIR if not given.")
 flags.DEFINE_bool("profile", False, "train: write a profile of three steps to WORKDIR/profile.")
+flags.DEFINE_bool("accept_lost_rows", False, "train: go on where rows of metrics.jsonl are missing or changed.")
 flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "evaluate, predict, propose, export: which one.")
 flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Of that checkpoint: auto is ema where there is one.")
 flags.DEFINE_string("inputs", None, "predict: an image, a folder with sub-folders of images, or a glob.")

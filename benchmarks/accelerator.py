@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from experiments.run.metrics_file import read_rows
+
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ("unet_shapes", "ssd_shapes", "mask_rcnn_shapes")
 TIMED = ("unet_pets=16", "ssd300_voc=32", "retinanet_coco=4", "mask_rcnn_r50_fpn_coco=2")  # and images of a step
@@ -70,7 +72,7 @@ def train(config: str, dtype: str, workdir: pathlib.Path, options: argparse.Name
     done = subprocess.run(command, cwd=ROOT, env=environment(options.platform), stdout=subprocess.DEVNULL)
     if done.returncode:
         sys.exit(f"error: {' '.join(command)} ended with {done.returncode}; its words are above")
-    return [json.loads(line) for line in metrics.read_text().splitlines()]
+    return read_rows(metrics)
 
 
 def _passed(metrics: pathlib.Path, step: int) -> bool:

@@ -23,6 +23,9 @@ import tempfile
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.run.metrics_file import read_rows
+from files import read_json
+
 LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, in addition to their debug variants
 LONGER_STEPS = 40
 NOT_EXPERIMENTS = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants"}
@@ -61,7 +64,7 @@ def _run(checkout: pathlib.Path, place: pathlib.Path, name: str, flags: list[str
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1:]}
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(workdir / "metrics.jsonl")
     rows = [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
     print(name, rows[-1]["train/loss"], file=sys.stderr, flush=True)
     return {"state": digest(workdir / "checkpoints" / "last"), "rows": rows}
@@ -121,7 +124,7 @@ def main() -> int:
         failed = [f"{name}: {run['error']}" for name, run in runs.items() if "error" in run]
         print("\n".join([*failed, f"{len(runs) - len(failed)} of {len(runs)} runs"]))
         return 1 if failed else 0
-    old, new = (json.loads(path.read_text()) for path in (flags.old, flags.new))
+    old, new = (read_json(path) for path in (flags.old, flags.new))
     differing = compare(old, new, flags.rtol)
     print(
         "\n".join(

@@ -24,9 +24,10 @@ from experiments.pictures.plots import plot_points
 from experiments.pictures.png import write_png
 from experiments.run.config_file import read_config
 from experiments.run.costs import memory
+from experiments.run.metrics_file import read_rows
 from experiments.run.model import load_model
 from experiments.tasks.registry import find_task
-from files import write_atomically
+from files import read_json, write_atomically
 from input_pipeline.proposals import make_search
 from input_pipeline.sources import open_source
 
@@ -63,8 +64,8 @@ def read_runs(folder: pathlib.Path) -> list[dict]:
     UserError where the folder holds no sweep, or a name without a finished run.
     """
     try:
-        entries = json.loads((folder / "sweep.json").read_text())["runs"]
-    except (OSError, ValueError, KeyError) as error:
+        entries = read_json(folder / "sweep.json")["runs"]
+    except (OSError, UserError, KeyError) as error:
         raise UserError(f"{folder} holds no sweep ({error}); give the --workdir of experiments.sweep") from None
     done = {entry["run"] for entry in entries if entry["state"] == "done"}
     runs = []
@@ -73,7 +74,7 @@ def read_runs(folder: pathlib.Path) -> list[dict]:
             continue
         name, workdir = entry["run"], folder / entry["directory"]
         config = read_config(workdir)
-        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        rows = read_rows(workdir / "metrics.jsonl")
         names = SCORES[find_task(config.task.name).needs[0]]
         if not rows or rows[-1]["step"] != config.train.steps or f"val/{names[0]}" not in rows[-1]:
             raise UserError(f"{workdir} has not finished; start the sweep again")

@@ -19,6 +19,9 @@ import sys
 import tempfile
 import time
 
+from experiments.run.metrics_file import read_rows
+from experiments.run.sessions import read_sessions
+
 CASES = ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2))  # processes, devices of each
 STEPS, WINDOW = 40, 10  # of a run; steps of a window of its rates, of which the first is left out
 REDUCTIONS = 20
@@ -60,8 +63,8 @@ def measure(config: str, data_dir: str, batch: int, processes: int, devices: int
             processes,
             devices,
         )
-        rows = [json.loads(line) for line in (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        parameters = json.loads((pathlib.Path(folder) / "evidence.json").read_text())["sessions"][0]["parameters"]
+        rows = read_rows(pathlib.Path(folder) / "metrics.jsonl")
+        parameters = read_sessions(pathlib.Path(folder) / "evidence.json")[0]["parameters"]
     rates = [row["time/images_per_second"] for row in rows if "time/images_per_second" in row][1:]
     printed = start(["-m", "benchmarks.scaling", f"--reduce={parameters}"], processes, devices)
     rate = statistics.median(rates)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from ml_collections import ConfigDict
 
 from configs import detectors, schedules
+from errors import UserError
 
 STAGES = {"svm": detectors.use_svms, "regression": detectors.use_box_regression}  # R-CNN's, in their order
 PROPOSED = ("fast_rcnn", "svm", "box_regression")  # tasks of proposals, which are searched
@@ -13,12 +14,12 @@ PROPOSED = ("fast_rcnn", "svm", "box_regression")  # tasks of proposals, which a
 def vary(config: ConfigDict, variant: str, model: dict, others: Iterable[str] = ()) -> ConfigDict:
     """Returns the experiment itself, or its `debug` variant with `model`'s fields shrunk.
 
-    `others` are variants that the experiment's file has made already. Raises ValueError for any other name behind the
+    `others` are variants that the experiment's file has made already. Raises UserError for any other name behind the
     colon.
     """
     if variant not in ("", "debug", *others):
         known = " or ".join(f"FILE.py:{name}" for name in ("debug", *others))
-        raise ValueError(f"--config: there is no variant {variant!r}; write FILE.py or {known}")
+        raise UserError(f"--config: there is no variant {variant!r}; write FILE.py or {known}")
     if variant == "debug":
         config.model.update(model)
         debug(config)

@@ -1,8 +1,10 @@
 """The arguments of the commands that are not modes of main.py. Imports no jax."""
 
 import argparse
+import itertools
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from errors import UserError
@@ -12,7 +14,32 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as everywhere here."""
 
     def error(self, message: str) -> NoReturn:
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {UserError(message)}")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse as argparse does. A flag that is given twice with other values ends the process."""
+        try:
+            refuse_contradictions(sys.argv[1:] if args is None else args)
+        except UserError as error:
+            self.error(str(error))
+        return super().parse_known_args(args, namespace)
+
+
+def refuse_contradictions(arguments: Sequence[str]) -> None:
+    """Raises UserError where a flag is given twice with other values: which of them is meant is not for us to guess."""
+    given: dict[str, str] = {}
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
+        flag = re.fullmatch(r"--?([\w.]+)(?:=(.*))?", word, flags=re.DOTALL)
+        if flag is None:
+            continue
+        name, value = flag[1], flag[2]
+        if value is None:
+            value = "True" if following.startswith("-") else following
+        if given.setdefault(name, value) != value:
+            raise UserError(f"--{name} is given twice, as {given[name]!r} and as {value!r}; leave one out")
+    for name in given:
+        if name.removeprefix("no") in given and name.startswith("no"):
+            raise UserError(f"--{name} and --{name.removeprefix('no')} contradict each other; leave one out")
 
 
 def report(work: Callable[[], list[str]]) -> int:

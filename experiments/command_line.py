@@ -1,7 +1,8 @@
 """The command line: what the flags say, and their mistakes, each in one line. Imports no jax."""
 
+import contextlib
 import dataclasses
-import os
+import logging
 import pathlib
 import re
 import sys
@@ -11,11 +12,17 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from errors import UserError
+from experiments.arguments import refuse_contradictions
 from experiments.run.config_file import read_config
 from experiments.run.open_fields import settle
+from experiments.run.places import locate
+from experiments.user_code import CONFIGS, explain
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # of a config file too
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+HELP = "The experiment: a file of configs/, `:debug` for a tiny one."
+CALL = "config_module.get_config("  # of a get_config that cannot be called: ml_collections puts the traceback into the message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Command:
     inputs: str | None
     output: str | None
     profile: bool
+    accept_lost_rows: bool = False
     licence: str | None = None
     topology: str = "local"
     classes: int | None = None
@@ -58,13 +66,8 @@ class Command:
         return settle(config, self.data_dir, read_config(self.directory()) if run else None)
 
     def directory(self) -> pathlib.Path:
-        """Returns --workdir as an absolute path. Raises UserError where it was not given."""
-        if not self.workdir:
-            raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
-        place = _place(self.workdir)
-        if "$" in str(place):
-            raise UserError(f"--workdir={self.workdir}: the environment variable is not set; set it")
-        return place
+        """Returns --workdir as an absolute path. Raises UserError where it was not given, or no run can lie there."""
+        return locate(self.workdir or "")
 
 
 def read_command() -> Command:
@@ -77,6 +80,7 @@ def read_command() -> Command:
         "inputs",
         "output",
         "profile",
+        "accept_lost_rows",
         "licence",
         "topology",
         "classes",
@@ -95,43 +99,78 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
     arguments = ["main.py", f"--config={experiment}", *fields]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    sys.modules.pop("config_config", None)  # what a file lacks would be that of the one before
     try:
         values(arguments)
-        values.config.to_dict()  # a config file that fails to load says so when it is first looked at
+        _check_loaded(values.config, experiment)
         return values.config
-    except FLAG_ERRORS as error:
-        raise UserError(_line(error)) from None
+    except (Exception, SystemExit) as error:
+        raise UserError(_explain(error, experiment)) from None
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags and the config's fields. A misspelt one ends the process with one line on stderr, not a traceback."""
+    """Defines --config, and parses flags and the config's fields. A mistake ends the process with one line on stderr."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # ml_collections warns of what is an error here
     experiment = _last_value(argv, "config")
     try:
-        if experiment:
+        refuse_contradictions(argv[1:])
+        if experiment is not None:
             _check_experiment(experiment)
     except UserError as error:
         sys.exit(f"error: {error}")
     workdir = _last_value(argv, "workdir")
     try:
-        if experiment is None and workdir and (_place(workdir) / "config.json").exists():
+        if experiment is None and workdir and (locate(workdir) / "config.json").exists():
             # Fields are set over the run's own config.
-            delattr(flags.FLAGS, "config")
-            config_flags.DEFINE_config_dict("config", read_config(_place(workdir)), "The config of the run.")
+            config_flags.DEFINE_config_dict("config", read_config(locate(workdir)), "The config of the run.")
+        else:
+            config_flags.DEFINE_config_file("config", None, HELP)
         rest = flags.FLAGS(argv)
-        flags.FLAGS.config  # noqa: B018 - a config file that fails to load says so when it is first looked at
+        if experiment is not None:
+            _check_loaded(flags.FLAGS.config, experiment)
         return rest
     except flags.UnrecognizedFlagError as error:
         hint = ""
         if error.flagname.startswith("config.") and experiment is None:
             hint = "; fields can be set where --config=FILE names the experiment, or --workdir a run"
-            hint += f": {workdir} holds none" if workdir and not (_place(workdir) / "config.json").exists() else ""
-        sys.exit(f"error: {_line(error)}{hint}")
-    except FLAG_ERRORS as error:
-        sys.exit(f"error: {_line(error)}")
+            hint += f": {workdir} holds none" if workdir and not (locate(workdir) / "config.json").exists() else ""
+        sys.exit(f"error: {UserError(_line(error) + hint)}")
+    except (Exception, SystemExit) as error:
+        sys.exit(f"error: {UserError(_explain(error, experiment))}")
+
+
+def _check_loaded(config: object, experiment: str) -> None:
+    """Raises UserError unless the file has returned a config. One that has failed to load says so when it is looked at."""
+    if not isinstance(config, ConfigDict):
+        with contextlib.suppress(AttributeError):
+            config.to_dict  # noqa: B018 - see above
+        kind = type(config).__name__
+        raise UserError(
+            f"{_file(experiment)}: get_config() returns a value of type {kind}; it must return a ConfigDict"
+        )
+
+
+def _explain(error: BaseException, experiment: str | None) -> str:
+    """Returns the one line of an error that flags or a config file have raised. Raises it again where it is neither's."""
+    if experiment and not isinstance(error, UserError):
+        if found := explain(error, _file(experiment)):
+            return found
+        if getattr(error, "name", None) == "get_config" or CALL in str(error):
+            return f"{_file(experiment)} has no function get_config(variant); configs/unet_shapes.py is an example"
+    if isinstance(error, FLAG_ERRORS):
+        return _line(error)
+    raise error
+
+
+def _file(experiment: str) -> str:
+    """The file of FILE or FILE:VARIANT."""
+    return experiment.split(":")[0]
 
 
 def _check_experiment(value: str) -> None:
-    path = pathlib.Path(value.split(":")[0])
+    if not value:
+        raise UserError("--config is empty; give an experiment, such as --config=configs/unet_shapes.py")
+    path = pathlib.Path(_file(value))
     if not path.is_file():
         known = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
         raise UserError(f"--config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
@@ -146,11 +185,6 @@ def _last_value(argv: list[str], name: str) -> str | None:
         elif re.match(f"--?{name}=", argument):
             found = argument.split("=", 1)[1]
     return found
-
-
-def _place(workdir: str) -> pathlib.Path:
-    """The absolute path of a workdir, which may name variables of the environment where no shell has replaced them."""
-    return pathlib.Path(os.path.expandvars(workdir)).expanduser().absolute()
 
 
 def _line(error: Exception) -> str:

@@ -10,7 +10,6 @@ needs, for fixed sizes alone. Operations that ONNX or onnxruntime lacks are trac
 """
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -31,7 +30,7 @@ from experiments.run.program import Program, make_program
 from experiments.run.state import Variables, check_same_shapes, describe
 from experiments.run.weights_file import read_weights
 from experiments.tasks.registry import make_task
-from files import write_atomically
+from files import read_json, write_atomically
 from models.ops import boxes as box_ops
 from models.ops import nms, pooling
 from models.ops.convolution import Pads
@@ -93,8 +92,10 @@ def convert(folder: Path, batch_size: int) -> list[str]:
 def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
     """Return the program of an export, its variables, and whether its batch may be free."""
     try:
-        classes = tuple(entry["name"] for entry in json.loads((folder / "classes.json").read_text()))
-    except OSError:
+        classes = tuple(entry["name"] for entry in read_json(folder / "classes.json", kind=list))
+    except (TypeError, KeyError):
+        raise UserError(f"{folder / 'classes.json'} does not hold the classes of an export; export again") from None
+    except FileNotFoundError:
         raise UserError(f"{folder} holds no export (no classes.json); make one with --mode=export") from None
     config = read_config(folder)
     variables = read_weights(folder / "weights.safetensors", "the export's")

@@ -30,6 +30,7 @@ from input_pipeline.decoding import (
     list_images,
     list_others,
     read_header,
+    read_image,
     to_uint8,
 )
 from input_pipeline.proposals import SearchedOnRequest
@@ -120,14 +121,14 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         try:
-            data, name = self.paths[index].read_bytes(), self.name(index)
+            data, name = read_image(self.paths[index], self.largest), self.name(index)
             samples = decode_samples(data, name, largest=self.largest)
             if read_header(data, name).orientation > 1:
                 self._turned.add(index)
             if samples.itemsize > 1:
                 self.peak = max(self.peak, int(samples.max()))
             return {"image": to_uint8(samples, self.white)}
-        except (UserError, OSError) as error:
+        except UserError as error:
             if index not in self.unreadable:
                 warn(f"skipped: {error}")
             self.unreadable.add(index)

@@ -30,7 +30,7 @@ def train(command: Command) -> int:
         with contextlib.ExitStack() as claims:
             for place, own in places.items():
                 claims.enter_context(run_directory.claim(place, own))
-            trainer.restore()
+            trainer.restore(command.accept_lost_rows)
             for run in trainer.runs:
                 run_directory.lead(lambda run=run: before_training(run.config, run.task, run.source, run.workdir))
             # Only now: the followers must not send lines that the restore takes back.

@@ -12,7 +12,6 @@ removed.
 
 import argparse
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -23,7 +22,10 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import read_json
 from input_pipeline.datasets.registry import find_dataset
+from input_pipeline.scratch_folders import is_running
+from limits import METADATA
 
 COPIED = ("coco_folder", "voc_folder", "yolo_folder")  # the datasets that are prepared from folders
 RUNNING = 3600.0  # seconds since its last change after which an unfinished preparation counts as killed
@@ -59,9 +61,10 @@ def list_copies(place: pathlib.Path) -> Iterator[Copy]:
 
 def _read_root(copy: pathlib.Path) -> str:
     try:
-        return json.loads((copy / "metadata.json").read_text())["root"]
-    except (OSError, ValueError, KeyError, TypeError):  # an earlier version wrote no such file
+        root = read_json(copy / "metadata.json", METADATA).get("root")
+    except UserError:  # an earlier version wrote no such file
         return ""
+    return root if isinstance(root, str) else ""
 
 
 def _identify(name: str, root: str) -> str:
@@ -85,11 +88,11 @@ def choose(copies: list[Copy], what: str) -> list[Copy]:
     """Return the copies that `what` names: old, or the path of one. Raises UserError for a path that is none of them."""
     if what == "old":
         killed = time.time() - RUNNING
-        return [
-            copy
-            for copy in copies
-            if copy.state == "old" or (copy.state == "unfinished" and copy.path.stat().st_mtime < killed)
-        ]
+        unfinished = [copy for copy in copies if copy.state == "unfinished"]
+        running = {copy.path: is_running(copy.path) for copy in unfinished}  # None: of an earlier version
+        dead = [own for own in unfinished if running[own.path] is False]
+        dead += [own for own in unfinished if running[own.path] is None and own.path.stat().st_mtime < killed]
+        return [copy for copy in copies if copy.state == "old" or copy in dead]
     chosen = [copy for copy in copies if copy.path == pathlib.Path(what).expanduser().absolute()]
     if not chosen:
         raise UserError(f"--remove={what} is none of the copies; give a path of the list, or old")

@@ -16,8 +16,10 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError
+from files import read_bytes
 from input_pipeline import contents
 from input_pipeline.batch import Size, refuse
+from limits import BYTES_PER_PIXEL, IMAGE_METADATA
 
 SUFFIXES = tuple(sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in contents.FORMATS))
 # Annotations and notes: nobody's lost images.
@@ -77,6 +79,11 @@ class Header(NamedTuple):
     @property
     def upright(self) -> Size:
         return self.stored[::-1] if self.orientation > 4 else self.stored
+
+
+def read_image(path: pathlib.Path, largest: int = LARGEST) -> bytes:
+    """The bytes of an image file, which may hold `largest` pixels. Raises UserError; see `files.read_bytes`."""
+    return read_bytes(path, largest * BYTES_PER_PIXEL + IMAGE_METADATA)
 
 
 def decode_image(

@@ -1,26 +1,28 @@
 """Finds a dataset that tfds has prepared as array_record, or prepares it: without TensorFlow, unless tfds itself needs it."""
 
 import contextlib
-import io
 import pathlib
 import re
 import sys
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline import scratch_folders
 from input_pipeline.decoding import LARGEST
+from input_pipeline.prepared_folder import BY_TFDS, BY_US, INFO, quiet_tfds, seal
+
+VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class Preparation(Protocol):
     """How a dataset comes to be prepared, as NAME/IDENTITY/VERSION."""
 
     version: str  # a glob pattern: "*" for any
+    anew = BY_US  # what to do where the prepared folder is damaged
 
     def identify(self, folder: ConfigDict) -> str:
         """The name of what it is made from, "*" for any and "" for a dataset that is made from nothing."""
@@ -94,7 +96,7 @@ class Downloaded(Preparation):
 class ByTensorFlow(Preparation):
     """By tfds in another environment, with TensorFlow; `raw` are the fields that read the unpacked download without it."""
 
-    version = "*"
+    version, anew = "*", BY_TFDS
 
     def __init__(self, raw: str):
         self.raw = raw
@@ -116,11 +118,14 @@ def find_prepared(name: str, how: Preparation, place: pathlib.Path, folder: Conf
     """The prepared version of a dataset below `place`; the newest, where any will do.
 
     A dataset over config.data.folder is that folder's as it is now; without a root, the only one. Raises UserError where
-    there is none or a choice, or the folder cannot be used.
+    there is none or a choice, or the folder cannot be used, and where all that is there is damaged.
     """
     identity = how.identify(folder)
-    pattern = pathlib.PurePath(name, identity, how.version, "dataset_info.json")
-    versions = [path.parent for path in place.glob(str(pattern))]
+    held = [path for path in place.glob(str(pathlib.PurePath(name, identity, how.version))) if path.is_dir()]
+    held = [path for path in held if VERSION.fullmatch(path.name)]
+    versions = [path for path in held if (path / INFO).exists()]
+    if held and not versions:
+        raise UserError(f"{held[0]} is damaged (it has no {INFO}); {how.anew}")
     if identity == "*" and len(versions) != 1:
         state = f"prepared {len(versions)} times" if versions else "not prepared"
         raise UserError(
@@ -142,39 +147,34 @@ def prepare(
         how.check(name, place)
         print(f"preparing {name} in {place}", flush=True)
         place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place) as scratch:
-            made = how.make(name, scratch, folder, largest)
+        scratch_folders.clean(place)
+        with scratch_folders.make(place, name) as scratch:
+            made = how.make(name, str(scratch), folder, largest)
+            seal(made)
             target = place / made.relative_to(scratch)
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Another process may have been faster: its folder is as good.
-            with contextlib.suppress(OSError):
+            try:
                 made.rename(target)
+            except OSError:  # another process may have been faster: its folder is as good
+                if not (target / INFO).exists():
+                    raise
     except UserError:
         raise
     except Exception as error:
-        if find_prepared(name, how, place, folder) is None:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise UserError(
-                f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); "
-                f"{how.remedy(name, place)}"
-            ) from error
-    return find_prepared(name, how, place, folder)
+        if (found := find_prepared(name, how, place, folder)) is not None:
+            return found
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"config.data.name={name!r} is not prepared in {place} and cannot be prepared here ({reason}); "
+            f"{how.remedy(name, place)}"
+        ) from error
+    return target
 
 
 def reach(url: str) -> None:
     """Raises OSError at once where there is no network; tfds itself would retry for minutes, with a message each time."""
     with contextlib.suppress(urllib.error.HTTPError):  # any answer is good
         urllib.request.urlopen(url, timeout=10).close()
-
-
-@contextlib.contextmanager
-def quiet_tfds() -> Iterator[Any]:
-    """tfds, imported when it is needed (it takes seconds), without its progress bars."""
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield tfds
 
 
 def _run(builder: Any) -> pathlib.Path:

@@ -14,7 +14,6 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -24,7 +23,6 @@ import signal
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,14 +34,12 @@ from tqdm import tqdm
 from errors import UserError
 from files import write_atomically
 from input_pipeline.batch import Example, Size
+from input_pipeline.stored_arrays import read_arrays, write_arrays
 
 SHARD = 16  # images of a file: what a kill can lose of each process's work
 RECENT = 8  # files of which the content is kept in memory
 SEED = 1
 VERSION = 1  # raise it whenever the same pixels and settings give other boxes: stored ones are found by it
-# numpy parses the header of an array as Python code, which CPython before 3.11.8 cannot do in two threads at a time: "AST
-# constructor recursion depth mismatch".
-PARSING = threading.Lock()
 EVERY = 60.0  # seconds from one printed line of progress to the next, when the output is not a terminal
 
 
@@ -104,21 +100,23 @@ class Store:
 
     def write(self, indices: range, boxes: Sequence[np.ndarray]) -> None:
         """Keeps the boxes of the images `indices`, which are one of `missing`."""
-        content = io.BytesIO()
         ends = np.cumsum([0, *map(len, boxes)])
-        np.savez(content, boxes=np.concatenate(boxes).astype(np.float32), ends=ends)
-        write_atomically(self._place(indices.start // SHARD), content.getvalue())
+        arrays = {"boxes": np.concatenate(boxes).astype(np.float32), "ends": ends}
+        write_arrays(self._place(indices.start // SHARD), arrays)
 
     def _place(self, number: int) -> pathlib.Path:
         return self.folder / f"{number:06}.npz"
 
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         place = self._place(number)
-        try:
-            with PARSING, np.load(place, allow_pickle=False) as content:
-                return content["boxes"], content["ends"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{place} cannot be read ({error}); delete it and start again, to find it anew") from error
+        boxes, ends = read_arrays(place, "boxes", "ends").values()
+        images = min(SHARD, self.count - number * SHARD)
+        fits = boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.dtype == np.float32 and np.isfinite(boxes).all()
+        if not fits or ends.shape != (images + 1,) or ends.dtype.kind not in "iu":
+            raise UserError(f"{place} does not hold the boxes of {images} images; move it away and start again")
+        if ends[0] != 0 or ends[-1] != len(boxes) or (np.diff(ends) < 0).any():
+            raise UserError(f"{place} does not say which boxes are of which image; move it away and start again")
+        return boxes, ends
 
 
 class WithProposals:

@@ -31,7 +31,7 @@ HISTORIES = {"detection_history", "segmentation_history"}  # sweeps over many mo
 EXPERIMENTS = sorted(path.stem for path in ROOT.glob("configs/*.py") if path.stem not in FAMILIES | HISTORIES)
 ANY = "unet_camvid"  # for NAME, the name of any config
 SECTIONS = ["seed", "mesh", "model", "task", "data", "train", "eval", "optim", "wandb", "pretrained", "init_from"]
-OTHERS = {"tfds", "echo"}  # programs that are not ours
+OTHERS = {"tfds"}  # programs that are not ours
 LONGEST = 165  # lines of the README
 LAUNCHERS = {"sbatch", "kubectl", "sky"}  # that take a file of launch/
 
@@ -42,9 +42,16 @@ def code_of(page: str) -> list[str]:
 
 
 def commands_of(page: str) -> list[str]:
-    """Return the commands of a page's sh blocks, without comments; a continued one is one command, a pipe two."""
+    """Return the commands of a page's sh blocks, without comments; a continued one is one command.
+
+    Of one that is given a word, the rest.
+    """
     blocks = re.findall(r"```sh\n(.*?)```", PAGES[page], flags=re.DOTALL)
-    lines = [line for block in blocks for line in re.split(r"\n| \| ", block.replace("\\\n", " "))]
+    lines = [
+        line
+        for block in blocks
+        for line in re.split(r"\n|^echo \w+ \| ", block.replace("\\\n", " "), flags=re.MULTILINE)
+    ]
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 

@@ -1,9 +1,25 @@
 """A file is there whole or not at all."""
 
+import os
+import pathlib
+import re
+
 import pytest
 
 from errors import UserError
-from files import write_atomically, write_folder
+from files import parse_json, read_json, read_text, write_atomically, write_folder
+
+ROOT = pathlib.Path(__file__).parents[1]
+# What processes of ours say to each other, and files of data, which have their own limits.
+MESSAGES = {"experiments/run/resolution.py", "experiments/run/roll_call.py", "experiments/run/directory.py"}
+MESSAGES |= {"experiments/run/config_file.py", "experiments/preflight/pod.py", "experiments/sweep/agents.py"}
+MESSAGES |= {
+    "experiments/run/evaluator.py",
+    "benchmarks/scaling.py",
+    "benchmarks/preflight.py",
+    "benchmarks/accelerator.py",
+}
+MESSAGES |= {"experiments/run/checksums.py"}
 
 
 def test_a_full_disk_leaves_the_old_content(tmp_path, full_disk):
@@ -32,3 +48,62 @@ def test_a_folder_is_there_whole_or_not_at_all_and_stays_as_it_is(tmp_path, full
     assert not (tmp_path / "other").exists()
     assert write_folder(tmp_path / "other", {"a": b"1"})
     assert [place.name for place in (tmp_path / "other").iterdir()] == ["a"] and not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"\x7fELF" + bytes(300), "is not JSON"),
+        (b"[1, 2]", "does not hold an object"),
+        (b'"text"', "does not hold an object"),
+        (b"null", "does not hold an object"),
+        (b'{"a": ' * 60 + b"1" + b"}" * 60, "nested more than 50 deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested more than 50 deep"),
+        (b'{"step": 1' + b"0" * 40 + b"}", "whole number of more than"),
+        (b'{"step": 1' + b"0" * 9000 + b"}", "whole number of more than"),
+    ],
+)
+def test_json_of_others_is_an_object_or_one_line(tmp_path, content, cause):
+    path = tmp_path / "own.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"own.json {cause}|own.json has .*{cause}|{cause}") as caught:
+        read_json(path, remedy="make it anew")
+    assert str(caught.value).endswith("; make it anew") and len(str(caught.value)) < 400
+
+
+def test_json_may_be_as_deep_and_as_wide_as_ours(tmp_path):
+    wide = b'{"a": [' + b",".join([b"[0]"] * 1000) + b"]}"
+    assert parse_json(wide, "it") == {"a": [[0]] * 1000}
+    text = b'{"a": "' + b"[" * 1000 + b'"}'
+    assert parse_json(text, "it") == {"a": "[" * 1000}
+
+
+def test_what_is_no_plain_file_is_one_line_at_once(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "large").write_bytes(b"[1]" * 10)
+    for name, cause in {
+        "folder": "is a folder",
+        "pipe": "is a pipe, a device or a socket",
+        "loop": "cannot be read: Too many levels",
+        "n" * 300: "cannot be read: File name too long",
+    }.items():
+        with pytest.raises(UserError, match=cause):
+            read_json(tmp_path / name)
+    with pytest.raises(UserError, match="which is the limit"):
+        read_text(tmp_path / "large", most=20)
+    for missing in (tmp_path / "nowhere", tmp_path / "large" / "config.json"):
+        with pytest.raises(FileNotFoundError):
+            read_json(missing)
+
+
+def test_files_of_runs_are_read_in_one_way():
+    """Whoever reads JSON with json.load meets one day a folder, a pipe, a list, or a depth that no one has thought of."""
+    parts = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
+    files = [path for part in parts for path in (ROOT / part).rglob("*.py")] + [ROOT / "main.py"]
+    found = {str(path.relative_to(ROOT)) for path in files if re.search(r"json\.loads?\b", path.read_text("utf-8"))}
+    assert found == MESSAGES

@@ -21,10 +21,10 @@ HOST = {
 HOST |= {"experiments.results", "experiments.metrics", "experiments.pictures"}
 DEVICE = {"jax", "flax", "optax", "numpy", "ml_collections"}
 
-LEAVES = {"errors", "files", "fields", "wording"}  # everyone may import these
+LEAVES = {"errors", "files", "fields", "limits", "wording"}  # everyone may import these
 RULES = {  # the longest prefix of a module's name decides
     ("errors",): {"wording"},
-    ("files", "fields", "wording"): set(),
+    ("files", "fields", "limits", "wording"): set(),
     ("configs",): {"ml_collections", "configs"},
     ("models.ops",): {"jax", "numpy", "models.ops"},
     ("models",): {"flax", "jax", "numpy", "models"},
@@ -49,8 +49,11 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.run.child",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.places",
         "experiments.run.preemption",
         "experiments.run.resolution",
+        "experiments.run.sessions",
+        "experiments.user_code",
     }
     | {"rich", "submitit", "yaml", "optuna", "sqlalchemy"},
     ("experiments.compare",): {
@@ -64,6 +67,7 @@ RULES = {  # the longest prefix of a module's name decides
         "experiments.pictures",
         "experiments.run.config_file",
         "experiments.run.metrics_file",
+        "experiments.run.sessions",
         "experiments.run.spread",
         "experiments.sweep.naming",
         "experiments.sweep.state",

@@ -76,7 +76,8 @@ def strip(row: dict) -> dict:
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arguments, names):
     workdir = tmp_path / "run"
     place = data_dir if any(":debug" in argument for argument in arguments) else tmp_path / "no data"
-    done = run(f"--workdir={workdir}", *arguments, data_dir=place)
+    named = any(argument.startswith("--workdir=") for argument in arguments)
+    done = run(*([] if named else [f"--workdir={workdir}"]), *arguments, data_dir=place)
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr

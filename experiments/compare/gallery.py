@@ -12,6 +12,8 @@ from PIL import Image
 from experiments.compare.runs import Run
 from experiments.pictures.examples import encode_webp, read_examples
 from experiments.pictures.palette import class_colour
+from files import read_bytes
+from limits import EXAMPLES
 
 SHEET = 1200  # pixels of the longer side of an older run's picture of all examples
 MOST_RUNS = 30  # whose pictures a page holds: each has some hundred kilobytes
@@ -65,7 +67,7 @@ def _read_sheet(run: Run) -> str | None:
     if place is None or Path(place).is_absolute() or ".." in Path(place).parts:
         return None
     try:
-        with Image.open(run.workdir / place) as picture:
+        with Image.open(io.BytesIO(read_bytes(run.workdir / place, EXAMPLES))) as picture:
             picture.thumbnail((SHEET, SHEET))
             return _embed(encode_webp(np.asarray(picture.convert("RGB"))))
     except (OSError, ValueError, Image.DecompressionBombError):

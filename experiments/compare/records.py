@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +15,11 @@ from experiments.metrics.base import Metric
 from experiments.metrics.mask_precision import MaskPrecision
 from experiments.metrics.precision import MOST
 from experiments.metrics.registry import LABEL_METRICS, make_label_metrics, make_mask_metrics
+from files import parse_json, read_bytes
+from limits import RECORDS
 
 AGAIN = "evaluate the run with --mode=evaluate, and name the records that this writes with --records"
+
 BOX_METRICS = {AveragePrecision.name, MaskPrecision.name}
 
 
@@ -83,7 +85,8 @@ def read_records(run: Run, name: str = "val") -> Records:
     """
     path = run.workdir / "records" / f"{name}.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        lines = read_bytes(path, RECORDS).splitlines()
+        rows = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
         if not rows:
             raise UserError(f"{path} is empty; {AGAIN}")
         names = [row["name"] for row in rows]
@@ -98,9 +101,9 @@ def read_records(run: Run, name: str = "val") -> Records:
         return Records(str(path), tuple(names), parts, [_find_truth(row) for row in rows], metrics, classes)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {AGAIN}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); {AGAIN}") from None
 
 

@@ -10,6 +10,7 @@ from experiments.compare.contents import summarise
 from experiments.compare.groups import Group
 from experiments.compare.runs import Run, is_smaller_better
 from experiments.compare.significance import Verdict
+from files import read_text
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report, Runset
@@ -69,8 +70,8 @@ def make_report(
 def read_id(run: Run) -> str | None:
     """Return the id that a run has in W&B, None where it has none."""
     try:
-        return (run.workdir / "wandb_id").read_text().strip() or None
-    except (OSError, ValueError):
+        return read_text(run.workdir / "wandb_id").strip() or None
+    except (OSError, UserError):
         return None
 
 

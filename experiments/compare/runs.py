@@ -5,9 +5,8 @@ A run that still trains, or whose files are damaged in part, is a run too: `prob
 
 import contextlib
 import dataclasses
-import datetime
 import functools
-import json
+import itertools
 import math
 import os
 import pathlib
@@ -18,8 +17,10 @@ from typing import Any
 from errors import UserError
 from experiments.metrics.registry import ERRORS
 from experiments.run.config_file import flatten_json
-from experiments.run.metrics_file import parse_row
+from experiments.run.metrics_file import is_row, parse_row
+from experiments.run.sessions import measure_seconds
 from experiments.sweep.state import in_use
+from files import parse_json, read_json
 from wording import make_printable
 
 # The loss and its terms, by the names that the tasks give them.
@@ -52,7 +53,8 @@ class Run:
     @property
     def steps(self) -> int:
         """The step at which the run ends."""
-        return self.field("train.steps") or 0
+        steps = self.field("train.steps")
+        return steps if type(steps) is int else 0
 
     @property
     def state(self) -> str:
@@ -66,7 +68,8 @@ class Run:
     @property
     def metric(self) -> str:
         """The score that chooses the run's best checkpoint."""
-        return self.field("train.best") or "val/loss"
+        best = self.field("train.best")
+        return best if best and isinstance(best, str) else "val/loss"
 
     def values(self, name: str) -> dict[int, float]:
         """Return the values of `name` by step, those that are defined."""
@@ -97,12 +100,8 @@ class Run:
     @property
     def hours(self) -> float | None:
         """How long the run has trained, over all of its sessions, until its newest checkpoint. None where nothing says so."""
-        try:
-            spans = [(own["started"], own.get("updated", own["started"])) for own in self.sessions]
-            moments = [[datetime.datetime.fromisoformat(moment) for moment in span] for span in spans]
-        except (TypeError, KeyError, ValueError):
-            return None
-        return sum((end - start).total_seconds() for start, end in moments) / 3600 if moments else None
+        seconds = measure_seconds(self.sessions) if self.sessions else None
+        return None if seconds is None else seconds / 3600
 
     @property
     def device_hours(self) -> float | None:
@@ -188,9 +187,10 @@ def _holds_run(folder: pathlib.Path) -> bool:
 
 def _holds_members(workdir: pathlib.Path) -> bool:
     try:
-        return json.loads((workdir / "config.json").read_text())["members"] > 1
-    except (OSError, ValueError, TypeError, KeyError):
+        members = read_json(workdir / "config.json").get("members")
+    except (OSError, UserError):
         return False
+    return type(members) is int and members > 1
 
 
 def _name(workdirs: Sequence[pathlib.Path]) -> list[str]:
@@ -207,22 +207,29 @@ def read_run(workdir: pathlib.Path, name: str) -> Run:
     """Read a run. What is missing or damaged is left out, and named in its `problems`."""
     problems: list[str] = []
 
-    def read(file: str, empty: Any) -> Any:
+    def read(file: str) -> dict:
         try:
-            value = json.loads((workdir / file).read_text())
-            if isinstance(value, dict):
-                return value
-            problems.append(f"{file} is damaged: not a JSON object")
+            return read_json(workdir / file)
         except FileNotFoundError:
             problems.append(f"{file} is missing")
-        except (OSError, ValueError) as error:
-            problems.append(f"{file} cannot be read: {error}")
-        return empty
+        except UserError as error:
+            problems.append(str(error).replace(f"{workdir}{os.sep}", ""))  # whose it is, stands before
+        return {}
 
-    config, evidence = flatten_json(read("config.json", {})), read("evidence.json", {})
+    config, evidence = flatten_json(read("config.json")), read("evidence.json")
     sessions = evidence.get("sessions", [])
     sessions = [own for own in sessions if isinstance(own, dict)] if isinstance(sessions, list) else []
+    config |= _describe_plans(sessions)
     return Run(name, workdir, config, _read_rows(workdir / "metrics.jsonl", problems), sessions, problems)
+
+
+def _describe_plans(sessions: list[dict]) -> Flat:
+    """Return `train.plans` for a run that went on by the rule of resumption.py: it is not a run planned so from its start."""
+    plans = sessions[-1].get("plans") if sessions else None
+    plans = [plan for plan in plans if isinstance(plan, dict)] if isinstance(plans, list) else []
+    if all(plan.get("exact") for plan in plans):
+        return {}
+    return {"train.plans": ", then ".join(str(plan.get("steps")) for plan in plans)}
 
 
 def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
@@ -232,16 +239,14 @@ def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
     except OSError as error:
         problems.append(f"{path.name} cannot be read: {error.strerror or os.strerror(error.errno)}")
         return []
-    try:  # at once, for names are then kept once and not in each row
-        rows = json.loads(b"[" + b",".join(lines) + b"]")
-        if all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
+    with contextlib.suppress(UserError):  # at once, for names are then kept once and not in each row
+        rows = parse_json(b"[" + b",".join(lines) + b"]", path, list)
+        if all(map(is_row, rows)) and all(one["step"] < other["step"] for one, other in itertools.pairwise(rows)):
             return rows
-    except ValueError:
-        pass
     rows, damaged = [], 0
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(parse_row(path, number, line))
+            rows.append(parse_row(path, number, line, after=rows[-1]["step"] if rows else -1))
         except UserError:
             damaged += 1
     if damaged:

@@ -7,6 +7,7 @@ INDEX-truth.webp, INDEX-prediction.webp and, of label maps, INDEX-image.webp.
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from files import write_atomically
+from errors import UserError
+from files import REMEDY, parse_json, read_bytes, write_atomically
+from limits import EXAMPLES, MB
 
 LONGER_SIDE = 320  # pixels of a tile
 QUALITY = 80
@@ -53,19 +56,38 @@ def write_examples(path: Path, drawn: DrawnExamples) -> None:
 
 
 def read_examples(path: Path) -> DrawnExamples:
-    """Read what `write_examples` wrote. Raises OSError, ValueError or KeyError where the file is damaged."""
+    """Read what `write_examples` wrote. Raises FileNotFoundError, and UserError where the file is damaged."""
+    content = read_bytes(path, EXAMPLES)
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = json.loads(archive.read(NAMES))
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(own.file_size for own in archive.infolist()) > EXAMPLES:  # which a zip file can hide in a few bytes
+                raise UserError(f"{path} holds more than {EXAMPLES / MB:g} MB; {REMEDY}")
+            names = parse_json(archive.read(NAMES), f"{path}, {NAMES}")
             examples = [
                 DrawnExample(
                     own["index"], own["name"], {name: archive.read(file) for name, file in own["tiles"].items()}
                 )
                 for own in names["examples"]
             ]
-        return DrawnExamples(names["classes"], examples)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"not a whole zip file: {error}") from error
+        drawn = DrawnExamples(names["classes"], examples)
+    except UserError:
+        raise
+    # zipfile raises errors of many types for a damaged file.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        raise UserError(f"{path} is damaged ({error!r}); {REMEDY}") from None
+    texts = [*drawn.class_names, *(own.name for own in examples)] if isinstance(drawn.class_names, list) else [None]
+    if not all(isinstance(text, str) for text in texts) or not all(type(own.index) is int for own in examples):
+        raise UserError(f"{path} does not hold the examples of an evaluation; {REMEDY}")
+    return drawn
 
 
 def encode_webp(picture: np.ndarray) -> bytes:

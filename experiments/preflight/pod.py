@@ -26,9 +26,11 @@ from experiments.command_line import Command
 from experiments.object_counts import ENOUGH, check_objects
 from experiments.preflight.board import Board
 from experiments.run.config_file import FREE, check_same, flatten
-from experiments.run.evidence import environment, read_sessions
+from experiments.run.evidence import environment
 from experiments.run.inputs import Inputs
+from experiments.run.sessions import read_sessions
 from experiments.tasks.registry import make_task
+from files import read_json
 
 SECONDS = 55.0  # of all checks
 ANSWER = 20.0  # for what each host finds quickly
@@ -298,16 +300,18 @@ def find_need(workdir: pathlib.Path) -> tuple[float | None, bool]:
     A run that goes on has measured it: what it did, without the time that it waited for input. A new one has the estimate
     of a preflight of its slice, if that was given the --workdir.
     """
-    evidence = workdir / "evidence.json"
-    for session in reversed(read_sessions(evidence) if evidence.exists() else []):
-        rate, wait = session.get("images_per_second"), session.get("train/input_wait")
-        if rate and wait is not None and wait < 1 and session["devices"]["kind"] == jax.devices()[0].device_kind:
-            return rate / (1 - wait) * jax.device_count() / session["devices"]["count"], True
+    for session in reversed(read_sessions(workdir / "evidence.json")):
+        try:
+            devices, rate, wait = (session[name] for name in ("devices", "images_per_second", "train/input_wait"))
+            if rate > 0 and wait < 1 and devices["kind"] == jax.devices()[0].device_kind:
+                return rate / (1 - wait) * jax.device_count() / devices["count"], True
+        except (TypeError, KeyError, ZeroDivisionError):
+            continue  # a session that was killed before it measured
     try:
-        estimate = json.loads((workdir / "preflight.json").read_text())
+        estimate = read_json(workdir / "preflight.json")
         chip = estimate["roofline"]["images_per_second"] / estimate["chips"]
         return chip * jax.device_count(), False
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None, False
 
 

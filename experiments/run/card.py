@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 import jax
 from ml_collections import ConfigDict
 
-from experiments.run.evidence import environment, read_sessions
+from errors import UserError
+from experiments.run.evidence import environment
 from experiments.run.metrics_file import read_row
 from experiments.run.model import Loaded
 from experiments.run.program import Program, find_canvas
+from experiments.run.sessions import read_sessions
 from experiments.run.tables import format_table
+from files import REMEDY, read_json
 from input_pipeline.augment.geometry import inner
 
 LOADER = '''\
@@ -191,9 +194,12 @@ def _describe_scores(run: pathlib.Path, model: Loaded) -> list[str]:
         found[f"in training, step {step}"] = {k: v for k, v in scores.items() if v is None or isinstance(v, float)}
     own = {name: value for name, value in model.facts.items() if name != "run"}, _leave_out_split(model.changed)
     for path in sorted((run / "records").glob("*.json")):
-        stored = json.loads(path.read_text())
-        if own == ({name: stored.get(name) for name in own[0]}, _leave_out_split(stored["config"])):
-            found[path.stem] = stored["scores"]
+        stored = read_json(path)
+        changed, scores = stored.get("config"), stored.get("scores")
+        if not isinstance(changed, dict) or not isinstance(scores, dict):
+            raise UserError(f"{path} does not hold the result of an evaluation; {REMEDY}")
+        if own == ({name: stored.get(name) for name in own[0]}, _leave_out_split(changed)):
+            found[path.stem] = {name: value for name, value in scores.items() if isinstance(value, int | float | None)}
     lines = []
     for title, scores in found.items():
         lines += [f"{title}:", "", "```", *format_table(scores).splitlines(), "```", ""] if scores else []

@@ -1,15 +1,16 @@
 """Checkpoints that can be trusted after a kill, a full disk or a damaged file.
 
 `checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` the best by the config's metric. Orbax writes each
-under a temporary name and renames it when it is whole; a SHA-256 of all arrays is stored with them, so that a checkpoint
-damaged later is recognised, moved aside and replaced by the one before.
+under a temporary name and renames it when it is whole. Notes with a SHA-256 of their own are stored beside the arrays and
+hold the SHA-256 of these, so that a checkpoint damaged later is recognised, moved aside and replaced by the one before.
 
-`python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays.
+`python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays; with
+`--config` it prints the run's config instead, as config.json holds it.
 """
 
 import argparse
 import contextlib
-import hashlib
+import json
 import pathlib
 import shutil
 import sys
@@ -20,13 +21,14 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from errors import UserError, warn
+from experiments.run.checksums import Arrays, digest, is_here, sum_parts
 from experiments.run.directory import lead
+from experiments.run.storage_errors import explain, silence_repetitions
+from files import digest_json
 from input_pipeline.decoding import WHITE
 
-Arrays = Mapping[str, Any]
 KINDS = ("last", "best")
 
 
@@ -34,24 +36,33 @@ class Checkpoints:
     """The checkpoints of one run. `state` is a tree of arrays everywhere below; `notes` is JSON: what else resumes the run."""
 
     def __init__(self, workdir: str | pathlib.Path, keep: int = 1, read_only: bool = False):
+        silence_repetitions()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.read_only = read_only
         self.longest_save = 0.0  # seconds from the call to the file, of those saved so far
         self._began = 0.0
-        self._managers = {
-            kind: ocp.CheckpointManager(
-                self.folder / kind,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=None if read_only else {"last": keep, "best": 1}[kind],
-                    create=not read_only,
-                    read_only=read_only,
-                    cleanup_tmp_directories=not read_only,
-                    async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._note_time),
-                ),
-            )
-            for kind in KINDS
-            if not read_only or (self.folder / kind).is_dir()
-        }
+        self._read_back: set[str] = set()  # kinds of which one of this process's has been read back
+        self._most = {"last": keep, "best": 1}
+        try:
+            here = [kind for kind in KINDS if not read_only or (self.folder / kind).is_dir()]
+            self._managers = {kind: self._make_manager(kind) for kind in here}
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be used ({error.strerror}); move the run, or what is in its place"
+            ) from error
+
+    def _make_manager(self, kind: str) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.folder / kind,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=None if self.read_only else self._most[kind],
+                create=not self.read_only,
+                read_only=self.read_only,
+                cleanup_tmp_directories=not self.read_only,
+                lightweight_initialize=True,  # a damaged file of metadata is then an error of its checkpoint alone
+                async_options=None if self.read_only else ocp.AsyncOptions(post_finalization_callback=self._note_time),
+            ),
+        )
 
     def steps(self, kind: str = "last") -> list[int]:
         """Return the steps of the whole checkpoints on disk, oldest first."""
@@ -61,7 +72,8 @@ class Checkpoints:
         """Start to write a checkpoint; returns when the arrays are copied. Raises UserError when an earlier write failed.
 
         Nothing older is removed before the new one is whole, and what was saved before is whole before this one begins:
-        a `last` that exists vouches for the `best` of its step.
+        a `last` that exists vouches for the `best` of its step. The first one of a kind is read back: that a checkpoint cannot
+        be read must not come out at the resume.
         """
         self.wait()
         if step in self.steps(kind):
@@ -70,12 +82,17 @@ class Checkpoints:
         try:
             arrays = {name: _owned(value) for name, value in flatten(state).items()}
             self._check_room(sum(value.nbytes for value in arrays.values()))
-            shapes = {name: list(value.shape) for name, value in arrays.items()}
-            notes = dict(notes, step=step, sha256=_digest_if_here(arrays), shapes=shapes)
+            notes = dict(notes, step=step, shapes={name: list(value.shape) for name, value in arrays.items()})
+            notes |= _describe(arrays)
+            notes = {"notes": notes, "sha256": digest_json(notes)}
             args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), notes=ocp.args.JsonSave(notes))
             self._managers[kind].save(step, args=args, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._write_failed(step, kind, error) from error
+        if kind not in self._read_back:
+            self.wait()
+            self._check_readable(step, kind)
+            self._read_back.add(kind)
 
     def wait(self) -> None:
         """Block until everything saved is on disk. Raises UserError when a write failed."""
@@ -111,7 +128,7 @@ class Checkpoints:
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
             raise UserError(
-                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({_reason(damaged[steps[-1]])}); restore "
+                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({explain(damaged[steps[-1]])}); restore "
                 "one from a backup, or move the run away to start again"
             )
         return None
@@ -125,14 +142,15 @@ class Checkpoints:
                 return self._read_arrays(step, kind, notes, None), notes
             except Exception as error:
                 warn(
-                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({_reason(error)}); trying the one before"
+                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({explain(error)}); trying the one before"
                 )
         if kind in self._managers:
-            self._managers[kind].reload()
+            self._managers[kind] = self._make_manager(kind)
             if self.steps(kind) != steps:  # the run is still training and has replaced them
                 return self.read(kind)
-        other = next((name for name in KINDS if name != kind and self.steps(name)), None)
-        remedy = f"there is one with --checkpoint={other}" if other else "train first, or name another --workdir"
+        other = next((name for name in KINDS if name != kind and self._has_usable(name)), None)
+        remedy = "restore one from a backup" if steps else "train first, or name another --workdir"
+        remedy = f"there is one with --checkpoint={other}" if other else remedy
         raise UserError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
 
     def read_notes(self) -> dict | None:
@@ -152,15 +170,40 @@ class Checkpoints:
     def _note_time(self) -> None:
         self.longest_save = max(self.longest_save, time.monotonic() - self._began)
 
+    def _has_usable(self, kind: str) -> bool:
+        for step in reversed(self.steps(kind)):
+            with contextlib.suppress(Exception):
+                self._read_arrays(step, kind, self._read_notes(step, kind), None)
+                return True
+        return False
+
+    def _check_readable(self, step: int, kind: str) -> None:
+        try:
+            self._read_arrays(step, kind, self._read_notes(step, kind), None)
+        except Exception as error:
+            raise UserError(
+                f"{self.folder / kind / str(step)} was written and cannot be read back ({explain(error)}): no start could go on "
+                "from it; check the disk, or choose a --workdir on another one"
+            ) from error
+
     def _read_notes(self, step: int, kind: str) -> dict:
         items = ocp.args.Composite(notes=ocp.args.JsonRestore())
-        return self._managers[kind].restore(step, args=items)["notes"]
+        stored = self._managers[kind].restore(step, args=items)["notes"]
+        if "shapes" in stored:  # of an older run, whose notes have no checksum
+            notes = stored
+        elif digest_json(notes := stored["notes"]) != stored["sha256"]:
+            raise ValueError("its notes are not the ones that were saved (SHA-256 differs)")
+        if notes["step"] != step or notes.get("loader", step) != step:
+            raise ValueError(f"its notes are of step {notes['step']} and of batch {notes.get('loader')}")
+        return notes
 
     def _read_arrays(self, step: int, kind: str, notes: dict, abstract: Arrays | None) -> dict[str, Any]:
         """Read onto the devices as `abstract` says, or onto the host without it."""
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         arrays = self._managers[kind].restore(step, args=items)["state"]
-        if notes["sha256"] and notes["sha256"] != _digest_if_here(arrays):
+        if notes["sha256"] and abstract is not None and not all(map(is_here, arrays.values())):
+            self._read_arrays(step, kind, notes, None)  # no process could compute it from the parts that it holds
+        elif any(_describe(arrays, notes)[name] != notes[name] for name in ("sha256", "sums") if notes.get(name)):
             raise ValueError("its arrays are not the ones that were saved (SHA-256 differs)")
         return arrays
 
@@ -183,28 +226,39 @@ class Checkpoints:
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
         place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"
-        warn(f"checkpoint {place} cannot be used ({_reason(error)}); moved to {target}, the one before is used")
+        warn(f"checkpoint {place} cannot be used ({explain(error)}); moved to {target}, the one before is used")
 
         def move() -> None:
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            place.rename(target)
+            try:
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                place.rename(target)
+            except OSError as failure:
+                raise UserError(f"{place}: cannot be moved to {target}: {failure.strerror}; move it away") from failure
 
         lead(move)
-        self._managers[kind].reload()
+        self._managers[kind].close()
+        self._managers[kind] = self._make_manager(kind)
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
+        earlier = _list_steps(self.folder / kind)  # the manager has dropped those that this one was to replace
+        rest = f"the earlier ones {earlier} are whole" if earlier else "there is no earlier one"
         return UserError(
-            f"{self.folder / kind}: {what} could not be written ({_reason(error)}); the earlier ones {self.steps(kind)} "
-            "are whole: make room and start the same command again"
+            f"{self.folder / kind}: {what} could not be written ({explain(error)}); {rest}: make room and start the same "
+            "command again"
         )
 
 
 def exists(workdir: pathlib.Path) -> bool:
     """Return whether a run has a checkpoint to resume from."""
-    folder = workdir / "checkpoints" / "last"
-    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+    return bool(_list_steps(workdir / "checkpoints" / "last"))
+
+
+def _list_steps(folder: pathlib.Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder; one that is being written has another name."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in paths if path.name.isdecimal() and path.is_dir())
 
 
 def read_white(workdir: pathlib.Path) -> int:
@@ -219,33 +273,15 @@ def flatten(state: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def digest(arrays: Arrays) -> str:
-    """Return the SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
-
-
-def _digest_if_here(arrays: Arrays) -> str | None:
-    """Return the digest, or None where this process does not hold all of the state."""
-    return digest(arrays) if all(map(_is_here, arrays.values())) else None
-
-
-def _is_here(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or value.is_fully_addressable or value.is_fully_replicated
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of a library's message."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+def _describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:
+    """Return the checksum of arrays: their `sha256`, or where no process holds all of them `sums`; of `like` its kind."""
+    whole = all(map(is_here, arrays.values())) if like is None else like["sha256"] is not None
+    return {"sha256": digest(arrays), "sums": None} if whole else {"sha256": None, "sums": sum_parts(arrays)}
 
 
 def _owned(value: jax.Array) -> Any:
     """Return a copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
-    return np.array(value) if _is_here(value) else value.copy()
+    return np.array(value) if is_here(value) else value.copy()
 
 
 def main() -> None:
@@ -254,13 +290,18 @@ def main() -> None:
     )
     parser.add_argument("workdir")
     parser.add_argument("--checkpoint", choices=KINDS, default="last")
+    parser.add_argument("--config", action="store_true", help="print the run's config instead, to restore config.json")
     flags = parser.parse_args()
-    logging.set_verbosity(logging.ERROR)
     try:
         arrays, notes = Checkpoints(flags.workdir, read_only=True).read(flags.checkpoint)
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(notes["step"], digest(arrays))
+    if not flags.config:
+        print(notes["step"], digest(arrays))
+    elif "config" in notes:
+        print(json.dumps(notes["config"], indent=2, sort_keys=True))
+    else:
+        sys.exit(f"error: {flags.workdir} is of an older version, whose checkpoints do not hold the config")
 
 
 if __name__ == "__main__":

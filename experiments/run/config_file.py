@@ -3,15 +3,22 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import write_atomically
+from files import read_json, write_atomically
 
 # No result depends on these: a run resumes with other values, which config.json then holds.
-FREE = ("train.max_minutes", "wandb.mode", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type")
+FREE = (
+    *("train.max_minutes", "train.log_every", "train.checkpoint_every", "train.keep"),
+    *("eval.pictures", "eval.picture_score", "data.num_threads", "data.prefetch"),
+    *("wandb.mode", "wandb.project", "wandb.entity", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type"),
+)
+# A resume takes other values of these too, where what they stand for is the same (experiments/run/resumption.py).
+RESUMABLE = (*FREE, "train.steps", "data.folder.root", "data.proposals.folder")
 
 
 def resolve(config: ConfigDict) -> str:
@@ -19,27 +26,31 @@ def resolve(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as config.json gives it back: tuples are lists."""
+    return json.loads(resolve(config))
+
+
 def read_config(workdir: pathlib.Path) -> ConfigDict:
     """Returns the config of the run in `workdir`, with the fields that are newer than the run. Raises UserError without a run."""
     path = workdir / "config.json"
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path, remedy="restore it from a backup or choose another --workdir")
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
         ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it from a backup or choose another --workdir") from None
     return _complete(_tuples(stored), path)
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given).
 
-    The fields of FREE may differ.
+    The fields of RESUMABLE may differ.
     """
     saved, given = _compare(workdir, config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
+    differing = [name for name in differing if name not in RESUMABLE]
     if differing:
         name = differing[0]
         others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
@@ -49,13 +60,29 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
         )
 
 
-def update_free(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Stores the values that `config`, otherwise the run's own, has for the fields of FREE."""
+def compare_trained(workdir: pathlib.Path, trained: Mapping, step: int, config: ConfigDict) -> dict[str, list]:
+    """Returns the fields that `config` changes of the config `trained` that the checkpoint of `step` keeps: [then, now].
+
+    Raises UserError for one that may not change: config.json is not the run's any more.
+    """
+    then, now = flatten_json(trained), flatten(config)
+    changed = {name: [then[name], now[name]] for name in sorted(then.keys() & now.keys()) if then[name] != now[name]}
+    for name, (before, after) in changed.items():
+        if name not in RESUMABLE:
+            raise UserError(
+                f"{workdir / 'config.json'} was changed: {name} was {before!r} when step {step} was saved, and is {after!r} now; "
+                f"restore it: python -m experiments.run.checkpoints {workdir} --config prints it"
+            )
+    return changed
+
+
+def update(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Stores the values that `config`, otherwise the run's own, has for the fields of RESUMABLE."""
     saved, given = _compare(workdir, config)
-    if any(saved[name] != given[name] for name in FREE):
+    if any(saved[name] != given[name] for name in RESUMABLE):
         resumed = read_config(workdir)
         with resumed.ignore_type():  # a whole number is a number, too
-            resumed.update_from_flattened_dict({name: _tuples(given[name]) for name in FREE})
+            resumed.update_from_flattened_dict({name: _tuples(given[name]) for name in RESUMABLE})
         write_atomically(workdir / "config.json", resolve(resumed).encode())
 
 
@@ -88,7 +115,7 @@ def _differing(saved: dict, given: dict) -> list[str]:
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields of a config by their dotted names, fit for JSON."""
-    return flatten_json(json.loads(resolve(config)))
+    return flatten_json(to_json(config))
 
 
 def flatten_json(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from files import write_atomically
+from errors import UserError
+from experiments.run.sessions import read_sessions
+from files import read_json, write_atomically
 
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl, and what a power cut can lose of an offline run
 LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
@@ -41,7 +43,7 @@ class Dashboard:
         if self._cursor.exists():
             time.sleep(1.1)  # an offline folder is named by the second, and no two sessions may share one
         self._run = _open_run(workdir, config, run_id, mode, self._evidence)
-        self._noted = json.loads(self._cursor.read_text()) if self._cursor.exists() else {"step": -1}
+        self._noted = _read_cursor(workdir, self._cursor)
         if self._run.offline:
             self._file = os.path.relpath(self._run.settings.sync_file, workdir)
             self.sent = _sent_before(workdir, self._noted)
@@ -186,9 +188,24 @@ def _mark_uploaded(workdir: Path) -> None:
 
 def _read_evidence(workdir: Path) -> dict:
     """What evidence.json says of the newest session; nothing of a run that has none."""
-    with contextlib.suppress(FileNotFoundError):
-        return json.loads((workdir / "evidence.json").read_text())["sessions"][-1]
-    return {}
+    sessions = read_sessions(workdir / "evidence.json")
+    return sessions[-1] if sessions else {}
+
+
+def _read_cursor(workdir: Path, path: Path) -> dict:
+    """What was noted of earlier sessions. Of a damaged one, the newest step that any of their files holds."""
+    try:
+        noted = read_json(path)
+        numbers, file = (noted.get("step"), noted.get("before", -1)), noted.get("file")
+        if all(type(number) is int for number in numbers) and isinstance(file, str | None):
+            return noted
+    except FileNotFoundError:
+        return {"step": -1}
+    except UserError as error:
+        print(error)
+    print(f"{path} is damaged: the offline files say what has been sent")
+    files = (workdir / "wandb").glob("offline-run-*/run-*.wandb")
+    return {"step": max((step for file in files for step in stored_steps(file)), default=-1)}
 
 
 def _sent_before(workdir: Path, cursor: dict) -> int:

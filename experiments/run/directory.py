@@ -17,10 +17,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from errors import UserError
-from experiments.run.config_file import check_same, resolve, update_free
+from errors import UserError, warn
+from experiments.run.config_file import check_same, resolve, update
 from experiments.run.sharding import gather_text
-from files import write_atomically
+from files import read_text, write_atomically
 
 
 def writes() -> bool:
@@ -86,8 +86,29 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
             write_atomically(workdir / "config.json", resolve(config).encode())
-        update_free(workdir, config)
         yield
+
+
+def adopt(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Stores in config.json what a resume changes in the run's config. Call it once nothing stands against the resume."""
+    lead(lambda: update(workdir, config))
+
+
+def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
+    """Returns the W&B id of the run, which is `known` from its checkpoint: a file that was lost or changed is written anew."""
+
+    def keep() -> str:
+        place = workdir / "wandb_id"
+        stored = ""
+        with contextlib.suppress(FileNotFoundError, UserError):
+            stored = read_text(place).strip()
+        if known is None or stored == known:
+            return stored
+        warn(f"{place} was lost or changed, and is written anew from the checkpoint: {known}")
+        write_atomically(place, f"{known}\n".encode())
+        return known
+
+    return lead(keep)
 
 
 def _check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
@@ -101,7 +122,7 @@ def _choose_wandb_id(workdir: pathlib.Path) -> str:
     """Returns a new id for a new run, or the one that W&B knows it by: from its agent, or from older code that started it."""
     stored = workdir / "config.json"
     if stored.exists():
-        return hash_config(stored.read_text(), workdir.name)
+        return hash_config(read_text(stored), workdir.name)
     return os.environ["WANDB_RUN_ID"] if "WANDB_SWEEP_ID" in os.environ else secrets.token_hex(8)
 
 

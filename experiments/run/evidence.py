@@ -5,14 +5,15 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from errors import UserError
 from experiments.run.metrics_file import plain
-from files import write_atomically
+from experiments.run.sessions import read_sessions
+from files import digest_json, write_atomically
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 
@@ -29,12 +30,14 @@ class Evidence:
         parameters: int,
         data: Mapping[str, str],
         best: Mapping[str, str | bool],
+        plans: Sequence[Mapping[str, Any]],
+        changed: Mapping[str, Sequence],
     ):
         """Collect what is known at the start, and write it.
 
         `step` is where the session starts, 0 or the restored one, `seeds` are those of config.seed, `parameters` the
         number of parameters; `data` has the fingerprint of each split; `best` the `score` that chooses the best checkpoint,
-        and whether `smaller_is_better`.
+        and whether `smaller_is_better`. `plans` and `changed` are those of a Resumption.
         Raises UserError where an earlier evidence.json is damaged or the disk refuses.
         """
         self.path = workdir / "evidence.json"
@@ -46,6 +49,8 @@ class Evidence:
             "parameters": parameters,
             "data": dict(data),
             "best": dict(best),
+            "plans": list(plans),
+            "changed": dict(changed),
             **environment(),
         }
         self._write()
@@ -79,18 +84,9 @@ class Evidence:
         self._write()
 
     def _write(self) -> None:
-        content = json.dumps({"sessions": [*self._earlier, self._session]}, indent=2)
+        sessions = [*self._earlier, self._session]
+        content = json.dumps({"sessions": sessions, "sha256": digest_json(sessions)}, indent=2)
         write_atomically(self.path, content.encode() + b"\n")
-
-
-def read_sessions(path: Path) -> list[dict]:
-    """Return the sessions of an evidence.json, the oldest first, none without a file. Raises UserError for a damaged one."""
-    try:
-        return json.loads(path.read_text())["sessions"]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: not the sessions of a run ({error!r}); repair it or move it away") from error
 
 
 def environment() -> dict:

@@ -1,9 +1,7 @@
 """Features of a split's regions, stored once in the folder of the run that learns from them."""
 
-import io
 import pathlib
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -14,13 +12,14 @@ from tqdm import tqdm
 
 from errors import UserError
 from experiments.run import sharding
-from experiments.run.checkpoints import digest
+from experiments.run.checksums import digest
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Task
-from files import claim_folder, write_atomically
+from files import claim_folder
 from input_pipeline.sources import Part, Source
+from input_pipeline.stored_arrays import read_arrays, write_arrays
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches
 from wording import count
@@ -39,17 +38,10 @@ class Block(Mapping[str, np.ndarray]):
         self._place = place
 
     def __getitem__(self, name: str) -> np.ndarray:
-        try:
-            with np.load(self._place, allow_pickle=False) as content:
-                return content[name]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self._place} cannot be read ({error}); delete it and start the same command again"
-            ) from error
+        return read_arrays(self._place, name)[name]
 
     def __iter__(self) -> Iterator[str]:
-        with np.load(self._place, allow_pickle=False) as content:
-            return iter(content.files)
+        return iter(read_arrays(self._place))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -78,11 +70,9 @@ class StoredFeatures:
 
     def write(self, indices: range, arrays: Mapping[str, np.ndarray]) -> int:
         """Keeps the arrays of the images `indices`, which are one of `missing`. Returns the bytes of the file."""
-        content = io.BytesIO()
-        np.savez(content, **arrays)
-        write_atomically(self._place(indices), content.getvalue())
+        size = write_arrays(self._place(indices), arrays)
         self._stop.nothing_to_lose = False
-        return len(content.getvalue())
+        return size
 
     def _place(self, indices: range) -> pathlib.Path:
         return self.folder / f"{indices.start // BLOCK:06}.npz"

@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import importlib.util
 import itertools
-import json
 import math
 import os
 import shlex
@@ -38,11 +37,12 @@ from experiments.run.dashboard import (
 )
 from experiments.run.metrics_file import parse_row
 from experiments.run.preemption import STOPS
+from files import read_json, read_text
 
 RETRY_SECONDS = (
     2.0,
     300.0,
-)  # before another attempt to open a W&B run and send: the first, twice as long each time, at most
+)  # before another attempt to open a run and send: at first, and at most; twice as long each time
 RETRY_SECONDS_AT_END = 30.0  # at most, when the run has ended
 ATTEMPTS = 3  # of a run offline: nothing gets better by waiting
 
@@ -154,8 +154,8 @@ def follow(workdir: Path) -> int:
     os.nice(5)  # training comes first
     parent = _Parent(sys.stdin.fileno(), workdir)
     try:
-        config = json.loads((workdir / "config.json").read_text())
-        run_id = (workdir / "wandb_id").read_text().strip()
+        config = read_json(workdir / "config.json")
+        run_id = read_text(workdir / "wandb_id").strip()
         (workdir / "wandb").mkdir(exist_ok=True)
         with open(workdir / "wandb" / "lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the follower of an earlier start may still be sending

@@ -5,6 +5,7 @@ Process 0 writes. All processes must call every method but `close`, and a write 
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from experiments.run.directory import lead, writes
 from experiments.run.evaluator import Evaluation, write_result
@@ -15,13 +16,18 @@ from experiments.run.metrics_file import MetricsFile
 class Journal:
     """The journal of the run in `workdir`, from its start or resume at a step to its end."""
 
-    def __init__(self, workdir: pathlib.Path, *, last_row: int, step: int, **session):
-        """Drop the rows after step `last_row`, and begin a session at `step`; Evidence says what a `session` is."""
+    def __init__(
+        self, workdir: pathlib.Path, *, last_row: int, mark: Mapping | None, accept_lost: bool, step: int, **session
+    ):
+        """Drop the rows that the restored checkpoint does not cover, and begin a session at `step`.
+
+        `last_row`, `mark` and `accept_lost` are what MetricsFile.cut takes; Evidence says what a `session` is.
+        """
         self.workdir = workdir
 
         def open_files() -> None:
             self._metrics = MetricsFile(workdir / "metrics.jsonl")
-            self._metrics.cut(last_row)
+            self._metrics.cut(last_row, mark, accept_lost)
             self._evidence = Evidence(workdir, step=step, **session)
 
         lead(open_files)
@@ -34,9 +40,14 @@ class Journal:
         """Write the row of a step."""
         lead(lambda: self._metrics.append(step, values))
 
-    def sync(self) -> None:
-        """Flush every row to disk: a checkpoint may only be saved after the rows that it covers."""
-        lead(lambda: self._metrics.sync())
+    def sync(self) -> dict[str, Any]:
+        """Flush every row to disk: a checkpoint may only be saved after the rows that it covers. Returns their mark."""
+
+        def sync() -> dict[str, Any]:
+            self._metrics.sync()
+            return self._metrics.mark
+
+        return lead(sync)
 
     def keep(self, step: int, result: Evaluation) -> dict[str, str]:
         """Write an evaluation's records, table and pictures. Returns the places of the latter two, for the step's row."""

@@ -23,7 +23,7 @@ class Loop:
         leader = self.runs[0]
         self.train, self.stop, self.loader = leader.config.train, leader.stop, leader.loader
         self.first = min(run.first for run in self.runs)
-        self.loader.set_state(min(run.position for run in self.runs))
+        self.loader.set_state(self.first)
         for run in self.runs:
             run.loop = self
 

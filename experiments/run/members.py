@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.run import sharding
+from experiments.run.directory import adopt
 from experiments.run.lane import Lane, VmappedLane
 from experiments.run.loop import Loop
 from experiments.run.preemption import Preemption
@@ -42,10 +43,11 @@ class Members:
         self.lanes = [make(self.runs[first :: len(meshes)]) for first in range(len(meshes))]
         print(describe(config, len(meshes)))
 
-    def restore(self) -> None:
+    def restore(self, accept_lost_rows: bool = False) -> None:
         """Brings each run to its own newest checkpoint. Those that are ahead then wait for the others."""
         for run in self.runs:
-            run.restore()
+            run.restore(accept_lost_rows)
+        adopt(self.workdir, self.config)
 
     def run(self, trace: pathlib.Path | None) -> None:
         """From the restored steps to the last one, or to a stop; `stop.finished` says which. `trace`: a profile's folder."""

@@ -1,15 +1,18 @@
 """metrics.jsonl, the one record of a run: what W&B, a dashboard or a comparison shows comes from it."""
 
 import contextlib
+import hashlib
 import io
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from errors import UserError
-from files import write_atomically
+from errors import UserError, warn
+from files import parse_json, read_bytes, write_atomically
+from limits import RECORDS
 
 
 class MetricsFile:
@@ -22,6 +25,8 @@ class MetricsFile:
         """Open `path` to append to it, making it when missing. Raises UserError where the disk refuses."""
         self.path = path
         self._file = self._open()
+        self._count, self._hash = 0, hashlib.sha256()
+        self._note(self._read())
 
     def _open(self):
         try:
@@ -29,6 +34,16 @@ class MetricsFile:
             return open(self.path, "ab", buffering=0)  # unbuffered: what append wrote outlives a kill -9
         except OSError as error:
             raise UserError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
+    def _note(self, lines: list[bytes]) -> None:
+        for line in lines:
+            self._count += 1
+            self._hash.update(line)
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """How many lines there are, and the SHA-256 of their bytes: a checkpoint keeps it, and `cut` takes it."""
+        return {"count": self._count, "sha256": self._hash.hexdigest()}
 
     def append(self, step: int, values: Mapping[str, object]) -> None:
         """Write one line. Values are numbers, strings, arrays or lists of them; NaN and infinities become null.
@@ -48,6 +63,7 @@ class MetricsFile:
             raise UserError(
                 f"{self.path}: cannot write step {step}: {error.strerror}; make room and start the same command again"
             ) from error
+        self._note([line])
 
     def sync(self) -> None:
         """Flush every line to disk: a checkpoint may only be saved after the lines that it covers."""
@@ -56,56 +72,151 @@ class MetricsFile:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be flushed to disk: {error.strerror}") from error
 
-    def cut(self, step: int) -> None:
-        """Drop the lines after `step`, and a last line without its newline; the others stay byte for byte.
+    def cut(self, step: int, mark: Mapping[str, Any] | None = None, accept_lost: bool = False) -> None:
+        """Drop what follows the lines of `mark`, or without one the lines after `step`; the others stay byte for byte.
 
         The new content replaces the file in one rename: a reader sees the old file or the new one, never a part.
-        Raises UserError naming the line where the content is damaged.
+        Raises UserError where lines that should stay are missing, changed or damaged. With `accept_lost` that is a warning: the
+        readable ones up to `step` stay, and the file as it was is kept under another name.
         """
-        kept = b"".join(line for line, row in self._lines() if row["step"] <= step)
-        if len(kept) != self.path.stat().st_size:
-            write_atomically(self.path, kept)
+        lines = self._read()
+        try:
+            kept = self._select(lines, step) if mark is None else self._check(lines, step, mark)
+        except UserError as error:
+            if not accept_lost:
+                raise
+            aside = self._set_aside()
+            warn(f"{error}: going on without them, and keeping the file as it was in {aside}")
+            kept = self._find_readable(lines, step)
+        content = b"".join(kept)
+        if len(content) != self.path.stat().st_size:
+            write_atomically(self.path, content)
             self._file.close()
             self._file = self._open()
+        self._count, self._hash = 0, hashlib.sha256()
+        self._note(kept)
 
     def rows(self) -> Iterator[dict]:
         """Every complete line, in order. Raises UserError naming a damaged one."""
-        return (row for _, row in self._lines())
+        step = -1
+        for number, line in enumerate(self._read(), start=1):
+            row = parse_row(self.path, number, line, after=step)
+            step = row["step"]
+            yield row
 
     def close(self) -> None:
         """Close the file; lines stay as they are."""
         self._file.close()
 
-    def _lines(self) -> Iterator[tuple[bytes, dict]]:
+    def _read(self) -> list[bytes]:
+        """The complete lines."""
         try:
-            content = self.path.read_bytes()
+            return [line for line in io.BytesIO(self.path.read_bytes()) if line.endswith(b"\n")]
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from error
-        for number, line in enumerate(io.BytesIO(content), start=1):
-            if line.endswith(b"\n"):
-                yield line, parse_row(self.path, number, line)
+
+    def _check(self, lines: list[bytes], step: int, mark: Mapping[str, Any]) -> list[bytes]:
+        """The lines that a checkpoint's mark covers. What follows them may be anything: it is written again."""
+        kept = lines[: mark["count"]]
+        if hashlib.sha256(b"".join(kept)).hexdigest() == mark["sha256"]:
+            return kept
+        if len(kept) < mark["count"]:
+            what = f"has {len(kept)} of the {mark['count']} rows that were there when step {step} was saved"
+        else:
+            what = f"has other rows than were there when step {step} was saved"
+        raise UserError(f"{self.path} {what}; restore it from a backup, or go on without them with --accept_lost_rows")
+
+    def _select(self, lines: list[bytes], step: int) -> list[bytes]:
+        """The lines up to `step`, of an older run, whose checkpoints keep no mark."""
+        count = len(lines)
+        while count and not self._is_readable(count, lines[count - 1], range(step + 1)):
+            count -= 1
+        rows = ((line, parse_row(self.path, number, line)) for number, line in enumerate(lines[:count], start=1))
+        return [line for line, row in rows if row["step"] <= step]
+
+    def _find_readable(self, lines: list[bytes], step: int) -> list[bytes]:
+        """The readable lines up to `step` whose steps ascend."""
+        kept: list[bytes] = []
+        first = 0
+        for number, line in enumerate(lines, start=1):
+            if self._is_readable(number, line, range(first, step + 1)):
+                kept.append(line)
+                first = parse_row(self.path, number, line)["step"] + 1
+        return kept
+
+    def _is_readable(self, number: int, line: bytes, steps: range) -> bool:
+        try:
+            return parse_row(self.path, number, line)["step"] in steps
+        except UserError:
+            return False
+
+    def _set_aside(self) -> Path:
+        """Copy the file to a name that is free."""
+        number = 1
+        while (place := self.path.with_name(f"{self.path.name}.lost-{number}")).exists():
+            number += 1
+        write_atomically(place, self.path.read_bytes())
+        return place
 
 
 def read_row(path: Path, step: int) -> dict:
     """Return the row of a step in the file at `path`: empty where there is none. Raises UserError for a damaged line."""
-    if not path.exists():
-        return {}
-    with open(path, "rb") as file:
-        rows = [parse_row(path, number, line) for number, line in enumerate(file, start=1) if line.endswith(b"\n")]
-    return next((row for row in rows if row["step"] == step), {})
+    return next((row for row in read_rows(path) if row["step"] == step), {})
 
 
-def parse_row(path: Path, number: int, line: bytes) -> dict:
-    """Return the row in a line. Raises UserError, naming file and line, for one that is damaged."""
+def read_last_step(path: Path) -> int:
+    """Return the largest step in the file at `path`, 0 where it has none. Damaged lines are passed over."""
+    steps = [0]
+    with contextlib.suppress(FileNotFoundError):
+        for number, line in enumerate(read_bytes(path, RECORDS).split(b"\n"), start=1):
+            with contextlib.suppress(UserError):
+                steps.append(parse_row(path, number, line)["step"])
+    return max(steps)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Return the whole rows in the file at `path`: none where there is no file. Raises UserError for a damaged line."""
     try:
-        row = json.loads(line)
-    except ValueError:
+        lines = read_bytes(path, RECORDS).split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [parse_row(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def parse_row(path: Path, number: int, line: bytes, after: int = -1) -> dict:
+    """Return the row in a line. Raises UserError, naming file and line, for one that is damaged.
+
+    `after` is the step of the row before.
+    """
+    try:
+        row = parse_json(line, path)
+    except UserError:
         row = None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+    if not is_row(row):
         raise UserError(
-            f"{path}, line {number}: damaged, not a JSON object with an integer step; repair or delete the line"
+            f"{path}, line {number}: damaged, not a JSON object with a whole step, and numbers, texts and lists; repair or "
+            "delete the line"
+        )
+    if row["step"] <= after:
+        raise UserError(
+            f"{path}, line {number}: damaged, step {row['step']} does not follow step {after}; repair or delete the line"
         )
     return row
+
+
+def is_row(value: object) -> bool:
+    """Return whether a value is what `append` writes as a line."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
+        return False
+    return all(map(_is_plain, value.values()))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, float):
+        return math.isfinite(value)  # JSON has no such numbers, and Python's reads them all the same
+    return value is None or type(value) in (int, str)
 
 
 def plain(value):

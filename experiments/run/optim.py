@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -51,6 +53,19 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
         return main
     warmup = optax.linear_schedule(optim.warmup_from * optim.lr, optim.lr, warming)
     return optax.join_schedules([warmup, main], [warming])
+
+
+def keeps_rates(optim: ConfigDict, done: int, before: int, steps: int) -> bool:
+    """Returns whether the first `done` learning rates of a run of `before` steps are those of a run of `steps` steps.
+
+    Of each part of config.optim.partition too.
+    """
+    parts = [optim, *(_changed(optim, changed) for _, changed in optim.partition)]
+    for part in parts:
+        old, new = (jax.vmap(make_schedule(part, planned))(jnp.arange(done)) for planned in (before, steps))
+        if not np.array_equal(old, new):
+            return False
+    return True
 
 
 def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from errors import UserError, warn
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.classes import match_columns
-from experiments.run.config_file import check_same
+from experiments.run.config_file import check_same, compare_trained, read_config
 from experiments.run.state import Architecture, Variables, check_same_shapes, describe, select
 from experiments.run.weights_file import read_weights
 from models.weights import Classes
@@ -26,6 +26,7 @@ def load_run(
     """
     check_same(workdir, config, sections=("model",))
     arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
+    compare_trained(workdir, notes.get("config", {}), notes["step"], read_config(workdir))
     architecture, shapes, _ = describe(config, len(notes["class_names"]))
     variables = architecture.lasting(select(arrays, weights))
     check_same_shapes(variables, architecture.lasting(shapes), f"{workdir} ({checkpoint} checkpoint)")

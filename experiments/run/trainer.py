@@ -17,7 +17,8 @@ from experiments.run import checkpoints, pretrained, sharding
 from experiments.run import state as states
 from experiments.run.best import Best
 from experiments.run.checkpoints import Checkpoints
-from experiments.run.directory import writes
+from experiments.run.config_file import to_json
+from experiments.run.directory import adopt, keep_wandb_id, lead, writes
 from experiments.run.evaluator import Evaluation, Evaluator
 from experiments.run.features import check_stage, store_features
 from experiments.run.inference import Interrupted
@@ -25,9 +26,11 @@ from experiments.run.inputs import Inputs
 from experiments.run.journal import Journal
 from experiments.run.lane import Lane
 from experiments.run.loop import Loop
+from experiments.run.metrics_file import read_last_step
 from experiments.run.nonfinite import NonFinite
 from experiments.run.optim import make_optimizer, make_schedule, warn_of_short_warmup
 from experiments.run.preemption import Preemption
+from experiments.run.resumption import NOTHING, resume
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import make_train_step
 from experiments.run.tables import format_score, format_table
@@ -93,27 +96,43 @@ class Trainer:
             evaluator.inference.check(self.evaluated(), size)
         return evaluator
 
-    def restore(self) -> None:
-        """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start."""
+    def restore(self, accept_lost_rows: bool = False) -> None:
+        """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start.
+
+        With `accept_lost_rows` it is a warning, not an error, where metrics.jsonl lacks rows that the checkpoint covers.
+        """
         self.checkpoints = Checkpoints(self.workdir, self.config.train.keep)
-        self.state, notes = self.checkpoints.restore(self.state) or (self.state, {"loader": 0, "row": None})
-        if notes.get("data", self.data) != self.data:
-            raise UserError(
-                f"the data is not what {self.workdir} was trained on (fingerprints {notes['data']} then, {self.data} now); "
-                "restore that data, or start a new run with config.init_from"
-            )
-        self.first, self.position, self.pending = int(self.state.step), notes["loader"], notes["row"]
+        self.state, notes = self.checkpoints.restore(self.state) or (self.state, None)
+        self.resumption = resume(self.workdir, self.config, notes, self.data)
+        notes = {"rows": NOTHING} if notes is None else notes
+        self.first, self.pending = int(self.state.step), notes.get("row")
+        self._check_rows_of_a_start()
         self.journal = Journal(
             self.workdir,
-            last_row=-1 if self.fresh else self.first if self.pending is None else self.first - 1,
+            last_row=self.first if self.pending is None else self.first - 1,
+            mark=notes.get("rows"),
+            accept_lost=accept_lost_rows,
             step=self.first,
             seeds=self.config.seed.to_dict(),
             parameters=sum(value.size for value in (self.state.params | self.state.rest).values()),
             data=self.data,
             best={"score": self.best.name, "smaller_is_better": self.best.smaller_is_better},
+            **self.resumption._asdict(),
         )
         for row in self.journal.rows():
             self.best.update(row.get(self.best.name))
+        self.best.update(notes.get("best"))  # where its row was lost, too
+        self.wandb_id = keep_wandb_id(self.workdir, notes.get("wandb_id"))
+        adopt(self.workdir, self.config)
+
+    def _check_rows_of_a_start(self) -> None:
+        """Raise UserError where a run without a checkpoint has rows beyond its second one: these were lost, not never made."""
+        path = self.workdir / "metrics.jsonl"
+        if self.fresh and lead(lambda: read_last_step(path)) > 2 * self.config.train.checkpoint_every:
+            raise UserError(
+                f"{self.workdir} has rows of many steps and no checkpoint: restore its checkpoints folder from a backup, or move "
+                "the run away to start again"
+            )
 
     def run(self, trace: pathlib.Path | None) -> None:
         """From the restored step to the last one, or to a stop; `stop.finished` says which. `trace`: where to write a profile."""
@@ -160,7 +179,8 @@ class Trainer:
     def describe(self, step: int) -> dict:
         """The training scalars of the step that was taken last, as its line has them."""
         row = {f"train/{name}": float(value) for name, value in jax.device_get(self.logs).items()}
-        return row | {"train/lr": float(self.schedule(step - 1))}
+        plan = {} if self.resumption.is_exact else {"train/planned_steps": self.config.train.steps}
+        return row | {"train/lr": float(self.schedule(step - 1))} | plan
 
     def _saved(self) -> str:
         """What a stop has left to go on from."""
@@ -213,10 +233,15 @@ class Trainer:
     def save(self, step: int, row: dict | None = None, kind: str = "last") -> None:
         """`row` is the step's line, where it is still to be completed and written."""
         self.nonfinite.drain()
-        self.journal.sync()
+        mark = self.journal.sync()
         notes = {
             "loader": self.loader.get_state(),
             "row": row,
+            "rows": mark,
+            "best": self.best.value,
+            "config": to_json(self.config),
+            "plans": self.resumption.plans,
+            "wandb_id": self.wandb_id,
             "class_names": self.source.class_names,
             "category_ids": self.source.category_ids,
             "white_level": self.source.white,

@@ -8,7 +8,6 @@ Start the same command again after a stop, a kill or a failure: it does what is 
 
 import argparse
 import importlib
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from errors import UserError
 from experiments.arguments import Parser
+from experiments.run.places import locate
 from experiments.run.preemption import UNFINISHED
 from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     """Carries out the sweep that the command line names. Returns the process's exit code."""
     try:
         parsed, overrides, options = read_flags(argv)
-        workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
+        workdir = locate(parsed.workdir)
         if parsed.search:
             seed, data_dir = parsed.search_seed or 0, parsed.tfds_data_dir
             search = Search(parsed.config, overrides, workdir, parsed.trials, seed, parsed.jobs, data_dir)

@@ -3,13 +3,13 @@
 import dataclasses
 import importlib.util
 import pathlib
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs import sweeps
 from errors import UserError
 from experiments.run.metrics_file import plain
+from experiments.user_code import explain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,8 @@ def _call(path: pathlib.Path, function: str) -> Any:
         return getattr(module, function)()
     except UserError as error:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
-    except Exception as error:  # of the user's code, whatever it is
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(
-            f"{path}: {type(error).__name__} in line {place.lineno} of {place.filename}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:  # of the user's code, whatever it is
+        raise UserError(explain(error, path) or f"{path}: {type(error).__name__}: {error}") from error
 
 
 def _read_run(where: str, run: Any, config: str, overrides: Mapping[str, str]) -> Run:

@@ -25,7 +25,7 @@ from experiments.sweep.local import Attempt, hold
 from experiments.sweep.plan import Job
 from experiments.sweep.state import UNFINISHED
 from experiments.sweep.summary import summarise, write_summary
-from files import write_atomically
+from files import read_json, write_atomically
 
 FRUITLESS = 3  # stops in a row that have saved no step; then a run has failed: its limit is too short for a start
 POLL_SECONDS = 0.2  # between two looks at the run's process
@@ -125,7 +125,7 @@ def read_options(options: Mapping[str, str], at_a_time: int | None) -> dict:
 def submit(runs: Sequence[Progress], executor: submitit.Executor, sweep: Launch, queued: set[str]) -> None:
     """Submits the runs that are neither done nor among the jobs `queued`, one array for those that wait for the same run."""
     place = sweep.workdir / QUEUE
-    ids: dict[str, str] = json.loads(place.read_text()) if place.exists() else {}
+    ids: dict[str, str] = read_json(place) if place.exists() else {}
     for run in runs:
         job = ids.get(run.job.workdir.name)
         if run.phase is not Phase.DONE and job in queued:

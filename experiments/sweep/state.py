@@ -8,15 +8,15 @@ there. No exit code says so.
 
 import argparse
 import contextlib
-import datetime
 import fcntl
-import json
 import pathlib
 import sys
 
 from errors import UserError
 from experiments.run.metrics_file import parse_row
 from experiments.run.preemption import UNFINISHED
+from experiments.run.sessions import measure_seconds, read_sessions
+from files import REMEDY, read_json
 
 
 class State:
@@ -47,17 +47,18 @@ class State:
             self._take(path, new[: new.rfind(b"\n") + 1])
 
     def _forget(self) -> None:
-        self._inode, self._read, self._last = 0, 0, {"step": 0}
+        self._inode, self._read, self._last, self._after = 0, 0, {"step": 0}, -1
         self._scores: dict[int, float | None] = {}
 
     def _take(self, path: pathlib.Path, lines: bytes) -> None:
         for line in lines.splitlines():
             try:
-                self._last = parse_row(path, 0, line)
+                self._last = parse_row(path, 0, line, after=self._after)
             except UserError:
                 return  # the run itself reports it when it resumes
-            if self.metric in self._last:
-                self._scores[self._last["step"]] = self._last[self.metric]
+            self._after = self._last["step"]
+            if isinstance(score := self._last.get(self.metric, ""), int | float | None):
+                self._scores[self._last["step"]] = score
         self._read += len(lines)
 
     @property
@@ -101,12 +102,9 @@ class State:
     def seconds(self) -> float:
         """How long the run has trained, over all of its starts, until its newest checkpoint."""
         try:
-            sessions = json.loads((self.workdir / "evidence.json").read_text())["sessions"]
-            spans = [[own["started"], own.get("updated", own["started"])] for own in sessions]
-            spans = [[datetime.datetime.fromisoformat(moment) for moment in span] for span in spans]
-        except (OSError, ValueError, TypeError, KeyError):
-            return 0.0
-        return sum((updated - started).total_seconds() for started, updated in spans)
+            return measure_seconds(read_sessions(self.workdir / "evidence.json")) or 0.0
+        except UserError:
+            return 0.0  # the run itself reports it when it resumes
 
     def _checkpoints(self, kind: str) -> list[int]:
         """Steps of the whole checkpoints; one that is being written has another name."""
@@ -117,10 +115,12 @@ class State:
 def read_state(workdir: pathlib.Path) -> State:
     """Returns the state of the run in `workdir`, by its own config. Raises UserError where there is none."""
     try:
-        train = json.loads((workdir / "config.json").read_text())["train"]
-        return State(workdir, train["steps"], train["best"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{workdir} holds no run that has started") from error
+        train = read_json(workdir / "config.json").get("train")
+    except FileNotFoundError:
+        raise UserError(f"{workdir} holds no run that has started") from None
+    if not isinstance(train, dict) or type(train.get("steps")) is not int or not isinstance(train.get("best"), str):
+        raise UserError(f"{workdir / 'config.json'} does not hold the config of a run; {REMEDY}")
+    return State(workdir, train["steps"], train["best"])
 
 
 def in_use(workdir: pathlib.Path) -> bool:

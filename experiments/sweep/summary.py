@@ -8,9 +8,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from errors import UserError
 from experiments.sweep.launch import Progress
 from experiments.sweep.plan import list_varied
-from files import write_atomically
+from files import read_json, write_atomically
 
 HEADER = ("run", "state", "step", "metric", "best", "last", "time")
 
@@ -49,9 +50,9 @@ def write_summary(workdir: pathlib.Path, runs: Sequence[Progress]) -> None:
     """
     place, entries = workdir / "sweep.json", {}
     with contextlib.suppress(
-        OSError, ValueError, TypeError, KeyError
+        OSError, UserError, TypeError, KeyError
     ):  # the first one, or damaged: the runs hold it all
-        entries = {own["directory"]: own for own in json.loads(place.read_text())["runs"]}
+        entries = {own["directory"]: own for own in read_json(place)["runs"]}
     entries = {name: own for name, own in entries.items() if (workdir / name).is_dir()}
     entries |= {run.job.workdir.name: _record(run) for run in runs}
     write_atomically(place, json.dumps({"runs": list(entries.values())}, indent=2).encode() + b"\n")

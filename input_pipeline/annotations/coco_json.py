@@ -15,26 +15,16 @@ from typing import Any
 import numpy as np
 
 from errors import UserError
+from files import read_json
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
 from input_pipeline.annotations.box_kinds import are_fractions, disagree, leave, recognise
 from input_pipeline.annotations.masks import FARTHEST, LEAST, encode_mask, encode_runs, is_polygon
 from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
 from input_pipeline.batch import refuse
+from limits import ANNOTATION_DIGITS, ANNOTATIONS
 
 SHOWN = 80  # letters of a wrong value that its error shows
 LOOKED_AT = 5000  # entries at most that show what the numbers and names of a file mean
-
-
-def load_json(path: Path) -> Any:
-    """What a file holds. Raises UserError."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: it cannot be parsed ({error})") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: not COCO's JSON: lists or objects are nested too deeply") from error
 
 
 def read_instances(path: Path, images: Path, root: Path) -> tuple[list[AnnotatedImage], dict[int, str]]:
@@ -42,7 +32,7 @@ def read_instances(path: Path, images: Path, root: Path) -> tuple[list[Annotated
 
     Files are named below the folder `images`, or else below `root`, and lie in `root`.
     """
-    content = load_json(path)
+    content = read_json(path, ANNOTATIONS, kind=object, digits=ANNOTATION_DIGITS)
     for key in ("images", "annotations", "categories"):
         held = content.get(key) if isinstance(content, dict) else None
         if not isinstance(held, list) or not all(isinstance(entry, dict) for entry in held):

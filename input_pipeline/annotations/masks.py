@@ -13,11 +13,13 @@ import numpy as np
 from faster_coco_eval.core import mask as run_lengths
 
 from errors import UserError
+from files import LIMITS
 from input_pipeline.annotations.numbers import is_finite
 from input_pipeline.batch import Size
 from input_pipeline.masks import Mask, bound, collect
 
 FARTHEST = 1_000_000  # pixels: a coordinate of a polygon beyond it is a mistake that would take gigabytes to draw
+BORDER = 5_000_000  # pixels around all polygons of an object: drawing takes 80 bytes for each
 LEAST = 6  # numbers of a polygon that holds something: three points
 
 
@@ -39,7 +41,15 @@ def encode_mask(segmentation: Any, size: Size) -> bytes:
         raise UserError("its mask is neither polygons [[x, y, x, y, ...]] nor run lengths")
     # Four numbers would be taken for a box.
     polygons = [polygon for polygon in segmentation if len(polygon) >= LEAST]
+    border = sum(map(_measure_border, polygons))
+    if border > BORDER:
+        raise UserError(f"its polygons have a border of {border:,.0f} pixels, and {BORDER:,} are the most ({LIMITS})")
     return run_lengths.merge(run_lengths.frPyObjects(polygons, *size))["counts"] if polygons else b""
+
+
+def _measure_border(polygon: list[float]) -> float:
+    points = np.reshape(np.array(polygon, np.float64), (-1, 2))
+    return float(np.abs(points - np.roll(points, -1, 0)).max(1).sum())
 
 
 def encode_runs(runs: list[int], size: Size) -> bytes:

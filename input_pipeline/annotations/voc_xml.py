@@ -4,9 +4,12 @@ import dataclasses
 import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
+from xml.parsers import expat
 
 from errors import UserError
+from files import read_bytes
 from input_pipeline.batch import Size
+from limits import DEEPEST, XML
 
 ROOT = "annotation"
 ORIENTED = "robndbox"
@@ -24,9 +27,13 @@ class Named:
 
 def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
     """The image's (height, width), None where it is unknown, and its objects. Raises UserError for what cannot be used."""
+    data = read_bytes(path, XML)
     try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
+        _refuse_bombs(data, path)
+        root = ElementTree.fromstring(data)
+    except UserError:
+        raise
+    except (ElementTree.ParseError, expat.ExpatError, ValueError, LookupError) as error:  # the last two of its encoding
         raise UserError(f"{path} cannot be parsed as XML ({error})") from error
     for element in root.iter():
         element.tag = re.sub(r"^\{.*\}", "", str(element.tag))  # a namespace says nothing more
@@ -51,6 +58,27 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
             raise UserError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
         objects.append(Named(name, edges, difficult == "1"))
     return None if size == (0, 0) else size, objects  # some programs write 0 for what they do not know
+
+
+def _refuse_bombs(data: bytes, path: pathlib.Path) -> None:
+    """Raises UserError for entities, by which a short file stands for gigabytes or reads other files, and for deep nesting."""
+    parser, depth = expat.ParserCreate(), 0
+
+    def refuse_entity(name: str, *_) -> None:
+        raise UserError(f"{path} cannot be used: it defines the entity {name[:80]}; write its text out")
+
+    def enter(*_) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEEPEST:
+            raise UserError(f"{path} cannot be used: its elements are nested more than {DEEPEST} deep; correct it")
+
+    def leave(_) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser.EntityDeclHandler, parser.StartElementHandler, parser.EndElementHandler = refuse_entity, enter, leave
+    parser.Parse(data, True)
 
 
 def _read_number(element: ElementTree.Element, place: str, where: str) -> float:

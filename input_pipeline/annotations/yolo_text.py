@@ -87,7 +87,9 @@ def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None
         return Meaning()
     if task == "obb":
         return Meaning(oriented=True)
-    most = max(1, min(LOOKED_AT, PAIRS // (length // 2) ** 2))
+    most = min(LOOKED_AT, PAIRS // (length // 2) ** 2)
+    if not most:  # nothing but a polygon has so many points
+        return Meaning()
     return _judge(where, np.array(longer[:: len(longer) // most + 1]))
 
 

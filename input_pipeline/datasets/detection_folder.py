@@ -31,7 +31,7 @@ from input_pipeline.annotations.masks import decode_masks, encode_mask
 from input_pipeline.batch import Size, refuse
 from input_pipeline.datasets.holdout import mark
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
-from input_pipeline.decoding import check_size, decode_samples, read_header, refuse_unreadable
+from input_pipeline.decoding import check_size, decode_samples, read_header, read_image, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_upright, note_views
 from input_pipeline.preparation import BuiltFromFolder
@@ -277,8 +277,9 @@ class Read(NamedTuple):
 
 def load(image: AnnotatedImage, largest: int) -> Read:
     """Read an image file and decode it once. One of more than `largest` pixels is wrong, and not left out as broken."""
-    data, name = image.path.read_bytes(), str(image.path)
+    data, name = b"", str(image.path)
     try:
+        data = read_image(image.path, largest)
         header = read_header(data, name)
     except UserError as error:
         return Read(data, str(error))
@@ -309,6 +310,7 @@ def describe_folder(
         size=_read_size,
         read_objects=_read_objects,
         read_masks=_read_masks if masks else None,
+        has_findings=True,
     )
 
 

@@ -7,14 +7,14 @@ import numpy as np
 
 from errors import UserError
 from input_pipeline.batch import IGNORE
-from input_pipeline.decoding import decode_mask
+from input_pipeline.decoding import decode_mask, read_image
 from input_pipeline.masks import find_regions
 from input_pipeline.objects import Objects
 
 
 def read_grey(path: pathlib.Path, remedy: str, upright: bool = True) -> np.ndarray:
     """Read a mask's values [H,W]: the palette index, or grey, stored as RGB or not. Raises UserError for colours."""
-    values = decode_mask(path.read_bytes(), str(path), upright=upright)
+    values = decode_mask(read_image(path), str(path), upright=upright)
     if values.ndim == 2:
         return values
     if np.ptp(values, axis=-1).any():

@@ -13,18 +13,17 @@ masks are a detector's ground truth; class 0 is the background then, whatever it
 Images and masks are read upright, by their EXIF orientation; where their sizes fit only as they are stored, as stored.
 """
 
-import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import write_atomically
 from input_pipeline.batch import Size, count, refuse
+from input_pipeline.datasets.findings import remember
 from input_pipeline.datasets.holdout import find_split, mark, select_side
 from input_pipeline.datasets.id_maps import find_components, list_objects, make_objects, read_ids
 from input_pipeline.datasets.layouts.recognition import recognise
@@ -43,6 +42,7 @@ from input_pipeline.decoding import (
     decode_mask,
     decode_samples,
     read_header,
+    read_image,
     refuse_unreadable,
 )
 from input_pipeline.masks import cut_out
@@ -91,7 +91,7 @@ class ImageMask:
         meaning += ["resize_masks"] if folder.resize_masks else []
         place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status], data.max_pixels])
         self._cache = cache / f"{place}.json"
-        findings = _remember(self._cache, FOUND, lambda: self._check(examples))
+        findings = remember(self._cache, FOUND, lambda: self._check(examples))
         refuse(f"{root / split}: masks that do not fit", findings["unfit"])
         refuse(
             f"{root / split}: masks with values between black and white",
@@ -148,12 +148,14 @@ class ImageMask:
         return files["images"].name not in self._stored
 
     def _find_size(self, files: Files) -> Size:
-        header = read_header(files["images"].read_bytes(), str(files["images"]))
+        header = read_header(read_image(files["images"], self._largest), str(files["images"]))
         return header.upright if self._is_upright(files) else header.stored
 
     def _read_image(self, files: Files) -> np.ndarray:
         path, upright = files["images"], self._is_upright(files)
-        return decode_image(path.read_bytes(), str(path), upright=upright, white=self.white, largest=self._largest)
+        return decode_image(
+            read_image(path, self._largest), str(path), upright=upright, white=self.white, largest=self._largest
+        )
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
         """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
@@ -172,6 +174,10 @@ class ImageMask:
         label = self._values.read(files["masks"], upright)
         return {"label": label, "instances": find_components(label)} if self._instances else {"label": label}
 
+    def _measure(self, mask: pathlib.Path, upright: bool) -> Size:
+        data = read_image(mask, self._largest)
+        return decode_mask(data, str(mask), upright=upright, largest=self._largest).shape[:2]
+
     def _check(self, examples: list[Files]) -> dict[str, list | dict]:
         """Reads every file once. Returns what FOUND names: messages, and by the images' names what was decided on them."""
         unfit, unreadable, seen, beyond, peak = [], {}, {}, [], 0
@@ -179,15 +185,10 @@ class ImageMask:
         for files in examples:
             image, *masks = files.values()
             try:
-                data = image.read_bytes()
+                data = read_image(image, self._largest)
                 header, samples = read_header(data, str(image)), decode_samples(data, str(image), largest=self._largest)
                 sizes = {
-                    upright: {
-                        mask: decode_mask(mask.read_bytes(), str(mask), upright=upright, largest=self._largest).shape[
-                            :2
-                        ]
-                        for mask in masks
-                    }
+                    upright: {mask: self._measure(mask, upright) for mask in masks}
                     for upright in ((True, False) if header.orientation > 1 else (True,))
                 }
             except UserError as error:
@@ -252,7 +253,7 @@ class ImageObjects(ImageMask):
             )
         self._masks = masks
         names = [files["images"].name for files in self._whole]
-        found = _remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
+        found = remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
         every = {name: np.array(found[name], np.int64).reshape(-1, 7) for name in names}
         self.bad_boxes = tuple(
             f"{name}: object {number}: no pixel of it has a class"
@@ -284,20 +285,6 @@ class ImageObjects(ImageMask):
             truth = self._read_truth(files)
             found[files["images"].name] = list_objects(truth["instances"], truth["label"]).tolist()
         return found
-
-
-def _remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
-    """Return what `check` finds, a dictionary with `keys`: from the cache at `path`, or else anew. A damaged cache is ignored."""
-    try:
-        findings = json.loads(path.read_text())
-        if findings.keys() == set(keys) and all(isinstance(value, list | dict) for value in findings.values()):
-            return findings
-    except (OSError, ValueError, AttributeError):
-        pass
-    findings = check()
-    with contextlib.suppress(UserError):
-        write_atomically(path, json.dumps(findings).encode())
-    return findings
 
 
 def _hash(content: list) -> str:

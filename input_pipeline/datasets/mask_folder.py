@@ -10,10 +10,12 @@ import unicodedata
 from collections.abc import Collection, Iterable
 
 from errors import UserError
+from files import read_text
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.layouts.masks import Folders
 from input_pipeline.decoding import list_images, list_others
 from input_pipeline.remarks import name_files, name_others
+from limits import NAMES
 from wording import count
 
 SUFFIX = "_mask"  # of a mask's name, after that of its image, where masks have one
@@ -25,9 +27,9 @@ OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
 def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     """The names in a classes file, in order, and their colours where it gives them."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); write one class name per line into it") from None
+        lines = [line.split() for line in read_text(path, NAMES).splitlines() if line.strip()]
+    except UserError as error:
+        raise UserError(f"{error}; write one class name per line into it") from None
     coloured = [
         line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
     ]

@@ -10,7 +10,7 @@ from errors import UserError
 from input_pipeline.batch import IGNORE, Size
 from input_pipeline.datasets.id_maps import is_jpeg, read_grey
 from input_pipeline.datasets.mask_folder import Colours
-from input_pipeline.decoding import decode_colours, decode_grey, read_palette
+from input_pipeline.decoding import decode_colours, decode_grey, read_image, read_palette
 
 NEAR = 32  # grey values from black or white, or of each channel from a colour, that noise and soft edges leave
 MOST = 0.5  # of the pixels
@@ -43,10 +43,10 @@ class MaskValues:
     def read(self, path: pathlib.Path, upright: bool) -> np.ndarray:
         """A mask file -> classes [H,W] uint8, 255 where there is none. Raises UserError for a value that is not a class."""
         if self._threshold:
-            grey = decode_grey(path.read_bytes(), str(path), upright=upright)
+            grey = decode_grey(read_image(path), str(path), upright=upright)
             return (grey >= self._threshold).astype(np.uint8)
         if self._colours:
-            return self._from_colours(decode_colours(path.read_bytes(), str(path), upright=upright), path)
+            return self._from_colours(decode_colours(read_image(path), str(path), upright=upright), path)
         values = read_grey(path, "write `name red green blue` lines into the classes file", upright)
         if is_jpeg(path):
             short = f"{path} is a JPEG, which changes values"
@@ -79,7 +79,7 @@ class MaskValues:
             return ""
         if seen in ({0, IGNORE}, {IGNORE}):
             return NOWHERE
-        palette = read_palette(path.read_bytes(), str(path)) if len(self.class_names) == 2 else []
+        palette = read_palette(read_image(path), str(path)) if len(self.class_names) == 2 else []
         return INVERTED if 1 in seen and palette[:2] == [(255, 255, 255), (0, 0, 0)] else ""
 
     def describe(self, judgement: str) -> str:
@@ -105,7 +105,7 @@ class MaskValues:
         ]
 
     def _list_greys(self, path: pathlib.Path) -> np.ndarray:
-        return np.unique(decode_grey(path.read_bytes(), str(path)))
+        return np.unique(decode_grey(read_image(path), str(path)))
 
     def find_misunderstanding(self, seen: set[int]) -> list[str]:
         """What is wrong with masks in which only the values `seen` occur, as a list of one line or none."""

@@ -20,7 +20,8 @@ from input_pipeline.datasets.holdout import find_split, mark, name_field, select
 from input_pipeline.decoding import check_size, choose_white, decode_image, decode_mask, read_header, refuse_unreadable
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_mask_upright
-from input_pipeline.preparation import Preparation, find_prepared, prepare, quiet_tfds
+from input_pipeline.preparation import Preparation, find_prepared, prepare
+from input_pipeline.prepared_folder import BY_TFDS, PreparedFolder
 from input_pipeline.remarks import add_white, note_white
 from input_pipeline.sources import Source, parse_split
 
@@ -43,6 +44,7 @@ class Dataset:
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
     as_stored: bool = False  # boxes are of the pixels as stored, which is how tfds decodes them
     folder: pathlib.Path | None = None
+    has_findings: bool = False  # its metadata says what its preparation found in each split
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
     class_names: tuple[str, ...] = ()  # of the label
     box_names: tuple[str, ...] = ()  # the classes of boxes, where they are not those of the stored "objects"
@@ -89,23 +91,14 @@ class Prepared:
             or find_prepared(name, how, place, data.folder)
             or prepare(name, how, place, data.folder, data.max_pixels)
         )
-        with quiet_tfds() as tfds:
-            builder = tfds.builder_from_directory(folder)
-            asked, select = parse_split(split)
-            wanted = find_split(asked, list(builder.info.splits), data, f"{name} in {folder}")
-            self._features = self._rename(dict(builder.info.features.items()))
-            images = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.Image)]
-            try:
-                decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
-                self._records = builder.as_data_source(split=wanted, decoders=decoders)
-            except (NotImplementedError, ValueError) as error:
-                remedy = "prepare it with `tfds build --file_format=array_record`" if dataset.folder else "start again"
-                raise UserError(
-                    f"{folder} cannot be read by index ({str(error).splitlines()[0]}); it must be array_record: "
-                    f"move it away and {remedy}, to prepare it anew"
-                ) from error
-        metadata = dict(builder.info.metadata.items())
+        prepared = PreparedFolder(folder, how.anew if how else BY_TFDS)
+        asked, select = parse_split(split)
+        wanted = find_split(asked, list(prepared.splits), data, f"{name} in {folder}")
+        self._features, self._records = self._rename(prepared.features), prepared.open_records(wanted)
+        metadata = prepared.metadata
         self._findings = metadata.get("findings", {}).get(wanted, {})
+        if dataset.has_findings and not self._findings:
+            prepared.refuse(f"it does not say what was found in {wanted}")
         places: Sequence[int] = range(len(self._records))
         if data.holdout:
             marks = self._findings.get("marks") or [
@@ -137,9 +130,9 @@ class Prepared:
         self.remarks += note_white(self.peak, self.white)
         if self.dropped and not data.folder.drop_unreadable:
             refuse_unreadable(f"{name} {wanted}", list(self.dropped))
-        checksums = {key: str(info.num_examples) + str(info.num_bytes) for key, info in builder.info.splits.items()}
+        checksums = {key: f"{examples}{size}" for key, (examples, size) in prepared.splits.items()}
         content = self._findings.get("content", "")  # of a folder: the sizes alone would not show every change
-        version = FIRST if content else builder.version  # another way to prepare the same content is the same data
+        version = FIRST if content else prepared.version  # another way to prepare the same content is the same data
         fingerprint = hashlib.sha256(f"{name} {version} {split} {checksums}{content}".encode()).hexdigest()[:16]
         self.fingerprint = add_white(fingerprint, self.peak, self.white)
 

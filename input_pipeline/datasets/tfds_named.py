@@ -20,7 +20,8 @@ from input_pipeline.datasets.mask_folder import read_classes
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
 from input_pipeline.decoding import decode_mask
 from input_pipeline.objects import Objects
-from input_pipeline.preparation import quiet_tfds
+from input_pipeline.preparation import VERSION
+from input_pipeline.prepared_folder import BY_TFDS, INFO, PreparedFolder
 from input_pipeline.sources import Source
 
 PREFIX = "tfds:"
@@ -48,14 +49,7 @@ class TfdsNamed:
 
     def open(self, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> Source:
         folder = find_folder(place, self.name, self.version)
-        with quiet_tfds() as tfds:
-            try:
-                features = dict(tfds.builder_from_directory(folder).info.features.items())
-            except Exception as error:  # of features that need TensorFlow or files of their own
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                raise UserError(
-                    f"config.data.name={data.name!r}: {folder} cannot be opened by tfds ({reason})"
-                ) from error
+        features = PreparedFolder(folder, BY_TFDS).features
         dataset = describe(features, folder, data, needs)
         return dataset.open(data, split, place, needs)
 
@@ -75,6 +69,10 @@ def find_folder(place: pathlib.Path, name: str, version: str | None) -> pathlib.
             return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
     if (place / name / "dataset_info.json").is_file():
         return place / name
+    held = [path for depth in (wanted, f"*/{wanted}") for path in (place / name).glob(depth)]
+    broken = [path for path in held if VERSION.fullmatch(path.name) and not (path / INFO).exists()]
+    if broken:
+        raise UserError(f"{broken[0]} is damaged (it has no {INFO}); {BY_TFDS}")
     there = {
         path.relative_to(place).parts for depth in ("*/*", "*/*/*") for path in place.glob(f"{depth}/dataset_info.json")
     }

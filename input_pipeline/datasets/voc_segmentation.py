@@ -18,7 +18,7 @@ from input_pipeline.datasets.id_maps import is_jpeg
 from input_pipeline.datasets.layouts.voc import check_once, read_list
 from input_pipeline.datasets.mask_folder import find_name
 from input_pipeline.datasets.prepared import Dataset, read_label, read_text
-from input_pipeline.decoding import decode_image, decode_mask, list_images, read_header
+from input_pipeline.decoding import decode_image, decode_mask, list_images, read_header, read_image
 from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import BuiltFromFolder
 
@@ -83,7 +83,11 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
             image, mask = files_of(self._year, stem)
             yield (
                 number,
-                {"file_name": image.name, "image": image.read_bytes(), "segmentation_mask": mask.read_bytes()},
+                {
+                    "file_name": image.name,
+                    "image": read_image(image, self._largest),
+                    "segmentation_mask": read_image(mask, self._largest),
+                },
             )
 
 
@@ -122,9 +126,9 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
 
 def check(image: pathlib.Path, mask: pathlib.Path, largest: int) -> None:
     """Raises UserError unless both files decode to one size, of at most `largest` pixels, and the mask holds classes and void."""
-    data = image.read_bytes()
+    data = read_image(image, largest)
     decode_image(data, str(image), largest=largest)
-    values = decode_mask(mask.read_bytes(), str(mask), largest=largest)
+    values = decode_mask(read_image(mask, largest), str(mask), largest=largest)
     if is_jpeg(mask):
         raise UserError(f"{mask} is a JPEG, which changes values; VOC's own masks are palette PNGs: take those")
     if values.ndim == 3:

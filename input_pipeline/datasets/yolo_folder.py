@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import read_text
 from input_pipeline.annotations.annotated_image import AnnotatedImage
 from input_pipeline.annotations.yolo_data import find_data_file, list_name_files, note_count, read_classes
 from input_pipeline.annotations.yolo_text import Row, convert, find_meaning, read_row
@@ -19,6 +20,7 @@ from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
 from input_pipeline.datasets.layouts.layout import Pair
 from input_pipeline.datasets.layouts.recognition import recognise
+from limits import MOST_WRONG, ROWS
 
 
 class YoloFolder(DetectionFolder):
@@ -81,13 +83,15 @@ def read_rows(root: pathlib.Path, pairs: list[Pair], classes: dict[int, str]) ->
     rows, wrong = {}, []
     for image, path, _ in pairs:
         rows[image] = {}
-        lines = path.read_text("utf-8-sig", errors="replace").splitlines() if path else []
+        lines = read_text(path, ROWS, errors="replace").splitlines() if path else []
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     rows[image][number] = read_row(line, classes)
                 except UserError as error:
                     wrong.append(f"{path} line {number}: {error}")
+            if len(wrong) >= MOST_WRONG:
+                break
     refuse(f"{root}: rows that cannot be used", wrong)
     return rows
 

@@ -17,14 +17,14 @@ from experiments.command_line import Command, read_experiment
 from experiments.export import export, export_program
 from experiments.run import state as states
 from experiments.run.card import OUTPUTS
-from experiments.run.config_file import read_config, resolve
+from experiments.run.config_file import read_config
+from experiments.run.directory import claim
 from experiments.run.model import find_classes, load_model
 from experiments.run.preemption import Preemption
 from experiments.run.pretrained import load_weights
 from experiments.run.program import make_program
 from experiments.run.trainer import Trainer
 from experiments.tasks.registry import make_task
-from files import write_atomically
 from models.weights import name_by_torchvision
 from tests import published
 
@@ -133,9 +133,8 @@ def run(tmp_path_factory, data_dir) -> pathlib.Path:
     config = read_experiment("configs/fcn8s_camvid.py:debug", ["--config.train.steps=0", "--config.optim.ema=0.9"])
     config.data.update(train_split="train[:8]", eval_split="validation[:8]")
     trainer = Trainer(config, workdir, data_dir, Preemption())
-    workdir.mkdir()
-    trainer.restore()
-    write_atomically(workdir / "config.json", resolve(config).encode())
+    with claim(workdir, config):
+        trainer.restore()
     trainer.run(None)
     return workdir
 

@@ -11,6 +11,7 @@ from configs import common, datasets, detectors, sppnet_shapes, variants
 from errors import UserError
 from experiments.run import features, sharding
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.directory import claim
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
@@ -33,8 +34,8 @@ def make_config(variant, **fields):
 
 def make(config, workdir, data_dir):
     trainer = Trainer(config, workdir, data_dir, Preemption())
-    workdir.mkdir(exist_ok=True)
-    trainer.restore()
+    with claim(workdir, config):
+        trainer.restore()
     return trainer
 
 
@@ -183,7 +184,9 @@ def test_what_is_stored_is_what_the_task_describes_of_each_image_once(tmp_path, 
     after = [place.stat().st_mtime_ns for place in sorted(tmp_path.glob("*.npz"))]
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
     (tmp_path / "000002.npz").write_bytes((tmp_path / "000002.npz").read_bytes()[:200])
-    with pytest.raises(UserError, match=r"000002\.npz cannot be read .*; delete it and start the same command again"):
+    with pytest.raises(
+        UserError, match=r"000002\.npz is damaged .*; move it away and start again: it will be made anew"
+    ):
         [block["box"] for block in again]
     stop.signal = signal.SIGTERM
     with pytest.raises(Interrupted):

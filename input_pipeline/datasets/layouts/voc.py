@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Collection
 
 from errors import UserError
+from files import read_text
 from input_pipeline.batch import count, refuse
 from input_pipeline.datasets.layouts.layout import (
     IMAGE_FOLDERS,
@@ -19,6 +20,7 @@ from input_pipeline.datasets.layouts.layout import (
     walk_folders,
 )
 from input_pipeline.remarks import name_files
+from limits import ROWS
 
 NEEDS = (
     "JPEGImages, Annotations/*.xml and ImageSets/Main/SPLIT.txt; or NAME.xml next to each NAME.jpg in SPLIT; or both in folders "
@@ -136,7 +138,7 @@ def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
 
 def read_list(path: pathlib.Path) -> list[str]:
     """Read the lines of one of VOC's lists. Raises UserError for an empty one."""
-    text = unicodedata.normalize("NFC", path.read_text("utf-8-sig", errors="replace"))
+    text = unicodedata.normalize("NFC", read_text(path, ROWS, errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{path} names no image; write one name per line, or take the file away")

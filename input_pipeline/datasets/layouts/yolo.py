@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Sequence
 
 from errors import UserError
+from files import read_text
 from input_pipeline.annotations.yolo_data import DataFile, find_data_file
 from input_pipeline.batch import count, refuse
 from input_pipeline.datasets.holdout import name_plainly
@@ -28,6 +29,7 @@ from input_pipeline.datasets.layouts.layout import (
     place_of,
     walk_folders,
 )
+from limits import ROWS
 
 NEEDS = (
     "images/SPLIT and labels/SPLIT, or SPLIT/images and SPLIT/labels, or NAME.txt next to each NAME.jpg; or a data.yaml whose "
@@ -36,6 +38,7 @@ NEEDS = (
 LABELS = "labels"
 KINDS = IMAGE_FOLDERS | {LABELS, "obj_train_data"}
 NO_LABELS = ("classes.txt",)
+LOOKED_AT = 1 << 12  # bytes of a text that show whether it holds rows of labels
 DARKNET = "data"  # the folder in which Darknet has a data set, which obj.data says and archives leave out
 Parts = tuple[str, ...]  # of a path
 
@@ -66,8 +69,9 @@ class Files:
         """Whether a text is one of labels: it is that of an image, or its first word is a number."""
         if self.place(path) in self.images:
             return True
-        with path.open(encoding="utf-8-sig", errors="replace") as lines:
-            first = next((line.split()[0] for line in lines if line.strip()), "0")
+        with path.open("rb") as file:
+            words = file.read(LOOKED_AT).decode("utf-8-sig", "replace").split()
+        first = words[0] if words else "0"
         return first.lstrip("-").replace(".", "", 1).isdigit()
 
 
@@ -235,7 +239,7 @@ def _read_list(
 ) -> list[pathlib.Path]:
     """Read a list of images, one on each line. Raises UserError for lines that name no image of the folder."""
     known = {image.relative_to(root).parts: image for image in images}
-    lines = [line.strip() for line in path.read_text("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path, ROWS, errors="replace").splitlines() if line.strip()]
     before = [path.parent.relative_to(root).parts, _split_path(prefix)[0], ()]
 
     def look(line: str, base: Parts, dropped: int) -> pathlib.Path | None:

@@ -45,6 +45,14 @@ def test_a_field_that_one_run_lacks_differs_where_nothing_else_does(tmp_path):
     assert folded(tmp_path)["b"] == (1, {"model.name": "unet"})
 
 
+def test_a_run_that_went_on_by_the_rule_is_no_run_planned_so(tmp_path):
+    plans = [{"from": 0, "steps": 5, "exact": True}, {"from": 5, "steps": 10, "exact": False}]
+    make_run(tmp_path / "planned")
+    make_run(tmp_path / "exactly", {"seed.init": 1}, plans=plans[:1])
+    make_run(tmp_path / "extended", {"seed.init": 2}, plans=plans)
+    assert sorted(folded(tmp_path).values(), key=str) == [(1, {"train.plans": "5, then 10"}), (2, {})]
+
+
 def test_runs_of_equal_seeds_are_told(tmp_path):
     for name, seed in (("a", 0), ("b", 1), ("c", 1), ("d", 2)):
         make_run(tmp_path / name, {"seed.init": seed})

@@ -87,7 +87,7 @@ def test_broken_runs_are_named_and_do_not_stop_the_others(sweep, capsys):
     (sweep / "lr=0.2,seed=1/config.json").write_text("{")
     main([str(sweep)])
     out, err = capsys.readouterr()
-    assert "warning: lr=0.2,seed=1: config.json cannot be read" in err
+    assert "warning: lr=0.2,seed=1: config.json is not JSON" in err
     assert len(out.split("\n\n")[0].splitlines()) == 4 and "name two of them" in out
 
 

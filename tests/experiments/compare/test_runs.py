@@ -62,15 +62,20 @@ def test_a_run_that_trains_or_was_stopped_is_told_from_a_finished_one(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
-        ("evidence.json", "{", "evidence.json cannot be read"),
-        ("evidence.json", "[]", "evidence.json is damaged: not a JSON object"),
+        ("evidence.json", "{", "evidence.json is not JSON"),
+        ("evidence.json", "[]", "evidence.json does not hold an object of JSON"),
         ("evidence.json", None, "evidence.json is missing"),
-        ("config.json", "nonsense", "config.json cannot be read"),
+        ("config.json", "nonsense", "config.json is not JSON"),
         ("metrics.jsonl", None, "metrics.jsonl cannot be read: No such file"),
         (
             "metrics.jsonl",
             '{"step": 1, "val/mIoU": 0.5}\nnonsense\n[1]\n{"step": 2, "val/',
             "2 damaged lines are passed over",
+        ),
+        (
+            "metrics.jsonl",
+            '{"step": 1, "val/mIoU": 0.5}\n{"step": true}\n{"step": 1}\n{"step": 2, "a": NaN}\n{"step": 2, "a": 1e400}\n',
+            "4 damaged lines are passed over",
         ),
     ],
 )

@@ -628,7 +628,7 @@ GT, DT = ground_truth(), results()
 @pytest.mark.parametrize(
     ("known", "found", "more", "said"),
     [
-        ("{", DT, (), "gt.json: not JSON: "),
+        ("{", DT, (), "gt.json is not JSON ("),
         ([], DT, (), "gt.json: not COCO's ground truth, an object of images, annotations and categories"),
         (changed(GT, "images"), DT, (), "gt.json: not COCO's ground truth"),
         (changed(GT, "images", value=3), DT, (), "gt.json: images are not a list: 3"),
@@ -645,9 +645,9 @@ GT, DT = ground_truth(), results()
         (changed(GT, "images", 1, "width", value=1e30), DT, ("--iou_type=segm",), "images[1] has a width that is not a whole"),
         (changed(GT, "annotations", 0, "area", value=10**400), DT, (), "annotations[0] has no finite number as its area: 1"),
         (changed(GT, "images", 0, "id", value=-(10**400)), DT, (), "images[0] has no finite number as its id: -1000"),
-        ("[" * 100_000, DT, (), "gt.json: not COCO's JSON: lists or objects are nested too deeply"),
-        (GT, "[1, ", (), "dt.json: not JSON: "),
-        (GT, '[{"score":' * 100_000, (), "dt.json: not COCO's JSON: lists or objects are nested too deeply"),
+        ("[" * 100_000, DT, (), "gt.json has lists or objects nested more than 50 deep"),
+        (GT, "[1, ", (), "dt.json is not JSON ("),
+        (GT, '[{"score":' * 100_000, (), "dt.json has lists or objects nested more than 50 deep"),
         (GT, changed(DT, 0, "bbox", value=[0, 0, 10**400, 1]), (), "detections[0] has a bbox that is not [left, top, width"),
         (GT, {"results": DT}, (), "dt.json: detections are not a list"),
         (GT, GT, (), "lacks 'score'"),
@@ -672,7 +672,7 @@ GT, DT = ground_truth(), results()
         (GT, changed(DT, 0, "segmentation", 0, 3, value=-1e9), ("--iou_type=segm",), "neither polygons, within 1000000 pix"),
         (GT, changed(DT, 0, "segmentation", 0, 3, value=10**400), ("--iou_type=segm",), "neither polygons, within 1000000"),
         (GT, DT, ("--iou=0",), "--iou=0.0: an overlap is more than 0 and at most 1"),
-        (GT, DT, ("--detections=nowhere.json",), "nowhere.json: cannot be read: No such file or directory"),
+        (GT, DT, ("--detections=nowhere.json",), "nowhere.json does not exist"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_scored_is_one_clear_line(files, capsys, known, found, more, said):

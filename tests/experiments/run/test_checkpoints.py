@@ -1,5 +1,7 @@
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -11,7 +13,8 @@ import pytest
 
 from errors import UserError
 from experiments.run import checkpoints
-from experiments.run.checkpoints import Checkpoints, digest, flatten
+from experiments.run.checkpoints import Checkpoints, flatten
+from experiments.run.checksums import digest, sum_parts
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -50,6 +53,24 @@ def test_restores_what_was_saved_bit_by_bit(tmp_path):
     assert Checkpoints(tmp_path, 2).steps() == [6, 9]
 
 
+def test_a_damaged_file_that_no_resume_reads_does_no_harm(tmp_path):
+    save(tmp_path, [3, 6])
+    place = tmp_path / "checkpoints" / "last" / "6" / "_CHECKPOINT_METADATA"
+    place.write_text('{"unknown": 1, "custom_metadata": {}}')
+    assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/damaged"])
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path, place):
+    save(tmp_path, [3, 6])
+    shutil.rmtree(tmp_path / "checkpoints" / "last" / "6" / "state")
+    if place == "checkpoints":
+        shutil.rmtree(tmp_path / place)
+    (tmp_path / place).write_text("")
+    with pytest.raises(UserError, match=r"cannot be (used|moved)"):
+        Checkpoints(tmp_path, 2).restore(make_state(0))
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert Checkpoints(tmp_path, 2).restore(make_state(0)) is None
 
@@ -72,6 +93,13 @@ def flip_bit(path: pathlib.Path) -> None:
     path.write_bytes(content)
 
 
+def edit_notes(folder: pathlib.Path, old: str, new: str) -> None:
+    place = folder / "notes" / "metadata"
+    text = place.read_text()
+    assert old in text
+    place.write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -80,8 +108,22 @@ def flip_bit(path: pathlib.Path) -> None:
         lambda folder: largest_file(folder).unlink(),
         lambda folder: (folder / "state" / "_METADATA").write_text("{"),
         lambda folder: (folder / "notes" / "metadata").write_text(""),
+        lambda folder: edit_notes(folder, '"loader": 6', '"loader": 7'),
+        lambda folder: edit_notes(folder, '"sha256"', '"sha257"'),
+        lambda folder: folder.rename(folder.with_name("9")),
+        lambda folder: shutil.rmtree(folder / "state"),
     ],
-    ids=["bit flipped", "truncated", "missing", "metadata cut", "notes empty"],
+    ids=[
+        "bit flipped",
+        "truncated",
+        "missing",
+        "metadata cut",
+        "notes empty",
+        "notes changed",
+        "a key lost",
+        "renamed",
+        "no state",
+    ],
 )
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capfd, damage):
     save(tmp_path, [3, 6])
@@ -90,10 +132,59 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capfd, d
     state, notes = manager.restore(make_state(0))
     assert equal(state, make_state(3)) and notes["loader"] == 3
     warning = capfd.readouterr().err
-    assert "warning:" in warning and "last/6" in warning and "damaged" in warning
+    assert "warning:" in warning and "last/" in warning and "damaged" in warning
     manager.save(6, make_state(6), {"loader": 6})
     manager.close()
     assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
+
+
+def test_no_flipped_bit_of_the_notes_passes(tmp_path):
+    """Whichever it is: the notes decide what a resume does, and no array's checksum covers them."""
+    save(tmp_path, [6])
+    place = tmp_path / "checkpoints" / "last" / "6" / "notes" / "metadata"
+    content, reader = place.read_bytes(), Checkpoints(tmp_path, read_only=True)
+    assert reader.read_notes()["loader"] == 6
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        place.write_bytes(damaged)
+        assert reader.read_notes() in (None, {**reader_notes(content)}), position
+
+
+def reader_notes(content: bytes) -> dict:
+    """The notes in a file: a flipped bit may hit a blank, and change nothing."""
+    return json.loads(content)["notes"]
+
+
+def test_older_notes_without_a_checksum_are_read(tmp_path):
+    save(tmp_path, [6])
+    place = tmp_path / "checkpoints" / "last" / "6" / "notes" / "metadata"
+    place.write_text(json.dumps(json.loads(place.read_text())["notes"]))
+    assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
+    edit_notes(place.parents[1], '"loader": 6', '"loader": 7')
+    with pytest.raises(UserError, match="notes are of step 6 and of batch 7"):
+        Checkpoints(tmp_path, 2).restore(make_state(0))
+
+
+def test_a_first_save_that_cannot_be_read_back_is_an_error_at_once(tmp_path):
+    place = tmp_path / "a[b]"  # Orbax looks for its files by a pattern
+    manager = Checkpoints(place, 2)
+    with pytest.raises(UserError, match="last/3 was written and cannot be read back"):
+        manager.save(3, make_state(3), {"loader": 3})
+    manager.close()
+
+
+def test_an_error_points_to_the_other_checkpoint_only_where_that_is_usable(tmp_path, capfd):
+    manager = Checkpoints(tmp_path, 1)
+    manager.save(3, make_state(3), {})
+    manager.save(3, make_state(3), {}, kind="best")
+    manager.close()
+    os.truncate(largest_file(tmp_path / "checkpoints" / "best" / "3"), 10)
+    with pytest.raises(UserError, match="there is one with --checkpoint=last"):
+        Checkpoints(tmp_path, read_only=True).read("best")
+    os.truncate(largest_file(tmp_path / "checkpoints" / "last" / "3"), 10)
+    with pytest.raises(UserError, match="restore one from a backup"):
+        Checkpoints(tmp_path, read_only=True).read("best")
 
 
 def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):
@@ -191,7 +282,31 @@ def test_the_command_prints_step_and_digest(tmp_path):
     assert missing.stderr.startswith("error:") and len(missing.stderr.splitlines()) == 1
 
 
+def test_the_command_prints_the_config(tmp_path, capsys, monkeypatch):
+    manager = Checkpoints(tmp_path, 1)
+    manager.save(3, make_state(3), {"config": {"seed": {"init": 0}}})
+    manager.close()
+    monkeypatch.setattr("sys.argv", ["checkpoints", str(tmp_path), "--config"])
+    checkpoints.main()
+    assert json.loads(capsys.readouterr().out) == {"seed": {"init": 0}}
+
+
 def test_the_digest_sees_names_dtypes_and_shapes():
     base = {"a": np.zeros(4, np.float32)}
     others = [{"b": np.zeros(4, np.float32)}, {"a": np.zeros(4, np.int32)}, {"a": np.zeros((2, 2), np.float32)}]
-    assert len({checkpoints.digest(arrays) for arrays in [base, *others]}) == 4
+    assert len({digest(arrays) for arrays in [base, *others]}) == 4
+
+
+def test_the_sums_of_parts_are_those_of_the_whole_and_see_each_bit():
+    rng = np.random.default_rng(0)
+    for dtype in (jnp.bfloat16, jnp.float32, jnp.int32, jnp.bool_):
+        array = np.asarray(jnp.asarray(rng.integers(0, 2, size=(8, 6, 3))).astype(dtype))
+        whole = sum_parts({"a": array})
+        assert sum_parts({"a": jnp.asarray(array)}) == whole
+        bits = array.copy().view(np.uint8).reshape(-1)
+        for position in rng.choice(bits.size, 20, replace=False):
+            bits[position] ^= 1
+            assert sum_parts({"a": bits.view(array.dtype).reshape(array.shape)}) != whole
+            bits[position] ^= 1
+        assert sum_parts({"a": array[::-1].copy()}) != whole
+    assert sum_parts({"step": jnp.int32(3)}) != sum_parts({"step": jnp.int32(4)})

@@ -186,6 +186,12 @@ def test_a_row_that_was_sent_before_the_cursor_knew_is_not_sent_again(crashed):
     assert resume(crashed) == [[1, 2, 3, 4, 5], [6]]
 
 
+@pytest.mark.parametrize("damage", ["[1]", '{"step": 3, "file": 7}'])
+def test_of_a_damaged_cursor_the_offline_files_say_what_was_sent(crashed, damage):
+    (crashed / "wandb" / "cursor.json").write_text(damage)
+    assert resume(crashed) == [[1, 2, 3, 4, 5], [6]]
+
+
 def test_after_an_upload_the_folder_may_be_removed(crashed):
     (folder,) = folders(crashed)
     folder.rename(crashed / "uploaded")

@@ -115,18 +115,44 @@ def test_fields_that_no_result_depends_on_may_change_and_are_stored(tmp_path, co
     config.wandb.update(mode="offline", group="others", tags=("a", "b"))
     assert config_file.changes(tmp_path, config) == {}
     run_directory.check_resumable(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text()) == stored
     claim(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text()) == stored, "something may still stand against the resume"
+    run_directory.adopt(tmp_path, config)
     stored["train"]["max_minutes"] = 90
     stored["wandb"] |= {"mode": "offline", "group": "others", "tags": ["a", "b"]}
     assert json.loads((tmp_path / "config.json").read_text()) == stored
-    config.wandb.project = "another"  # holds another run
-    with pytest.raises(UserError, match=r"wandb\.project is 'dense-prediction' there, 'another' now"):
-        claim(tmp_path, config)
 
 
 def test_fields_that_may_change_exist(config):
-    assert set(config_file.FREE) <= config_file.flatten(config).keys()
+    assert set(config_file.RESUMABLE) <= config_file.flatten(config).keys()
+    wandb = {f"wandb.{field}" for field in config.wandb}
+    assert wandb <= set(config_file.FREE)
+
+
+def test_a_config_that_is_not_the_one_of_the_checkpoint_is_an_error(tmp_path, config):
+    trained = json.loads(config_file.resolve(config))
+    assert config_file.compare_trained(tmp_path, trained, 5, config) == {}
+    config.train.log_every = 7
+    config.data.folder.root = "elsewhere"
+    changed = config_file.compare_trained(tmp_path, trained, 5, config)
+    assert changed == {"data.folder.root": ["", "elsewhere"], "train.log_every": [trained["train"]["log_every"], 7]}
+    config.optim.lr = 0.123
+    with pytest.raises(
+        UserError, match=r"config\.json was changed: optim\.lr was .* when step 5 was saved, and is 0\.123 now"
+    ):
+        config_file.compare_trained(tmp_path, trained, 5, config)
+
+
+def test_a_lost_or_changed_wandb_id_is_that_of_the_checkpoint(tmp_path, capsys):
+    assert run_directory.keep_wandb_id(tmp_path, None) == ""
+    for damage in (None, "0123456789abcdee", "\udcff"):
+        if damage is not None:
+            (tmp_path / "wandb_id").write_text(damage, errors="surrogateescape")
+        assert run_directory.keep_wandb_id(tmp_path, "0123456789abcdef") == "0123456789abcdef"
+        assert (tmp_path / "wandb_id").read_text() == "0123456789abcdef\n"
+        assert "wandb_id was lost or changed" in capsys.readouterr().err
+    assert run_directory.keep_wandb_id(tmp_path, "0123456789abcdef") == "0123456789abcdef"
+    assert capsys.readouterr().err == ""
 
 
 def test_one_job_at_a_time(tmp_path, config):

@@ -16,6 +16,8 @@ START = dict(
     parameters=6504227,
     data={"train": "ab12", "validation": "cd34"},
     best={"score": "val/loss", "smaller_is_better": True},
+    plans=[{"from": 0, "steps": 100, "exact": True}],
+    changed={"train.log_every": [20, 10]},
 )
 MEASURED = dict(flops_per_step=1e9, compilations=2, images_per_second=120.5, input_wait=0.125)
 MEASURED |= dict(devices_of_run=2, runs_on_devices=1)
@@ -32,7 +34,9 @@ def test_a_session_is_there_from_its_start_and_keeps_what_it_measured(tmp_path):
         session["first_step"] == 0 and session["seeds"] == {"init": 3, "data": 4} and session["parameters"] == 6504227
     )
     assert session["data"] == {"train": "ab12", "validation": "cd34"}
-    assert session["best"] == {"score": "val/loss", "smaller_is_better": True}
+    assert {name: session[name] for name in ("best", "plans", "changed")} == {
+        name: START[name] for name in ("best", "plans", "changed")
+    }
     evidence.update(step=50, **MEASURED)
     evidence.update(step=100, **MEASURED | {"images_per_second": np.float64("nan")})
     (session,) = sessions(tmp_path)
@@ -49,10 +53,18 @@ def test_a_resumed_run_adds_its_session(tmp_path):
     assert both[:1] == first and [session["first_step"] for session in both] == [0, 40]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
+def test_a_changed_digit_is_an_error(tmp_path):
+    Evidence(tmp_path, step=0, **START)
+    path = tmp_path / "evidence.json"
+    path.write_text(path.read_text().replace("6504227", "6504226"))
+    with pytest.raises(UserError, match=r"evidence\.json was changed since it was written"):
+        Evidence(tmp_path, step=0, **START)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"sessions": [1]}', '{"sessions": [{"git": []}]}'])
 def test_a_damaged_file_is_one_clear_line_and_stays(tmp_path, damage):
     (tmp_path / "evidence.json").write_text(damage)
-    with pytest.raises(UserError, match=r"evidence\.json: not the sessions of a run"):
+    with pytest.raises(UserError, match=r"evidence\.json (is not JSON|does not hold)"):
         Evidence(tmp_path, step=0, **START)
     assert (tmp_path / "evidence.json").read_text() == damage
 

@@ -1,5 +1,6 @@
 """Members are runs alone that are trained together: the same directories, bit for bit, also after kills."""
 
+import contextlib
 import json
 import math
 import signal
@@ -13,6 +14,7 @@ from experiments import train
 from experiments.command_line import Command
 from experiments.run.checkpoints import Checkpoints, digest
 from experiments.run.config_file import read_config
+from experiments.run.directory import claim
 from experiments.run.inference import Interrupted
 from experiments.run.members import Members
 from experiments.run.preemption import Preemption
@@ -44,9 +46,10 @@ def make_config(**fields):
 
 def make(workdir, data_dir, **fields):
     group = Members(make_config(**{"members": 2} | fields), workdir, data_dir, Preemption())
-    for run in group.runs:
-        run.workdir.mkdir(parents=True, exist_ok=True)
-    group.restore()
+    with contextlib.ExitStack() as claims:
+        for place, config in {workdir: group.config, **{run.workdir: run.config for run in group.runs}}.items():
+            claims.enter_context(claim(place, config))
+        group.restore()
     return group
 
 
@@ -68,9 +71,9 @@ def alone(tmp_path_factory, data_dir):
     root = tmp_path_factory.mktemp("alone")
     for seed in (0, 1, 2):
         workdir = root / f"seed={seed}"
-        workdir.mkdir()
         trainer = Trainer(make_config(**{"seed.init": seed}), workdir, data_dir, Preemption())
-        trainer.restore()
+        with claim(workdir, trainer.config):
+            trainer.restore()
         trainer.run(None)
     return root
 

@@ -65,7 +65,10 @@ def test_a_cut_leaves_a_reader_its_lines(tmp_path):
     assert [row["step"] for row in metrics.rows()] == [0, 1]
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "1"}\n', b"\xff\n", b"\n"])
+NOT_ROWS = [b"\0\0\0", b"[1]", b'{"loss": 1}', b'{"step": "1"}', b'{"step": true}', b'{"step": -1}', b"\xff", b""]
+
+
+@pytest.mark.parametrize("damage", [text + b"\n" for text in NOT_ROWS])
 def test_damage_in_the_middle_names_the_line(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 0}\n' + damage + b'{"step": 1}\n')
@@ -75,6 +78,61 @@ def test_damage_in_the_middle_names_the_line(tmp_path, damage):
         with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: damaged"):
             use()
     assert path.read_bytes() == before
+
+
+def write(path, count):
+    metrics = MetricsFile(path)
+    for step in range(1, count + 1):
+        metrics.append(step, {"x": step})
+    return metrics
+
+
+def test_what_follows_the_rows_of_a_checkpoint_may_be_anything(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    mark = write(path, 3).mark
+    kept = path.read_bytes()
+    for after in (b"", b"\xff\x00\n", b'{"step": 2}\n', b"[" * 50_000 + b"\n", b'{"step": 4, "x"'):
+        path.write_bytes(kept + after)
+        metrics = MetricsFile(path)
+        metrics.cut(3, mark)
+        assert path.read_bytes() == kept and metrics.mark == mark
+    older = kept + b"\xff\n"  # of a run whose checkpoints keep no mark
+    path.write_bytes(older)
+    metrics = MetricsFile(path)
+    metrics.cut(3)
+    assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda rows: [], r"has 0 of the 4 rows that were there when step 4 was saved"),
+        (lambda rows: rows[:2], r"has 2 of the 4 rows"),
+        (lambda rows: [*rows[:1], *rows[2:]], r"has 3 of the 4 rows"),
+        (lambda rows: [*rows[:3], rows[3].replace(b"4", b"5")], r"has other rows"),
+        (lambda rows: [rows[0], b"\xff\n", *rows[2:]], r"has other rows"),
+        (lambda rows: rows[::-1], r"has other rows"),
+    ],
+)
+def test_rows_that_a_checkpoint_covers_are_not_lost_without_a_word(tmp_path, capsys, damage, words):
+    path = tmp_path / "metrics.jsonl"
+    mark = write(path, 4).mark
+    rows = [line + b"\n" for line in path.read_bytes().splitlines()]
+    damaged = b"".join(damage(rows))
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=words + r".*--accept_lost_rows$"):
+        MetricsFile(path).cut(4, mark)
+    assert path.read_bytes() == damaged
+    metrics = MetricsFile(path)
+    metrics.cut(4, mark, accept_lost=True)
+    assert (tmp_path / "metrics.jsonl.lost-1").read_bytes() == damaged
+    assert "going on without them" in capsys.readouterr().err
+    steps = [row["step"] for row in metrics.rows()]
+    assert steps == sorted(set(steps)) and all(step <= 4 for step in steps)
+    again = metrics.mark
+    metrics.append(5, {"x": 5})
+    MetricsFile(path).cut(4, again)  # the next checkpoint covers what is there now
+    assert [row["step"] for row in MetricsFile(path).rows()] == steps
 
 
 def test_a_missing_file_is_one_clear_line(tmp_path):
@@ -115,3 +173,21 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_di
     with pytest.raises(UserError, match="cannot write step 2: .* make room"):
         metrics.append(2, {"x": 2})
     assert metrics.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"step": true}', b'{"step": -1}', b'{"step": 2.0}', b'{"step": "2"}', b'{"step": null}', b"{}", b"[]", b"2", b"",
+        b'{"step": 2, "train/loss": NaN}', b'{"step": 2, "train/loss": 1e400}', b'{"step": 2, "train/loss": -Infinity}',
+        b'{"step": 2, "train/loss": true}', b'{"step": 2, "train/loss": {"a": 1}}', b'{"step": 2, "rates": [1, [NaN]]}',
+        b'{"step": 2, "name": "\xff\xfe"}', b'{"step": 2' + b"0" * 30 + b"}", b'{"step": 2, "a": ' + b"[" * 5000 + b"}",
+        b'{"step": 1}', b'{"step": 0}',
+    ],
+)  # fmt: skip
+def test_a_line_that_append_does_not_write_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "train/loss": 0.5}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: damaged, .*; repair or delete the line"):
+        list(MetricsFile(path).rows())
+    assert path.read_bytes().endswith(line + b"\n")

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.checksums import sum_parts
 from tests.experiments.run.test_processes import assert_close, rows
 from tests.processes import start_main
 from tests.test_resume import digest, wait_for
@@ -153,6 +155,20 @@ def cut_to(workdir: pathlib.Path, step: int) -> None:
 def test_parameters_spread_over_fsdp_come_to_the_same(alone, tmp_path, data_dir):
     train(tmp_path / "run", data_dir, 1, 4, "--config.mesh=(1,1,-1)")
     assert_close(rows(tmp_path / "run"), rows(alone))
+
+
+@pytest.mark.slow
+def test_parameters_spread_over_processes_have_checksums_that_any_layout_can_check(alone, tmp_path, data_dir):
+    mesh = "--config.mesh=(1,1,-1)"
+    workdir = tmp_path / "run"
+    running = start_main(*TOGETHER, *flags(workdir, data_dir), mesh)
+    wait_for(lambda: (workdir / "checkpoints" / "last" / "6").exists(), running[0], 240)
+    running[0].send_signal(signal.SIGTERM)
+    assert {process.wait(timeout=240) for process in running} <= {0, 75}
+    arrays, notes = Checkpoints(workdir, read_only=True).read()
+    assert notes["sha256"] is None and notes["sums"] == sum_parts(arrays)
+    finish(start_main(*TOGETHER, *flags(workdir, data_dir), mesh))
+    assert_close(rows(workdir), rows(alone))
 
 
 @pytest.mark.slow

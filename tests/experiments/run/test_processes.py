@@ -121,6 +121,8 @@ def test_a_resumed_run_ends_the_same(together, tmp_path, data_dir):
     assert [(session["first_step"], session["last_step"]) for session in evidence] == [(0, 6), (3, 6)]
     for kind in ("last", "best"):
         (_, left), (_, right) = (Checkpoints(place, read_only=True).read(kind) for place in (workdir, together[0]))
+        for notes in (left, right):
+            notes.pop("rows")  # their bytes hold times
         assert left == right and left["sha256"]
 
 

@@ -12,6 +12,8 @@ from configs import unet_shapes
 from errors import UserError
 from experiments.run import preemption
 from experiments.run.checkpoints import Checkpoints, digest
+from experiments.run.config_file import read_config, resolve
+from experiments.run.directory import claim
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
@@ -21,12 +23,13 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the loop may catch it."""
 
 
-def make(workdir, data_dir, **fields):
+def make(workdir, data_dir, accept_lost_rows=False, optim=None, **fields):
     config = unet_shapes.get_config("debug")
     config.train.update(fields)
+    config.optim.update(optim or {})
     trainer = Trainer(config, workdir, data_dir, Preemption(config.train.max_minutes))
-    workdir.mkdir(exist_ok=True)
-    trainer.restore()
+    with claim(workdir, config):
+        trainer.restore(accept_lost_rows)
     return trainer
 
 
@@ -197,3 +200,74 @@ def test_changed_data_is_refused_on_resume(reference, data_dir):
     with pytest.raises(UserError, match="the data is not what"):
         trainer.restore()
     assert (reference / "metrics.jsonl").read_bytes() == before
+
+
+def finish(trainer):
+    trainer.run(None)
+    assert trainer.stop.exit_code == 0
+
+
+def read_digests(workdir):
+    return [digest(Checkpoints(workdir, read_only=True).read(kind)[0]) for kind in ("last", "best")]
+
+
+def read_session(workdir):
+    return json.loads((workdir / "evidence.json").read_text())["sessions"][-1]
+
+
+def test_a_finished_run_goes_on_as_if_it_had_been_planned(tmp_path, data_dir):
+    optim = {"schedule": "constant", "warmup_steps": 2}
+    planned, extended = tmp_path / "planned", tmp_path / "extended"
+    finish(make(planned, data_dir, steps=9, optim=optim))
+    finish(make(extended, data_dir, steps=6, optim=optim))
+    with pytest.raises(UserError, match=r"train\.steps=5: .* is at step 6 of 6; give more than 6"):
+        make(extended, data_dir, steps=5, optim=optim)
+    trainer = make(extended, data_dir, steps=9, optim=optim)
+    assert trainer.resumption.is_exact
+    finish(trainer)
+    assert read_digests(extended) == read_digests(planned)
+    assert rows(extended) == rows(planned)  # the debug config evaluates at step 6, too
+    session = read_session(extended)
+    assert session["plans"] == [{"from": 0, "steps": 6, "exact": True}, {"from": 6, "steps": 9, "exact": True}]
+    assert session["changed"] == {"train.steps": [6, 9]}
+    assert read_config(extended).train.steps == 9
+
+
+@pytest.mark.slow
+def test_a_schedule_that_depends_on_the_length_goes_on_by_a_rule_that_is_recorded(tmp_path, data_dir):
+    optim = {"schedule": "cosine", "lr": 0.01, "warmup_steps": 0}
+    finish(make(tmp_path, data_dir, steps=4, optim=optim))
+    make(tmp_path, data_dir, steps=8, optim=optim).close()
+    finish(make(tmp_path, data_dir, steps=8, optim=optim))
+    later = [row for row in rows(tmp_path) if row["step"] > 4]
+    assert [row["train/planned_steps"] for row in later] == [8] * 4
+    assert later[0]["train/lr"] == pytest.approx(0.005) and later[-1]["train/lr"] < 0.001
+    assert all("train/planned_steps" not in row for row in rows(tmp_path)[:4])
+    make(tmp_path, data_dir, steps=8, optim=optim).close()
+    assert read_session(tmp_path)["plans"][-1] == {"from": 4, "steps": 8, "exact": False}, "it stays known"
+
+
+@pytest.mark.slow
+def test_lost_rows_are_an_error_and_the_best_stays_the_best(tmp_path, data_dir):
+    fields = dict(best="val/loss", eval_every=2)
+    trainer = make(tmp_path, data_dir, **fields, steps=4)
+    script_losses(trainer, [0.5, 0.7])
+    finish(trainer)
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match="has 0 of the 4 rows"):
+        make(tmp_path, data_dir, **fields, steps=6)
+    assert read_config(tmp_path).train.steps == 4, "nothing has changed"
+    trainer = make(tmp_path, data_dir, accept_lost_rows=True, **fields, steps=6)
+    assert trainer.best.value == 0.5
+    script_losses(trainer, [0.6])
+    finish(trainer)
+    assert Checkpoints(tmp_path, read_only=True).steps("best") == [2]
+
+
+def test_rows_without_a_checkpoint_are_not_wiped(tmp_path, data_dir):
+    config = unet_shapes.get_config("debug")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20}\n')
+    (tmp_path / "config.json").write_text(resolve(config))
+    with pytest.raises(UserError, match="rows of many steps and no checkpoint"):
+        make(tmp_path, data_dir)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 20}\n'

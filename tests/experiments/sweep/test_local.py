@@ -154,7 +154,7 @@ def test_no_run_outlives_a_launcher_that_is_killed(tmp_path):
 
 
 def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
-    runs = 'sweeps.seeds(4) + [{"name": "a", "train.keep": 3}, {"name": "b", "init_from": sweeps.run("a")}]'
+    runs = 'sweeps.seeds(4) + [{"name": "a", "optim.clip": 3.0}, {"name": "b", "init_from": sweeps.run("a")}]'
     calm, sweep, moments = Sweep(tmp_path / "calm", runs), Sweep(tmp_path / "killed", runs), random.Random(0)
     calm.finish()
     sweep.behave(**{f"_{seed}": {"sleep": 0.05} for seed in range(4)})

@@ -1,0 +1,82 @@
+"""Checksums of what a resume reads: arrays, wherever their parts are, and notes."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.run.sharding import gather_text
+
+Arrays = Mapping[str, Any]
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the odd constants of the generator SplitMix64
+MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
+CHUNK = 2**20  # elements that are hashed at a time
+
+
+def is_here(value: Any) -> bool:
+    """Return whether this process holds all of an array."""
+    return isinstance(value, np.ndarray) or value.is_fully_addressable or value.is_fully_replicated
+
+
+def digest(arrays: Arrays) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def sum_parts(arrays: Arrays) -> dict[str, str]:
+    """Return a checksum of 64 bits for each array, the same for every layout over devices and processes.
+
+    It is the sum, modulo 2**64, of a hash of each element's place and bits; each process adds those of the parts that it
+    holds. All processes must call it. A digest is stronger; this is for arrays that no process holds whole.
+    """
+    own = {name: _sum_here(array) for name, array in arrays.items()}
+    whole = all(isinstance(array, np.ndarray) for array in arrays.values())
+    everyone = [own] if whole else [json.loads(text) for text in gather_text(json.dumps(own))]
+    return {name: f"{sum(one[name] for one in everyone) % 2**64:016x}" for name in own}
+
+
+def _sum_here(array: Any) -> int:
+    """The sum over the parts of an array that count here: where a part has several copies, the first one counts."""
+    if isinstance(array, np.ndarray):
+        return _sum_part(array, tuple(slice(size) for size in array.shape), array.shape)
+    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    return sum(_sum_part(np.asarray(shard.data), shard.index, array.shape) for shard in shards)
+
+
+def _sum_part(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
+    if not shape:
+        part, index, shape = part[None], (slice(0, 1),), (1,)
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1]  # of the whole array, in elements
+    axes = [
+        (np.arange(size) + (own.start or 0)) * stride
+        for own, size, stride in zip(index, part.shape, strides, strict=True)
+    ]
+    rows = max(CHUNK * len(part) // max(part.size, 1), 1)
+    total = 0
+    for first in range(0, len(part), rows):
+        some = np.ascontiguousarray(part[first : first + rows])
+        places = functools.reduce(np.add.outer, [axes[0][first : first + rows], *axes[1:]]).reshape(-1)
+        mixed = _mix(places.astype(np.uint64))
+        padded = np.zeros((some.size, -(-some.itemsize // 8) * 8), np.uint8)
+        padded[:, : some.itemsize] = some.reshape(-1, 1).view(np.uint8)
+        for word in padded.view(np.uint64).T:
+            mixed = _mix(mixed ^ word)
+        total += int(mixed.sum(dtype=np.uint64))
+    return total
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function: each bit of the result depends on every bit of the value."""
+    with np.errstate(over="ignore"):
+        mixed = values + GOLDEN
+        for shift, factor in MIX:
+            mixed = (mixed ^ (mixed >> shift)) * factor
+        return mixed ^ (mixed >> np.uint64(31))

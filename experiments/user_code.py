@@ -1,0 +1,31 @@
+"""The errors of the code in a config file, each in one line. Imports no jax."""
+
+import pathlib
+import traceback
+
+from errors import UserError
+
+COPY = "Error whilst parsing config file"  # begins what ml_collections raises in place of the error, of the same type
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def explain(error: BaseException, file: str | pathlib.Path) -> str | None:
+    """Returns what went wrong, where in a config file or in those of configs/ that it uses. None for an error of other code."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, UserError) and not str(one).startswith(COPY):
+            return str(one)
+        if isinstance(one, SyntaxError) and (one.filename is None or _is_config(one.filename, file)):
+            where = f"{file}" if one.filename is None else f"{one.filename}, line {one.lineno}"
+            return f"{where}: {type(one).__name__}: {one.msg}"
+        frames = [own for own in traceback.extract_tb(one.__traceback__) if _is_config(own.filename, file)]
+        if frames:
+            text = " ".join(str(one).split())
+            return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(one).__name__}{': ' if text else ''}{text}"
+        one = one.__cause__ or one.__context__
+    return None
+
+
+def _is_config(name: str, file: str | pathlib.Path) -> bool:
+    path = pathlib.Path(name).absolute()
+    return path == pathlib.Path(file).absolute() or path.parent == CONFIGS

@@ -1,0 +1,26 @@
+"""What a check of a folder found, remembered until its files change: JSON with a checksum, so that damage is no finding."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Collection
+
+from errors import UserError
+from files import parse_json, read_bytes, write_atomically
+from limits import METADATA
+
+
+def remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
+    """Return what `check` finds, a dictionary with `keys`: from the file at `path`, or else anew, as where that is damaged."""
+    with contextlib.suppress(UserError, UnicodeDecodeError):
+        checksum, _, content = read_bytes(path, METADATA).partition(b"\n")
+        if checksum.decode() == hashlib.sha256(content).hexdigest():
+            findings = parse_json(content, path)
+            if findings.keys() == set(keys) and all(isinstance(value, list | dict) for value in findings.values()):
+                return findings
+    findings = check()
+    content = json.dumps(findings).encode()
+    with contextlib.suppress(UserError):
+        write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    return findings

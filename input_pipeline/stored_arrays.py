@@ -1,0 +1,56 @@
+"""Files of named arrays that a later start reads again: .npz, whole and unchanged, or an error that names the file."""
+
+import io
+import pathlib
+import threading
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from errors import UserError
+from files import write_atomically
+
+# numpy parses the header of an array as Python code, which CPython before 3.11.8 cannot do in two threads at a time: "AST
+# constructor recursion depth mismatch".
+PARSING = threading.Lock()
+
+
+def write_arrays(place: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> int:
+    """Write arrays by name, whole or not at all. Returns the bytes of the file."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(place, content.getvalue())
+    return len(content.getvalue())
+
+
+def read_arrays(place: pathlib.Path, *names: str) -> dict[str, np.ndarray]:
+    """Read the arrays `names` of a file of `write_arrays`; without names, all of them.
+
+    Raises UserError for a damaged file: zip has a checksum of each array. Memory is bounded by the size of the file, for what is
+    compressed is refused, and so is an array that says it is larger than its bytes.
+    """
+    try:
+        with zipfile.ZipFile(place) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
+                raise ValueError("it is compressed")
+            return {name: _read_array(archive.read(members[name])) for name in names or members}
+    except UserError:
+        raise
+    except Exception as error:  # a damaged zip file raises errors of any type
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"{place} is damaged ({reason}); move it away and start again: it will be made anew") from error
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    with PARSING:
+        shape, by_columns, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds objects")
+    # Not reshaped from the bytes: that an array ends where its bytes do is a check, too.
+    values = np.frombuffer(content, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if by_columns else "C").copy()

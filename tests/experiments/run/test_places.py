@@ -1,0 +1,45 @@
+"""A workdir that Orbax could not find its checkpoints in is refused before anything is done."""
+
+import pathlib
+
+import pytest
+
+from errors import UserError
+from experiments.run.places import locate
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "sp ace", "ünï", "{a,b}", "per%20cent", "quote'\"", "-dash", "x" * 200, "a=1,b=2", "."]
+)
+def test_names_that_work(tmp_path, name):
+    assert locate(f"{tmp_path}/{name}") == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name", ["a[b]", "a[", "star*x", "q?x", "back\\slash", "new\nline", "tab\t", "\x1b[2J", "\udcff"]
+)
+def test_names_that_do_not(tmp_path, name):
+    with pytest.raises(UserError, match="a run's path cannot hold"):
+        locate(f"{tmp_path}/{name}/run")
+
+
+def test_the_whole_path_counts(tmp_path, monkeypatch):
+    place = tmp_path / "[1]"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    with pytest.raises(UserError, match=r"a run's path cannot hold '\['"):
+        locate("run")
+
+
+def test_variables_of_the_environment_are_replaced(monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    assert locate("$SCRATCH/run") == pathlib.Path("/scratch/run")
+    with pytest.raises(UserError, match="environment variable is not set"):
+        locate("$NOT_SET/run")
+
+
+@pytest.mark.parametrize("workdir", ["", "gs://bucket/run", "s3:/bucket"])
+def test_what_is_no_folder(workdir):
+    with pytest.raises(UserError, match="--workdir"):
+        locate(workdir)

@@ -1,0 +1,71 @@
+"""What a resume may change, and by which rule a run goes on with other train.steps."""
+
+import json
+
+import pytest
+
+from configs import unet_shapes
+from errors import UserError
+from experiments.run.config_file import resolve
+from experiments.run.resumption import resume
+
+DATA = {"train": "ab", "eval": "cd"}
+
+
+def plan(steps, optim=()):
+    config = unet_shapes.get_config("debug")
+    config.train.steps = steps
+    config.optim.update(dict(optim))
+    return config
+
+
+def go_on(tmp_path, then, now, step=100):
+    plans = [{"from": 0, "steps": then.train.steps, "exact": True}]
+    notes = {"step": step, "data": DATA, "config": json.loads(resolve(then)), "plans": plans}
+    return resume(tmp_path, now, notes, DATA)
+
+
+@pytest.mark.parametrize(
+    ("optim", "exact"),
+    [
+        ({"schedule": "constant"}, True),
+        ({"schedule": "constant", "warmup_steps": 20}, True),
+        ({"schedule": "constant", "warmup_steps": 100}, False),  # the run of 100 steps has shortened it
+        ({"schedule": "cosine"}, False),
+        ({"schedule": "poly"}, False),
+        ({"schedule": "step"}, False),
+        ({"schedule": "step", "boundaries": ()}, True),
+        ({"schedule": "constant", "partition": (("encoder/", (("schedule", "cosine"),)),)}, False),
+    ],
+)
+def test_rates_that_do_not_depend_on_the_steps_go_on_exactly(tmp_path, capsys, optim, exact):
+    found = go_on(tmp_path, plan(100, optim), plan(300, optim))
+    assert found.is_exact == exact
+    assert found.plans[-1] == {"from": 100, "steps": 300, "exact": exact}
+    assert found.changed == {"train.steps": [100, 300]}
+    told = capsys.readouterr().err
+    assert ("planned for 100 steps" in told and "from step 101 on" in told) != exact
+
+
+def test_a_run_that_has_not_finished_may_be_shortened_to_what_lies_ahead(tmp_path):
+    optim = {"schedule": "constant"}
+    assert go_on(tmp_path, plan(300, optim), plan(150, optim)).is_exact
+    for steps in (100, 99, 0):
+        with pytest.raises(UserError, match=rf"train\.steps={steps}: .* is at step 100 of 300; give more than 100"):
+            go_on(tmp_path, plan(300, optim), plan(steps, optim))
+
+
+def test_what_was_trained_stays(tmp_path):
+    then, now = plan(100), plan(100)
+    now.optim.lr = 0.5
+    with pytest.raises(UserError, match=r"config\.json was changed: optim\.lr"):
+        go_on(tmp_path, then, now)
+    with pytest.raises(UserError, match="the data is not what"):
+        resume(tmp_path, then, {"step": 5, "data": {"train": "other"}}, DATA)
+
+
+def test_an_older_run_has_the_plan_of_its_config(tmp_path):
+    (tmp_path / "config.json").write_text(resolve(plan(100)))
+    notes = {"step": 100, "loader": 100, "row": None, "class_names": ["a"], "data": DATA}
+    assert resume(tmp_path, plan(100), notes, DATA).plans == [{"from": 0, "steps": 100, "exact": True}]
+    assert resume(tmp_path, plan(200), notes, DATA).plans[-1]["from"] == 100

@@ -1,0 +1,79 @@
+"""What the command line and a config file get wrong is one line, which says where."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from errors import UserError
+from experiments.arguments import Parser, refuse_contradictions
+from experiments.command_line import read_experiment
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("def get_config(variant=''):\n    return (\n", "x.py, line 2: SyntaxError: '(' was never closed"),
+        (
+            "\nimport nothing_of_that_name\n",
+            "x.py, line 2: ModuleNotFoundError: No module named 'nothing_of_that_name'",
+        ),
+        ("x = 1 / 0\n", "x.py, line 1: ZeroDivisionError: division by zero"),
+        ("def get_config(variant=''):\n    raise ValueError('two\\nlines')\n", "x.py, line 2: ValueError: two lines"),
+        ("def get_config(variant=''):\n    return get_config()\n", "x.py, line 2: RecursionError"),
+        ("import sys\nsys.exit(3)\n", "x.py, line 2: SystemExit: 3"),
+        (
+            "from configs import common\n\ndef get_config(variant=''):\n    common.get_config().a.b = 1\n",
+            "x.py, line 4",
+        ),
+        (
+            "from configs import variants\n\ndef get_config(v=''):\n    variants.vary(None, 'no', {})\n",
+            "there is no variant",
+        ),
+        ("", "x.py has no function get_config(variant)"),
+        ("get_config = 3\n", "x.py has no function get_config(variant)"),
+        (
+            "def get_config():\n    return 3\n",
+            "x.py: get_config() returns a value of type int; it must return a ConfigDict",
+        ),
+        ("def get_config():\n    pass\n", "x.py: get_config() returns a value of type NoneType"),
+        ("def get_config():\n    return {'a': 1}\n", "x.py: get_config() returns a value of type dict"),
+        (b"\xff\xfe\x00", "x.py: SyntaxError"),
+    ],
+)
+def test_a_wrong_config_file_is_named_with_its_line(tmp_path, content, cause):
+    path = tmp_path / "x.py"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        read_experiment(str(path), [])
+    assert cause in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_errors_of_fields_are_not_those_of_the_file(tmp_path):
+    assert isinstance(read_experiment("configs/unet_shapes.py:debug", ["--config.optim.lr=0.5"]), ConfigDict)
+    with pytest.raises(UserError, match=r"^the config has no such field: nothing$"):
+        read_experiment("configs/unet_shapes.py:debug", ["--config.nothing=1"])
+    with pytest.raises(UserError, match="^--config is empty; give an experiment"):
+        read_experiment("", [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--workdir=a", "--workdir=b"], "--workdir is given twice, as 'a' and as 'b'; leave one out"),
+        (["--workdir", "a", "-workdir=b"], "--workdir is given twice, as 'a' and as 'b'"),
+        (["--config.optim.lr=1", "--mode=train", "--config.optim.lr=2"], "--config.optim.lr is given twice"),
+        (["--profile", "--noprofile"], "--noprofile and --profile contradict each other"),
+    ],
+)
+def test_a_flag_that_is_given_twice_is_refused(arguments, cause):
+    with pytest.raises(UserError) as caught:
+        refuse_contradictions(arguments)
+    assert cause in str(caught.value)
+    refuse_contradictions([arguments[0], arguments[0]])
+
+
+def test_commands_refuse_it_too(capsys):
+    parser = Parser()
+    parser.add_argument("--draws", type=int)
+    with pytest.raises(SystemExit, match="^error: --draws is given twice, as '5' and as '6'; leave one out$"):
+        parser.parse_args(["--draws=5", "--draws=6"])
+    assert parser.parse_args(["--draws=-5"]).draws == -5

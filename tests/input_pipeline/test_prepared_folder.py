@@ -1,0 +1,113 @@
+"""A damaged prepared folder is one line that names it and the remedy, whenever it is found."""
+
+import json
+import random
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import boxes
+from errors import UserError
+from input_pipeline.loader import TrainLoader
+from input_pipeline.prepared_folder import SEAL
+from input_pipeline.truths import make_truth
+from tests.input_pipeline.datasets.test_detection_folders import make_coco, open_folder, write_coco
+
+ANEW = "is damaged .*; move it away, and it will be prepared anew$"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder of boxes, and the place where it is prepared."""
+    root, place = tmp_path_factory.mktemp("set"), tmp_path_factory.mktemp("tfds")
+    write_coco(root, make_coco())
+    open_folder("coco_folder", root, "train", place)
+    return root, place
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+    """A function that opens a copy of that place, and the folder that was prepared in it."""
+    root, place = prepared
+    shutil.copytree(place, tmp_path / "tfds")
+    (folder,) = (tmp_path / "tfds" / "coco_folder").glob("*/*")
+    return lambda: open_folder("coco_folder", root, "train", tmp_path / "tfds", "masks"), folder
+
+
+def read_all(source):
+    examples = [source[index] for index in range(len(source))]
+    facts = source.class_names, source.category_ids, source.remarks, source.bad_boxes, source.fingerprint
+    return repr(
+        [(example["image"].tobytes(), example["boxes"].tobytes(), example["classes"]) for example in examples]
+    ), facts
+
+
+def list_files(folder):
+    return sorted(path for path in folder.iterdir() if "-val" not in path.name)
+
+
+def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
+    source, folder = copy
+    whole, generator = read_all(source()), random.Random(0)
+    for path in list_files(folder):
+        content = path.read_bytes()
+        damaged = [content[: generator.randrange(len(content))], b""]
+        for _ in range(4):
+            places = [place for place, byte in enumerate(content) if byte or "record" not in path.name]
+            flipped = bytearray(content)
+            flipped[generator.choice(places)] ^= 1 << generator.randrange(8)
+            damaged.append(bytes(flipped))
+        for own in damaged:
+            path.write_bytes(own)
+            with pytest.raises(UserError, match=f"^{folder} {ANEW}") as caught:
+                assert read_all(source()) != whole, "what no reader looks at may be damaged"
+                raise AssertionError(f"{path.name} is read in another way, without a word")
+            assert "\n" not in str(caught.value)
+        path.write_bytes(content)
+        path.unlink()
+        if path.name != SEAL:  # without it, the folder is one of an earlier version
+            with pytest.raises(UserError, match=f"^{folder} {ANEW}"):
+                read_all(source())
+        path.write_bytes(content)
+    assert read_all(source()) == whole
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"text"', "[" * 100_000, '{"a": 1}', '{"features": {"a": 1}}'])
+def test_json_of_another_kind_is_one_line_in_a_folder_of_an_earlier_version_too(copy, content):
+    source, folder = copy
+    (folder / SEAL).unlink()
+    for name in ("dataset_info.json", "features.json", "metadata.json"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=f"^{folder} {ANEW}"):
+            read_all(source())
+        (folder / name).write_bytes(kept)
+
+
+def test_no_class_is_imported_that_is_not_of_tfds(copy):
+    source, folder = copy
+    (folder / SEAL).unlink()
+    features = (folder / "features.json").read_text()
+    named = json.loads(features)["pythonClassName"]
+    (folder / "features.json").write_text(features.replace(named, "antigravity.Feature", 1))
+    with pytest.raises(UserError, match="names a class that is not tfds's, antigravity.Feature"):
+        source()
+
+
+def test_a_record_that_is_damaged_ends_the_training_that_reads_it_in_one_line(copy):
+    source, folder = copy
+    config = boxes.get_config("debug")
+    opened = source()
+    (records,) = folder.glob("*-train.array_record*")
+    content = bytearray(records.read_bytes())
+    content[content.rindex(b"\xff\xd8\xff") + 100] ^= 1  # in the pixels of a JPEG
+    records.write_bytes(content)
+    config.data.image_size = (32, 32)
+    loader = TrainLoader(opened, make_truth(("boxes",), config.data), config.data, batch_size=4, seed=0)
+    with pytest.raises(UserError) as caught:
+        for _ in range(8):
+            assert np.isfinite(next(loader)["boxes"]).all()
+    assert re.fullmatch(f"{folder} {ANEW}", str(caught.value))  # grain adds a note, which is not part of the message
+    loader.close()
