@@ -15,6 +15,11 @@ class UserError(ValueError):
         super().__init__(make_printable(str(message)))
 
 
+def print_lines(*lines: str) -> None:
+    """Prints each as one line on stdout: names of files and classes in them may hold anything."""
+    print("\n".join(map(make_printable, lines)), flush=True)
+
+
 def warn(message: str) -> None:
     """Prints one line on stderr about something that went wrong and was dealt with."""
     print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ import os
 import sys
 
 from experiments.run import preemption, processes
+from limits import CLASSES
 
 if __name__ == "__main__":
     preemption.exit_at_once()  # first of all: a stop has its exit code while the imports take their time, too
@@ -47,7 +48,9 @@ flags.DEFINE_string("output", None, "predict, propose, export, datacheck, show: 
 flags.DEFINE_integer("step", 1, "show: the step whose batch is drawn, from 1.")
 flags.DEFINE_string("licence", None, "export: that of the data and of the weights, for the model card.")
 flags.DEFINE_string("topology", "local", "preflight: a slice such as v5e:16x16, or local, or pod.")
-flags.DEFINE_integer("classes", None, "preflight: how many there are, where the data is not here.", lower_bound=1)
+flags.DEFINE_integer(
+    "classes", None, "preflight: how many there are, where the data is not here.", lower_bound=1, upper_bound=CLASSES
+)
 flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first one, the same for all of them.")
 flags.DEFINE_integer("processes", None, "How many processes there are; 1: this one alone, in any environment.")
 flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.")

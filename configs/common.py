@@ -12,6 +12,8 @@ from fields import Count, Natural, NotNegative, Positive, Range, Share, Size, de
 
 Seed32 = Annotated[int, Range(0, 2**32 - 1)]  # more bits would be dropped
 Axis = Literal[-1] | Count
+Rows = Annotated[int, Range(1, 100_000)]  # of an image in a batch
+Cells = Annotated[int, Range(1, 2048)]
 BelowOne = Annotated[float, Range(0, 1, open="high")]
 Factor = Annotated[float, Range(1)]
 RGB = tuple[float, float, float]
@@ -71,9 +73,12 @@ class Proposals:  # of tasks that need them; of selective search they are found 
 
 class Data:
     name: str = "shapes"  # a dataset that input_pipeline knows; folder: the format that folder.root has
-    max_boxes: Count = 100  # objects that a row of a batch has room for; what is beyond is counted
-    max_proposals: Count = 2000  # that a row of a batch has room for, the best of each image
-    mask_size: Size = (56, 56)  # of an object's mask in a batch, for tasks that need masks: cells over its box
+    max_boxes: Rows = 100  # objects that a row of a batch has room for; what is beyond is counted
+    max_proposals: Rows = 2000  # that a row of a batch has room for, the best of each image
+    mask_size: tuple[Cells, Cells] = (
+        56,
+        56,
+    )  # of an object's mask in a batch, for tasks that need masks: cells over its box
     train_split: str = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     eval_split: str = "validation"
     holdout: BelowOne = 0.0  # of data with one split: the share that is held out as val, the others are train; 0: none

@@ -9,7 +9,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from errors import warn
+from errors import print_lines, warn
 from experiments.command_line import Command
 from experiments.example_sheets import choose_folder, draw_source, name_files
 from experiments.label_counts import count_labels, describe, list_flags, median_frequency_weights
@@ -42,16 +42,16 @@ def datacheck(command: Command) -> None:
     else:
         flags = _check_labels(config, source)
     folder = choose_folder(command, "datacheck")
-    print(name_files(draw_source(folder, results, source, truth, data, config.seed.data)))
+    print_lines(name_files(draw_source(folder, results, source, truth, data, config.seed.data)))
     for line in flags:
-        print(line)
+        print_lines(line)
 
 
 def _check_labels(config: ConfigDict, source: Source) -> list[str]:
     """Prints how often each class is seen; returns weights as flags."""
     data = config.data
     counts = count_labels(source, data.num_threads)
-    print("\n".join(describe(f"{data.name} {data.train_split}", source.class_names, counts)))
+    print_lines(*describe(f"{data.name} {data.train_split}", source.class_names, counts))
     absent = [name for name, pixels in zip(source.class_names, counts.pixels, strict=True) if not pixels]
     if absent:
         warn(f"{data.train_split}: no pixel is {', '.join(absent)}; a class without an example gets the weight 0")

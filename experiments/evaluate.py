@@ -6,6 +6,7 @@ import time
 import jax
 import numpy as np
 
+from errors import print_lines
 from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
@@ -55,11 +56,11 @@ def evaluate(command: Command) -> None:
     places = lead(write)
     if writes():
         for line in source.remarks:
-            print(f"{data.eval_split}: {line}")
+            print_lines(f"{data.eval_split}: {line}")
         print(format_table(result.scores))
         print(
             f"\n{count(result.images, 'image')} of {config.data.eval_split}, {model.words}, {seconds:.1f} s; "
             f"rows per image: {workdir / 'records' / name}.jsonl"
         )
         for kind, place in places.items():
-            print(f"{kind}: {workdir / place}")
+            print_lines(f"{kind}: {workdir / place}")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import export as exports
 
-from errors import UserError
+from errors import UserError, print_lines
 from experiments.command_line import Command
 from experiments.run.card import write_card, write_loader
 from experiments.run.config_file import name_changes, resolve
@@ -59,8 +59,8 @@ def export(command: Command) -> None:
     card = write_card(config, model, program, outputs, workdir, command.licence, part)
     new = write_folder(folder, files | {"README.md": card.encode()})
     said = "files" if new else "files, which were there already,"
-    print(f"{len(files) + 1} {said} in {folder}; {model.words}")
-    print(f"python {folder / 'load.py'}")
+    print_lines(f"{len(files) + 1} {said} in {folder}; {model.words}")
+    print_lines(f"python {folder / 'load.py'}")
 
 
 def export_program(program: Program, variables: Variables) -> exports.Exported:

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from errors import UserError, warn
+from errors import UserError, print_lines, warn
 from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
@@ -35,7 +35,7 @@ from input_pipeline.decoding import (
 )
 from input_pipeline.proposals import SearchedOnRequest
 from input_pipeline.remarks import name_files, name_others, note_white
-from wording import count
+from wording import count, make_file_name
 
 
 def predict(command: Command) -> None:
@@ -53,7 +53,7 @@ def predict(command: Command) -> None:
     inputs, output = command.inputs, command.output
     paths, others = find_images(inputs, workdir)
     for line in name_others(others):
-        print(line)
+        print_lines(line)
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     folder = pathlib.Path(output).expanduser().absolute() if output else None
     made_with = model.facts | {"config": model.changed}
@@ -86,12 +86,10 @@ def predict(command: Command) -> None:
     written.extend(files.close())
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
     for line in (*name_files("read upright, as the EXIF orientation says", images.turned()), *images.note_depth()):
-        print(line)
+        print_lines(line)
     skipped = len(images.unreadable)
     counted = f"{len(paths) - skipped} of {len(paths)} images" + (f", {skipped} skipped" if skipped else "")
-    print(f"{counted}; {model.words}; {count(len(written), 'file')} in {folder}")
-    for path in written[:2]:
-        print(path)
+    print_lines(f"{counted}; {model.words}; {count(len(written), 'file')} in {folder}", *map(str, written[:2]))
     if skipped == len(paths):
         raise UserError(f"none of the {skipped} files could be read as an image; see the warnings above")
 
@@ -185,4 +183,5 @@ def output_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
     places = {path: path.absolute().relative_to(common) for path in paths}
     names = {path: place.with_suffix("").as_posix() for path, place in places.items()}
     shared = {name for name, times in Counter(names.values()).items() if times > 1}
-    return {path: places[path].as_posix() if name in shared else name for path, name in names.items()}
+    names = {path: places[path].as_posix() if name in shared else name for path, name in names.items()}
+    return {path: "/".join(map(make_file_name, name.split("/"))) for path, name in names.items()}

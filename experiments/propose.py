@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from errors import UserError
+from errors import UserError, print_lines
 from experiments.command_line import Command
 from experiments.results.registry import make_results
 from experiments.run import sharding
@@ -66,7 +66,7 @@ def propose(command: Command) -> None:
             store = place_store(folder, source, data.name, name)
             _fill(store, source, inference, variables, f"{data.name} {name}")
     print(f"{model.words}; a detector reads them with --config.data.proposals.method=folder")
-    print(f"--config.data.proposals.folder={folder}")
+    print_lines(f"--config.data.proposals.folder={folder}")
 
 
 class FirstStage:
@@ -97,7 +97,7 @@ def _fill(store: Store, source: Source, inference: Inference, variables: Variabl
             found = dict(_find(inference, variables, Part(source, indices)))
             store.write(indices, [found[index] for index in range(len(indices))])
             progress.update(len(indices))
-    print(f"{title}: proposals of {count(len(source), 'image')} in {store.folder}")
+    print_lines(f"{title}: proposals of {count(len(source), 'image')} in {store.folder}")
 
 
 def _find(inference: Inference, variables: Variables, part: Part) -> Iterator[tuple[int, np.ndarray]]:

@@ -4,7 +4,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from errors import UserError, warn
+from errors import UserError, print_lines, warn
 from experiments.command_line import Command
 from experiments.example_sheets import caption, choose_folder, draw_batch
 from experiments.pictures.png import write_new_png
@@ -42,8 +42,7 @@ def show(command: Command) -> None:
     place = write_new_png(choose_folder(command, "show") / f"step_{step:07}.png", draw_batch(results, source, batch))
     rows = [caption(source, index) for index in batch["image_id"].tolist()]
     print(f"step {step}: {count(len(rows), 'image')} of {config.data.name} {config.data.train_split}")
-    print("\n".join(rows))
-    print(f"picture: {place}")
+    print_lines(*rows, f"picture: {place}")
 
 
 def read_batch(inputs: Inputs, config: ConfigDict, step: int) -> Batch:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from errors import UserError
+from errors import UserError, print_lines
 from files import read_json
 from input_pipeline.datasets.registry import find_dataset
 from input_pipeline.scratch_folders import is_running
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
     total = 0
     for copy in chosen:
         size, total = copy.size, total + copy.size
-        print(
+        print_lines(
             f"{copy.state:10}  {size / MEGA:>9,.1f} MB  {copy.path}  {copy.root or '(of a folder that it does not name)'}"
         )
         if flags.remove is not None:

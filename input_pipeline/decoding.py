@@ -252,7 +252,7 @@ def _place(pixels: np.ndarray, header: Header, kind: str, upright: bool) -> np.n
 
 def _convert(image: Image.Image, name: str) -> np.ndarray:
     try:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
     except ValueError as error:
         raise UserError(
             f"{name}: colours of the kind {image.mode} cannot be converted; store the image as RGB"

@@ -15,6 +15,8 @@ from input_pipeline.augment import geometry
 from input_pipeline.augment.geometry import Window
 from input_pipeline.batch import Size
 
+STRIP = 256  # rows that are painted at a time
+
 Part = tuple[slice, slice]  # rows and columns of a picture
 
 
@@ -83,8 +85,12 @@ def touch(box: np.ndarray, size: Size) -> Part:
 def paint(mask: Mask, part: Part) -> np.ndarray:
     """Sample the mask at the pixels [h,w] of a part of the picture: bool."""
     rows, columns = part
-    size = rows.stop - rows.start, columns.stop - columns.start
-    return _sample(mask, geometry.translation(-columns.start, -rows.start), size)
+    height, width = max(rows.stop - rows.start, 0), max(columns.stop - columns.start, 0)
+    painted = np.empty((height, width), bool)
+    for first in range(0, height, STRIP):  # of all pixels of a large mask the places would be gigabytes
+        size = min(STRIP, height - first), width
+        painted[first : first + STRIP] = _sample(mask, geometry.translation(-columns.start, -rows.start - first), size)
+    return painted
 
 
 def frame(mask: Mask, box: np.ndarray, size: Size) -> np.ndarray:

@@ -238,7 +238,7 @@ TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {
 
 def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
     """The ground truth for a task with these `needs`. Raises UserError for fields of config.data that do not go with it."""
-    geometry.check_margin("image_size", tuple(data.image_size), data.margin)
+    geometry.check_canvas("image_size", tuple(data.image_size), data)
     low, high = data.augment.scale
     if low > high:
         raise UserError(f"config.data.augment.scale={(low, high)} is not in order; write the smaller factor first")

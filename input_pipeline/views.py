@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
     """Raises UserError where config.eval.method does not go with the ground truth, and for canvases without an inside."""
     for canvas in list_canvases(data):
-        geometry.check_margin("canvases", canvas, data.margin)
+        geometry.check_canvas("canvases", canvas, data)
     method = evaluation.method
     if method not in truth.methods:
         raise UserError(
@@ -70,7 +70,8 @@ def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[Vie
             if evaluation.flip:
                 mirror = geometry.about((canvas[1] / 2, canvas[0] / 2), geometry.scaling(-1.0, 1.0))
                 views.append(View(canvas, mirror @ matrix, counted=False))
-    return views
+    # From the top to the bottom, whatever their scales: what is done of an image need not be held until its end.
+    return sorted(views, key=lambda view: max(0.0, -view.matrix[1, 2] / view.matrix[1, 1]))
 
 
 def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
@@ -197,6 +198,10 @@ class ViewBatches:
 
     def example(self, index: int) -> Example:
         return self._examples[index].result()[0]
+
+    def views(self, index: int) -> list[View]:
+        """The views of an image, until `release`."""
+        return self._examples[index].result()[1]
 
     def release(self, index: int) -> None:
         del self._examples[index]

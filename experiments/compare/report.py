@@ -11,6 +11,7 @@ from experiments.compare.groups import Group
 from experiments.compare.runs import Run, is_smaller_better
 from experiments.compare.significance import Verdict
 from files import read_text
+from wording import escape_markdown
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report, Runset
@@ -56,7 +57,7 @@ def make_report(
     missing = [run.name for group in groups for run in group.runs if read_id(run) is None]
     text = write_summary(groups, metric, verdicts, price)
     if missing:
-        text += f"\n\nNot sent to W&B, and so in no chart: {', '.join(map(escape, missing))}"
+        text += f"\n\nNot sent to W&B, and so in no chart: {', '.join(map(escape_markdown, missing))}"
     charts = wr.PanelGrid(runsets=runsets, panels=_make_panels(groups, metric), hide_run_sets=False)
     return wr.Report(
         entity=entity,
@@ -81,16 +82,10 @@ def write_summary(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdi
     lines = [
         [title for title, _ in found["columns"]],
         ["---"] * len(found["columns"]),
-        *([escape(text) for text, _ in row] for row in found["rows"]),
+        *([escape_markdown(text) for text, _ in row] for row in found["rows"]),
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join([table, *(f"* {escape(verdict.describe())}" for verdict in verdicts)])
-
-
-def escape(text: str) -> str:
-    """Return text in which Markdown and HTML find nothing to mark up."""
-    plain = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#|~!])", r"\\\1", plain)
+    return "\n\n".join([table, *(f"* {escape_markdown(verdict.describe())}" for verdict in verdicts)])
 
 
 def _make_runset(group: Group) -> "Runset":

@@ -11,7 +11,7 @@ from experiments.compare.columns import list_columns
 from experiments.compare.groups import IGNORED, Group, Spread, count_states, describe, spread
 from experiments.run.config_file import FREE
 from experiments.sweep.naming import shorten, write_value
-from wording import make_printable
+from wording import make_cell, make_printable
 
 MOST_COLUMNS = 6  # fields in the table itself; more of them have a table of their own below
 
@@ -109,7 +109,7 @@ def write_csv(table: Table) -> str:
         [name, f"{name} low", f"{name} high"] if wide else [name]
         for name, wide in zip(table.header, spreads, strict=True)
     )
-    writer.writerow([_disarm(name) for names in header for name in names])
+    writer.writerow([make_cell(name) for names in header for name in names])
     for row in table.rows:
         writer.writerow([value for cell, wide in zip(row, spreads, strict=True) for value in _values(cell, wide)])
     return text.getvalue().rstrip("\n")
@@ -153,21 +153,7 @@ def _values(cell: Cell, wide: bool) -> list[Any]:
     if isinstance(cell, Spread):
         ends = [None if math.isnan(end) else end for end in (cell.low, cell.high)]
         return [cell.mean, *ends] if wide else [cell.mean]
-    return [_disarm(cell) if isinstance(cell, str) else cell, *([None, None] if wide else [])]
-
-
-def _disarm(text: str) -> str:
-    """Keep a text from being read as a formula by a spreadsheet."""
-    text = make_printable(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and text != "-" and not _reads_as_number(text) else text
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return [make_cell(cell) if isinstance(cell, str) else cell, *([None, None] if wide else [])]
 
 
 def _escape(text: str) -> str:

@@ -55,6 +55,7 @@ class AveragePrecision:
 
     name = "average_precision"
     smaller_is_better = frozenset()
+    reads = ("boxes", "scores", "classes")
     known = STYLES
     curves = "precision_recall"  # the name of their picture
 

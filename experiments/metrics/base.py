@@ -15,6 +15,7 @@ class Metric(Protocol):
 
     name: str  # the key of its part in an image's record
     smaller_is_better: frozenset[str]  # the names of its scores that are errors
+    reads: tuple[str, ...]  # the keys of a prediction that `measure` looks at
 
     def measure(self, prediction: Prediction, truth: Example) -> Any:
         """Measure one image: its part of the record, fit for JSON."""

@@ -20,7 +20,7 @@ class BoundaryIoU:
     """
 
     name = "boundary"
-    smaller_is_better = frozenset()
+    smaller_is_better, reads = frozenset(), ("label",)
 
     def __init__(self, class_names: tuple[str, ...], distance: float = 0.02):
         self.class_names = class_names

@@ -16,7 +16,7 @@ class Confusion:
     """
 
     name = "confusion"
-    smaller_is_better = frozenset()
+    smaller_is_better, reads = frozenset(), ("label",)
 
     def __init__(self, class_names: tuple[str, ...]):
         self.class_names = class_names

@@ -36,6 +36,7 @@ class MaskPrecision(AveragePrecision):
     """
 
     name = "mask_precision"
+    reads = (*AveragePrecision.reads, "masks")
     known = MASK_STYLES
     curves = "mask_precision_recall"
 

@@ -23,6 +23,7 @@ class Partition:
 
     name = "partition"
     smaller_is_better = frozenset({"pixel_error"})
+    reads = ("label", "probability")
 
     def __init__(self, class_names: tuple[str, ...]):
         if len(class_names) != 2:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.pictures.legend import list_classes
-from experiments.pictures.pairs import TILE, Rows, compare
+from experiments.pictures.pairs import TILE, Rows, compare, enlarge
 from experiments.pictures.palette import choose_ink, class_colour
 from experiments.pictures.scores import keep_confident
 
@@ -32,7 +32,7 @@ def draw_boxes(
     """
     height, width = image.shape[:2]
     factor = max(1, TILE // max(height, width))
-    canvas = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
+    canvas = enlarge(image, factor)
     _draw_boxes(canvas, boxes * factor, classes, scores, class_names, dashed)
     return np.asarray(canvas)
 

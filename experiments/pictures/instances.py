@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.labels import grey
-from experiments.pictures.pairs import TILE, Rows, compare
+from experiments.pictures.labels import ROWS, turn_grey
+from experiments.pictures.pairs import TILE, Rows, compare, enlarge
 from experiments.pictures.palette import OKABE_ITO, choose_ink, class_colour
 from input_pipeline import masks
 from input_pipeline.masks import Mask, Part
@@ -52,8 +52,7 @@ def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_nam
     stand where there is room. Returns [H,W,3] uint8.
     """
     factor = math.ceil(2 * TILE / max(image.shape[:2]))
-    canvas = Image.fromarray(image)
-    canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC)
+    canvas = enlarge(image, factor)
     return np.asarray(draw_instance_rows(canvas, (factor, factor), found, class_names))
 
 
@@ -76,7 +75,7 @@ def draw_instance_rows(
     canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
 ) -> Image.Image:
     """Draw the instances, small ones on top, then their names; `scale` (vertical, horizontal) is the canvas's."""
-    pixels = grey(np.asarray(canvas)).round().astype(np.uint8).repeat(3, -1)
+    pixels = turn_grey(np.asarray(canvas))
     boxes = rows["boxes"] * (scale * 2)
     colours = [class_colour(index) for index in choose_colours(boxes)]
     striped = rows["crowd"] | rows["difficult"] if "crowd" in rows else np.zeros(len(boxes), bool)
@@ -122,9 +121,13 @@ def _draw_instance(
         y, x = np.indices(seen.shape, sparse=True)
         inside = inside & ((y + x) // STRIPE % 2 == 0)
     canvas = pixels[part]
-    fill = inside & core
-    canvas[fill] = (OPACITY * np.array(colour) + (1 - OPACITY) * canvas[fill]).round()
-    canvas[seen & ~core] = colour
+    for first in range(
+        0, len(canvas), ROWS
+    ):  # of all rows of a large instance the numbers in between would be gigabytes
+        rows = slice(first, first + ROWS)
+        fill = inside[rows] & core[rows] if inside.ndim else inside & core[rows]
+        canvas[rows][fill] = (OPACITY * np.array(colour) + (1 - OPACITY) * canvas[rows][fill]).round()
+        canvas[rows][seen[rows] & ~core[rows]] = colour
 
 
 def _cover(mask: Mask, size: tuple[int, int]) -> Part:

@@ -24,6 +24,15 @@ def grey(image: np.ndarray) -> np.ndarray:
     return (image @ np.array([0.299, 0.587, 0.114]))[..., None]
 
 
+def turn_grey(image: np.ndarray) -> np.ndarray:
+    """Return the brightness of an image, [H,W,3] uint8."""
+    turned = np.empty(image.shape, np.uint8)
+    for first in range(0, len(image), ROWS):
+        rows = slice(first, first + ROWS)
+        turned[rows] = grey(image[rows]).round()
+    return turned
+
+
 def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Draw the colours of the classes over the image, which turns grey, so that every hue is a class.
 

@@ -16,6 +16,14 @@ Rows = Mapping[str, np.ndarray]  # an example's objects, or its detections
 Draw = Callable[[Image.Image, tuple[float, float], Rows, Sequence[str]], Image.Image]
 
 
+def enlarge(image: np.ndarray, factor: int) -> Image.Image:
+    """Return the picture of an image [H,W,3], enlarged by a whole factor."""
+    picture = Image.fromarray(image)
+    if factor == 1:  # a large one need not be there twice
+        return picture
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+
+
 def draw_tile(image: np.ndarray, rows: Rows, draw: Draw, class_names: Sequence[str], longer: int = TILE) -> Image.Image:
     """Draw the rows of an example over its image, whose longer side becomes `longer` pixels."""
     factor = longer / max(image.shape[:2])

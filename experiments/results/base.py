@@ -34,8 +34,8 @@ class Results(Protocol):
 
     shown: tuple[str, ...]  # the keys of a prediction that are drawn: an evaluation keeps no others
 
-    def assembly(self, size: tuple[int, int]) -> Assembly:
-        """Make an empty one for an image of `size` (height, width)."""
+    def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> Assembly:
+        """Make an empty one for an image of `size` (height, width). `matrices` are those of all its views, if they are known."""
 
     def metrics(self) -> list[Metric]:
         """Make empty ones."""

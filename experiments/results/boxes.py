@@ -37,7 +37,7 @@ class BoxResults(Results):
         self.evaluation, self.class_names = evaluation, class_names
         self.metrics()  # refuses a metric that does not score boxes
 
-    def assembly(self, size: tuple[int, int]) -> "BoxAssembly":
+    def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "BoxAssembly":
         return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
     def metrics(self) -> list[Metric]:

@@ -1,7 +1,10 @@
 """Predictions of a class for every pixel."""
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,10 +29,11 @@ class LabelResults(Results):
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
-        self.metrics()  # refuses a metric that does not score these labels
+        # A metric that does not score these labels is refused here.
+        self._keeps_probability = any("probability" in metric.reads for metric in self.metrics())
 
-    def assembly(self, size: tuple[int, int]) -> "ProbabilityAssembly":
-        return ProbabilityAssembly(size, len(self.class_names))
+    def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "ProbabilityAssembly":
+        return ProbabilityAssembly(size, len(self.class_names), matrices, keep=self._keeps_probability)
 
     def metrics(self) -> list[Metric]:
         return make_label_metrics(self.evaluation.metrics, self.class_names)
@@ -88,12 +92,32 @@ class MaskWriter(Writer):
         return []
 
 
-class ProbabilityAssembly(Assembly):
-    """Averages the class probabilities that an image's views give each of its pixels."""
+class Seen(NamedTuple):
+    """What a view shows of an image: pixels of it, and the places of their centres in the view's probabilities."""
 
-    def __init__(self, size: tuple[int, int], num_classes: int):
-        self._sum = np.zeros((*size, num_classes), np.float32)
-        self._views = np.zeros(size, np.float32)
+    probability: np.ndarray  # [h,w,C]
+    rows: range
+    columns: slice
+    row_places: np.ndarray  # [len(rows)], in pixels from the first one's centre
+    column_places: np.ndarray
+
+
+class ProbabilityAssembly(Assembly):
+    """Averages the class probabilities that an image's views give each of its pixels, and takes the most probable class.
+
+    Rows are done as soon as no view is to come that shows them: the probabilities of all pixels of a large image would be
+    gigabytes. `matrices` are those of all views; without them, rows are done at the end. `keep` keeps the probabilities.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], num_classes: int, matrices: Sequence[np.ndarray] = (), *, keep: bool = False
+    ):
+        self._size, self._num_classes = size, num_classes
+        self._to_come = Counter(map(_find_first_row, matrices))  # views by the first row that they can show
+        self._open: list[Seen] = []  # the views of rows that are not done, in the order in which they came
+        self._done = 0  # rows
+        self._label = np.zeros(size, np.uint8)
+        self._kept = np.zeros((*size, num_classes), np.float32) if keep else None
 
     def add(self, prediction: Prediction, canvas: tuple[int, int], matrix: np.ndarray) -> None:
         """Sample `probability` [h,w,C], the centre of the canvas, linearly at the pixel centres of the image in it."""
@@ -103,26 +127,50 @@ class ProbabilityAssembly(Assembly):
             point = 1 - axis  # a point is (x, y)
             count = probability.shape[axis]
             scale, offset = matrix[point, point], matrix[point, 2] - (canvas[axis] - count) / 2
-            place = scale * (np.arange(self._views.shape[axis]) + 0.5) + offset
+            place = scale * (np.arange(self._size[axis]) + 0.5) + offset
             inside = np.flatnonzero((place > -1e-6) & (place < count + 1e-6))
-            if not len(inside):
-                return
-            span = slice(inside[0], inside[-1] + 1)
-            spans.append(span)
-            places.append(place[span] - 0.5)
-        target = self._sum[*spans]
-        for first in range(0, len(target), ROWS):  # a photo's probabilities are large, and need not be held twice
-            rows = _interpolate(probability, places[0][first : first + ROWS], axis=0)
-            target[first : first + ROWS] += _interpolate(rows, places[1], axis=1)
-        self._views[*spans] += 1
+            spans.append(range(inside[0], inside[-1] + 1) if len(inside) else range(0))
+            places.append(place[spans[-1].start : spans[-1].stop] - 0.5)
+        if all(spans):
+            self._open.append(Seen(probability, spans[0], slice(spans[1].start, spans[1].stop), *places))
+        if self._to_come:
+            self._to_come[_find_first_row(matrix)] -= 1
+            self._finish(min((row for row, views in self._to_come.items() if views > 0), default=self._done))
+
+    def _finish(self, end: int) -> None:
+        """Do the rows up to `end`."""
+        end = min(end, self._size[0])
+        for first in range(self._done, end, ROWS):
+            self._finish_strip(range(first, min(first + ROWS, end)))
+        self._done = max(self._done, end)
+        self._open = [seen for seen in self._open if seen.rows.stop > self._done]
+
+    def _finish_strip(self, strip: range) -> None:
+        total = np.zeros((len(strip), self._size[1], self._num_classes), np.float32)
+        views = np.zeros((len(strip), self._size[1]), np.float32)
+        for seen in self._open:
+            first, end = max(seen.rows.start, strip.start), min(seen.rows.stop, strip.stop)
+            if first < end:
+                places = seen.row_places[first - seen.rows.start : end - seen.rows.start]
+                rows = _interpolate(seen.probability, places, axis=0)
+                part = slice(first - strip.start, end - strip.start)
+                total[part, seen.columns] += _interpolate(rows, seen.column_places, axis=1)
+                views[part, seen.columns] += 1
+        total /= views[..., None]
+        self._label[strip.start : strip.stop] = total.argmax(-1)
+        if self._kept is not None:
+            self._kept[strip.start : strip.stop] = total
 
     def result(self) -> Prediction:
-        """Return `probability` [H,W,C] float32 and `label` [H,W] uint8. Call it once."""
-        self._sum /= self._views[..., None]
-        label = np.empty(self._views.shape, np.uint8)
-        for first in range(0, len(label), ROWS):  # argmax makes 8 bytes of each pixel
-            label[first : first + ROWS] = self._sum[first : first + ROWS].argmax(-1)
-        return {"probability": self._sum, "label": label}
+        """Return `label` [H,W] uint8, and `probability` [H,W,C] float32 where it is kept. Call it once."""
+        self._finish(self._size[0])
+        return {"label": self._label} | ({} if self._kept is None else {"probability": self._kept})
+
+
+def _find_first_row(matrix: np.ndarray) -> int:
+    """Return the first row of an image that a view can show, or one a little before it."""
+    scale, offset = matrix[1, 1:]
+    return max(0, math.floor(-offset / scale) - 1)
 
 
 def _interpolate(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:

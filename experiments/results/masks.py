@@ -13,6 +13,7 @@ from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
 from input_pipeline.annotations.masks import encode_pixels
 from input_pipeline.masks import Mask, bound, collect, touch
 
+STRIP = 256  # rows
 PROBABLE = 0.5  # a pixel of a higher probability belongs to the object
 
 
@@ -25,7 +26,7 @@ class MaskResults(BoxResults):
     compare = staticmethod(compare_instances)
     draw_rows = staticmethod(draw_instance_rows)
 
-    def assembly(self, size: tuple[int, int]) -> "MaskAssembly":
+    def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
 
     def draw_truth(self, example: Example, longer: int) -> np.ndarray:
@@ -73,7 +74,10 @@ def paste(probability: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> Ma
         _weigh_cells(np.arange(pixels.start, pixels.stop) + 0.5, start, end, count)
         for pixels, start, end, count in zip(part, low, high, probability.shape, strict=True)
     )
-    pixels = rows @ probability @ columns.T > PROBABLE
+    # In strips: of all pixels of a large box the probabilities would be gigabytes.
+    pixels = np.empty((len(rows), len(columns)), bool)
+    for first in range(0, len(rows), STRIP):
+        pixels[first : first + STRIP] = rows[first : first + STRIP] @ probability @ columns.T > PROBABLE
     if not pixels.any():
         return Mask(np.zeros((1, 1), bool))
     top, left, bottom, right = bound(pixels)

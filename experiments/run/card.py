@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -17,7 +18,9 @@ from experiments.run.sessions import read_sessions
 from experiments.run.tables import format_table
 from files import REMEDY, read_json
 from input_pipeline.augment.geometry import inner
+from wording import escape_markdown
 
+UNESCAPED = re.compile(r"(?<!\\)\|")  # a bar that would end a cell
 LOADER = '''\
 """Runs the model: python load.py INPUTS.npz OUTPUTS.npz, or without both on ones. Needs jax, flatbuffers and numpy alone."""
 import pathlib, sys
@@ -106,7 +109,7 @@ def write_card(
         "Classes": _tabulate(
             ["number", "class", "id in the data's files"],
             [
-                [number, name, own]
+                [number, escape_markdown(name), own]
                 for number, (name, own) in enumerate(zip(model.class_names, model.category_ids, strict=True))
             ],
         ),
@@ -118,9 +121,8 @@ def write_card(
         ],
         "Made with": _describe_making(run, model),
     }
-    title = (
-        f"# {config.model.name} on {config.data.name}\n\n{model.words[0].upper()}{model.words[1:]}, of {run.name}.\n"
-    )
+    words = f"{model.words[0].upper()}{model.words[1:]}, of {escape_markdown(run.name)}"
+    title = f"# {config.model.name} on {config.data.name}\n\n{words}.\n"
     return title + "".join(f"\n## {name}\n\n" + "\n".join(lines) + "\n" for name, lines in sections.items())
 
 
@@ -202,7 +204,9 @@ def _describe_scores(run: pathlib.Path, model: Loaded) -> list[str]:
             found[path.stem] = {name: value for name, value in scores.items() if isinstance(value, int | float | None)}
     lines = []
     for title, scores in found.items():
-        lines += [f"{title}:", "", "```", *format_table(scores).splitlines(), "```", ""] if scores else []
+        if scores:
+            table = format_table(scores).replace("`", "'")  # a name must not end the block
+            lines += [f"{escape_markdown(title)}:", "", "```", *table.splitlines(), "```", ""]
     return lines[:-1] or ["None are known; `--mode=evaluate` makes them."]
 
 
@@ -238,5 +242,5 @@ def _row(name: str, dtype: object, shape: Sequence[object], what: str) -> list[s
 def _tabulate(titles: list[str], rows: list[list[object]]) -> list[str]:
     lines = [titles, ["---"] * len(titles), *rows]
     return [
-        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(UNESCAPED.sub(r"\\|", " ".join(str(cell).split())) for cell in line) + " |" for line in lines
     ]

@@ -25,6 +25,7 @@ from experiments.run.tables import tabulate_classes
 from experiments.tasks.base import Mean, Means, Task
 from files import write_atomically
 from input_pipeline.sources import Source
+from wording import make_cell
 
 IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
 
@@ -138,7 +139,7 @@ def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: 
     if classes:
         places["classes"] = f"predictions/{name}-classes.csv"
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(classes)
+        csv.writer(text, lineterminator="\n").writerows([map(make_cell, row) for row in classes])
         write_atomically(workdir / places["classes"], text.getvalue().encode())
     for kind, picture in result.pictures.items():
         places[kind] = f"predictions/{name}-{kind}.png"

@@ -78,7 +78,8 @@ class Inference:
             for row, piece in enumerate(pieces):
                 example = batches.example(piece.index)
                 if piece.index not in parts:
-                    parts[piece.index] = [self.results.assembly(example["image"].shape[:2]), piece.count]
+                    matrices = [view.matrix for view in batches.views(piece.index)]
+                    parts[piece.index] = [self.results.assembly(example["image"].shape[:2], matrices), piece.count]
                 part = parts[piece.index]
                 own = {name: values[row] for name, values in predictions.items()}
                 part[0].add(own, piece.view.canvas, piece.view.matrix)

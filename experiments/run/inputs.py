@@ -3,13 +3,13 @@
 import jax
 from ml_collections import ConfigDict
 
-from errors import UserError, warn
+from errors import UserError, print_lines, warn
 from experiments.tasks.registry import find_task
 from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
 from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
-from wording import count, count_being, make_printable
+from wording import count, count_being
 
 
 class Inputs:
@@ -67,4 +67,4 @@ def say(split: str, source: Source) -> None:
         left_out = count_being(len(source.dropped), "file")
         warn(f"{split}: {left_out} left out, cannot be decoded: {', '.join(source.dropped)}")
     for line in filter(None, [source.layout, *source.remarks]):
-        print(make_printable(f"{split}: {line}"))
+        print_lines(f"{split}: {line}")

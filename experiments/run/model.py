@@ -14,6 +14,7 @@ from experiments.run.pretrained import fill, load_run
 from experiments.run.state import Architecture, Variables, describe, initialise
 from experiments.tasks.registry import find_task
 from input_pipeline.decoding import WHITE
+from wording import make_printable
 
 DECIDING = {"data.name", "task.name"}  # fields on which the classes depend
 
@@ -47,7 +48,7 @@ def load_model(
         elif config.pretrained:
             return _load_file(config, *read_classes(config, data_dir))
     architecture, variables, notes = load_run(config, run, checkpoint, weights)
-    names, step = tuple(notes["class_names"]), notes["step"]
+    names, step = tuple(map(make_printable, notes["class_names"])), notes["step"]
     ids = _number(config, tuple(notes.get("category_ids", range(1, 1 + len(names)))))  # older runs did not store them
     facts = {"run": str(run), "step": step, "checkpoint": checkpoint, "weights": weights}
     told = f"{checkpoint}-{weights}-{step}", f"{checkpoint} checkpoint (step {step}), {weights} weights"
@@ -86,5 +87,5 @@ def find_classes(config: ConfigDict, workdir: pathlib.Path | None, data_dir: str
         differing = changes(workdir, config)
         notes = None if DECIDING & differing.keys() else Checkpoints(workdir, read_only=True).read_notes()
         if notes is not None:
-            return tuple(notes["class_names"])
+            return tuple(map(make_printable, notes["class_names"]))
     return read_classes(config, data_dir)[0]

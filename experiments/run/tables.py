@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from wording import make_printable
+
 
 def tabulate_classes(scores: Mapping[str, float | None]) -> list[list[str]]:
     """Make rows of text, a class and its scores each, below the names of the scores; none where no score is of a class."""
@@ -15,6 +17,7 @@ def tabulate_classes(scores: Mapping[str, float | None]) -> list[list[str]]:
 def format_table(scores: Mapping[str, float | None]) -> str:
     """Format the scores as aligned text: those of the classes, then those of all. An undefined one is `-`."""
     rows, whole = tabulate_classes(scores), [name for name in scores if "/" not in name]
+    rows = [[make_printable(row[0]), *row[1:]] for row in rows]
     first = max(map(len, [row[0] for row in rows] + whole))
     widths = [max(len(kind), 6) + 2 for kind in (rows[0][1:] if rows else ())]
     lines = [

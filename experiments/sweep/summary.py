@@ -12,6 +12,7 @@ from errors import UserError
 from experiments.sweep.launch import Progress
 from experiments.sweep.plan import list_varied
 from files import read_json, write_atomically
+from wording import make_cell
 
 HEADER = ("run", "state", "step", "metric", "best", "last", "time")
 
@@ -86,7 +87,8 @@ def _write_csv(entries: Sequence[dict], varied: Sequence[str]) -> bytes:
     names = [name for name in entries[0] if name not in ("fields", "note")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, *(field for field in fields if field != "config")])
+    rows = [[*names, *(field for field in fields if field != "config")]]
     for own in entries:
-        writer.writerow([own[n] for n in names] + [own["fields"].get(f, "") for f in fields if f != "config"])
+        rows.append([own[n] for n in names] + [own["fields"].get(f, "") for f in fields if f != "config"])
+    writer.writerows([make_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue().encode()

@@ -1,11 +1,16 @@
 """An image with its objects, as a file of annotations describes it."""
 
+import collections
 import dataclasses
 import pathlib
 import re
+from collections.abc import Sequence
 
 from errors import UserError
+from files import LIMITS
 from input_pipeline.batch import Size, count, refuse
+from limits import CLASS_NAME, CLASSES
+from wording import is_harmless
 
 BOTH = "trainval"  # the split that VOC makes of two
 SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
@@ -35,16 +40,27 @@ class AnnotatedImage:
     objects: list[Annotation]
 
 
+def check_letters(names: Sequence[str], where: pathlib.Path) -> None:
+    """Raises UserError for too many names of classes, long ones, and those with control characters, whatever else they are."""
+    if len(names) > CLASSES:
+        raise UserError(f"{where} names {len(names):,} classes, and {CLASSES:,} are the most ({LIMITS})")
+    long = [f"{name[:40]}..." for name in names if len(name) > CLASS_NAME]
+    refuse(f"{where}: classes with names of more than {CLASS_NAME} letters", long, "; shorten them")
+    odd = [ascii(name) for name in names if SURROGATE.search(name)]
+    refuse(f"{where}: classes with names that are not valid UTF-8", odd, "; rename them")
+    odd = [ascii(name) for name in names if not is_harmless(name)]
+    refuse(f"{where}: classes with control characters in their names", odd, "; rename them")
+
+
 def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, one that is not valid UTF-8."""
+    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, and for `check_letters`."""
     tidy = tuple(" ".join(name.split()) for name in names)
+    check_letters(tidy, where)
     if not all(tidy) or not tidy:
         raise UserError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
-    twice = sorted({name for name in tidy if tidy.count(name) > 1})
+    twice = sorted(name for name, times in collections.Counter(tidy).items() if times > 1)
     if twice:
         raise UserError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
-    odd = [ascii(name) for name in tidy if SURROGATE.search(name)]
-    refuse(f"{where}: classes with names that are not valid UTF-8", odd, "; rename them")
     return tidy
 
 

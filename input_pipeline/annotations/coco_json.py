@@ -5,6 +5,7 @@ collects them, and names all that is wrong with a file at once.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import unicodedata
@@ -62,7 +63,7 @@ def _read_categories(path: Path, entries: list[dict]) -> dict[int, str]:
     entries = sorted(entries, key=lambda entry: entry["id"])
     ids = [entry["id"] for entry in entries]
     if len(set(ids)) < len(ids):
-        twice = next(number for number in ids if ids.count(number) > 1)
+        twice = next(number for number, after in itertools.pairwise(ids) if number == after)
         raise UserError(f"{path} has the category id {twice} more than once; give each category its own")
     names = check_names([entry["name"] for entry in entries], path) if entries else ()
     return dict(zip(ids, names, strict=True))

@@ -14,6 +14,7 @@ from input_pipeline.batch import IGNORE, Size
 
 Window = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels; it may reach beyond the image
 IDENTITY = np.eye(3)
+LONGEST = 32_766  # pixels of a side that OpenCV samples
 
 
 def translation(x: float, y: float) -> np.ndarray:
@@ -40,10 +41,15 @@ def inner(size: Size, margin: int) -> Size:
     return size[0] - 2 * margin, size[1] - 2 * margin
 
 
-def check_margin(field: str, size: Size, margin: int) -> None:
-    """Raises UserError unless config.data.margin leaves something of the `size` that config.data's `field` says."""
-    if 2 * margin >= min(size):
-        raise UserError(f"config.data.margin={margin} leaves nothing of config.data.{field}={size}")
+def check_canvas(field: str, size: Size, data: ConfigDict) -> None:
+    """Raises UserError for a `size` in config.data's `field` that is too large, or of which config.data.margin leaves nothing."""
+    if 2 * data.margin >= min(size):
+        raise UserError(f"config.data.margin={data.margin} leaves nothing of config.data.{field}={size}")
+    if max(size) > LONGEST or size[0] * size[1] > data.max_pixels:
+        raise UserError(
+            f"config.data.{field}={size} is too large; {data.max_pixels:,} pixels (config.data.max_pixels) are the most, and "
+            f"{LONGEST:,} of a side"
+        )
 
 
 def scale_shortest(source: Size, shortest: tuple[float, float]) -> Size:
@@ -162,7 +168,10 @@ def warp_image(
     x, y = _places(matrix, size, displacement)
     # OpenCV counts from the centre of the first pixel. The border repeats, or the fill would bleed into the image.
     border = cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_REPLICATE
-    result = cv2.remap(image, np.float32(x - 0.5), np.float32(y - 0.5), cv2.INTER_LINEAR, borderMode=border)
+    part, columns, rows = image, x - 0.5, y - 0.5
+    if max(image.shape[:2]) > LONGEST:
+        part, columns, rows = _cut_out(image, columns, rows, mirror=fill is None)
+    result = cv2.remap(part, np.float32(columns), np.float32(rows), cv2.INTER_LINEAR, borderMode=border)
     if fill is not None:
         outside = _pixels(image.shape[:2], x, y)[2]
         if outside.any():
@@ -183,6 +192,28 @@ def cut(window: Window, size: Size, matrix: np.ndarray) -> tuple[tuple[slice, sl
     top, left, bottom, right = window
     rows, columns = slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
     return (rows, columns), matrix @ translation(columns.start, rows.start)
+
+
+def _cut_out(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, mirror: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut out the part of a long image that holds the places x and y, counted from the centre of the first pixel.
+
+    Returns it with the places in it. Places outside the image are mirrored into it, or moved to its border. Raises UserError
+    for a part that is too long, too.
+    """
+    bounds, places = [], []
+    for place, length in ((y, image.shape[0]), (x, image.shape[1])):
+        last = length - 1
+        place = np.abs((place + last) % max(2 * last, 1) - last) if mirror else np.clip(place, 0, last)
+        start, end = int(place.min()), min(int(place.max()) + 2, length)
+        if end - start > LONGEST:
+            raise UserError(
+                f"an image with a side of {length} pixels cannot be sampled at once; set config.data.antialias=True"
+            )
+        bounds.append(slice(start, end))
+        places.append(place - start)
+    return image[*bounds], places[1], places[0]
 
 
 def _places(matrix: np.ndarray, size: Size, displacement: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

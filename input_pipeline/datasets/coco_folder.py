@@ -66,11 +66,12 @@ class CocoFolder(DetectionFolder):
 def _join(categories: dict[pathlib.Path, dict[int, str]]) -> dict[int, str]:
     """The names by id of the categories of all files, of which one may lack some. Raises UserError where they differ."""
     known: dict[int, str] = {}
+    numbers: dict[str, int] = {}
     where: dict[int | str, pathlib.Path] = {}
     for path, named in categories.items():
         for number, name in named.items():
             other = where.setdefault(number, path), where.setdefault(name, path)
-            if known.setdefault(number, name) != name or list(known.values()).count(name) > 1:
+            if known.setdefault(number, name) != name or numbers.setdefault(name, number) != number:
                 first = other[0] if other[0] != path else other[1]
                 raise UserError(
                     f"{path} has the category {name!r} with the id {number}, and {first.name} has another name or id for it; "

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 
 from errors import UserError
 from files import read_text
+from input_pipeline.annotations.annotated_image import check_letters
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.layouts.masks import Folders
 from input_pipeline.decoding import list_images, list_others
@@ -42,6 +43,7 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
     if not 2 <= len(names) <= IGNORE:
         raise UserError(f"{path} names {count(len(names), 'class')}; 2 to {IGNORE} are possible, background included")
+    check_letters(names, path)
     for what, values in (("name", names), ("colour", colours)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:

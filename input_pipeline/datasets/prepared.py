@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from input_pipeline.annotations.annotated_image import check_letters
 from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.holdout import find_split, mark, name_field, select_side
 from input_pipeline.decoding import check_size, choose_white, decode_image, decode_mask, read_header, refuse_unreadable
@@ -91,6 +92,7 @@ class Prepared:
             or find_prepared(name, how, place, data.folder)
             or prepare(name, how, place, data.folder, data.max_pixels)
         )
+        self.folder = folder
         prepared = PreparedFolder(folder, how.anew if how else BY_TFDS)
         asked, select = parse_split(split)
         wanted = find_split(asked, list(prepared.splits), data, f"{name} in {folder}")
@@ -175,6 +177,7 @@ class PreparedLabels(Prepared):
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
         self.class_names = dataset.class_names
+        check_letters(self.class_names, self.folder)
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
@@ -193,6 +196,7 @@ class PreparedObjects(Prepared):
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
         self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
+        check_letters(self.class_names, self.folder)
         unmasked = self._findings.get("unmasked", 0)
         reason = " ({})".format(self._findings["maskless"]) if self._findings.get("maskless") else ""
         if "masks" in needs and unmasked:

@@ -7,10 +7,11 @@ import pytest
 
 from errors import UserError
 from experiments.compare.groups import fold
-from experiments.compare.report import escape, make_report, write_report
+from experiments.compare.report import make_report, write_report
 from experiments.compare.runs import find_runs
 from experiments.compare.significance import Verdict
 from tests.experiments.compare.synthetic import make_run
+from wording import escape_markdown
 
 pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces: pip install -r requirements-report.txt")
 
@@ -108,6 +109,6 @@ def test_without_an_account_it_is_one_clear_line(groups, monkeypatch, tmp_path):
 
 
 def test_names_are_plain_text():
-    assert escape("a|b\n<img src=x> [x](y) `c` *d* &lt;") == (
+    assert escape_markdown("a|b\n<img src=x> [x](y) `c` *d* &lt;") == (
         "a\\|b &lt;img src=x&gt; \\[x\\]\\(y\\) \\`c\\` \\*d\\* &amp;lt;"
     )

@@ -1,5 +1,7 @@
 """Label maps on the host: views put together at the image's own size, pictures and files."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,8 +10,10 @@ from configs import common
 from errors import UserError
 from experiments.pictures.labels import overlay as draw_overlay
 from experiments.pictures.palette import palette
+from experiments.results.labels import ProbabilityAssembly
 from experiments.results.registry import make_results
 from input_pipeline.augment import geometry
+from input_pipeline.views import plan_views
 
 CLASSES = ("a", "b", "c")
 
@@ -25,7 +29,7 @@ def probabilities(seed, *shape):
 
 
 def assemble(size, views):
-    assembly = make().assembly(size)
+    assembly = ProbabilityAssembly(size, len(CLASSES), [matrix for *_, matrix in views], keep=True)
     for probability, canvas, matrix in views:
         assembly.add({"probability": probability}, canvas, matrix)
     return assembly.result()
@@ -73,6 +77,47 @@ def test_windows_are_averaged_where_they_overlap():
                     total[top + row, left + column] += probability[row, column]
                     count[top + row, left + column] += 1
     np.testing.assert_allclose(assemble(size, views)["probability"], total / count, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 1.5)])
+def test_rows_are_done_early_and_memory_does_not_grow_with_the_image(scales):
+    """The label is that of all views together, and what is held are the views that show one band of the image."""
+    config, size, classes = common.get_config(), (4000, 64), 8
+    config.data.update(canvases=((64, 64),), fit="crop", margin=0)
+    config.eval.update(method="window", overlap=0.5, scales=scales, flip=True)
+    views = plan_views(size, config.data, config.eval)
+    matrices, generator = [view.matrix for view in views], np.random.default_rng(0)
+    seeds = generator.integers(0, 2**31, len(views))
+
+    def draw(number):
+        return {"probability": np.random.default_rng(seeds[number]).random((64, 64, classes), np.float32)}
+
+    found = []
+    for given, keep in ((matrices, False), ((), True)):
+        assembly = ProbabilityAssembly(size, classes, given, keep=keep)
+        tracemalloc.start()
+        for number, view in enumerate(views):
+            assembly.add(draw(number), view.canvas, view.matrix)
+        found.append((assembly.result(), tracemalloc.get_traced_memory()[1]))
+        tracemalloc.stop()
+    (early, little), (late, much) = found
+    np.testing.assert_array_equal(early["label"], late["label"])
+    np.testing.assert_array_equal(early["label"], late["probability"].argmax(-1))
+    whole = np.prod(size) * classes * 4
+    assert little < whole / 2 < whole < much
+    mixed = ProbabilityAssembly(size, classes, matrices)
+    for number in generator.permutation(len(views)):
+        mixed.add(draw(number), views[number].canvas, views[number].matrix)
+    assert (mixed.result()["label"] == early["label"]).mean() > 0.999, "sums of floats alone depend on the order"
+
+
+@pytest.mark.parametrize(("metrics", "kept"), [(("confusion",), False), (("confusion", "partition"), True)])
+def test_probabilities_are_kept_for_the_metric_that_reads_them(metrics, kept):
+    config = common.get_config()
+    config.eval.update(metrics=metrics)
+    assembly = make_results(("label",), config.eval, CLASSES[:2]).assembly((4, 4))
+    assembly.add({"probability": probabilities(0, 4, 4)[..., :2]}, (4, 4), geometry.IDENTITY)
+    assert ("probability" in assembly.result()) == kept
 
 
 def test_writes_the_classes_at_the_images_size(tmp_path):

@@ -208,7 +208,7 @@ def test_overlap_tile_equals_the_whole_image(overlap):
         config = common.get_config()
         segmenters.use_unet(config, depth=2, width=4, padding="valid", norm="none")
         config.data.update(canvases=(canvas,), margin=20, fit="crop", border="mirror")
-        config.eval.update(method="window", overlap=overlap, batch_size=2)
+        config.eval.update(method="window", overlap=overlap, batch_size=2, metrics=("partition",))
         architecture, _, _ = states.describe(config, 2)
         mesh = sharding.make_mesh(config.mesh)
         task = make_task(config, CLASSES)

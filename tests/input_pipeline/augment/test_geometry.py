@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.common import get_config
+from errors import UserError
 from input_pipeline.augment import geometry
 from input_pipeline.batch import IGNORE
 
@@ -290,3 +291,23 @@ def test_a_window_cuts_the_image_and_the_map_stays():
     part, from_part = geometry.cut((-2, 4, 6, 30), (9, 14), matrix)
     assert LABEL[part].shape == (6, 10)
     np.testing.assert_array_equal(from_part @ [0, 0, 1], matrix @ [4, 0, 1])
+
+
+@pytest.mark.parametrize("fill", [None, (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("across", [False, True])
+def test_images_longer_than_opencv_samples_are_read_at_every_place(fill, across):
+    """A long image is sampled as the part of it that is seen is, at its ends, too."""
+    image = np.random.default_rng(0).integers(0, 256, (12, 40_000, 3), np.uint8)
+    for left in (-7, 0, 39_971.3):
+        near = slice(max(0, int(left) - 40), int(left) + 70)
+        moved, own = geometry.translation(-left, 0), geometry.translation(near.start - left, 0)
+        size, long, part = (12, 32), image, image[:, near]
+        if across:
+            moved, own, size, long, part = moved.T, own.T, size[::-1], long.swapaxes(0, 1), part.swapaxes(0, 1)
+            moved, own = (geometry.translation(0, -left), geometry.translation(0, near.start - left))
+        found, wanted = (
+            geometry.warp_image(source, matrix, size, fill) for source, matrix in ((long, moved), (part, own))
+        )
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+    with pytest.raises(UserError, match="side of 40000 pixels cannot be sampled at once"):
+        geometry.warp_image(image, geometry.fit((12, 40_000), (8, 8), "stretch"), (8, 8), fill, antialias=False)

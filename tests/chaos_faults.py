@@ -1,0 +1,311 @@
+"""What can go wrong with a run, drawn from a generator: each fault starts the run once or more, and checks what it says.
+
+After a fault the same command must go on to the same end. A fault returns what it did, in a few words.
+"""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+
+from tests.chaos_starts import UNFINISHED, Scenario, Start
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+REFUSED = ("a[b]", "back\\slash", "new\nline", "star*", "really?", "\x1b[31mred", "n" * 300)
+ODD = ("plain", "sp ace", "ünï-ビ", "quote'\"", "-dash", "a=1,b=2", "per%20cent", "x" * 150, "{a,b}", "#hash;&|")
+
+
+class Round:
+    """A run under faults."""
+
+    def __init__(self, scenario: Scenario, folder: pathlib.Path, data_dir: pathlib.Path, rng: random.Random):
+        self.scenario, self.folder, self.rng = scenario, folder, rng
+        self.workdir, self.data_dir, self.shared_data = folder / rng.choice(ODD), data_dir, data_dir
+        self.run = scenario.runs(self.workdir)[-1]  # whose files are damaged
+        self.starts = self.kills = 0
+        self.environment: dict[str, str] = {}
+
+    def start(self, *flags: str, **how) -> Start:
+        self.starts += 1
+        return Start(self.scenario, self.workdir, self.data_dir, flags, environment=self.environment, **how)
+
+    def refuse(self, *words: str, flags: tuple[str, ...] = ()) -> None:
+        """A start that must fail, in one line with these words."""
+        code, said = self.start(*flags).finish()
+        assert code == 1 and all(word in said for word in words), (code, said)
+
+    def rows(self) -> int:
+        path = self.run / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is half-way: its temporary folder is there."""
+        return any((self.run / "checkpoints").glob("*/*tmp*"))
+
+    def checkpoints(self) -> list[pathlib.Path]:
+        """The newest ones, the last first."""
+        folder = self.run / "checkpoints" / "last"
+        found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+        return sorted(found, key=lambda path: -int(path.name))
+
+    def advance(self) -> bool:
+        """Trains until there is a checkpoint, and kills the run. Returns whether there is one."""
+        if not self.checkpoints():
+            running = self.start()
+            running.wait_for(lambda: bool(self.checkpoints()) and not self.is_saving())
+            self._kill(running)
+        return bool(self.checkpoints())
+
+    def _kill(self, running: Start) -> None:
+        self.kills += 1
+        for rank in range(len(running.processes)):
+            running.send(signal.SIGKILL, rank)
+        running.finish()
+
+
+def draw_moment(run: Round) -> tuple[str, Callable[[], bool]]:
+    """A moment of a start: before its modules are there, in its compilation, in a step, a save or an evaluation."""
+    seconds, rows = run.rng.uniform(0, 15), run.rows() + run.rng.randint(1, 6)
+    end = time.monotonic() + seconds
+    moments = {
+        f"after {seconds:.1f} s": lambda: time.monotonic() > end,
+        f"at row {rows}": lambda: run.rows() >= rows,
+        "in a save": run.is_saving,
+    }
+    name = run.rng.choice(list(moments))
+    return name, moments[name]
+
+
+def kill(run: Round) -> str:
+    """SIGKILL to one process, at any moment."""
+    name, moment = draw_moment(run)
+    running = run.start()
+    running.wait_for(moment)
+    run.kills += 1
+    running.send(signal.SIGKILL, run.rng.randrange(len(running.processes)))
+    running.finish()
+    return f"SIGKILL {name}"
+
+
+def stop(run: Round) -> str:
+    """A stop to one process: the run saves, and its exit code says that it has not finished."""
+    number = run.rng.choice(STOPS)
+    name, moment = draw_moment(run)
+    running = run.start()
+    running.wait_for(moment)
+    running.send(number, run.rng.randrange(len(running.processes)))
+    code, said = running.finish()
+    assert code in (0, UNFINISHED, -number), (code, said)
+    return f"{signal.Signals(number).name} {name}"
+
+
+def interrupt_twice(run: Round) -> str:
+    """Two of Ctrl-C, the second of which does not wait."""
+    name, moment = draw_moment(run)
+    running = run.start()
+    running.wait_for(moment)
+    running.send(signal.SIGINT)
+    time.sleep(run.rng.uniform(0, 1))
+    running.send(signal.SIGINT)
+    code, said = running.finish()
+    assert code in (0, UNFINISHED, -signal.SIGINT), (code, said)
+    return f"Ctrl-C twice {name}"
+
+
+def pause(run: Round) -> str:
+    """SIGSTOP, some seconds, SIGCONT, and a kill later: a machine that was suspended."""
+    name, moment = draw_moment(run)
+    running = run.start()
+    running.wait_for(moment)
+    for process in running.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGSTOP)
+    time.sleep(run.rng.uniform(0.5, 3))
+    for process in running.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+    more = run.rows() + 2
+    running.wait_for(lambda: run.rows() >= more)
+    run._kill(running)
+    return f"SIGSTOP {name}, SIGCONT, SIGKILL"
+
+
+def fill_disk(run: Round) -> str:
+    """No file can grow beyond a size, as on a full disk; then there is room again."""
+    size = int(10 ** run.rng.uniform(2, 5.5))
+    code, said = run.start(largest_file=size).finish()
+    assert code in (0, 1), (code, said)
+    return f"files of {size} bytes at most: {'an error' if code else 'enough'}"
+
+
+def damage(path: pathlib.Path, rng: random.Random) -> str:
+    """Flips a bit of a file, cuts it, empties it, or deletes it."""
+    content = bytearray(path.read_bytes())
+    kind = rng.choice(["flipped", "cut", "emptied", "deleted"])
+    if kind == "flipped" and content:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    elif kind == "cut" and content:
+        path.write_bytes(content[: rng.randrange(len(content))])
+    elif kind == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    return kind
+
+
+def damage_checkpoint(run: Round) -> str:
+    """A file of the newest checkpoint: the one before is used, or it is an error while there is none."""
+    if not run.advance():
+        return "no checkpoint to damage"
+    newest, *older = run.checkpoints()
+    kept = run.folder / "kept"
+    shutil.copytree(newest, kept)
+    files = sorted(path for path in newest.rglob("*") if path.is_file())
+    notes = [path for path in files if path.parent.name == "notes" and path.name == "metadata"]
+    place = run.rng.choice(run.rng.choice([files, notes or files]))
+    kind = damage(place, run.rng)
+    if not older:
+        code, said = run.start("--config.train.max_minutes=0.001").finish()
+        if code == 1:
+            assert "none of the checkpoints" in said, said
+            shutil.rmtree(newest, ignore_errors=True)
+            kept.rename(newest)
+            return f"{place.relative_to(newest)} {kind}: refused, and put back"
+    shutil.rmtree(kept, ignore_errors=True)
+    return f"{place.relative_to(newest)} {kind}"
+
+
+def damage_rows(run: Round) -> str:
+    """Rows that a checkpoint covers: an error, until they are back. What follows them may be anything."""
+    if not run.advance():
+        return "no row to damage"
+    path = run.run / "metrics.jsonl"
+    before = path.read_bytes()
+    covered = int(run.checkpoints()[0].name)
+    lines = before.splitlines(keepends=True)
+    kind = run.rng.choice(["garbage after", "torn line after", "lost", "cut", "flipped"])
+    if "after" in kind:
+        path.write_bytes(before + (b"\xff{[\x00\n" if kind[0] == "g" else b'{"step": 99, "train/l'))
+        return f"rows: {kind}"
+    if kind == "lost":
+        path.unlink()
+    elif kind == "cut":
+        path.write_bytes(b"".join(lines[: run.rng.randrange(covered)]))
+    else:
+        lines = [bytearray(line) for line in lines]
+        line = lines[run.rng.randrange(covered)]
+        line[run.rng.randrange(len(line) - 1)] ^= 1 << run.rng.randrange(3)
+        path.write_bytes(b"".join(lines))
+    run.refuse("metrics.jsonl", "--accept_lost_rows")
+    path.write_bytes(before)
+    return f"rows: {kind}, refused, and put back"
+
+
+def damage_config(run: Round) -> str:
+    """config.json: an error, until it is back."""
+    if not run.advance():
+        return "no config to damage"
+    path = run.run / "config.json"
+    before = path.read_bytes()
+    kind = run.rng.choice(["a value", "a list", "cut", "binary", "deep"])
+    path.write_bytes(
+        {
+            "a value": before.replace(b'"clip": 0.0', b'"clip": 0.5'),
+            "a list": b"[1]",
+            "cut": before[: len(before) // 2],
+            "binary": b"\x7fELF\x00\xff",
+            "deep": b"[" * 5000,
+        }[kind]
+    )
+    run.refuse(str(run.run))
+    path.write_bytes(before)
+    return f"config.json: {kind}, refused, and put back"
+
+
+def damage_evidence(run: Round) -> str:
+    """evidence.json: an error, until it is moved away. wandb_id: a warning, and it is written anew."""
+    if not run.advance():
+        return "no evidence to damage"
+    identity = (run.run / "wandb_id").read_bytes()
+    (run.run / "wandb_id").write_bytes(b"another\n")
+    path = run.run / "evidence.json"
+    path.write_bytes(path.read_bytes()[:-30])
+    run.refuse("evidence.json")
+    path.unlink()
+    assert (run.run / "wandb_id").read_bytes() in (identity, b"another\n")
+    return "evidence.json cut, refused, and moved away; wandb_id changed"
+
+
+def damage_data(run: Round) -> str:
+    """A file of the prepared data: an error that names the folder, until that is moved away and prepared anew."""
+    own = run.folder / "data"
+    if not own.exists():
+        shutil.copytree(run.shared_data, own)
+    run.data_dir = own
+    folder = next(path.parent for path in own.rglob("dataset_info.json"))
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    place = run.rng.choice(files)
+    kind = damage(place, run.rng)
+    code, said = run.start().finish()
+    if code == 1:
+        assert str(folder) in said or str(folder.parent) in said, said
+        folder.rename(run.folder / f"damaged-data-{run.starts}")
+        return f"{place.name} {kind}: refused, and moved away"
+    return f"{place.name} {kind}: no harm"
+
+
+def start_twice(run: Round) -> str:
+    """A second start while the first one trains is refused, and the first one goes on."""
+    running = run.start()
+    more = run.rows() + 1
+    running.wait_for(lambda: run.rows() >= more)
+    if running.is_running():
+        code, said = run.start().finish()
+        # The first one may have ended in the meantime.
+        assert code in (0, 1) and (code == 0 or "another process is training here" in said), (code, said)
+    code, said = running.finish()
+    assert code == 0, (code, said)
+    return "started twice"
+
+
+def go_elsewhere(run: Round) -> str:
+    """A path that no run can have is refused at once, and nothing is made there."""
+    name = run.rng.choice(REFUSED)
+    place = run.folder / name / "run"
+    code, said = Start(run.scenario, place, run.data_dir).finish()
+    run.starts += 1
+    assert code == 1 and "--workdir" in said, (code, said)
+    assert not os.path.lexists(run.folder / name[:200])
+    nowhere, _ = Start(run.scenario, "/proc/chaos/run", run.data_dir).finish()
+    assert nowhere == 1
+    return f"a workdir {name[:10]!r}, and one in /proc: refused"
+
+
+def plan_shorter(run: Round) -> str:
+    """The run is first planned with fewer steps, and finishes; then it goes on."""
+    if run.rows() >= 8:
+        return "too late to plan fewer steps"
+    code, said = run.start("--config.train.steps=8").finish()
+    assert code == 0, (code, said)
+    return "planned for 8 steps at first"
+
+
+FAULTS: dict[Callable[[Round], str], float] = {  # with their shares
+    kill: 4,
+    stop: 3,
+    interrupt_twice: 1,
+    pause: 1,
+    fill_disk: 3,
+    damage_checkpoint: 3,
+    damage_rows: 2,
+    damage_config: 1,
+    damage_evidence: 1,
+    damage_data: 2,
+    start_twice: 1,
+    go_elsewhere: 1,
+    plan_shorter: 1,
+}
