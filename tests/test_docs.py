@@ -42,9 +42,16 @@ def code_of(page: str) -> list[str]:
 
 
 def commands_of(page: str) -> list[str]:
-    """Return the commands of a page's sh blocks, without comments; a continued one is one command."""
+    """Return the commands of a page's sh blocks, without comments; a continued one is one command.
+
+    Of one that is given a word, the rest.
+    """
     blocks = re.findall(r"```sh\n(.*?)```", PAGES[page], flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line
+        for block in blocks
+        for line in re.split(r"\n|^echo \w+ \| ", block.replace("\\\n", " "), flags=re.MULTILINE)
+    ]
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 

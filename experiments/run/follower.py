@@ -13,22 +13,38 @@ import argparse
 import contextlib
 import fcntl
 import importlib.util
+import itertools
+import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 from errors import warn
-from experiments.run.dashboard import EXIT_CODES, LINGER_SECONDS, POLL_SECONDS, Dashboard, forget_wandb
+from experiments.run.dashboard import (
+    EXIT_CODES,
+    LINGER_SECONDS,
+    POLL_SECONDS,
+    Dashboard,
+    choose_mode,
+    forget_wandb,
+)
 from experiments.run.metrics_file import parse_row
 from experiments.run.preemption import STOPS
 from files import read_json, read_text
 
-RETRY_SECONDS = (0, 5, 30)  # before each attempt to open a W&B run and send; the last failure is final
+RETRY_SECONDS = (
+    2.0,
+    300.0,
+)  # before another attempt to open a run and send: at first, and at most; twice as long each time
+RETRY_SECONDS_AT_END = 30.0  # at most, when the run has ended
+ATTEMPTS = 3  # of a run offline: nothing gets better by waiting
 
 
 class Follower:
@@ -92,19 +108,25 @@ class Follower:
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
-            warn(f"W&B: still sending, process {process.pid} goes on alone; see {log}")
+            warn(f"W&B: still sending, process {process.pid} goes on alone, see {log}; later, {remedy(self.workdir)}")
         else:
             if process.returncode != 0:
-                warn(f"W&B: not everything reached it, see {log}; metrics.jsonl is complete")
+                warn(f"W&B: not everything reached it, see {log}; metrics.jsonl is complete: {remedy(self.workdir)}")
+
+
+def remedy(workdir: Path) -> str:
+    """Says how to send what has not been sent, in the words of a shell."""
+    command = f"echo finished | {shlex.quote(sys.executable)} -m experiments.run.follower {shlex.quote(str(workdir))}"
+    return f"`{command}` sends the rest"
 
 
 class _Parent:
     """The run that is followed, seen from the follower: its pipe ends when it closes it or dies, for any cause."""
 
-    def __init__(self, pipe: int):
+    def __init__(self, pipe: int, workdir: Path):
         self.ended = threading.Event()
         self.outcome = "failed"  # of a parent that dies and cannot say
-        self._pipe = pipe
+        self._pipe, self._workdir = pipe, workdir
         # A thread, and not a look between two polls: W&B may hang in the main thread.
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -115,7 +137,14 @@ class _Parent:
         word = said.decode(errors="replace").strip()
         self.outcome = word if word in EXIT_CODES else "failed"
         signal.alarm(LINGER_SECONDS)  # the kernel then ends this process, even if it hangs in a call
+        self._end = time.monotonic() + LINGER_SECONDS
         self.ended.set()
+        time.sleep(LINGER_SECONDS - 1)
+        print(f"not everything reached W&B in {LINGER_SECONDS} s: {remedy(self._workdir)}", file=sys.stderr)
+
+    def seconds_left(self) -> float:
+        """Returns for how long the follower may still work."""
+        return self._end - time.monotonic() if self.ended.is_set() else math.inf
 
 
 def follow(workdir: Path) -> int:
@@ -123,28 +152,48 @@ def follow(workdir: Path) -> int:
     for number in STOPS:  # a job's end signals every process: the pipe says when to stop
         signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # training comes first
-    parent = _Parent(sys.stdin.fileno())
+    parent = _Parent(sys.stdin.fileno(), workdir)
     try:
         config = read_json(workdir / "config.json")
         run_id = read_text(workdir / "wandb_id").strip()
         (workdir / "wandb").mkdir(exist_ok=True)
         with open(workdir / "wandb" / "lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the follower of an earlier start may still be sending
-            for seconds in RETRY_SECONDS:
-                parent.ended.wait(seconds)
-                try:
-                    return _send_all(workdir, config, run_id, parent)
-                except Exception:
-                    traceback.print_exc()
-                    forget_wandb()
+            if _try_to_send(workdir, config, run_id, parent):
+                return 0
+        print(f"not everything reached W&B: {remedy(workdir)}", file=sys.stderr)
     except (OSError, ValueError) as error:
         print(f"{workdir} cannot be followed: {error}", file=sys.stderr)
     return 1
 
 
-def _send_all(workdir: Path, config: dict, run_id: str, parent: _Parent) -> int:
-    """Open the W&B run, send until the parent ends, finish. Returns 0, or 1 when the account could not be reached."""
-    dashboard = Dashboard(workdir, config, run_id)
+def _try_to_send(workdir: Path, config: dict, run_id: str, parent: _Parent) -> bool:
+    """Send all, in several attempts: those of a run online end LINGER_SECONDS after the parent. Returns False if all fail."""
+    mode, pause = None, RETRY_SECONDS[0]
+    for attempt in itertools.count(1):
+        try:
+            mode = mode or choose_mode(config)
+            _send_all(workdir, config, run_id, mode, parent)
+            return True
+        except Exception:
+            traceback.print_exc()
+            forget_wandb()
+        waits = mode == "online"
+        if parent.ended.is_set():
+            pause = min(pause, RETRY_SECONDS_AT_END)
+        if parent.seconds_left() < pause or (not waits and attempt == ATTEMPTS):
+            return False
+        print(f"trying again in {pause:.0f} s")
+        if waits and parent.ended.is_set():
+            time.sleep(pause)
+        else:
+            parent.ended.wait(pause)
+        pause = min(2 * pause, RETRY_SECONDS[1])
+
+
+def _send_all(workdir: Path, config: dict, run_id: str, mode: str, parent: _Parent) -> None:
+    """Open the W&B run, send until the parent ends, finish. Raises whatever W&B raises."""
+    dashboard = Dashboard(workdir, config, run_id, mode)
     print(f"sending the steps after {dashboard.sent}")
     metrics = workdir / "metrics.jsonl"
     metrics.touch()  # a run that was killed early has none
@@ -157,7 +206,6 @@ def _send_all(workdir: Path, config: dict, run_id: str, parent: _Parent) -> int:
         parent.ended.wait(POLL_SECONDS)
     dashboard.finish(parent.outcome)
     print(f"sent up to step {dashboard.sent}")
-    return 0 if dashboard.as_asked else 1
 
 
 def _new_rows(path: Path) -> Iterator[list[dict]]:

@@ -42,7 +42,7 @@ def workdir(tmp_path, no_account):
 
 
 def open_dashboard(workdir) -> Dashboard:
-    return Dashboard(workdir, json.loads((workdir / "config.json").read_text()), ID)
+    return Dashboard(workdir, json.loads((workdir / "config.json").read_text()), ID, "offline")
 
 
 def folders(workdir) -> list:

@@ -38,7 +38,7 @@ class Summary:
     def update(self, values): note(summary=values)
 
 class Run:
-    offline, starting_step, summary = True, 0, Summary()
+    offline, starting_step, summary, path = True, 0, Summary(), "people/project/run"
     class settings:
         sync_file = "/nowhere/run.wandb"
     def define_metric(self, name, **options): pass
@@ -47,6 +47,12 @@ class Run:
         note(**json.loads(json.dumps(values, default=lambda media: media.told)))
     def mark_preempting(self): note(preempting=True)
     def finish(self, exit_code): note(finish=exit_code)
+
+class Api:
+    lastHistoryStep = 1000
+    def __init__(self, timeout=None): pass
+    def run(self, path): return self
+    def files(self, per_page): return []
 
 def login(prompt, verify): return False
 def teardown(): pass
@@ -257,21 +263,59 @@ def test_a_second_follower_waits_for_the_first(workdir, fake_wandb):
     assert told()[5:] == [OPENED, {"step": 2, "x": 2}, {"finish": 0}, closed]
 
 
-def test_an_account_out_of_reach_makes_an_offline_run(workdir, fake_wandb, capfd):
+def test_an_account_out_of_reach_is_tried_again_when_the_run_has_ended_too(workdir, fake_wandb):
     told = fake_wandb("""
+        Run.offline = False
         def login(prompt, verify): return True
-        def init(mode, id, **rest):
-            note(init=mode, id=id)
-            if mode == "online":
-                raise RuntimeError("no network")
-            return Run()
+        class AwayApi(Api):
+            def __init__(self, timeout=None):
+                note(asked=timeout)
+                if len(open(os.environ["FAKE_WANDB_LOG"]).readlines()) == 1:
+                    raise RuntimeError("no network")
+        Api = AwayApi
     """)
     metrics = MetricsFile(workdir / "metrics.jsonl")
     with follower(workdir):
         metrics.append(1, {"x": 1})
-    assert told() == [OPENED | {"init": "online"}, OPENED, {"step": 1, "x": 1}, {"finish": 0}]
-    assert "no network" in (workdir / "wandb" / "follower.log").read_text()
-    assert_one_warning(capfd, "follower.log")
+    asked = {"asked": 10}
+    last = {"asked": None}  # whether all has arrived
+    assert told() == [asked, asked, OPENED | {"init": "online"}, {"step": 1, "x": 1}, {"finish": 0}, last]
+    assert "no network\ntrying again in 2 s" in (workdir / "wandb" / "follower.log").read_text()
+
+
+def test_rows_that_the_server_does_not_confirm_are_sent_again(workdir, fake_wandb):
+    """The package reports neither the rows nor the files that it has given up."""
+    told = fake_wandb("""
+        class Forgetful(Run):
+            offline = False
+            starting_step = 3 if os.path.exists(os.environ["FAKE_WANDB_LOG"] + ".asked") else 0
+        Run = Forgetful
+        class CountingApi(Api):
+            @property
+            def lastHistoryStep(self):
+                open(os.environ["FAKE_WANDB_LOG"] + ".asked", "w").close()
+                Run.starting_step = 3
+                return 2 if told_of(4) < 2 else 4
+        Api = CountingApi
+        def told_of(step): return sum(json.loads(line).get("step") == step for line in open(os.environ["FAKE_WANDB_LOG"]))
+        def login(prompt, verify): return True
+    """)
+    (workdir / "wandb" / "offline-run-1").mkdir(parents=True)
+    (workdir / "wandb" / "offline-run-1" / "run-1.wandb").write_bytes(b"")
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    for step in (1, 2, 3, 4):
+        metrics.append(step, {"x": step})
+    script = (
+        f"import pathlib, sys\nfrom experiments.run import dashboard, follower\ndashboard.PATIENCE = (0.1,)\n"
+        f"sys.exit(follower.follow(pathlib.Path({str(workdir)!r})))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, input=b"finished\n", check=True, timeout=30)
+    online = OPENED | {"init": "online"}
+    rows = [{"step": step, "x": step} for step in (1, 2, 3, 4)]
+    assert told() == [online, *rows, {"finish": 0}, online, *rows[2:], {"finish": 0}]
+    assert cursor(workdir) == 4
+    # `wandb sync` would append what the server has from metrics.jsonl.
+    assert (workdir / "wandb" / "offline-run-1" / "run-1.wandb.synced").exists()
 
 
 def test_after_a_failure_while_sending_it_tries_again_from_its_cursor(workdir, fake_wandb):
