@@ -39,6 +39,10 @@ def read_bytes(path: Path, most: int = LARGEST, remedy: str = REMEDY) -> bytes:
         raise FileNotFoundError(f"{path} does not exist") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
+    except UserError:
+        raise
+    except ValueError as error:  # a name that no file system takes
+        raise UserError(f"{path} cannot be read: {error}; {remedy}") from None
 
 
 def read_text(path: Path, most: int = LARGEST, remedy: str = REMEDY) -> str:

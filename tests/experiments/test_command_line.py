@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.arguments import Parser, refuse_contradictions
-from experiments.command_line import read_experiment
+from experiments.command_line import Command, read_experiment
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,11 @@ def test_commands_refuse_it_too(capsys):
     with pytest.raises(SystemExit, match="^error: --draws is given twice, as '5' and as '6'; leave one out$"):
         parser.parse_args(["--draws=5", "--draws=6"])
     assert parser.parse_args(["--draws=-5"]).draws == -5
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a\udcffb", "a\0b"])
+def test_a_workdir_that_would_break_lines_or_files_is_refused(name):
+    values = dict.fromkeys(("config", "data_dir", "checkpoint", "weights", "inputs", "output"))
+    command = Command(is_experiment=False, workdir=f"/tmp/{name}", profile=False, **values)
+    with pytest.raises(UserError, match="has a control character, or one that is not UTF-8 in this locale"):
+        command.directory()
