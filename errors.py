@@ -28,12 +28,18 @@ def warn(message: str) -> None:
     print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
 
 
+def print_anything() -> None:
+    """Makes printing never fail: what the locale's encoding lacks is printed as ? on stdout, where Python would raise."""
+    sys.stdout.reconfigure(errors="replace")
+
+
 def end_at_interrupt(code: int | None = None) -> None:
     """Makes Ctrl-C end this command with a line instead of a traceback: at every moment, while its modules load too.
 
     Call it before what takes time is imported. What is open is closed on the way out; a second Ctrl-C does not wait for that.
     The exit code is `code`, or that of a process that SIGINT has ended.
     """
+    print_anything()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return  # a command in the background hears no Ctrl-C; and what was set already stays
     ended, report, unraisable = [], sys.excepthook, sys.unraisablehook

@@ -66,7 +66,7 @@ def _run(checkout: pathlib.Path, place: pathlib.Path, name: str, flags: list[str
         "PYTHONPATH": str(checkout),
     }
     command = [sys.executable, "main.py", f"--workdir={workdir}", f"--tfds_data_dir={place / 'data'}", *flags]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1:]}
     rows = read_rows(workdir / "metrics.jsonl")
@@ -125,7 +125,7 @@ def main() -> int:
     flags = parser.parse_args()
     if flags.command == "run":
         runs = run_all(flags.checkout.absolute(), flags.workers, flags.only)
-        flags.output.write_text(json.dumps(runs, indent=1))
+        flags.output.write_text(json.dumps(runs, indent=1), "utf-8")
         failed = [f"{name}: {run['error']}" for name, run in runs.items() if "error" in run]
         print("\n".join([*failed, f"{len(runs) - len(failed)} of {len(runs)} runs"]))
         return 1 if failed else 0

@@ -43,7 +43,7 @@ def start(program: list[str], processes: int, devices: int) -> list[str]:
     for rank in range(processes):
         joined = [f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={rank}"]
         command = [sys.executable, *program, *(joined if processes > 1 else [])]
-        running.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True))
+        running.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, encoding="utf-8"))
     printed = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         sys.exit(f"error: {program} has failed in {processes} processes of {devices} devices; its words are above")

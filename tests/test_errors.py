@@ -96,3 +96,12 @@ def test_every_command_asks_for_it_before_anything_else_is_imported(path):
         elif isinstance(node, ast.ImportFrom):
             imported.append(node.module)
     raise AssertionError("it does not")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_printing_fails_in_no_locale(encoding):
+    program = "import errors; errors.print_anything(); print('schön ☃ \\udcff'); errors.warn('schön ☃ \\udcff')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding}
+    )
+    assert done.returncode == 0 and done.stdout.endswith(b"n ? ?\n") and done.stderr.startswith(b"warning: sch")

@@ -19,6 +19,8 @@ def locate(workdir: str) -> pathlib.Path:
     place = pathlib.Path(os.path.expandvars(workdir)).expanduser().absolute()
     if "$" in str(place):
         raise UserError(f"--workdir={workdir}: the environment variable is not set; set it")
+    if any("\ud800" <= character <= "\udfff" for character in str(place)):
+        raise UserError(f"--workdir={place} is not UTF-8 in this locale; choose another path, or set LC_ALL=C.UTF-8")
     wrong = [character for character in str(place) if character in PATTERN or not character.isprintable()]
     if wrong:
         raise UserError(

@@ -97,7 +97,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ro
         ) from None
 
     if jax.process_index():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - as long as the process
 
 
 def _find_place(coordinator: str | None, processes: int | None, process: int | None) -> tuple[str, int, int]:
@@ -177,7 +177,7 @@ def guard(arguments: Sequence[str]) -> int:
     running = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env=os.environ | {GUARDED: "1"},
         pass_fds=(read,),
