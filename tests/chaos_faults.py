@@ -26,11 +26,10 @@ class Round:
         self.workdir, self.data_dir, self.shared_data = folder / rng.choice(ODD), data_dir, data_dir
         self.run = scenario.runs(self.workdir)[-1]  # whose files are damaged
         self.starts = self.kills = 0
-        self.environment: dict[str, str] = {}
 
     def start(self, *flags: str, **how) -> Start:
         self.starts += 1
-        return Start(self.scenario, self.workdir, self.data_dir, flags, environment=self.environment, **how)
+        return Start(self.scenario, self.workdir, self.data_dir, flags, **how)
 
     def refuse(self, *words: str, flags: tuple[str, ...] = ()) -> None:
         """A start that must fail, in one line with these words."""
@@ -56,14 +55,16 @@ class Round:
         if not self.checkpoints():
             running = self.start()
             running.wait_for(lambda: bool(self.checkpoints()) and not self.is_saving())
-            self._kill(running)
+            self.kill(running)
         return bool(self.checkpoints())
 
-    def _kill(self, running: Start) -> None:
+    def kill(self, running: Start, *ranks: int) -> None:
+        """Sends SIGKILL to these processes of a start, or to all. It may have finished, and must not have failed."""
         self.kills += 1
-        for rank in range(len(running.processes)):
+        for rank in ranks or range(len(running.processes)):
             running.send(signal.SIGKILL, rank)
-        running.finish()
+        code, said = running.finish()
+        assert code != 1, said
 
 
 def draw_moment(run: Round) -> tuple[str, Callable[[], bool]]:
@@ -84,9 +85,7 @@ def kill(run: Round) -> str:
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)
-    run.kills += 1
-    running.send(signal.SIGKILL, run.rng.randrange(len(running.processes)))
-    running.finish()
+    run.kill(running, run.rng.randrange(len(running.processes)))
     return f"SIGKILL {name}"
 
 
@@ -129,7 +128,7 @@ def pause(run: Round) -> str:
             process.send_signal(signal.SIGCONT)
     more = run.rows() + 2
     running.wait_for(lambda: run.rows() >= more)
-    run._kill(running)
+    run.kill(running)
     return f"SIGSTOP {name}, SIGCONT, SIGKILL"
 
 
@@ -158,10 +157,12 @@ def damage(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def damage_checkpoint(run: Round) -> str:
-    """A file of the newest checkpoint: the one before is used, or it is an error while there is none."""
+    """A file of a checkpoint: the one before is used, or it is an error while there is none."""
     if not run.advance():
         return "no checkpoint to damage"
     newest, *older = run.checkpoints()
+    if older and run.rng.random() < 0.2:  # then the newest one is used
+        newest, older = older[0], [newest]
     kept = run.folder / "kept"
     shutil.copytree(newest, kept)
     files = sorted(path for path in newest.rglob("*") if path.is_file())

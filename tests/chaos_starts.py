@@ -70,7 +70,9 @@ class Start:
         own = [f"--config.{field}" for field in scenario.fields]
         command = [] if largest_file is None else [sys.executable, "-c", LIMITED, str(largest_file)]
         command += [sys.executable, "main.py", f"--config=configs/{scenario.config}.py:debug", f"--workdir={workdir}"]
-        command += [f"--tfds_data_dir={data_dir}", *SHORT, *CONSTANT, *train, *own, *flags]
+        given = {flag.partition("=")[0] for flag in flags}  # in the place of the scenario's: none may be given twice
+        usual = [f"--tfds_data_dir={data_dir}", *SHORT, *CONSTANT, *train, *own]
+        command += [*(flag for flag in usual if flag.partition("=")[0] not in given), *flags]
         port = find_port()
         self.began = time.monotonic()
         self.processes = [
