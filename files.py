@@ -15,6 +15,7 @@ from limits import MB
 
 LIMITS = "docs/security.md#limits"
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes, of the machine
+SMALL = 256 * MB  # that any machine has
 BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # of memory for a byte of JSON, and for a list or an object, as they were measured
 
 
@@ -57,7 +58,7 @@ def read_json(path: Path, largest: int) -> Any:
     try:
         content = read_file(path, largest)
         needed = BYTES_OF_JSON * len(content) + BYTES_OF_LIST * (content.count(b"[") + content.count(b"{"))
-        if needed > max(MEMORY, 256 * MB):
+        if needed > max(MEMORY, SMALL):
             raise UserError(
                 f"{path} may take {needed / MB:,.0f} MB of memory, and this machine has {MEMORY / MB:,.0f} MB; use a larger "
                 "one, or cut the file into parts"
