@@ -4,6 +4,7 @@ Every part may import this file.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -36,7 +37,7 @@ def read_bytes(path: Path, most: int = LARGEST, remedy: str = REMEDY) -> bytes:
         with open(path, "rb") as file:
             return file.read(most)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} does not exist") from None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     except UserError:

@@ -7,10 +7,10 @@ damaged later is recognised, moved aside and replaced by the one before.
 `python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import contextlib
