@@ -170,7 +170,7 @@ def damage_checkpoint(run: Round) -> str:
     place = run.rng.choice(run.rng.choice([files, notes or files]))
     kind = damage(place, run.rng)
     if not older:
-        code, said = run.start().finish()
+        code, said = run.start().finish()  # not one that stops at once: it need not have read the checkpoint
         if code == 1:
             assert "none of the checkpoints" in said, said
             shutil.rmtree(newest, ignore_errors=True)
