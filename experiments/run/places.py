@@ -7,6 +7,7 @@ from errors import UserError
 
 # Orbax finds its files by a pattern that begins with the path: with these it misses them, or finds another run's.
 PATTERN = "*?[]\\"
+LONGEST = 255  # bytes of a name, of the common file systems
 
 
 def locate(workdir: str) -> pathlib.Path:
@@ -27,6 +28,9 @@ def locate(workdir: str) -> pathlib.Path:
             f"--workdir={place}: a run's path cannot hold {wrong[0]!r}, for its checkpoints would not be found again; choose a "
             "path of letters, digits, '-', '_' and '.'"
         )
+    long = [part for part in place.parts if len(os.fsencode(part)) > LONGEST]
+    if long:
+        raise UserError(f"--workdir: the name {long[0][:20]}... is longer than {LONGEST} bytes; choose a shorter one")
     schemes = [part for part in place.parts if part.endswith(":")]
     if schemes:
         raise UserError(f"--workdir={place}: {schemes[0]!r} begins the address of an object store; give a local folder")
