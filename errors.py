@@ -1,6 +1,9 @@
 """How the code reports what went wrong. Every part may import this file; it imports wording alone."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
 from wording import make_printable
 
@@ -23,3 +26,40 @@ def print_lines(*lines: str) -> None:
 def warn(message: str) -> None:
     """Prints one line on stderr about something that went wrong and was dealt with."""
     print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
+
+
+def print_anything() -> None:
+    """Makes printing never fail: what the locale's encoding lacks is printed as ? on stdout, where Python would raise."""
+    sys.stdout.reconfigure(errors="replace")
+
+
+def end_at_interrupt(code: int | None = None) -> None:
+    """Makes Ctrl-C end this command with a line instead of a traceback: at every moment, while its modules load too.
+
+    Call it before what takes time is imported. What is open is closed on the way out; a second Ctrl-C does not wait for that.
+    The exit code is `code`, or that of a process that SIGINT has ended.
+    """
+    print_anything()
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # a command in the background hears no Ctrl-C; and what was set already stays
+    ended, report, unraisable = [], sys.excepthook, sys.unraisablehook
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        ended.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    def end(kind, error, trace) -> None:
+        if not ended:  # else the error is of an interrupt, whatever a library has made of it
+            report(kind, error, trace)
+            return
+        print(
+            "stopped" if code is None else "stopped: start the same command again to go on", file=sys.stderr, flush=True
+        )
+        if code is None:
+            os.kill(os.getpid(), signal.SIGINT)
+        os._exit(code)
+
+    signal.signal(signal.SIGINT, interrupt)
+    sys.excepthook = end
+    sys.unraisablehook = lambda own: None if isinstance(own.exc_value, KeyboardInterrupt) else unraisable(own)

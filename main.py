@@ -7,15 +7,21 @@ again to resume: the exit code is 0 (finished), 75 (stopped, start it again) or 
 config of the run in --workdir when none is given.
 """
 
-import importlib
 import os
+import signal
+
+if __name__ == "__main__":  # first of all: a stop has its exit code while the imports take their time, too
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: os.write(2, b"stopped: start the same command again\n") and os._exit(75))
+
+import importlib
 import sys
 
 from experiments.run import preemption, processes
 from limits import CLASSES
 
 if __name__ == "__main__":
-    preemption.exit_at_once()  # first of all: a stop has its exit code while the imports take their time, too
+    preemption.exit_at_once()  # even where Python runs no handler
     if processes.are_several(sys.argv, os.environ) and processes.GUARDED not in os.environ:
         sys.exit(processes.guard(sys.argv))
 

@@ -9,6 +9,11 @@ run on this one. Prints a table in Markdown for RESULTS.md. The exit code is 1 w
 `--platform=cpu` it runs without an accelerator.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import json
 import os
@@ -78,13 +83,15 @@ def train(config: str, dtype: str, workdir: pathlib.Path, options: argparse.Name
 def _passed(metrics: pathlib.Path, step: int) -> bool:
     """Return whether a run has logged a step and saved the checkpoint before it."""
     saved = (path.name for path in metrics.parent.glob("checkpoints/last/*"))
-    return metrics.exists() and metrics.read_text().count("\n") > step and any(name.isdigit() for name in saved)
+    return metrics.exists() and metrics.read_text("utf-8").count("\n") > step and any(name.isdigit() for name in saved)
 
 
 def hash_state(workdir: pathlib.Path, platform: str) -> str:
     """Return the digest of a run's last checkpoint."""
     command = [sys.executable, "-m", "experiments.run.checkpoints", str(workdir)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(platform), check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(platform), check=True, stdout=subprocess.PIPE, encoding="utf-8"
+    )
     return done.stdout.split()[-1]
 
 
@@ -137,7 +144,7 @@ def time_steps(options: argparse.Namespace) -> bool:
             command = [sys.executable, "-m", "benchmarks.train_step", f"--config={locate(config)}"]
             command += [f"--batch_size={size}", "--classes=20", f"--config.model.dtype={dtype}"]
             done = subprocess.run(
-                command, cwd=ROOT, env=environment(options.platform), stdout=subprocess.PIPE, text=True
+                command, cwd=ROOT, env=environment(options.platform), stdout=subprocess.PIPE, encoding="utf-8"
             )
             good &= done.returncode == 0
             if done.returncode:
@@ -180,7 +187,9 @@ def main() -> int:
         "import jax; one = jax.devices()[0]; print(one.platform, jax.device_count(), one.device_kind, jax.__version__)"
     )
     command = [sys.executable, "-c", program]
-    found = subprocess.run(command, env=environment(options.platform), stdout=subprocess.PIPE, text=True, check=True)
+    found = subprocess.run(
+        command, env=environment(options.platform), stdout=subprocess.PIPE, encoding="utf-8", check=True
+    )
     platform, count, *kind, version = found.stdout.split()
     if platform == "cpu" and options.platform != "cpu":
         print(

@@ -9,6 +9,11 @@ RoIAlign have sizes that suit two CPU cores; those of Faster R-CNN on COCO are
         --candidates=2000
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import json
 import time
 from collections.abc import Callable

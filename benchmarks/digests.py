@@ -9,6 +9,11 @@ A run's digest is the SHA-256 over all arrays of its last checkpoint and the row
 in `time/`. Digests hold for one machine and one version of jax: compare runs of one session.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import concurrent.futures
 import hashlib
@@ -61,7 +66,7 @@ def _run(checkout: pathlib.Path, place: pathlib.Path, name: str, flags: list[str
         "PYTHONPATH": str(checkout),
     }
     command = [sys.executable, "main.py", f"--workdir={workdir}", f"--tfds_data_dir={place / 'data'}", *flags]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1:]}
     rows = read_rows(workdir / "metrics.jsonl")
@@ -120,7 +125,7 @@ def main() -> int:
     flags = parser.parse_args()
     if flags.command == "run":
         runs = run_all(flags.checkout.absolute(), flags.workers, flags.only)
-        flags.output.write_text(json.dumps(runs, indent=1))
+        flags.output.write_text(json.dumps(runs, indent=1), "utf-8")
         failed = [f"{name}: {run['error']}" for name, run in runs.items() if "error" in run]
         print("\n".join([*failed, f"{len(runs) - len(failed)} of {len(runs)} runs"]))
         return 1 if failed else 0

@@ -8,6 +8,11 @@ the median counts. Inference has the weights of the run. Where proposals are sea
 split, is part of the inference.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import json
 import pathlib

@@ -10,6 +10,11 @@ is spread over four chips, at least one image, on every slice: weak scaling. Of 
 compiled. `--table` prints the rows as Markdown.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import json
 import math
@@ -38,7 +43,9 @@ CLASSES = 5  # of a debug variant
 def list_cases(debug: bool) -> list[dict]:
     """Return the cases: config, topology, and main.py's flags."""
     if debug:
-        names = sorted(path.stem for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
+        names = sorted(
+            path.stem for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text("utf-8")
+        )
         cases = [(f"configs/{name}.py:debug", "v5e:2x2", CLASSES) for name in names]
     else:
         cases = [(f"configs/{name}.py", topology, HEADLINES[name]) for topology in SLICES for name in HEADLINES]
@@ -65,7 +72,7 @@ def run_case(case: dict) -> dict:
     """Run a case. Returns its row: what preflight found, or the last line of its error."""
     began = time.monotonic()
     command = [sys.executable, "main.py", "--mode=preflight", *case["flags"]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     last = done.stdout.strip().rpartition("\n")[2]
     found = {"result": json.loads(last)} if last.startswith("{") else {"error": done.stderr.strip()[-600:]}
     return case | found | {"code": done.returncode, "seconds": round(time.monotonic() - began), "git": commit(ROOT)}
@@ -74,7 +81,7 @@ def run_case(case: dict) -> dict:
 def read_rows(path: pathlib.Path) -> list[dict]:
     """Return the rows of a file; the last one of a case counts, and half a line does not."""
     rows = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
         except ValueError:
@@ -132,7 +139,7 @@ def main() -> int:
                 continue
             print(f"{case['config']} {case['topology']} ...", flush=True)
             row = run_case(case)
-            with open(arguments.output, "a") as file:
+            with open(arguments.output, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(
                 row.get("error") or f"{'fits' if row['code'] == 0 else 'does not fit'}, {row['seconds']} s", flush=True

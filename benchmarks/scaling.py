@@ -8,6 +8,11 @@ of the parameters' size takes by itself; and seconds of the evaluation. It is a 
 processes talk through its memory. It shows what this code loses, and nothing of a pod's network.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import json
 import os
@@ -38,7 +43,7 @@ def start(program: list[str], processes: int, devices: int) -> list[str]:
     for rank in range(processes):
         joined = [f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={rank}"]
         command = [sys.executable, *program, *(joined if processes > 1 else [])]
-        running.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True))
+        running.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, encoding="utf-8"))
     printed = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         sys.exit(f"error: {program} has failed in {processes} processes of {devices} devices; its words are above")

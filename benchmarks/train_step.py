@@ -10,6 +10,11 @@ suppression of a detector. Fields of the config are flags, such as the size of t
         --config.data.image_size='(800,1344)' --config.model.dtype=bfloat16
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import json
 import sys
 

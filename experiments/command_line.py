@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from errors import UserError
+from errors import UserError, print_anything
 from experiments.arguments import refuse_contradictions
 from experiments.run.config_file import read_config
 from experiments.run.open_fields import settle
@@ -110,6 +110,7 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
 
 def parse(argv: list[str]) -> list[str]:
     """Defines --config, and parses flags and the config's fields. A mistake ends the process with one line on stderr."""
+    print_anything()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # ml_collections warns of what is an error here
     experiment = _last_value(argv, "config")
     try:
@@ -172,7 +173,9 @@ def _check_experiment(value: str) -> None:
         raise UserError("--config is empty; give an experiment, such as --config=configs/unet_shapes.py")
     path = pathlib.Path(_file(value))
     if not path.is_file():
-        known = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text())
+        known = sorted(
+            path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text("utf-8")
+        )
         raise UserError(f"--config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
 
 

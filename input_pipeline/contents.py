@@ -4,11 +4,15 @@ One picture of grey or colour is read; for the rest there is one line that says 
 """
 
 import contextlib
+import ctypes
 import io
 import logging
+import pathlib
 import re
 import struct
+import warnings
 
+import PIL
 from PIL import Image, TiffImagePlugin
 
 from errors import UserError
@@ -19,7 +23,12 @@ with contextlib.suppress(ImportError):  # not required: where it is installed, p
     pillow_heif.register_heif_opener()
 
 Image.init()
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs is in our errors too
+# What decoders print of a damaged file is in our errors too.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="PIL")
+for library in pathlib.Path(PIL.__path__[0]).parent.glob("pillow.libs/libtiff*"):  # it writes to stderr by itself
+    ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
+    ctypes.CDLL(str(library)).TIFFSetWarningHandler(None)
 # Not still images, or stubs that cannot be read here.
 NOT_STILL = ("BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 FORMATS = tuple(kind for kind in Image.ID if kind not in NOT_STILL)
@@ -151,7 +160,7 @@ def _describe_tiff(data: bytes) -> str:
         stream = io.BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)
-        bands, bits = _first(tags.get(BANDS, 1)), _first(tags.get(BITS, 1))
+        bands, bits = int(_first(tags.get(BANDS, 1))), int(_first(tags.get(BITS, 1)))
         kind = "floating point numbers" if _first(tags.get(SAMPLE_FORMAT, 1)) == FLOAT else "bits"
     except (SyntaxError, struct.error, KeyError, TypeError, ValueError):
         return ""

@@ -10,6 +10,11 @@ there (the copy can still be read), and `unfinished` where a preparation was kil
 removed.
 """
 
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # first of all, for the imports take their time
+
 import argparse
 import dataclasses
 import os

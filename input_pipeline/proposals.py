@@ -286,7 +286,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Waits until no other process fills the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
+        lock = open(folder / ".lock", "ab")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}), and proposals are kept there; give a folder that can be written "

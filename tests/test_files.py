@@ -1,5 +1,6 @@
 """A file is there whole or not at all."""
 
+import ast
 import os
 import pathlib
 import re
@@ -10,6 +11,9 @@ from errors import UserError
 from files import parse_json, read_json, read_text, write_atomically, write_folder
 
 ROOT = pathlib.Path(__file__).parents[1]
+PARTS = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
+SOURCES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py")) + sorted(ROOT.glob("*.py"))
+NOT_PATHS = {"tables", "os", "Image", "dataset"}  # whose open and write_text are others
 # What processes of ours say to each other, and files of data, which have their own limits.
 MESSAGES = {"experiments/run/resolution.py", "experiments/run/roll_call.py", "experiments/run/directory.py"}
 MESSAGES |= {"experiments/run/config_file.py", "experiments/preflight/pod.py", "experiments/sweep/agents.py"}
@@ -103,7 +107,41 @@ def test_what_is_no_plain_file_is_one_line_at_once(tmp_path):
 
 def test_files_of_runs_are_read_in_one_way():
     """Whoever reads JSON with json.load meets one day a folder, a pipe, a list, or a depth that no one has thought of."""
-    parts = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
-    files = [path for part in parts for path in (ROOT / part).rglob("*.py")] + [ROOT / "main.py"]
-    found = {str(path.relative_to(ROOT)) for path in files if re.search(r"json\.loads?\b", path.read_text("utf-8"))}
+    found = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if path != ROOT / "files.py"
+        if re.search(r"json\.loads?\b", path.read_text("utf-8"))
+    }
     assert found == MESSAGES
+
+
+def name_call(node: ast.Call) -> str:
+    return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+
+
+def opens_text(node: ast.Call) -> bool:
+    """Whether a call reads or writes text, and does not say in which encoding."""
+    keywords, name = {keyword.arg for keyword in node.keywords}, name_call(node)
+    if "encoding" in keywords or (isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in NOT_PATHS):
+        return False
+    if name == "read_text":
+        return isinstance(node.func, ast.Attribute) and not node.args
+    if name == "write_text":
+        return isinstance(node.func, ast.Attribute) and len(node.args) < 2
+    if name == "open":
+        modes = [
+            own.value
+            for own in node.args
+            if isinstance(own, ast.Constant) and re.fullmatch("[rwabt+]+", str(own.value))
+        ]
+        modes += [own.value.value for own in node.keywords if own.arg == "mode"]
+        return isinstance(node.func, ast.Name) and not any("b" in mode for mode in modes)
+    return name == "makefile" or "text" in keywords
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_is_utf_8_in_every_locale(path):
+    """The locale of a cluster's node is often C; and that of a German desktop may have been ISO-8859-1."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    assert [(node.lineno, ast.unparse(node)) for node in nodes if opens_text(node)] == []

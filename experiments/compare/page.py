@@ -35,15 +35,15 @@ def write_page(
 
 def make_page(contents: dict[str, Any]) -> str:
     """Return the HTML of a page that shows `contents`."""
-    script = "\n".join(["'use strict';", *((WEB / f"{name}.js").read_text() for name in SCRIPTS)])
-    style = (WEB / "page.css").read_text()
+    script = "\n".join(["'use strict';", *((WEB / f"{name}.js").read_text("utf-8") for name in SCRIPTS)])
+    style = (WEB / "page.css").read_text("utf-8")
     parts = {
         "POLICY": f"default-src 'none'; img-src data:; script-src {_name(script)}; style-src {_name(style)}",
         "STYLE": style,
         "SCRIPT": script,
         "DATA": dump(contents),
     }
-    page = (WEB / "page.html").read_text()
+    page = (WEB / "page.html").read_text("utf-8")
     for name, text in parts.items():
         before, after = page.split(f"{{{{{name}}}}}")
         page = before + text + after

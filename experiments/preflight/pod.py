@@ -151,7 +151,7 @@ class Folder:
                 self._made = not self._workdir.exists()
                 self._workdir.mkdir(parents=True, exist_ok=True)
                 token = secrets.token_hex(8)
-                self._probe.write_text(token)
+                self._probe.write_text(token, "utf-8")
             except OSError as error:
                 self._board.post("probe", "")
                 return {"wrong": [f"{self._workdir} cannot be written ({error.strerror})"]}
@@ -164,7 +164,7 @@ class Folder:
         end = time.monotonic() + 5  # a network's file system may show it late
         while True:
             try:
-                seen = self._probe.read_text()
+                seen = self._probe.read_text("utf-8")
             except OSError:
                 seen = ""
             if seen == token:

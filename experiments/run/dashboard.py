@@ -250,7 +250,7 @@ def _media(workdir: Path, value):
 
     try:
         if value.endswith(".csv"):
-            names, *rows = csv.reader((workdir / value).read_text().splitlines())
+            names, *rows = csv.reader((workdir / value).read_text("utf-8").splitlines())
             data = [[row[0], *(float(cell) if cell else math.nan for cell in row[1:])] for row in rows]
             return wandb.Table(columns=names, data=data)
         return wandb.Image(str(workdir / value))

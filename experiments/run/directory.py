@@ -71,7 +71,7 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
     _check_resumable(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "a")  # noqa: SIM115 - closed by the `with` below
+        lock = open(workdir / ".lock", "ab")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:

@@ -122,7 +122,9 @@ def flops(compiled: jax.stages.Compiled) -> float | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+    )
     return done.stdout.strip()
 
 

@@ -19,12 +19,18 @@ def locate(workdir: str) -> pathlib.Path:
     place = pathlib.Path(os.path.expandvars(workdir)).expanduser().absolute()
     if "$" in str(place):
         raise UserError(f"--workdir={workdir}: the environment variable is not set; set it")
+    if any("\ud800" <= character <= "\udfff" for character in str(place)):
+        raise UserError(f"--workdir={place} is not UTF-8 in this locale; choose another path, or set LC_ALL=C.UTF-8")
     wrong = [character for character in str(place) if character in PATTERN or not character.isprintable()]
     if wrong:
         raise UserError(
             f"--workdir={place}: a run's path cannot hold {wrong[0]!r}, for its checkpoints would not be found again; choose a "
             "path of letters, digits, '-', '_' and '.'"
         )
+    try:
+        (place / "config.json").exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise UserError(f"--workdir={place}: cannot be used ({error.strerror}); choose another") from None
     schemes = [part for part in place.parts if part.endswith(":")]
     if schemes:
         raise UserError(f"--workdir={place}: {schemes[0]!r} begins the address of an object store; give a local folder")

@@ -34,7 +34,8 @@ def ask(request: dict) -> dict:
         command,
         input=json.dumps(request),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=environment,
         start_new_session=True,  # Ctrl-C is for the launcher, which may have runs to save
     )

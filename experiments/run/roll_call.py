@@ -48,7 +48,7 @@ def _listen(port: int, own: dict, seconds: float) -> str:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 connection = stack.enter_context(server.accept()[0])
                 connection.settimeout(5)
-                one = json.loads(connection.makefile().readline(LENGTH))
+                one = json.loads(connection.makefile(encoding="utf-8").readline(LENGTH))
                 said.append({name: one[name] for name in own})
                 connections.append(connection)
         verdict = judge(said, own["count"], seconds)
@@ -72,7 +72,7 @@ def _answer(host: str, port: int, own: dict, seconds: float) -> str:
             with socket.create_connection((host, port), timeout=5) as connection:
                 connection.sendall(json.dumps(own).encode() + b"\n")
                 connection.settimeout(seconds + 5)
-                line = connection.makefile().readline(LENGTH)
+                line = connection.makefile(encoding="utf-8").readline(LENGTH)
                 if line:
                     return json.loads(line)
         except (OSError, ValueError) as error:

@@ -6,6 +6,13 @@
 Start the same command again after a stop, a kill or a failure: it does what is missing, and resumes what is half done.
 """
 
+import os
+
+from errors import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt(os.EX_TEMPFAIL)  # first of all, for the imports take their time
+
 import argparse
 import importlib
 import re
@@ -16,7 +23,6 @@ from typing import Any
 from errors import UserError
 from experiments.arguments import Parser
 from experiments.run.places import locate
-from experiments.run.preemption import UNFINISHED
 from experiments.sweep.launch import Launch, Search
 from experiments.sweep.plan import make_plan
 
@@ -85,9 +91,6 @@ def main(argv: Sequence[str]) -> int:
         return _load(EXECUTORS[parsed.executor])(Launch(jobs, workdir, parsed.jobs, options=options))
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # while nothing is started yet
-        print("stopped: start the same command again to go on", file=sys.stderr)
-        return UNFINISHED
 
 
 def _load(name: str) -> Callable[[Any], int]:

@@ -36,7 +36,7 @@ def find_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     if program is None:
         return []
     try:
-        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([program, "-L"], capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
     lines = done.stdout.splitlines() if done.returncode == 0 else []

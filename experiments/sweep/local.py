@@ -54,7 +54,7 @@ def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
     """Holds a sweep's folder for one launcher, or for several that share it. Raises UserError where another one has it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".sweep.lock", "a+")  # noqa: SIM115 - closed by the `with` below
+        lock = open(workdir / ".sweep.lock", "ab+")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:
@@ -63,10 +63,10 @@ def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
-                f"{workdir}: another launcher is at work here ({lock.read().strip()}); wait for it, or stop it first"
+                f"{workdir}: another launcher is at work here ({lock.read().decode().strip()}); wait for it, or stop it first"
             ) from None
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         lock.flush()
         yield
 

@@ -162,7 +162,8 @@ def _ask_queue() -> set[str]:
     """The jobs of this user that wait or run: 123, or 123_4 of an array."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     try:
-        return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60)
+        return set(done.stdout.split())
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
         raise UserError(f"squeue does not say which runs are in the queue ({said[-1]}); try again later") from error

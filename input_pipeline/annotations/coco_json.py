@@ -75,7 +75,7 @@ def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[
         raise UserError(f"{path} names no image; write them into 'images', or take the file away")
     looked_at = [entry["file_name"] for entry in entries if isinstance(entry.get("file_name"), str)]
     looked_at = looked_at[:: len(looked_at) // LOOKED_AT + 1]
-    folder = max(folders, key=lambda place: sum(_is_file(_find(place, name)) for name in looked_at))
+    folder = max(folders, key=lambda place: sum(os.path.isfile(_find(place, name)) for name in looked_at))
     annotated, names, wrong, lost = {}, set(), [], []
     for number, entry in enumerate(entries):
         image_id, name = entry.get("id"), entry.get("file_name")
@@ -93,7 +93,7 @@ def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[
             lost.append(name)
         elif size != (None, None) and not all(map(is_whole, size)):
             wrong.append(f"the image {image_id} has no height and width in whole numbers")
-        elif not _is_file(file):
+        elif not os.path.isfile(file):
             wrong.append(f"{folder / show_name(name)} is missing")
             lost.append(name)
         else:
@@ -109,7 +109,7 @@ def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[
 def _find(folder: Path, name: str) -> Path:
     """The file that a name with folders means, its separators those of Windows or not; it need not be there."""
     path = Path(os.path.normpath(folder / name))
-    if "\\" not in name or _is_file(path):
+    if "\\" not in name or os.path.isfile(path):
         return path
     return Path(os.path.normpath(folder / name.replace("\\", "/")))
 
@@ -134,13 +134,6 @@ def _name(file: Path, folder: Path, root: Path) -> str:
     """The name of an image: its path below its folder, or below the root where it lies elsewhere."""
     top = os.path.normpath(folder if file.is_relative_to(os.path.normpath(folder)) else root)
     return file.relative_to(top).as_posix()
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a null
-        return False
 
 
 def _check_meaning(path: Path, entries: list[dict], images: dict[int, AnnotatedImage]) -> None:

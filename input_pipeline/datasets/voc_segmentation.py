@@ -7,6 +7,7 @@ palette or grey images whose values are the classes, 255 for void. Suffixes do n
 
 import functools
 import hashlib
+import os
 import pathlib
 
 import tensorflow_datasets as tfds
@@ -108,7 +109,7 @@ def find_year(root: str) -> pathlib.Path:
 def read_names(path: pathlib.Path, year: pathlib.Path) -> list[str]:
     """The names in one of VOC's lists: lines, or words where a line is no name of a mask. Raises UserError for an empty one."""
     lines = read_list(path)
-    return [stem for line in lines for stem in ([line] if files_of(year, line)[1].is_file() else line.split())]
+    return [stem for line in lines for stem in ([line] if os.path.isfile(files_of(year, line)[1]) else line.split())]
 
 
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
@@ -119,7 +120,7 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
         check_once(lists[split], stems)
-        missing = [str(path) for stem in stems for path in files_of(year, stem) if not path.is_file()]
+        missing = [str(path) for stem in stems for path in files_of(year, stem) if not os.path.isfile(path)]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits
 

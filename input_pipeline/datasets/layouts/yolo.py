@@ -229,7 +229,7 @@ def _resolve(root: pathlib.Path, entry: str, prefix: str) -> pathlib.Path | None
         below += [parts[1:]] if parts[:1] == (DARKNET,) else []
     for own in below:
         path = root.joinpath(*own)
-        if ".." not in own and path.exists():
+        if ".." not in own and os.path.exists(path):  # pathlib raises OSError for a name that is too long
             return path
     return None
 

@@ -1,0 +1,107 @@
+"""Ctrl-C ends a command without a traceback, at every moment."""
+
+import ast
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+INTERNAL = {
+    "experiments/run/child.py",
+    "experiments/run/follower.py",
+    "experiments/run/resolution.py",
+}  # hear no Ctrl-C
+COMMANDS = [
+    path
+    for part in ("experiments", "input_pipeline", "benchmarks")
+    for path in sorted((ROOT / part).rglob("*.py"))
+    if '__name__ == "__main__"' in path.read_text("utf-8") and str(path.relative_to(ROOT)) not in INTERNAL
+]
+PROGRAM = """
+from errors import end_at_interrupt
+
+end_at_interrupt({code})
+
+import contextlib, sys, time
+
+@contextlib.contextmanager
+def closing():
+    try:
+        yield
+    finally:
+        print("closed", flush=True)
+        {after}
+
+with closing():
+    print("ready", flush=True)
+    {work}
+"""
+
+
+def interrupt(times: int = 1, **parts: str) -> subprocess.CompletedProcess:
+    program = PROGRAM.format(**{"code": "", "after": "", "work": "time.sleep(60)"} | parts)
+    running = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background tests ignore it
+    )
+    assert running.stdout.readline() == "ready\n"
+    for _ in range(times):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    out, err = running.communicate(timeout=20)
+    return subprocess.CompletedProcess([], running.returncode, out, err)
+
+
+def test_what_is_open_is_closed_and_the_code_is_that_of_the_signal():
+    done = interrupt()
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "closed\n", "stopped\n")
+    done = interrupt(code="75")
+    assert (done.returncode, done.stderr) == (75, "stopped: start the same command again to go on\n")
+
+
+def test_a_second_one_does_not_wait():
+    done = interrupt(times=2, after="time.sleep(60)")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_what_a_library_makes_of_it_is_no_failure():
+    work = "exec('try: time.sleep(60)\\nexcept BaseException: raise ImportError(1)')"
+    done = interrupt(work=work)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "stopped\n")
+
+
+def test_other_errors_are_as_before():
+    program = PROGRAM.format(code="", after="", work="1 / 0")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_asks_for_it_before_anything_else_is_imported(path):
+    imported = []
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.If) and "end_at_interrupt(" in ast.unparse(node):
+            assert set(imported) <= {"os", "errors"}
+            return
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported.append(node.module)
+    raise AssertionError("it does not")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_printing_fails_in_no_locale(encoding):
+    program = "import errors; errors.print_anything(); print('schön ☃ \\udcff'); errors.warn('schön ☃ \\udcff')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding}
+    )
+    assert done.returncode == 0 and done.stdout.endswith(b"n ? ?\n") and done.stderr.startswith(b"warning: sch")
