@@ -28,16 +28,27 @@ def warn(message: str) -> None:
     print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
 
 
+def explain_system(error: OSError) -> UserError:
+    """Returns the line of an error of the system that no code has foreseen: a name too long, a folder that may not be read.
+
+    Raises the error again where the system has not said what it is.
+    """
+    if error.errno is None:
+        raise error
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return UserError(f"{where}{os.strerror(error.errno)}; see that it can be read and written, or name another place")
+
+
 def print_anything() -> None:
     """Makes printing never fail: what the locale's encoding lacks is printed as ? on stdout, where Python would raise."""
     sys.stdout.reconfigure(errors="replace")
 
 
-def end_at_interrupt(code: int | None = None) -> None:
-    """Makes Ctrl-C end this command with a line instead of a traceback: at every moment, while its modules load too.
+def begin_command(code: int | None = None) -> None:
+    """Makes Ctrl-C, an error of the user's and one of the system end this command with a line instead of a traceback.
 
     Call it before what takes time is imported. What is open is closed on the way out; a second Ctrl-C does not wait for that.
-    The exit code is `code`, or that of a process that SIGINT has ended.
+    The exit code of Ctrl-C is `code`, or that of a process that SIGINT has ended.
     """
     print_anything()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -51,7 +62,12 @@ def end_at_interrupt(code: int | None = None) -> None:
 
     def end(kind, error, trace) -> None:
         if not ended:  # else the error is of an interrupt, whatever a library has made of it
-            report(kind, error, trace)
+            if isinstance(error, OSError) and error.errno is not None:
+                error = explain_system(error)
+            if isinstance(error, UserError):
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            else:
+                report(kind, error, trace)
             return
         print(
             "stopped" if code is None else "stopped: start the same command again to go on", file=sys.stderr, flush=True

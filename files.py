@@ -21,6 +21,7 @@ from limits import DEEPEST, DIGITS, MB, RUN_FILE
 LIMITS = "docs/security.md#limits"
 REMEDY = "correct it, restore it from a backup, or move it away"
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes, of the machine
+SMALL = 256 * MB  # that any machine has
 BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # of memory for a byte of JSON, and for a list or an object, as they were measured
 
 
@@ -83,7 +84,7 @@ def parse_json(content: bytes, where: object, kind: type = dict, remedy: str = R
     """
     brackets = content.count(b"[") + content.count(b"{")  # as far as they do not stand in texts, lists and objects
     needed = BYTES_OF_JSON * len(content) + BYTES_OF_LIST * brackets
-    if needed > max(MEMORY, 256 * MB):
+    if needed > max(MEMORY, SMALL):
         raise UserError(
             f"{where} may take {needed / MB:,.0f} MB of memory, and this machine has {MEMORY / MB:,.0f} MB; use a larger "
             "one, or cut the file into parts"

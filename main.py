@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
 
             check(command.config)
         code = run(command) or 0
-    except UserError as error:
+    except (UserError, OSError) as error:
         processes.leave(error)
     except Exception:
         processes.wait_for_the_others()

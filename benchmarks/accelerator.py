@@ -9,10 +9,10 @@ run on this one. Prints a table in Markdown for RESULTS.md. The exit code is 1 w
 `--platform=cpu` it runs without an accelerator.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import json

@@ -9,10 +9,10 @@ RoIAlign have sizes that suit two CPU cores; those of Faster R-CNN on COCO are
         --candidates=2000
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import json
 import time

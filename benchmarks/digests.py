@@ -9,10 +9,10 @@ A run's digest is the SHA-256 over all arrays of its last checkpoint and the row
 in `time/`. Digests hold for one machine and one version of jax: compare runs of one session.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import concurrent.futures

@@ -8,10 +8,10 @@ the median counts. Inference has the weights of the run. Where proposals are sea
 split, is part of the inference.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import json

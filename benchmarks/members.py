@@ -8,10 +8,10 @@ and differences: the largest relative difference of a vmapped member's loss from
 last step. Fields of the config are flags.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import json
 import time

@@ -10,10 +10,10 @@ is spread over four chips, at least one image, on every slice: weak scaling. Of 
 compiled. `--table` prints the rows as Markdown.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import json

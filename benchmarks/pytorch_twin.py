@@ -6,10 +6,10 @@ prints one line of JSON. PyTorch is not a requirement of this project: use any e
 torchvision's names, so its state also tests how we read pretrained weights.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import json

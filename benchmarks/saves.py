@@ -7,10 +7,10 @@ the optimiser's too, is filled with noise, for zeros would be compressed away. D
 removed again: name a folder of the file system that runs are on. --configs takes others, as NAME=CLASSES or NAME:VARIANT=CLASSES.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import pathlib
 import shutil

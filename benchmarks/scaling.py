@@ -8,10 +8,10 @@ of the parameters' size takes by itself; and seconds of the evaluation. It is a 
 processes talk through its memory. It shows what this code loses, and nothing of a pod's network.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import json

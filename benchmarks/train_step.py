@@ -10,10 +10,10 @@ suppression of a detector. Fields of the config are flags, such as the size of t
         --config.data.image_size='(800,1344)' --config.model.dtype=bfloat16
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import json
 import sys

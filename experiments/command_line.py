@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from errors import UserError, print_anything
+from errors import UserError, explain_system, print_anything
 from experiments.arguments import refuse_contradictions
 from experiments.run.config_file import read_config
 from experiments.run.open_fields import settle
@@ -119,6 +119,8 @@ def parse(argv: list[str]) -> list[str]:
             _check_experiment(experiment)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {explain_system(error)}")
     workdir = _last_value(argv, "workdir")
     try:
         if experiment is None and workdir and (locate(workdir) / "config.json").exists():
@@ -158,6 +160,8 @@ def _explain(error: BaseException, experiment: str | None) -> str:
             return found
         if getattr(error, "name", None) == "get_config" or CALL in str(error):
             return f"{_file(experiment)} has no function get_config(variant); configs/unet_shapes.py is an example"
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(explain_system(error))
     if isinstance(error, FLAG_ERRORS):
         return _line(error)
     raise error

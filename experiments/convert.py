@@ -9,10 +9,10 @@ is left out is said. Only tensors are loaded: code that a file holds is never ru
 This file imports neither jax nor our other code but for three small files: PyTorch, numpy and safetensors do.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import hashlib
 import re

@@ -9,10 +9,10 @@ The batch of a segmenter is free. That of a detector has --batch_size images: ja
 needs, for fixed sizes alone. Operations that ONNX or onnxruntime lacks are traced in forms that compute the same.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import contextlib
 import logging

@@ -6,6 +6,7 @@ One picture of grey or colour is read; for the rest there is one line that says 
 import contextlib
 import ctypes
 import io
+import itertools
 import logging
 import pathlib
 import re
@@ -16,6 +17,7 @@ import PIL
 from PIL import Image, TiffImagePlugin
 
 from errors import UserError
+from limits import MB, PAGES
 
 with contextlib.suppress(ImportError):  # not required: where it is installed, photos of iPhones (HEIC) are read
     import pillow_heif
@@ -38,6 +40,7 @@ MARKED = tuple(
     for kind in FORMATS
     if kind in ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
 )
+COUNTED = 16 * MB  # a file of which the frames are counted
 ONE_PICTURE = ("MPO", "PSD")  # what follows the first page belongs to it: a gain map, the other eye, layers
 HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands of ISO/IEC 23008-12
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
@@ -67,10 +70,11 @@ def check(image: Image.Image, data: bytes, name: str) -> None:
     # To count the frames moves to others: not in the image that is to be loaded.
     if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
         with Image.open(io.BytesIO(data), formats=[image.format]) as again:
-            pages = _count_pages(again)
+            pages = _count_pages(again, len(data))
         if pages > 1:
             what = "pages" if image.format == "TIFF" else "frames"
-            raise UserError(f"{name} holds {pages} {what}; store each as a file of its own, or the one that is meant")
+            number = str(pages) if pages <= PAGES else "many"
+            raise UserError(f"{name} holds {number} {what}; store each as a file of its own, or the one that is meant")
 
 
 def _check_tiff(image: Image.Image, name: str) -> None:
@@ -95,15 +99,19 @@ def _check_tiff(image: Image.Image, name: str) -> None:
         )
 
 
-def _count_pages(image: Image.Image) -> int:
-    """The pages that are pictures of their own."""
-    if image.format != "TIFF":
-        return image.n_frames
+def _count_pages(image: Image.Image, size: int) -> int:
+    """The pages that are pictures of their own, of a file of `size` bytes; more than PAGES where there are too many to count."""
+    if image.format != "TIFF":  # to count the frames of a GIF is to go through the file
+        return image.n_frames if image.format != "GIF" or size < COUNTED else PAGES + 1
     count = 0
-    for page in range(image.n_frames):
-        image.seek(page)
+    for page in itertools.count():
+        try:
+            image.seek(page)
+        except EOFError:
+            return count
         count += not _first(image.tag_v2.get(SUBFILE, 0)) & (PREVIEW | MASK)
-    return count
+        if page > 10 * PAGES:
+            return PAGES + 1
 
 
 def has_deep_colours(image: Image.Image, data: bytes) -> bool:
@@ -126,10 +134,15 @@ def find_brightest(image: Image.Image, data: bytes) -> int:
     return 0
 
 
-def find_orientation(image: Image.Image, data: bytes) -> int:
-    """EXIF's orientation, 1 where there is none or it is not valid. Call it before the image is loaded, or after."""
+def find_orientation(image: Image.Image, data: bytes, largest: int = 0) -> int:
+    """EXIF's orientation, 1 where there is none or it is not valid. Call it before the image is loaded, or after.
+
+    An image of more than `largest` pixels is not decoded for it; 0 is for one that is loaded already.
+    """
     if image.format == "PNG" and not (b"eXIf" in data or b"Raw profile type" in data or b"tiff:Orientation" in data):
         return 1  # Pillow would decode all of it to look behind the pixels
+    if image.format == "PNG" and largest and image.width * image.height > largest:
+        return 1
     try:
         if image.format == "TIFF":
             found = TiffImagePlugin.TiffImageFile(io.BytesIO(data)).tag_v2.get(ORIENTATION, 1)

@@ -10,10 +10,10 @@ there (the copy can still be read), and `unfinished` where a preparation was kil
 removed.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import dataclasses

@@ -39,6 +39,7 @@ TURNS = {  # EXIF's orientation: what makes the stored pixels upright
 }
 BACK = {6: 8, 8: 6}  # the others undo themselves
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it writes to stderr of a damaged file by itself
 Image.MAX_IMAGE_PIXELS = None  # the limit is `largest`, and the error names the field that raises it
 
 
@@ -173,9 +174,9 @@ def read_palette(data: bytes, name: str) -> list[tuple[int, int, int]]:
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """The size and the orientation of an encoded image; nothing is decoded."""
+    """The size and the orientation of an encoded image, for which a PNG of up to LARGEST pixels is decoded."""
     with _open(data, name) as image:
-        return _find_header(image, data)
+        return _find_header(image, data, LARGEST)
 
 
 def read_size(data: bytes, name: str, *, upright: bool = True) -> Size:
@@ -234,8 +235,8 @@ def _reason(error: Exception, data: bytes) -> str:
     return contents.describe(data) or "not an image format Pillow knows"
 
 
-def _find_header(image: Image.Image, data: bytes) -> Header:
-    orientation = contents.find_orientation(image, data)
+def _find_header(image: Image.Image, data: bytes, largest: int = 0) -> Header:
+    orientation = contents.find_orientation(image, data, largest)
     size = image.height, image.width
     upright = image.format == "TIFF"  # Pillow turns these itself
     return Header(size[::-1] if upright and orientation > 4 else size, orientation)

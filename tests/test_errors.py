@@ -22,9 +22,9 @@ COMMANDS = [
     if '__name__ == "__main__"' in path.read_text("utf-8") and str(path.relative_to(ROOT)) not in INTERNAL
 ]
 PROGRAM = """
-from errors import end_at_interrupt
+from errors import begin_command
 
-end_at_interrupt({code})
+begin_command({code})
 
 import contextlib, sys, time
 
@@ -88,7 +88,7 @@ def test_other_errors_are_as_before():
 def test_every_command_asks_for_it_before_anything_else_is_imported(path):
     imported = []
     for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.If) and "end_at_interrupt(" in ast.unparse(node):
+        if isinstance(node, ast.If) and "begin_command(" in ast.unparse(node):
             assert set(imported) <= {"os", "errors"}
             return
         if isinstance(node, ast.Import):
@@ -105,3 +105,16 @@ def test_printing_fails_in_no_locale(encoding):
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding}
     )
     assert done.returncode == 0 and done.stdout.endswith(b"n ? ?\n") and done.stderr.startswith(b"warning: sch")
+
+
+def test_errors_of_users_and_of_the_system_are_one_line(tmp_path):
+    works = {
+        "open('n' * 300)": f"error: {'n' * 300}: File name too long; see that it can be read",
+        "__import__('errors').warn('x'); raise __import__('errors').UserError('a is wrong\\nin two lines')": "a is wrong?in",
+        "raise OSError('the library cannot be loaded')": "OSError: the library cannot be loaded",
+    }
+    for work, words in works.items():
+        program = PROGRAM.format(code="", after="", work=work)
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1 and words in done.stderr
+        assert ("Traceback" in done.stderr) == ("library" in work)

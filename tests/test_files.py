@@ -7,8 +7,10 @@ import re
 
 import pytest
 
+import files
+import limits
 from errors import UserError
-from files import parse_json, read_json, read_text, write_atomically, write_folder
+from files import parse_json, read_bytes, read_json, read_text, write_atomically, write_folder
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
@@ -145,3 +147,44 @@ def test_text_is_utf_8_in_every_locale(path):
     """The locale of a cluster's node is often C; and that of a German desktop may have been ISO-8859-1."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
     assert [(node.lineno, ast.unparse(node)) for node in nodes if opens_text(node)] == []
+
+
+def test_a_file_beyond_its_limit_is_not_read(tmp_path):
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="a device"):
+        read_bytes(tmp_path / "endless")
+    with pytest.raises(UserError, match="null"):
+        read_bytes(tmp_path / "nu\0ll")
+    path = tmp_path / "sparse.json"
+    with open(path, "wb") as file:
+        file.truncate(10**12)  # takes no room on the disk
+    with pytest.raises(UserError, match=r"sparse.json has more than 2,000 MB, which is the limit .*docs/security.md"):
+        read_json(path, limits.ANNOTATIONS)
+    path.write_bytes(b"12345")
+    assert read_bytes(path, 5) == b"12345"
+    with pytest.raises(UserError, match="more than"):
+        read_bytes(path, 4)
+
+
+def test_json_that_does_not_fit_in_memory_is_not_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MEMORY", 100 * limits.MB)
+    monkeypatch.setattr(files, "SMALL", 100 * limits.MB)
+    (tmp_path / "a.json").write_bytes(b"[" + b"[]," * 1_500_000 + b"1]")
+    with pytest.raises(UserError, match=r"a.json may take .* MB of memory, and this machine has 100 MB"):
+        read_json(tmp_path / "a.json", limits.ANNOTATIONS, kind=list)
+
+
+def test_text_is_utf_8(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\xff")
+    assert read_text(tmp_path / "a.txt", errors="replace") == "a\ufffd"
+    with pytest.raises(UserError, match="a.txt is not text in UTF-8"):
+        read_text(tmp_path / "a.txt")
+
+
+def test_the_page_on_security_lists_every_limit():
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    numbers = {name: value for name, value in vars(limits).items() if name.isupper() and name != "MB"}
+    for name, value in numbers.items():
+        said = f"{value // limits.MB:,} MB" if value >= limits.MB else f"{value:,}"
+        said = "1,000 pages" if name == "PAGES" else said  # ten times as many are looked at
+        assert said in page, f"docs/security.md does not say {name}, {said}"

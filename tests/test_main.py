@@ -60,6 +60,7 @@ def strip(row: dict) -> dict:
         (["--config=configs/unet_pets.py"], ["oxford_iiit_pet", "tfds_data_dir"]),
         (["--config=configs/unet_masks.py", "--config.data.folder.root=/nowhere"], ["/nowhere"]),
         (["--mode=evaluate"], ["no run", "--mode=train"]),
+        ([DEBUG, f"--workdir=/tmp/{'n' * 300}"], ["n" * 300, "File name too long"]),
         ([DEBUG, "--pretrained=x"], ["pretrained"]),
         ([DEBUG, "--config.pretrained=/nowhere.safetensors"], ["/nowhere.safetensors", "safetensors"]),
         ([DEBUG, "--config.init_from=/nowhere"], ["/nowhere"]),

@@ -8,10 +8,10 @@ Each argument is a run's directory or a sweep's. Runs that differ in their seeds
 interval. For two rows, or two runs, the command says whether their difference is real.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import os

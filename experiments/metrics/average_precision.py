@@ -13,10 +13,10 @@ per-class AP and AP50; with --iou=0.5 the ten that one IoU has. --style=voc07 an
 0.5 if not given. This file imports no jax: the command starts in a moment.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import dataclasses

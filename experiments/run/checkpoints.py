@@ -8,10 +8,10 @@ hold the SHA-256 of these, so that a checkpoint damaged later is recognised, mov
 `--config` it prints the run's config instead, as config.json holds it.
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import contextlib

@@ -1,24 +1,32 @@
-"""A loss or gradient that is not finite."""
+"""A loss or gradient that is not finite, and what has made it so."""
 
 import collections
 from collections.abc import Callable
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from errors import UserError
+from wording import name_some
+
+LARGE = 1e4  # of a normalised pixel: 0..255 give 2 by the mean and the deviation of images, and 255 without either
+GROWTH = 1e3  # of the gradient's norm over the least so far, or of the loss: they were on their way to infinity
+NAMED = 8  # images of a batch
 
 
 class NonFinite:
     """Stops the run at a loss or gradient that is NaN or infinite; looks a few steps late, so that devices need not wait."""
 
-    def __init__(self, name: Callable[[int], str], label: str = "", depth: int = 2):
+    def __init__(self, name: Callable[[int], str], config: ConfigDict, label: str = "", depth: int = 2):
         """`name` gives the name of an image by its index, `label` begins the message.
 
         `depth` steps may be under way before one is looked at.
         """
-        self.name, self.label, self.depth = name, label, depth
+        self.name, self.config, self.label, self.depth = name, config, label, depth
         self.pending: collections.deque = collections.deque()
+        self._least: dict[str, float] = {}
+        self._last: dict[str, float] = {}
 
     def push(self, step: int, logs: dict[str, jax.Array], image_ids: np.ndarray) -> None:
         """Note a step's logs. Raises UserError for an earlier step whose loss or gradient is not finite."""
@@ -33,10 +41,41 @@ class NonFinite:
 
     def _check(self) -> None:
         step, values, image_ids = self.pending.popleft()
+        values = {what: float(value) for what, value in values.items()}
         for what, value in values.items():
             if not np.isfinite(value):
-                images = ", ".join(f"{index} ({self.name(index)})" for index in image_ids.tolist())
+                cause = self._explain_start() if step == 1 else self._explain(image_ids)
                 raise UserError(
-                    f"{self.label}the {what} of step {step} is {float(value)}; the images of its batch: {images}. Nothing of it "
-                    "was saved: check these images, or start in a new --workdir with a lower optim.lr or with optim.clip"
+                    f"{self.label}the {what} of step {step} is {value}; {cause}. Nothing of this step was saved"
                 )
+        self._last = values
+        self._least = {what: min(abs(value), self._least.get(what, np.inf)) for what, value in values.items()}
+
+    def _explain_start(self) -> str:
+        """Nothing was learnt yet, and the pixels are whole numbers from 0 to 255: the settings or the weights are left."""
+        data = self.config.data
+        ends = [max(mean, abs(255 - mean), -mean) / std for mean, std in zip(data.mean, data.std, strict=True)]
+        if max(ends) > LARGE:
+            return (
+                f"config.data.mean={tuple(data.mean)} and config.data.std={tuple(data.std)} make pixels as large as "
+                f"{max(ends):.2g}; set both near those of the images, such as 127.5"
+            )
+        loaded = [f"config.{field}={self.config[field]}" for field in ("pretrained", "init_from") if self.config[field]]
+        return (
+            "the images are finite, and nothing was learnt before; check "
+            f"{' and '.join([*loaded, 'the factors and weights of config.task'])}, and the ground truth with --mode=datacheck"
+        )
+
+    def _explain(self, image_ids: np.ndarray) -> str:
+        optim = self.config.optim
+        remedy = f"start in a new --workdir with a lower config.optim.lr={optim.lr:g}" + (
+            "" if optim.clip else ", or with config.optim.clip"
+        )
+        before = ", ".join(f"the {what} {value:.3g}" for what, value in self._last.items())
+        grown = any(abs(value) > GROWTH * max(self._least[what], 1.0) for what, value in self._last.items())
+        if grown:
+            return f"it was growing (one step before: {before}): {remedy}"
+        names = name_some([f"{index} ({self.name(index)})" for index in image_ids.tolist()], NAMED)
+        return (
+            f"{f'one step before: {before}; ' if before else ''}{remedy}, or look at the images of its batch: {names}"
+        )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from errors import UserError
+from errors import UserError, explain_system
 from experiments.run.preemption import STOPS, UNFINISHED
 from experiments.run.roll_call import call_the_roll
 
@@ -114,8 +114,10 @@ def _find_place(coordinator: str | None, processes: int | None, process: int | N
         ) from None
 
 
-def leave(error: UserError) -> NoReturn:
+def leave(error: UserError | OSError) -> NoReturn:
     """End this process with the error's line on stderr and exit code 1. Of several, it does not wait for the others' end."""
+    if isinstance(error, OSError):
+        error = explain_system(error)
     if GUARDED in os.environ:
         if error.__cause__ is not None and not isinstance(error.__cause__, OSError):
             wait_for_the_others()

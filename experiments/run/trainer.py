@@ -83,7 +83,7 @@ class Trainer:
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = self._make_evaluator() if peer is None or peer.mesh != self.mesh else peer.evaluator
         self.label = "" if mesh is None else f"{workdir.name}: "  # before what is said of one of several runs
-        self.nonfinite = NonFinite(self.source.name, self.label)
+        self.nonfinite = NonFinite(self.source.name, config, self.label)
         self.loader = self.inputs.load(config) if peer is None else peer.loader
         if peer is None and writes():
             self.inputs.introduce(config)

@@ -8,10 +8,10 @@ Start the same command again after a stop, a kill or a failure: it does what is 
 
 import os
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt(os.EX_TEMPFAIL)  # first of all, for the imports take their time
+    begin_command(os.EX_TEMPFAIL)  # first of all, for the imports take their time
 
 import argparse
 import importlib

@@ -6,10 +6,10 @@ there. No exit code says so.
     python -m experiments.sweep.state WORKDIR       exits with 0 if the run is done, with 75 if it is not
 """
 
-from errors import end_at_interrupt
+from errors import begin_command
 
 if __name__ == "__main__":
-    end_at_interrupt()  # first of all, for the imports take their time
+    begin_command()  # first of all, for the imports take their time
 
 import argparse
 import contextlib

@@ -18,7 +18,15 @@ from errors import UserError
 from input_pipeline.annotations.annotated_image import check_letters
 from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.holdout import find_split, mark, name_field, select_side
-from input_pipeline.decoding import check_size, choose_white, decode_image, decode_mask, read_header, refuse_unreadable
+from input_pipeline.decoding import (
+    check_size,
+    choose_white,
+    decode_image,
+    decode_mask,
+    read_header,
+    read_size,
+    refuse_unreadable,
+)
 from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_mask_upright
 from input_pipeline.preparation import Preparation, find_prepared, prepare
@@ -97,6 +105,7 @@ class Prepared:
         asked, select = parse_split(split)
         wanted = find_split(asked, list(prepared.splits), data, f"{name} in {folder}")
         self._features, self._records = self._rename(prepared.features), prepared.open_records(wanted)
+        self._masks = [key for key in self._features if key != "image" and key in prepared.images]
         metadata = prepared.metadata
         self._findings = metadata.get("findings", {}).get(wanted, {})
         if dataset.has_findings and not self._findings:
@@ -146,7 +155,11 @@ class Prepared:
         return len(self._places)
 
     def _fetch(self, index: int) -> Record:
-        return self._rename(self._records[self._places[index]])
+        record = self._rename(self._records[self._places[index]])
+        for key in self._masks:  # the image is measured when it is decoded
+            name = f"the {key} of {self.dataset.name(record)}"
+            check_size(read_size(record[key], name), name, self._largest)
+        return record
 
     def _rename(self, stored: Mapping[str, Any]) -> Record:
         return {self.dataset.rename.get(key, key): value for key, value in stored.items()}

@@ -3,11 +3,12 @@
 import io
 import os
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from errors import UserError
 from input_pipeline.decoding import (
@@ -265,3 +266,33 @@ def test_a_broken_file_is_named(spoil, kind):
     with pytest.raises(UserError, match=r"broken\.jpg") as caught:
         decode_image(spoil(data), "broken.jpg")
     assert "\n" not in str(caught.value)
+
+
+def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(monkeypatch):
+    """A PNG of 200 KB with 1.6 billion pixels, and an orientation behind them that Pillow finds by decoding them all."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    compressor, side = zlib.compressobj(), 40_000
+    pixels = b"".join(compressor.compress(bytes(1 + side // 8)) for _ in range(side)) + compressor.flush()
+    exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)),
+        (b"IDAT", pixels),
+        (b"eXIf", exif),
+        (b"IEND", b""),
+    ]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it is decoded"))
+    assert read_header(data, "bomb.png").stored == (side, side)
+    for decode in (decode_image, decode_mask, decode_colours):
+        with pytest.raises(UserError, match="bomb.png has 1,600,000,000 pixels, and config.data.max_pixels=1000"):
+            decode(data, "bomb.png", largest=1000)
+
+
+def test_pages_are_counted_up_to_a_limit():
+    page, content = Image.new("L", (2, 2)), io.BytesIO()
+    page.save(content, "TIFF", save_all=True, append_images=[page] * 1100)
+    with pytest.raises(UserError, match="a.tif holds many pages"):
+        decode_image(content.getvalue(), "a.tif")
