@@ -7,10 +7,14 @@ its newest checkpoint. LAUNCHER is the launcher's process id. On Linux the kerne
 PIPE, a file descriptor whose other end the launcher alone holds: it ends when the launcher does. Imports nothing of ours.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # first of all: the launcher says what a Ctrl-C at this moment is
+
 import ctypes
 import os
 import runpy
-import signal
 import sys
 import threading
 

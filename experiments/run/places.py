@@ -7,7 +7,6 @@ from errors import UserError
 
 # Orbax finds its files by a pattern that begins with the path: with these it misses them, or finds another run's.
 PATTERN = "*?[]\\"
-LONGEST = 255  # bytes of a name, of the common file systems
 
 
 def locate(workdir: str) -> pathlib.Path:
@@ -28,9 +27,10 @@ def locate(workdir: str) -> pathlib.Path:
             f"--workdir={place}: a run's path cannot hold {wrong[0]!r}, for its checkpoints would not be found again; choose a "
             "path of letters, digits, '-', '_' and '.'"
         )
-    long = [part for part in place.parts if len(os.fsencode(part)) > LONGEST]
-    if long:
-        raise UserError(f"--workdir: the name {long[0][:20]}... is longer than {LONGEST} bytes; choose a shorter one")
+    try:
+        (place / "config.json").exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise UserError(f"--workdir={place}: cannot be used ({error.strerror}); choose another") from None
     schemes = [part for part in place.parts if part.endswith(":")]
     if schemes:
         raise UserError(f"--workdir={place}: {schemes[0]!r} begins the address of an object store; give a local folder")

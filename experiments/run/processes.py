@@ -186,10 +186,19 @@ def guard(arguments: Sequence[str]) -> int:
         start_new_session=True,  # Ctrl-C comes from here alone, and not twice
     )
     signal.set_wakeup_fd(-1)  # of main.py's first handlers, which would end this process
+    passed = set()
+
+    def pass_on(number: int, _) -> None:
+        passed.add(number)
+        running.send_signal(number)
+
     for number in STOPS:
-        signal.signal(number, lambda number, _: running.send_signal(number))
+        signal.signal(number, pass_on)
     words = _pass_on(running)
     code = running.wait()
+    if -code in passed:  # the child had not come to its first line, which makes a stop of a signal
+        print("stopped: start the same command again", file=sys.stderr, flush=True)
+        return UNFINISHED
     if code == -signal.SIGABRT and NOISE.search(words):
         print(_explain(words), file=sys.stderr, flush=True)
         return UNFINISHED

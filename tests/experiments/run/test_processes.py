@@ -4,11 +4,14 @@ import fcntl
 import json
 import pathlib
 import shutil
+import signal
+import sys
 
 import pytest
 
 from experiments.run.checkpoints import Checkpoints
-from tests.processes import run_together
+from tests.processes import run_together, start_main
+from tests.test_resume import wait_for
 
 PROGRAM = """
 import pathlib
@@ -155,3 +158,26 @@ def test_all_processes_wait_for_the_claim_and_hear_how_it_went(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         messages = run_together(CLAIM.format(workdir=str(workdir)), 2)
     assert messages[0] == messages[1] and "another process is training here" in messages[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the child")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_the_guard_s_child_begins_is_a_stop(tmp_path, number):
+    """The child has no handler of its own yet, and dies of the signal that the guard passes on."""
+    guard, other = start_main(2, 1, "--config=configs/unet_shapes.py:debug", f"--workdir={tmp_path / 'run'}")
+    other.kill()
+    other.communicate()
+    children = pathlib.Path(f"/proc/{guard.pid}/task/{guard.pid}/children")
+
+    seen = []
+
+    def begins() -> bool:
+        """The child has become main.py, and its interpreter starts."""
+        if child := children.read_text().strip():
+            seen.append(b"child.py" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes())
+        return True in seen and not seen[-1]
+
+    wait_for(begins, guard)
+    guard.send_signal(number)
+    _, said = guard.communicate(timeout=60)
+    assert guard.returncode == 75 and said.splitlines() == ["stopped: start the same command again"]
