@@ -102,7 +102,9 @@ def stop(run: Round) -> str:
 
 
 def interrupt_twice(run: Round) -> str:
-    """Two of Ctrl-C, the second of which does not wait."""
+    """Two of Ctrl-C, the second of which does not wait. Of several processes, the others can then crash in their collectives."""
+    if run.scenario.processes > 1:
+        return stop(run)
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)
