@@ -56,7 +56,7 @@ class Named:
 
     def load(self, name: str, where: str = "") -> type:
         """Imports the class only now. Raises UserError for an unknown name, which stands at `where` (config.KIND)."""
-        if name not in self.known:
+        if not isinstance(name, str) or name not in self.known:
             raise UserError(
                 f"{where or f'config.{self.kind}'}.name: unknown {self.kind.split('.')[-1]} {name!r}; "
                 f"{hint_at(str(name), self.known)}known: {', '.join(sorted(self.known))}"

@@ -99,7 +99,10 @@ def _settle(run: Run, known: Mapping[pathlib.Path, Run]) -> Flat:
         if not name.startswith(IGNORED) and name not in FREE and name != "members"
     }
     start = known.get(pathlib.Path(own.get("init_from") or "."))
-    return own | {"init_from": _identify(start, known)} if start and start is not run else own
+    if start is None or start is run:
+        return own
+    others = {place: other for place, other in known.items() if other is not run}  # damaged runs may name each other
+    return own | {"init_from": _identify(start, others)}
 
 
 def _identify(run: Run, known: Mapping[pathlib.Path, Run]) -> str:

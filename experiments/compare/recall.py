@@ -31,13 +31,12 @@ def collect_recall(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
             continue
         try:
             records = read_records(run)
+            metrics = [metric for metric in records.metrics if isinstance(metric, AveragePrecision)]
+            for metric in metrics:
+                records.fill(metric)
         except UserError:
             continue
-        for metric in records.metrics:
-            if not isinstance(metric, AveragePrecision):
-                continue
-            for image, part in enumerate(records.parts[metric.name]):
-                metric.add(part, image)
+        for metric in metrics:
             kind = kinds.setdefault(KINDS[metric.name], {"classes": list(metric.class_names), "runs": {}})
             if kind["classes"] == list(metric.class_names):
                 kind["runs"][number] = _describe(metric.trace())

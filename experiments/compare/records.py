@@ -1,9 +1,10 @@
 """The records of an evaluation, a row for each image, and scores of samples of these images."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,28 @@ class Records:
         return dataclasses.replace(self, images=other.images, parts=parts, truths=truths)
 
     def resample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the scores [R] by name of R samples, which have image i weights[r, i] times."""
+        """Return the scores [R] by name of R samples, which have image i weights[r, i] times.
+
+        Raises UserError where a part is not what its metric has measured: the file is damaged.
+        """
         scores: dict[str, np.ndarray] = {}
         for metric in self.metrics:
-            scores |= metric.resample(self.parts[metric.name], weights)
+            with self._naming_damage(metric):
+                scores |= metric.resample(self.parts[metric.name], weights)
         return scores
+
+    def fill(self, metric: Metric) -> None:
+        """Add the parts of a metric to it. Raises UserError as `resample` does."""
+        with self._naming_damage(metric):
+            for image, part in enumerate(self.parts[metric.name]):
+                metric.add(part, image)
+
+    @contextlib.contextmanager
+    def _naming_damage(self, metric: Metric) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise UserError(f"{self.where} is damaged ({error!r} in {metric.name}); {AGAIN}") from error
 
 
 def read_records(run: Run, name: str = "val") -> Records:
@@ -90,6 +108,8 @@ def read_records(run: Run, name: str = "val") -> Records:
         if not rows:
             raise UserError(f"{path} is empty; {AGAIN}")
         names = [row["name"] for row in rows]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("an image whose name is no text")
         if len(set(names)) < len(names):
             names = [f"{row['name']} {row['source_id']}" for row in rows]
         if len(set(names)) < len(names):

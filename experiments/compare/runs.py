@@ -27,6 +27,15 @@ from wording import make_printable
 LOSSES = {"loss", "cross_entropy", "dice", "focal", "lovasz_softmax", "ohem", "generator", "discriminator"}
 LOSSES |= {"classification", "localisation", "centerness", "objectness", "proposals", "masks"}
 LOSSES |= {"coordinates", "sizes", "confidence", "no_object", "classes"}
+# The fields of a config that decide something here, and whether a value can be theirs.
+USED = {
+    "train.steps": lambda value: type(value) is int and value >= 0,
+    "train.batch_size": lambda value: type(value) is int and value > 0,
+    "train.best": lambda value: isinstance(value, str),
+    "init_from": lambda value: isinstance(value, str),
+    "eval.metrics": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "eval.scored_detections": lambda value: type(value) is int and value > 0,
+}
 Flat = dict[str, Any]  # the fields of a config by their dotted names
 
 
@@ -53,8 +62,7 @@ class Run:
     @property
     def steps(self) -> int:
         """The step at which the run ends."""
-        steps = self.field("train.steps")
-        return steps if type(steps) is int else 0
+        return self.field("train.steps") or 0
 
     @property
     def state(self) -> str:
@@ -68,8 +76,7 @@ class Run:
     @property
     def metric(self) -> str:
         """The score that chooses the run's best checkpoint."""
-        best = self.field("train.best")
-        return best if best and isinstance(best, str) else "val/loss"
+        return self.field("train.best") or "val/loss"
 
     def values(self, name: str) -> dict[int, float]:
         """Return the values of `name` by step, those that are defined."""
@@ -217,6 +224,8 @@ def read_run(workdir: pathlib.Path, name: str) -> Run:
         return {}
 
     config, evidence = flatten_json(read("config.json")), read("evidence.json")
+    for field in [field for field, is_valid in USED.items() if field in config and not is_valid(config[field])]:
+        problems.append(f"config.json: {field}={config.pop(field)!r} is not valid, and left out")
     sessions = evidence.get("sessions", [])
     sessions = [own for own in sessions if isinstance(own, dict)] if isinstance(sessions, list) else []
     config |= _describe_plans(sessions)

@@ -217,7 +217,7 @@ def _leave_out_split(changed: Mapping[str, object]) -> dict[str, object]:
 def _describe_data(run: pathlib.Path, config: ConfigDict) -> list[str]:
     sessions = read_sessions(run / "evidence.json")
     lines = [f"`{config.data.name}`, trained on `{config.data.train_split}`, scored on `{config.data.eval_split}`."]
-    prints = sessions[-1]["data"] if sessions else {}
+    prints = sessions[-1].get("data", {}) if sessions else {}
     return lines + [f"Fingerprint of the split to {name}: `{value}`." for name, value in prints.items()]
 
 
@@ -228,10 +228,10 @@ def _describe_making(run: pathlib.Path, model: Loaded) -> list[str]:
         lines.append(f"* fields that differ from the run's: `{json.dumps(model.changed, sort_keys=True)}`")
     for what, made in (("trained", sessions[-1] if sessions else None), ("exported", here)):
         if made:
-            git = made["git"] or {"commit": "not in a repository", "dirty": False}
-            code = git["commit"] + (", with changes" if git["dirty"] else "")
-            packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
-            lines.append(f"* {what} with Python {made['python']}, {packages}; the code's commit: {code}")
+            git = made.get("git") or {"commit": "not in a repository"}
+            code = f"{git.get('commit')}" + (", with changes" if git.get("dirty") else "")
+            packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
+            lines.append(f"* {what} with Python {made.get('python')}, {packages}; the code's commit: {code}")
     return lines
 
 

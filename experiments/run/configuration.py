@@ -20,8 +20,10 @@ def check(config: ConfigDict) -> None:
     values = config.to_dict()
     sections = {name: values.pop(name, {}) for name in NAMED}
     fields.check("config", values, Common)
-    task, model = (sections[name].get("name") for name in ("task", "model"))
-    if task and model:
+    task, model = (
+        own.get("name") if isinstance(own := sections[name], Mapping) else None for name in ("task", "model")
+    )
+    if isinstance(task, str) and isinstance(model, str) and task and model:
         check_pair(task, model)  # before their fields: with the wrong name all of them are unknown
     for name, rule in NAMED.items():
         fields.check(f"config.{name}", sections[name], rule)
@@ -57,4 +59,7 @@ def complete(stored: Mapping, path: pathlib.Path) -> ConfigDict:
             "know; go on with that version (evidence.json has its commit), or start a new run with config.init_from"
         )
     named = {name: fields.fill(sections[name], rule) for name, rule in NAMED.items()}
-    return ConfigDict(fields.fill(values, Common) | named)
+    try:
+        return ConfigDict(fields.fill(values, Common) | named)
+    except ValueError as error:  # a name with a dot, where a field should have a value
+        raise UserError(f"{path} does not hold the config of a run ({error}); restore it from a backup") from None
