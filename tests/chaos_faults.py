@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tests.chaos_starts import UNFINISHED, Scenario, Start
 
+MEETING = 25  # seconds until several processes have met, on a busy machine
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 REFUSED = ("a[b]", "back\\slash", "new\nline", "star*", "really?", "\x1b[31mred", "n" * 300)
 ODD = ("plain", "sp ace", "ünï-ビ", "quote'\"", "-dash", "a=1,b=2", "per%20cent", "x" * 150, "{a,b}", "#hash;&|")
@@ -58,6 +59,11 @@ class Round:
             self.kill(running)
         return bool(self.checkpoints())
 
+    def draw_ranks(self, running: Start) -> list[int]:
+        """One process; all of them before they have met, for the others would wait five minutes for it."""
+        ranks = range(len(running.processes))
+        return list(ranks) if time.monotonic() < running.began + MEETING else [self.rng.choice(ranks)]
+
     def kill(self, running: Start, *ranks: int) -> None:
         """Sends SIGKILL to these processes of a start, or to all. It may have finished, and must not have failed."""
         self.kills += 1
@@ -81,28 +87,31 @@ def draw_moment(run: Round) -> tuple[str, Callable[[], bool]]:
 
 
 def kill(run: Round) -> str:
-    """SIGKILL to one process, at any moment."""
+    """SIGKILL at any moment."""
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)
-    run.kill(running, run.rng.randrange(len(running.processes)))
+    run.kill(running, *run.draw_ranks(running))
     return f"SIGKILL {name}"
 
 
 def stop(run: Round) -> str:
-    """A stop to one process: the run saves, and its exit code says that it has not finished."""
+    """A stop at any moment: the run saves, and its exit code says that it has not finished."""
     number = run.rng.choice(STOPS)
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)
-    running.send(number, run.rng.randrange(len(running.processes)))
+    for rank in run.draw_ranks(running):
+        running.send(number, rank)
     code, said = running.finish()
     assert code in (0, UNFINISHED, -number), (code, said)
     return f"{signal.Signals(number).name} {name}"
 
 
 def interrupt_twice(run: Round) -> str:
-    """Two of Ctrl-C, the second of which does not wait."""
+    """Two of Ctrl-C, the second of which does not wait. Of several processes, the others can then crash in their collectives."""
+    if run.scenario.processes > 1:
+        return stop(run)
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)

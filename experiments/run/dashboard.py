@@ -43,7 +43,10 @@ class Dashboard:
         if self._cursor.exists():
             time.sleep(1.1)  # an offline folder is named by the second, and no two sessions may share one
         self._run = _open_run(workdir, config, run_id, mode, self._evidence)
+        self._project = f"{config['wandb']['entity']}/{config['wandb']['project']}"
         self._noted = _read_cursor(workdir, self._cursor)
+        if self._noted.get("project", self._project) != self._project:
+            self._noted = {"step": -1}  # another project has nothing of the run yet
         if self._run.offline:
             self._file = os.path.relpath(self._run.settings.sync_file, workdir)
             self.sent = _sent_before(workdir, self._noted)
@@ -82,7 +85,7 @@ class Dashboard:
             self._note(self.sent)
 
     def _note(self, step: int) -> None:
-        cursor = {"step": step, "file": self._file, "before": self._before}
+        cursor = {"step": step, "file": self._file, "before": self._before, "project": self._project}
         if cursor != self._noted:
             write_atomically(self._cursor, json.dumps(cursor).encode())
             self._noted = cursor

@@ -120,6 +120,10 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
         check_once(lists[split], stems)
+        outside = [
+            stem for stem in stems if pathlib.PurePath(stem).is_absolute() or ".." in pathlib.PurePath(stem).parts
+        ]
+        refuse(f"{lists[split]}: names that lead out of {year}", outside, "; take them off the list")
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not os.path.isfile(path)]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits

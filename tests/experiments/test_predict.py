@@ -137,3 +137,10 @@ def test_images_are_read_upright_with_the_runs_white_up_to_the_limit(tmp_path, c
     dark = module.ImageFiles(paths, white=65535, largest=24)
     dark[1]
     assert "--config.data.white_level=4095" in dark.note_depth()[0]
+
+
+def test_files_are_written_under_printable_names_that_differ(tmp_path):
+    paths = [tmp_path / name for name in ("a\x1b[31m.png", "a\x07[31m.png", "b" * 240 + ".png", "c.png")]
+    names = list(module.output_names(paths).values())
+    assert names[3] == "c" and len(set(names)) == 4
+    assert all(name.isprintable() and len(name) < 200 for name in names)

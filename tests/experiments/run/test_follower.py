@@ -172,6 +172,20 @@ def test_a_resumed_run_sends_nothing_twice(workdir, fake_wandb):
     assert cursor(workdir) == 4
 
 
+def test_a_run_that_moves_to_another_project_is_sent_there_whole(workdir, fake_wandb):
+    told = fake_wandb()
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    with follower(workdir):
+        metrics.append(1, {"x": 1})
+    config = json.loads((workdir / "config.json").read_text())
+    config["wandb"]["project"] = "another"
+    (workdir / "config.json").write_text(json.dumps(config))
+    for _ in range(2):
+        with follower(workdir):
+            pass
+    assert told()[3:] == [OPENED, {"step": 1, "x": 1}, {"finish": 0}, OPENED, {"finish": 0}]
+
+
 def test_online_w_and_b_knows_best_what_it_has(workdir, fake_wandb):
     """An account that has no row yet gets all of them, whatever earlier sessions have kept offline."""
     metrics = MetricsFile(workdir / "metrics.jsonl")

@@ -223,3 +223,12 @@ def test_a_name_with_spaces_is_one_name(year, tmp_path):
         (year / f"ImageSets/Segmentation/{split}.txt").write_text("my photo 3\n2007_01 2007_02\n")
     source = open_voc(tmp_path / "tfds", year.parent, "val")
     assert [source.name(i) for i in range(3)] == ["my photo 3.jpg", "2007_01.jpg", "2007_02.jpg"]
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "a/../../outside", "/etc/passwd"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(year, tmp_path, name):
+    for folder, source in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        (tmp_path / f"outside.{source}").write_bytes((year / folder / f"2007_01.{source}").read_bytes())
+    (year / "ImageSets/Segmentation/train.txt").write_text(f"2007_01\n{name}\n")
+    with pytest.raises(UserError, match=f"train.txt: names that lead out of .*: 1: {name}; take them off the list"):
+        open_voc(tmp_path / "tfds", year)
