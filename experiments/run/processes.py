@@ -189,6 +189,8 @@ def guard(arguments: Sequence[str]) -> int:
     passed = set()
 
     def pass_on(number: int, _) -> None:
+        # A second Ctrl-C does not wait: jax would, for minutes, for the other processes.
+        number = signal.SIGKILL if number == signal.SIGINT and number in passed else number
         passed.add(number)
         running.send_signal(number)
 
@@ -196,7 +198,7 @@ def guard(arguments: Sequence[str]) -> int:
         signal.signal(number, pass_on)
     words = _pass_on(running)
     code = running.wait()
-    if -code in passed:  # the child had not come to its first line, which makes a stop of a signal
+    if -code in passed:  # a second Ctrl-C, or the child had not come to its first line, which makes a stop of a signal
         print("stopped: start the same command again", file=sys.stderr, flush=True)
         return UNFINISHED
     if code == -signal.SIGABRT and NOISE.search(words):

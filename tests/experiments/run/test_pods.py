@@ -112,6 +112,17 @@ def test_a_stop_of_one_saves_once_and_together(together, tmp_path, data_dir, num
 
 
 @pytest.mark.slow
+def test_a_second_ctrl_c_waits_for_nobody(tmp_path, data_dir):
+    running = start_and_wait(tmp_path / "run", data_dir, 3)
+    running[0].send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    running[0].send_signal(signal.SIGINT)
+    began = time.monotonic()
+    finish(running, 75, 75)
+    assert time.monotonic() - began < 90  # jax's own end waits 300 s for the others
+
+
+@pytest.mark.slow
 def test_the_time_limit_stops_all_at_one_step(tmp_path, data_dir):
     said = finish(
         start_main(
