@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from errors import UserError
+from limits import DIGITS
 
 MISSING = inspect.Parameter.empty
 
@@ -203,8 +204,14 @@ def _follows(value: Any, rule: Any, ranges: bool = True) -> bool:
             return all(_follows(item, arguments[0], ranges) for item in value)
         return len(value) == len(arguments) and all(map(_follows, value, arguments, (ranges,) * len(value)))
     if rule is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is rule
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) < math.inf and (type(value) is float or _is_storable(value))
+    return type(value) is rule and (rule is not int or not ranges or _is_storable(value))
+
+
+def _is_storable(value: int) -> bool:
+    """Whether a whole number is one that config.json gives back."""
+    return abs(value) < 10 ** (DIGITS - 1)
 
 
 def _choices(rule: Any) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ class MissingFile(UserError, FileNotFoundError):
     """There is no such file: for a caller that can do without it, and one line where it is not caught."""
 
 
+def expand_user(path: str | Path) -> Path:
+    """Returns the path with the home of `~` or `~NAME` in its place; as it is where there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
 def read_bytes(path: Path, most: int = RUN_FILE, remedy: str = REMEDY) -> bytes:
     """Returns what a file of at most `most` bytes holds.
 

@@ -19,7 +19,7 @@ RUN_FILE = 64 * MB  # any other file that a run keeps
 # Of an image, in addition to `config.data.max_pixels`: four channels of 16 bits that are not compressed, and metadata.
 BYTES_PER_PIXEL = 8
 IMAGE_METADATA = 64 * MB
-PAGES = 100  # of an image that is refused for them; they are counted up to here
+PAGES = 1_000  # of an image that is refused for them; they are counted up to here
 
 DIGITS = 19  # of a whole number in a file of a run: more of them are no count of anything
 ANNOTATION_DIGITS = 4_000  # of one in an annotation, whose error then names the entry

@@ -11,6 +11,7 @@ from experiments.command_line import Command
 from experiments.pictures.png import write_new_png
 from experiments.results.base import Results
 from experiments.results.masks import paste
+from files import expand_user
 from input_pipeline.batch import Batch, Example
 from input_pipeline.loader import draw_row
 from input_pipeline.masks import collect
@@ -24,7 +25,7 @@ EXAMPLES = 16  # of a split, spread evenly
 def choose_folder(command: Command, kind: str) -> pathlib.Path:
     """Returns where pictures go: --output, else `kind` in --workdir, else a new folder among the temporary files."""
     if command.output:
-        return pathlib.Path(command.output).expanduser().absolute()
+        return expand_user(command.output).absolute()
     return command.directory() / kind if command.workdir else pathlib.Path(tempfile.mkdtemp(prefix=f"{kind}-"))
 
 

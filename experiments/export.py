@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -18,7 +17,7 @@ from experiments.run.program import Program, make_program
 from experiments.run.state import Variables
 from experiments.run.weights_file import pack_weights
 from experiments.tasks.registry import make_task
-from files import write_folder
+from files import expand_user, write_folder
 from models.weights import name_by_torchvision
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -35,7 +34,7 @@ def export(command: Command) -> None:
     workdir, config = command.directory(), command.run_config()
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     if command.output:
-        folder = pathlib.Path(command.output).expanduser().absolute()
+        folder = expand_user(command.output).absolute()
     else:
         folder = workdir / "export" / f"{model.name}{name_changes(model.changed)}"
     task = make_task(config, model.class_names)

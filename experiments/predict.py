@@ -21,7 +21,7 @@ from experiments.run.config_file import name_changes
 from experiments.run.inference import Inference
 from experiments.run.model import load_model
 from experiments.tasks.registry import make_task
-from files import write_atomically
+from files import expand_user, write_atomically
 from input_pipeline.decoding import (
     WHITE,
     choose_white,
@@ -55,11 +55,11 @@ def predict(command: Command) -> None:
     for line in name_others(others):
         print_lines(line)
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
-    folder = pathlib.Path(output).expanduser().absolute() if output else None
+    folder = expand_user(output).absolute() if output else None
     made_with = model.facts | {"config": model.changed}
     if folder is None:
         # A name of its own for every input: two photos of one name must not share a result.
-        place = hashlib.sha256(str(pathlib.Path(inputs).expanduser().absolute()).encode()).hexdigest()[:6]
+        place = hashlib.sha256(str(expand_user(inputs).absolute()).encode()).hexdigest()[:6]
         name = f"{model.name}{name_changes(model.changed)}"
         folder = workdir / "predictions" / name / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -157,7 +157,7 @@ def find_images(inputs: str | None, workdir: pathlib.Path) -> tuple[list[pathlib
     """
     if not inputs:
         raise UserError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
-    place = pathlib.Path(inputs).expanduser()
+    place = expand_user(inputs)
     if place.is_dir():
         paths, others = [], []
         for folder, below, _ in os.walk(place):

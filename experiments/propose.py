@@ -1,6 +1,5 @@
 """`--mode=propose`: stores the proposals of a trained first stage, for detectors that read them."""
 
-import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -18,7 +17,7 @@ from experiments.run.model import load_model
 from experiments.run.state import Variables
 from experiments.tasks.base import Arrays, Means, Task
 from experiments.tasks.registry import make_task
-from files import claim_folder
+from files import claim_folder, expand_user
 from input_pipeline.proposals import Store, place_store
 from input_pipeline.sources import Part, Source, open_source, read_part
 from wording import count
@@ -49,7 +48,7 @@ def propose(command: Command) -> None:
     # Where fit=crop needs several windows, an image keeps as many of them all.
     config.data.white_level = model.white_level
     config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
-    folder = pathlib.Path(command.output).expanduser().absolute() if command.output else workdir / "proposals"
+    folder = expand_user(command.output).absolute() if command.output else workdir / "proposals"
     facts = model.facts | {"proposals": task.proposals[1], "config": model.changed}
     claim_folder(
         folder,

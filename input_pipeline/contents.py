@@ -110,7 +110,7 @@ def _count_pages(image: Image.Image, size: int) -> int:
         except EOFError:
             return count
         count += not _first(image.tag_v2.get(SUBFILE, 0)) & (PREVIEW | MASK)
-        if page > 10 * PAGES:
+        if page > PAGES:
             return PAGES + 1
 
 

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from errors import UserError, print_lines
-from files import read_json
+from files import expand_user, read_json
 from input_pipeline.datasets.registry import find_dataset
 from input_pipeline.scratch_folders import is_running
 from limits import METADATA
@@ -98,7 +98,7 @@ def choose(copies: list[Copy], what: str) -> list[Copy]:
         dead = [own for own in unfinished if running[own.path] is False]
         dead += [own for own in unfinished if running[own.path] is None and own.path.stat().st_mtime < killed]
         return [copy for copy in copies if copy.state == "old" or copy in dead]
-    chosen = [copy for copy in copies if copy.path == pathlib.Path(what).expanduser().absolute()]
+    chosen = [copy for copy in copies if copy.path == expand_user(what).absolute()]
     if not chosen:
         raise UserError(f"--remove={what} is none of the copies; give a path of the list, or old")
     return chosen
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--tfds_data_dir", default=default, help=f"where prepared datasets are; {default} if not given")
     parser.add_argument("--remove", metavar="WHAT", help="old, or the path of a copy")
     flags = parser.parse_args(argv)
-    place = pathlib.Path(flags.tfds_data_dir).expanduser().absolute()
+    place = expand_user(flags.tfds_data_dir).absolute()
     try:
         if not place.is_dir():
             raise UserError(f"--tfds_data_dir={flags.tfds_data_dir} is not a folder")

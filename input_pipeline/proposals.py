@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from errors import UserError
-from files import write_atomically
+from files import expand_user, write_atomically
 from input_pipeline.batch import Example, Size
 from input_pipeline.stored_arrays import read_arrays, write_arrays
 
@@ -189,7 +189,7 @@ def place_store(root: pathlib.Path, source: Any, name: str, split: str, settings
 
 
 def _open_folder(source: Any, data: ConfigDict, split: str) -> Store:
-    root = pathlib.Path(data.proposals.folder).expanduser()
+    root = expand_user(data.proposals.folder)
     store = place_store(root, source, data.name, split)
     missing = sum(map(len, store.missing()))
     if missing:

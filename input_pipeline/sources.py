@@ -29,6 +29,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.batch import Example, Size
 from input_pipeline.datasets.registry import ANY, DATASETS, find_dataset
 from input_pipeline.decoding import choose_white
@@ -98,7 +99,7 @@ def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple
     Raises UserError in one line: an unknown dataset or split, a need that the dataset does not provide, data that is
     missing, files that cannot be used. Proposals that are not stored yet are found first, which can take hours.
     """
-    place = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    place = expand_user(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     parts = split.split("+")
     opened = [_open_part(*read_part(data, part), place, needs) for part in parts]
     if len(opened) == 1:

@@ -49,6 +49,7 @@ MODEL = Annotated[
     ("value", "rule"),
     [
         (1, Count),
+        (10**17, Count),
         (1, float),
         (0.5, Share),
         (True, bool),
@@ -70,6 +71,9 @@ def test_what_follows_a_rule_passes(value, rule):
 @pytest.mark.parametrize(
     ("value", "rule", "message"),
     [
+        (10**20, Count, "is out of its range; it must be a whole number, 1 or more"),
+        (10**400, float, "it must be a number"),
+        (float("inf"), float, "it must be a number"),
         (0, Count, "config.x=0 is out of its range; it must be a whole number, 1 or more"),
         (1.0, Count, "config.x=1.0 is not valid; it must be a whole number, 1 or more"),
         (True, Count, "not valid"),

@@ -186,5 +186,4 @@ def test_the_page_on_security_lists_every_limit():
     numbers = {name: value for name, value in vars(limits).items() if name.isupper() and name != "MB"}
     for name, value in numbers.items():
         said = f"{value // limits.MB:,} MB" if value >= limits.MB else f"{value:,}"
-        said = "1,000 pages" if name == "PAGES" else said  # ten times as many are looked at
         assert said in page, f"docs/security.md does not say {name}, {said}"

@@ -20,7 +20,7 @@ from experiments.run.config_file import flatten_json
 from experiments.run.metrics_file import is_row, parse_row
 from experiments.run.sessions import measure_seconds
 from experiments.sweep.state import in_use
-from files import parse_json, read_json
+from files import expand_user, parse_json, read_json
 from wording import make_printable
 
 # The loss and its terms, by the names that the tasks give them.
@@ -157,7 +157,7 @@ def find_runs(places: Sequence[str]) -> list[Run]:
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
     for place in places:
-        workdir = pathlib.Path(place).expanduser().absolute()
+        workdir = expand_user(place).absolute()
         try:
             own = list(_find(workdir))
         except OSError as error:

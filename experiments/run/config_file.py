@@ -35,12 +35,17 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     """Returns the config of the run in `workdir`, with the fields that are newer than the run. Raises UserError without a run."""
     path = workdir / "config.json"
     try:
-        stored = read_json(path, remedy="restore it from a backup or choose another --workdir")
+        stored = read_json(path, remedy=restore_config(workdir))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
         ) from None
     return _complete(_tuples(stored), path)
+
+
+def restore_config(workdir: pathlib.Path) -> str:
+    """Returns what to do about a config.json that was lost or changed: the checkpoints keep the config."""
+    return f"restore it: python -m experiments.run.checkpoints {workdir} --config prints it"
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
@@ -56,7 +61,7 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
         others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
         raise UserError(
             f"{workdir} holds a run with another config: {name} is {saved.get(name)!r} there, {given.get(name)!r} now"
-            f"{others}; use that config, or choose another --workdir"
+            f"{others}; use that config, or choose another --workdir. Where config.json was changed, {restore_config(workdir)}"
         )
 
 
@@ -71,7 +76,7 @@ def compare_trained(workdir: pathlib.Path, trained: Mapping, step: int, config: 
         if name not in RESUMABLE:
             raise UserError(
                 f"{workdir / 'config.json'} was changed: {name} was {before!r} when step {step} was saved, and is {after!r} now; "
-                f"restore it: python -m experiments.run.checkpoints {workdir} --config prints it"
+                f"{restore_config(workdir)}"
             )
     return changed
 

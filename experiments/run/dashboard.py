@@ -45,14 +45,16 @@ class Dashboard:
         self._run = _open_run(workdir, config, run_id, mode, self._evidence)
         self._project = f"{config['wandb']['entity']}/{config['wandb']['project']}"
         self._noted = _read_cursor(workdir, self._cursor)
-        if self._noted.get("project", self._project) != self._project:
+        is_same_project = self._noted.get("project", self._project) == self._project
+        if not is_same_project:
             self._noted = {"step": -1}  # another project has nothing of the run yet
         if self._run.offline:
             self._file = os.path.relpath(self._run.settings.sync_file, workdir)
             self.sent = _sent_before(workdir, self._noted)
         else:
             self._file, self.sent = None, self._run.starting_step - 1
-            _mark_uploaded(workdir)
+            if is_same_project:
+                _mark_uploaded(workdir)
         self._before = self.sent
         best = self._evidence.get("best", {"score": None, "smaller_is_better": False})
         self._best_name, self._choose = best["score"], min if best["smaller_is_better"] else max

@@ -18,9 +18,9 @@ import jax
 from ml_collections import ConfigDict
 
 from errors import UserError, warn
-from experiments.run.config_file import check_same, resolve, update
+from experiments.run.config_file import check_same, resolve, restore_config, update
 from experiments.run.sharding import gather_text
-from files import read_text, write_atomically
+from files import parse_json, read_text, write_atomically
 
 
 def writes() -> bool:
@@ -69,9 +69,12 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
 @contextlib.contextmanager
 def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
     _check_resumable(workdir, config)
+    place = workdir / ".lock"
+    if place.exists() and not place.is_file():
+        raise UserError(f"{place} is not a file; move it away")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "ab")  # noqa: SIM115 - closed by the `with` below
+        lock = open(place, "ab")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:
@@ -85,7 +88,9 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
         if config.members == 1 and not (workdir / "wandb_id").exists():  # of members, each is a run of W&B's
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
-            write_atomically(workdir / "config.json", resolve(config).encode())
+            content = resolve(config).encode()
+            parse_json(content, "the config", remedy="give it smaller values")  # a resume must be able to read it
+            write_atomically(workdir / "config.json", content)
         yield
 
 
@@ -104,8 +109,8 @@ def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
             stored = read_text(place).strip()
         if known is None or stored == known:
             return stored
-        warn(f"{place} was lost or changed, and is written anew from the checkpoint: {known}")
         write_atomically(place, f"{known}\n".encode())
+        warn(f"{place} was lost or changed, and is written anew from the checkpoint: {known}")
         return known
 
     return lead(keep)
@@ -115,7 +120,7 @@ def _check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
     if (workdir / "config.json").exists():
         check_same(workdir, config)
     elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
-        raise UserError(f"{workdir} holds a run without its config.json; choose another --workdir")
+        raise UserError(f"{workdir} holds a run without its config.json; {restore_config(workdir)}")
 
 
 def _choose_wandb_id(workdir: pathlib.Path) -> str:

@@ -65,14 +65,17 @@ class Evidence:
         runs_on_devices: int,
         images_per_second: float,
         input_wait: float,
+        saved: int | None = None,
     ) -> None:
         """Write what the session has measured until `step`; call it at the end, and whenever it may be the end.
 
         The run's steps use `devices_of_run` devices, in turn with the other ones of `runs_on_devices` runs: of members.
+        `saved` is the step of a checkpoint to go on from, the first of which is whole by now.
         `images_per_second` counts training images, `input_wait` is the share of time spent waiting for input, 0 to 1.
         """
         self._session |= {
             "updated": _now(),
+            "saved": self._session.get("saved") if saved is None else saved,
             "last_step": step,
             "flops_per_step": flops_per_step,
             "compilations": compilations,

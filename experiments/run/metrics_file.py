@@ -24,9 +24,10 @@ class MetricsFile:
     def __init__(self, path: Path):
         """Open `path` to append to it, making it when missing. Raises UserError where the disk refuses."""
         self.path = path
+        lines = self._read() if os.path.lexists(path) else []  # before it is opened, which for a pipe has no end
         self._file = self._open()
         self._count, self._hash = 0, hashlib.sha256()
-        self._note(self._read())
+        self._note(lines)
 
     def _open(self):
         try:
@@ -86,7 +87,8 @@ class MetricsFile:
             if not accept_lost:
                 raise
             aside = self._set_aside()
-            warn(f"{error}: going on without them, and keeping the file as it was in {aside}")
+            what, _, _ = str(error).partition("; ")
+            warn(f"{what}: going on without them; the file as it was is kept in {aside}")
             kept = self._find_readable(lines, step)
         content = b"".join(kept)
         if len(content) != self.path.stat().st_size:
@@ -110,10 +112,7 @@ class MetricsFile:
 
     def _read(self) -> list[bytes]:
         """The complete lines."""
-        try:
-            return [line for line in io.BytesIO(self.path.read_bytes()) if line.endswith(b"\n")]
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from error
+        return [line for line in io.BytesIO(read_bytes(self.path, RECORDS)) if line.endswith(b"\n")]
 
     def _check(self, lines: list[bytes], step: int, mark: Mapping[str, Any]) -> list[bytes]:
         """The lines that a checkpoint's mark covers. What follows them may be anything: it is written again."""
@@ -155,7 +154,7 @@ class MetricsFile:
         number = 1
         while (place := self.path.with_name(f"{self.path.name}.lost-{number}")).exists():
             number += 1
-        write_atomically(place, self.path.read_bytes())
+        write_atomically(place, read_bytes(self.path, RECORDS))
         return place
 
 

@@ -13,6 +13,7 @@ from experiments.run.config_file import changes, flatten
 from experiments.run.pretrained import fill, load_run
 from experiments.run.state import Architecture, Variables, describe, initialise
 from experiments.tasks.registry import find_task
+from files import expand_user
 from input_pipeline.decoding import WHITE
 from wording import make_printable
 
@@ -44,7 +45,7 @@ def load_model(
     run = workdir
     if not (workdir / "config.json").exists():
         if config.init_from:
-            run = pathlib.Path(config.init_from).expanduser().absolute()
+            run = expand_user(config.init_from).absolute()
         elif config.pretrained:
             return _load_file(config, *read_classes(config, data_dir))
     architecture, variables, notes = load_run(config, run, checkpoint, weights)

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from errors import UserError
+from files import expand_user
 
 # Orbax finds its files by a pattern that begins with the path: with these it misses them, or finds another run's.
 PATTERN = "*?[]\\"
@@ -16,7 +17,7 @@ def locate(workdir: str) -> pathlib.Path:
     """
     if not workdir:
         raise UserError("--workdir is missing; give the run's directory, such as --workdir=runs/first")
-    place = pathlib.Path(os.path.expandvars(workdir)).expanduser().absolute()
+    place = expand_user(os.path.expandvars(workdir)).absolute()
     if "$" in str(place):
         raise UserError(f"--workdir={workdir}: the environment variable is not set; set it")
     if any("\ud800" <= character <= "\udfff" for character in str(place)):
@@ -31,6 +32,9 @@ def locate(workdir: str) -> pathlib.Path:
         (place / "config.json").exists()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
         raise UserError(f"--workdir={place}: cannot be used ({error.strerror}); choose another") from None
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--workdir={place}: {existing} is not a folder; choose another")
     schemes = [part for part in place.parts if part.endswith(":")]
     if schemes:
         raise UserError(f"--workdir={place}: {schemes[0]!r} begins the address of an object store; give a local folder")

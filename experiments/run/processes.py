@@ -33,6 +33,7 @@ GUARDED = "RUN_IS_GUARDED"
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 TPU_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 LAG = 2  # calls until an agreement is read: the device has come to it by then
+OURS = ("error: ", "warning: ", "stopped")  # how a line of ours begins
 NOISE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d.*(coordination|preemption_sync|client\.h)")  # jax's last words
 DEAD = re.compile(r"stopped sending heartbeats\):((?:\s*\n\d+)+)")
 
@@ -204,7 +205,9 @@ def guard(arguments: Sequence[str]) -> int:
     if code == -signal.SIGABRT and NOISE.search(words):
         print(_explain(words), file=sys.stderr, flush=True)
         return UNFINISHED
-    sys.stderr.write(words)
+    # Where several processes fail at the same time, jax reports the end of another one in addition to our own line.
+    own = [line for line in words.splitlines(keepends=True) if line.startswith(OURS)]
+    sys.stderr.write("".join(own) or words)
     return code if code >= 0 else 128 - code
 
 

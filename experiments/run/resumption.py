@@ -6,6 +6,7 @@ run planned so from its start. Elsewhere the steps to come have the learning rat
 plans say so: in evidence.json, and as train/planned_steps in metrics.jsonl.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +16,9 @@ from ml_collections import ConfigDict
 from errors import UserError, warn
 from experiments.run.config_file import compare_trained, read_config
 from experiments.run.directory import lead
+from experiments.run.metrics_file import read_last_step
 from experiments.run.optim import keeps_rates, make_schedule
+from experiments.run.sessions import read_sessions
 
 NOTHING = {"count": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}  # no row
 
@@ -49,7 +52,7 @@ def resume(
             "restore that data, or start a new run with config.init_from"
         )
     changed = compare_trained(workdir, notes.get("config", {}), step, config)
-    plans = notes.get("plans") or [{"from": 0, "steps": lead(lambda: read_config(workdir).train.steps), "exact": True}]
+    plans = notes.get("plans") or lead(lambda: _find_plans(workdir, step, steps))
     before = plans[-1]["steps"]
     if before == steps:
         return Resumption(plans, changed)
@@ -67,3 +70,27 @@ def resume(
             "run planned so from its start would end elsewhere"
         )
     return Resumption([*plans, {"from": step, "steps": steps, "exact": exact}], changed)
+
+
+def _find_plans(workdir: pathlib.Path, step: int, steps: int) -> list[dict[str, Any]]:
+    """The plans of a run whose checkpoint keeps none, for an older version has made it.
+
+    A start that ended before its first checkpoint has noted its plan in evidence.json, and its steps in config.json.
+    """
+    sessions = read_sessions(workdir / "evidence.json")
+    noted = [plan for session in sessions[-1:] for plan in session.get("plans", [])]
+    noted = [plan for plan in noted if plan["from"] < step or plan["steps"] == steps]
+    return noted or [{"from": 0, "steps": read_config(workdir).train.steps, "exact": True}]
+
+
+def check_start(workdir: pathlib.Path) -> None:
+    """Raise UserError where the run in `workdir`, which has no checkpoint to go on from, once had one."""
+    sessions = read_sessions(workdir / "evidence.json")
+    # A checkpoint is noted as saved once it is whole. Older versions noted none: their rows tell of it.
+    saved = any(session.get("saved") is not None or session.get("first_step") for session in sessions)
+    every = read_config(workdir).train.checkpoint_every if (workdir / "config.json").exists() else math.inf
+    if saved or read_last_step(workdir / "metrics.jsonl") > 2 * every:
+        raise UserError(
+            f"{workdir} had checkpoints, and {workdir / 'checkpoints' / 'last'} holds none: restore the folder from a backup, or "
+            "move the run away to start again"
+        )

@@ -20,10 +20,11 @@ def read_sessions(path: Path) -> list[dict]:
     except FileNotFoundError:
         return []
     sessions = stored.get("sessions")
-    if stored.get("sha256", digest_json(sessions)) != digest_json(sessions):  # older runs have none
-        raise UserError(f"{path} was changed since it was written; {REMEDY}")
     if not isinstance(sessions, list) or not all(map(_is_session, sessions)):
         raise UserError(f"{path} does not hold the sessions of a run; {REMEDY}")
+    is_older = not any("plans" in own for own in sessions)  # than the checksum
+    if stored.get("sha256", digest_json(sessions) if is_older else None) != digest_json(sessions):
+        raise UserError(f"{path} was changed since it was written; {REMEDY}")
     return sessions
 
 

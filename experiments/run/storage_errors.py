@@ -5,6 +5,7 @@ line of ours. It logs it too. The others fail as well, when nobody waits for the
 what tensorstore's threads and dropped coroutines raise. Hundreds of lines of tracebacks then bury the one that counts.
 """
 
+import json
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ def explain(error: Exception) -> str:
     causes = [error]
     while (earlier := causes[-1].__cause__ or causes[-1].__context__) is not None and earlier not in causes:
         causes.append(earlier)
+    if any(isinstance(cause, json.JSONDecodeError | UnicodeDecodeError) for cause in causes):
+        return CODES["DATA_LOSS"]
     texts = [str(cause) for cause in causes]
     for text in texts:
         if code := SYSTEM.search(text):

@@ -26,11 +26,10 @@ from experiments.run.inputs import Inputs
 from experiments.run.journal import Journal
 from experiments.run.lane import Lane
 from experiments.run.loop import Loop
-from experiments.run.metrics_file import read_last_step
 from experiments.run.nonfinite import NonFinite
 from experiments.run.optim import make_optimizer, make_schedule, warn_of_short_warmup
 from experiments.run.preemption import Preemption
-from experiments.run.resumption import NOTHING, resume
+from experiments.run.resumption import NOTHING, check_start, resume
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import make_train_step
 from experiments.run.tables import format_score, format_table
@@ -106,7 +105,8 @@ class Trainer:
         self.resumption = resume(self.workdir, self.config, notes, self.data)
         notes = {"rows": NOTHING} if notes is None else notes
         self.first, self.pending = int(self.state.step), notes.get("row")
-        self._check_rows_of_a_start()
+        if self.fresh:
+            lead(lambda: check_start(self.workdir))
         self.journal = Journal(
             self.workdir,
             last_row=self.first if self.pending is None else self.first - 1,
@@ -124,15 +124,6 @@ class Trainer:
         self.best.update(notes.get("best"))  # where its row was lost, too
         self.wandb_id = keep_wandb_id(self.workdir, notes.get("wandb_id"))
         adopt(self.workdir, self.config)
-
-    def _check_rows_of_a_start(self) -> None:
-        """Raise UserError where a run without a checkpoint has rows beyond its second one: these were lost, not never made."""
-        path = self.workdir / "metrics.jsonl"
-        if self.fresh and lead(lambda: read_last_step(path)) > 2 * self.config.train.checkpoint_every:
-            raise UserError(
-                f"{self.workdir} has rows of many steps and no checkpoint: restore its checkpoints folder from a backup, or move "
-                "the run away to start again"
-            )
 
     def run(self, trace: pathlib.Path | None) -> None:
         """From the restored step to the last one, or to a stop; `stop.finished` says which. `trace`: where to write a profile."""
@@ -251,6 +242,8 @@ class Trainer:
         compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None) + self.others
         rates = self.loop.clock.total()
         devices = {"devices_of_run": self.mesh.size, "runs_on_devices": len(self.lane.runs)}
+        if kind == "last":  # the first one was read back
+            rates["saved"] = step
         self.journal.measure(step=step, flops_per_step=self.lane.flops, compilations=compilations, **devices, **rates)
 
 

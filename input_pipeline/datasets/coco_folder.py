@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.annotations.annotated_image import AnnotatedImage
 from input_pipeline.annotations.coco_json import read_instances
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
@@ -88,7 +89,7 @@ def _relabel(images: list[AnnotatedImage], places: list[int]) -> None:
 
 def number_images(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
     """Return the ids that the JSON files of a coco_folder give the images in `paths`, [] where not all have one of their own."""
-    if not pathlib.Path(data.folder.root).expanduser().is_dir():  # the model is elsewhere now
+    if not expand_user(data.folder.root).is_dir():  # the model is elsewhere now
         return []
     try:
         known = CocoFolder.number(data.folder)

@@ -1,9 +1,8 @@
 """What `coco_folder`, `voc_folder` and `yolo_folder` share: a user's images and annotations, prepared as one tfds dataset.
 
 A subclass reads the annotations, this module the images: each is decoded once, to find what is broken, and stored byte for
-byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`); what
-was left out or clipped is named in the prepared set's metadata, split by split. So are the images whose annotations mean
-the stored view, and not the upright one (`orientation`).
+byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`). The prepared
+set's metadata name what was left out or clipped, and images whose annotations mean the stored view (`orientation`).
 """
 
 import concurrent.futures
@@ -20,6 +19,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.annotations.annotated_image import (
     SURROGATE,
     AnnotatedImage,
@@ -96,7 +96,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @staticmethod
     def find_place(folder: ConfigDict) -> pathlib.Path:
         """The folder that all of it lies in. Raises UserError if it is not a folder."""
-        root = pathlib.Path(folder.root).expanduser()
+        root = expand_user(folder.root)
         if not root.is_dir():
             raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds the dataset"

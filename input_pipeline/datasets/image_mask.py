@@ -22,6 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.batch import Size, count, refuse
 from input_pipeline.datasets.findings import remember
 from input_pipeline.datasets.holdout import find_split, mark, select_side
@@ -66,7 +67,7 @@ class ImageMask:
 
     def __init__(self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path):
         folder = data.folder
-        root = pathlib.Path(folder.root).expanduser()
+        root = expand_user(folder.root)
         if not folder.root or not root.is_dir():
             raise UserError(
                 f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.batch import IGNORE, SHOWN, Size
 from input_pipeline.datasets.mask_folder import read_classes
 from input_pipeline.datasets.prepared import Dataset, Record, read_text
@@ -184,7 +185,7 @@ def _label_reader(key: str, classes: int, ignore: int, name: Callable[[Record], 
 
 def _read_names(data: ConfigDict, mask: str) -> tuple[str, ...]:
     """The classes' names from config.data.folder.classes, where the dataset does not name them."""
-    path = pathlib.Path(data.folder.root).expanduser() / pathlib.Path(data.folder.classes).expanduser()
+    path = expand_user(data.folder.root) / expand_user(data.folder.classes)
     if not path.is_file():
         raise UserError(
             f"config.data.name={data.name!r}: its {mask} does not name the classes; write a file with one name a line, from "

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.id_maps import is_jpeg
 from input_pipeline.datasets.layouts.voc import check_once, read_list
@@ -94,7 +95,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
 
 def find_year(root: str) -> pathlib.Path:
     """The folder of one year's challenge. Raises UserError if `root` is not a VOCdevkit."""
-    place = pathlib.Path(root).expanduser()
+    place = expand_user(root)
     years = sorted(path.parent for path in place.glob("VOC20[0-9][0-9]/ImageSets"))
     if (place / "ImageSets").is_dir():
         return place

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Collection
 
 from errors import UserError
+from files import expand_user
 from input_pipeline.datasets.layouts.layout import SKIPPED, Layout
 
 FORMATS = {  # each by config.data.name: a module with `find` and `NEEDS`
@@ -33,7 +34,7 @@ def name_format(root: str, needs: Collection[str], instances: str = "") -> str:
 
     `instances` is config.data.folder.instances: how objects are found in masks.
     """
-    place = pathlib.Path(root).expanduser()
+    place = expand_user(root)
     if not root or not place.is_dir():
         raise UserError(f"config.data.folder.root={root!r} is not a folder; give the one that holds the dataset")
     if "boxes" not in needs:

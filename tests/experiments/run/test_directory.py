@@ -1,6 +1,7 @@
 """A run directory belongs to one run, and keeps its W&B id when the config's fields change."""
 
 import json
+import os
 
 import pytest
 
@@ -162,6 +163,22 @@ def test_one_job_at_a_time(tmp_path, config):
         run_directory.claim(tmp_path, config),
     ):
         pass
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_not_a_file_is_one_line_at_once(tmp_path, config, make):
+    make(tmp_path / ".lock")
+    with pytest.raises(UserError, match=r"\.lock is not a file; move it away"):
+        claim(tmp_path, config)
+
+
+def test_a_config_that_no_start_could_read_is_not_stored(tmp_path, config):
+    config.wandb.name = "x" * (2**20)
+    config.wandb.unlock()
+    config.wandb.deep = json.loads("[" * 60 + "]" * 60)
+    with pytest.raises(UserError, match="the config has lists or objects nested more than 50 deep"):
+        claim(tmp_path, config)
+    assert not (tmp_path / "config.json").exists()
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])

@@ -59,6 +59,9 @@ def test_a_changed_digit_is_an_error(tmp_path):
     path.write_text(path.read_text().replace("6504227", "6504226"))
     with pytest.raises(UserError, match=r"evidence\.json was changed since it was written"):
         Evidence(tmp_path, step=0, **START)
+    path.write_text(path.read_text().replace("sha256", "sha257"))
+    with pytest.raises(UserError, match=r"evidence\.json was changed since it was written"):
+        Evidence(tmp_path, step=0, **START)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"sessions": [1]}', '{"sessions": [{"git": []}]}'])

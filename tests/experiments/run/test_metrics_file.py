@@ -1,5 +1,6 @@
 """metrics.jsonl survives kills, cuts and full disks."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -135,10 +136,17 @@ def test_rows_that_a_checkpoint_covers_are_not_lost_without_a_word(tmp_path, cap
     assert [row["step"] for row in MetricsFile(path).rows()] == steps
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_not_a_file_is_one_line_at_once(tmp_path, make):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is (a folder|a pipe).*and not a file"):
+        MetricsFile(tmp_path / "metrics.jsonl")
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     metrics.path.unlink()
-    with pytest.raises(UserError, match="metrics.jsonl: cannot be read: No such file"):
+    with pytest.raises(UserError, match="metrics.jsonl does not exist"):
         list(metrics.rows())
 
 

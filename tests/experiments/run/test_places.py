@@ -34,6 +34,14 @@ def test_the_whole_path_counts(tmp_path, monkeypatch):
         locate("run")
 
 
+def test_what_is_not_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"file is not a folder; choose another"):
+            locate(str(place))
+    assert locate("~nosuchuser/run") == pathlib.Path.cwd() / "~nosuchuser" / "run"
+
+
 def test_variables_of_the_environment_are_replaced(monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
     monkeypatch.delenv("NOT_SET", raising=False)

@@ -7,7 +7,8 @@ import pytest
 from configs import unet_shapes
 from errors import UserError
 from experiments.run.config_file import resolve
-from experiments.run.resumption import resume
+from experiments.run.resumption import check_start, resume
+from files import digest_json
 
 DATA = {"train": "ab", "eval": "cd"}
 
@@ -69,3 +70,35 @@ def test_an_older_run_has_the_plan_of_its_config(tmp_path):
     notes = {"step": 100, "loader": 100, "row": None, "class_names": ["a"], "data": DATA}
     assert resume(tmp_path, plan(100), notes, DATA).plans == [{"from": 0, "steps": 100, "exact": True}]
     assert resume(tmp_path, plan(200), notes, DATA).plans[-1]["from"] == 100
+
+
+def test_an_older_run_keeps_the_plan_of_a_start_that_was_killed_before_its_first_checkpoint(tmp_path):
+    optim = {"schedule": "cosine"}
+    (tmp_path / "config.json").write_text(resolve(plan(200, optim)))  # which that start has stored
+    notes = {"step": 100, "loader": 100, "row": None, "class_names": ["a"], "data": DATA}
+    plans = [{"from": 0, "steps": 100, "exact": True}, {"from": 100, "steps": 200, "exact": False}]
+    write_evidence(tmp_path, plans=plans)
+    assert resume(tmp_path, plan(200, optim), notes, DATA).plans == plans
+    assert resume(tmp_path, plan(100, optim), notes, DATA).plans == plans[:1]
+
+
+def write_evidence(workdir, **session):
+    sessions = [{"first_step": 0, "plans": []} | session]
+    (workdir / "evidence.json").write_text(json.dumps({"sessions": sessions, "sha256": digest_json(sessions)}))
+
+
+def test_a_run_that_had_a_checkpoint_does_not_start_again_without_one(tmp_path):
+    check_start(tmp_path)
+    (tmp_path / "config.json").write_text(resolve(plan(100)))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 6}\n')  # killed while its second one was written
+    check_start(tmp_path)
+    write_evidence(tmp_path, saved=None)
+    check_start(tmp_path)
+    for session in ({"saved": 3}, {"first_step": 3}):
+        write_evidence(tmp_path, **session)
+        with pytest.raises(UserError, match="had checkpoints, and .*last holds none: restore"):
+            check_start(tmp_path)
+    (tmp_path / "evidence.json").unlink()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 7}\n')
+    with pytest.raises(UserError, match="had checkpoints"):
+        check_start(tmp_path)
