@@ -153,7 +153,7 @@ def test_the_experiments_themselves_are_built(tmp_path, name):
 
 
 def test_wrong_settings_are_one_line(tmp_path):
-    fuzz(tmp_path, 150, builds=False)
+    fuzz(tmp_path, 60, builds=False)
 
 
 @pytest.mark.slow
