@@ -158,4 +158,4 @@ def test_wrong_settings_are_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_many_settings_are_built_or_one_line(tmp_path):
-    fuzz(tmp_path, 1500, builds=True)
+    fuzz(tmp_path, 500, builds=True)
