@@ -153,9 +153,9 @@ def test_the_experiments_themselves_are_built(tmp_path, name):
 
 
 def test_wrong_settings_are_one_line(tmp_path):
-    fuzz(tmp_path, 150, builds=False)
+    fuzz(tmp_path, 60, builds=False)
 
 
 @pytest.mark.slow
 def test_many_settings_are_built_or_one_line(tmp_path):
-    fuzz(tmp_path, 1500, builds=True)
+    fuzz(tmp_path, 500, builds=True)
