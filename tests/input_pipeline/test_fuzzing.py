@@ -1,6 +1,6 @@
 """Files that are valid but for a change, of every kind that is read: they are read, or refused in one printable line, in seconds.
 
-The short profile runs some dozens of changes of each kind; `make test-slow` runs a hundred times as many.
+The short profile runs some dozens of changes of each kind; `make test-slow` runs forty times as many.
 """
 
 import io
@@ -28,7 +28,7 @@ from input_pipeline.datasets.yolo_folder import YoloFolder
 from input_pipeline.proposals import Store
 from input_pipeline.sources import open_source
 
-SHORT, LONG = 25, 2500
+SHORT, LONG = 25, 1000
 SECONDS = 10.0  # that one file may take on a busy machine
 HEIGHT, WIDTH = 12, 16
 BUILDERS = {"coco_folder": CocoFolder, "voc_folder": VocFolder, "yolo_folder": YoloFolder}
