@@ -4,6 +4,7 @@ The exit code says what became of the run: 0 when it is finished, UNFINISHED whe
 from what is saved, 1 when it failed. Imports nothing slow: main.py handles signals before it imports anything else.
 """
 
+import atexit
 import math
 import os
 import select
@@ -99,9 +100,16 @@ def exit_at_once(code: int = UNFINISHED) -> None:
         os._exit(code)
 
     sys.stdout.flush()  # the end is too sudden for it
+    atexit.register(_ignore_stops)
     _hear(end)  # before the handlers, which would lose a stop that comes in between
     for number in STOPS:
         signal.signal(number, lambda *_: None)  # the thread acts, even where Python runs no handler
+
+
+def _ignore_stops() -> None:
+    """Let a stop that comes while the interpreter ends change nothing: it takes its handlers away, and would die of it."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _hear(listen: Callable[[int], None]) -> int:

@@ -111,3 +111,20 @@ def test_before_and_after_the_loop_a_stop_ends_the_process_at_once(body, code):
     done = subprocess.run([sys.executable, "-c", ENDING.format(body=body)], cwd=ROOT, capture_output=True)
     assert done.returncode == code, done.stderr
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_stop_while_the_interpreter_ends_changes_nothing(number):
+    """Python has given up its handlers when it takes the modules apart."""
+    program = f"""
+import os
+from experiments.run import preemption
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {int(number)})
+
+last = Last()
+preemption.exit_at_once(0)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
