@@ -140,15 +140,18 @@ class Checkpoints:
 
     def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
         """Return the newest usable checkpoint as {path: array} on the host, and its notes. UserError where there is none."""
-        steps = self.steps(kind)
+        steps, damaged = self.steps(kind), {}
         for step in reversed(steps):
             try:
                 notes = self._read_notes(step, kind)
-                return self._read_arrays(step, kind, notes, None), notes
+                arrays = self._read_arrays(step, kind, notes, None)
             except Exception as error:
-                warn(
-                    f"checkpoint {self.folder / kind / str(step)} cannot be used ({explain(error)}); trying the one before"
-                )
+                damaged[step] = error
+                continue
+            for later, error in damaged.items():
+                place = self.folder / kind / str(later)
+                warn(f"checkpoint {place} cannot be used ({explain(error)}); the one before is used")
+            return arrays, notes
         if kind in self._managers:
             self._managers[kind] = self._make_manager(kind)
             if self.steps(kind) != steps:  # the run is still training and has replaced them
@@ -156,7 +159,8 @@ class Checkpoints:
         other = next((name for name in KINDS if name != kind and self._has_usable(name)), None)
         remedy = "restore one from a backup" if steps else "train first, or name another --workdir"
         remedy = f"there is one with --checkpoint={other}" if other else remedy
-        raise UserError(f"{self.folder / kind} holds no usable checkpoint; {remedy}")
+        reason = f" ({explain(damaged[steps[-1]])})" if steps else ""
+        raise UserError(f"{self.folder / kind} holds no usable checkpoint{reason}; {remedy}")
 
     def read_notes(self) -> dict | None:
         """Return the notes of the newest checkpoint that has readable ones, without its arrays. None where there is none."""

@@ -183,8 +183,9 @@ def test_an_error_points_to_the_other_checkpoint_only_where_that_is_usable(tmp_p
     with pytest.raises(UserError, match="there is one with --checkpoint=last"):
         Checkpoints(tmp_path, read_only=True).read("best")
     os.truncate(largest_file(tmp_path / "checkpoints" / "last" / "3"), 10)
-    with pytest.raises(UserError, match="restore one from a backup"):
+    with pytest.raises(UserError, match=r"holds no usable checkpoint \(.*\); restore one from a backup"):
         Checkpoints(tmp_path, read_only=True).read("best")
+    assert capfd.readouterr().err == "", "one line is enough"
 
 
 def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):
