@@ -21,7 +21,7 @@ BYTES_PER_PIXEL = 8
 IMAGE_METADATA = 64 * MB
 PAGES = 1_000  # of an image that is refused for them; they are counted up to here
 
-DIGITS = 19  # of a whole number in a file of a run: more of them are no count of anything
+DIGITS = 19  # of a whole number in a file of a run: it fits 64 bits
 ANNOTATION_DIGITS = 4_000  # of one in an annotation, whose error then names the entry
 
 CLASSES = 20_000  # of a dataset

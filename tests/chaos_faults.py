@@ -109,7 +109,7 @@ def stop(run: Round) -> str:
 
 
 def interrupt_twice(run: Round) -> str:
-    """Two of Ctrl-C, the second of which does not wait. Of several processes, the others can then crash in their collectives."""
+    """Ctrl-C twice: the second one does not wait. In a run of several processes the others could crash in their collectives."""
     if run.scenario.processes > 1:
         return stop(run)
     name, moment = draw_moment(run)

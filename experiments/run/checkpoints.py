@@ -1,7 +1,7 @@
 """Checkpoints that can be trusted after a kill, a full disk or a damaged file.
 
 `checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` the best by the config's metric. Orbax writes each
-under a temporary name and renames it when it is whole. Notes with a SHA-256 of their own are stored beside the arrays and
+under a temporary name and renames it when it is whole. Notes with a SHA-256 of their own are stored with the arrays and
 hold the SHA-256 of these, so that a checkpoint damaged later is recognised, moved aside and replaced by the one before.
 
 `python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays; with
@@ -46,7 +46,7 @@ class Checkpoints:
         self.read_only = read_only
         self.longest_save = 0.0  # seconds from the call to the file, of those saved so far
         self._began = 0.0
-        self._read_back: set[str] = set()  # kinds of which one of this process's has been read back
+        self._read_back: set[str] = set()  # kinds whose first checkpoint of this process was read back
         self._most = {"last": keep, "best": 1}
         try:
             here = [kind for kind in KINDS if not read_only or (self.folder / kind).is_dir()]
@@ -252,7 +252,7 @@ class Checkpoints:
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
         earlier = _list_steps(self.folder / kind)  # the manager has dropped those that this one was to replace
-        rest = f"the earlier ones {earlier} are whole" if earlier else "there is no earlier one"
+        rest = f"the earlier ones {earlier} are whole" if earlier else "the run has no earlier one"
         return UserError(
             f"{self.folder / kind}: {what} could not be written ({explain(error)}); {rest}: make room and start the same "
             "command again"
@@ -283,7 +283,10 @@ def flatten(state: Any) -> dict[str, Any]:
 
 
 def _describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:
-    """Return the checksum of arrays: their `sha256`, or where no process holds all of them `sums`; of `like` its kind."""
+    """Return the checksum of arrays as notes keep it: `sha256`, or `sums` where no process holds all of the arrays.
+
+    With the notes `like` it is the one of the two that these hold.
+    """
     whole = all(map(is_here, arrays.values())) if like is None else like["sha256"] is not None
     return {"sha256": digest(arrays), "sums": None} if whole else {"sha256": None, "sums": sum_parts(arrays)}
 

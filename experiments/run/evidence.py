@@ -70,7 +70,7 @@ class Evidence:
         """Write what the session has measured until `step`; call it at the end, and whenever it may be the end.
 
         The run's steps use `devices_of_run` devices, in turn with the other ones of `runs_on_devices` runs: of members.
-        `saved` is the step of a checkpoint to go on from, the first of which is whole by now.
+        `saved` is the step of a checkpoint to go on from; at least one of these is whole by now.
         `images_per_second` counts training images, `input_wait` is the share of time spent waiting for input, 0 to 1.
         """
         self._session |= {
