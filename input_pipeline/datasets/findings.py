@@ -1,4 +1,4 @@
-"""What a check of a folder found, remembered until its files change: JSON with a checksum, so that damage is not taken for a finding."""
+"""What a check of a folder found, remembered until its files change: JSON with a checksum against damage."""
 
 import contextlib
 import hashlib
