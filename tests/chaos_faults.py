@@ -8,6 +8,7 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -295,6 +296,23 @@ def go_elsewhere(run: Round) -> str:
     return f"a workdir {name[:10]!r}, and one in /proc: refused"
 
 
+def forbid_writing(run: Round) -> str:
+    """A run directory that cannot be written is an error, until it can be."""
+    if not run.advance():
+        return "no directory to protect"
+    # For root a mode is no obstacle, but a flag of the file system is.
+    protect, release = (
+        (["chattr", "+i"], ["chattr", "-i"]) if os.geteuid() == 0 else (["chmod", "555"], ["chmod", "755"])
+    )
+    if subprocess.run([*protect, run.run], capture_output=True).returncode:
+        return "this file system cannot protect a directory"
+    try:
+        run.refuse("cannot be")
+    finally:
+        subprocess.run([*release, run.run], check=True)
+    return "read-only: refused, and released"
+
+
 def plan_shorter(run: Round) -> str:
     """The run is first planned with fewer steps, and finishes; then it goes on."""
     if run.rows() >= 8:
@@ -317,5 +335,6 @@ FAULTS: dict[Callable[[Round], str], float] = {  # with their shares
     damage_data: 2,
     start_twice: 1,
     go_elsewhere: 1,
+    forbid_writing: 1,
     plan_shorter: 1,
 }
