@@ -24,8 +24,7 @@ def train(command: Command) -> int:
     places = {workdir: config} | (split(config, workdir) if config.members > 1 else {})
     for place, own in places.items():
         run_directory.check_resumable(place, own)
-    # A second Ctrl-C does not wait for what the first one asked for: the newest checkpoint stands.
-    with contextlib.suppress(KeyboardInterrupt), Preemption(config.train.max_minutes) as stop:
+    with Preemption(config.train.max_minutes) as stop:
         trainer = (Members if config.members > 1 else Trainer)(config, workdir, command.data_dir, stop)
         with contextlib.ExitStack() as claims:
             for place, own in places.items():

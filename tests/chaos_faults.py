@@ -145,7 +145,8 @@ def pause(run: Round) -> str:
 def fill_disk(run: Round) -> str:
     """No file can grow beyond a size, as on a full disk; then there is room again."""
     size = int(10 ** run.rng.uniform(2, 5.5))
-    code, said = run.start(largest_file=size).finish()
+    quiet = {"PYTHONWARNINGS": "ignore"}  # of jax, whose cache of compiled programs is on that disk, too
+    code, said = run.start(largest_file=size, environment=quiet).finish()
     assert code in (0, 1), (code, said)
     return f"files of {size} bytes at most: {'an error' if code else 'enough'}"
 
@@ -257,7 +258,9 @@ def damage_data(run: Round) -> str:
     if not own.exists():
         shutil.copytree(run.shared_data, own)
     run.data_dir = own
-    folder = next(path.parent for path in own.rglob("dataset_info.json"))
+    folder = next((path.parent for path in own.rglob("dataset_info.json")), None)
+    if folder is None:
+        return "no data to damage"
     files = sorted(path for path in folder.iterdir() if path.is_file())
     place = run.rng.choice(files)
     kind = damage(place, run.rng)

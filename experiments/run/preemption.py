@@ -71,15 +71,29 @@ class Preemption:
 
     def _handle(self, number: int, _frame) -> None:
         self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
 
     def _listen(self, read: int) -> None:
         left = self._seconds_left()
         if select.select([read], [], [], None if math.isinf(left) else min(max(left, 0.0), 1e9))[0]:
             self.signal, *_ = os.read(read, 1)
-            time.sleep(GRACE)
+            self._wait_for_another(read, GRACE)
         if self.nothing_to_lose and not self.finished:
             self._end()
+        self._wait_for_another(read, None)
+
+    def _wait_for_another(self, read: int, seconds: float | None) -> None:
+        """Wait so long, None for ever. A second Ctrl-C does not wait: it ends the process, and the newest checkpoint stands.
+
+        An exception could be raised anywhere instead, and get lost where Python ignores exceptions.
+        """
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([read], [], [], None if math.isinf(left) else left)[0]:
+                number, *_ = os.read(read, 1)
+                if number == signal.SIGINT and self.signal is not None:
+                    os.write(2, b"stopped: start the same command again\n")
+                    os._exit(self.exit_code)
+                self.signal = number
 
     def _end(self) -> None:
         remedy = "start the same command again" + ("" if self.signal is not None else ", with more minutes")
