@@ -88,6 +88,7 @@ class Checkpoints:
             arrays = {name: _owned(value) for name, value in flatten(state).items()}
             self._check_room(sum(value.nbytes for value in arrays.values()))
             notes = dict(notes, step=step, shapes={name: list(value.shape) for name, value in arrays.items()})
+            notes["dtypes"] = {name: str(value.dtype) for name, value in arrays.items()}
             notes |= _describe(arrays)
             notes = {"notes": notes, "sha256": digest_json(notes)}
             args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), notes=ocp.args.JsonSave(notes))
@@ -208,7 +209,8 @@ class Checkpoints:
 
     def _read_arrays(self, step: int, kind: str, notes: dict, abstract: Arrays | None) -> dict[str, Any]:
         """Read onto the devices as `abstract` says, or onto the host without it."""
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        like = _describe_on_host(notes) if abstract is None else abstract
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
         arrays = self._managers[kind].restore(step, args=items)["state"]
         if notes["sha256"] and abstract is not None and not all(map(is_here, arrays.values())):
             self._read_arrays(step, kind, notes, None)  # no process could compute it from the parts that it holds
@@ -280,6 +282,13 @@ def flatten(state: Any) -> dict[str, Any]:
     """Return a tree of arrays as {path: array}, paths joined by dots."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _describe_on_host(notes: Mapping) -> dict[str, np.ndarray] | None:
+    """Return arrays like those of a checkpoint, for Orbax to read it onto any host. None for older notes, without types."""
+    if "dtypes" not in notes:
+        return None
+    return {name: np.empty(shape, np.dtype(notes["dtypes"][name])) for name, shape in notes["shapes"].items()}
 
 
 def _describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:

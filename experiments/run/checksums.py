@@ -34,13 +34,17 @@ def digest(arrays: Arrays) -> str:
 def sum_parts(arrays: Arrays) -> dict[str, str]:
     """Return a checksum of 64 bits for each array, the same for every layout over devices and processes.
 
-    It is the sum, modulo 2**64, of a hash of each element's place and bits; each process adds those of the parts that it
-    holds. All processes must call it. A digest is stronger; this is for arrays that no process holds whole.
+    It is the sum, modulo 2**64, of a hash of each element's place and bits. Each process adds those of the parts that it
+    holds; an array of numpy, which is whole in each of them, counts once. All processes must call it. A digest is stronger:
+    this is for arrays that no process holds whole.
     """
     own = {name: _sum_here(array) for name, array in arrays.items()}
-    whole = all(isinstance(array, np.ndarray) for array in arrays.values())
-    everyone = [own] if whole else [json.loads(text) for text in gather_text(json.dumps(own))]
-    return {name: f"{sum(one[name] for one in everyone) % 2**64:016x}" for name in own}
+    parted = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    everyone = (
+        [json.loads(text) for text in gather_text(json.dumps({name: own[name] for name in parted}))] if parted else []
+    )
+    total = own | {name: sum(one[name] for one in everyone) % 2**64 for name in parted}
+    return {name: f"{total[name] % 2**64:016x}" for name in own}
 
 
 def _sum_here(array: Any) -> int:
