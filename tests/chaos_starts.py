@@ -80,7 +80,8 @@ class Start:
             subprocess.Popen(
                 [*command, *(self._place(rank, scenario.processes, port))],
                 cwd=ROOT,
-                env=os.environ | {"JAX_PLATFORMS": "cpu"} | (environment or {}),
+                # Warnings are jax's, of its cache of compiled programs, which faults hit too.
+                env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"} | (environment or {}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
