@@ -73,27 +73,26 @@ class Preemption:
         self.signal = number
 
     def _listen(self, read: int) -> None:
-        left = self._seconds_left()
-        if select.select([read], [], [], None if math.isinf(left) else min(max(left, 0.0), 1e9))[0]:
-            self.signal, *_ = os.read(read, 1)
-            self._wait_for_another(read, GRACE)
+        first = _next_signal(read, self._seconds_left())
+        if first is not None:
+            self.signal = first
+            self._end_at_ctrl_c(read, GRACE)
         if self.nothing_to_lose and not self.finished:
             self._end()
-        self._wait_for_another(read, None)
+        if first is None:  # the time was up before a stop came; the handler may have noted this one already
+            self.signal = _next_signal(read, math.inf)
+        self._end_at_ctrl_c(read, math.inf)
 
-    def _wait_for_another(self, read: int, seconds: float | None) -> None:
-        """Wait so long, None for ever. A second Ctrl-C does not wait: it ends the process, and the newest checkpoint stands.
+    def _end_at_ctrl_c(self, read: int, seconds: float) -> None:
+        """For so long, let a Ctrl-C after the first stop end the process: the newest checkpoint stands.
 
         An exception could be raised anywhere instead, and get lost where Python ignores exceptions.
         """
-        end = math.inf if seconds is None else time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if select.select([read], [], [], None if math.isinf(left) else left)[0]:
-                number, *_ = os.read(read, 1)
-                if number == signal.SIGINT and self.signal is not None:
-                    os.write(2, b"stopped: start the same command again\n")
-                    os._exit(self.exit_code)
-                self.signal = number
+        end = time.monotonic() + seconds
+        while (number := _next_signal(read, end - time.monotonic())) is not None:
+            if number == signal.SIGINT:
+                os.write(2, b"stopped: start the same command again\n")
+                os._exit(self.exit_code)
 
     def _end(self) -> None:
         remedy = "start the same command again" + ("" if self.signal is not None else ", with more minutes")
@@ -124,6 +123,12 @@ def _ignore_stops() -> None:
     """Let a stop that comes while the interpreter ends change nothing: it takes its handlers away, and would die of it."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _next_signal(read: int, seconds: float) -> int | None:
+    """Wait for the number of a signal from the pipe of `_hear`. Returns None where none comes in time."""
+    longest = None if math.isinf(seconds) else min(max(seconds, 0.0), 1e9)
+    return os.read(read, 1)[0] if select.select([read], [], [], longest)[0] else None
 
 
 def _hear(listen: Callable[[int], None]) -> int:

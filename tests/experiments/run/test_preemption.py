@@ -65,6 +65,30 @@ def test_a_second_interrupt_does_not_wait(nothing):
     assert process.returncode == 75 and time.monotonic() - began < 4, "less than the grace of one"
 
 
+def test_the_first_interrupt_after_the_time_is_up_is_not_a_second_one():
+    """The loop is saving then: it may finish that."""
+    program = """
+import time
+from experiments.run.preemption import Preemption
+stop = Preemption(1e-6)
+stop.nothing_to_lose = False
+with stop:
+    print("ready", flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.001)
+"""
+    for _ in range(3):  # the handler and the thread hear of a signal in either order
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 75
+        process.stdout.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_process_deaf_in_a_compilation_with_nothing_to_lose_is_ended(number):
     process = busy(nothing=True, iterations=2_000_000_000)  # a quarter of an hour
