@@ -58,9 +58,9 @@ def _is_number(text: str) -> bool:
 def make_file_name(name: str) -> str:
     """Returns a name for a file: printable, and short enough for a suffix. One that is changed ends with its hash."""
     fitting = make_printable(name).encode(errors="replace")[:LONGEST].decode(errors="ignore")
-    return (
-        name if fitting == name else f"{fitting}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
-    )
+    if fitting == name:
+        return name
+    return f"{fitting}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def escape_markdown(text: str) -> str:

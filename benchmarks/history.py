@@ -70,7 +70,7 @@ def read_runs(folder: pathlib.Path) -> list[dict]:
     """
     try:
         entries = read_json(folder / "sweep.json")["runs"]
-    except (OSError, UserError, KeyError) as error:
+    except (UserError, KeyError) as error:
         raise UserError(f"{folder} holds no sweep ({error}); give the --workdir of experiments.sweep") from None
     done = {entry["run"] for entry in entries if entry["state"] == "done"}
     runs = []

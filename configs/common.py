@@ -75,10 +75,8 @@ class Data:
     name: str = "shapes"  # a dataset that input_pipeline knows; folder: the format that folder.root has
     max_boxes: Rows = 100  # objects that a row of a batch has room for; what is beyond is counted
     max_proposals: Rows = 2000  # that a row of a batch has room for, the best of each image
-    mask_size: tuple[Cells, Cells] = (
-        56,
-        56,
-    )  # of an object's mask in a batch, for tasks that need masks: cells over its box
+    # Of an object's mask in a batch, for tasks that need masks: cells over its box
+    mask_size: tuple[Cells, Cells] = (56, 56)
     train_split: str = "train"  # train[:100] is a part; a+b both; voc/2012:train another dataset's
     eval_split: str = "validation"
     holdout: BelowOne = 0.0  # of data with one split: the share that is held out as val, the others are train; 0: none

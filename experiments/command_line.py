@@ -19,8 +19,6 @@ from experiments.run.places import locate
 from experiments.user_code import CONFIGS, explain
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # of a config file too
-
-
 HELP = "The experiment: a file of configs/, `:debug` for a tiny one."
 CALL = "config_module.get_config("  # of a get_config that cannot be called: ml_collections puts the traceback into the message
 

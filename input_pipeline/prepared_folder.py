@@ -2,8 +2,7 @@
 
 Its files of records carry checksums of array_record (Riegeli's, of each chunk and of each header): a bit that is flipped in a
 record is found when the record is read. tfds's other files, JSON and lists of names, have none. `seal` writes theirs, and the
-sizes of the files of records, into checksums.json. A folder without
-it was prepared by tfds alone, or by an earlier version.
+sizes of the files of records, into checksums.json. A folder without it was prepared by tfds alone, or by an earlier version.
 """
 
 import contextlib
@@ -87,10 +86,7 @@ class PreparedFolder:
         with self._reading("its files cannot be listed"):
             if not (self.folder / INFO).is_file():
                 self.refuse(f"it has no {INFO}")
-            # tfds reads these whole, and imports the classes.
-            for name in (INFO, FEATURES):
-                read_bytes(self.folder / name, METADATA)
-            for path in self.folder.glob("*.json"):
+            for path in self.folder.glob("*.json"):  # tfds reads these whole
                 read_bytes(path, METADATA)
             named = re.findall(rb'"pythonClassName":\s*"([^"]*)"', read_bytes(self.folder / FEATURES, METADATA))
             foreign = [name.decode(errors="replace") for name in named if not name.startswith(CLASSES.encode())]
@@ -116,9 +112,7 @@ class PreparedFolder:
             if (error.name or "").startswith(CLASSES.rstrip(".")):
                 self.refuse(f"{what}: {_shorten(error)}")
             raise UserError(f"{self.folder} cannot be opened by tfds: {_shorten(error)}, which it needs") from error
-        except (
-            Exception
-        ) as error:  # tfds checks none of its files: JSON that is cut, or of another kind, raises anything
+        except Exception as error:  # tfds checks none of its files: JSON that is cut raises anything
             self.refuse(f"{what}: {_shorten(error)}")
 
 

@@ -72,7 +72,7 @@ def read_id(run: Run) -> str | None:
     """Return the id that a run has in W&B, None where it has none."""
     try:
         return read_text(run.workdir / "wandb_id").strip() or None
-    except (OSError, UserError):
+    except UserError:
         return None
 
 

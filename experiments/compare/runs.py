@@ -195,7 +195,7 @@ def _holds_run(folder: pathlib.Path) -> bool:
 def _holds_members(workdir: pathlib.Path) -> bool:
     try:
         members = read_json(workdir / "config.json").get("members")
-    except (OSError, UserError):
+    except UserError:
         return False
     return type(members) is int and members > 1
 

@@ -9,11 +9,9 @@ import numpy as np
 
 from errors import UserError, warn
 from experiments.metrics.precision import Detections, ScoringTables, Truths
-from files import read_json
-from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries
+from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries, load_json
 from input_pipeline.annotations.file_names import FileNames
 from input_pipeline.annotations.masks import measure_area
-from limits import ANNOTATION_DIGITS, ANNOTATIONS
 
 
 def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTables, list[str]]:
@@ -22,7 +20,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     `iou_type` is bbox, segm or boundary. Where every detection has a file_name or a category_name, it refers to the image or the
     category by that, else by the id; see FileNames. Raises UserError naming the file and the entry that cannot be used.
     """
-    known = read_json(ground_truth, ANNOTATIONS, kind=object, digits=ANNOTATION_DIGITS)
+    known = load_json(ground_truth)
     if not isinstance(known, dict) or not {"images", "annotations", "categories"} <= known.keys():
         raise UserError(f"{ground_truth}: not COCO's ground truth, an object of images, annotations and categories")
     images, objects, categories = (
@@ -80,7 +78,7 @@ def _warn_of_duplicates(path: Path, objects: list[Entry]) -> None:
 
 def _list_detections(path: Path) -> list[Entry]:
     """The entries of a list of results, or of a dataset's annotations, whose own images and categories name them."""
-    content = read_json(path, ANNOTATIONS, kind=object, digits=ANNOTATION_DIGITS)
+    content = load_json(path)
     if not isinstance(content, dict) or "annotations" not in content:
         return list_entries(path, "detections", content)
     found = list_entries(path, "annotations", content["annotations"])

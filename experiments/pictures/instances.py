@@ -121,9 +121,8 @@ def _draw_instance(
         y, x = np.indices(seen.shape, sparse=True)
         inside = inside & ((y + x) // STRIPE % 2 == 0)
     canvas = pixels[part]
-    for first in range(
-        0, len(canvas), ROWS
-    ):  # of all rows of a large instance the numbers in between would be gigabytes
+    # In strips: of all rows of a large instance the numbers in between would be gigabytes.
+    for first in range(0, len(canvas), ROWS):
         rows = slice(first, first + ROWS)
         fill = inside[rows] & core[rows] if inside.ndim else inside & core[rows]
         canvas[rows][fill] = (OPACITY * np.array(colour) + (1 - OPACITY) * canvas[rows][fill]).round()

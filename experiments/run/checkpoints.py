@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import json
 import pathlib
 import shutil
 import sys
@@ -26,9 +25,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 
 from errors import UserError, warn
-from experiments.run.checksums import Arrays, digest, is_here, sum_parts
+from experiments.run.checksums import Arrays, describe, digest, is_here
+from experiments.run.config_file import resolve
 from experiments.run.directory import lead
 from experiments.run.storage_errors import explain, silence_repetitions
 from files import digest_json
@@ -89,7 +90,7 @@ class Checkpoints:
             self._check_room(sum(value.nbytes for value in arrays.values()))
             notes = dict(notes, step=step, shapes={name: list(value.shape) for name, value in arrays.items()})
             notes["dtypes"] = {name: str(value.dtype) for name, value in arrays.items()}
-            notes |= _describe(arrays)
+            notes |= describe(arrays)
             notes = {"notes": notes, "sha256": digest_json(notes)}
             args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), notes=ocp.args.JsonSave(notes))
             self._managers[kind].save(step, args=args, force=True)
@@ -144,17 +145,16 @@ class Checkpoints:
         steps, damaged = self.steps(kind), {}
         for step in reversed(steps):
             try:
-                notes = self._read_notes(step, kind)
-                arrays = self._read_arrays(step, kind, notes, None)
+                found = self._read(step, kind)
             except Exception as error:
                 damaged[step] = error
                 continue
             for later, error in damaged.items():
                 place = self.folder / kind / str(later)
                 warn(f"checkpoint {place} cannot be used ({explain(error)}); the one before is used")
-            return arrays, notes
+            return found
         if kind in self._managers:
-            self._managers[kind] = self._make_manager(kind)
+            self._look_again(kind)
             if self.steps(kind) != steps:  # the run is still training and has replaced them
                 return self.read(kind)
         other = next((name for name in KINDS if name != kind and self._has_usable(name)), None)
@@ -180,16 +180,25 @@ class Checkpoints:
     def _note_time(self) -> None:
         self.longest_save = max(self.longest_save, time.monotonic() - self._began)
 
+    def _look_again(self, kind: str) -> None:
+        """List what is there now: another process, or this one, has moved a checkpoint."""
+        self._managers[kind].close()
+        self._managers[kind] = self._make_manager(kind)
+
+    def _read(self, step: int, kind: str) -> tuple[dict[str, np.ndarray], dict]:
+        notes = self._read_notes(step, kind)
+        return self._read_arrays(step, kind, notes, None), notes
+
     def _has_usable(self, kind: str) -> bool:
         for step in reversed(self.steps(kind)):
             with contextlib.suppress(Exception):
-                self._read_arrays(step, kind, self._read_notes(step, kind), None)
+                self._read(step, kind)
                 return True
         return False
 
     def _check_readable(self, step: int, kind: str) -> None:
         try:
-            self._read_arrays(step, kind, self._read_notes(step, kind), None)
+            self._read(step, kind)
         except Exception as error:
             raise UserError(
                 f"{self.folder / kind / str(step)} was written and cannot be read back ({explain(error)}): no start could go on "
@@ -214,7 +223,7 @@ class Checkpoints:
         arrays = self._managers[kind].restore(step, args=items)["state"]
         if notes["sha256"] and abstract is not None and not all(map(is_here, arrays.values())):
             self._read_arrays(step, kind, notes, None)  # no process could compute it from the parts that it holds
-        elif any(_describe(arrays, notes)[name] != notes[name] for name in ("sha256", "sums") if notes.get(name)):
+        elif any(describe(arrays, notes)[name] != notes[name] for name in ("sha256", "sums") if notes.get(name)):
             raise ValueError("its arrays are not the ones that were saved (SHA-256 differs)")
         return arrays
 
@@ -248,8 +257,7 @@ class Checkpoints:
                 raise UserError(f"{place}: cannot be moved to {target}: {failure.strerror}; move it away") from failure
 
         lead(move)
-        self._managers[kind].close()
-        self._managers[kind] = self._make_manager(kind)
+        self._look_again(kind)
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
@@ -291,15 +299,6 @@ def _describe_on_host(notes: Mapping) -> dict[str, np.ndarray] | None:
     return {name: np.empty(shape, np.dtype(notes["dtypes"][name])) for name, shape in notes["shapes"].items()}
 
 
-def _describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:
-    """Return the checksum of arrays as notes keep it: `sha256`, or `sums` where no process holds all of the arrays.
-
-    With the notes `like` it is the one of the two that these hold.
-    """
-    whole = all(map(is_here, arrays.values())) if like is None else like["sha256"] is not None
-    return {"sha256": digest(arrays), "sums": None} if whole else {"sha256": None, "sums": sum_parts(arrays)}
-
-
 def _owned(value: jax.Array) -> Any:
     """Return a copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
     return np.array(value) if is_here(value) else value.copy()
@@ -320,7 +319,7 @@ def main() -> None:
     if not flags.config:
         print(notes["step"], digest(arrays))
     elif "config" in notes:
-        print(json.dumps(notes["config"], indent=2, sort_keys=True))
+        print(resolve(ConfigDict(notes["config"])), end="")
     else:
         sys.exit(f"error: {flags.workdir} is of an older version, whose checkpoints do not hold the config")
 

@@ -31,6 +31,15 @@ def digest(arrays: Arrays) -> str:
     return total.hexdigest()
 
 
+def describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:
+    """Return the checksum of arrays as notes keep it: `sha256`, or `sums` where no process holds all of the arrays.
+
+    With the notes `like` it is the one of the two that these hold.
+    """
+    whole = all(map(is_here, arrays.values())) if like is None else like["sha256"] is not None
+    return {"sha256": digest(arrays), "sums": None} if whole else {"sha256": None, "sums": sum_parts(arrays)}
+
+
 def sum_parts(arrays: Arrays) -> dict[str, str]:
     """Return a checksum of 64 bits for each array, the same for every layout over devices and processes.
 

@@ -20,11 +20,9 @@ def check(config: ConfigDict) -> None:
     values = config.to_dict()
     sections = {name: values.pop(name, {}) for name in NAMED}
     fields.check("config", values, Common)
-    task, model = (
-        own.get("name") if isinstance(own := sections[name], Mapping) else None for name in ("task", "model")
-    )
-    if isinstance(task, str) and isinstance(model, str) and task and model:
-        check_pair(task, model)  # before their fields: with the wrong name all of them are unknown
+    names = [own.get("name") for own in (sections["task"], sections["model"]) if isinstance(own, Mapping)]
+    if len(names) == len(NAMED) and all(name and isinstance(name, str) for name in names):
+        check_pair(*names)  # before their fields: with the wrong name all of them are unknown
     for name, rule in NAMED.items():
         fields.check(f"config.{name}", sections[name], rule)
     rules = {field: rule for field, (rule, _) in fields.fields_of(Optim).items() if field not in WHOLE}

@@ -60,7 +60,7 @@ class Dashboard:
         self._best_name, self._choose = best["score"], min if best["smaller_is_better"] else max
         self._best: float | None = None
         self._define()
-        self._note(self.sent)
+        self._note()
 
     def _define(self) -> None:
         """The charts' x axis is the step of training; a summary is the last value, but of the score of train.best the best."""
@@ -84,10 +84,10 @@ class Dashboard:
                 if is_new:  # W&B's own best is that of this session alone
                     self._run.summary.update({self._best_name: {self._choose.__name__: self._best}})
         if self._file is not None:
-            self._note(self.sent)
+            self._note()
 
-    def _note(self, step: int) -> None:
-        cursor = {"step": step, "file": self._file, "before": self._before, "project": self._project}
+    def _note(self) -> None:
+        cursor = {"step": self.sent, "file": self._file, "before": self._before, "project": self._project}
         if cursor != self._noted:
             write_atomically(self._cursor, json.dumps(cursor).encode())
             self._noted = cursor
@@ -102,7 +102,7 @@ class Dashboard:
         self._run.finish(exit_code=EXIT_CODES[outcome])
         if self._file is None:
             self._confirm()
-            self._note(self.sent)
+            self._note()
         forget_wandb()  # the offline file is whole only when W&B's service has ended, and the next session reads it
 
     def _confirm(self) -> None:
@@ -113,20 +113,22 @@ class Dashboard:
         import wandb
 
         run = wandb.Api().run(self._run.path)
-        for seconds in PATIENCE if self.sent > self._before else ():
-            found = run.lastHistoryStep
-            if found >= self.sent:
-                break
-            time.sleep(seconds)
-        else:
-            if self.sent > self._before:
-                raise NotArrived(f"W&B has the steps up to {found}, of {self.sent}")
+        if self.sent > self._before:
+            self._confirm_rows(run)
         # Of all sessions: one may have died over its uploads.
         kept = {path.relative_to(folder).as_posix(): folder for folder, path in _media_files(self.workdir)}
         if kept:
             uploaded = {file.name for file in run.files(per_page=500) if file.size}
             for name in sorted(kept.keys() - uploaded):
                 run.upload_file(str(kept[name] / name), root=str(kept[name]))
+
+    def _confirm_rows(self, run) -> None:
+        for seconds in PATIENCE:
+            found = run.lastHistoryStep
+            if found >= self.sent:
+                return
+            time.sleep(seconds)
+        raise NotArrived(f"W&B has the steps up to {found}, of {self.sent}")
 
 
 class NotArrived(Exception):

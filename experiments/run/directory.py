@@ -105,7 +105,7 @@ def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
     def keep() -> str:
         place = workdir / "wandb_id"
         stored = ""
-        with contextlib.suppress(FileNotFoundError, UserError):
+        with contextlib.suppress(UserError):
             stored = read_text(place).strip()
         if known is None or stored == known:
             return stored

@@ -39,10 +39,8 @@ from experiments.run.metrics_file import parse_row
 from experiments.run.preemption import STOPS
 from files import read_json, read_text
 
-RETRY_SECONDS = (
-    2.0,
-    300.0,
-)  # before another attempt to open a run and send: at first, and at most; twice as long each time
+# Before another attempt to open a run and send: at first, and at most; twice as long each time.
+RETRY_SECONDS = (2.0, 300.0)
 RETRY_SECONDS_AT_END = 30.0  # at most, when the run has ended
 ATTEMPTS = 3  # of a run offline: nothing gets better by waiting
 

@@ -26,8 +26,7 @@ class MetricsFile:
         self.path = path
         lines = self._read() if os.path.lexists(path) else []  # before it is opened, which for a pipe has no end
         self._file = self._open()
-        self._count, self._hash = 0, hashlib.sha256()
-        self._note(lines)
+        self._remember(lines)
 
     def _open(self):
         try:
@@ -36,10 +35,8 @@ class MetricsFile:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be opened: {error.strerror}") from error
 
-    def _note(self, lines: list[bytes]) -> None:
-        for line in lines:
-            self._count += 1
-            self._hash.update(line)
+    def _remember(self, lines: list[bytes]) -> None:
+        self._count, self._hash = len(lines), hashlib.sha256(b"".join(lines))
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -64,7 +61,8 @@ class MetricsFile:
             raise UserError(
                 f"{self.path}: cannot write step {step}: {error.strerror}; make room and start the same command again"
             ) from error
-        self._note([line])
+        self._count += 1
+        self._hash.update(line)
 
     def sync(self) -> None:
         """Flush every line to disk: a checkpoint may only be saved after the lines that it covers."""
@@ -95,8 +93,7 @@ class MetricsFile:
             write_atomically(self.path, content)
             self._file.close()
             self._file = self._open()
-        self._count, self._hash = 0, hashlib.sha256()
-        self._note(kept)
+        self._remember(kept)
 
     def rows(self) -> Iterator[dict]:
         """Every complete line, in order. Raises UserError naming a damaged one."""

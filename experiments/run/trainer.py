@@ -242,9 +242,10 @@ class Trainer:
         compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None) + self.others
         rates = self.loop.clock.total()
         devices = {"devices_of_run": self.mesh.size, "runs_on_devices": len(self.lane.runs)}
-        if kind == "last":  # the first one was read back
-            rates["saved"] = step
-        self.journal.measure(step=step, flops_per_step=self.lane.flops, compilations=compilations, **devices, **rates)
+        saved = step if kind == "last" else None  # the first one was read back
+        self.journal.measure(
+            step=step, saved=saved, flops_per_step=self.lane.flops, compilations=compilations, **devices, **rates
+        )
 
 
 def initialise_run(

@@ -50,9 +50,7 @@ def write_summary(workdir: pathlib.Path, runs: Sequence[Progress]) -> None:
     The runs of another sweep file, or of an earlier version of this one, stay there as long as their directories do.
     """
     place, entries = workdir / "sweep.json", {}
-    with contextlib.suppress(
-        OSError, UserError, TypeError, KeyError
-    ):  # the first one, or damaged: the runs hold it all
+    with contextlib.suppress(UserError, TypeError, KeyError):  # the first one, or damaged: the runs hold it all
         entries = {own["directory"]: own for own in read_json(place)["runs"]}
     entries = {name: own for name, own in entries.items() if (workdir / name).is_dir()}
     entries |= {run.job.workdir.name: _record(run) for run in runs}

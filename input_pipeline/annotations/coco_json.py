@@ -28,12 +28,17 @@ SHOWN = 80  # letters of a wrong value that its error shows
 LOOKED_AT = 5000  # entries at most that show what the numbers and names of a file mean
 
 
+def load_json(path: Path) -> Any:
+    """What a file of annotations or detections holds. Raises UserError."""
+    return read_json(path, ANNOTATIONS, kind=object, digits=ANNOTATION_DIGITS)
+
+
 def read_instances(path: Path, images: Path, root: Path) -> tuple[list[AnnotatedImage], dict[int, str]]:
     """The images in the file's order, and the categories' names by id, in its order. Raises UserError.
 
     Files are named below the folder `images`, or else below `root`, and lie in `root`.
     """
-    content = read_json(path, ANNOTATIONS, kind=object, digits=ANNOTATION_DIGITS)
+    content = load_json(path)
     for key in ("images", "annotations", "categories"):
         held = content.get(key) if isinstance(content, dict) else None
         if not isinstance(held, list) or not all(isinstance(entry, dict) for entry in held):
