@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from errors import UserError
@@ -124,6 +124,23 @@ def _parse_whole(digits: int, text: str) -> int:
     if len(text.lstrip("-")) > digits:
         raise ValueError(f"a whole number of more than {digits} digits")
     return int(text)
+
+
+def leads_out(name: str) -> bool:
+    """Returns whether a path in a file of somebody else's leads out of the folder that it is relative to."""
+    path = PurePath(name)
+    return path.is_absolute() or ".." in path.parts
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """Opens a file to lock, made with its folder where it is missing.
+
+    Raises OSError where the disk refuses, and UserError for what is not a file: to open a pipe has no end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file; move it away")
+    return open(path, "ab+")
 
 
 def digest_json(value: Any) -> str:

@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from errors import UserError
-from files import expand_user, write_atomically
+from files import expand_user, open_lock, write_atomically
 from input_pipeline.batch import Example, Size
 from input_pipeline.stored_arrays import read_arrays, write_arrays
 
@@ -285,8 +285,7 @@ class _Progress:
 def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Waits until no other process fills the folder."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "ab")  # noqa: SIM115 - closed by the `with` below
+        lock = open_lock(folder / ".lock")
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}), and proposals are kept there; give a folder that can be written "

@@ -10,7 +10,7 @@ import pytest
 import files
 import limits
 from errors import UserError
-from files import parse_json, read_bytes, read_json, read_text, write_atomically, write_folder
+from files import leads_out, open_lock, parse_json, read_bytes, read_json, read_text, write_atomically, write_folder
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
@@ -172,6 +172,32 @@ def test_json_that_does_not_fit_in_memory_is_not_parsed(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_bytes(b"[" + b"[]," * 1_500_000 + b"1]")
     with pytest.raises(UserError, match=r"a.json may take .* MB of memory, and this machine has 100 MB"):
         read_json(tmp_path / "a.json", limits.ANNOTATIONS, kind=list)
+
+
+def test_a_lock_is_a_file(tmp_path):
+    open_lock(tmp_path / "new" / ".lock").close()
+    open_lock(tmp_path / "new" / ".lock").close()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless", "new"):
+        with pytest.raises(UserError, match=f"{name} is not a file; move it away"):
+            open_lock(tmp_path / name)
+
+
+def test_locks_are_opened_in_one_way():
+    """A lock that is a pipe would be waited for."""
+    locks = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if re.search(r"open\([^\n]*lock\", \"[aw]", path.read_text("utf-8"))
+    ]
+    assert locks == []
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b", ".."])
+def test_paths_that_lead_out(name):
+    assert leads_out(name)
+    assert not leads_out(f"a{name.replace('/', '_')}") and not leads_out("a/..b/c..png")
 
 
 def test_text_is_utf_8(tmp_path):

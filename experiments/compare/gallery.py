@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from experiments.compare.runs import Run
 from experiments.pictures.examples import encode_webp, read_examples
 from experiments.pictures.palette import class_colour
-from files import read_bytes
+from files import leads_out, read_bytes
 from limits import EXAMPLES
 
 SHEET = 1200  # pixels of the longer side of an older run's picture of all examples
@@ -64,7 +63,7 @@ def find_fingerprint(run: Run) -> str:
 def _read_sheet(run: Run) -> str | None:
     """Read the newest picture of all examples, smaller. None where it is missing or damaged."""
     place = next((row["val/examples"] for row in reversed(run.rows) if isinstance(row.get("val/examples"), str)), None)
-    if place is None or Path(place).is_absolute() or ".." in Path(place).parts:
+    if place is None or leads_out(place):
         return None
     try:
         with Image.open(io.BytesIO(read_bytes(run.workdir / place, EXAMPLES))) as picture:

@@ -5,6 +5,7 @@ A run that still trains, or whose files are damaged in part, is a run too: `prob
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import itertools
 import math
@@ -20,7 +21,8 @@ from experiments.run.config_file import flatten_json
 from experiments.run.metrics_file import is_row, parse_row
 from experiments.run.sessions import measure_seconds
 from experiments.sweep.state import in_use
-from files import expand_user, parse_json, read_json
+from files import expand_user, parse_json, read_bytes, read_json
+from limits import RECORDS
 from wording import make_printable
 
 # The loss and its terms, by the names that the tasks give them.
@@ -220,7 +222,7 @@ def read_run(workdir: pathlib.Path, name: str) -> Run:
         except FileNotFoundError:
             problems.append(f"{file} is missing")
         except UserError as error:
-            problems.append(str(error).replace(f"{workdir}{os.sep}", ""))  # whose it is, stands before
+            problems.append(_shorten(error, workdir))
         return {}
 
     config, evidence = flatten_json(read("config.json")), read("evidence.json")
@@ -230,6 +232,11 @@ def read_run(workdir: pathlib.Path, name: str) -> Run:
     sessions = [own for own in sessions if isinstance(own, dict)] if isinstance(sessions, list) else []
     config |= _describe_plans(sessions)
     return Run(name, workdir, config, _read_rows(workdir / "metrics.jsonl", problems), sessions, problems)
+
+
+def _shorten(error: UserError, workdir: pathlib.Path) -> str:
+    """Return the error without the run's directory, whose name stands before it."""
+    return str(error).replace(f"{workdir}{os.sep}", "")
 
 
 def _describe_plans(sessions: list[dict]) -> Flat:
@@ -244,9 +251,12 @@ def _describe_plans(sessions: list[dict]) -> Flat:
 def _read_rows(path: pathlib.Path, problems: list[str]) -> list[dict]:
     """Read the whole rows of a file that may still grow. Damaged ones are passed over and counted."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        problems.append(f"{path.name} cannot be read: {error.strerror or os.strerror(error.errno)}")
+        lines = read_bytes(path, RECORDS).split(b"\n")[:-1]
+    except FileNotFoundError:
+        problems.append(f"{path.name} cannot be read: {os.strerror(errno.ENOENT)}")
+        return []
+    except UserError as error:
+        problems.append(_shorten(error, path.parent))
         return []
     with contextlib.suppress(UserError):  # at once, for names are then kept once and not in each row
         rows = parse_json(b"[" + b",".join(lines) + b"]", path, list)

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from errors import UserError
 from experiments.run.sessions import read_sessions
-from files import read_json, write_atomically
+from files import leads_out, read_bytes, read_json, read_text, write_atomically
+from limits import RECORDS
 
 POLL_SECONDS = 1.0  # between two looks at metrics.jsonl, and what a power cut can lose of an offline run
 LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
@@ -227,7 +228,7 @@ def stored_steps(path: Path) -> Iterator[int]:
     """Yields the step of each row in a .wandb file: protobuf records in LevelDB's log format. A torn end is left out."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, at, parts = path.read_bytes(), HEADER, b""
+    content, at, parts = read_bytes(path, RECORDS), HEADER, b""
     while at + HEADER <= len(content):
         if BLOCK - at % BLOCK < HEADER:
             at += BLOCK - at % BLOCK
@@ -256,8 +257,10 @@ def _media(workdir: Path, value):
     import wandb
 
     try:
+        if leads_out(value):
+            raise UserError("it leads out of the run's directory")
         if value.endswith(".csv"):
-            names, *rows = csv.reader((workdir / value).read_text("utf-8").splitlines())
+            names, *rows = csv.reader(read_text(workdir / value).splitlines())
             data = [[row[0], *(float(cell) if cell else math.nan for cell in row[1:])] for row in rows]
             return wandb.Table(columns=names, data=data)
         return wandb.Image(str(workdir / value))

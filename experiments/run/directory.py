@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from errors import UserError, warn
 from experiments.run.config_file import check_same, resolve, restore_config, update
 from experiments.run.sharding import gather_text
-from files import parse_json, read_text, write_atomically
+from files import open_lock, parse_json, read_text, write_atomically
 
 
 def writes() -> bool:
@@ -69,12 +69,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
 @contextlib.contextmanager
 def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
     _check_resumable(workdir, config)
-    place = workdir / ".lock"
-    if place.exists() and not place.is_file():
-        raise UserError(f"{place} is not a file; move it away")
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(place, "ab")  # noqa: SIM115 - closed by the `with` below
+        lock = open_lock(workdir / ".lock")
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:

@@ -37,7 +37,7 @@ from experiments.run.dashboard import (
 )
 from experiments.run.metrics_file import parse_row
 from experiments.run.preemption import STOPS
-from files import read_json, read_text
+from files import open_lock, read_json, read_text
 
 # Before another attempt to open a run and send: at first, and at most; twice as long each time.
 RETRY_SECONDS = (2.0, 300.0)
@@ -154,8 +154,7 @@ def follow(workdir: Path) -> int:
     try:
         config = read_json(workdir / "config.json")
         run_id = read_text(workdir / "wandb_id").strip()
-        (workdir / "wandb").mkdir(exist_ok=True)
-        with open(workdir / "wandb" / "lock", "wb") as lock:
+        with open_lock(workdir / "wandb" / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the follower of an earlier start may still be sending
             if _try_to_send(workdir, config, run_id, parent):
                 return 0

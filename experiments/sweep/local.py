@@ -25,6 +25,7 @@ from experiments.sweep.launch import Launch, Phase, Progress
 from experiments.sweep.state import UNFINISHED, in_use
 from experiments.sweep.summary import summarise, write_summary
 from experiments.sweep.table import View, open_view
+from files import open_lock
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 LOG = "output.log"  # in a run's directory: what its processes have printed
@@ -53,8 +54,7 @@ def launch(sweep: Launch) -> int:
 def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
     """Holds a sweep's folder for one launcher, or for several that share it. Raises UserError where another one has it."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".sweep.lock", "ab+")  # noqa: SIM115 - closed by the `with` below
+        lock = open_lock(workdir / ".sweep.lock")
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:

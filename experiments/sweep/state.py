@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import fcntl
 import pathlib
+import stat
 import sys
 
 from errors import UserError
@@ -38,6 +39,8 @@ class State:
         path = self.workdir / "metrics.jsonl"
         try:
             found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                return  # the run itself reports it
             if found.st_ino != self._inode or found.st_size < self._read:
                 self._forget()
                 self._inode = found.st_ino
@@ -130,7 +133,10 @@ def read_state(workdir: pathlib.Path) -> State:
 
 def in_use(workdir: pathlib.Path) -> bool:
     """Returns whether a process trains in `workdir`, whoever started it."""
-    with contextlib.suppress(FileNotFoundError), open(workdir / ".lock", "rb") as lock:
+    place = workdir / ".lock"
+    if not place.is_file():
+        return False
+    with contextlib.suppress(FileNotFoundError), open(place, "rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

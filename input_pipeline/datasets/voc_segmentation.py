@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from errors import UserError
-from files import expand_user
+from files import expand_user, leads_out
 from input_pipeline.batch import IGNORE, refuse
 from input_pipeline.datasets.id_maps import is_jpeg
 from input_pipeline.datasets.layouts.voc import check_once, read_list
@@ -121,10 +121,9 @@ def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
         raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
     for split, stems in splits.items():
         check_once(lists[split], stems)
-        outside = [
-            stem for stem in stems if pathlib.PurePath(stem).is_absolute() or ".." in pathlib.PurePath(stem).parts
-        ]
-        refuse(f"{lists[split]}: names that lead out of {year}", outside, "; take them off the list")
+        refuse(
+            f"{lists[split]}: names that lead out of {year}", list(filter(leads_out, stems)), "; take them off the list"
+        )
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not os.path.isfile(path)]
         refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
     return splits

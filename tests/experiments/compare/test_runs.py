@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -57,6 +58,16 @@ def test_a_run_that_trains_or_was_stopped_is_told_from_a_finished_one(tmp_path):
     with open(place / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert read_run(place, "a").state == "running"
+
+
+def test_a_directory_of_pipes_is_a_problem_and_not_waited_for(tmp_path):
+    place = make_run(tmp_path)
+    os.mkfifo(place / ".lock")
+    (place / "metrics.jsonl").unlink()
+    os.mkfifo(place / "metrics.jsonl")
+    run = read_run(place, "a")
+    assert run.state == "unfinished"
+    assert [problem for problem in run.problems if problem.startswith("metrics.jsonl is a pipe")]
 
 
 @pytest.mark.parametrize(

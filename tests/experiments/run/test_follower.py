@@ -186,6 +186,17 @@ def test_a_run_that_moves_to_another_project_is_sent_there_whole(workdir, fake_w
     assert told()[3:] == [OPENED, {"step": 1, "x": 1}, {"finish": 0}, OPENED, {"finish": 0}]
 
 
+def test_a_row_sends_no_file_from_outside_the_run(workdir, fake_wandb):
+    """A run directory may come from somebody else."""
+    told = fake_wandb()
+    (workdir.parent / "secret.csv").write_text("class,IoU\nsky,0.5\n")
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    with follower(workdir):
+        metrics.append(1, {"val/classes": "../secret.csv"})
+    assert told()[1] == {"step": 1, "val/classes": "../secret.csv"}, "the name alone"
+    assert "it leads out of the run's directory" in (workdir / "wandb" / "follower.log").read_text()
+
+
 def test_online_w_and_b_knows_best_what_it_has(workdir, fake_wandb):
     """An account that has no row yet gets all of them, whatever earlier sessions have kept offline."""
     metrics = MetricsFile(workdir / "metrics.jsonl")

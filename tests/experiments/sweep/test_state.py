@@ -73,6 +73,13 @@ def test_the_time_is_that_of_all_sessions(run, tmp_path):
     assert run().seconds == 90
 
 
+def test_a_directory_of_pipes_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    assert not state.in_use(tmp_path)
+    assert State(tmp_path, 10, "val/mIoU").step == 0
+
+
 def test_a_run_in_use_is_seen(tmp_path):
     assert not state.in_use(tmp_path)
     with open(tmp_path / ".lock", "a") as lock:
