@@ -26,11 +26,11 @@ BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # of memory for a byte of JSON, and for a 
 
 
 class MissingFile(UserError, FileNotFoundError):
-    """There is no such file: for a caller that can do without it, and one line where it is not caught."""
+    """A file is missing. Callers that can do without it catch this; elsewhere it is reported in one line."""
 
 
 def expand_user(path: str | Path) -> Path:
-    """Returns the path with the home of `~` or `~NAME` in its place; as it is where there is no such user."""
+    """Returns the path with the home folder in the place of `~` or `~NAME`. An unknown user leaves it unchanged."""
     return Path(os.path.expanduser(path))
 
 

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def refuse_contradictions(arguments: Sequence[str]) -> None:
-    """Raises UserError where a flag is given twice with other values: which of them is meant is not for us to guess."""
+    """Raises UserError where a flag is given twice with other values: neither of them can be chosen for the user."""
     given: dict[str, str] = {}
     for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         flag = re.fullmatch(r"--?([\w.]+)(?:=(.*))?", word, flags=re.DOTALL)

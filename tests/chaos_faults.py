@@ -38,6 +38,13 @@ class Round:
         code, said = self.start(*flags).finish()
         assert code == 1 and all(word in said for word in words), (code, said)
 
+    def refuse_with(self, path: pathlib.Path, content: bytes | None, *words: str) -> None:
+        """A start that must fail while a file has this content, None while it is not there. Then it is put back."""
+        before = path.read_bytes()
+        path.unlink() if content is None else path.write_bytes(content)
+        self.refuse(*words)
+        path.write_bytes(before)
+
     def rows(self) -> int:
         path = self.run / "metrics.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
@@ -195,24 +202,19 @@ def damage_rows(run: Round) -> str:
     if not run.advance():
         return "no row to damage"
     path = run.run / "metrics.jsonl"
-    before = path.read_bytes()
-    covered = int(run.checkpoints()[0].name)
-    lines = before.splitlines(keepends=True)
+    lines, covered = path.read_bytes().splitlines(keepends=True), int(run.checkpoints()[0].name)
     kind = run.rng.choice(["garbage after", "torn line after", "lost", "cut", "flipped"])
     if "after" in kind:
-        path.write_bytes(before + (b"\xff{[\x00\n" if kind[0] == "g" else b'{"step": 99, "train/l'))
+        after = b"\xff{[\x00\n" if kind[0] == "g" else b'{"step": 99, "train/l'
+        path.write_bytes(b"".join([*lines, after]))
         return f"rows: {kind}"
-    if kind == "lost":
-        path.unlink()
-    elif kind == "cut":
-        path.write_bytes(b"".join(lines[: run.rng.randrange(covered)]))
-    else:
+    if kind == "cut":
+        lines = lines[: run.rng.randrange(covered)]
+    elif kind == "flipped":
         lines = [bytearray(line) for line in lines]
         line = lines[run.rng.randrange(covered)]
         line[run.rng.randrange(len(line) - 1)] ^= 1 << run.rng.randrange(3)
-        path.write_bytes(b"".join(lines))
-    run.refuse("metrics.jsonl", "--accept_lost_rows")
-    path.write_bytes(before)
+    run.refuse_with(path, None if kind == "lost" else b"".join(lines), "metrics.jsonl", "--accept_lost_rows")
     return f"rows: {kind}, refused, and put back"
 
 
@@ -222,18 +224,15 @@ def damage_config(run: Round) -> str:
         return "no config to damage"
     path = run.run / "config.json"
     before = path.read_bytes()
-    kind = run.rng.choice(["a value", "a list", "cut", "binary", "deep"])
-    path.write_bytes(
-        {
-            "a value": before.replace(b'"clip": 0.0', b'"clip": 0.5'),
-            "a list": b"[1]",
-            "cut": before[: len(before) // 2],
-            "binary": b"\x7fELF\x00\xff",
-            "deep": b"[" * 5000,
-        }[kind]
-    )
-    run.refuse(str(run.run))
-    path.write_bytes(before)
+    damaged = {
+        "a value": before.replace(b'"clip": 0.0', b'"clip": 0.5'),
+        "a list": b"[1]",
+        "cut": before[: len(before) // 2],
+        "binary": b"\x7fELF\x00\xff",
+        "deep": b"[" * 5000,
+    }
+    kind = run.rng.choice(list(damaged))
+    run.refuse_with(path, damaged[kind], str(run.run))
     return f"config.json: {kind}, refused, and put back"
 
 

@@ -109,7 +109,7 @@ def read_records(run: Run, name: str = "val") -> Records:
             raise UserError(f"{path} is empty; {AGAIN}")
         names = [row["name"] for row in rows]
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("an image whose name is no text")
+            raise TypeError("an image whose name is not text")
         if len(set(names)) < len(names):
             names = [f"{row['name']} {row['source_id']}" for row in rows]
         if len(set(names)) < len(names):

@@ -171,7 +171,7 @@ def read_last_step(path: Path) -> int:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Return the whole rows in the file at `path`: none where there is no file. Raises UserError for a damaged line."""
+    """Return the whole rows in the file at `path`, an empty list if it is missing. Raises UserError for a damaged line."""
     try:
         lines = read_bytes(path, RECORDS).split(b"\n")[:-1]
     except FileNotFoundError:

@@ -19,6 +19,7 @@ from input_pipeline.remarks import name_files, name_others
 from limits import NAMES
 from wording import count
 
+REMEDY = "write one class name per line into it"
 SUFFIX = "_mask"  # of a mask's name, after that of its image, where masks have one
 Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
 Colours = tuple[tuple[int, int, int], ...]
@@ -28,9 +29,10 @@ OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
 def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     """The names in a classes file, in order, and their colours where it gives them."""
     try:
-        lines = [line.split() for line in read_text(path, NAMES).splitlines() if line.strip()]
-    except UserError as error:
-        raise UserError(f"{error}; write one class name per line into it") from None
+        text = read_text(path, NAMES, remedy=REMEDY)
+    except FileNotFoundError as error:
+        raise UserError(f"{error}; {REMEDY}") from None
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     coloured = [
         line for line in lines if len(line) >= 4 and all(part.isdigit() and int(part) < 256 for part in line[-3:])
     ]
