@@ -13,21 +13,22 @@ HOST = {
     "cv2",
     "PIL",
     "ml_collections",
+    "jaxtyping",
     "faster_coco_eval",
     "input_pipeline.batch",
     "input_pipeline.masks",
     "input_pipeline.annotations",
 }
 HOST |= {"experiments.results", "experiments.metrics", "experiments.pictures"}
-DEVICE = {"jax", "flax", "optax", "numpy", "ml_collections"}
+DEVICE = {"jax", "flax", "optax", "numpy", "ml_collections", "jaxtyping"}
 
 LEAVES = {"errors", "files", "fields", "limits", "wording"}  # everyone may import these
 RULES = {  # the longest prefix of a module's name decides
     ("errors",): {"wording"},
     ("files", "fields", "limits", "wording"): set(),
     ("configs",): {"ml_collections", "configs"},
-    ("models.ops",): {"jax", "numpy", "models.ops"},
-    ("models",): {"flax", "jax", "numpy", "models"},
+    ("models.ops",): {"jax", "jaxtyping", "numpy", "models.ops"},
+    ("models",): {"flax", "jax", "jaxtyping", "numpy", "models"},
     ("input_pipeline",): {
         "numpy",
         "cv2",
