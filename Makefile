@@ -12,6 +12,11 @@ help:  ## print this list
 demo: .venv/installed  ## train the main model at reduced width on a synthetic dataset, in about two minutes
 	@echo "training configs/unet_shapes.py into runs/demo"
 	@$(RUN) main.py --config=configs/unet_shapes.py --workdir=runs/demo --tfds_data_dir=data --mode=train
+	@$(RUN) -m experiments.compare runs/demo --html=runs/demo/page.html > runs/demo/table.txt
+	@echo "a page of curves, classes and images, for a browser: runs/demo/page.html"
+	@echo "or go on with:"
+	@echo "  $(RUN) main.py --config=configs/mask_rcnn_shapes.py --workdir=runs/mask_rcnn --tfds_data_dir=data  # a detector: 5 minutes"
+	@echo "  $(RUN) main.py --mode=datacheck --config=configs/masks.py --config.data.folder.root=DIR  # your own images: README.md"
 
 check: .venv/installed-dev  ## lint, types, layering, English and every config, in under a minute
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync lint types layers

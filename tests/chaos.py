@@ -115,6 +115,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folder", type=pathlib.Path, help="where the runs are made; a temporary folder if not given")
     flags = parser.parse_args(argv)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+    if flags.folder:
+        flags.folder.mkdir(parents=True, exist_ok=True)
     began, reports = time.monotonic(), []
     with tempfile.TemporaryDirectory(dir=flags.folder) as folder:
         chaos = Chaos(pathlib.Path(folder), flags.seed)
