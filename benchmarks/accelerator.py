@@ -47,7 +47,7 @@ def environment(platform: str) -> dict[str, str]:
 
 
 def train(config: str, dtype: str, workdir: pathlib.Path, options: argparse.Namespace, *, killed: bool) -> list[dict]:
-    """Train a run, with a kill and a second start or without. Returns the rows of its metrics.
+    """Train a run, with a kill and a second start or without. Return the rows of its metrics.
 
     Exits where a start fails, or where the run had ended before it could be killed.
     """

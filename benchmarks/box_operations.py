@@ -43,7 +43,7 @@ WARPED = 227  # side of what R-CNN's network sees
 
 
 def default_boxes() -> np.ndarray:
-    """The 8,732 of SSD300."""
+    """Return the 8,732 of SSD300."""
     grids = tuple((side, side) for side in (38, 19, 10, 5, 3, 1))
     sizes = (0.1, 0.2, 0.375, 0.55, 0.725, 0.9, 1.075)
     return anchors.default_boxes((300, 300), grids, sizes, ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)))
@@ -62,7 +62,7 @@ def make_boxes(rng: np.random.Generator, shape: tuple[int, ...], size: tuple[flo
 
 
 def measure(operation: str, function: Callable, images: tuple[np.ndarray, ...], **sizes: int) -> None:
-    """Prints the line of `function` of one image, run for a batch of them."""
+    """Print the line of `function` of one image, run for a batch of them."""
     images = jax.device_put(images)
     began = time.perf_counter()
     compiled = jax.jit(jax.vmap(function)).lower(*images).compile()
@@ -88,7 +88,7 @@ def match(matcher: Callable, anchors: np.ndarray, truths: jax.Array, valid: jax.
 
 
 def propose(*arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The proposals of one image, from the objectness of each level."""
+    """Return the proposals of one image, from the objectness of each level."""
     size = HEIGHT.value, WIDTH.value
     levels = anchors.pyramid(size, (*LEVELS, 2 * LEVELS[-1]), 8.0, 1, (0.5, 1.0, 2.0))
     limits = dict(shortest=1e-3, iou=0.7, candidates=CANDIDATES.value, count=CANDIDATES.value)
@@ -103,7 +103,7 @@ def align(form: Callable, *arrays: jax.Array) -> jax.Array:
 
 
 def align_backward(form: Callable, *arrays: jax.Array) -> list[jax.Array]:
-    """The gradients of the features."""
+    """Return the gradients of the features."""
     *features, own = arrays
     return jax.grad(lambda features: align(form, *features, own).sum())(features)
 
@@ -114,7 +114,7 @@ def pool(features: jax.Array, own: jax.Array) -> jax.Array:
 
 
 def pool_backward(features: jax.Array, own: jax.Array) -> jax.Array:
-    """The gradient of the features."""
+    """Return the gradient of the features."""
     return jax.grad(lambda features: pool(features, own).sum())(features)
 
 

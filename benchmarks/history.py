@@ -63,7 +63,7 @@ SEARCHED = 16  # images
 
 
 def read_runs(folder: pathlib.Path) -> list[dict]:
-    """The runs of a sweep in the order of METHODS: name, config, scores by name, seconds of training.
+    """Return the runs of a sweep in the order of METHODS: name, config, scores by name, seconds of training.
 
     A run that an earlier definition of the sweep has left is passed over where another of its name has finished. Raises
     UserError where the folder holds no sweep, or a name without a finished run.
@@ -90,7 +90,7 @@ def read_runs(folder: pathlib.Path) -> list[dict]:
 
 
 def search_seconds(config: ConfigDict, data_dir: str | None) -> float:
-    """The median time of the search for an image's proposals, in one thread; 0 for a task without."""
+    """Return the median time of the search for an image's proposals, in one thread; 0 for a task without."""
     if "proposals" not in find_task(config.task.name).needs:
         return 0.0
     search, seconds = make_search(config.data), []
@@ -104,7 +104,7 @@ def search_seconds(config: ConfigDict, data_dir: str | None) -> float:
 
 
 def measure(runs: list[dict], data_dir: str | None) -> list[dict]:
-    """The rows of the table: each run's scores, images per second, parameters and memory."""
+    """Return the rows of the table: each run's scores, images per second, parameters and memory."""
     timed = []
     for run in runs:
         config = run["config"]
@@ -148,7 +148,7 @@ def measure(runs: list[dict], data_dir: str | None) -> list[dict]:
 
 
 def write_table(rows: list[dict]) -> str:
-    """The rows as a table in Markdown."""
+    """Return the rows as a table in Markdown."""
     names = [name for name in rows[0] if name != "search seconds/image"]
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     return "\n".join([*lines, *(f"| {' | '.join(_write(name, row[name]) for name in names)} |" for row in rows)])

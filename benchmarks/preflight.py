@@ -69,7 +69,7 @@ def list_flags(config: str, topology: str, classes: int) -> list[str]:
 
 
 def run_case(case: dict) -> dict:
-    """Run a case. Returns its row: what preflight found, or the last line of its error."""
+    """Run a case. Return its row: what preflight found, or the last line of its error."""
     began = time.monotonic()
     command = [sys.executable, "main.py", "--mode=preflight", *case["flags"]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")

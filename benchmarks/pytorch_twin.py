@@ -101,7 +101,7 @@ class UNet(nn.Module):
 
 
 def time_train_step(batch_size: int, size: int, steps: int, channels_last: bool) -> list[float]:
-    """Seconds of each of `steps` training steps (forward, backward, AdamW) on random data, after two of warm-up."""
+    """Second of each of `steps` training steps (forward, backward, AdamW) on random data, after two of warm-up."""
     torch.manual_seed(0)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = UNet(num_classes=3).to(memory_format=memory_format)

@@ -42,7 +42,7 @@ def main(_) -> None:
 
 
 def measure(name: str, classes: int) -> str:
-    """The cells of a config's row. The state is dropped before the next one is made."""
+    """Return the cells of a config's row. The state is dropped before the next one is made."""
     file, colon, variant = name.partition(":")
     config = read_experiment(f"configs/{file}.py{colon}{variant}", [])
     _, state, _ = initialise_run(config, sharding.make_mesh((1, -1, 1)), tuple(map(str, range(classes))))

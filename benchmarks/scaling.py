@@ -34,7 +34,7 @@ COLUMNS = ("processes", "devices", "images/s", "efficiency", "input wait", "all-
 
 
 def start(program: list[str], processes: int, devices: int) -> list[str]:
-    """Run a program in processes that join each other. Returns what each has printed."""
+    """Run a program in processes that join each other. Return what each has printed."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -92,7 +92,7 @@ class Step:
         self.compile_seconds = time.perf_counter() - began
 
     def run(self) -> float:
-        """Runs one step. Returns its seconds."""
+        """Runs one step. Return its seconds."""
         began = time.perf_counter()
         self._state, results = self.compiled(self._state, self._batch, *self._key)
         jax.block_until_ready((self._state, results))

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def refuse_contradictions(arguments: Sequence[str]) -> None:
-    """Raises UserError where a flag is given twice with other values: neither of them can be chosen for the user."""
+    """Raise UserError where a flag is given twice with other values: neither of them can be chosen for the user."""
     given: dict[str, str] = {}
     for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         flag = re.fullmatch(r"--?([\w.]+)(?:=(.*))?", word, flags=re.DOTALL)
@@ -43,7 +43,7 @@ def refuse_contradictions(arguments: Sequence[str]) -> None:
 
 
 def report(work: Callable[[], list[str]]) -> int:
-    """Print the lines that `work` returns, or its UserError as one line on stderr. Returns the exit code."""
+    """Print the lines that `work` returns, or its UserError as one line on stderr. Return the exit code."""
     try:
         print("\n".join(work()))
     except UserError as error:

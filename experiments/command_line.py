@@ -44,13 +44,13 @@ class Command:
     step: int = 1
 
     def experiment(self) -> ConfigDict:
-        """Returns the config of --config=FILE. Raises UserError where none was given."""
+        """Return the config of --config=FILE. Raise UserError where none was given."""
         if not self.is_experiment:
             raise UserError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
         return self._settle(self.config)
 
     def run_config(self) -> ConfigDict:
-        """Returns the config of --config=FILE, or else the run's own. Raises UserError if there is none, or of several runs."""
+        """Return the config of --config=FILE, or else the run's own. Raise UserError if there is none, or of several runs."""
         config = read_config(self.directory()) if self.config is None else self._settle(self.config)
         if config.members > 1:
             raise UserError(
@@ -64,12 +64,12 @@ class Command:
         return settle(config, self.data_dir, read_config(self.directory()) if run else None)
 
     def directory(self) -> pathlib.Path:
-        """Returns --workdir as an absolute path. Raises UserError where it was not given, or no run can lie there."""
+        """Return --workdir as an absolute path. Raise UserError where it was not given, or no run can lie there."""
         return locate(self.workdir or "")
 
 
 def read_command() -> Command:
-    """Returns what the parsed flags say."""
+    """Return what the parsed flags say."""
     values = flags.FLAGS
     names = (
         "workdir",
@@ -89,9 +89,9 @@ def read_command() -> Command:
 
 
 def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
-    """Returns the config of `--config=experiment` with `fields`, each as `--config.NAME=VALUE`.
+    """Return the config of `--config=experiment` with `fields`, each as `--config.NAME=VALUE`.
 
-    Raises UserError for a file, a variant, a field or a value that main.py would not take.
+    Raise UserError for a file, a variant, a field or a value that main.py would not take.
     """
     _check_experiment(experiment)
     arguments = ["main.py", f"--config={experiment}", *fields]
@@ -107,7 +107,7 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Defines --config, and parses flags and the config's fields. A mistake ends the process with one line on stderr."""
+    """Define --config, and parses flags and the config's fields. A mistake ends the process with one line on stderr."""
     print_anything()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # ml_collections warns of what is an error here
     experiment = _last_value(argv, "config")
@@ -141,7 +141,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _check_loaded(config: object, experiment: str) -> None:
-    """Raises UserError unless the file has returned a config. One that has failed to load says so when it is looked at."""
+    """Raise UserError unless the file has returned a config. One that has failed to load says so when it is looked at."""
     if not isinstance(config, ConfigDict):
         with contextlib.suppress(AttributeError):
             config.to_dict  # noqa: B018 - see above
@@ -152,7 +152,7 @@ def _check_loaded(config: object, experiment: str) -> None:
 
 
 def _explain(error: BaseException, experiment: str | None) -> str:
-    """Returns the one line of an error that flags or a config file have raised. Raises it again where it is neither's."""
+    """Return the one line of an error that flags or a config file have raised. Raises it again where it is neither's."""
     if experiment and not isinstance(error, UserError):
         if found := explain(error, _file(experiment)):
             return found
@@ -166,7 +166,7 @@ def _explain(error: BaseException, experiment: str | None) -> str:
 
 
 def _file(experiment: str) -> str:
-    """The file of FILE or FILE:VARIANT."""
+    """Return the file of FILE or FILE:VARIANT."""
     return experiment.split(":")[0]
 
 
@@ -182,7 +182,7 @@ def _check_experiment(value: str) -> None:
 
 
 def _last_value(argv: list[str], name: str) -> str | None:
-    """Returns the value of `--name=VALUE` or `--name VALUE`, before the flags are parsed. None where there is none."""
+    """Return the value of `--name=VALUE` or `--name VALUE`, before the flags are parsed. None where there is none."""
     found = None
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if re.fullmatch(f"--?{name}", argument):
@@ -193,7 +193,7 @@ def _last_value(argv: list[str], name: str) -> str | None:
 
 
 def _line(error: Exception) -> str:
-    """Returns what an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
+    """Return what an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
     text = re.split(r"\n(?:\w+\.)*\w*(?:Error|Exception): ", str(error))[-1]
     if isinstance(error, KeyError | AttributeError):
         text = "the config has no such field: " + text.replace("\\n", ". ").translate(str.maketrans("", "", "\"'\\"))

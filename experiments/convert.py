@@ -37,7 +37,7 @@ SHOWN = 3  # names of a list; the others are counted
 def convert(source: Path, target: Path) -> list[str]:
     """Write the tensors of the PyTorch file `source` to `target`, whole or not at all.
 
-    Returns what was done, in lines. Raises UserError for a file that cannot be read, that holds more than tensors and plain
+    Return what was done, in lines. Raise UserError for a file that cannot be read, that holds more than tensors and plain
     values, or that holds no parameters by name; where `target` exists; and where PyTorch is not installed.
     """
     if target.exists():
@@ -77,7 +77,7 @@ def convert(source: Path, target: Path) -> list[str]:
 def find_parameters(loaded: Any, kind: type) -> tuple[dict[str, Any], list[str]]:
     """Return the tensors, of the type `kind`, that a loaded file holds, by name; and what was done to find them, in lines.
 
-    Raises UserError, whose text goes on after the file's name, where there are none.
+    Raise UserError, whose text goes on after the file's name, where there are none.
     """
     notes = []
     while isinstance(loaded, Mapping):
@@ -137,7 +137,7 @@ def _list(names: list) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command: print what was done, or one line on stderr. Returns the exit code."""
+    """Run the command: print what was done, or one line on stderr. Return the exit code."""
     parser = Parser(
         prog="python -m experiments.convert", description="Writes a PyTorch checkpoint's tensors as safetensors."
     )

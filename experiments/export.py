@@ -26,7 +26,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def export(command: Command) -> None:
     """Write a checkpoint of the run in --workdir to WORKDIR/export/NAME, or to --output.
 
-    The checkpoint and the weights are chosen as for --mode=evaluate. Raises UserError for a config of several canvases, where
+    The checkpoint and the weights are chosen as for --mode=evaluate. Raise UserError for a config of several canvases, where
     the folder holds another export already, which stays as it is, and in a job of several processes.
     """
     if jax.process_count() > 1:

@@ -46,9 +46,9 @@ OFF = 0.01  # share of an output's values that may be further off: two detection
 
 
 def convert(folder: Path, batch_size: int) -> list[str]:
-    """Write `folder`/model.onnx. Returns what was found, in lines.
+    """Write `folder`/model.onnx. Return what was found, in lines.
 
-    Raises UserError for a folder without an export, where jax2onnx is missing, and where onnxruntime computes something else.
+    Raise UserError for a folder without an export, where jax2onnx is missing, and where onnxruntime computes something else.
     """
     try:
         import jax2onnx
@@ -124,7 +124,7 @@ def _draw(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
 
 
 def _compare(name: str, expected: np.ndarray, found: np.ndarray) -> float:
-    """Return the largest difference. Raises UserError for another shape, and where too many values are off."""
+    """Return the largest difference. Raise UserError for another shape, and where too many values are off."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise UserError(f"{name}: onnxruntime gives {found.dtype} {found.shape}, jax {expected.dtype} {expected.shape}")
     apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
@@ -198,7 +198,7 @@ def _suppress(
 
 
 def main(argv: list[str]) -> int:
-    """Run the command: print what was found, or one line on stderr. Returns the exit code."""
+    """Run the command: print what was found, or one line on stderr. Return the exit code."""
     parser = Parser(prog="python -m experiments.onnx", description="Converts an export to ONNX.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --mode=export has written")
     parser.add_argument("--batch_size", type=int, default=1, help="images of a detector's batch")

@@ -8,7 +8,7 @@ CHUNK = 256  # images handed to the threads at a time: what waits stays small, a
 
 
 def read_each(look: Callable[[int], Any], count: int, num_threads: int) -> Iterator[Any]:
-    """Yields what `look` returns for each index below `count`, in order."""
+    """Yield what `look` returns for each index below `count`, in order."""
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         for first in range(0, count, CHUNK):
             yield from pool.map(look, range(first, min(first + CHUNK, count)))

@@ -10,7 +10,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def explain(error: BaseException, file: str | pathlib.Path) -> str | None:
-    """Returns what went wrong, where in a config file or in those of configs/ that it uses. None for an error of other code."""
+    """Return what went wrong, where in a config file or in those of configs/ that it uses. None for an error of other code."""
     one: BaseException | None = error
     while one is not None:
         if isinstance(one, UserError) and not str(one).startswith(COPY):

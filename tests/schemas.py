@@ -14,12 +14,12 @@ QUANTITIES = {"type": "object", "additionalProperties": {"x-kubernetes-int-or-st
 
 
 def describe(required: str = "", **properties: Mapping[str, Any]) -> dict:
-    """The schema of an object with these properties."""
+    """Return the schema of an object with these properties."""
     return {"type": "object", "required": required.split(), "properties": properties}
 
 
 def list_of(**properties: Mapping[str, Any]) -> dict:
-    """The schema of a list of objects, each with a name or, of failure policies, an action."""
+    """Return the schema of a list of objects, each with a name or, of failure policies, an action."""
     return {"type": "array", "items": describe("name" if "name" in properties else "action", **properties)}
 
 

@@ -109,7 +109,7 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
 
 
 def make_sweep(folder, names, done=True):
-    """A sweep whose runs have rows, and configs of tiny networks."""
+    """Return a sweep whose runs have rows, and configs of tiny networks."""
     runs = []
     for name, config in names.items():
         place = folder / f"{name}-0"

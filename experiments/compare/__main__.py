@@ -61,7 +61,7 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def find_metric(runs: Sequence[Run], asked: str | None) -> str:
-    """Return the score by which the runs are compared. Raises UserError where they choose by different ones, or none has it."""
+    """Return the score by which the runs are compared. Raise UserError where they choose by different ones, or none has it."""
     chosen = list(dict.fromkeys(run.metric for run in runs if run.config))
     if asked is None and len(chosen) != 1:
         raise UserError(
@@ -99,7 +99,7 @@ def find_verdicts(groups: Sequence[Group], metric: str, flags: argparse.Namespac
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare the runs that the command line names. Returns the process's exit code."""
+    """Compare the runs that the command line names. Return the process's exit code."""
     flags = read_flags(argv)
     try:
         runs = find_runs(flags.runs)

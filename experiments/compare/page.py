@@ -26,7 +26,7 @@ SCRIPTS = ("data", "plot", "runs", "tables", "curves", "coordinates", "bars", "r
 def write_page(
     path: Path, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
 ) -> None:
-    """Write the page of the groups, whole or not at all. Raises UserError where the disk refuses.
+    """Write the page of the groups, whole or not at all. Raise UserError where the disk refuses.
 
     `metric` is val/NAME, by which runs are compared; `price` is money per hour of a device, None for no costs.
     """

@@ -42,7 +42,7 @@ class Records:
     def sort_as(self, other: "Records") -> "Records":
         """Return these records in the order of the other ones.
 
-        Raises UserError where they are of other images, other classes or other ground truth.
+        Raise UserError where they are of other images, other classes or other ground truth.
         """
         if self.classes != other.classes:
             pairs = enumerate(itertools.zip_longest(self.classes, other.classes))
@@ -74,7 +74,7 @@ class Records:
     def resample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Return the scores [R] by name of R samples, which have image i weights[r, i] times.
 
-        Raises UserError where a part is not what its metric has measured: the file is damaged.
+        Raise UserError where a part is not what its metric has measured: the file is damaged.
         """
         scores: dict[str, np.ndarray] = {}
         for metric in self.metrics:
@@ -83,7 +83,7 @@ class Records:
         return scores
 
     def fill(self, metric: Metric) -> None:
-        """Add the parts of a metric to it. Raises UserError as `resample` does."""
+        """Add the parts of a metric to it. Raise UserError as `resample` does."""
         with self._naming_damage(metric):
             for image, part in enumerate(self.parts[metric.name]):
                 metric.add(part, image)
@@ -99,7 +99,7 @@ class Records:
 def read_records(run: Run, name: str = "val") -> Records:
     """Read records/NAME.jsonl of a run: `val` is that of its last evaluation, others are of --mode=evaluate.
 
-    Raises UserError where it is missing or damaged.
+    Raise UserError where it is missing or damaged.
     """
     path = run.workdir / "records" / f"{name}.jsonl"
     try:
@@ -128,7 +128,7 @@ def read_records(run: Run, name: str = "val") -> Records:
 
 
 def list_classes(run: Run) -> tuple[str, ...]:
-    """Return the names of a run's classes in their order, from the names of its scores. Raises UserError before the first."""
+    """Return the names of a run's classes in their order, from the names of its scores. Raise UserError before the first."""
     for row in reversed(run.rows):
         kinds: dict[str, list[str]] = {}
         for name in row:

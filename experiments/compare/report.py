@@ -27,7 +27,7 @@ def write_report(
 ) -> str:
     """Save the report in `target`, ENTITY/PROJECT, and return its address. The arguments are those of `write_page`.
 
-    Raises UserError where a library, an account or the network is missing, and where no run has been sent to W&B.
+    Raise UserError where a library, an account or the network is missing, and where no run has been sent to W&B.
     """
     report = make_report(target, groups, metric, verdicts, price)
     try:

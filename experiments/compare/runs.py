@@ -155,7 +155,7 @@ def find_runs(places: Sequence[str]) -> list[Run]:
     """Read the runs in `places`, each a run's directory or a folder of runs: a sweep's, or that of members.
 
     Their names are those of their directories, with as many folders before as tell them apart. A run that links lead to
-    twice is one. Raises UserError where a place holds no run, or cannot be read.
+    twice is one. Raise UserError where a place holds no run, or cannot be read.
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
     for place in places:
@@ -186,7 +186,7 @@ def _find(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _holds_run(folder: pathlib.Path) -> bool:
-    """Return whether a folder holds a config. Raises OSError for one that may not be looked into: it may hold a run."""
+    """Return whether a folder holds a config. Raise OSError for one that may not be looked into: it may hold a run."""
     try:
         (folder / "config.json").stat()
         return True

@@ -61,7 +61,7 @@ def judge(
 ) -> list[Verdict]:
     """Compare two groups by `metric`, val/NAME, and by the other main scores of their records.
 
-    `metric` comes first; where the records do not have it, only the others are compared. Raises UserError where a run has
+    `metric` comes first; where the records do not have it, only the others are compared. Raise UserError where a run has
     no records, where they are of few images, of other images, classes or ground truth, or of another evaluation than the
     run's newest scores, and where none of the scores is in them.
     """
@@ -95,7 +95,7 @@ def judge(
 
 
 def _check_age(run: Run, scores: Mapping[str, np.ndarray]) -> None:
-    """Check that records are those of the evaluation whose scores metrics.jsonl has last. Raises UserError where they are not."""
+    """Check that records are those of the evaluation whose scores metrics.jsonl has last. Raise UserError where they are not."""
     for name, values in scores.items():
         last = None if "/" in name else run.last(f"val/{name}")  # the means will do
         if last is not None and abs(values[0] - last) > APART:

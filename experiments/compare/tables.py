@@ -61,7 +61,7 @@ def has_few_fields(groups: Sequence[Group]) -> bool:
 def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Sequence[str], last: bool) -> Table:
     """Make the table of a paper: the best value of `metric`, or the last, by the values of the fields `rows` and `columns`.
 
-    Raises UserError for a field that no run has or that differs within groups, and where two groups would share a cell.
+    Raise UserError for a field that no run has or that differs within groups, and where two groups would share a cell.
     """
     for field in (*rows, *columns):
         if field.startswith(IGNORED) or field in FREE:

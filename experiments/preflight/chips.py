@@ -73,7 +73,7 @@ class Slice:
 def open_slice(topology: str) -> Slice:
     """Describe `v5e:16x16` and its like, for which no device is needed, or `local`, the devices that are here.
 
-    Raises UserError for a topology that does not exist, and where libtpu is missing.
+    Raise UserError for a topology that does not exist, and where libtpu is missing.
     """
     if topology == "local":
         return _open_local()

@@ -133,7 +133,7 @@ class Program:
 
 
 def _split(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """The instructions of every computation, and the name of the one that the program begins with."""
+    """Return the instructions of every computation, and the name of the one that the program begins with."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -170,7 +170,7 @@ def _result_bytes(instruction: Instruction) -> int:
 
 
 def _elements(shape: str) -> list[str]:
-    """The elements of a tuple."""
+    """Return the elements of a tuple."""
     parts, depth = [""], 0
     for letter in shape[1:-1]:
         depth += (letter in "({[") - (letter in ")}]")
@@ -182,7 +182,7 @@ def _elements(shape: str) -> list[str]:
 
 
 def _operands(rest: str) -> list[str]:
-    """The names of an instruction's operands."""
+    """Return the names of an instruction's operands."""
     depth, inside = 1, ""
     for letter in rest:
         depth += (letter == "(") - (letter == ")")
@@ -208,14 +208,14 @@ def _group(rest: str) -> int:
 
 
 def _gathered(instruction: Instruction, shapes: dict[str, str]) -> tuple[int, int]:
-    """The elements of a slice, and the number of slices."""
+    """Return the elements of a slice, and the number of slices."""
     sizes = re.search(r"slice_sizes=\{([\d,]*)\}", instruction.rest)
     elements = math.prod(int(size) for size in sizes[1].split(",") if size)
     return elements, math.prod(_dimensions(instruction.shape)) // max(elements, 1)
 
 
 def _scattered(instruction: Instruction, shapes: dict[str, str]) -> tuple[int, int]:
-    """The elements of an update, and the number of updates."""
+    """Return the elements of an update, and the number of updates."""
     operands = _operands(instruction.rest)
     updates = _dimensions(shapes[operands[len(operands) // 2 + 1]])  # arrays, indices, updates: 2n + 1 of them
     window = re.search(r"update_window_dims=\{([\d,]*)\}", instruction.rest)
@@ -253,7 +253,7 @@ class _Frames:
 
 
 def _table(text: str, title: str, row: str) -> dict[int, tuple[str, ...]]:
-    """A numbered table at the head of the text: {number: what `row` captures}."""
+    """Return a numbered table at the head of the text: {number: what `row` captures}."""
     part = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, flags=re.MULTILINE)
     lines = part[1].splitlines() if part else []
     found = (re.match(rf"(\d+) {row}", line) for line in lines)

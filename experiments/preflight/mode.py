@@ -22,7 +22,7 @@ def preflight(command: Command) -> int:
     """Compile the steps of --config, or of the run in --workdir, for the slice that --topology names.
 
     Prints a table and, in the last line, one JSON object, which WORKDIR/preflight.json keeps where --workdir is given.
-    Returns 0, or 1 where the run does not fit.
+    Return 0, or 1 where the run does not fit.
     """
     config = command.run_config()
     if command.topology == "pod":

@@ -45,7 +45,7 @@ Finding = dict[str, Any]  # of one host, as JSON can say it; `wrong` lists what 
 
 
 def check_pod(command: Command) -> int:
-    """Check all hosts and print one line for each, in process 0. Returns 1 if a host has a problem, else 0."""
+    """Check all hosts and print one line for each, in process 0. Return 1 if a host has a problem, else 0."""
     config, workdir = command.run_config(), command.directory()
     board = Board(time.monotonic() + SECONDS)
     lines = check(board, config, workdir, command.data_dir)
@@ -212,7 +212,7 @@ def reduce(board: Board, seconds: float) -> Finding:
 
 
 def _reduce() -> tuple[float, float]:
-    """The sum of a one from each device, and the seconds it takes."""
+    """Return the sum of a one from each device, and the seconds it takes."""
     mesh = Mesh(np.array(jax.devices()), "device")
     rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["device"], []))
     ones = np.ones((jax.local_device_count(), ELEMENTS), np.float32)

@@ -40,13 +40,13 @@ def _powers(rows: int) -> list[int]:
 
 
 def _least(steps: Steps, step: Any) -> float:
-    """The factor by which the memory is too small, were all of it due to the batch."""
+    """Return the factor by which the memory is too small, were all of it due to the batch."""
     needed = steps.needed(step)
     return 1.0 if needed is None or not steps.where.memory else needed * MEGA / steps.where.memory
 
 
 def try_remedies(steps: Steps, compile_with: Callable[[ConfigDict], Steps], say: Callable[[str], None]) -> list[dict]:
-    """Compile with one remedy of each kind after the other, until one of its kind fits. Returns what was tried, with `fits`.
+    """Compile with one remedy of each kind after the other, until one of its kind fits. Return what was tried, with `fits`.
 
     A remedy counts as fitting where what did not fit without it does.
     """

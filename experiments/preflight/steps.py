@@ -97,7 +97,7 @@ class Steps:
     shared: float
 
     def needed(self, step: Step) -> float | None:
-        """The megabytes of a chip that are taken while a step runs; None where they are not known."""
+        """Return the megabytes of a chip that are taken while a step runs; None where they are not known."""
         if step is self.training or self.training is None or step.needed is None:
             return step.needed
         if self.training.memory is None:
@@ -130,7 +130,7 @@ def compile_steps(
 ) -> Steps:
     """Compile the steps of a config for a slice. No array is allocated and nothing runs. `say` prints the progress.
 
-    Raises UserError where the batches do not divide among the chips, and where something else than memory stops XLA.
+    Raise UserError where the batches do not divide among the chips, and where something else than memory stops XLA.
     """
     mesh = sharding.make_mesh(config.mesh, where.devices)
     if mesh.shape["member"] > 1:

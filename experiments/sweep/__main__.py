@@ -36,7 +36,7 @@ SEARCHES = {"optuna": "experiments.sweep.search:launch"}  # each a function of t
 
 
 def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str], dict[str, str]]:
-    """Returns the flags, the fields that are to be set for every run, and the options of SLURM."""
+    """Return the flags, the fields that are to be set for every run, and the options of SLURM."""
     parser = Parser(prog="python -m experiments.sweep", description="Carries out a sweep.", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a file with a sweep(), `:debug` for tiny runs")
     parser.add_argument("--workdir", required=True, help="the sweep's folder: a directory for each run")
@@ -79,7 +79,7 @@ def _check_search(parsed: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Carries out the sweep that the command line names. Returns the process's exit code."""
+    """Carry out the sweep that the command line names. Return the process's exit code."""
     try:
         parsed, overrides, options = read_flags(argv)
         workdir = locate(parsed.workdir)
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _load(name: str) -> Callable[[Any], int]:
-    """The function MODULE:NAME. Raises UserError where a package of requirements-sweep.txt is missing."""
+    """Return the function MODULE:NAME. Raise UserError where a package of requirements-sweep.txt is missing."""
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)

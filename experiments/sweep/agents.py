@@ -20,7 +20,7 @@ FILE = "wandb-sweep.yaml"  # in the sweep's folder
 
 
 def launch(sweep: Launch) -> int:
-    """Writes the sweep's YAML, and prints what to do with it. Returns 0. Raises UserError for runs that are no grid."""
+    """Write the sweep's YAML, and prints what to do with it. Return 0. Raise UserError for runs that are no grid."""
     place = sweep.workdir / FILE
     write_atomically(place, yaml.safe_dump(describe(sweep), sort_keys=False).encode())
     print(
@@ -30,7 +30,7 @@ def launch(sweep: Launch) -> int:
 
 
 def describe(sweep: Launch) -> dict:
-    """Returns the sweep as W&B takes it. Raises UserError for runs that are no grid."""
+    """Return the sweep as W&B takes it. Raise UserError for runs that are no grid."""
     jobs = sweep.jobs
     texts = [_values(job) for job in jobs]
     parameters = {name: list(dict.fromkeys(text.get(name) for text in texts)) for name in _parameters(jobs)}
@@ -60,17 +60,17 @@ def describe(sweep: Launch) -> dict:
 
 
 def _parameters(jobs: list[Job]) -> list[str]:
-    """The flags that differ, without their hyphens."""
+    """Return the flags that differ, without their hyphens."""
     return [name if name == "config" else f"config.{name}" for name in list_varied(jobs)]
 
 
 def _values(job: Job) -> dict[str, str]:
-    """A run's flags as text."""
+    """Return a run's flags as text."""
     return dict(word.removeprefix("--").split("=", 1) for word in job.arguments)
 
 
 def _plain(text: str) -> str | int | float:
-    """A number as a number, so that W&B draws it as one."""
+    """Return a number as a number, so that W&B draws it as one."""
     try:
         return json.loads(text, parse_constant=lambda _: text)
     except ValueError:

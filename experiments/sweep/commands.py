@@ -10,7 +10,7 @@ from experiments.sweep.launch import Launch, Phase, Progress
 
 
 def launch(sweep: Launch) -> int:
-    """Prints a sweep's commands, each after the one that it starts from. Starts nothing. Returns 0.
+    """Print a sweep's commands, each after the one that it starts from. Starts nothing. Return 0.
 
     A run that starts from another one asks first whether that one is done, for a scheduler may start both at a time.
     """
@@ -30,6 +30,6 @@ def launch(sweep: Launch) -> int:
 
 
 def shorten(program: str | pathlib.Path) -> str:
-    """Returns a path below the current folder as it is seen from there."""
+    """Return a path below the current folder as it is seen from there."""
     place, here = pathlib.Path(program), pathlib.Path(os.getcwd())
     return str(place.relative_to(here)) if place.is_relative_to(here) else str(place)

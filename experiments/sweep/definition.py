@@ -23,10 +23,10 @@ class Run:
 
 
 def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
-    """Returns the runs of the file in `config` (FILE or FILE:VARIANT), each after the one that it starts from.
+    """Return the runs of the file in `config` (FILE or FILE:VARIANT), each after the one that it starts from.
 
     `overrides` are fields that the command line sets for all of them; a run then does not set them. The variant is that of
-    every run whose config names none. Raises UserError, naming the run, for what is not a run.
+    every run whose config names none. Raise UserError, naming the run, for what is not a run.
     """
     path, _, variant = config.partition(":")
     drawn = _call(pathlib.Path(path), "sweep")
@@ -41,9 +41,9 @@ def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
 
 
 def load_space(config: str, overrides: Mapping[str, str]) -> dict[str, sweeps.Span | sweeps.Choice]:
-    """Returns the space that the `search()` of the file in `config` returns, without the fields that `overrides` set.
+    """Return the space that the `search()` of the file in `config` returns, without the fields that `overrides` set.
 
-    Raises UserError, naming the field, for what is not a distribution.
+    Raise UserError, naming the field, for what is not a distribution.
     """
     path, _, _ = config.partition(":")
     space = _call(pathlib.Path(path), "search")
@@ -112,7 +112,7 @@ def _resolve_start(path: str, run: Run, runs: Sequence[Run]) -> Run:
 
 
 def _order(runs: Sequence[Run], path: str) -> list[Run]:
-    """The runs as they stand, but each after the one that it starts from."""
+    """Return the runs as they stand, but each after the one that it starts from."""
     order: list[int] = []
     for number in range(len(runs)):
         chain: list[int] = []

@@ -10,7 +10,7 @@ GPU_MEMORY = 0.75  # the share of a GPU's memory that JAX takes at its start
 
 
 def make_slots(jobs: int | None, environment: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
-    """Returns what to set in the environment of each of the runs that go on at a time.
+    """Return what to set in the environment of each of the runs that go on at a time.
 
     Without `jobs` there is one for each GPU, or a single one. Each sees one GPU; runs that share one share its memory.
     """
@@ -25,7 +25,7 @@ def make_slots(jobs: int | None, environment: Mapping[str, str] = os.environ) ->
 
 
 def find_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Returns the NVIDIA GPUs as CUDA_VISIBLE_DEVICES names them: those that it allows, else all of this machine."""
+    """Return the NVIDIA GPUs as CUDA_VISIBLE_DEVICES names them: those that it allows, else all of this machine."""
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         return []

@@ -62,11 +62,11 @@ class Progress:
         self._clock: tuple[float, int] | None = None
 
     def begin(self) -> None:
-        """Says that the run is started now."""
+        """Report that the run is started now."""
         self.phase, self.note, self._clock = Phase.RUNNING, "", None
 
     def refresh(self) -> None:
-        """Reads what the run has written. The time left is measured from its first new row: compilation does not repeat."""
+        """Read what the run has written. The time left is measured from its first new row: compilation does not repeat."""
         before = self.state.step
         self.state.refresh()
         if self._clock is None and self.state.step > before:

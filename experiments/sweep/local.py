@@ -34,9 +34,9 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def launch(sweep: Launch) -> int:
-    """Runs a sweep. Returns 0 when all is done, 1 when a run has failed, 75 when it was stopped and the same command goes on.
+    """Runs a sweep. Return 0 when all is done, 1 when a run has failed, 75 when it was stopped and the same command goes on.
 
-    Raises UserError where another launcher is at work in the sweep's folder: a second one has nothing to add on a machine.
+    Raise UserError where another launcher is at work in the sweep's folder: a second one has nothing to add on a machine.
     """
     with hold(sweep.workdir):
         runs = [Progress(job) for job in sweep.jobs]
@@ -52,7 +52,7 @@ def launch(sweep: Launch) -> int:
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
-    """Holds a sweep's folder for one launcher, or for several that share it. Raises UserError where another one has it."""
+    """Hold a sweep's folder for one launcher, or for several that share it. Raise UserError where another one has it."""
     try:
         lock = open_lock(workdir / ".sweep.lock")
     except OSError as error:
@@ -75,7 +75,7 @@ class Attempt:
     """One start of a run: its process, and where in its log it began."""
 
     def __init__(self, run: Progress, program: pathlib.Path, environment: Mapping[str, str], pipe: int):
-        """Starts the process. Raises OSError where the machine refuses."""
+        """Start the process. Raise OSError where the machine refuses."""
         self.run, self.kept, self.told = run, run.state.kept, False  # told to stop
         run.job.workdir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", child.__file__, str(os.getpid()), str(pipe), str(program), *run.job.arguments]
@@ -97,7 +97,7 @@ class Attempt:
             )
 
     def last_line(self) -> str:
-        """Returns the last error that the process has printed, or else its last line."""
+        """Return the last error that the process has printed, or else its last line."""
         with open(self.log, "rb") as log:
             log.seek(self.begin)
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -105,7 +105,7 @@ class Attempt:
         return (errors or lines or ["it has printed nothing"])[-1]
 
     def kill(self) -> None:
-        """Ends the process, and those that it has started, without a word."""
+        """End the process, and those that it has started, without a word."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -121,7 +121,7 @@ class Local:
         self.at_once = False  # and another Ctrl-C, not to wait
 
     def run(self) -> bool:
-        """Carries all runs on until none is left to start. Returns whether a signal has stopped that."""
+        """Carry all runs on until none is left to start. Return whether a signal has stopped that."""
         read, write = os.pipe()  # `write` is held by this process alone, so `read` ends with it
         try:
             with self._signals():
@@ -160,7 +160,7 @@ class Local:
         self.stopping = True
 
     def _pass_on(self) -> None:
-        """Lets each process save, or ends it."""
+        """Let each process save, or ends it."""
         for attempt in self.attempts.values():
             if self.at_once:
                 attempt.kill()
@@ -193,11 +193,11 @@ class Local:
             self.view.changed(run)
 
     def _goes_on(self) -> bool:
-        """Whether there is something left to start."""
+        """Return whether there is something left to start."""
         return any(run.phase in (Phase.WAITING, Phase.IN_USE) for run in self.runs)
 
     def _is_ready(self, run: Progress) -> bool:
-        """Whether what a run starts from is done. Where that has failed, the run will not be started."""
+        """Return whether what a run starts from is done. Where that has failed, the run will not be started."""
         if run.job.start is None:
             return True
         start = self.by_job[id(run.job.start)]
@@ -208,7 +208,7 @@ class Local:
         return start.phase is Phase.DONE
 
     def _attend(self, slot: int) -> None:
-        """Reads how far the run in a slot is, and decides what becomes of one whose process has ended."""
+        """Read how far the run in a slot is, and decides what becomes of one whose process has ended."""
         attempt = self.attempts[slot]
         run, code = attempt.run, attempt.process.poll()
         run.refresh()

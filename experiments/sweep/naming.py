@@ -12,13 +12,13 @@ ALIASES = {"seed.init": "seed", "seed.data": "seed.data"}  # whose last part say
 
 
 def find_varied(runs: Sequence[Run]) -> list[str]:
-    """Returns the fields that are not the same in all runs, in the order in which the runs set them."""
+    """Return the fields that are not the same in all runs, in the order in which the runs set them."""
     fields = dict.fromkeys(field for run in runs for field in run.fields)
     return [field for field in fields if len({repr(run.fields.get(field)) for run in runs}) > 1]
 
 
 def shorten(fields: Sequence[str]) -> dict[str, str]:
-    """Returns {field: the shortest ending of it that is none of another's}; of `model.name` the part that says something."""
+    """Return {field: the shortest ending of it that is none of another's}; of `model.name` the part that says something."""
     parts = {field: ALIASES.get(field, field.removesuffix(".name")).split(".") for field in fields}
     short = {}
     for field, own in parts.items():
@@ -33,7 +33,7 @@ def shorten(fields: Sequence[str]) -> dict[str, str]:
 
 
 def label(runs: Sequence[Run], ignore: tuple[str, ...] = ()) -> list[str]:
-    """Returns a label for each run: its name, and the values of the fields in which it differs from runs of that name.
+    """Return a label for each run: its name, and the values of the fields in which it differs from runs of that name.
 
     A run without a name is labelled by its config, where those differ, and by its fields. Two labels are equal only where
     they were cut, or where the runs differ in fields to `ignore` alone.
@@ -56,7 +56,7 @@ def label(runs: Sequence[Run], ignore: tuple[str, ...] = ()) -> list[str]:
 
 
 def write_value(value: Any) -> str:
-    """Returns a value as people write it: 0.001, 1e-5, 96x96."""
+    """Return a value as people write it: 0.001, 1e-5, 96x96."""
     if isinstance(value, list | tuple):
         return "x".join(map(write_value, value)) or "none"
     if isinstance(value, float):

@@ -48,9 +48,9 @@ def make_plan(
     data_dir: str | None = None,
     resolve: Callable[[dict], dict] = resolution.ask,
 ) -> list[Job]:
-    """Returns the jobs of the sweep in FILE:VARIANT, each after the one that it starts from. Changes nothing.
+    """Return the jobs of the sweep in FILE:VARIANT, each after the one that it starts from. Changes nothing.
 
-    `overrides` are fields that the command line sets for every run, as text. Raises UserError, naming the run and the field,
+    `overrides` are fields that the command line sets for every run, as text. Raise UserError, naming the run and the field,
     where a config does not follow its rules, and where two runs are the same.
     """
     return make_jobs(load(config, overrides), overrides, workdir, data_dir, resolve)
@@ -64,7 +64,7 @@ def make_jobs(
     resolve: Callable[[dict], dict] = resolution.ask,
     fields: Sequence[str] | None = None,
 ) -> list[Job]:
-    """Returns the jobs of runs as `make_plan` does. `fields` are those that they are named after, if not the varied ones."""
+    """Return the jobs of runs as `make_plan` does. `fields` are those that they are named after, if not the varied ones."""
     if (workdir / "config.json").exists():
         raise UserError(f"--workdir={workdir} is the directory of one run; a sweep needs a folder of its own")
     labels = label(runs) if fields is None else [label([run])[0] for run in runs]
@@ -112,7 +112,7 @@ def make_jobs(
 
 
 def _write(fields: Mapping[str, Any]) -> dict[str, str]:
-    """The fields with their values as the command line takes them."""
+    """Return the fields with their values as the command line takes them."""
     return {field: value if isinstance(value, str) else repr(_tuples(value)) for field, value in fields.items()}
 
 
@@ -125,7 +125,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _check(run: Run, name: str, answer: Mapping) -> Flat:
-    """The whole config of a run, whose fields have the values that the sweep has set."""
+    """Return the whole config of a run, whose fields have the values that the sweep has set."""
     if "error" in answer:
         raise UserError(f"run {name}: {answer['error']}")
     for field, value in run.fields.items():
@@ -158,7 +158,7 @@ def _find_place(
     known: Mapping[str, Sequence[pathlib.Path]],
     taken: Collection[pathlib.Path],
 ) -> pathlib.Path:
-    """The directory of the run that is known, whatever its name; else a new one, which is not `taken` by another run."""
+    """Return the directory of the run that is known, whatever its name; else a new one, which is not `taken` by another run."""
     digits = hashlib.sha256(identity.encode()).hexdigest()
     place = workdir / f"{name}-{digits[:DIGITS]}"
     if identity in known:
@@ -167,7 +167,7 @@ def _find_place(
 
 
 def _present(config: Flat, sweep: str, name: str, setting: str) -> Flat:
-    """The fields of config.wandb that make its dashboard compare the runs, but for those that the config sets.
+    """Return the fields of config.wandb that make its dashboard compare the runs, but for those that the config sets.
 
     A group is the sweep. Where a setting has several seeds, it is the job type: grouped by it, W&B draws their mean.
     """
@@ -189,5 +189,5 @@ def _warn_of_kept(place: pathlib.Path, own: Flat, kept: Flat, overrides: Mapping
 
 
 def list_varied(jobs: Sequence[Job]) -> list[str]:
-    """Returns the fields in which the runs differ, `config` among them where they have several."""
+    """Return the fields in which the runs differ, `config` among them where they have several."""
     return list(dict.fromkeys(field for job in jobs for field in job.varied))

@@ -35,9 +35,9 @@ TOLD = (Phase.DONE, Phase.PRUNED, Phase.FAILED)
 
 
 def launch(search: Search) -> int:
-    """Carries a search on until its trials are done, by this launcher or by others.
+    """Carry a search on until its trials are done, by this launcher or by others.
 
-    Returns 0, 1 when a run has failed, 75 when it was stopped and the same command goes on. Raises UserError, before anything
+    Return 0, 1 when a run has failed, 75 when it was stopped and the same command goes on. Raise UserError, before anything
     starts, where the space has values that a run cannot have, and where a sweep is at work in the folder.
     """
     space = load_space(search.config, search.overrides)
@@ -64,7 +64,7 @@ def launch(search: Search) -> int:
 
 
 def check_space(search: Search, space: Space) -> Job:
-    """Returns a run of the space. Raises UserError, naming the field, where a run cannot have the ends of a field's values."""
+    """Return a run of the space. Raise UserError, naming the field, where a run cannot have the ends of a field's values."""
     values = {field: own.values if isinstance(own, Choice) else (own.low, own.high) for field, own in space.items()}
     first = {field: own[0] for field, own in values.items()}
     probes = [first] + [first | {field: value} for field, own in values.items() for value in own[1:] if value != own[0]]
@@ -73,7 +73,7 @@ def check_space(search: Search, space: Space) -> Job:
 
 
 def name_study(search: Search, space: Space, first: Job) -> str:
-    """Returns a name that other fields, choices or base values change. So a changed search adds a study.
+    """Return a name that other fields, choices or base values change. So a changed search adds a study.
 
     A span may become wider: the trials stay, and the new ones are drawn from it.
     """
@@ -103,12 +103,12 @@ class Trials:
         self.look()
 
     def put(self, run: Tried) -> None:
-        """Adds a run, or puts it in the place of an earlier one with its values."""
+        """Add a run, or puts it in the place of an earlier one with its values."""
         place = self._places.setdefault(run.trial.key, len(self.runs))
         self.runs[place : place + 1] = [run]
 
     def look(self) -> None:
-        """Reads how far the runs of the others are."""
+        """Read how far the runs of the others are."""
         trials = self.study.trials()
         self._drawn = len(trials)
         for trial in trials:
@@ -125,12 +125,12 @@ class Trials:
                 run.refresh()
 
     def goes_on(self) -> bool:
-        """Returns whether a trial is left to be drawn or to be done, as far as the last look has shown."""
+        """Return whether a trial is left to be drawn or to be done, as far as the last look has shown."""
         enough = self._drawn >= self.search.trials or self.study.end
         return not enough or len(self.runs) < self._drawn or any(run.phase not in TOLD for run in self.runs)
 
     def take(self, count: int) -> list[Tried]:
-        """Returns up to `count` runs for this launcher to carry on. A trial that no run can be is told to have failed."""
+        """Return up to `count` runs for this launcher to carry on. A trial that no run can be is told to have failed."""
         return self._plan(self.study.take(count, self.search.trials)) if count > 0 else []
 
     def _plan(self, trials: Sequence[Trial]) -> list[Tried]:
@@ -153,7 +153,7 @@ class Trials:
         return planned
 
     def _make_job(self, trial: Trial) -> Job:
-        """A job to look at, not to be started: nothing has checked its config."""
+        """Return a job to look at, not to be started: nothing has checked its config."""
         run = _make_run(self.search, trial.values)
         name = label([run])[0]
         place = self.search.workdir / (trial.directory or name)
@@ -194,7 +194,7 @@ class Searcher(Local):
             attempt.process.terminate()  # it saves, so that another search may go on with it
 
     def _is_pruned(self, run: Tried) -> bool:
-        """Whether the new scores, of which the study is told, end the trial."""
+        """Return whether the new scores, of which the study is told, end the trial."""
         scores = run.state.scores
         if len(scores) > run.seen:
             run.seen = len(scores)
@@ -220,7 +220,7 @@ def _make_run(search: Search, values: Mapping[str, Any]) -> Run:
 
 
 def _print_best(search: Search, trials: Trials) -> None:
-    """Prints the best trial and the command that evaluates it, if a trial is done."""
+    """Print the best trial and the command that evaluates it, if a trial is done."""
     done = [run for run in trials.runs if run.trial.score is not None]
     if not done:
         return

@@ -43,7 +43,7 @@ class Task:
         self.attempt: Attempt | None = None
 
     def __call__(self) -> None:
-        """Trains the run, or goes on with it. Returns when it is done. Raises RuntimeError where it has failed."""
+        """Train the run, or goes on with it. Return when it is done. Raise RuntimeError where it has failed."""
         run = Progress(self.job)
         if run.state.done:
             return
@@ -62,7 +62,7 @@ class Task:
         raise RuntimeError(f"{self.job.label} has failed: {self.attempt.last_line()}")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Lets the run save. Returns what goes on with it, or None, a failure, after too many stops for nothing."""
+        """Let the run save. Return what goes on with it, or None, a failure, after too many stops for nothing."""
         fruitless = self.fruitless
         if self.attempt is not None:
             self.attempt.process.terminate()
@@ -80,9 +80,9 @@ class Task:
 
 
 def launch(sweep: Launch) -> int:
-    """Submits what is neither done nor in the queue, and says where each run is. Returns 0.
+    """Submit what is neither done nor in the queue, and says where each run is. Return 0.
 
-    Raises UserError where SLURM is not at hand or refuses, and where the options lack the time limit.
+    Raise UserError where SLURM is not at hand or refuses, and where the options lack the time limit.
     """
     if shutil.which("srun") is None:
         raise UserError("--executor=slurm: srun is not on PATH; start this command on a machine of the cluster")
@@ -97,7 +97,7 @@ def launch(sweep: Launch) -> int:
 
 
 def read_options(options: Mapping[str, str], at_a_time: int | None) -> dict:
-    """Returns submitit's parameters. `options` are those of sbatch by their names, and submitit's setup and signal_delay_s."""
+    """Return submitit's parameters. `options` are those of sbatch by their names, and submitit's setup and signal_delay_s."""
     others = dict(options)
     minutes = others.pop("time", "")
     if not minutes.isdigit() or not int(minutes):
@@ -123,7 +123,7 @@ def read_options(options: Mapping[str, str], at_a_time: int | None) -> dict:
 
 
 def submit(runs: Sequence[Progress], executor: submitit.Executor, sweep: Launch, queued: set[str]) -> None:
-    """Submits the runs that are neither done nor among the jobs `queued`, one array for those that wait for the same run."""
+    """Submit the runs that are neither done nor among the jobs `queued`, one array for those that wait for the same run."""
     place = sweep.workdir / QUEUE
     ids: dict[str, str] = read_json(place) if place.exists() else {}
     for run in runs:
@@ -146,7 +146,7 @@ def submit(runs: Sequence[Progress], executor: submitit.Executor, sweep: Launch,
 
 
 def _group(runs: Sequence[Progress]) -> Iterator[tuple[Progress | None, list[Progress]]]:
-    """The runs to submit, together those that start from the same run; that run comes before them."""
+    """Return the runs to submit, together those that start from the same run; that run comes before them."""
     by_job = {id(run.job): run for run in runs}
     groups: dict[int | None, list[Progress]] = {}
     for run in runs:
@@ -159,7 +159,7 @@ def _group(runs: Sequence[Progress]) -> Iterator[tuple[Progress | None, list[Pro
 
 
 def _ask_queue() -> set[str]:
-    """The jobs of this user that wait or run: 123, or 123_4 of an array."""
+    """Return the jobs of this user that wait or run: 123, or 123_4 of an array."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60)

@@ -35,7 +35,7 @@ class State:
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads the rows that are new since the last call, or all of them after a resume has cut the file."""
+        """Read the rows that are new since the last call, or all of them after a resume has cut the file."""
         path = self.workdir / "metrics.jsonl"
         try:
             found = path.stat()
@@ -115,13 +115,13 @@ class State:
             return 0.0  # the run itself reports it when it resumes
 
     def _checkpoints(self, kind: str) -> list[int]:
-        """Steps of the whole checkpoints; one that is being written has another name."""
+        """Step of the whole checkpoints; one that is being written has another name."""
         folder = self.workdir / "checkpoints" / kind
         return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
 
 
 def read_state(workdir: pathlib.Path) -> State:
-    """Returns the state of the run in `workdir`, by its own config. Raises UserError where there is none."""
+    """Return the state of the run in `workdir`, by its own config. Raise UserError where there is none."""
     try:
         train = read_json(workdir / "config.json").get("train")
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def read_state(workdir: pathlib.Path) -> State:
 
 
 def in_use(workdir: pathlib.Path) -> bool:
-    """Returns whether a process trains in `workdir`, whoever started it."""
+    """Return whether a process trains in `workdir`, whoever started it."""
     place = workdir / ".lock"
     if not place.is_file():
         return False

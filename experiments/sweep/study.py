@@ -54,7 +54,7 @@ class Study:
     """The trials of one search in a folder. `end` says why no more of them are drawn, where that is so."""
 
     def __init__(self, workdir: pathlib.Path, name: str, space: Space, smaller_is_better: bool, seed: int = 0):
-        """Opens the study called `name`, new or not. Raises UserError where its file or its lock cannot be used."""
+        """Open the study called `name`, new or not. Raise UserError where its file or its lock cannot be used."""
         self.path, self.space, self.seed, self.end = workdir / FILE, space, seed, ""
         self.stored = {field: _store(field, values) for field, values in space.items()}
         self.distributions = {field: _make_distribution(values) for field, values in self.stored.items()}
@@ -75,12 +75,12 @@ class Study:
             )
 
     def close(self) -> None:
-        """Lets go of all trials. They stay as they are."""
+        """Let go of all trials. They stay as they are."""
         self._lock.close()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps the other launchers of the folder waiting. Raises UserError for what the study's file does not take."""
+        """Keep the other launchers of the folder waiting. Raise UserError for what the study's file does not take."""
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX, 1)
         except OSError as error:
@@ -98,19 +98,19 @@ class Study:
             fcntl.lockf(self._lock, fcntl.LOCK_UN, 1)
 
     def trials(self) -> list[Trial]:
-        """Returns all trials in the order in which they were drawn; of failed ones that were tried again the new."""
+        """Return all trials in the order in which they were drawn; of failed ones that were tried again the new."""
         with self.alone():
             return [self._describe(frozen) for frozen in self._latest().values()]
 
     def retry(self) -> None:
-        """Lets the failed trials be tried again."""
+        """Let the failed trials be tried again."""
         with self.alone():
             for frozen in self._latest().values():
                 if frozen.state is TrialState.FAIL:
                     self._add(frozen.params, frozen.distributions)
 
     def take(self, count: int, total: int) -> list[Trial]:
-        """Returns `count` trials for this launcher to carry on: first those that no launcher is at, then new ones.
+        """Return `count` trials for this launcher to carry on: first those that no launcher is at, then new ones.
 
         There are fewer where there are `total` trials in all, and where `end` says so.
         """
@@ -134,12 +134,12 @@ class Study:
         return taken
 
     def name(self, trial: Trial, directory: str) -> None:
-        """Stores where the run of a trial is."""
+        """Store where the run of a trial is."""
         with self.alone():
             self._open(trial).set_user_attr("directory", directory)
 
     def report(self, trial: Trial, scores: Mapping[int, float | None], steps: int) -> str:
-        """Stores the scores of a trial on its way to step `steps`. Returns at which of them it is pruned: then it is over.
+        """Store the scores of a trial on its way to step `steps`. Return at which of them it is pruned: then it is over.
 
         They are looked at one after another, however many come at once: the decision does not depend on the hour.
         """
@@ -159,7 +159,7 @@ class Study:
         return ""
 
     def finish(self, trial: Trial, scores: Mapping[int, float | None]) -> str:
-        """Tells the best score of a trial that is done. Returns an empty text, or why it has failed all the same."""
+        """Report the best score of a trial that is done. Return an empty text, or why it has failed all the same."""
         defined = [value for value in scores.values() if value is not None and math.isfinite(value)]
         if not defined:
             self.fail(trial, note := "the score was undefined at every step")
@@ -174,14 +174,14 @@ class Study:
         return ""
 
     def fail(self, trial: Trial, note: str) -> None:
-        """Tells that the run of a trial has failed."""
+        """Report that the run of a trial has failed."""
         with self.alone():
             own = self._open(trial)
             own.set_user_attr("note", note)
             self._study.tell(own, state=TrialState.FAIL)
 
     def release(self, trial: Trial) -> None:
-        """Lets go of a trial whose end was told and whose process has ended."""
+        """Let go of a trial whose end was told and whose process has ended."""
         self._own.discard(trial.id)
         fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 1 + trial.id)
 
@@ -193,7 +193,7 @@ class Study:
         return next(own for own in self._study.get_trials(deepcopy=False) if own._trial_id == trial.id)
 
     def _claim(self, number: int) -> bool:
-        """Takes the lock of a trial: a byte of the file, which the kernel frees when this process ends, however it ends."""
+        """Take the lock of a trial: a byte of the file, which the kernel frees when this process ends, however it ends."""
         if number in self._own:
             return False
         try:
@@ -224,12 +224,12 @@ class Study:
         return values.values[stored.values.index(param)] if isinstance(stored, Choice) else param
 
     def _holds(self, params: Mapping[str, Any]) -> bool:
-        """Whether the values are in the space, which may have become narrower."""
+        """Return whether the values are in the space, which may have become narrower."""
         spans = {field: own for field, own in self.stored.items() if isinstance(own, Span)}
         return all(own.low <= params[field] <= own.high for field, own in spans.items())
 
     def _add(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> None:
-        """Stores a new trial at once and whole, so that no kill leaves a part of it."""
+        """Store a new trial at once and whole, so that no kill leaves a part of it."""
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
 
     def _find_end(self, known: Mapping[str, FrozenTrial]) -> str:
@@ -240,7 +240,7 @@ class Study:
         return f"the first {FAILURES} trials have failed, and none has come to anything"
 
     def _draw(self, known: Mapping[str, FrozenTrial]) -> dict[str, Any] | None:
-        """Values that no trial has had, from TPE or, where that insists on known ones, at random. None: there are none."""
+        """Value that no trial has had, from TPE or, where that insists on known ones, at random. None: there are none."""
         generator = random.Random(f"{self.seed} {len(known)}")
         scratch = optuna.create_study(
             direction=self.direction, sampler=optuna.samplers.TPESampler(seed=generator.getrandbits(32))
@@ -269,13 +269,13 @@ class Study:
 
 
 def describe_kind(field: str, values: Span | Choice) -> Any:
-    """Returns what of a field's values may not change within a study, fit for JSON: a span may become wider or narrower."""
+    """Return what of a field's values may not change within a study, fit for JSON: a span may become wider or narrower."""
     stored = _store(field, values)
     return list(stored.values) if isinstance(stored, Choice) else [stored.whole, stored.log]
 
 
 def _store(field: str, values: Span | Choice) -> Span | Choice:
-    """The values as the study has them. Those of a choice are text: Optuna stores no lists, and takes True for 1."""
+    """Return the values as the study has them. Those of a choice are text: Optuna stores no lists, and takes True for 1."""
     if not isinstance(values, Choice):
         return values
     labels = [value if isinstance(value, str) else repr(value) for value in values.values]
@@ -294,7 +294,7 @@ def _make_distribution(stored: Span | Choice) -> BaseDistribution:
 
 
 def _settle(stored: Span | Choice, drawn: Any) -> Any:
-    """A value with as many digits as people write, and of the type that it comes back with."""
+    """Return a value with as many digits as people write, and of the type that it comes back with."""
     if isinstance(stored, Choice):
         return drawn
     return int(drawn) if stored.whole else float(stored.round(drawn))

@@ -18,7 +18,7 @@ HEADER = ("run", "state", "step", "metric", "best", "last", "time")
 
 
 def summarise(runs: Sequence[Progress]) -> str:
-    """Returns the runs as an aligned table, and below it what is to be said of some of them."""
+    """Return the runs as an aligned table, and below it what is to be said of some of them."""
     rows = [HEADER, *map(describe, runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -27,7 +27,7 @@ def summarise(runs: Sequence[Progress]) -> str:
 
 
 def describe(run: Progress) -> tuple[str, ...]:
-    """Returns the cells of a run, below HEADER."""
+    """Return the cells of a run, below HEADER."""
     state, best = run.state, run.state.best
     step = f"{state.step}/{state.steps}"
     numbers = [None if best is None else best[1], state.last]
@@ -36,7 +36,7 @@ def describe(run: Progress) -> tuple[str, ...]:
 
 
 def write_time(seconds: float | None) -> str:
-    """Returns a time as 5:07 or 1:02:03, and - where it is not known."""
+    """Return a time as 5:07 or 1:02:03, and - where it is not known."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -45,7 +45,7 @@ def write_time(seconds: float | None) -> str:
 
 
 def write_summary(workdir: pathlib.Path, runs: Sequence[Progress]) -> None:
-    """Writes the runs to sweep.json and summary.csv in a sweep's folder.
+    """Write the runs to sweep.json and summary.csv in a sweep's folder.
 
     The runs of another sweep file, or of an earlier version of this one, stay there as long as their directories do.
     """

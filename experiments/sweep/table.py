@@ -29,17 +29,17 @@ class View:
         self.say(count(runs))
 
     def update(self) -> None:
-        """Shows how far the runs are, where it is time to."""
+        """Show how far the runs are, where it is time to."""
         for run in self.runs:
             if run.phase is Phase.RUNNING and time.monotonic() - self._said[id(run)] >= LINE_SECONDS:
                 self._report(run)
 
     def changed(self, run: Progress) -> None:
-        """Shows that a run has another phase."""
+        """Show that a run has another phase."""
         self._report(run)
 
     def say(self, line: str) -> None:
-        """Shows a line of its own."""
+        """Show a line of its own."""
         print(line, flush=True)
 
     def _report(self, run: Progress) -> None:
@@ -83,7 +83,7 @@ class LiveView(View):
 
 
 def count(runs: Sequence[Progress]) -> str:
-    """Returns how many runs are in which phase."""
+    """Return how many runs are in which phase."""
     phases = Counter(run.phase for run in runs)
     words = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     parts = ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
@@ -92,7 +92,7 @@ def count(runs: Sequence[Progress]) -> str:
 
 @contextlib.contextmanager
 def open_view(runs: Sequence[Progress]) -> Iterator[View]:
-    """Shows the runs while the context lasts."""
+    """Show the runs while the context lasts."""
     if not sys.stdout.isatty():
         yield View(runs)
         return

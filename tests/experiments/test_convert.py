@@ -20,7 +20,7 @@ def torch():
 
 
 def fails(capsys, *arguments):
-    """The one line that the command ends with."""
+    """Return the one line that the command ends with."""
     assert convert.main(list(map(str, arguments))) == 1
     printed = capsys.readouterr()
     assert not printed.out and printed.err.startswith("error: ") and printed.err.count("\n") == 1

@@ -48,7 +48,7 @@ def box_records() -> list[dict]:
 
 
 def read_everything(folder: pathlib.Path) -> None:
-    """All that reads a run's files and needs no model: a comparison, a sweep's table, the resume, the sender to W&B."""
+    """Return all that reads a run's files and needs no model: a comparison, a sweep's table, the resume, the sender to W&B."""
     run, page = folder / "a", folder.parent / "page.html"
     for flags in (["--csv"], [f"--html={page}"], ["--rows=optim.lr"]):
         try:

@@ -214,7 +214,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*PYRAMIDS, *PROP
 
 
 def train(config, sources, steps):
-    """Trains without a warm-up, `steps` on each of `sources`: (losses, objects beyond M, compilations)."""
+    """Train without a warm-up, `steps` on each of `sources`: (losses, objects beyond M, compilations)."""
     config.data.max_boxes, config.optim.warmup_steps = 2, 0
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
     architecture, state, optimizer = initialise_run(config, mesh, CLASSES)
@@ -372,7 +372,7 @@ def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch
             return size, objects | {"crowd": objects["classes"] == 1}
 
         def proposals(self, index):
-            """The whole image ten times, and then the first object's box, nearly."""
+            """Return the whole image ten times, and then the first object's box, nearly."""
             (height, width), objects = self.objects(index)
             boxes = [[0, 0, height, width]] * 10 + np.add(objects["boxes"][:1], (0, 0, 0.1, 0.1)).tolist()
             return np.array(boxes, np.float32)

@@ -49,7 +49,7 @@ FAMILIES = (
 
 
 def configure(name: str) -> ConfigDict:
-    """The tiny variant of an experiment; a detector keeps what it finds, however little it is sure."""
+    """Return the tiny variant of an experiment; a detector keeps what it finds, however little it is sure."""
     config = read_experiment(f"configs/{name}.py:debug", [])
     if "score_threshold" in config.task:
         config.task.score_threshold = 0.0
@@ -70,7 +70,7 @@ def draw_inputs(program, count, seed=0):
 
 
 def build(config):
-    """The program of a config with random variables, which are returned too."""
+    """Return the program of a config with random variables, which are returned too."""
     architecture, _, _ = states.describe(config, len(CLASSES))
     variables = architecture.lasting(states.initialise(config, len(CLASSES), seed=0))
     rng = np.random.default_rng(0)  # some layers start at zero

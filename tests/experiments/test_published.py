@@ -56,7 +56,7 @@ def load(name, config, place, arrays):
 
 
 def assert_same(found, expected, pixels, score):
-    """The same detections; two whose scores differ by less than `score` may have changed places."""
+    """Return the same detections; two whose scores differ by less than `score` may have changed places."""
     found, expected = ({name: np.asarray(rows) for name, rows in side.items()} for side in (found, expected))
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=score)
     same = found["classes"][:, None] == expected["classes"]

@@ -40,7 +40,7 @@ def make(config, workdir, data_dir):
 
 
 def read(workdir):
-    """The variables of the newest checkpoint."""
+    """Return the variables of the newest checkpoint."""
     checkpoints = Checkpoints(workdir, read_only=True)
     arrays, _ = checkpoints.read("last")
     checkpoints.close()

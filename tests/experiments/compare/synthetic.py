@@ -37,7 +37,7 @@ def make_run(
 
 
 def label_records(right: np.ndarray, pixels: int = 10**6, names: Sequence[str] = ()) -> list[dict]:
-    """Records of images with `pixels` of class 0, of which the share right[i] is predicted so, the rest as class 1."""
+    """Record of images with `pixels` of class 0, of which the share right[i] is predicted so, the rest as class 1."""
     hits = np.round(np.clip(right, 0, 1) * pixels).astype(int).tolist()
     names = names or [f"image{index}" for index in range(len(hits))]
     return [

@@ -17,7 +17,7 @@ def make(workdir, styles, parts):
 
 
 def draw_parts(seed, classes=2):
-    """Records of 12 images whose objects are of the first `classes`."""
+    """Record of 12 images whose objects are of the first `classes`."""
     return box_parts(np.random.default_rng(seed), 12, classes)
 
 

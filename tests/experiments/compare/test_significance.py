@@ -18,7 +18,7 @@ TRUE = 0.02
 
 
 def experiment(rng, seeds, images=150, draws=300, difference=TRUE, of_seed=0.01, of_image=0.1, of_both=0.05):
-    """Scores of two methods as significance sees them: shares of right pixels, whose mean is the score.
+    """Score of two methods as significance sees them: shares of right pixels, whose mean is the score.
 
     A run's share in an image is the method's, with parts of the image (shared by all runs), of the seed, and of both.
     """
@@ -74,7 +74,7 @@ def test_runs_that_are_alike_do_not_differ():
 
 
 def groups_of(folder, **runs):
-    """Groups by name; each is a list of records."""
+    """Group by name; each is a list of records."""
     for name, seeds in runs.items():
         for seed, records in enumerate(seeds):
             make_run(folder / f"{name},seed={seed}", {"model.name": name, "seed.init": seed}, [{}], records)

@@ -73,7 +73,7 @@ def test_evaluation_runs_beside_the_training_state():
 
 
 def imagined(**fields) -> Steps:
-    """A run on 256 chips whose training step wants three times the memory."""
+    """Return a run on 256 chips whose training step wants three times the memory."""
     config = common.get_config()
     config.train.batch_size = 2048
     config.update(fields)

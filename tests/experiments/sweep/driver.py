@@ -17,7 +17,7 @@ FAKE = pathlib.Path(__file__).with_name("fake_main.py")
 
 
 def resolve(request: dict) -> dict:
-    """Resolves configs without their check."""
+    """Resolve configs without their check."""
     configs = [flatten(read_experiment(run["config"], run["fields"])) for run in request["runs"]]
     runs = [{"fields": config, "smaller_is_better": config["train.best"] == "val/loss"} for config in configs]
     return {"runs": runs, "stored": {}}

@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def score(given: dict[str, str], step: int, optimum: dict[str, float] | None) -> float:
-    """A number for each step; with an optimum the better the nearer the run's fields are, and rising."""
+    """Return a number for each step; with an optimum the better the nearer the run's fields are, and rising."""
     if optimum is None or "config.optim.lr" not in given:
         return (step * 7 % 12) / 12
     decades = math.log10(float(given["config.optim.lr"]) / optimum["lr"])
@@ -71,7 +71,7 @@ def score(given: dict[str, str], step: int, optimum: dict[str, float] | None) ->
 
 
 def begin(given: dict[str, str]) -> str:
-    """The state before step 1: the run's fields, and the last state of the run that it starts from."""
+    """Return the state before step 1: the run's fields, and the last state of the run that it starts from."""
     start = given.get("config.init_from")
     fields = sorted(item for item in given.items() if item[0] not in ("workdir", "config", "config.init_from"))
     earlier = (pathlib.Path(start) / "checkpoints" / "last" / "12" / "state").read_text() if start else ""
