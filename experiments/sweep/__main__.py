@@ -38,7 +38,9 @@ SEARCHES = {"optuna": "experiments.sweep.search:launch"}  # functions that take 
 def read_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str], dict[str, str]]:
     """Return the flags, the fields to set in every run, and the options for SLURM."""
     parser = Parser(prog="python -m experiments.sweep", description="Run a sweep or a search.", allow_abbrev=False)
-    parser.add_argument("--config", required=True, help="a file that defines sweep() or search(); add `:debug` for tiny runs")
+    parser.add_argument(
+        "--config", required=True, help="a file that defines sweep() or search(); add `:debug` for tiny runs"
+    )
     parser.add_argument("--workdir", required=True, help="the sweep's folder; each run gets a directory in it")
     parser.add_argument("--executor", choices=list(EXECUTORS), default="local", help="where the runs are started")
     parser.add_argument(

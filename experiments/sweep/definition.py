@@ -31,7 +31,7 @@ def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
     path, _, variant = config.partition(":")
     drawn = _call(pathlib.Path(path), "sweep")
     if not isinstance(drawn, Sequence) or not drawn:
-        raise UserError(            f"{path}: sweep() returns {drawn!r}; return a list of at least one run")
+        raise UserError(f"{path}: sweep() returns {drawn!r}; return a list of at least one run")
     runs = [_read_run(f"{path}: run {number}", run, config, overrides) for number, run in enumerate(drawn, start=1)]
     runs = [
         dataclasses.replace(run, config=f"{run.config}:{variant}") if variant and ":" not in run.config else run
@@ -103,7 +103,9 @@ def _resolve_start(path: str, run: Run, runs: Sequence[Run]) -> Run:
     where = f"{path}: run {run.name or runs.index(run) + 1}: init_from=run({reference.name!r})"
     if not named:
         known = sorted({other.name for other in runs if other.name})
-        raise UserError(f"{where}: no run has that name; choose {', '.join(known) or 'a name for a run, its key `name`'}")
+        raise UserError(
+            f"{where}: no run has that name; choose {', '.join(known) or 'a name for a run, its key `name`'}"
+        )
     if len(agreeing) != 1:
         raise UserError(
             f"{where}: {len(agreeing)} of the {len(named)} runs with that name have the same values of "

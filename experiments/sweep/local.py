@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
+
 from errors import UserError
 from experiments.run import child
 from experiments.sweep.devices import make_slots
@@ -226,9 +227,7 @@ class Local(Generic[AnyRun]):
                 self._change(run, Phase.WAITING, f"stopped at step {max(run.state.saved, 0)}, started again")
             else:
                 how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-                line = (
-                    f"stopped {how} and saved nothing after step {max(attempt.kept[0], 0)}; {attempt.last_line()}"
-                )
+                line = f"stopped {how} and saved nothing after step {max(attempt.kept[0], 0)}; {attempt.last_line()}"
                 self._change(run, Phase.FAILED, line)
         else:
             self._change(run, Phase.FAILED, attempt.last_line())

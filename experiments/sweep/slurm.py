@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import submitit
 from submitit.core.utils import FailedJobError
+
 from errors import UserError
 from experiments.sweep.launch import MAIN, Launch, Phase, Progress
 from experiments.sweep.local import Attempt, hold
@@ -78,6 +79,8 @@ def _wait(attempt: Attempt) -> None:
     process, options = attempt.process, os.WEXITED | os.WNOHANG | os.WNOWAIT
     while process.returncode is None and os.waitid(os.P_PID, process.pid, options) is None:
         time.sleep(POLL_SECONDS)
+
+
 def launch(sweep: Launch) -> int:
     """Submit the runs that are neither done nor in the queue, and print the state of each run. Return 0.
 

@@ -50,7 +50,9 @@ def write_summary(workdir: pathlib.Path, runs: Sequence[Progress]) -> None:
     Runs of another sweep file, or of an earlier version of this one, stay in the files while their directories exist.
     """
     place, entries = workdir / "sweep.json", {}
-    with contextlib.suppress(UserError, TypeError, KeyError):  # no file yet, or a damaged one: the run directories have everything
+    with contextlib.suppress(
+        UserError, TypeError, KeyError
+    ):  # no file yet, or a damaged one: the run directories have everything
         entries = {own["directory"]: own for own in read_json(place)["runs"]}
     entries = {name: own for name, own in entries.items() if (workdir / name).is_dir()}
     entries |= {run.job.workdir.name: _record(run) for run in runs}
