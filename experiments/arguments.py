@@ -4,7 +4,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from errors import UserError
@@ -16,13 +16,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.exit(f"error: {UserError(message)}")
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse as argparse does. End the process if a flag is given twice with different values."""
+        arguments = sys.argv[1:] if args is None else list(args)
         try:
-            refuse_contradictions(sys.argv[1:] if args is None else args)
+            refuse_contradictions(arguments)
         except UserError as error:
             self.error(str(error))
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(arguments, namespace)
 
 
 def refuse_contradictions(arguments: Sequence[str]) -> None:

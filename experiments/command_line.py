@@ -163,7 +163,7 @@ def _explain(error: BaseException, experiment: str | None) -> str:
 
 
 def _file(experiment: str) -> str:
-    """Return FILE of FILE or FILE:VARIANT."""
+    """Return the file of `FILE` or `FILE:VARIANT`."""
     return experiment.split(":")[0]
 
 

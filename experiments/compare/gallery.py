@@ -74,7 +74,7 @@ def _read_sheet(run: Run) -> str | None:
 
 
 def _embed(webp: bytes) -> str:
-    """Return a picture as the URL of an image. Raise an error if it is not WebP: files of a run are not trusted."""
+    """Return a picture as a data URL. Raise OSError if it is not WebP, because files of a run are not trusted."""
     with Image.open(io.BytesIO(webp), formats=["WEBP"]) as picture:
         picture.verify()
     return "data:image/webp;base64," + base64.b64encode(webp).decode()

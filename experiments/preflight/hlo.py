@@ -64,7 +64,7 @@ class Program:
         self._computations, self._entry = _split(text)
         self._frames = _Frames(text)
         self.loops = 0
-        self._counts: collections.Counter = collections.Counter()
+        self._counts: collections.Counter[str] = collections.Counter()
         self._callers: dict[str, tuple[str, Instruction]] = {}
         self._count(self._entry, 1)
 
@@ -87,7 +87,7 @@ class Program:
 
     def accesses(self) -> list[Access]:
         """Return the gathers and scatters, those with the most slices first. Equal ones are merged."""
-        found: collections.Counter = collections.Counter()
+        found: collections.Counter[tuple[str, str, int, int]] = collections.Counter()
         for computation, instruction in self._instructions():
             if instruction.kind not in ("gather", "scatter"):
                 continue
@@ -237,7 +237,10 @@ class _Frames:
         self._stack = _table(text, "StackFrames", r"\{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
 
     def place(self, rest: str) -> str:
-        """Return FILE:LINE (FUNCTION) of the innermost call in this project, else jax's name of the operation, or ""."""
+        """Return the place of the innermost call in this project as `FILE:LINE (FUNCTION)`.
+
+        Return jax's name of the operation if there is none, or an empty text.
+        """
         frame = re.search(r"\bstack_frame_id=(\d+)", rest)
         if frame and (place := self._innermost(int(frame[1]))):
             return place
@@ -257,7 +260,7 @@ class _Frames:
 
 
 def _table(text: str, title: str, row: str) -> dict[int, tuple[str, ...]]:
-    """Return a numbered table at the head of the text, as {number: groups of `row`}."""
+    """Return a table at the head of the text, the groups of `row` by the number of the row."""
     part = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, flags=re.MULTILINE)
     lines = part[1].splitlines() if part else []
     found = (re.match(rf"(\d+) {row}", line) for line in lines)

@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _load(name: str) -> Callable[[Any], int]:
-    """Return the function MODULE:NAME. Raise UserError if a package of requirements-sweep.txt is missing."""
+    """Return the function `MODULE:NAME`. Raise UserError if a package of requirements-sweep.txt is missing."""
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)

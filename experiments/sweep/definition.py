@@ -23,7 +23,7 @@ class Run:
 
 
 def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
-    """Return the runs that the file `config` (FILE or FILE:VARIANT) defines, each after the one that it starts from.
+    """Return the runs that the file `config` (`FILE` or `FILE:VARIANT`) defines, each after the one that it starts from.
 
     `overrides` are fields that the command line sets for all runs; they replace the runs' own values. VARIANT applies to each
     run whose config has no variant. Raise UserError, with the number of the run, for an invalid run.

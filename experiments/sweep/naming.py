@@ -18,7 +18,7 @@ def find_varied(runs: Sequence[Run]) -> list[str]:
 
 
 def shorten(fields: Sequence[str]) -> dict[str, str]:
-    """Return a short name for each field, {field: the shortest ending that no other field has}.
+    """Return a short name for each field, the shortest ending that no other field has.
 
     The short name of `model.name` is `model`.
     """

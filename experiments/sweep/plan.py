@@ -48,7 +48,7 @@ def make_plan(
     data_dir: str | None = None,
     resolve: Callable[[dict], dict] = resolution.ask,
 ) -> list[Job]:
-    """Return the jobs of the sweep in FILE:VARIANT, each after the one that it starts from.
+    """Return the jobs of the sweep in `FILE:VARIANT`, each after the one that it starts from.
 
     Nothing is written. `overrides` are fields that the command line sets for every run, as text. Raise UserError, with the
     names of run and field, if a config is invalid or two runs are the same.

@@ -36,7 +36,7 @@ def describe(run: Progress) -> tuple[str, ...]:
 
 
 def write_time(seconds: float | None) -> str:
-    """Return a time as 5:07 or 1:02:03, or as - if unknown."""
+    """Return a time as `5:07` or `1:02:03`, or as `-` if unknown."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
