@@ -34,7 +34,7 @@ code=$?
 
 ((code == 75 || (code > 128 && code < 160))) || exit $((code && 1)) # from 160 on: a failure or no memory left (253)
 if ((${SLURM_RESTART_COUNT:-0} >= ${RESTARTS:-100})); then
-    echo "stopped: not finished after $SLURM_RESTART_COUNT restarts; submit the job again to continue" >&2
+    echo "stopped: not finished after $SLURM_RESTART_COUNT restarts; submit the job again to go on" >&2
     exit 75
 fi
 scontrol requeue "$SLURM_JOB_ID"

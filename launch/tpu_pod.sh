@@ -57,5 +57,5 @@ for ((start = 0; start <= restarts; start++)); do
     [[ -n $failed ]] && exit "$failed"
     sleep "$pause"
 done
-echo "stopped: not finished after $restarts restarts; start the same command again to continue"
+echo "stopped: not finished after $restarts restarts; start the same command again to go on"
 exit 75

@@ -159,7 +159,7 @@ def _name_spreads(verdict: Verdict) -> str:
     """Return the spreads that a verdict's interval contains, as text."""
     if verdict.seeds:
         return "over images and seeds"
-    return "over images alone: the difference of these two runs, which may change with another seed"
+    return "over images alone: a difference of these two runs, which another seed may change"
 
 
 if __name__ == "__main__":

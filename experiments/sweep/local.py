@@ -48,7 +48,7 @@ def launch(sweep: Launch) -> int:
         write_summary(sweep.workdir, runs)
     print(summarise(runs), flush=True)
     if stopped and any(run.phase is not Phase.DONE for run in runs):
-        print("stopped: start the same command again to continue", flush=True)
+        print("stopped: start the same command again to go on", flush=True)
         return UNFINISHED
     return 1 if any(run.phase in (Phase.FAILED, Phase.NOT_STARTED) for run in runs) else 0
 

@@ -58,7 +58,7 @@ def launch(search: Search) -> int:
         print(f"no more trials: {study.end}", flush=True)
     _print_best(search, trials)
     if stopped and trials.goes_on():
-        print("stopped: start the same command again to continue", flush=True)
+        print("stopped: start the same command again to go on", flush=True)
         return UNFINISHED
     return 1 if any(run.phase is Phase.FAILED for run in trials.runs) else 0
 
