@@ -43,7 +43,7 @@ def read(task: str) -> str:
 
 
 def controller(number: str) -> None:
-    """Runs the tasks of a job, as slurmctld would."""
+    """Run the tasks of a job, as slurmctld does."""
     text = (ROOT / f"{number}.sh").read_text()
     after = re.search(r"--dependency=afterok:(\S+)", text)
     tasks = task_ids(int(number), re.search(r"--array=0-(\d+)", text))
