@@ -98,9 +98,8 @@ def find_parameters(loaded: Any, kind: type) -> tuple[dict[str, Any], list[str]]
         notes.append(f"left out: {len(counters)} of {COUNTER}")
     tensors = {name: value for name, value in tensors.items() if name not in counters}
     if not tensors:
-        raise UserError(
-            f"contains no tensor with a name, only {_list(others + counters) or 'nothing'}; save the state_dict()"
-        )
+        only = f", only {_list(others + counters)}" if others or counters else ""
+        raise UserError(f"contains no tensor with a name{only}; save the state_dict()")
     if all(name.startswith(PREFIX) for name in tensors):
         notes.append(f"removed {PREFIX!r} before all {len(tensors)} names")
         tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
