@@ -1,18 +1,18 @@
-"""Checks this code on the accelerator that is here, a GPU or a TPU, in about ten minutes.
+"""A check of this code on the GPU or TPU of this machine, in about ten minutes.
 
     python -m benchmarks.accelerator --tfds_data_dir=DIR
 
-Each config is trained for STEPS steps with deterministic operations, four times or more: undisturbed; killed (SIGKILL) after
-its first checkpoint and started again; and both of these in bfloat16. The final states of the two must be equal to the bit, and
-the loss in bfloat16 must be near that of float32. Then steps are timed in both types, and the tests of what runs on a device
-run on this one. Prints a table in Markdown for RESULTS.md. The exit code is 1 where anything differs or fails. With
-`--platform=cpu` it runs without an accelerator.
+Each config is trained for STEPS steps with deterministic operations, in float32 and in bfloat16, and each of these twice: once
+without a break, and once killed (SIGKILL) after its first checkpoint and started again. The two final states must be
+bit-identical, and the loss in bfloat16 must be near that in float32. Then steps are timed in both types, and the tests of device
+code run. The command prints tables in Markdown for RESULTS.md. The exit code is 1 if anything differs or fails. With
+`--platform=cpu` no accelerator is needed.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import json
@@ -28,11 +28,11 @@ from experiments.run.metrics_file import read_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ("unet_shapes", "ssd_shapes", "mask_rcnn_shapes")
-TIMED = ("unet_pets=16", "ssd300_voc=32", "retinanet_coco=4", "mask_rcnn_r50_fpn_coco=2")  # and images of a step
+TIMED = ("unet_pets=16", "ssd300_voc=32", "retinanet_coco=4", "mask_rcnn_r50_fpn_coco=2")  # each with its batch size
 TESTS = ("models", "experiments/tasks", "experiments/run/test_step.py", "experiments/run/test_sharding.py")
 TYPES = ("float32", "bfloat16")
-STEPS, SAVED = 60, 20  # of a run; between two checkpoints, evaluations and rows
-NEAR = 0.1  # of the mean loss: bfloat16 against float32
+STEPS, SAVED = 60, 20  # steps of a run; steps between two checkpoints, evaluations and rows
+NEAR = 0.1  # largest relative difference of the mean loss between bfloat16 and float32
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # other accelerators ignore it
 
 
@@ -47,9 +47,9 @@ def environment(platform: str) -> dict[str, str]:
 
 
 def train(config: str, dtype: str, workdir: pathlib.Path, options: argparse.Namespace, *, killed: bool) -> list[dict]:
-    """Train a run, with a kill and a second start or without. Returns the rows of its metrics.
+    """Train a run, with or without a kill and a second start. Return the rows of its metrics.
 
-    Exits where a start fails, or where the run had ended before it could be killed.
+    Exit if a start fails, or if the run ends before it can be killed.
     """
     fields = {
         "train.steps": options.steps,
@@ -71,12 +71,12 @@ def train(config: str, dtype: str, workdir: pathlib.Path, options: argparse.Name
         while running.poll() is None and not _passed(metrics, options.saved + 1):
             time.sleep(0.02)
         if running.poll() is not None:
-            sys.exit(f"error: {config} ended with {running.returncode} before it could be killed; give more --steps")
+            sys.exit(f"error: {config} ended with {running.returncode} before it could be killed; increase --steps")
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
     done = subprocess.run(command, cwd=ROOT, env=environment(options.platform), stdout=subprocess.DEVNULL)
     if done.returncode:
-        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}; its words are above")
+        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}; its output is above")
     return read_rows(metrics)
 
 
@@ -96,7 +96,7 @@ def hash_state(workdir: pathlib.Path, platform: str) -> str:
 
 
 def compare(rows: list[dict], others: list[dict]) -> bool:
-    """Return whether two runs logged the same, times excepted."""
+    """Return whether two runs logged the same values, except for times."""
     plain = [
         [{name: value for name, value in row.items() if not name.startswith("time/")} for row in run]
         for run in (rows, others)
@@ -105,7 +105,7 @@ def compare(rows: list[dict], others: list[dict]) -> bool:
 
 
 def check_runs(options: argparse.Namespace) -> bool:
-    """Train every config as the module says. Prints a row for each type; returns whether all is as it must be."""
+    """Train every config in each type, and print a row for each. Return whether all results are as required."""
     good = True
     print(
         "| config | type | killed and resumed | mean loss | images/s | seconds of both |\n|---|---|---|---:|---:|---:|",
@@ -133,7 +133,7 @@ def check_runs(options: argparse.Namespace) -> bool:
 
 
 def time_steps(options: argparse.Namespace) -> bool:
-    """Print a row for each timed step; returns whether all ran."""
+    """Time the steps and print a row for each. Return whether all of them ran."""
     good = True
     print(
         "\n| config | images a step | type | step ms | images/s | memory between, MB |\n|---|---:|---|---:|---:|---:|",
@@ -157,7 +157,7 @@ def time_steps(options: argparse.Namespace) -> bool:
 
 
 def run_tests(options: argparse.Namespace) -> bool:
-    """Run the tests of what runs on a device on this one; returns whether they passed."""
+    """Run the tests of device code on this device. Return whether they passed."""
     command = [
         sys.executable,
         "-m",
@@ -174,13 +174,15 @@ def run_tests(options: argparse.Namespace) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tfds_data_dir", default="data", help="where prepared datasets are, or will be")
-    parser.add_argument("--platform", default="", help="JAX_PLATFORMS of all that runs: cuda, tpu or cpu")
-    parser.add_argument("--configs", nargs="*", default=CONFIGS, help="of configs/, that are trained")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of a run")
+    parser.add_argument(
+        "--tfds_data_dir", default="data", help="the folder of prepared datasets, which is filled if empty"
+    )
+    parser.add_argument("--platform", default="", help="JAX_PLATFORMS of all programs: cuda, tpu or cpu")
+    parser.add_argument("--configs", nargs="*", default=CONFIGS, help="configs of configs/ to train")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of a run")
     parser.add_argument("--saved", type=int, default=SAVED, help="steps between two checkpoints")
-    parser.add_argument("--timed", nargs="*", default=TIMED, help="NAME=IMAGES of configs whose steps are timed")
-    parser.add_argument("--tests", nargs="*", default=TESTS, help="of tests/, that run on the device")
+    parser.add_argument("--timed", nargs="*", default=TIMED, help="configs whose steps are timed, as NAME=IMAGES")
+    parser.add_argument("--tests", nargs="*", default=TESTS, help="files and folders of tests/ to run on the device")
     options = parser.parse_args()
     began = time.monotonic()
     program = (
@@ -193,7 +195,7 @@ def main() -> int:
     platform, count, *kind, version = found.stdout.split()
     if platform == "cpu" and options.platform != "cpu":
         print(
-            "error: jax finds no accelerator here; install requirements-cuda.txt or jax[tpu], or give --platform=cpu",
+            "error: jax finds no accelerator here; install requirements-cuda.txt or jax[tpu], or use --platform=cpu",
             file=sys.stderr,
         )
         return 1
@@ -202,7 +204,7 @@ def main() -> int:
     good &= time_steps(options)
     good &= not options.tests or run_tests(options)
     print(
-        f"\n{'all as it must be' if good else 'SOMETHING IS WRONG'}, after {(time.monotonic() - began) / 60:.1f} minutes"
+        f"\n{'all checks passed' if good else 'SOMETHING IS WRONG'}, after {(time.monotonic() - began) / 60:.1f} minutes"
     )
     return 0 if good else 1
 

@@ -1,18 +1,18 @@
-"""Says whether a change of the code has changed any number: every `:debug` config and two demos, run before and after.
+"""A comparison of all numbers of two versions of the code, from runs of every `:debug` config and of two demos.
 
-    python -m benchmarks.digests run --checkout=OLD --output=old.json     the code at OLD, a checkout of an earlier commit
+    python -m benchmarks.digests run --checkout=OLD --output=old.json     the code in OLD, a checkout of an earlier commit
     python -m benchmarks.digests run --output=new.json                    the code here
     python -m benchmarks.digests compare old.json new.json                equal: every checkpoint and every metric
     python -m benchmarks.digests compare old.json new.json --rtol=1e-5    close: `loss` of the first five steps
 
-A run's digest is the SHA-256 over all arrays of its last checkpoint and the rows of its metrics.jsonl, without the names
-in `time/`. Digests hold for one machine and one version of jax: compare runs of one session.
+A run is compared by the SHA-256 over all arrays of its last checkpoint and by the rows of its metrics.jsonl, without the names
+in `time/`. Digests are valid for one machine and one version of jax, so compare runs of one session.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import concurrent.futures
@@ -31,14 +31,14 @@ import orbax.checkpoint as ocp
 from experiments.run.metrics_file import read_rows
 from files import read_json
 
-LONGER = ("ssd_shapes", "unet_shapes")  # run as they are, for LONGER_STEPS steps, in addition to their debug variants
+LONGER = ("ssd_shapes", "unet_shapes")  # also run without `:debug`, for LONGER_STEPS steps
 LONGER_STEPS = 40
 NOT_EXPERIMENTS = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "variants"}
 COMPARED_STEPS = 5
 
 
 def run_all(checkout: pathlib.Path, workers: int, only: list[str] | None) -> dict[str, dict]:
-    """{name of a run: its digest and rows}, of the code in `checkout`."""
+    """Run the code in `checkout`. Return the digest and the rows of each run by its name."""
     names = sorted({path.stem for path in (checkout / "configs").glob("*.py")} - NOT_EXPERIMENTS)
     commands = {f"{name}:debug": [f"--config=configs/{name}.py:debug"] for name in names}
     for name in LONGER:
@@ -76,9 +76,9 @@ def _run(checkout: pathlib.Path, place: pathlib.Path, name: str, flags: list[str
 
 
 def digest(folder: pathlib.Path) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of the newest checkpoint's arrays.
+    """Return the SHA-256 over names, dtypes, shapes and bytes of the newest checkpoint's arrays.
 
-    Written out here, so that it is the same for the code of any commit.
+    It is implemented here, so that it is the same for the code of any commit.
     """
     step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
     arrays = ocp.StandardCheckpointer().restore(folder / str(step) / "state")
@@ -91,7 +91,7 @@ def digest(folder: pathlib.Path) -> str:
 
 
 def compare(old: dict[str, dict], new: dict[str, dict], rtol: float | None) -> list[str]:
-    """What differs, one line each."""
+    """Return the differences, one line each."""
     differing = [f"{name}: only in one of the two" for name in sorted(old.keys() ^ new.keys())]
     for name in sorted(old.keys() & new.keys()):
         first, second = old[name], new[name]
@@ -111,13 +111,13 @@ def _close(row: dict, other: dict, rtol: float) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Compare all numbers of two versions of the code.")
     commands = parser.add_subparsers(dest="command", required=True)
     runner = commands.add_parser("run")
     runner.add_argument("--checkout", type=pathlib.Path, default=pathlib.Path(__file__).parents[1])
     runner.add_argument("--output", type=pathlib.Path, required=True)
     runner.add_argument("--workers", type=int, default=2)
-    runner.add_argument("--only", nargs="*", help="names of runs; all if not given")
+    runner.add_argument("--only", nargs="*", help="names of runs; all by default")
     comparer = commands.add_parser("compare")
     comparer.add_argument("old", type=pathlib.Path)
     comparer.add_argument("new", type=pathlib.Path)

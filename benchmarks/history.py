@@ -1,17 +1,17 @@
-"""Compares the runs of a sweep over methods: their scores, and their speed, parameters and memory, measured here.
+"""A comparison of the runs of a sweep over methods by score, and by speed, parameters and memory measured here.
 
     python -m benchmarks.history runs/detection --tfds_data_dir=data
 
-prints a table in Markdown, and writes it to history.json and the score against the speed to history.png, both in the sweep's
-folder. The steps of all methods are timed in turn, three times, on noise of the images' size, each with the batch of its config;
-the median counts. Inference has the weights of the run. Where proposals are searched for, the time of that, in images of the
-split, is part of the inference.
+prints a table in Markdown. It writes the table to history.json and the score against the speed to history.png, both in the
+sweep's folder. The steps of all methods are timed in turn, three times, on noise of the images' size, with the batch size of
+each config; the median counts. Inference uses the weights of the run. If a method searches for proposals, the time of the search
+in images of the split is part of its inference.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import json
@@ -36,7 +36,7 @@ from files import read_json, write_atomically
 from input_pipeline.proposals import make_search
 from input_pipeline.sources import open_source
 
-METHODS = {  # name of a run: the method and its year
+METHODS = {  # the method and its year by name of a run
     "rcnn": ("R-CNN", 2014),
     "sppnet": ("SPP-net", 2014),
     "fast_rcnn": ("Fast R-CNN", 2015),
@@ -56,22 +56,22 @@ METHODS = {  # name of a run: the method and its year
 SCORES = {
     "boxes": ("AP50", "AP"),
     "label": ("mIoU", "boundary_IoU"),
-}  # by what a task needs first; the last one is drawn
+}  # by the first need of a task; the last score is drawn
 ROUNDS = 3
-SECONDS = 2.0  # of a round, at least, and three steps
-SEARCHED = 16  # images
+SECONDS = 2.0  # the least time of a round, which has three steps or more
+SEARCHED = 16  # images in which the search for proposals is timed
 
 
 def read_runs(folder: pathlib.Path) -> list[dict]:
-    """The runs of a sweep in the order of METHODS: name, config, scores by name, seconds of training.
+    """Return the runs of a sweep in the order of METHODS, with name, config, scores by name and seconds of training.
 
-    A run that an earlier definition of the sweep has left is passed over where another of its name has finished. Raises
-    UserError where the folder holds no sweep, or a name without a finished run.
+    An unfinished run of an earlier definition of the sweep is skipped if another one with its name has finished. Raise UserError
+    if the folder has no sweep, or if a name has no finished run.
     """
     try:
         entries = read_json(folder / "sweep.json")["runs"]
     except (UserError, KeyError) as error:
-        raise UserError(f"{folder} holds no sweep ({error}); give the --workdir of experiments.sweep") from None
+        raise UserError(f"{folder} has no sweep ({error}); name the --workdir of experiments.sweep") from None
     done = {entry["run"] for entry in entries if entry["state"] == "done"}
     runs = []
     for entry in entries:
@@ -90,7 +90,7 @@ def read_runs(folder: pathlib.Path) -> list[dict]:
 
 
 def search_seconds(config: ConfigDict, data_dir: str | None) -> float:
-    """The median time of the search for an image's proposals, in one thread; 0 for a task without."""
+    """Return the median seconds of the search for an image's proposals, in one thread, or 0 for a task without."""
     if "proposals" not in find_task(config.task.name).needs:
         return 0.0
     search, seconds = make_search(config.data), []
@@ -104,15 +104,18 @@ def search_seconds(config: ConfigDict, data_dir: str | None) -> float:
 
 
 def measure(runs: list[dict], data_dir: str | None) -> list[dict]:
-    """The rows of the table: each run's scores, images per second, parameters and memory."""
+    """Return the rows of the table, with each run's scores, images per second, parameters and memory."""
     timed = []
     for run in runs:
         config = run["config"]
         model = load_model(config, run["workdir"], "last", "auto", data_dir)
         config.update(pretrained="", init_from="")
         sizes = {False: config.train.batch_size, True: config.eval.batch_size}
-        noise = dict(classes=len(model.class_names), variables=model.variables)
-        steps = {own: Step(config, batch_size=size, inference=own, **noise) for own, size in sizes.items()}
+        classes, weights = len(model.class_names), model.variables
+        steps = {
+            own: Step(config, batch_size=size, classes=classes, inference=own, variables=weights)
+            for own, size in sizes.items()
+        }
         for step in steps.values():
             step.run()
         timed.append((steps, sizes, {False: [], True: []}))
@@ -148,7 +151,7 @@ def measure(runs: list[dict], data_dir: str | None) -> list[dict]:
 
 
 def write_table(rows: list[dict]) -> str:
-    """The rows as a table in Markdown."""
+    """Return the rows as a table in Markdown."""
     names = [name for name in rows[0] if name != "search seconds/image"]
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     return "\n".join([*lines, *(f"| {' | '.join(_write(name, row[name]) for name in names)} |" for row in rows)])
@@ -163,11 +166,11 @@ def _write(name: str, value: object) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compares the runs of a sweep over methods.")
+    parser = argparse.ArgumentParser(description="Compare the runs of a sweep over methods.")
     parser.add_argument("folder", type=pathlib.Path, help="the --workdir of experiments.sweep")
-    parser.add_argument("--tfds_data_dir", help="where prepared datasets are; $TFDS_DATA_DIR if not given")
+    parser.add_argument("--tfds_data_dir", help="the folder of prepared datasets, $TFDS_DATA_DIR by default")
     flags = parser.parse_args()
-    logging.set_verbosity(logging.ERROR)  # orbax warns of every checkpoint that is only read
+    logging.set_verbosity(logging.ERROR)  # orbax warns for each checkpoint that is only read
     try:
         runs = read_runs(flags.folder)
         rows = measure(runs, flags.tfds_data_dir)

@@ -1,17 +1,17 @@
-"""Times the steps of members that share one device: in turn, as config.members takes them, and vmapped (config.vmap).
+"""Timings of the steps of members that share one device, in turn (config.members) and vmapped (config.vmap).
 
     python -m benchmarks.members --config=configs/unet_shapes.py --batch_size=4 --members=4
 
-prints one JSON line: parameters, in_turn_ms and vmapped_ms for one step of all members (medians), speedup (the median of the
-ratios in_turn / vmapped, taken step by step: above 1 vmapping pays), compile_seconds and memory_mb of both (XLA's own count),
-and differences: the largest relative difference of a vmapped member's loss from that of a run alone, at the first and at the
+prints one JSON object. in_turn_ms and vmapped_ms are medians for one step of all members. speedup is the median of the ratio
+in_turn / vmapped of each step; above 1 vmapping is faster. compile_seconds and memory_mb (XLA's count) are those of both.
+differences are the largest relative differences of a vmapped member's loss from that of a separate run, at the first and at the
 last step. Fields of the config are flags.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import json
 import time
@@ -31,13 +31,13 @@ from experiments.tasks.registry import make_task
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_shapes.py", "The experiment.")
 MEMBERS = flags.DEFINE_integer("members", 4, "Runs that share the device.", lower_bound=2)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step of each member.")
-STEPS = flags.DEFINE_integer("steps", 12, "Timed steps; medians count.", lower_bound=3)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Batch size of each member.")
+STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, of which the median counts.", lower_bound=3)
 CLASSES = 3  # of the random ground truth
 
 
 class Run:
-    """What a lane needs of a run to take its steps."""
+    """A run with the attributes that a lane needs to take its steps."""
 
     def __init__(self, config, mesh, task, class_names, seed):
         own = config.copy_and_resolve_references()
@@ -71,7 +71,7 @@ def main(_) -> None:
         differences.append(float(np.max(np.abs(losses["vmapped"] / losses["in_turn"] - 1))))
     timed = {
         name: np.array(values[2:]) for name, values in seconds.items()
-    }  # the first two touch memory for the first time
+    }  # without the first two, which touch new memory
     state = lanes["in_turn"].runs[0].state
     result = {
         "model": config.model.name,

@@ -1,19 +1,18 @@
-"""Preflights the headline configs on slices of TPUs that are not here, or every config's debug variant: rows of JSON.
+"""Preflights of the headline configs on slices of TPUs without a TPU, or of the debug variants of all configs.
 
     python -m benchmarks.preflight preflight.jsonl
     python -m benchmarks.preflight debug.jsonl --debug
     python -m benchmarks.preflight preflight.jsonl --table
 
-writes a row a case to the file, and leaves out the cases that it already has: killed anywhere, the same command does what is
-missing. Each case is a process of its own, of minutes. A chip has the share of the batch that it has where the config's batch
-is spread over four chips, at least one image, on every slice: weak scaling. Of several canvases of evaluation the largest is
-compiled. `--table` prints the rows as Markdown.
+writes one row of JSON per case to the file, and skips the cases that the file already has. So after a kill the same command
+continues. Each case is a separate process and takes minutes. On every slice a chip has a quarter of the config's batch, at least
+one image (weak scaling). Of several canvases of evaluation only the largest is compiled. `--table` prints the rows as Markdown.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import json
@@ -27,7 +26,7 @@ from experiments.command_line import CONFIGS, read_experiment
 from experiments.run.evidence import commit
 
 ROOT = pathlib.Path(__file__).parents[1]
-HEADLINES = {  # and the number of their classes, for which no data is needed
+HEADLINES = {  # with their numbers of classes, so that no data is needed
     "unet_pets": 3,
     "fcn8s_voc": 21,
     "deeplabv3plus_camvid": 11,
@@ -36,12 +35,12 @@ HEADLINES = {  # and the number of their classes, for which no data is needed
     "faster_rcnn_r50_fpn_coco": 80,
     "mask_rcnn_r50_fpn_coco": 80,
 }
-SLICES = {"v5e:2x2": 4, "v5e:16x16": 256}  # and their chips
+SLICES = {"v5e:2x2": 4, "v5e:16x16": 256}  # with their numbers of chips
 CLASSES = 5  # of a debug variant
 
 
 def list_cases(debug: bool) -> list[dict]:
-    """Return the cases: config, topology, and main.py's flags."""
+    """Return the cases, each with config, topology and the flags of main.py."""
     if debug:
         names = sorted(
             path.stem for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text("utf-8")
@@ -56,7 +55,7 @@ def list_cases(debug: bool) -> list[dict]:
 
 
 def list_flags(config: str, topology: str, classes: int) -> list[str]:
-    """Return main.py's flags of a case: the chips' shares of the config's batches, and what it does not need here."""
+    """Return the flags of main.py for a case, with its batch sizes and only the largest canvas."""
     fields = read_experiment(str(ROOT / config), [])
     flags = [f"--config={config}", f"--topology={topology}", f"--classes={classes}"]
     for part in ("train", "eval"):
@@ -69,7 +68,7 @@ def list_flags(config: str, topology: str, classes: int) -> list[str]:
 
 
 def run_case(case: dict) -> dict:
-    """Run a case. Returns its row: what preflight found, or the last line of its error."""
+    """Run a case. Return its row, with the result of preflight or the end of its error."""
     began = time.monotonic()
     command = [sys.executable, "main.py", "--mode=preflight", *case["flags"]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
@@ -79,7 +78,7 @@ def run_case(case: dict) -> dict:
 
 
 def read_rows(path: pathlib.Path) -> list[dict]:
-    """Return the rows of a file; the last one of a case counts, and half a line does not."""
+    """Return the rows of a file. The last row of a case counts, and incomplete lines are skipped."""
     rows = {}
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
@@ -128,9 +127,9 @@ def tabulate(rows: list[dict]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=pathlib.Path, help="a file of rows of JSON, to go on with or new")
-    parser.add_argument("--debug", action="store_true", help="every config's debug variant, for v5e:2x2")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there, and run nothing")
+    parser.add_argument("output", type=pathlib.Path, help="a file with rows of JSON, new or to be continued")
+    parser.add_argument("--debug", action="store_true", help="run the debug variants of all configs, for v5e:2x2")
+    parser.add_argument("--table", action="store_true", help="print the rows of the file and run nothing")
     arguments = parser.parse_args()
     if not arguments.table:
         done = {(row["config"], row["topology"]) for row in read_rows(arguments.output) if "error" not in row}

@@ -2,14 +2,14 @@
 
     python -m benchmarks.pytorch_twin --batch_size=16
 
-prints one line of JSON. PyTorch is not a requirement of this project: use any environment that has it. The encoder bears
-torchvision's names, so its state also tests how we read pretrained weights.
+prints one JSON object. PyTorch is not a requirement of this project, so run it in any environment that has PyTorch. The encoder
+uses torchvision's names, so its state also tests how this project reads pretrained weights.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import json
@@ -18,10 +18,10 @@ import sys
 import time
 
 try:
-    import torch
-    from torch import nn
+    import torch  # pyright: ignore[reportMissingImports] - optional, see above
+    from torch import nn  # pyright: ignore[reportMissingImports] - optional, see above
 except ImportError:
-    raise SystemExit("benchmarks.pytorch_twin needs PyTorch, which is not installed: pip install torch") from None
+    raise SystemExit("benchmarks.pytorch_twin needs PyTorch, which is not installed; run pip install torch") from None
 
 # expansion, channels, repeats, stride: table 2 of Sandler et al. 2018
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -29,13 +29,13 @@ DECODER = (512, 256, 128, 64)
 
 
 def conv_norm(in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, BatchNorm, ReLU6."""
+    """Return a convolution, BatchNorm and ReLU6."""
     conv = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))
 
 
 class InvertedResidual(nn.Module):
-    """A block; its expanded activations are kept in `expanded` for the skip connections."""
+    """A block of MobileNetV2, whose expanded activations the encoder takes for the skip connections."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int):
         super().__init__()
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images [B,3,H,W], sides multiples of 32, to logits [B,num_classes,H,W]."""
+    """A network from images [B,3,H,W], with sides that are multiples of 32, to logits [B,num_classes,H,W]."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -101,7 +101,7 @@ class UNet(nn.Module):
 
 
 def time_train_step(batch_size: int, size: int, steps: int, channels_last: bool) -> list[float]:
-    """Seconds of each of `steps` training steps (forward, backward, AdamW) on random data, after two of warm-up."""
+    """Return the seconds of `steps` training steps (forward, backward, AdamW) on random data, after two of warm-up."""
     torch.manual_seed(0)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = UNet(num_classes=3).to(memory_format=memory_format)
@@ -119,7 +119,7 @@ def time_train_step(batch_size: int, size: int, steps: int, channels_last: bool)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Time the training step of the MobileNetV2 U-Net in PyTorch.")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10, help="timed steps, after two of warm-up")

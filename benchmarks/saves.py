@@ -1,16 +1,16 @@
-"""Measures what a checkpoint of a model costs: its size, the seconds until it is on disk, and those that training waits.
+"""The cost of a model's checkpoint, as its size, the seconds until it is on disk, and the seconds for which training waits.
 
     python -m benchmarks.saves --folder=DIR
 
-prints a row of a Markdown table for each of the headline models. No data and no step is needed: every array of the state,
-the optimiser's too, is filled with noise, for zeros would be compressed away. DIR is where the checkpoints are written, and
-removed again: name a folder of the file system that runs are on. --configs takes others, as NAME=CLASSES or NAME:VARIANT=CLASSES.
+prints a row of a Markdown table for each headline model. It needs no data and takes no step: all arrays of the state, also those
+of the optimiser, are filled with noise, because zeros would be compressed. The checkpoints are written to DIR and removed again,
+so name a folder on the file system of the runs. --configs chooses other models, as NAME=CLASSES or NAME:VARIANT=CLASSES.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import pathlib
 import shutil
@@ -29,8 +29,8 @@ from experiments.run.trainer import initialise_run
 HEADLINES = ["unet_pets=3", "fcn8s_voc=21", "deeplabv3plus_camvid=11", "ssd300_voc=20", "retinanet_coco=80"]
 HEADLINES += ["faster_rcnn_r50_fpn_coco=80", "mask_rcnn_r50_fpn_coco=80"]
 CONFIGS = flags.DEFINE_list("configs", HEADLINES, "Names in configs/, each with its number of classes.")
-FOLDER = flags.DEFINE_string("folder", None, "Where to write; the system's folder for temporary files if not given.")
-SAVES = flags.DEFINE_integer("saves", 3, "Checkpoints of each model; the median counts.", lower_bound=1)
+FOLDER = flags.DEFINE_string("folder", None, "The folder of the checkpoints, by default that of temporary files.")
+SAVES = flags.DEFINE_integer("saves", 3, "Checkpoints per model, of which the median counts.", lower_bound=1)
 
 
 def main(_) -> None:
@@ -42,7 +42,7 @@ def main(_) -> None:
 
 
 def measure(name: str, classes: int) -> str:
-    """The cells of a config's row. The state is dropped before the next one is made."""
+    """Return the cells of a config's row. The state is freed before the next one is made."""
     file, colon, variant = name.partition(":")
     config = read_experiment(f"configs/{file}.py{colon}{variant}", [])
     _, state, _ = initialise_run(config, sharding.make_mesh((1, -1, 1)), tuple(map(str, range(classes))))
@@ -72,7 +72,7 @@ def measure(name: str, classes: int) -> str:
 
 
 def fill(leaf: jax.Array, rng: np.random.Generator) -> jax.Array:
-    """Noise in the place of numbers; counts stay."""
+    """Return noise in place of floating-point numbers. Integers stay."""
     if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
         return leaf
     return jax.device_put(rng.standard_normal(leaf.shape, np.float32).astype(leaf.dtype), leaf.sharding)

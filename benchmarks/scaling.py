@@ -1,17 +1,17 @@
-"""Measures weak scaling on this machine's CPU: the same batch on each device, of more and more devices and processes.
+"""The weak scaling on this machine's CPU, with the same batch per device on more and more devices and processes.
 
     python -m benchmarks.scaling --config=configs/unet_shapes.py --tfds_data_dir=DIR
 
-trains each case with main.py, and prints a row of a Markdown table: images a second; the efficiency, against as many devices as
-the machine has cores where that is fewer; the share of the time that waits for input; milliseconds of a step that an all-reduce
-of the parameters' size takes by itself; and seconds of the evaluation. It is a simulation: devices are threads of one CPU, and
-processes talk through its memory. It shows what this code loses, and nothing of a pod's network.
+trains each case with main.py and prints a row of a Markdown table. The row has images per second; the efficiency relative to the
+number of devices, or of the machine's cores if that is smaller; the share of time spent waiting for input; the milliseconds of
+an all-reduce of the parameters' size and of a step; and the seconds of the evaluation. It is a simulation, in which devices are
+threads of one CPU and processes communicate through its memory. It shows the losses of this code, not those of a pod's network.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import json
@@ -28,13 +28,13 @@ from experiments.run.metrics_file import read_rows
 from experiments.run.sessions import read_sessions
 
 CASES = ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2))  # processes, devices of each
-STEPS, WINDOW = 40, 10  # of a run; steps of a window of its rates, of which the first is left out
+STEPS, WINDOW = 40, 10  # steps of a run; steps of a window of its rates, the first of which is left out
 REDUCTIONS = 20
 COLUMNS = ("processes", "devices", "images/s", "efficiency", "input wait", "all-reduce ms", "step ms", "evaluation s")
 
 
 def start(program: list[str], processes: int, devices: int) -> list[str]:
-    """Run a program in processes that join each other. Returns what each has printed."""
+    """Run a program in processes that join each other. Return the output of each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -46,7 +46,7 @@ def start(program: list[str], processes: int, devices: int) -> list[str]:
         running.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, encoding="utf-8"))
     printed = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
-        sys.exit(f"error: {program} has failed in {processes} processes of {devices} devices; its words are above")
+        sys.exit(f"error: {program} has failed in {processes} processes of {devices} devices; its output is above")
     return printed
 
 
@@ -89,8 +89,8 @@ def reduce(size: int) -> float:
     from experiments.run import processes
 
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
-    numbers = (int(flags[name]) if name in flags else None for name in ("processes", "process"))
-    processes.join(flags.get("coordinator"), *numbers)
+    count, number = (int(flags[name]) if name in flags else None for name in ("processes", "process"))
+    processes.join(flags.get("coordinator"), count, number)
 
     import jax
     import numpy as np
@@ -111,17 +111,17 @@ def reduce(size: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures weak scaling on this machine's CPU.")
+    parser = argparse.ArgumentParser(description="Measure weak scaling on this machine's CPU.")
     parser.add_argument("--config", default="configs/unet_shapes.py", help="the experiment")
-    parser.add_argument("--tfds_data_dir", default="data", help="where prepared datasets are")
-    parser.add_argument("--batch_size", type=int, default=8, help="examples on each device")
-    parser.add_argument("--reduce", type=int, help="internal: reduce so many numbers in one of several processes")
+    parser.add_argument("--tfds_data_dir", default="data", help="the folder of prepared datasets")
+    parser.add_argument("--batch_size", type=int, default=8, help="batch size of each device")
+    parser.add_argument("--reduce", type=int, help="internal: all-reduce this many numbers in one of several processes")
     flags, _ = parser.parse_known_args()
     if flags.reduce:
         print(json.dumps(reduce(flags.reduce)))
         return
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
-    alone, cores = 0.0, os.cpu_count()
+    alone, cores = 0.0, os.cpu_count() or 1
     for processes, devices in CASES:
         row = measure(flags.config, flags.tfds_data_dir, flags.batch_size, processes, devices)
         alone = alone or row["images/s"]

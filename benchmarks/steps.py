@@ -1,4 +1,4 @@
-"""Steps to time: on random images, without the input pipeline."""
+"""Training and inference steps to time, on random images without the input pipeline."""
 
 import time
 
@@ -14,11 +14,11 @@ from experiments.run.trainer import initialise_run
 from experiments.tasks.base import Arrays
 from experiments.tasks.registry import make_task
 
-OBJECTS = 8  # in an image
+OBJECTS = 8  # per image
 
 
 def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int) -> dict[str, np.ndarray]:
-    """Noise with what a task needs: a label, or OBJECTS random boxes per image, with masks or proposals where it needs them."""
+    """Return a batch of noise with a label, or with OBJECTS random boxes per image, and masks or proposals if needed."""
     rng = np.random.default_rng(0)
     height, width = data.image_size
     batch = {
@@ -53,10 +53,10 @@ def make_batch(needs: tuple[str, ...], size: int, data: ConfigDict, classes: int
 
 
 class Step:
-    """The compiled training step of a config, or its inference, on a batch of noise.
+    """The compiled training or inference step of a config, on a batch of noise.
 
-    `variables` are those that the network predicts with, random ones if not given. Raises UserError for the training of a
-    task without steps.
+    `variables` are those of the network in inference, random ones by default. Raise UserError for the training of a task without
+    steps.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Step:
         mesh, class_names = sharding.make_mesh(config.mesh), tuple(map(str, range(classes)))
         task = make_task(config, class_names)
         if task.solves and not inference:
-            raise UserError(f"config.task.name={config.task.name!r} has no steps of training; give --inference")
+            raise UserError(f"config.task.name={config.task.name!r} has no training steps; use --inference")
         architecture, state, optimizer = initialise_run(config, mesh, class_names)
         self._batch = sharding.put_batch(make_batch(task.needs, batch_size, config.data, classes), mesh)
         self.parameters = sum(value.size for value in state.params.values())
@@ -92,7 +92,7 @@ class Step:
         self.compile_seconds = time.perf_counter() - began
 
     def run(self) -> float:
-        """Runs one step. Returns its seconds."""
+        """Run one step. Return its seconds."""
         began = time.perf_counter()
         self._state, results = self.compiled(self._state, self._batch, *self._key)
         jax.block_until_ready((self._state, results))

@@ -1,10 +1,10 @@
-"""Times the training step of a config, or its inference, on random images, without the input pipeline.
+"""Timings of a config's training or inference step on random images, without the input pipeline.
 
     python -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16
 
-prints one JSON line: parameters, images_per_second, step_ms (the median), compile_seconds, gflop_per_step and
-memory_mb (both XLA's own count). With --inference it is the step that evaluation and prediction run: the network, and the
-suppression of a detector. Fields of the config are flags, such as the size of the images and the type of the activations:
+prints one JSON object with parameters, images_per_second, step_ms (the median), compile_seconds, gflop_per_step and memory_mb
+(both XLA's count). With --inference it times the step of evaluation and prediction, which is the network and the non-maximum
+suppression of a detector. Fields of the config are flags, such as the image size and the type of activations:
 
     python -m benchmarks.train_step --config=configs/faster_rcnn_r50_fpn_coco.py --batch_size=2 --classes=80 \\
         --config.data.image_size='(800,1344)' --config.model.dtype=bfloat16
@@ -13,7 +13,7 @@ suppression of a detector. Fields of the config are flags, such as the size of t
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import json
 import sys
@@ -29,10 +29,10 @@ from experiments.run.costs import memory
 from experiments.run.evidence import flops
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/unet_pets.py", "The experiment.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples of a step, over all devices.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Batch size over all devices.")
 CLASSES = flags.DEFINE_integer("classes", 3, "Classes of the random ground truth.")
-INFERENCE = flags.DEFINE_bool("inference", False, "Time the step that predicts instead of the one that trains.")
-STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 at least; the median counts.", lower_bound=10)
+INFERENCE = flags.DEFINE_bool("inference", False, "Time the inference step instead of the training step.")
+STEPS = flags.DEFINE_integer("steps", 12, "Timed steps, 10 or more, of which the median counts.", lower_bound=10)
 
 
 def main(_) -> None:
@@ -42,7 +42,7 @@ def main(_) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     seconds = [step.run() for _ in range(STEPS.value + 2)]
-    median = float(np.median(seconds[2:]))  # the first two touch memory for the first time
+    median = float(np.median(seconds[2:]))  # without the first two, which touch new memory
     count = flops(step.compiled)
     result = {
         "model": config.model.name,

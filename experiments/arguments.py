@@ -1,32 +1,33 @@
-"""The arguments of the commands that are not modes of main.py. Imports no jax."""
+"""The parser of the commands that are not modes of main.py. Imports no jax."""
 
 import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as everywhere here."""
+    """A parser whose errors are one line, as in main.py."""
 
     def error(self, message: str) -> NoReturn:
         sys.exit(f"error: {UserError(message)}")
 
-    def parse_known_args(self, args=None, namespace=None):
-        """Parse as argparse does. A flag that is given twice with other values ends the process."""
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse as argparse does. End the process if a flag is given twice with different values."""
+        arguments = sys.argv[1:] if args is None else list(args)
         try:
-            refuse_contradictions(sys.argv[1:] if args is None else args)
+            refuse_contradictions(arguments)
         except UserError as error:
             self.error(str(error))
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(arguments, namespace)
 
 
 def refuse_contradictions(arguments: Sequence[str]) -> None:
-    """Raises UserError where a flag is given twice with other values: neither of them can be chosen for the user."""
+    """Raise UserError if a flag is given twice with different values."""
     given: dict[str, str] = {}
     for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         flag = re.fullmatch(r"--?([\w.]+)(?:=(.*))?", word, flags=re.DOTALL)
@@ -36,14 +37,14 @@ def refuse_contradictions(arguments: Sequence[str]) -> None:
         if value is None:
             value = "True" if following.startswith("-") else following
         if given.setdefault(name, value) != value:
-            raise UserError(f"--{name} is given twice, as {given[name]!r} and as {value!r}; leave one out")
+            raise UserError(f"--{name} is given twice, as {given[name]!r} and as {value!r}; remove one")
     for name in given:
         if name.removeprefix("no") in given and name.startswith("no"):
-            raise UserError(f"--{name} and --{name.removeprefix('no')} contradict each other; leave one out")
+            raise UserError(f"--{name} and --{name.removeprefix('no')} contradict each other; remove one")
 
 
 def report(work: Callable[[], list[str]]) -> int:
-    """Print the lines that `work` returns, or its UserError as one line on stderr. Returns the exit code."""
+    """Print the lines that `work` returns, or its UserError as one line on stderr. Return the exit code."""
     try:
         print("\n".join(work()))
     except UserError as error:

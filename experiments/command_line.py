@@ -1,12 +1,12 @@
-"""The command line: what the flags say, and their mistakes, each in one line. Imports no jax."""
+"""The command line of main.py, with its mistakes reported in one line each. Imports no jax."""
 
-import contextlib
 import dataclasses
 import logging
 import pathlib
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -18,18 +18,18 @@ from experiments.run.open_fields import settle
 from experiments.run.places import locate
 from experiments.user_code import CONFIGS, explain
 
-FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # of a config file too
-HELP = "The experiment: a file of configs/, `:debug` for a tiny one."
-CALL = "config_module.get_config("  # of a get_config that cannot be called: ml_collections puts the traceback into the message
+FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # also of a config file
+HELP = "The experiment, a file of configs/; add `:debug` for a tiny variant."
+CALL = "config_module.get_config("  # in the message of ml_collections if get_config cannot be called
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the flags say: the one argument of every mode's function. A mode asks for what it needs."""
+    """The values of the flags. It is the only argument of a mode's function, which reads the values that it needs."""
 
-    # of --config=FILE, else of the run in --workdir if it holds one; the fields given on the command line are set
+    # Of --config=FILE, or else of the run in --workdir. Fields of the command line are set in it.
     config: ConfigDict | None
-    is_experiment: bool  # the config is that of a --config=FILE
+    is_experiment: bool  # the config comes from --config=FILE
     workdir: str | None
     data_dir: str | None
     checkpoint: str
@@ -44,17 +44,17 @@ class Command:
     step: int = 1
 
     def experiment(self) -> ConfigDict:
-        """Returns the config of --config=FILE. Raises UserError where none was given."""
-        if not self.is_experiment:
+        """Return the config of --config=FILE. Raise UserError if the flag is missing."""
+        if not self.is_experiment or self.config is None:
             raise UserError("--config is missing; give an experiment, such as --config=configs/unet_shapes.py")
         return self._settle(self.config)
 
     def run_config(self) -> ConfigDict:
-        """Returns the config of --config=FILE, or else the run's own. Raises UserError if there is none, or of several runs."""
+        """Return the config of --config=FILE, or else of the run. Raise UserError if there is none or it has members."""
         config = read_config(self.directory()) if self.config is None else self._settle(self.config)
         if config.members > 1:
             raise UserError(
-                f"config.members={config.members}: this mode takes one run; name a member's own directory, such as "
+                f"config.members={config.members}: this mode needs a single run; name the directory of a member, such as "
                 f"--workdir={self.directory()}/seed={config.seed.init}"
             )
         return config
@@ -64,12 +64,12 @@ class Command:
         return settle(config, self.data_dir, read_config(self.directory()) if run else None)
 
     def directory(self) -> pathlib.Path:
-        """Returns --workdir as an absolute path. Raises UserError where it was not given, or no run can lie there."""
+        """Return --workdir as an absolute path. Raise UserError if it is missing or cannot be a run directory."""
         return locate(self.workdir or "")
 
 
 def read_command() -> Command:
-    """Returns what the parsed flags say."""
+    """Return the parsed flags."""
     values = flags.FLAGS
     names = (
         "workdir",
@@ -84,20 +84,20 @@ def read_command() -> Command:
         "classes",
         "step",
     )
-    others = {name: values[name].value for name in names}
+    others: dict[str, Any] = {name: values[name].value for name in names}
     return Command(values.config, values["config"].present > 0, data_dir=values.tfds_data_dir, **others)
 
 
 def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
-    """Returns the config of `--config=experiment` with `fields`, each as `--config.NAME=VALUE`.
+    """Return the config of `--config=experiment` with `fields`, each as `--config.NAME=VALUE`.
 
-    Raises UserError for a file, a variant, a field or a value that main.py would not take.
+    Raise UserError for a file, a variant, a field or a value that main.py would refuse.
     """
     _check_experiment(experiment)
     arguments = ["main.py", f"--config={experiment}", *fields]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    sys.modules.pop("config_config", None)  # what a file lacks would be that of the one before
+    sys.modules.pop("config_config", None)  # else functions that a file lacks come from the last one
     try:
         values(arguments)
         _check_loaded(values.config, experiment)
@@ -107,9 +107,9 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Defines --config, and parses flags and the config's fields. A mistake ends the process with one line on stderr."""
+    """Define --config, and parse the flags and the config's fields. End the process with one line for a mistake."""
     print_anything()
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # ml_collections warns of what is an error here
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # ml_collections warns where we report an error
     experiment = _last_value(argv, "config")
     try:
         refuse_contradictions(argv[1:])
@@ -122,7 +122,7 @@ def parse(argv: list[str]) -> list[str]:
     workdir = _last_value(argv, "workdir")
     try:
         if experiment is None and workdir and (locate(workdir) / "config.json").exists():
-            # Fields are set over the run's own config.
+            # Fields of the command line change the run's own config.
             config_flags.DEFINE_config_dict("config", read_config(locate(workdir)), "The config of the run.")
         else:
             config_flags.DEFINE_config_file("config", None, HELP)
@@ -133,26 +133,23 @@ def parse(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         hint = ""
         if error.flagname.startswith("config.") and experiment is None:
-            hint = "; fields can be set where --config=FILE names the experiment, or --workdir a run"
-            hint += f": {workdir} holds none" if workdir and not (locate(workdir) / "config.json").exists() else ""
+            hint = "; to set fields, name an experiment with --config=FILE, or a run with --workdir"
+            hint += f": {workdir} has no run" if workdir and not (locate(workdir) / "config.json").exists() else ""
         sys.exit(f"error: {UserError(_line(error) + hint)}")
     except (Exception, SystemExit) as error:
         sys.exit(f"error: {UserError(_explain(error, experiment))}")
 
 
 def _check_loaded(config: object, experiment: str) -> None:
-    """Raises UserError unless the file has returned a config. One that has failed to load says so when it is looked at."""
+    """Raise UserError unless the file has returned a config."""
     if not isinstance(config, ConfigDict):
-        with contextlib.suppress(AttributeError):
-            config.to_dict  # noqa: B018 - see above
+        getattr(config, "to_dict", None)  # a config that has not loaded raises its error on any access
         kind = type(config).__name__
-        raise UserError(
-            f"{_file(experiment)}: get_config() returns a value of type {kind}; it must return a ConfigDict"
-        )
+        raise UserError(f"{_file(experiment)}: get_config() returns a value of type {kind}; return a ConfigDict")
 
 
 def _explain(error: BaseException, experiment: str | None) -> str:
-    """Returns the one line of an error that flags or a config file have raised. Raises it again where it is neither's."""
+    """Return one line about an error of the flags or of a config file. Raise any other error again."""
     if experiment and not isinstance(error, UserError):
         if found := explain(error, _file(experiment)):
             return found
@@ -166,7 +163,7 @@ def _explain(error: BaseException, experiment: str | None) -> str:
 
 
 def _file(experiment: str) -> str:
-    """The file of FILE or FILE:VARIANT."""
+    """Return the file of `FILE` or `FILE:VARIANT`."""
     return experiment.split(":")[0]
 
 
@@ -178,11 +175,11 @@ def _check_experiment(value: str) -> None:
         known = sorted(
             path.name for path in CONFIGS.glob("*.py") if "def get_config(variant" in path.read_text("utf-8")
         )
-        raise UserError(f"--config={value}: there is no file {path}; the experiments here: {', '.join(known)}")
+        raise UserError(f"--config={value}: the file {path} does not exist; the experiments are {', '.join(known)}")
 
 
 def _last_value(argv: list[str], name: str) -> str | None:
-    """Returns the value of `--name=VALUE` or `--name VALUE`, before the flags are parsed. None where there is none."""
+    """Return the last value of `--name=VALUE` or `--name VALUE` before the flags are parsed, or None."""
     found = None
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if re.fullmatch(f"--?{name}", argument):
@@ -193,8 +190,10 @@ def _last_value(argv: list[str], name: str) -> str | None:
 
 
 def _line(error: Exception) -> str:
-    """Returns what an error says, without the quotes of a KeyError and the traceback that absl writes into some messages."""
+    """Return the message of an error, without the quotes of a KeyError and without a traceback that absl adds."""
     text = re.split(r"\n(?:\w+\.)*\w*(?:Error|Exception): ", str(error))[-1]
     if isinstance(error, KeyError | AttributeError):
-        text = "the config has no such field: " + text.replace("\\n", ". ").translate(str.maketrans("", "", "\"'\\"))
+        text = "the config does not have this field: " + text.replace("\\n", ". ").translate(
+            str.maketrans("", "", "\"'\\")
+        )
     return " ".join(text.split())

@@ -1,18 +1,18 @@
-"""A PyTorch checkpoint as safetensors, which config.pretrained reads. Once, on a machine that has PyTorch.
+"""The conversion of a PyTorch checkpoint to safetensors, which config.pretrained reads.
 
     python -m experiments.convert FILE.pth OUT.safetensors
 
-FILE holds parameters by name, or a dictionary that has them under `state_dict`, `model_state_dict` or `model`. Names stay as
-they are, but for a `module.` before all of them. Values stay as they are, but for those of 16 bits, which become float32. What
-is left out is said. Only tensors are loaded: code that a file holds is never run.
+Run it once, on a machine that has PyTorch. FILE contains parameters by name, or a dictionary with them under `state_dict`,
+`model_state_dict` or `model`. Names stay the same, but a `module.` before all of them is removed. Values stay the same, but
+16-bit values become float32. The command prints what it leaves out. It loads only tensors and never runs code in a file.
 
-This file imports neither jax nor our other code but for three small files: PyTorch, numpy and safetensors do.
+This file needs PyTorch, numpy and safetensors. It imports no jax, and only three small files of this project.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import hashlib
 import re
@@ -28,26 +28,26 @@ from errors import UserError
 from experiments.arguments import Parser, report
 from files import write_atomically
 
-NESTS = ("state_dict", "model_state_dict", "model")  # where training programs keep the parameters, in this order
-PREFIX = "module."  # of a model that was trained in parallel
-COUNTER = "num_batches_tracked"  # of batch normalisation; only training in PyTorch reads it
-SHOWN = 3  # names of a list; the others are counted
+NESTS = ("state_dict", "model_state_dict", "model")  # keys of the parameters in checkpoints, tried in this order
+PREFIX = "module."  # before the names of a model that was trained in parallel
+COUNTER = "num_batches_tracked"  # of batch normalisation; only training in PyTorch uses it
+SHOWN = 3  # names of a list that are printed; the others are counted
 
 
 def convert(source: Path, target: Path) -> list[str]:
     """Write the tensors of the PyTorch file `source` to `target`, whole or not at all.
 
-    Returns what was done, in lines. Raises UserError for a file that cannot be read, that holds more than tensors and plain
-    values, or that holds no parameters by name; where `target` exists; and where PyTorch is not installed.
+    Return lines about the result. Raise UserError if PyTorch is not installed, if `target` exists, or if `source` cannot be
+    read, contains objects other than tensors and plain values, or contains no parameters by name.
     """
     if target.exists():
-        raise UserError(f"{target} exists; give another name, or delete it first")
+        raise UserError(f"{target} already exists; choose another name or delete it")
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] - optional: only this command needs it
     except ImportError as error:
         raise UserError(
-            f"PyTorch cannot be imported ({error}): install it with `pip install torch`, here or on another machine, and "
-            "convert there; nothing else needs it"
+            f"PyTorch cannot be imported ({error}); install it with `pip install torch`, here or on another machine, and "
+            "run this command there; nothing else needs it"
         ) from None
     loaded = _load(source, torch)
     try:
@@ -60,14 +60,14 @@ def convert(source: Path, target: Path) -> list[str]:
             half = tensor.dtype in (torch.float16, torch.bfloat16)
             arrays[name] = (tensor.float() if half else tensor).detach().contiguous().numpy()
             widened += half
-        except (RuntimeError, TypeError) as error:  # of a sparse or quantised tensor
+        except (RuntimeError, TypeError) as error:  # for a sparse or quantised tensor
             raise UserError(f"{source}: {name} cannot become an array: {_first_line(error)}") from None
     if widened:
-        notes.append(f"{widened} arrays of 16 bits are float32 now")
+        notes.append(f"converted {widened} arrays of 16 bits to float32")
     try:
         content = save(arrays)
-    except SafetensorError as error:  # of a type that it does not know
-        raise UserError(f"{source} cannot be safetensors: {_first_line(error)}") from None
+    except SafetensorError as error:  # for an unknown type
+        raise UserError(f"{source} cannot become safetensors: {_first_line(error)}") from None
     write_atomically(target, content)
     values = sum(array.size for array in arrays.values())
     written = f"{target}: {len(arrays)} arrays, {values:,} parameters (batch statistics included)"
@@ -75,9 +75,9 @@ def convert(source: Path, target: Path) -> list[str]:
 
 
 def find_parameters(loaded: Any, kind: type) -> tuple[dict[str, Any], list[str]]:
-    """Return the tensors, of the type `kind`, that a loaded file holds, by name; and what was done to find them, in lines.
+    """Return the tensors of a loaded file by name, values of the type `kind`, and notes about what was left out.
 
-    Raises UserError, whose text goes on after the file's name, where there are none.
+    Raise UserError, whose text follows the name of the file, if there are none.
     """
     notes = []
     while isinstance(loaded, Mapping):
@@ -88,21 +88,20 @@ def find_parameters(loaded: Any, kind: type) -> tuple[dict[str, Any], list[str]]
         notes.append(f"taken from {nest!r}" + (f"; left out: {_list(others)}" if others else ""))
         loaded = loaded[nest]
     if not isinstance(loaded, Mapping):
-        raise UserError(f"holds one {type(loaded).__name__}, not parameters by name; save the model's state_dict()")
+        raise UserError(f"contains a {type(loaded).__name__}, not parameters by name; save the model's state_dict()")
     tensors = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, kind)}
     counters = [name for name in tensors if name.rpartition(".")[2] == COUNTER]
     others = [name for name in loaded if name not in tensors]
     if others:
-        notes.append(f"left out, for they are no tensors with a name: {_list(others)}")
+        notes.append(f"left out, not tensors with a name: {_list(others)}")
     if counters:
         notes.append(f"left out: {len(counters)} of {COUNTER}")
     tensors = {name: value for name, value in tensors.items() if name not in counters}
     if not tensors:
-        raise UserError(
-            f"holds no tensor with a name, but {_list(others + counters) or 'nothing'}; save the state_dict()"
-        )
+        only = f", only {_list(others + counters)}" if others or counters else ""
+        raise UserError(f"contains no tensor with a name{only}; save the state_dict()")
     if all(name.startswith(PREFIX) for name in tensors):
-        notes.append(f"{PREFIX!r} is left out before all {len(tensors)} names")
+        notes.append(f"removed {PREFIX!r} before all {len(tensors)} names")
         tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
     return tensors, notes
 
@@ -115,15 +114,17 @@ def _load(source: Path, torch: Any) -> Any:
         raise UserError(f"{source} cannot be read: {error.strerror}") from None
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file, or one of another kind, raises almost anything
+    except Exception as error:  # a damaged file, or one of another kind, can raise any error
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
             raise UserError(
-                f"{source} is not loaded: it holds objects of {code[1]}, and to load these runs code of the file's "
-                "maker; where you trust it, load it yourself and save its state_dict() alone"
+                f"{source} is not loaded: it contains objects of {code[1]}, and loading them runs code from the file; if "
+                "you trust it, load it yourself and save only its state_dict()"
             ) from None
         if "TorchScript" in str(error):
-            raise UserError(f"{source} is a TorchScript program; load it yourself and save its state_dict()") from None
+            raise UserError(
+                f"{source} is a TorchScript program; load it yourself and save only its state_dict()"
+            ) from None
         raise UserError(f"{source} cannot be read as a PyTorch file: {_first_line(error)}") from None
 
 
@@ -137,12 +138,12 @@ def _list(names: list) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command: print what was done, or one line on stderr. Returns the exit code."""
+    """Run the command and print its result, or one line on stderr. Return the exit code."""
     parser = Parser(
-        prog="python -m experiments.convert", description="Writes a PyTorch checkpoint's tensors as safetensors."
+        prog="python -m experiments.convert", description="Write the tensors of a PyTorch checkpoint as safetensors."
     )
-    parser.add_argument("source", type=Path, metavar="FILE.pth", help="what torch.save has written")
-    parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="a file that does not exist yet")
+    parser.add_argument("source", type=Path, metavar="FILE.pth", help="a file of torch.save")
+    parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the new file")
     flags = parser.parse_args(argv)
     return report(lambda: convert(flags.source, flags.target))
 

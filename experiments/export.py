@@ -1,8 +1,12 @@
-"""`--mode=export`: a checkpoint as files that need none of this code: StableHLO, weights, a model card and an example."""
+"""The mode `export`, which writes a checkpoint as StableHLO, weights, a model card and an example.
+
+The written files do not need the code of this project.
+"""
 
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import cast
 
 import jax
 import numpy as np
@@ -18,7 +22,7 @@ from experiments.run.state import Variables
 from experiments.run.weights_file import pack_weights
 from experiments.tasks.registry import make_task
 from files import expand_user, write_folder
-from models.weights import name_by_torchvision
+from models.weights import Published, name_by_torchvision
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -26,11 +30,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def export(command: Command) -> None:
     """Write a checkpoint of the run in --workdir to WORKDIR/export/NAME, or to --output.
 
-    The checkpoint and the weights are chosen as for --mode=evaluate. Raises UserError for a config of several canvases, where
-    the folder holds another export already, which stays as it is, and in a job of several processes.
+    --checkpoint and --weights choose what is exported, as in --mode=evaluate. Raise UserError for a config with several
+    canvases, for a folder with another export, which stays unchanged, and in a job of several processes.
     """
     if jax.process_count() > 1:
-        raise UserError("--mode=export works in one process; start it without the others")
+        raise UserError("--mode=export needs a single process; start it without the others")
     workdir, config = command.directory(), command.run_config()
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     if command.output:
@@ -41,7 +45,7 @@ def export(command: Command) -> None:
     program = make_program(config, model.architecture, task)
     exported = export_program(program, model.variables)
     arrays = {name: np.asarray(value) for name, value in model.variables.items()}
-    published = name_by_torchvision(model.architecture.merge(model.variables), arrays)
+    published = name_by_torchvision(cast(Published, model.architecture.merge(model.variables)), arrays)
     numbered = zip(model.class_names, model.category_ids, strict=True)
     files = {
         "model.stablehlo": bytes(exported.serialize()),
@@ -57,13 +61,13 @@ def export(command: Command) -> None:
     part = ("all" if whole else "the backbone") if published else None
     card = write_card(config, model, program, outputs, workdir, command.licence, part)
     new = write_folder(folder, files | {"README.md": card.encode()})
-    said = "files" if new else "files, which were there already,"
-    print_lines(f"{len(files) + 1} {said} in {folder}; {model.words}")
+    already = "" if new else " (already written)"
+    print_lines(f"{len(files) + 1} files in {folder}{already}; {model.words}")
     print_lines(f"python {folder / 'load.py'}")
 
 
 def export_program(program: Program, variables: Variables) -> exports.Exported:
-    """Trace a program, with its variables as constants, for any number of images and all PLATFORMS at once."""
+    """Trace a program for any number of images and all PLATFORMS, with its variables as constants."""
     (count,) = exports.symbolic_shape("b")
     traced = jax.jit(lambda **inputs: program.predict(variables, inputs))
     with _no_locations():
@@ -72,7 +76,7 @@ def export_program(program: Program, variables: Variables) -> exports.Exported:
 
 @contextlib.contextmanager
 def _no_locations() -> Iterator[None]:
-    """Leave out of programs where in which file of this machine an operation was written: equal ones have equal bytes."""
+    """Leave the source locations of this machine out of traced programs, so that equal programs have equal bytes."""
     name = "jax_traceback_in_locations_limit"
     limit = getattr(jax.config, name)
     jax.config.update(name, 0)

@@ -1,18 +1,19 @@
-"""An export as ONNX, which onnxruntime and others run. In an environment of its own: requirements-onnx.txt.
+"""The conversion of an export to ONNX, for onnxruntime and similar programs.
 
     make onnx EXPORT=runs/pets/export/best-auto-600
 
-is `python -m experiments.onnx DIR` there: from the config, the classes and the weights that `--mode=export` has written to DIR it
-makes DIR/model.onnx, runs it in onnxruntime on random images, and prints the largest differences from jax.
+makes an environment from requirements-onnx.txt and runs `python -m experiments.onnx DIR` in it. From the config, the classes and
+the weights that `--mode=export` has written to DIR it makes DIR/model.onnx, runs it in onnxruntime on random images, and prints
+the largest differences from jax.
 
-The batch of a segmenter is free. That of a detector has --batch_size images: jax2onnx converts the remainder, which suppression
-needs, for fixed sizes alone. Operations that ONNX or onnxruntime lacks are traced in forms that compute the same.
+A segmenter takes any batch size. A detector takes batches of --batch_size images: jax2onnx converts the remainder operation of
+non-maximum suppression only for fixed sizes. Operations that ONNX or onnxruntime lacks are traced in equivalent forms.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import contextlib
 import logging
@@ -20,13 +21,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import core, lax
 
 from errors import UserError
 from experiments.arguments import Parser, report
@@ -40,22 +41,22 @@ from models.ops import boxes as box_ops
 from models.ops import nms, pooling
 from models.ops.convolution import Pads
 
-COUNTS = (1, 3)  # images that a free batch is tried with
-TOLERANCE = 1e-3  # of the largest value of an output, or of 1
-OFF = 0.01  # share of an output's values that may be further off: two detections of equal scores may change places
+COUNTS = (1, 3)  # batch sizes of the check, if any size is allowed
+TOLERANCE = 1e-3  # relative to the largest value of an output, or to 1
+OFF = 0.01  # share of values that may differ more: two detections with equal scores may change places
 
 
 def convert(folder: Path, batch_size: int) -> list[str]:
-    """Write `folder`/model.onnx. Returns what was found, in lines.
+    """Write `folder`/model.onnx. Return lines with its size and its differences from jax.
 
-    Raises UserError for a folder without an export, where jax2onnx is missing, and where onnxruntime computes something else.
+    Raise UserError if the folder has no export, if jax2onnx is missing, or if onnxruntime computes other values.
     """
     try:
-        import jax2onnx
-        import onnxruntime
+        import jax2onnx  # pyright: ignore[reportMissingImports] - in requirements-onnx.txt alone
+        import onnxruntime  # pyright: ignore[reportMissingImports] - in requirements-onnx.txt alone
     except ImportError as error:
         raise UserError(
-            f"{error.name} is not installed; `make onnx EXPORT={folder}` makes an environment that has it"
+            f"{error.name} is not installed; run `make onnx EXPORT={folder}`, which makes an environment with it"
         ) from None
     program, variables, free = _read_export(folder)
     inputs = program.specify(jax.export.symbolic_shape("b")[0] if free else batch_size)
@@ -65,9 +66,9 @@ def convert(folder: Path, batch_size: int) -> list[str]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     try:
-        # jax2onnx puts its own functions in the place of jax's while it traces: what is traced already has none of them.
+        # jax2onnx replaces functions of jax while it traces. The program here is already traced, with jax's own.
         model = jax2onnx.to_onnx(
-            lambda *arrays: jax.core.eval_jaxpr(traced.jaxpr, traced.consts, *arrays),
+            lambda *arrays: core.eval_jaxpr(traced.jaxpr, traced.consts, *arrays),
             inputs=list(jax.tree.leaves(inputs)),
             input_names=sorted(inputs),
             output_names=sorted(outputs),
@@ -75,7 +76,7 @@ def convert(folder: Path, batch_size: int) -> list[str]:
         )
         content = model.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # both raise almost anything for an operation that they do not have
+    except Exception as error:  # both can raise any error for an operation that they lack
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder}: this network cannot be converted by jax2onnx: {first}") from error
     found: dict[str, float] = {}
@@ -95,15 +96,15 @@ def convert(folder: Path, batch_size: int) -> list[str]:
 
 
 def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
-    """Return the program of an export, its variables, and whether its batch may be free."""
+    """Return the program of an export, its variables, and whether it takes any batch size."""
     try:
         classes = tuple(entry["name"] for entry in read_json(folder / "classes.json", kind=list))
     except (TypeError, KeyError):
-        raise UserError(f"{folder / 'classes.json'} does not hold the classes of an export; export again") from None
+        raise UserError(f"{folder / 'classes.json'} is not the list of classes of an export; export again") from None
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no export (no classes.json); make one with --mode=export") from None
+        raise UserError(f"{folder} has no export (no classes.json); make one with --mode=export") from None
     config = read_config(folder)
-    variables = read_weights(folder / "weights.safetensors", "the export's")
+    variables = cast(Variables, read_weights(folder / "weights.safetensors", "the export's"))
     architecture, shapes, _ = describe(config, len(classes))
     check_same_shapes(variables, architecture.lasting(shapes), str(folder))
     task = make_task(config, classes)
@@ -111,7 +112,7 @@ def _read_export(folder: Path) -> tuple[Program, Variables, bool]:
 
 
 def _draw(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-    """Draw random inputs; boxes have their corners in order."""
+    """Draw random inputs. Boxes have ordered corners."""
     rng, inputs = np.random.default_rng(0), {}
     height, width = shapes["image"].shape[1:3]
     for name, one in shapes.items():
@@ -124,21 +125,21 @@ def _draw(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
 
 
 def _compare(name: str, expected: np.ndarray, found: np.ndarray) -> float:
-    """Return the largest difference. Raises UserError for another shape, and where too many values are off."""
+    """Return the largest difference. Raise UserError for another shape or dtype, or if too many values differ."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise UserError(f"{name}: onnxruntime gives {found.dtype} {found.shape}, jax {expected.dtype} {expected.shape}")
     apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     off = float(np.mean(~(apart <= TOLERANCE * max(1.0, float(np.abs(expected).max())))))
     if off > OFF:
         raise UserError(
-            f"{name}: {off:.0%} of onnxruntime's values are not jax's, by {apart.max():g}; nothing is written"
+            f"{name}: {off:.0%} of onnxruntime's values differ from jax's, by up to {apart.max():g}; nothing is written"
         )
     return float(apart.max())
 
 
 @contextlib.contextmanager
 def _portable_forms() -> Iterator[None]:
-    """Replace, for what is traced meanwhile, operations that ONNX lacks."""
+    """Replace operations that ONNX lacks, while a program is traced."""
     forms = (
         (lax, "platform_dependent", _default),
         (lax, "clamp", _clamp),
@@ -152,17 +153,17 @@ def _portable_forms() -> Iterator[None]:
 
 
 def _default(*arguments: Any, default: Any, **others: Any) -> Any:
-    """Call the form that is not made for one platform."""
+    """Call the form that is not specific to a platform."""
     return default(*arguments)
 
 
 def _clamp(low: jax.Array, x: jax.Array, high: jax.Array) -> jax.Array:
-    """Clamp by two operations: jax2onnx converts the single one for fixed sizes only."""
+    """Clamp by two operations, because jax2onnx converts the single one for fixed sizes only."""
     return jnp.minimum(jnp.maximum(x, low), high)
 
 
 def _max_pool(size: int, stride: int, pads: Pads, x: jax.Array) -> jax.Array:
-    """Pool in three dimensions: onnxruntime cannot pool in four."""
+    """Pool in three dimensions, because onnxruntime cannot pool in four."""
     batch, height, width, channels = x.shape
     x = x.transpose(0, 3, 1, 2).reshape(batch * channels, height, width)
     x = lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size), (1, stride, stride), ((0, 0), *pads))
@@ -178,7 +179,10 @@ def _suppress(
     count: int,
     classes: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Do what `nms.suppress` does without gather or scatter in the loop, which jax2onnx converts wrongly under jax.vmap."""
+    """Compute `nms.suppress` without gather and scatter in the loop.
+
+    jax2onnx converts these wrongly under jax.vmap.
+    """
     places = jnp.arange(len(scores))
 
     def keep(number: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -198,10 +202,10 @@ def _suppress(
 
 
 def main(argv: list[str]) -> int:
-    """Run the command: print what was found, or one line on stderr. Returns the exit code."""
-    parser = Parser(prog="python -m experiments.onnx", description="Converts an export to ONNX.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what --mode=export has written")
-    parser.add_argument("--batch_size", type=int, default=1, help="images of a detector's batch")
+    """Run the command and print its result, or one line on stderr. Return the exit code."""
+    parser = Parser(prog="python -m experiments.onnx", description="Convert an export to ONNX.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder of --mode=export")
+    parser.add_argument("--batch_size", type=int, default=1, help="the batch size of a detector")
     flags = parser.parse_args(argv)
     return report(lambda: convert(flags.folder, flags.batch_size))
 

@@ -1,16 +1,21 @@
-"""The errors of the code in a config file, each in one line. Imports no jax."""
+"""One-line reports of errors in the code of a config file. Imports no jax."""
 
 import pathlib
 import traceback
 
 from errors import UserError
 
-COPY = "Error whilst parsing config file"  # begins what ml_collections raises in place of the error, of the same type
+COPY = (
+    "Error whilst parsing config file"  # the start of an error that ml_collections raises instead of the original one
+)
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def explain(error: BaseException, file: str | pathlib.Path) -> str | None:
-    """Returns what went wrong, where in a config file or in those of configs/ that it uses. None for an error of other code."""
+    """Return one line with the error and its place in a config file, or in a file of configs/ that it uses.
+
+    Return None for an error of other code.
+    """
     one: BaseException | None = error
     while one is not None:
         if isinstance(one, UserError) and not str(one).startswith(COPY):

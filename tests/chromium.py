@@ -1,4 +1,4 @@
-"""A headless Chromium that opens pages of ours, steered over a pipe by its DevTools protocol."""
+"""A headless Chromium for the tests of pages, controlled over a pipe with its DevTools protocol."""
 
 import base64
 import contextlib
@@ -17,13 +17,13 @@ import pytest
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no chromium on PATH (Debian: apt install chromium)")
-READS, WRITES = 3, 4  # the file descriptors at which Chromium reads and writes messages
+READS, WRITES = 3, 4  # the file descriptors where Chromium reads and writes messages
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe")
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 
 
 class Browser:
-    """One tab. `events` holds what it has reported since it was opened."""
+    """One tab. `events` are its events since the page was opened."""
 
     def __init__(self, reader: int, writer: int):
         self._reader, self._writer, self._buffer, self._count, self._session = reader, writer, b"", 0, None
@@ -34,7 +34,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict:
-        """Call a method of the protocol, and return its result."""
+        """Call a method of the protocol. Return its result."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         message |= {"sessionId": self._session} if self._session else {}
@@ -58,7 +58,7 @@ class Browser:
         return json.loads(message)
 
     def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False, seconds: float = 60) -> float:
-        """Open a file, wait until it says that it is drawn, and return after how many seconds it was."""
+        """Open a file and wait until its page is drawn. Return the seconds that drawing took."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -74,13 +74,13 @@ class Browser:
         raise AssertionError(f"{path} was not drawn in {seconds} s: {self.events}")
 
     def run(self, script: str) -> Any:
-        """Evaluate a script in the page, and return its value."""
+        """Evaluate a script in the page. Return its value."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after the other, and let the page draw."""
+        """Press keys one after the other, and wait until the page is drawn."""
         for key in keys:
             text = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
             own = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS[key]}
@@ -89,29 +89,29 @@ class Browser:
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def shoot(self, path: Path, whole: bool = False) -> None:
-        """Write a picture of what is seen, or of the whole page."""
+        """Write a picture of the visible part, or of the whole page."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"clip": size | {"width": self.run("innerWidth"), "scale": 1}} if whole else {}
         picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **clip)
         path.write_bytes(base64.b64decode(picture["data"]))
 
     def list_messages(self) -> list[dict]:
-        """List what the page has printed to the console, and what it was refused."""
+        """List the messages of the console, exceptions and refused accesses."""
         self.call("Runtime.evaluate", expression="0")
         names = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [event["params"] for event in self.events if event.get("method") in names]
 
     def list_requests(self) -> list[str]:
-        """List the addresses that the page has asked for."""
+        """List the URLs that the page has requested."""
         asked = (event for event in self.events if event.get("method") == "Network.requestWillBeSent")
         return [event["params"]["request"]["url"] for event in asked]
 
 
 @contextlib.contextmanager
 def start(folder: Path) -> Iterator[Browser]:
-    """Start a browser whose profile is in `folder`."""
+    """Start a browser with its profile in `folder`."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-    # Either may be 3 or 4 already. A shell connects them: code of ours between fork and exec is not safe beside jax's threads.
+    # The ends may already be 3 or 4. A shell connects them, because Python code between fork and exec is unsafe with threads.
     ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
     connect = f'exec "$0" "$@" {READS}<&{ends[0]} {WRITES}>&{ends[1]} {ends[0]}<&- {ends[1]}>&-'
     process = subprocess.Popen(
@@ -129,7 +129,7 @@ def start(folder: Path) -> Iterator[Browser]:
         for end in (ours_out, ours_in):
             os.close(end)
         try:
-            process.wait(10)  # the closed pipe ends it
+            process.wait(10)  # it ends when the pipe closes
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait()

@@ -1,4 +1,4 @@
-"""Programs that stand for those of a cluster: they record their arguments, and answer as a test wants."""
+"""Replacements of a cluster's programs, which record their arguments and answer as a test specifies."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import json, os, subprocess, sys
 place, name = {place!r}, {name!r}
 with open(place + "/calls", "a") as calls:
     calls.write(json.dumps([name, *sys.argv[1:]]) + "\\n")
-def take(queue):  # the next answer of a queue, of which the last one stays
+def take(queue):  # the next answer of a queue; the last one stays
     path = place + "/" + queue
     first, *rest = open(path).read().splitlines()
     open(path, "w").write("\\n".join(rest or [first]))
@@ -22,7 +22,7 @@ PYTHON = """
 rank = os.environ.get("RANK", "0")
 open(place + "/flags", "w").write(json.dumps(sys.argv[2:]))
 code = int(take("code" + rank))
-if code < 0:  # waits for a signal, and is stopped by it
+if code < 0:  # wait for a signal and stop
     import signal
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
     open(place + "/waits", "w").close()
@@ -66,7 +66,7 @@ sys.exit(max(codes))
 
 
 class Cluster:
-    """Programs that stand for a cluster's own, and a repository whose python ends with the codes that a test wants."""
+    """The replacements, and a repository whose python ends with the codes that a test specifies."""
 
     def __init__(self, place: pathlib.Path):
         self.place, self.folder = place, place / "dense-prediction"
@@ -95,5 +95,5 @@ class Cluster:
         return [call[1:] for call in map(json.loads, lines) if call[0] == program and verb in ["", *call]]
 
     def flags(self) -> list[str]:
-        """What the last main.py was given."""
+        """Return the flags of the last main.py."""
         return json.loads((self.place / "flags").read_text())

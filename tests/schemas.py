@@ -1,6 +1,6 @@
-"""What launch/*.yaml may hold, and a check of it: those parts of OpenAPI's schemas that a Kubernetes definition uses.
+"""Schemas of launch/*.yaml and their check, for the parts of OpenAPI's schemas that a Kubernetes definition uses.
 
-Only the fields that our files use are here; any other one is an error, as a misspelt one would be.
+The schemas have only the fields of our files. Any other field is an error, like a misspelt one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,18 +14,18 @@ QUANTITIES = {"type": "object", "additionalProperties": {"x-kubernetes-int-or-st
 
 
 def describe(required: str = "", **properties: Mapping[str, Any]) -> dict:
-    """The schema of an object with these properties."""
+    """Return the schema of an object with these properties and required fields."""
     return {"type": "object", "required": required.split(), "properties": properties}
 
 
 def list_of(**properties: Mapping[str, Any]) -> dict:
-    """The schema of a list of objects, each with a name or, of failure policies, an action."""
+    """Return the schema of a list of objects that need a name, or an action in failure policies."""
     return {"type": "array", "items": describe("name" if "name" in properties else "action", **properties)}
 
 
 POD = describe(
     "containers",
-    restartPolicy={"enum": ["Never"]},  # a podFailurePolicy takes no other
+    restartPolicy={"enum": ["Never"]},  # a podFailurePolicy accepts no other
     terminationGracePeriodSeconds=INTEGER,
     nodeSelector=BY_NAME,
     containers=list_of(
@@ -113,7 +113,7 @@ SKYPILOT = (
 
 
 def find_faults(value: Any, schema: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """Yield what in `value` is not as the schema says, each with its place."""
+    """Yield the places in `value` that do not follow the schema, each with the fault."""
     if value is None and schema.get("nullable"):
         return
     if schema.get("x-kubernetes-int-or-string"):

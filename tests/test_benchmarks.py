@@ -1,3 +1,5 @@
+"""The benchmarks, with tiny networks."""
+
 import json
 import pathlib
 import subprocess
@@ -15,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_the_members_benchmark_compares_the_same_numbers():
+def test_the_members_benchmark_compares_equal_losses():
     command = [sys.executable, "-m", "benchmarks.members", "--config=configs/unet_shapes.py:debug", "--batch_size=2"]
     arguments = ["--members=3", "--steps=3", "--config.optim.name=sgd", "--config.model.depth=0.1"]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -35,24 +37,24 @@ def test_the_accelerator_check_kills_resumes_and_compares(data_dir):
     tests = "--tests=experiments/run/test_tables.py"
     done = subprocess.run([*command, *arguments, tests], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal, SHA-256") == 2 and "all as it must be" in done.stdout
+    assert done.stdout.count("equal, SHA-256") == 2 and "all checks passed" in done.stdout
 
 
-def test_the_accelerator_check_wants_an_accelerator(capfd, monkeypatch):
+def test_the_accelerator_check_needs_an_accelerator(capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["accelerator"])
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert accelerator.main() == 1
     assert "no accelerator here" in capfd.readouterr().err
 
 
-def test_the_accelerator_check_sees_a_difference():
+def test_the_accelerator_check_detects_a_difference():
     rows = [{"step": 1, "train/loss": 0.5, "time/images_per_second": 3.0}]
     assert accelerator.compare(rows, [rows[0] | {"time/images_per_second": 9.0}])
     assert not accelerator.compare(rows, [rows[0] | {"train/loss": 0.50001}])
 
 
 @pytest.mark.slow
-def test_the_saves_benchmark_prints_a_row_for_each_config_and_leaves_nothing_behind(tmp_path):
+def test_the_saves_benchmark_prints_a_row_per_config_and_leaves_no_files(tmp_path):
     command = [sys.executable, "-m", "benchmarks.saves", f"--folder={tmp_path}", "--saves=1"]
     done = subprocess.run([*command, "--configs=unet_shapes:debug=3"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -83,11 +85,11 @@ def test_the_steps_benchmark_prints_one_line_of_json(config, step):
     floats = 4 * result["parameters"] / 1e6
     memory = result["memory_mb"]
     assert memory["arguments"] > floats and memory["between"] > floats / 10
-    # Both are rounded for reading.
+    # Both are rounded.
     assert abs(2e3 / result["step_ms"] - result["images_per_second"]) < 0.05 * result["images_per_second"]
 
 
-def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
+def test_the_box_operations_benchmark_prints_a_json_line_per_operation():
     command = [sys.executable, "-m", "benchmarks.box_operations", "--batch_size=1", "--runs=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -109,7 +111,7 @@ def test_the_box_operations_benchmark_prints_a_line_of_json_an_operation():
 
 
 def make_sweep(folder, names, done=True):
-    """A sweep whose runs have rows, and configs of tiny networks."""
+    """Write a sweep whose runs have rows, and configs of tiny networks. Return its folder."""
     runs = []
     for name, config in names.items():
         place = folder / f"{name}-0"
@@ -123,14 +125,14 @@ def make_sweep(folder, names, done=True):
     return folder
 
 
-def test_a_history_is_of_finished_runs_in_the_order_of_their_years(tmp_path):
+def test_a_history_has_finished_runs_in_the_order_of_years(tmp_path):
     config = segmentation_history.get_config("debug")
     runs = history.read_runs(make_sweep(tmp_path / "a", {"own": config, "deeplabv3plus": config, "fcn8s": config}))
     assert [run["name"] for run in runs] == ["fcn8s", "deeplabv3plus", "own"]
     assert runs[0]["scores"] == {"mIoU": 0.5, "boundary_IoU": 0.25}
     with pytest.raises(UserError, match="own-0 has not finished"):
         history.read_runs(make_sweep(tmp_path / "b", {"own": config}, done=False))
-    with pytest.raises(UserError, match="holds no sweep"):
+    with pytest.raises(UserError, match="has no sweep"):
         history.read_runs(tmp_path)
 
 
@@ -149,8 +151,8 @@ def test_the_history_prints_a_table_and_draws_a_picture(tmp_path):
     assert stored["parameters"] > 1000 and stored["training memory MB"] > 0
 
 
-def test_the_preflights_go_on_where_they_were_killed(tmp_path, monkeypatch, capsys):
-    """Half a line is none; a case that failed is tried again; those that are done are not."""
+def test_killed_preflights_resume(tmp_path, monkeypatch, capsys):
+    """Incomplete lines are skipped and failed cases run again, but finished ones do not."""
     began = []
 
     def run(case: dict) -> dict:
@@ -183,7 +185,7 @@ def test_the_preflights_go_on_where_they_were_killed(tmp_path, monkeypatch, caps
     assert all("no memory" in line for line in table[1:])
 
 
-def test_the_preflights_are_of_batches_that_divide():
+def test_the_batches_of_preflights_divide_among_chips():
     for debug in (False, True):
         for case in preflight.list_cases(debug):
             (size,) = [int(flag.partition("=")[2]) for flag in case["flags"] if "train.batch_size" in flag]

@@ -1,4 +1,4 @@
-"""The launch files: their loops really run, against programs that stand for the clusters' own and record their arguments."""
+"""The launch files, whose loops run with replacements of the clusters' programs that record their arguments."""
 
 import os
 import pathlib
@@ -37,14 +37,14 @@ def run_on_slurm(cluster: Cluster, **environment: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_is_bash_that_can_be_started(script):
+def test_a_script_is_executable_bash(script):
     path = ROOT / "launch" / script
     assert subprocess.run(["bash", "-n", path]).returncode == 0
     assert os.access(path, os.X_OK)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "launch").iterdir()))
-def test_the_header_has_the_one_command_which_docs_pods_md_has_too(name):
+def test_the_command_of_a_header_is_in_the_docs(name):
     header = "".join(re.findall(r"^#     (.*\n)", (ROOT / "launch" / name).read_text(), flags=re.MULTILINE))
     assert f"launch/{name}" in header
     words = shlex.split(header.replace("\\\n", " "))
@@ -64,21 +64,21 @@ def test_a_stopped_run_on_a_tpu_starts_again_until_it_has_finished(cluster):
     assert "tpu-vm delete pets" in done.stdout and not cluster.calls("gcloud", "create")
 
 
-def test_a_run_on_a_tpu_that_stops_for_ever_is_given_up(cluster):
+def test_restarts_on_a_tpu_are_limited(cluster):
     cluster.answer(states=["READY"], code0=[STOPPED])
     done = run_on_tpu(cluster, RESTARTS="3")
     assert done.returncode == STOPPED and "not finished after 3 restarts" in done.stdout
     assert len(cluster.calls("gcloud", "ssh")) == 4
 
 
-def test_a_failure_on_one_worker_ends_the_loop_though_gcloud_returns_another_code(cluster):
+def test_a_failure_on_one_worker_ends_the_loop(cluster):
     cluster.answer(states=["READY"], code0=[STOPPED], code1=[FAILED], code2=[137])
     done = run_on_tpu(cluster)
     assert done.returncode == FAILED
     assert len(cluster.calls("gcloud", "ssh")) == 1
 
 
-def test_a_killed_worker_is_no_failure(cluster):
+def test_a_killed_worker_is_not_a_failure(cluster):
     cluster.answer(states=["READY"], code0=[137, 0], code1=[STOPPED, 0])
     assert run_on_tpu(cluster).returncode == 0
     assert len(cluster.calls("gcloud", "ssh")) == 2
@@ -90,7 +90,7 @@ def test_a_missing_folder_is_a_failure(cluster):
     assert done.returncode == FAILED and "nowhere" in done.stdout
 
 
-def test_a_preempted_slice_is_made_anew(cluster):
+def test_a_preempted_slice_is_made_again(cluster):
     cluster.answer(states=["NOT_FOUND", "READY", "PREEMPTED", "NOT_FOUND", "READY"], code0=[STOPPED, 0])
     assert run_on_tpu(cluster).returncode == 0
     verbs = [call[3] for call in cluster.calls("gcloud")]
@@ -108,7 +108,7 @@ def test_a_slice_on_demand_is_not_spot(cluster):
     assert cluster.calls("gcloud", "create")[0][-1] == "--version=v2-alpha-tpuv5-lite"
 
 
-def test_a_slice_without_capacity_is_asked_for_again_and_a_wrong_one_is_not(cluster):
+def test_a_slice_without_capacity_is_requested_again_and_a_wrong_one_is_not(cluster):
     cluster.answer(states=["NOT_FOUND", "NOT_FOUND", "READY"], refusals=["RESOURCE_EXHAUSTED", ""], code0=[0])
     assert run_on_tpu(cluster).returncode == 0
     assert len(cluster.calls("gcloud", "create")) == 2
@@ -120,7 +120,7 @@ def test_a_slice_without_capacity_is_asked_for_again_and_a_wrong_one_is_not(clus
     assert done.returncode == 1 and "no account" in done.stderr
 
 
-def test_a_command_that_gcloud_repeats_after_a_broken_connection_does_not_start_a_second_process(cluster):
+def test_a_command_repeated_by_gcloud_starts_no_second_process(cluster):
     cluster.answer(states=["READY"], code0=[STOPPED, 0], broken=[])
     assert run_on_tpu(cluster, RESTARTS="0").returncode == STOPPED
     assert len(cluster.calls("python")) == 1
@@ -138,17 +138,17 @@ def test_a_command_that_gcloud_repeats_after_a_broken_connection_does_not_start_
         ([STOPPED, 2], False, FAILED),
     ],
 )
-def test_a_job_of_slurm_goes_back_into_the_queue_after_a_stop_alone(cluster, codes, requeued, expected):
+def test_a_slurm_job_is_requeued_only_after_a_stop(cluster, codes, requeued, expected):
     cluster.answer(**{f"code{rank}": [code] for rank, code in enumerate(codes)})
     assert run_on_slurm(cluster).returncode == expected
     assert cluster.calls("scontrol") == ([["requeue", "7"]] if requeued else [])
     assert cluster.flags() == FLAGS
     (step,) = cluster.calls("srun")
-    # One task sees all GPUs, of which jax takes that of SLURM_LOCALID; the end of one task must not kill the others.
+    # A task sees all GPUs, of which jax takes that of SLURM_LOCALID. The end of a task must not kill the others.
     assert step[:4] == ["--gpu-bind=none", "--cpus-per-task=8", "--kill-on-bad-exit=0", "--wait=0"]
 
 
-def test_a_job_of_slurm_is_not_requeued_for_ever(cluster):
+def test_requeues_of_a_slurm_job_are_limited(cluster):
     cluster.answer(code0=[STOPPED])
     assert run_on_slurm(cluster, RESTARTS="3", SLURM_RESTART_COUNT="2").returncode == STOPPED
     assert len(cluster.calls("scontrol")) == 1
@@ -157,25 +157,25 @@ def test_a_job_of_slurm_is_not_requeued_for_ever(cluster):
     assert len(cluster.calls("scontrol")) == 1
 
 
-def test_slurms_notice_reaches_the_run_and_the_shell_around_it_survives(cluster):
+def test_the_signal_of_slurm_reaches_the_run_and_its_shell_survives(cluster):
     cluster.answer(code0=[-1], notice=[])
     assert run_on_slurm(cluster).returncode == STOPPED
     assert (cluster.place / "ended").read_text() == f"[{STOPPED}]"  # of the task, which is that shell
     assert cluster.calls("scontrol") == [["requeue", "7"]]
 
 
-def test_tasks_and_gpus_of_slurm_must_agree(cluster):
+def test_different_numbers_of_tasks_and_gpus_are_refused(cluster):
     done = run_on_slurm(cluster, SLURM_NTASKS_PER_NODE="1")
-    assert done.returncode == 1 and "give both the same number" in done.stderr
+    assert done.returncode == 1 and "set both to the same number" in done.stderr
 
 
-def test_the_options_of_slurm_are_those_of_a_job_that_comes_back():
+def test_the_options_of_slurm_allow_a_requeue():
     options = re.findall(r"^#SBATCH (.*)$", (ROOT / "launch/slurm.sh").read_text(), flags=re.MULTILINE)
     assert {"--signal=USR1@180", "--requeue", "--open-mode=append", "--gpus-per-node=1"} <= set(options)
     assert signal.SIGUSR1 in STOPS
 
 
-def test_xpk_is_asked_to_restart_after_a_stop(cluster):
+def test_xpk_restarts_after_a_stop(cluster):
     cluster.answer(code0=[STOPPED])
     own = {"NAME": "pets", "CLUSTER": "tpus", "TYPE": "v5litepod-16", "STORAGE": "share"}
     done = cluster.run(str(ROOT / "launch/gke_xpk.sh"), *FLAGS, **own)
@@ -195,7 +195,7 @@ def test_xpk_is_asked_to_restart_after_a_stop(cluster):
         "restart-on-exit-codes": "75",
         "termination-grace-period-seconds": "60",
     }
-    assert " && exec .venv/bin/python " in command  # XPK passes SIGTERM on to the command's own process alone
+    assert " && exec .venv/bin/python " in command  # XPK passes SIGTERM only to the process of the command
     assert cluster.run("bash", "-c", command).returncode == STOPPED
     assert cluster.flags() == FLAGS
 
@@ -207,7 +207,7 @@ def read(name: str) -> dict:
 @pytest.mark.parametrize(
     ("name", "schema"), [("gke_jobset.yaml", JOBSET), ("gke_share.yaml", CLAIM), ("skypilot.yaml", SKYPILOT)]
 )
-def test_a_file_has_the_fields_that_its_reader_knows(name, schema):
+def test_a_file_follows_the_schema_of_its_reader(name, schema):
     assert list(find_faults(read(name), schema)) == []
 
 
@@ -226,10 +226,10 @@ def test_a_wrong_field_type_or_value_is_found():
     assert len(list(find_faults(task, SKYPILOT))) == 1
 
 
-def test_the_jobset_is_one_by_the_definition_that_a_cluster_has():
+def test_the_jobset_follows_the_definition_of_a_cluster():
     place = os.environ.get("JOBSET_CRD")
     if not place:
-        pytest.skip("JOBSET_CRD names no file: JobSet's config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml")
+        pytest.skip("JOBSET_CRD does not name JobSet's config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml")
     versions = yaml.safe_load(pathlib.Path(place).read_text())["spec"]["versions"]
     (schema,) = [item["schema"]["openAPIV3Schema"] for item in versions if item["name"] == "v1alpha2"]
     assert list(find_faults(read("gke_jobset.yaml"), schema)) == []
@@ -239,7 +239,7 @@ def test_the_jobset_is_one_by_the_definition_that_a_cluster_has():
     ("codes", "action"), [((STOPPED, 134, 137, 143), "RestartJobSet"), ((FAILED, 2, 126, 127), "FailJobSet")]
 )
 def test_a_jobset_restarts_after_a_stop_and_fails_after_a_failure(codes, action):
-    """As Kubernetes and JobSet decide: the first rule that applies; without one a Job fails by backoffLimit=0."""
+    """Kubernetes and JobSet take the first rule that applies. Without one a Job fails by backoffLimit=0."""
     spec = read("gke_jobset.yaml")["spec"]
     (job,) = [replicated["template"]["spec"] for replicated in spec["replicatedJobs"]]
     (rule,) = job["podFailurePolicy"]["rules"]
@@ -255,7 +255,7 @@ def test_a_jobset_restarts_after_a_stop_and_fails_after_a_failure(codes, action)
     assert spec["failurePolicy"]["maxRestarts"] > 0
 
 
-def test_a_jobset_takes_the_whole_slice():
+def test_a_jobset_uses_the_whole_slice():
     (replicated,) = read("gke_jobset.yaml")["spec"]["replicatedJobs"]
     job = replicated["template"]["spec"]
     pod = job["template"]["spec"]
@@ -269,7 +269,7 @@ def test_a_jobset_takes_the_whole_slice():
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (STOPPED, STOPPED), (FAILED, FAILED), (137, STOPPED)])
-def test_skypilot_recovers_a_run_that_was_stopped_or_killed(cluster, code, expected):
+def test_skypilot_recovers_a_stopped_or_killed_run(cluster, code, expected):
     task = read("skypilot.yaml")
     cluster.answer(code0=[code])
     environment = {"SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}

@@ -1,4 +1,4 @@
-"""The lists of runs that a sweep() is made of."""
+"""The functions of configs/sweeps.py, which make the lists of runs of a sweep()."""
 
 import math
 
@@ -8,14 +8,14 @@ from configs import sweeps
 from errors import UserError
 
 
-def test_a_grid_has_every_combination_and_a_product_too():
+def test_a_grid_and_a_product_have_all_combinations():
     grid = sweeps.grid({"optim.lr": (0.1, 0.2), "model.width": [1, 2, 3]})
     assert len(grid) == 6 and grid[1] == {"optim.lr": 0.1, "model.width": 2}
     runs = sweeps.product([*grid, {"optim.name": "sgd"}], sweeps.seeds(2, first=5))
     assert len(runs) == 14 and runs[-1] == {"optim.name": "sgd", "seed.init": 6}
 
 
-def test_draws_are_the_same_at_every_call_and_a_sweep_can_grow():
+def test_draws_are_repeatable_and_a_sweep_can_grow():
     space = {"optim.lr": sweeps.log_uniform(1e-4, 1e-1), "optim.ema": sweeps.uniform(0.5, 0.9)}
     few, many = sweeps.draw(5, space), sweeps.draw(50, space | {"model.depth": sweeps.integers(1, 3)})
     assert few == sweeps.draw(5, space) and few != sweeps.draw(5, space, seed=1)
@@ -30,7 +30,7 @@ def test_no_two_draws_are_equal():
         sweeps.draw(10, {"a": sweeps.integers(1, 3), "b": sweeps.choice(["x", "y", "z"])})
 
 
-def test_draws_have_the_distribution_that_they_are_named_after():
+def test_draws_have_their_distribution():
     space = {
         "log": sweeps.log_uniform(1e-4, 1),
         "even": sweeps.uniform(-1, 3),
@@ -48,7 +48,7 @@ def test_draws_have_the_distribution_that_they_are_named_after():
 
 
 @pytest.mark.parametrize("share", [0.0, math.nextafter(1, 0)])
-def test_the_ends_of_a_span_belong_to_it(share):
+def test_a_span_includes_its_ends(share):
     assert sweeps.integers(1, 4).place(share) == (4 if share else 1)
     assert sweeps.log_uniform(0.2, 0.7).place(share) == (0.7 if share else 0.2)
 
@@ -64,7 +64,7 @@ def test_the_ends_of_a_span_belong_to_it(share):
         (lambda: sweeps.integers(3, 2), ["integers(3, 2)"]),
     ],
 )
-def test_a_mistake_is_one_line(make, words):
+def test_a_wrong_definition_is_one_line(make, words):
     with pytest.raises(UserError) as caught:
         make()
     assert all(word in str(caught.value) for word in words)

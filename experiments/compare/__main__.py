@@ -1,17 +1,19 @@
-"""Compares runs: a table of their scores and costs, the table of a paper, a page, and whether a difference is real.
+"""The command that compares runs.
+
+It prints a table of scores and costs, or the table of a paper, writes a page, and tests whether a difference is significant.
 
     .venv/bin/python -m experiments.compare runs/lr
     .venv/bin/python -m experiments.compare runs/unet runs/fcn --metric=val/boundary_IoU --html=comparison.html
     .venv/bin/python -m experiments.compare runs/lr --rows=model.name --columns=optim.lr --latex
 
-Each argument is a run's directory or a sweep's. Runs that differ in their seeds alone are one row, with the mean and its 95 %
-interval. For two rows, or two runs, the command says whether their difference is real.
+Each argument is the directory of a run or of a sweep. Runs that differ only in their seeds are one row, with the mean and its
+95 % interval. For two rows, or two runs, the command reports whether their difference is significant.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import os
@@ -31,20 +33,22 @@ from wording import count
 
 
 def read_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line. A mistake ends the process with one line."""
-    parser = Parser(prog="python -m experiments.compare", description="Compares runs.", allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", help="directories of runs, or of sweeps")
-    parser.add_argument("--metric", help="such as val/mIoU; config.train.best if not given")
-    parser.add_argument("--rows", help="fields whose values are the rows of a table of the best values")
+    """Read the command line. End the process with one line for a mistake."""
+    parser = Parser(prog="python -m experiments.compare", description="Compare runs.", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", help="directories of runs or sweeps")
+    parser.add_argument("--metric", help="such as val/mIoU; config.train.best by default")
+    parser.add_argument("--rows", help="fields whose values are the rows of a table of best values")
     parser.add_argument("--columns", help="fields whose values are its columns")
-    parser.add_argument("--last", action="store_true", help="with --rows or --columns: the last values, not the best")
-    parser.add_argument("--price", type=float, help="money per device-hour, for a column of costs")
     parser.add_argument(
-        "--records", default="val", metavar="NAME", help="records/NAME.jsonl decide whether a difference is real"
+        "--last", action="store_true", help="with --rows or --columns: use the last values, not the best"
     )
-    parser.add_argument("--draws", type=int, default=1000, help="samples of the images for that, 100 or more")
+    parser.add_argument("--price", type=float, help="price of a device-hour, for a column of costs")
+    parser.add_argument("--records", default="val", metavar="NAME", help="test the difference on records/NAME.jsonl")
+    parser.add_argument(
+        "--draws", type=int, default=1000, help="bootstrap samples of the images for this test, 100 or more"
+    )
     parser.add_argument("--html", type=pathlib.Path, help="also write a page to this file")
-    parser.add_argument("--report", metavar="ENTITY/PROJECT", help="also make a W&B report there")
+    parser.add_argument("--report", metavar="ENTITY/PROJECT", help="also make a W&B report in this project")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print the table as CSV, with all digits")
     form.add_argument("--latex", action="store_true", help="print the table in LaTeX")
@@ -61,11 +65,11 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def find_metric(runs: Sequence[Run], asked: str | None) -> str:
-    """Return the score by which the runs are compared. Raises UserError where they choose by different ones, or none has it."""
+    """Return the metric that compares the runs. Raise UserError if their configs name different ones or no run has it."""
     chosen = list(dict.fromkeys(run.metric for run in runs if run.config))
     if asked is None and len(chosen) != 1:
         raise UserError(
-            f"the runs choose their best checkpoint by {' and '.join(chosen) or 'nothing'}; name one with --metric"
+            f"the runs choose their best checkpoint by {' and '.join(chosen) or 'no metric'}; choose one with --metric"
         )
     metric = asked or chosen[0]
     names = list(dict.fromkeys(name for run in runs for name in run.names))
@@ -76,30 +80,31 @@ def find_metric(runs: Sequence[Run], asked: str | None) -> str:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Fold the runs over their seeds. Two runs stay two, also where they differ in nothing else."""
+    """Group the runs that differ only in their seeds. Two runs always stay two groups."""
     groups = fold(runs, seeds=len(runs) != 2)
     for group in groups:
         if repeated := list_repeated(group):
             warn(
                 f"{' and '.join(repeated)} have equal configs and equal seeds, but count as several seeds: the interval of "
-                f"{group.name} is too narrow; leave one out"
+                f"{group.name} is too narrow; remove one"
             )
     return groups
 
 
 def find_verdicts(groups: Sequence[Group], metric: str, flags: argparse.Namespace) -> list[Verdict]:
-    """Judge two groups; other numbers of groups are not judged. What keeps two from being judged is a warning."""
+    """Test the difference of two groups. Return no verdicts for another number of groups, or with a warning on an error."""
     if len(groups) != 2:
         return []
+    first, second = groups
     try:
-        return judge(*groups, metric, flags.draws, records=flags.records)
+        return judge(first, second, metric, flags.draws, records=flags.records)
     except UserError as error:
-        warn(f"whether the difference is real is not known: {error}")
+        warn(f"the significance of the difference is unknown: {error}")
         return []
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare the runs that the command line names. Returns the process's exit code."""
+    """Compare the runs that the command line names. Return the exit code of the process."""
     flags = read_flags(argv)
     try:
         runs = find_runs(flags.runs)
@@ -108,15 +113,15 @@ def main(argv: Sequence[str]) -> int:
                 warn(f"{run.name}: {problem}")
         metric = find_metric(runs, flags.metric)
         groups = group_runs(runs)
-        by_fields = [(text or "").split(",") if text else [] for text in (flags.rows, flags.columns)]
-        if any(by_fields):
-            table = tables.pivot(groups, metric, *by_fields, flags.last)
+        rows, columns = (text.split(",") if text else [] for text in (flags.rows, flags.columns))
+        if rows or columns:
+            table = tables.pivot(groups, metric, rows, columns, flags.last)
         else:
             whole = flags.csv or flags.latex or tables.has_few_fields(groups)
             table = tables.summarise(groups, metric, flags.price, fields=whole)
         write = tables.write_csv if flags.csv else tables.write_latex if flags.latex else tables.write_text
         _say(write(table))
-        plain = not (flags.csv or flags.latex or any(by_fields))
+        plain = not (flags.csv or flags.latex or rows or columns)
         verdicts = find_verdicts(groups, metric, flags) if plain or flags.html or flags.report else []
         if plain:
             _explain(groups, verdicts, flags.records)
@@ -131,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _say(text: str) -> None:
-    """Print to whoever still reads: `head` may have read enough, and the page is written all the same."""
+    """Print text. A reader such as `head` may close the pipe early, and the page is still written."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -139,7 +144,7 @@ def _say(text: str) -> None:
 
 
 def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict], records: str) -> None:
-    """Print the fields that did not fit into the table, and the verdicts."""
+    """Print the fields that do not fit into the table, and the verdicts."""
     if not tables.has_few_fields(groups):
         _say(f"\n{tables.write_text(tables.list_differences(groups))}")
     if verdicts:
@@ -147,11 +152,11 @@ def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict], records: str)
         _say(f"\n{count(first.images, 'image')} of {source}, {first.draws} draws, {_name_spreads(first)}:")
         _say("\n".join(verdict.describe() for verdict in verdicts))
     elif len(groups) > 2:
-        _say("\nname two of them to learn whether their difference is real")
+        _say("\nname two of them to test whether their difference is significant")
 
 
 def _name_spreads(verdict: Verdict) -> str:
-    """Say which spreads a verdict's interval holds."""
+    """Return the spreads that a verdict's interval contains, as text."""
     if verdict.seeds:
         return "over images and seeds"
     return "over images alone: a difference of these two runs, which another seed may change"

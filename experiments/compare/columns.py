@@ -1,15 +1,15 @@
-"""The columns of a summary of runs: what each one means, and its number for a run."""
+"""The columns of a summary of runs, each with its meaning and a function that measures a run."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments.compare.runs import Run
 
-INTERVAL = "the mean over the seeds and its 95 % interval, by Student's t"
+INTERVAL = "the mean over the seeds and its 95 % interval (Student's t)"
 
 
 class Column(NamedTuple):
-    """A column: its title, what it means, its number for a run (None where the run has none), whether that is a score."""
+    """A column. `measure` returns the number of a run, None if unknown. `score` says whether it is a score."""
 
     title: str
     meaning: str
@@ -18,20 +18,22 @@ class Column(NamedTuple):
 
 
 def list_columns(metric: str, price: float | None) -> list[Column]:
-    """List the scores by `metric`, times and costs of a run. `price` is money per device-hour, None for no costs."""
+    """List the scores by `metric`, the times and the costs of a run. `price` is that of a device-hour, None for no costs."""
     columns = [
         Column(f"best {metric}", INTERVAL, lambda run: run.best_value(metric), score=True),
         Column(f"last {metric}", f"the newest value: {INTERVAL}", lambda run: run.last(metric), score=True),
-        Column("hours", "of a run, over all its sessions, until its newest checkpoint", lambda run: run.hours),
-        Column("device-hours", "of a run: hours times devices", lambda run: run.device_hours),
+        Column(
+            "hours", "training time of a run, over all its sessions, until its newest checkpoint", lambda run: run.hours
+        ),
+        Column("device-hours", "hours times devices of a run", lambda run: run.device_hours),
     ]
     if price is not None:
-        meaning = f"of a run: device-hours times {price:g}"
+        meaning = f"device-hours of a run times {price:g}"
         columns.append(Column("cost", meaning, lambda run: _multiply(run.device_hours, price)))
-    work = "of a run's training steps until now, over all devices, by XLA's count"
+    work = "operations of a run's training steps until now, over all devices, by XLA's count"
     return [
         *columns,
-        Column("images/s", "training images a second", lambda run: run.images_per_second),
+        Column("images/s", "training images per second", lambda run: run.images_per_second),
         Column("PFLOP", work, lambda run: _multiply(run.training_flops, 1e-15)),
     ]
 

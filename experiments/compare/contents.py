@@ -1,4 +1,4 @@
-"""What a page of a comparison shows, as JSON can hold it."""
+"""The contents of a comparison's page, fit for JSON."""
 
 import datetime
 import itertools
@@ -19,13 +19,13 @@ from experiments.pictures.palette import OKABE_ITO, luminance
 from experiments.run.spread import find_half_width
 from experiments.sweep.naming import write_value
 
-LIGHT, DARK = (255, 255, 255), (22, 24, 29)  # what charts stand on, by theme
-CONTRAST = 3.0  # of a line and what it stands on: the web's guidelines (WCAG 2.1, 1.4.11)
-Cell = list  # of a table: its text, and what it is sorted by
+LIGHT, DARK = (255, 255, 255), (22, 24, 29)  # backgrounds of charts, by theme
+CONTRAST = 3.0  # of a line and its background, from the web's guidelines (WCAG 2.1, 1.4.11)
+Cell = list  # of a table: its text and its sort key
 
 
 def collect(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None) -> dict[str, Any]:
-    """Collect everything that the page shows of the groups; `price` is money per hour of a device."""
+    """Collect everything that the page shows. `price` is that of a device-hour, None for no costs."""
     runs = [run for group in groups for run in group.runs]
     ends = list(itertools.accumulate((len(group.runs) for group in groups), initial=0))
     numbers = [list(range(*span)) for span in itertools.pairwise(ends)]
@@ -54,16 +54,17 @@ def collect(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], p
 
 
 def find_best_run(group: Group, metric: str) -> int:
-    """Return the place in a group of the run with the best score; the first where none has one."""
+    """Return the place of the run with the best score in a group, or 0 if no run has one."""
     best = [run.best_value(metric) for run in group.runs]
     sign = 1 if is_smaller_better(metric) else -1
-    return min(range(len(best)), key=lambda place: math.inf if best[place] is None else sign * best[place])
+    keys = [math.inf if score is None else sign * score for score in best]
+    return keys.index(min(keys))
 
 
 def choose_colours(ground: tuple[int, int, int]) -> list[str]:
-    """Return colours that every kind of colour vision tells apart, each darker or lighter until it stands out from `ground`.
+    """Return colours that every kind of colour vision can distinguish, with enough contrast to `ground`.
 
-    They are Okabe and Ito's without the yellow, which is brown as soon as white shows it.
+    They are the colours of Okabe and Ito, made darker or lighter. Yellow is left out, because it turns brown on white.
     """
     goal = 0.0 if luminance(ground) > 0.5 else 255.0
     found = []
@@ -74,13 +75,13 @@ def choose_colours(ground: tuple[int, int, int]) -> list[str]:
 
 
 def find_contrast(colour: Sequence[int], other: Sequence[int]) -> float:
-    """Return the contrast of two colours, 1 to 21, as the web's guidelines define it."""
+    """Return the contrast of two colours, from 1 to 21, by the definition of the web's guidelines."""
     low, high = sorted((luminance(colour), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 def describe_run(run: Run, metric: str) -> dict[str, Any]:
-    """Return a run's facts: how it stands, and with what it was made."""
+    """Return the state of a run and the circumstances in which it was made."""
     hours = find_hours(run)
     return {
         "name": run.name,
@@ -96,7 +97,7 @@ def describe_run(run: Run, metric: str) -> dict[str, Any]:
 
 
 def list_makers(run: Run) -> dict[str, list[str]]:
-    """List what a run was made with, by title; of several sessions that differ, what each had."""
+    """List the commit, devices, data and versions of a run by title. Sessions that differ are all listed."""
     made: dict[str, dict[str, None]] = {}
     for session in run.sessions:
         for title, text in _describe_session(session):
@@ -127,10 +128,10 @@ def _describe_session(session: dict) -> Iterator[tuple[str, str]]:
 
 
 def summarise(groups: Sequence[Group], metric: str, price: float | None) -> dict[str, Any]:
-    """Return the summary's columns (title, what it means) and rows of cells. Numbers of several runs are means."""
-    (best, *others), first = list_columns(metric, price), [("method", "runs that differ in their seeds alone")]
-    columns = [*first, ("seeds", "runs of the method"), best[:2], ("at step", "of the best value")]
-    columns += [*(own[:2] for own in others), ("state", "of the runs")]
+    """Return the columns of the summary (title, meaning) and its rows of cells. Numbers of several runs are means."""
+    (best, *others), first = list_columns(metric, price), [("method", "runs that differ only in their seeds")]
+    columns = [*first, ("seeds", "number of runs of the method"), best[:2], ("at step", "step of the best value")]
+    columns += [*(own[:2] for own in others), ("state", "state of the runs")]
     rows = []
     for group in groups:
         steps = (found[0] for run in group.runs if (found := run.best(metric)))
@@ -149,7 +150,7 @@ def summarise(groups: Sequence[Group], metric: str, price: float | None) -> dict
 
 
 def _measure(column: Column, group: Group) -> Cell:
-    """Make a column's cell of a group: a score with its interval, other numbers as means."""
+    """Make the cell of a group in a column, a score with its interval or another number as a mean."""
     found = spread(map(column.measure, group.runs))
     if column.score:
         return [describe(found), None if found is None else found.mean]
@@ -157,14 +158,15 @@ def _measure(column: Column, group: Group) -> Cell:
 
 
 def _write(found: Spread | None, kind: str) -> Cell:
-    """Make a cell of a mean. A large number has all its digits before the point, however few its format asks for."""
+    """Make a cell with a mean. Large numbers keep all digits before the point, even if their format has fewer."""
     return ["-", None] if found is None else [format(found.mean, kind if abs(found.mean) < 100 else ",.0f"), found.mean]
 
 
 def list_fields(groups: Sequence[Group]) -> dict[str, Any]:
-    """List the fields of the groups' configs: the texts of their values, and which of them each group has; -1 is none.
+    """List the fields of the groups' configs, with the texts of their values and the index of each group's text.
 
-    `varied` are those in which the groups differ, seeds and settings without influence excepted.
+    The index is -1 if a group lacks the field. `varied` are the fields in which the groups differ, without seeds and settings
+    that do not change results.
     """
     configs = [group.runs[0].config for group in groups]
     names = sorted({name for config in configs for name in config})
@@ -179,14 +181,14 @@ def list_fields(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def write_field(value: Any) -> str:
-    """Return a field's value as text: numbers as `write_value` does, several words with commas."""
+    """Return the value of a field as text. Words in a list are separated by commas."""
     if isinstance(value, list) and any(isinstance(item, str) for item in value):
         return ", ".join(map(str, value))
     return write_value(value)
 
 
 def collect_curves(groups: Sequence[Group], numbers: Sequence[Sequence[int]]) -> dict[str, dict[int, list[str]]]:
-    """Return the curves by the number's name and by run: steps, values, and of thinned ones middles and means."""
+    """Return the curves by name and by run, each with steps and values, and with middles and means if thinned."""
     curves: dict[str, dict[int, list[str]]] = {}
     for group, own in zip(groups, numbers, strict=True):
         columns = [read_columns(run) for run in group.runs]
@@ -200,9 +202,9 @@ def collect_curves(groups: Sequence[Group], numbers: Sequence[Sequence[int]]) ->
 
 
 def collect_classes(groups: Sequence[Group], metric: str) -> dict[str, dict[str, list]]:
-    """Return by kind and class the spread of each group's val/KIND/CLASS: mean, low and high, None for none.
+    """Return the spread of each group's val/KIND/CLASS by kind and class, as mean, low and high, or None.
 
-    A run's scores are those of the step at which it had its best `metric`.
+    The scores of a run come from the step with its best `metric`.
     """
     rows = []
     for group in groups:

@@ -1,4 +1,4 @@
-"""The curves of runs as a page holds them: few points, none of those missing that a reader would look for."""
+"""The curves of runs for a page, thinned to few points without losing spikes, ends and best values."""
 
 import base64
 import dataclasses
@@ -9,15 +9,15 @@ import numpy as np
 
 from experiments.compare.runs import Run
 
-POINTS = 500  # of a curve; the page draws some hundreds of them
+POINTS = 500  # per curve; the page can draw hundreds of curves
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Values by rising step, and where they are not all there, the means of buckets of steps.
+    """Values by rising step, and for a thinned curve the means of buckets of steps.
 
-    Of each bucket `values` keeps the least and the largest one: a spike of a single step is seen. The mean of these two is
-    not the bucket's, so that what is smoothed, or averaged over seeds, starts from `means`, at the middle of each bucket.
+    `values` keeps the smallest and the largest value of each bucket, so that a spike of a single step stays visible. Their mean
+    is not the mean of the bucket. So smoothing, and averages over seeds, use `means`, at the middle of each bucket.
     """
 
     steps: np.ndarray
@@ -27,7 +27,7 @@ class Curve:
 
 
 def read_columns(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the steps and the values of each number of a run, by name; those that are defined, by rising step."""
+    """Return the steps and the defined values of each number of a run by name, in the order of steps."""
     columns: dict[str, tuple[list, list]] = {}
     for row in run.rows:
         step = row["step"]
@@ -39,7 +39,7 @@ def read_columns(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     found = {}
     for name, column in columns.items():
         steps, values = np.array(column, np.float64)
-        if (np.diff(steps) <= 0).any():  # repaired by hand; of one step the newest row counts
+        if (np.diff(steps) <= 0).any():  # repaired by hand: the newest row of a step counts
             steps, last = np.unique(steps[::-1], return_index=True)
             values = values[::-1][last]
         defined = np.isfinite(values)
@@ -49,9 +49,9 @@ def read_columns(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def thin(columns: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS) -> list[Curve]:
-    """Thin the curves (steps, values) of one group's runs to about `points` each, by the same buckets of steps.
+    """Thin the curves (steps, values) of a group's runs to about `points` each, by the same buckets of steps.
 
-    A curve keeps its first and its last point, and its smallest and its largest value, of which one is the best.
+    A curve keeps its first and last point and its smallest and largest value, one of which is the best.
     """
     every = np.unique(np.concatenate([steps for steps, _ in columns]))
     if len(every) <= points:
@@ -72,10 +72,10 @@ def _thin(steps: np.ndarray, values: np.ndarray, edges: np.ndarray) -> Curve:
 
 
 def find_hours(run: Run, points: int = POINTS) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return steps and the hours that the run has worked until then: its training and its evaluations, by its rows.
+    """Return steps and the hours of training and evaluation until each of them, computed from the rows.
 
-    A step takes what `time/images_per_second` of the next row that has it says. Compilation, checkpoints and the time in
-    which the run stood still are not in the hours. None where no row has a rate.
+    The time of a step comes from `time/images_per_second` in the next row that has it. The hours do not include compilation,
+    checkpoints and pauses. Return None if no row has a rate.
     """
     batch = run.field("train.batch_size")
     rows = [row for row in run.rows if row["step"] >= 0]
@@ -98,12 +98,12 @@ def _read_number(row: dict, name: str) -> float:
 
 
 def encode(values: np.ndarray, kind: str) -> str:
-    """Return numbers as text: the base64 of a little-endian array. What a kind of whole numbers cannot hold is clipped."""
+    """Return numbers as text, the base64 of a little-endian array. Values outside the range of `<u4` are clipped."""
     if kind == "<u4":
         values = np.clip(np.round(values), 0, 2**32 - 1)
-    return base64.b64encode(np.ascontiguousarray(values, kind)).decode()
+    return base64.b64encode(np.asarray(values, kind).tobytes()).decode()
 
 
 def decode(text: str, kind: str) -> np.ndarray:
-    """Return the numbers that `encode` wrote."""
+    """Return the numbers of a text from `encode`."""
     return np.frombuffer(base64.b64decode(text), kind)

@@ -1,4 +1,4 @@
-"""The pictures of runs on the same validation images, for a page: the ground truth once, and each run's prediction."""
+"""The pictures of runs on the same validation images for a page, with the ground truth and each run's prediction."""
 
 import base64
 import io
@@ -14,16 +14,16 @@ from experiments.pictures.palette import class_colour
 from files import leads_out, read_bytes
 from limits import EXAMPLES
 
-SHEET = 1200  # pixels of the longer side of an older run's picture of all examples
-MOST_RUNS = 30  # whose pictures a page holds: each has some hundred kilobytes
+SHEET = 1200  # pixels of the longer side of a sheet, the picture of all examples in older runs
+MOST_RUNS = 30  # runs with pictures on a page: each adds some hundred kilobytes
 
 
 def collect_examples(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
-    """Collect the drawn examples of the newest evaluation of `runs`, which have numbers.
+    """Collect the drawn examples of the newest evaluation of each of the numbered `runs`.
 
-    `rows` are images that at least one run has drawn, with those runs' predictions by number; two runs have drawn the same
-    image where its name and the fingerprint of their data agree. `sheets` are the pictures of runs that have no examples
-    one by one. `classes` are the colours of label maps.
+    `rows` are images that at least one run has drawn, with the predictions by run number. Images of two runs are the same if
+    their names and the fingerprints of the data agree. `sheets` are the pictures of runs without separate examples. `classes`
+    are the colours of label maps.
     """
     rows: dict[tuple, dict[str, Any]] = {}
     sheets: dict[int, str] = {}
@@ -55,13 +55,13 @@ def collect_examples(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
 
 
 def find_fingerprint(run: Run) -> str:
-    """Return what the validation split of a run's newest session was made of; of a run without one, its own place."""
+    """Return the fingerprint of the validation data of a run's newest session, or the run's path without one."""
     data = run.sessions[-1].get("data") if run.sessions else None
     return str(data["eval"]) if isinstance(data, dict) and "eval" in data else str(run.workdir)
 
 
 def _read_sheet(run: Run) -> str | None:
-    """Read the newest picture of all examples, smaller. None where it is missing or damaged."""
+    """Read the newest sheet of examples, made smaller. Return None if it is missing or damaged."""
     place = next((row["val/examples"] for row in reversed(run.rows) if isinstance(row.get("val/examples"), str)), None)
     if place is None or leads_out(place):
         return None
@@ -74,12 +74,12 @@ def _read_sheet(run: Run) -> str | None:
 
 
 def _embed(webp: bytes) -> str:
-    """Return a picture as the address of an image. What is not WebP is left out: a file of a run is not ours to trust."""
+    """Return a picture as a data URL. Raise OSError if it is not WebP, because files of a run are not trusted."""
     with Image.open(io.BytesIO(webp), formats=["WEBP"]) as picture:
         picture.verify()
     return "data:image/webp;base64," + base64.b64encode(webp).decode()
 
 
 def write_colour(colour: Sequence[int]) -> str:
-    """Return an RGB colour as CSS writes it."""
+    """Return an RGB colour in the notation of CSS."""
     return "#" + bytes(colour).hex()

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seeds are one group: its scores have a mean and a 95 % interval."""
+"""Groups of runs that differ only in their seeds. A group's scores have a mean and a 95 % interval."""
 
 import dataclasses
 import json
@@ -16,12 +16,12 @@ from experiments.sweep.naming import shorten, write_value
 from wording import make_printable
 
 IGNORED = ("seed.", "wandb.")  # sections in which runs of one method may differ
-LONGEST_NAME = 3  # fields
+LONGEST_NAME = 3  # fields in the name of a group
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one config. `fields` are its values of those in which the groups differ, by dotted names."""
+    """Runs with one config. `fields` are its values of the fields in which the groups differ, by dotted name."""
 
     name: str
     runs: tuple[Run, ...]
@@ -30,7 +30,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """The mean of a number over `count` runs, and the ends of its 95 % interval, by Student's t; nan for one run."""
+    """The mean of a number over `count` runs, and the ends of its 95 % interval (Student's t), nan for one run."""
 
     mean: float
     low: float
@@ -39,18 +39,21 @@ class Spread:
 
     @property
     def half(self) -> float:
-        """Half the interval's width."""
+        """Half the width of the interval."""
         return (self.high - self.low) / 2
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """Return the spread of the values that are there, None where none is."""
+    """Return the spread of the values that are not None, or None if there are none."""
     own = [value for value in values if value is not None]
     return Spread(*find_interval(own), len(own)) if own else None
 
 
 def fold(runs: Sequence[Run], seeds: bool = True) -> list[Group]:
-    """Group runs by their configs without the seeds, in the order of their first runs. `seeds` False: each run by itself."""
+    """Group runs by their configs without the seeds, in the order of first runs.
+
+    With `seeds` False each run is a group.
+    """
     known = {run.workdir: run for run in runs}
     kinds: dict[str, list[Run]] = {}
     for run in runs:
@@ -62,10 +65,9 @@ def fold(runs: Sequence[Run], seeds: bool = True) -> list[Group]:
 
 
 def find_varied(runs: Sequence[Run], known: Mapping[pathlib.Path, Run] | None = None) -> list[str]:
-    """Return the fields in which the runs differ, seeds and settings without influence excepted.
+    """Return the fields in which the runs differ, without seeds and settings that do not change results.
 
-    A field that a run lacks, because it is newer than the run, differs there only where nothing else tells that run from one
-    that has it.
+    A run may lack a field that is newer than the run. Such a field counts only if two runs differ in nothing else.
     """
     configs = [_settle(run, known or {}) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config)
@@ -80,19 +82,22 @@ def find_varied(runs: Sequence[Run], known: Mapping[pathlib.Path, Run] | None = 
 
 
 def list_repeated(group: Group) -> list[str]:
-    """List the names of a group's runs that have the seeds of another one: they are no further seeds."""
+    """List the names of a group's runs whose seeds another run has, too."""
     seeds = [json.dumps({k: v for k, v in run.config.items() if k.startswith("seed.")}) for run in group.runs]
     return [run.name for run, own in zip(group.runs, seeds, strict=True) if run.config and seeds.count(own) > 1]
 
 
 def count_states(group: Group) -> str:
-    """Return how a group's runs stand: `done`, or `2 done, 1 running`."""
+    """Return the states of a group's runs as text, such as `done` or `2 done, 1 running`."""
     states = Counter(run.state for run in group.runs)
     return next(iter(states)) if len(states) == 1 else ", ".join(f"{count} {kind}" for kind, count in states.items())
 
 
 def _settle(run: Run, known: Mapping[pathlib.Path, Run]) -> Flat:
-    """Return the fields that make a method. Where it starts from one of the runs, which seed that run had makes none."""
+    """Return the fields that define a method.
+
+    If a run starts from one of the `known` runs, the seeds of that one do not count.
+    """
     own = {
         name: value
         for name, value in run.config.items()
@@ -106,12 +111,12 @@ def _settle(run: Run, known: Mapping[pathlib.Path, Run]) -> Flat:
 
 
 def _identify(run: Run, known: Mapping[pathlib.Path, Run]) -> str:
-    """Return what all runs of a group share, as text. A run without a config shares nothing."""
+    """Return the identity of a run's group as text. A run without a config has a group of its own."""
     return json.dumps(_settle(run, known), sort_keys=True) if run.config else str(run.workdir)
 
 
 def _name(kinds: Sequence[Sequence[Run]], fields: Sequence[Flat]) -> list[str]:
-    """Name groups by the runs' own names without seeds where these tell the groups apart, else by the fields that do."""
+    """Return the names of groups, the names of their runs without seeds if these are unique, else the varied fields."""
     stems = [{_stem(run.name) for run in runs} for runs in kinds]
     shared = [own.pop() if len(own) == 1 else "" for own in stems]
     short = shorten(list(dict.fromkeys(field for own in fields for field in own)))
@@ -129,14 +134,14 @@ def _name(kinds: Sequence[Sequence[Run]], fields: Sequence[Flat]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """Return the name of a run's directory without its seeds and the digits that a sweep has added."""
+    """Return the name of a run's directory without its seeds and without the digits that a sweep adds."""
     *folders, own = name.split("/")
     words = re.sub(r"-[0-9a-f]{6}([0-9a-f]{58})?$", "", own).split(",")
     return "/".join([*folders, ",".join(word for word in words if not re.match(r"seed(\.\w+)?=\d+$", word))]).strip("/")
 
 
 def describe(value: Spread | None, digits: int = 4) -> str:
-    """Format a spread: `0.9123 ± 0.0040`, the mean alone for one run, and `-` for None."""
+    """Format a spread as `0.9123 ± 0.0040`, as the mean alone for one run, and as `-` for None."""
     if value is None:
         return "-"
     mean = f"{value.mean:.{digits}f}"

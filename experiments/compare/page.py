@@ -1,8 +1,8 @@
-"""Groups of runs as one HTML file that shows everything by itself: nothing is fetched, no network is needed.
+"""The page of a comparison, one HTML file that needs no network.
 
-Its scripts are our own, some thousand lines: a library of charts is megabytes that a browser would have to read before
-the first line is drawn. Every name goes into the page as text and never as markup, and the page's own policy lets no script
-run but these.
+Its scripts are some thousand lines of this project, because a browser would have to parse megabytes of a chart library before
+it draws the first line. Every name enters the page as text, never as markup, and the security policy of the page allows only
+these scripts.
 """
 
 import base64
@@ -19,22 +19,22 @@ from experiments.compare.significance import Verdict
 from files import write_atomically
 
 WEB = Path(__file__).parent / "web"
-# In this order: each uses those before it.
+# In this order: a script uses those before it.
 SCRIPTS = ("data", "plot", "runs", "tables", "curves", "coordinates", "bars", "recall", "images", "start")
 
 
 def write_page(
     path: Path, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
 ) -> None:
-    """Write the page of the groups, whole or not at all. Raises UserError where the disk refuses.
+    """Write the page of the groups, whole or not at all. Raise UserError if the file cannot be written.
 
-    `metric` is val/NAME, by which runs are compared; `price` is money per hour of a device, None for no costs.
+    `metric` is val/NAME, which compares the runs. `price` is that of a device-hour, None for no costs.
     """
     write_atomically(path, make_page(collect(groups, metric, verdicts, price)).encode())
 
 
 def make_page(contents: dict[str, Any]) -> str:
-    """Return the HTML of a page that shows `contents`."""
+    """Return the HTML of a page with `contents`."""
     script = "\n".join(["'use strict';", *((WEB / f"{name}.js").read_text("utf-8") for name in SCRIPTS)])
     style = (WEB / "page.css").read_text("utf-8")
     parts = {
@@ -51,13 +51,13 @@ def make_page(contents: dict[str, Any]) -> str:
 
 
 def dump(contents: Any) -> str:
-    """Return JSON that is the text of a script element: nothing in it ends that element, or begins a comment."""
+    """Return JSON for a script element, in which nothing can end the element or begin a comment."""
     text = json.dumps(_plain(contents), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _plain(value: Any) -> Any:
-    """Put null for numbers that are not finite."""
+    """Replace numbers that are not finite by None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -66,5 +66,5 @@ def _plain(value: Any) -> Any:
 
 
 def _name(text: str) -> str:
-    """Return what a policy calls a script or a style by."""
+    """Return the name of a script or a style in a security policy, its hash."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

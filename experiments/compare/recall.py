@@ -1,4 +1,4 @@
-"""Precision-recall curves of runs that find boxes or masks, from the records of their newest evaluation."""
+"""Precision-recall curves of runs that predict boxes or masks, from the records of their newest evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +14,16 @@ from experiments.metrics.precision import Scores
 from experiments.metrics.registry import MASK_METRICS
 
 RECALLS = np.linspace(0, 1, 101)
-KINDS = {"average_precision": "boxes", "mask_precision": "masks"}  # by the names of their metrics
+KINDS = {"average_precision": "boxes", "mask_precision": "masks"}  # by metric name
 SCORED = MASK_METRICS.keys() - {"confusion"}
 
 
 def collect_recall(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
-    """Return by kind (boxes, masks) the names of the classes, and by a run's number its curves and AP at IoU 0.5.
+    """Return the class names by kind (boxes, masks), with each run's curves and AP at IoU 0.5 by run number.
 
-    `curves` are [C+1,101] as text, the precision that holds from each recall on; the last row is the mean of the classes.
-    A class without ground truth is nan. Runs of other classes than the first one's are left out, and so are those without
-    records: `problems` of a run say nothing of them, for a run that has not been evaluated yet is not broken.
+    `curves` are [C+1,101] as text, the precision from each recall on. The last row is the mean over classes. A class without
+    ground truth is nan. Runs whose classes differ from the first run's are left out. So are runs without records, which is not
+    among the `problems` of a run, because it may not have been evaluated yet.
     """
     kinds: dict[str, Any] = {}
     for number, run in runs:
@@ -55,7 +55,7 @@ def _describe(scores: Scores) -> dict[str, Any]:
 
 
 def sample(curve: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    """Return the precision from each of RECALLS on, 0 beyond the last recall of the curve; nan for no curve."""
+    """Return the precision from each of RECALLS on, 0 beyond the last recall of the curve, and nan without a curve."""
     if curve is None:
         return np.full(len(RECALLS), np.nan)
     recalls, precision = curve

@@ -1,4 +1,4 @@
-"""The records of an evaluation, a row for each image, and scores of samples of these images."""
+"""The records of an evaluation, one row per image, and the scores of samples of these images."""
 
 import contextlib
 import dataclasses
@@ -19,17 +19,17 @@ from experiments.metrics.registry import LABEL_METRICS, make_label_metrics, make
 from files import parse_json, read_bytes
 from limits import RECORDS
 
-AGAIN = "evaluate the run with --mode=evaluate, and name the records that this writes with --records"
+AGAIN = "evaluate the run with --mode=evaluate, and choose the records that it writes with --records"
 
 BOX_METRICS = {AveragePrecision.name, MaskPrecision.name}
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What a run has measured in each image: `parts` by the metric's name, in the order of `images`.
+    """The measurements of a run in each image, with `parts` by metric name in the order of `images`.
 
-    `classes` are the names of those that the parts number. `truths` are what the rows say of the ground truth, to find out
-    whether two runs were scored against the same.
+    `classes` are the names of the classes, in the numbering of the parts. `truths` describe the ground truth of each image, to
+    check that two runs were scored against the same one.
     """
 
     where: str
@@ -42,21 +42,21 @@ class Records:
     def sort_as(self, other: "Records") -> "Records":
         """Return these records in the order of the other ones.
 
-        Raises UserError where they are of other images, other classes or other ground truth.
+        Raise UserError if images, classes or ground truth differ.
         """
         if self.classes != other.classes:
             pairs = enumerate(itertools.zip_longest(self.classes, other.classes))
             number, (own, theirs) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
             raise UserError(
-                f"{self.where} and {other.where} have other classes: number {number} is {own!r} in the first and {theirs!r} "
-                "in the second; compare runs of the same classes in the same order"
+                f"{self.where} and {other.where} have different classes: number {number} is {own!r} in the first and {theirs!r} "
+                "in the second; compare runs with the same classes in the same order"
             )
         places = {image: place for place, image in enumerate(self.images)}
         if places.keys() != set(other.images):
             strange = sorted(places.keys() ^ set(other.images))
             raise UserError(
-                f"{self.where} and {other.where} are not of the same images: {len(strange)} are in one alone, such as "
-                f"{strange[0]!r}; evaluate both runs on one split"
+                f"{self.where} and {other.where} have different images: {len(strange)} are in only one of them, such as "
+                f"{strange[0]!r}; evaluate both runs on the same split"
             )
         order = [places[image] for image in other.images]
         truths = [self.truths[place] for place in order]
@@ -72,9 +72,9 @@ class Records:
         return dataclasses.replace(self, images=other.images, parts=parts, truths=truths)
 
     def resample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the scores [R] by name of R samples, which have image i weights[r, i] times.
+        """Return the scores of R samples by name, [R]. Sample r contains image i weights[r, i] times.
 
-        Raises UserError where a part is not what its metric has measured: the file is damaged.
+        Raise UserError if the file is damaged, so that a part does not belong to its metric.
         """
         scores: dict[str, np.ndarray] = {}
         for metric in self.metrics:
@@ -83,7 +83,7 @@ class Records:
         return scores
 
     def fill(self, metric: Metric) -> None:
-        """Add the parts of a metric to it. Raises UserError as `resample` does."""
+        """Add the parts of all images to a metric. Raise UserError as `resample` does."""
         with self._naming_damage(metric):
             for image, part in enumerate(self.parts[metric.name]):
                 metric.add(part, image)
@@ -97,9 +97,9 @@ class Records:
 
 
 def read_records(run: Run, name: str = "val") -> Records:
-    """Read records/NAME.jsonl of a run: `val` is that of its last evaluation, others are of --mode=evaluate.
+    """Read records/NAME.jsonl of a run, of its last evaluation (`val`) or of --mode=evaluate.
 
-    Raises UserError where it is missing or damaged.
+    Raise UserError if the file is missing or damaged.
     """
     path = run.workdir / "records" / f"{name}.jsonl"
     try:
@@ -109,7 +109,7 @@ def read_records(run: Run, name: str = "val") -> Records:
             raise UserError(f"{path} is empty; {AGAIN}")
         names = [row["name"] for row in rows]
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("an image whose name is not text")
+            raise TypeError("the name of an image is not text")
         if len(set(names)) < len(names):
             names = [f"{row['name']} {row['source_id']}" for row in rows]
         if len(set(names)) < len(names):
@@ -128,7 +128,7 @@ def read_records(run: Run, name: str = "val") -> Records:
 
 
 def list_classes(run: Run) -> tuple[str, ...]:
-    """Return the names of a run's classes in their order, from the names of its scores. Raises UserError before the first."""
+    """Return the class names of a run in their order, from the names of its scores. Raise UserError if it has none."""
     for row in reversed(run.rows):
         kinds: dict[str, list[str]] = {}
         for name in row:
@@ -137,16 +137,14 @@ def list_classes(run: Run) -> tuple[str, ...]:
                 kinds.setdefault(kind, []).append(class_name)
         if kinds:
             return tuple(next(iter(kinds.values())))
-    raise UserError(f"{run.workdir}: no row of metrics.jsonl has scores of classes yet; wait for its first evaluation")
+    raise UserError(f"{run.workdir}: no row of metrics.jsonl has per-class scores yet; wait for the first evaluation")
 
 
 def _make_metrics(run: Run, row: Mapping[str, Any], classes: tuple[str, ...]) -> list[Metric]:
     if BOX_METRICS & row.keys():
         if "eval.metrics" not in run.config:
-            raise UserError(
-                f"{run.workdir / 'config.json'} has no eval.metrics, by which the records are read; restore it"
-            )
-        # The field is newer than some runs, which scored as its neutral value does.
+            raise UserError(f"{run.workdir / 'config.json'} has no eval.metrics, which the records need; restore it")
+        # The field is newer than some runs, which scored with its neutral value.
         most = run.field("eval.scored_detections") or MOST
         metrics = make_mask_metrics(run.config["eval.metrics"], classes, most)
     else:
@@ -155,7 +153,7 @@ def _make_metrics(run: Run, row: Mapping[str, Any], classes: tuple[str, ...]) ->
 
 
 def _find_truth(row: Mapping[str, Any]) -> Any:
-    """Return the objects of an image, or the pixels of each of its classes, as far as a row tells."""
+    """Return the objects of an image, or the pixels of each of its classes, as far as a row has them."""
     if AveragePrecision.name in row:
         return row[AveragePrecision.name]["objects"]
     pixels: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Groups of runs as a W&B report: what the page shows, as far as W&B draws it, from the runs that W&B has."""
+"""The W&B report of a comparison, with the parts of the page that W&B can draw, from the runs in W&B."""
 
 import itertools
 import re
@@ -14,10 +14,10 @@ from files import read_text
 from wording import escape_markdown
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2 import Report, Runset
+    from wandb_workspaces.reports.v2.interface import Report, Runset
 
 INSTALL = "`.venv/bin/pip install -r requirements-report.txt`"
-LOG_SPAN = 50  # from this quotient of the largest and the least on, an axis is logarithmic
+LOG_SPAN = 50  # an axis is logarithmic if its largest value is this many times its smallest
 PICTURES = ("val/examples", "val/precision_recall", "val/confusion")
 Box = tuple[int, int, int, int]  # x, y, width, height of a panel; a report is 24 wide
 
@@ -25,9 +25,9 @@ Box = tuple[int, int, int, int]  # x, y, width, height of a panel; a report is 2
 def write_report(
     target: str, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
 ) -> str:
-    """Save the report in `target`, ENTITY/PROJECT, and return its address. The arguments are those of `write_page`.
+    """Save the report in `target`, ENTITY/PROJECT, and return its URL. The other arguments are those of `write_page`.
 
-    Raises UserError where a library, an account or the network is missing, and where no run has been sent to W&B.
+    Raise UserError if a library, an account or the network is missing, or if no run has been sent to W&B.
     """
     report = make_report(target, groups, metric, verdicts, price)
     try:
@@ -36,28 +36,28 @@ def write_report(
     except Exception as error:
         reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
         raise UserError(
-            f"--report={target}: W&B did not take the report: {reason}; `wandb login`, and the network, are needed"
+            f"--report={target}: W&B did not accept the report: {reason}; check the network and `wandb login`"
         ) from error
 
 
 def make_report(
     target: str, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
 ) -> "Report":
-    """Make the report, without the network. A group's runs are found by their ids, those of the files `wandb_id`."""
+    """Make the report, without the network. It finds the runs of a group by their ids, from the files `wandb_id`."""
     entity, slash, project = target.partition("/")
     if not (entity and slash and project) or "/" in project:
-        raise UserError(f"--report={target}: must be ENTITY/PROJECT, such as --report=my-team/my-project")
+        raise UserError(f"--report={target} must be ENTITY/PROJECT, such as --report=my-team/my-project")
     try:
-        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.reports.v2.interface as wr
     except ImportError as error:
-        raise UserError(f"--report needs wandb-workspaces ({error}): {INSTALL}") from None
+        raise UserError(f"--report needs wandb-workspaces ({error}); run {INSTALL}") from None
     runsets = [_make_runset(group) for group in groups if any(map(read_id, group.runs))]
     if not runsets:
         raise UserError(f"--report={target}: no run has a file wandb_id; train with --config.wandb.mode=online")
     missing = [run.name for group in groups for run in group.runs if read_id(run) is None]
     text = write_summary(groups, metric, verdicts, price)
     if missing:
-        text += f"\n\nNot sent to W&B, and so in no chart: {', '.join(map(escape_markdown, missing))}"
+        text += f"\n\nNot in the charts, because they were not sent to W&B: {', '.join(map(escape_markdown, missing))}"
     charts = wr.PanelGrid(runsets=runsets, panels=_make_panels(groups, metric), hide_run_sets=False)
     return wr.Report(
         entity=entity,
@@ -69,7 +69,7 @@ def make_report(
 
 
 def read_id(run: Run) -> str | None:
-    """Return the id that a run has in W&B, None where it has none."""
+    """Return the id of a run in W&B, or None."""
     try:
         return read_text(run.workdir / "wandb_id").strip() or None
     except UserError:
@@ -89,12 +89,12 @@ def write_summary(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdi
 
 
 def _make_runset(group: Group) -> "Runset":
-    """Make a run set of a group. W&B draws its seeds as one line: they are grouped by a field in which they agree."""
+    """Make the run set of a group. W&B draws its seeds as one line, because a field with one value groups them."""
     import wandb_workspaces.expr as expr
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
 
     field = next(iter(group.fields), "train.best")
-    return wr.Runset(  # without an entity and a project, which the network would be asked about, it is the report's
+    return wr.Runset(  # entity and project default to the report's; naming them would need the network
         name=group.name,
         filters=[expr.Metric("ID").isin([own for own in map(read_id, group.runs) if own])],
         groupby=[f"config.{field}"] if len(group.runs) > 1 else [],
@@ -102,7 +102,7 @@ def _make_runset(group: Group) -> "Runset":
 
 
 def _make_panels(groups: Sequence[Group], metric: str) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
 
     runs = [run for group in groups for run in group.runs]
     names = list(dict.fromkeys(name for run in runs for name in run.names))
@@ -140,7 +140,7 @@ def _make_panels(groups: Sequence[Group], metric: str) -> list[Any]:
 
 
 def _make_axis(field: str, values: Sequence[Any]) -> Any:
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
 
     numbers = [value for value in values if type(value) in (int, float)]
     log = len(numbers) == len(values) and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_SPAN

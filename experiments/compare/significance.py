@@ -1,8 +1,8 @@
-"""Whether the difference of two groups of runs is real: a paired bootstrap over the images that both were scored on.
+"""The significance of the difference between two groups of runs, by a paired bootstrap over their images.
 
-A draw takes as many images as there are, with repetition, the same ones for all runs, and scores each run on them. Over
-several seeds a group's score is the mean of its runs', and a new seed would move it, too: the variance over the seeds is added
-to that over the images, less the part that both hold.
+A draw takes as many images as there are, with replacement, the same ones for all runs, and scores each run on them. With several
+seeds, the score of a group is the mean over its runs, which also varies with the seeds. So the variance over the seeds is added
+to the variance over the images, minus the part that both contain.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from experiments.compare.records import read_records
 from experiments.compare.runs import Run, is_smaller_better
 
 SHARE = 0.95
-LEAST = 10  # images: of fewer, draws differ too little to say anything of other images
-APART = 1e-4  # so far a score may be from that of the records, which is computed along another path
-# Shown where the records have them, after the metric that was asked for.
+LEAST = 10  # images: draws of fewer differ too little to generalise to other images
+APART = 1e-4  # the largest difference of a score from that of the records, which is computed in another way
+# Shown after the chosen metric, if the records have them.
 HEADLINES = ("mIoU", "boundary_IoU", "AP", "AP50", "mask_AP", "mask_AP50", "boundary_AP", "mAP_voc07", "mAP_voc12")
 
 
@@ -28,7 +28,7 @@ HEADLINES = ("mIoU", "boundary_IoU", "AP", "AP50", "mask_AP", "mask_AP50", "boun
 class Verdict:
     """The difference of a score, `first` minus `second`, with its 95 % interval and two-sided p.
 
-    `seeds` says whether the spread over the seeds is in them; without it they hold for these very runs alone.
+    `seeds` says whether these include the spread over the seeds. Without it they hold only for these runs.
     """
 
     metric: str
@@ -44,14 +44,14 @@ class Verdict:
 
     @property
     def real(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """True if the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     def describe(self) -> str:
-        """Return the verdict in a sentence."""
+        """Return the verdict as a sentence."""
         numbers = f"{self.difference:+.4f}, 95 % interval {self.low:+.4f} to {self.high:+.4f}, p = {self.p:.3g}"
         if not self.real:
-            return f"{self.metric}: no difference is shown between {self.first} and {self.second} ({numbers})"
+            return f"{self.metric}: no significant difference between {self.first} and {self.second} ({numbers})"
         better = self.first if (self.difference > 0) != is_smaller_better(f"val/{self.metric}") else self.second
         return f"{self.metric}: {better} is better; {self.first} minus {self.second} is {numbers}"
 
@@ -61,9 +61,9 @@ def judge(
 ) -> list[Verdict]:
     """Compare two groups by `metric`, val/NAME, and by the other main scores of their records.
 
-    `metric` comes first; where the records do not have it, only the others are compared. Raises UserError where a run has
-    no records, where they are of few images, of other images, classes or ground truth, or of another evaluation than the
-    run's newest scores, and where none of the scores is in them.
+    `metric` comes first. If the records do not have it, only the others are compared. Raise UserError if a run has no records,
+    if the records have fewer than LEAST images, if their images, classes or ground truth differ, if they belong to another
+    evaluation than the newest scores of the run, or if they have none of the scores.
     """
     own = [[read_records(run, records) for run in group.runs] for group in (first, second)]
     like = own[0][0]
@@ -82,7 +82,9 @@ def judge(
     shared = set.intersection(*(set(one) for group in scores for one in group))
     names = [name for name in dict.fromkeys([metric.removeprefix("val/"), *HEADLINES]) if name in shared]
     if not names:
-        raise UserError(f"{like.where} and those of the other runs have no score in common; compare runs of one task")
+        raise UserError(
+            f"{like.where} and the records of the other runs have no common score; compare runs of one task"
+        )
     verdicts = []
     for name in names:
         found = [np.stack([one[name] for one in group]) for group in scores]
@@ -95,19 +97,19 @@ def judge(
 
 
 def _check_age(run: Run, scores: Mapping[str, np.ndarray]) -> None:
-    """Check that records are those of the evaluation whose scores metrics.jsonl has last. Raises UserError where they are not."""
+    """Raise UserError unless records belong to the evaluation with the last scores of metrics.jsonl."""
     for name, values in scores.items():
-        last = None if "/" in name else run.last(f"val/{name}")  # the means will do
+        last = None if "/" in name else run.last(f"val/{name}")  # the means are enough
         if last is not None and abs(values[0] - last) > APART:
             raise UserError(
-                f"{run.workdir / 'records' / 'val.jsonl'} and the last scores of metrics.jsonl are of two evaluations: {name} "
-                f"is {values[0]:.4f} by the records and {last:.4f} there; resume the run until its next evaluation"
+                f"{run.workdir / 'records' / 'val.jsonl'} and the last scores of metrics.jsonl come from two evaluations: "
+                f"{name} is {values[0]:.4f} in the records and {last:.4f} there; resume the run until its next evaluation"
             )
 
 
 def _drop_undefined(scores: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """Leave out the draws in which a run's score is undefined. None where it is for all images, or for most draws."""
-    defined = ~np.isnan(np.concatenate(scores)).any(0)
+    """Leave out the draws in which a score is undefined. Return None if it is for all images or for most draws."""
+    defined = np.all(~np.isnan(np.concatenate(scores)), axis=0)
     if not defined[0] or defined.mean() < 0.5:
         return None
     return [own[:, defined] for own in scores]
@@ -116,24 +118,24 @@ def _drop_undefined(scores: Sequence[np.ndarray]) -> list[np.ndarray] | None:
 def estimate_difference(first: np.ndarray, second: np.ndarray, images: int) -> tuple[float, float, float, float]:
     """Return the difference of two groups' mean scores, the ends of its 95 % interval, and p.
 
-    `first` [K,1+R] and `second` [L,1+R] are scores of K and L runs: of all `images`, then of R draws of them. With one run
-    in each group the interval is the draws' own (percentiles). With more it is Student's t: the variance is the sum of
-    that over the seeds in each group and that over the images, the degrees of freedom are Welch and Satterthwaite's. A
-    group of one run is taken to have the other group's variance over the seeds. R is 39 or more.
+    `first` [K,1+R] and `second` [L,1+R] are scores of K and L runs, on all `images` and then on R draws of them. R is 39 or
+    more. With one run in each group the interval has the percentiles of the draws. With more runs it is Student's t. Its
+    variance is the sum of the variances over the seeds of each group and over the images, with the degrees of freedom of Welch
+    and Satterthwaite. A group of one run is assumed to have the other group's variance over the seeds.
     """
     groups = first, second
     apart = first.mean(0) - second.mean(0)
     difference, draws = float(apart[0]), np.sort(apart[1:])
-    spreads = [_measure_seeds(group) for group in groups]
-    if not any(spreads):
-        # The interval leaves 0 out exactly where p is at most 1 - SHARE.
+    spreads = [own for own in map(_measure_seeds, groups) if own is not None]
+    if not spreads:
+        # The interval excludes 0 exactly if p is at most 1 - SHARE.
         place = int((1 - SHARE) / 2 * (len(draws) + 1)) - 1
         tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
         p = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
         return difference, float(draws[place]), float(draws[-1 - place]), p
     shares = [1 / len(group) for group in groups]
-    if not all(spreads):  # one estimate for both groups, and so one part of the variance
-        spreads, shares = [own for own in spreads if own], [sum(shares)]
+    if len(spreads) < len(groups):  # one estimate for both groups, so one part of the variance
+        shares = [sum(shares)]
     parts = [share * between for share, (between, _, _) in zip(shares, spreads, strict=True)]
     counted = sum(share * within for share, (_, within, _) in zip(shares, spreads, strict=True))
     parts.append(max(float(draws.var(ddof=1)) - counted, 0.0))
@@ -148,10 +150,10 @@ def estimate_difference(first: np.ndarray, second: np.ndarray, images: int) -> t
 
 
 def _measure_seeds(scores: np.ndarray) -> tuple[float, float, int] | None:
-    """Return the variance of a group's runs, the part of it that is due to the choice of images, and its degrees of freedom.
+    """Return the variance over a group's runs, the part of it that the choice of images causes, and its degrees of freedom.
 
-    None for one run. The part is what the runs' differences vary by from draw to draw: the variance of the group's mean
-    over the draws holds it, too.
+    Return None for one run. The part is the variance of the runs' differences over the draws. The variance of the group's mean
+    over the draws contains it, too.
     """
     count = len(scores)
     if count == 1:

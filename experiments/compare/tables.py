@@ -1,4 +1,4 @@
-"""Tables of runs: every group with its scores and costs, or one score by two fields, as text, CSV or LaTeX."""
+"""Tables of groups with their scores and costs, or of one score by two fields, as text, CSV or LaTeX."""
 
 import csv
 import io
@@ -13,22 +13,22 @@ from experiments.run.config_file import FREE
 from experiments.sweep.naming import shorten, write_value
 from wording import make_cell, make_printable
 
-MOST_COLUMNS = 6  # fields in the table itself; more of them have a table of their own below
+MOST_COLUMNS = 6  # fields in the table itself; more fields get a separate table below
 
 Cell = str | int | float | Spread | None
 
 
 class Table(NamedTuple):
-    """Cells below their header."""
+    """A header, and rows of cells below it."""
 
     header: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    rows: Sequence[tuple[Cell, ...]]
 
 
 def summarise(groups: Sequence[Group], metric: str, price: float | None = None, fields: bool = True) -> Table:
-    """Make a row for each group: its fields, the best and the last value of `metric`, time, throughput and cost.
+    """Make a row per group with its fields, the best and last value of `metric`, time, throughput and cost.
 
-    Numbers of several runs are their spread. `price` is money per device-hour. `fields` False leaves the fields out.
+    Numbers of several runs become their spread. `price` is that of a device-hour. With `fields` False the fields are left out.
     """
     varied = _list_fields(groups) if fields else []
     short = shorten(varied)
@@ -48,7 +48,7 @@ def summarise(groups: Sequence[Group], metric: str, price: float | None = None, 
 
 
 def list_differences(groups: Sequence[Group]) -> Table:
-    """Make a row for each field in which the groups differ, and a column for each group."""
+    """Make a row per field in which the groups differ, and a column per group."""
     rows = [(field, *(_write_field(group, field) for group in groups)) for field in _list_fields(groups)]
     return Table(("field", *(group.name for group in groups)), rows)
 
@@ -59,18 +59,18 @@ def has_few_fields(groups: Sequence[Group]) -> bool:
 
 
 def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Sequence[str], last: bool) -> Table:
-    """Make the table of a paper: the best value of `metric`, or the last, by the values of the fields `rows` and `columns`.
+    """Make the table of a paper with the best value of `metric`, or the last, by the fields `rows` and `columns`.
 
-    Raises UserError for a field that no run has or that differs within groups, and where two groups would share a cell.
+    Raise UserError if no run has a field, if a field differs within groups, or if two groups share a cell.
     """
     for field in (*rows, *columns):
         if field.startswith(IGNORED) or field in FREE:
             raise UserError(
-                f"--rows, --columns: runs that differ in {field} alone are one row, with the mean over them; choose another field"
+                f"--rows, --columns: runs that differ only in {field} are one row, with their mean; choose another field"
             )
         if not any(field in run.config for group in groups for run in group.runs):
             raise UserError(
-                f"--rows, --columns: no run has the field {field!r}; write it as in --config.{field}, without --config"
+                f"--rows, --columns: no run has the field {field!r}; write a field as in --config.{field}, without --config"
             )
     cells: dict[tuple[str, str], tuple[Group, Spread | None]] = {}
     for group in groups:
@@ -80,7 +80,7 @@ def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Se
             others = [field for field in others if cells[place][0].fields.get(field) != group.fields.get(field)]
             raise UserError(
                 f"{cells[place][0].name} and {group.name} share the cell {place[0]}, {place[1]}: they differ in "
-                f"{', '.join(others[:5]) or 'no field'}; add one to --rows or --columns, or leave runs out"
+                f"{', '.join(others[:5]) or 'no field'}; add a field to --rows or --columns, or leave runs out"
             )
         values = (run.last(metric) if last else run.best_value(metric) for run in group.runs)
         cells[place] = group, spread(values)
@@ -90,7 +90,7 @@ def pivot(groups: Sequence[Group], metric: str, rows: Sequence[str], columns: Se
 
 
 def write_text(table: Table) -> str:
-    """Return a table in aligned columns."""
+    """Return a table as text with aligned columns."""
     rows = [tuple(map(_text, row)) for row in (table.header, *table.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -98,11 +98,8 @@ def write_text(table: Table) -> str:
 
 
 def write_csv(table: Table) -> str:
-    """Return a table as CSV with all digits: a spread has columns of its own for the interval's ends."""
-    spreads = [
-        any(isinstance(row[column], Spread) and row[column].count > 1 for row in table.rows)
-        for column in _columns(table)
-    ]
+    """Return a table as CSV with all digits. Spreads have two more columns for the ends of the interval."""
+    spreads = [any(_has_interval(row[column]) for row in table.rows) for column in range(len(table.header))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = (
@@ -116,7 +113,7 @@ def write_csv(table: Table) -> str:
 
 
 def write_latex(table: Table) -> str:
-    """Return a table in LaTeX, for the package booktabs."""
+    """Return a table in LaTeX with the package booktabs."""
     names = " & ".join(_escape(_text(name)) for name in table.header)
     rows = [" & ".join(_escape(_text(cell)).replace("±", r"$\pm$") for cell in row) + r" \\" for row in table.rows]
     columns = "l" + "r" * (len(table.header) - 1)
@@ -124,8 +121,8 @@ def write_latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{tabular}"])
 
 
-def _columns(table: Table) -> range:
-    return range(len(table.header))
+def _has_interval(cell: Cell) -> bool:
+    return isinstance(cell, Spread) and cell.count > 1
 
 
 def _list_fields(groups: Sequence[Group]) -> list[str]:

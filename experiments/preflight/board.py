@@ -1,21 +1,21 @@
-"""A board on which processes post what they have found. It needs no devices, and no process waits on it for ever."""
+"""A board on which processes post their findings. It needs no devices, and every wait has a deadline."""
 
 import time
 
 import jax
 
-# jax has no public name for the key-value store of its coordination service; Orbax takes it from here, too.
+# jax has no public name for the key-value store of its coordination service. Orbax imports it from here, too.
 from jax._src import distributed
 
 
 class Board:
-    """What each process has posted, by topic. Every process posts once a topic."""
+    """The texts that processes post, by topic. Each process posts once per topic."""
 
     def __init__(self, deadline: float):
-        """`deadline` is of time.monotonic(): nothing is waited for longer."""
-        self._client, self._deadline = distributed.global_state.client, deadline
-        self._own: dict[str, str] = {}
+        """Open the board. No wait lasts beyond `deadline`, a value of time.monotonic()."""
         self.count, self.number = jax.process_count(), jax.process_index()
+        self._client, self._deadline = distributed.global_state.client if self.count > 1 else None, deadline
+        self._own: dict[str, str] = {}
 
     @property
     def left(self) -> float:
@@ -25,12 +25,12 @@ class Board:
     def post(self, topic: str, text: str) -> None:
         """Post this process's text."""
         self._own[topic] = text
-        if self.count > 1:
+        if self._client is not None:
             self._client.key_value_set(f"preflight/{topic}/{self.number}", text)
 
     def read(self, topic: str, seconds: float, number: int) -> str | None:
-        """Return what a process has posted; None where it has posted nothing in `seconds`."""
-        if number == self.number:
+        """Return the text of a process, or None if it posts nothing in `seconds`."""
+        if number == self.number or self._client is None:
             return self._own.get(topic)
         try:
             wait = max(1, int(1000 * min(seconds, self.left)))
@@ -39,6 +39,6 @@ class Board:
             return None
 
     def read_all(self, topic: str, seconds: float) -> list[str | None]:
-        """Return what each process has posted, after waiting for all of them together for `seconds` at most."""
+        """Return the text of each process, or None. Wait at most `seconds` for all of them together."""
         end = time.monotonic() + seconds
         return [self.read(topic, max(0.0, end - time.monotonic()), number) for number in range(self.count)]

@@ -1,7 +1,7 @@
-"""A compiled program as text (HLO): what its collectives move, and its gathers and scatters, with their place in the sources.
+"""The text of a compiled program (HLO), with its collectives, gathers and scatters and their places in the sources.
 
-Shapes in it are those of one chip. A loop's body counts as often as the loop runs, where its condition says how often:
-`loops` counts the others, whose bodies count once.
+Shapes in the text are those of one chip. The body of a loop counts as often as the loop runs, if its condition gives the number.
+The bodies of other loops count once, and `loops` is the number of these loops.
 """
 
 import collections
@@ -24,14 +24,15 @@ BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 class Instruction(NamedTuple):
     name: str
-    shape: str  # as it is written, of a tuple too
+    shape: str  # as written, also that of a tuple
     kind: str
     rest: str  # operands and attributes
     is_root: bool
 
 
-class Collective(NamedTuple):
-    """`size` in bytes of what is reduced, gathered or exchanged, among `group` chips, `count` times a call of the program."""
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """An operation on `size` bytes among `group` chips, run `count` times in a call of the program."""
 
     kind: str
     size: int
@@ -40,14 +41,14 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """The bytes that a chip sends each time, along a ring."""
+        """The bytes that a chip sends per operation, along a ring."""
         share = (self.group - 1) / self.group
         return self.size * {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
 
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """A gather or scatter: `slices` of `elements` each, `count` times a call of the program, at `place` in the sources."""
+    """A gather or scatter of `slices` with `elements` each, run `count` times in a call, at `place` in the sources."""
 
     kind: str
     place: str
@@ -57,18 +58,21 @@ class Access:
 
 
 class Program:
-    """The text of a compiled program, as `Compiled.as_text` has it."""
+    """The parsed text of a compiled program, from `Compiled.as_text`."""
 
     def __init__(self, text: str):
         self._computations, self._entry = _split(text)
         self._frames = _Frames(text)
         self.loops = 0
-        self._counts: collections.Counter = collections.Counter()
+        self._counts: collections.Counter[str] = collections.Counter()
         self._callers: dict[str, tuple[str, Instruction]] = {}
         self._count(self._entry, 1)
 
     def collectives(self) -> list[Collective]:
-        """Return the collectives. One that overlaps with other work is several instructions of one channel: it counts once."""
+        """Return the collectives.
+
+        One that overlaps with other work has several instructions with the same channel, and counts once.
+        """
         found: dict[str, Collective] = {}
         for computation, instruction in self._instructions():
             kind = instruction.kind.removesuffix("-start")
@@ -82,8 +86,8 @@ class Program:
         return [one for one in found.values() if one.group > 1]
 
     def accesses(self) -> list[Access]:
-        """Return the gathers and scatters, those with the most slices first; equal ones are one."""
-        found: collections.Counter = collections.Counter()
+        """Return the gathers and scatters, those with the most slices first. Equal ones are merged."""
+        found: collections.Counter[tuple[str, str, int, int]] = collections.Counter()
         for computation, instruction in self._instructions():
             if instruction.kind not in ("gather", "scatter"):
                 continue
@@ -95,7 +99,7 @@ class Program:
         return sorted(accesses, key=lambda one: -one.slices * one.count)
 
     def _place(self, computation: str, instruction: Instruction) -> str:
-        """Where an instruction comes from; where XLA has lost that, what calls its computation."""
+        """Return the source place of an instruction, or of the caller of its computation if XLA has lost it."""
         place = self._frames.place(instruction.rest)
         while not place and computation in self._callers:
             computation, instruction = self._callers[computation]
@@ -106,7 +110,7 @@ class Program:
         return ((name, one) for name, body in self._computations.items() if self._counts[name] for one in body)
 
     def _count(self, name: str, times: int) -> None:
-        """Add `times` calls of a computation, and those of what it calls."""
+        """Add `times` calls of a computation and of the computations that it calls."""
         self._counts[name] += times
         for one in self._computations.get(name, ()):
             called = CALLS.findall(one.rest)
@@ -122,7 +126,7 @@ class Program:
                 self._count(other, times * repeats)
 
     def _length(self, condition: str) -> int | None:
-        """How often a loop runs whose counter begins at 0 and stays below a constant. None for other conditions."""
+        """Return how often a loop runs whose counter begins at 0 and stays below a constant, or None for another loop."""
         body = {one.name: one for one in self._computations.get(condition, ())}
         root = next((one for one in body.values() if one.is_root), None)
         if root is None or root.kind != "compare" or "direction=LT" not in root.rest:
@@ -133,7 +137,7 @@ class Program:
 
 
 def _split(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """The instructions of every computation, and the name of the one that the program begins with."""
+    """Return the instructions of each computation, and the name of the entry computation."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -148,13 +152,13 @@ def _split(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def _dimensions(shape: str) -> list[int]:
-    """Of the first array in a shape."""
+    """Return the dimensions of the first array in a shape."""
     array = ARRAY.search(shape)
     return [int(length.lstrip("<=")) for length in array[3].split(",") if length] if array else []
 
 
 def _bytes(shape: str) -> int:
-    """Of all arrays in a shape."""
+    """Return the bytes of all arrays in a shape."""
     bits = 0
     for kind, width, dimensions in ARRAY.findall(shape):
         lengths = [int(length.lstrip("<=")) for length in dimensions.split(",") if length]
@@ -163,14 +167,14 @@ def _bytes(shape: str) -> int:
 
 
 def _result_bytes(instruction: Instruction) -> int:
-    """Of what a collective results in; one that has only been started lists its operands first, then its results."""
+    """Return the bytes of a collective's results. The shape of a start instruction lists its operands first."""
     if instruction.kind in ("all-gather-start", "collective-permute-start") and instruction.shape.startswith("("):
         return _bytes(_elements(instruction.shape)[1])
     return _bytes(instruction.shape)
 
 
 def _elements(shape: str) -> list[str]:
-    """The elements of a tuple."""
+    """Return the elements of a tuple."""
     parts, depth = [""], 0
     for letter in shape[1:-1]:
         depth += (letter in "({[") - (letter in ")}]")
@@ -182,7 +186,7 @@ def _elements(shape: str) -> list[str]:
 
 
 def _operands(rest: str) -> list[str]:
-    """The names of an instruction's operands."""
+    """Return the names of an instruction's operands."""
     depth, inside = 1, ""
     for letter in rest:
         depth += (letter == "(") - (letter == ")")
@@ -193,7 +197,7 @@ def _operands(rest: str) -> list[str]:
 
 
 def _group(rest: str) -> int:
-    """How many chips take part in a collective together."""
+    """Return the number of chips in a group of a collective."""
     if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", rest):
         return 2 if any(len(set(pair.split(","))) > 1 for pair in re.findall(r"\{([\d,]+)", pairs[0])) else 1
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
@@ -204,27 +208,27 @@ def _group(rest: str) -> int:
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", named[1])}
         axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named[2])
         return math.prod(int(part) if part else sizes[name] for name, part in axes)
-    raise ValueError(f"the groups of a collective are not understood: {rest[:300]}")
+    raise ValueError(f"the groups of a collective cannot be parsed: {rest[:300]}")
 
 
 def _gathered(instruction: Instruction, shapes: dict[str, str]) -> tuple[int, int]:
-    """The elements of a slice, and the number of slices."""
-    sizes = re.search(r"slice_sizes=\{([\d,]*)\}", instruction.rest)
-    elements = math.prod(int(size) for size in sizes[1].split(",") if size)
+    """Return the elements per slice, and the number of slices."""
+    sizes = re.findall(r"slice_sizes=\{([\d,]*)\}", instruction.rest)[0]
+    elements = math.prod(int(size) for size in sizes.split(",") if size)
     return elements, math.prod(_dimensions(instruction.shape)) // max(elements, 1)
 
 
 def _scattered(instruction: Instruction, shapes: dict[str, str]) -> tuple[int, int]:
-    """The elements of an update, and the number of updates."""
+    """Return the elements per update, and the number of updates."""
     operands = _operands(instruction.rest)
     updates = _dimensions(shapes[operands[len(operands) // 2 + 1]])  # arrays, indices, updates: 2n + 1 of them
-    window = re.search(r"update_window_dims=\{([\d,]*)\}", instruction.rest)
-    elements = math.prod(updates[int(axis)] for axis in window[1].split(",") if axis)
+    window = re.findall(r"update_window_dims=\{([\d,]*)\}", instruction.rest)[0]
+    elements = math.prod(updates[int(axis)] for axis in window.split(",") if axis)
     return elements, math.prod(updates) // max(elements, 1)
 
 
 class _Frames:
-    """Where in the sources an instruction comes from: the text lists files, functions and the calls that led there."""
+    """The source places of instructions, from the tables of files, functions and calls at the head of the text."""
 
     def __init__(self, text: str):
         self._files = _table(text, "FileNames", r'"(.*)"')
@@ -233,14 +237,17 @@ class _Frames:
         self._stack = _table(text, "StackFrames", r"\{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
 
     def place(self, rest: str) -> str:
-        """Return FILE:LINE (FUNCTION) of the innermost call that is ours, else what jax calls the operation, "" for none."""
+        """Return the place of the innermost call in this project as `FILE:LINE (FUNCTION)`.
+
+        Return jax's name of the operation if there is none, or an empty text.
+        """
         frame = re.search(r"\bstack_frame_id=(\d+)", rest)
         if frame and (place := self._innermost(int(frame[1]))):
             return place
         name = re.search(r'op_name="([^"]*)"', rest)
         return name[1] if name else ""
 
-    @functools.cache  # noqa: B019 - as long as the program
+    @functools.cache  # noqa: B019 - it lives as long as the program
     def _innermost(self, frame: int) -> str | None:
         while frame in self._stack:
             location, parent = self._stack[frame]
@@ -253,7 +260,7 @@ class _Frames:
 
 
 def _table(text: str, title: str, row: str) -> dict[int, tuple[str, ...]]:
-    """A numbered table at the head of the text: {number: what `row` captures}."""
+    """Return a table at the head of the text, the groups of `row` by the number of the row."""
     part = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, flags=re.MULTILINE)
     lines = part[1].splitlines() if part else []
     found = (re.match(rf"(\d+) {row}", line) for line in lines)

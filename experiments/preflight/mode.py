@@ -1,4 +1,4 @@
-"""`--mode=preflight`: whether a run fits a slice of TPUs, and how fast it can be there, on a machine without one."""
+"""The mode `preflight`, which checks whether a run fits a slice of TPUs and estimates its speed, without a TPU."""
 
 import json
 
@@ -14,19 +14,19 @@ from experiments.run.tables import align
 from experiments.tasks.registry import make_task
 from files import write_atomically
 
-NAMED = 10  # gathers and scatters; the others are counted
+NAMED = 10  # gathers and scatters that are listed; the others are counted
 KINDS = {"arguments": "arguments", "results": "outputs", "between": "temporaries", "code": "code", "reused": "reused"}
 
 
 def preflight(command: Command) -> int:
     """Compile the steps of --config, or of the run in --workdir, for the slice that --topology names.
 
-    Prints a table and, in the last line, one JSON object, which WORKDIR/preflight.json keeps where --workdir is given.
-    Returns 0, or 1 where the run does not fit.
+    Print a table and, in the last line, one JSON object, which is also written to WORKDIR/preflight.json if --workdir is given.
+    Return 0, or 1 if the run does not fit.
     """
     config = command.run_config()
     if command.topology == "pod":
-        from experiments.preflight.pod import check_pod  # which looks for devices; a slice needs none
+        from experiments.preflight.pod import check_pod  # it searches for devices; a slice needs none
 
         return check_pod(command)
     where = open_slice(command.topology)
@@ -57,20 +57,18 @@ def _name_classes(command: Command, config: ConfigDict) -> tuple[str, ...]:
     try:
         return read_classes(config, command.data_dir)[0]
     except UserError as error:
-        raise UserError(
-            f"{error}; where the data is not here, give the number of its classes: --classes=NUMBER"
-        ) from None
+        raise UserError(f"{error}; without the data, set the number of its classes: --classes=NUMBER") from None
 
 
 def describe(steps: Steps, tried: list[dict]) -> list[str]:
-    """Return the tables, as lines."""
+    """Return the lines of the tables."""
     where, config = steps.where, steps.config
     chips = len(where.devices)
     lines = [
         f"{where.name}: {chips} x {where.devices[0].device_kind}"
-        + (f", {where.memory / GIB:.2f} GiB each for the program" if where.memory else ", their memory is not known"),
-        f"a step: {config.train.batch_size} images ({config.train.batch_size / chips:g} a chip); "
-        f"parameters that are trained: {steps.parameters:.1f} MB",
+        + (f", {where.memory / GIB:.2f} GiB each for the program" if where.memory else ", memory unknown"),
+        f"a step: {config.train.batch_size} images ({config.train.batch_size / chips:g} per chip); "
+        f"trained parameters: {steps.parameters:.1f} MB",
         "",
         *_describe_memory(steps),
     ]
@@ -102,9 +100,13 @@ def _describe_memory(steps: Steps) -> list[str]:
                 f"{step.seconds:.0f}",
             )
         )
-    words = "of one chip; evaluation beside the training state; GFLOP and memory traffic are XLA's counts"
+    words = "per chip; evaluation includes the training state; GFLOP and memory traffic are XLA's counts"
     loops = sum(step.loops for step in steps.all)
-    return [*align(rows), words + (f", with the bodies of {loops} loops of unknown length once" if loops else ""), ""]
+    return [
+        *align(rows),
+        words + (f", which count the bodies of {loops} loops of unknown length once" if loops else ""),
+        "",
+    ]
 
 
 def _describe_collectives(steps: Steps) -> list[str]:
@@ -128,10 +130,11 @@ def _describe_speed(steps: Steps) -> list[str]:
         return []
     parts = ", ".join(f"{name} {1e3 * found[f'{name}_s']:.2f}" for name in ("compute", "memory", "links", "latency"))
     return [
-        f"a training step takes at least {1e3 * found['step_s']:.2f} ms, most of it for {found['bound']} ({parts}): at most "
-        f"{found['images_per_second']:,.0f} images/s",
-        f"{len(steps.where.devices)} chips do {found['efficiency']:.1%} of as many times one chip with the same share of the "
-        f"batch ({found['efficiency_at_best']:.1%} where collectives and computation overlap)",
+        f"a training step takes at least {1e3 * found['step_s']:.2f} ms, most of it for {found['bound']} ({parts}), so at "
+        f"most {found['images_per_second']:,.0f} images/s",
+        f"{len(steps.where.devices)} chips have a scaling efficiency of {found['efficiency']:.1%} "
+        f"({found['efficiency_at_best']:.1%} if collectives and computation overlap), relative to one chip with its share of "
+        "the batch",
         "",
     ]
 
@@ -144,7 +147,7 @@ def _describe_accesses(step: Step) -> list[str]:
     ]
     others = len(step.slow) - len(rows)
     return [
-        f"{step.name}: gathers and scatters that a TPU runs badly, many small slices each"
+        f"{step.name}: gathers and scatters of many small slices, which are slow on a TPU"
         + (f" (and {others} more)" if others else ""),
         *align([("kind", "place", "slices", "elements", "times"), *rows]),
         "",
@@ -152,7 +155,7 @@ def _describe_accesses(step: Step) -> list[str]:
 
 
 def summarise(steps: Steps, tried: list[dict]) -> dict:
-    """Return all that was found, as JSON can say it."""
+    """Return all results, fit for JSON."""
     where, config, training = steps.where, steps.config, steps.training
     reduced = training.collected().get("all-reduce", {}).get("megabytes", 0.0) if training else None
     return {

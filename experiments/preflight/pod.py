@@ -1,6 +1,6 @@
-"""`--mode=preflight --topology=pod`: whether the hosts of a job can do it together, in less than a minute, before it begins.
+"""The mode `--mode=preflight --topology=pod`, which checks the hosts of a job in less than a minute before it begins.
 
-Every host runs it. What is wrong is said of the host whose fault it is.
+Every host runs it. Each problem is reported for the host that causes it.
 """
 
 import collections
@@ -29,23 +29,24 @@ from experiments.run.config_file import FREE, check_same, flatten
 from experiments.run.evidence import environment
 from experiments.run.inputs import Inputs
 from experiments.run.sessions import read_sessions
+from experiments.tasks.dense import Detection
 from experiments.tasks.registry import make_task
 from files import read_json
 
-SECONDS = 55.0  # of all checks
-ANSWER = 20.0  # for what each host finds quickly
-REDUCTION = 15.0  # for an all-reduce
-ELEMENTS = 2**20  # of each device, that are reduced
-LOADING = 4.0  # of the loader's batches, timed
+SECONDS = 55.0  # for all checks
+ANSWER = 20.0  # seconds for the quick checks
+REDUCTION = 15.0  # seconds for an all-reduce
+ELEMENTS = 2**20  # reduced elements per device
+LOADING = 4.0  # seconds for which the loader is timed
 SAMPLE = 500  # examples that a host checks
-SLOW = 0.5  # of what the others load: a slower host slows them all
-ENOUGH_INPUT = 0.9  # of what a measured step takes
+SLOW = 0.5  # of the others' loading rate: a slower host slows all of them
+ENOUGH_INPUT = 0.9  # of the images that a measured step needs
 
-Finding = dict[str, Any]  # of one host, as JSON can say it; `wrong` lists what is
+Finding = dict[str, Any]  # of one host, fit for JSON; `wrong` lists its problems
 
 
 def check_pod(command: Command) -> int:
-    """Check all hosts and print one line for each, in process 0. Returns 1 if a host has a problem, else 0."""
+    """Check all hosts and print one line for each, in process 0. Return 1 if a host has a problem, else 0."""
     config, workdir = command.run_config(), command.directory()
     board = Board(time.monotonic() + SECONDS)
     lines = check(board, config, workdir, command.data_dir)
@@ -66,20 +67,20 @@ def _say(facts: list[str], wrong: list[str]) -> str:
 def check(
     board: Board, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None
 ) -> list[tuple[list[str], list[str]]]:
-    """Return, of each host, facts and what is wrong. Every process comes here, and all return the same."""
+    """Return the facts and the problems of each host. Every process calls it, and all return the same."""
     facts: list[list[str]] = [[] for _ in range(board.count)]
     wrong: list[list[str]] = [[] for _ in range(board.count)]
 
     def exchange(topic: str, look: Callable[[], Finding], seconds: float) -> list[Finding | None]:
-        """What every host finds. What it fails with is its own fault, and so is silence."""
+        """Return the findings of all hosts. An error or a missing answer is a problem of its host."""
         try:
             own = look()
-        except Exception as error:  # whatever it is, the others are to hear of it
+        except Exception as error:  # any error: the others must receive it
             said = str(error) if isinstance(error, UserError) else repr(error)
             own = {"wrong": [" ".join(said.split())[:500]]}
         board.post(topic, json.dumps(own))
         found = [None if text is None else json.loads(text) for text in board.read_all(topic, seconds)]
-        # What one process has read in time, another may have missed: process 0's word counts.
+        # One process may read in time what another one misses, so process 0 decides.
         if board.number == 0:
             board.post(f"{topic}/heard", json.dumps([one is not None for one in found]))
         heard = json.loads(board.read(f"{topic}/heard", seconds + 5, 0) or "[]") or [one is not None for one in found]
@@ -88,7 +89,7 @@ def check(
             wrong[number] += differences[number]
             if not heard[number] or one is None:
                 found[number] = None
-                wrong[number].append(f"no word about {topic} in {seconds:.0f} s")
+                wrong[number].append(f"no answer about {topic} in {seconds:.0f} s")
             else:
                 wrong[number] += one.get("wrong", [])
                 facts[number] += one.get("facts", [])
@@ -100,13 +101,13 @@ def check(
     folder.clear()
     exchange("all-reduce", lambda: reduce(board, REDUCTION), REDUCTION + 5)
     rates = exchange("input", lambda: load(config, data_dir, workdir), board.left)
-    for number, slow in enumerate(find_slow([one and one.get("rate") for one in rates])):
+    for number, slow in enumerate(find_slow([None if one is None else one.get("rate") for one in rates])):
         wrong[number] += slow
     return list(zip(facts, wrong, strict=True))
 
 
 def identify(config: ConfigDict, workdir: pathlib.Path) -> Finding:
-    """Return what must be equal on all hosts, under `same`, and who this one is."""
+    """Return the values that must be equal on all hosts, under `same`, and the facts about this host."""
     found = environment()
     git, packages = found["git"] or {}, found["packages"]
     same = {"python": found["python"], **packages}
@@ -123,12 +124,12 @@ def identify(config: ConfigDict, workdir: pathlib.Path) -> Finding:
 
 
 def compare(found: Sequence[Finding | None]) -> list[list[str]]:
-    """Return, of each host, in what it differs from most of the others; of two, from the first."""
+    """Return for each host how it differs from most of the others, or from the first of two."""
     held = [{} if one is None else one.get("same", {}) for one in found]
     wrong: list[list[str]] = [[] for _ in held]
     for name in dict.fromkeys(name for one in held for name in one):
         values = [json.dumps(one[name]) for one in held if name in one]
-        usual = collections.Counter(values).most_common(1)[0][0]  # of equally many, the first one
+        usual = collections.Counter(values).most_common(1)[0][0]  # the first of equally common ones
         for number, one in enumerate(held):
             if name in one and json.dumps(one[name]) != usual:
                 wrong[number].append(f"{name} is {one[name]} here and {json.loads(usual)} elsewhere")
@@ -136,7 +137,7 @@ def compare(found: Sequence[Finding | None]) -> list[list[str]]:
 
 
 class Folder:
-    """The check that the run directory is one that process 0 can write and all can read."""
+    """The check that process 0 can write the run directory and all processes can read it."""
 
     def __init__(self, board: Board, workdir: pathlib.Path, config: ConfigDict):
         self._board, self._workdir, self._config = board, workdir, config
@@ -144,7 +145,7 @@ class Folder:
         self._made = False
 
     def check(self) -> Finding:
-        """Write, in process 0, and read what process 0 has written."""
+        """Write a file in process 0, and read it in all processes."""
         token = ""
         if self._board.number == 0:
             try:
@@ -160,8 +161,8 @@ class Folder:
                 check_same(self._workdir, self._config)
         token = token or self._board.read("probe", ANSWER, 0)
         if not token:
-            return {}  # process 0's fault
-        end = time.monotonic() + 5  # a network's file system may show it late
+            return {}  # a problem of process 0
+        end = time.monotonic() + 5  # a network file system may show it late
         while True:
             try:
                 seen = self._probe.read_text("utf-8")
@@ -172,23 +173,23 @@ class Folder:
             if time.monotonic() > end:
                 return {
                     "wrong": [
-                        f"does not see what process 0 writes into {self._workdir}: --workdir must be on a file system that all "
+                        f"cannot see what process 0 writes into {self._workdir}; choose a --workdir on a file system that all "
                         "hosts share"
                     ]
                 }
             time.sleep(0.2)
 
     def clear(self) -> None:
-        """Take away, in process 0, what it has written."""
+        """Delete, in process 0, what it has written."""
         if self._board.number == 0:
-            with contextlib.suppress(OSError):  # nothing was written, or there is more by now
+            with contextlib.suppress(OSError):  # nothing was written, or the folder has other files
                 self._probe.unlink()
                 if self._made:
                     self._workdir.rmdir()
 
 
 def reduce(board: Board, seconds: float) -> Finding:
-    """Add up an array over all devices, twice, and time the second. Where a host does not come, the others do not begin."""
+    """Add up an array over all devices twice, and time the second sum. If a host is missing, the others do not start."""
     board.post("reduction", "")
     absent = [number for number, text in enumerate(board.read_all("reduction", 10.0)) if text is None]
     if absent:
@@ -207,12 +208,12 @@ def reduce(board: Board, seconds: float) -> Finding:
     except concurrent.futures.TimeoutError:
         return {"wrong": [f"an all-reduce over all devices has not finished in {seconds:.0f} s"]}
     if total != jax.device_count():
-        return {"wrong": [f"an all-reduce gave {total} where {jax.device_count()} is right"]}
+        return {"wrong": [f"an all-reduce gave {total} instead of {jax.device_count()}"]}
     return {"facts": [f"all-reduce of {4 * ELEMENTS / 1e6:.0f} MB in {1e3 * taken:.1f} ms"]}
 
 
 def _reduce() -> tuple[float, float]:
-    """The sum of a one from each device, and the seconds it takes."""
+    """Return the sum of ones, one from each device, and the seconds of the second sum."""
     mesh = Mesh(np.array(jax.devices()), "device")
     rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["device"], []))
     ones = np.ones((jax.local_device_count(), ELEMENTS), np.float32)
@@ -230,8 +231,9 @@ def load(config: ConfigDict, data_dir: str | None, workdir: pathlib.Path) -> Fin
     inputs = Inputs(config, data_dir)
     task = make_task(config, inputs.source.class_names)
     facts, wrong = [f"data {inputs.source.fingerprint[:8]}"], []
-    if "boxes" in task.needs:
-        report = check_objects(config, task, Sample(inputs.source, jax.process_index(), jax.process_count()))
+    if isinstance(task, Detection):
+        sample: Any = Sample(inputs.source, jax.process_index(), jax.process_count())
+        report = check_objects(config, task, sample)
         share = report["matchable"]
         low = "" if share is None or share >= ENOUGH else f" (few: {report['advice']})"
         facts.append("no objects" if share is None else f"{share:.0%} of {report['objects']} objects matchable{low}")
@@ -240,11 +242,11 @@ def load(config: ConfigDict, data_dir: str | None, workdir: pathlib.Path) -> Fin
     facts.append(f"loads {rate:,.1f} images/s")
     if needed is not None:
         needed /= jax.process_count()
-        words = "its step takes" if measured else "a step takes at most"
+        words = "its step needs" if measured else "a step needs at most"
         facts.append(f"{words} {needed:,.1f}")
         if measured and rate < ENOUGH_INPUT * needed:
             wrong.append(
-                f"loads {rate:,.1f} images/s, and the step of this run takes {needed:,.1f}: more data.num_threads"
+                f"loads {rate:,.1f} images/s, but the step of this run needs {needed:,.1f}; increase data.num_threads"
             )
     return {
         "facts": facts,
@@ -255,7 +257,7 @@ def load(config: ConfigDict, data_dir: str | None, workdir: pathlib.Path) -> Fin
 
 
 class Sample:
-    """Some examples of a source, spread evenly: those that one host of several checks."""
+    """The examples of a source that one host checks, spread evenly."""
 
     def __init__(self, source: Any, number: int, count: int):
         self._source = source
@@ -278,7 +280,7 @@ class Sample:
 
 
 def measure_rate(inputs: Inputs, config: ConfigDict) -> float:
-    """Return the images a second that the loader makes here, once what it makes ahead is used up."""
+    """Return the images per second of this host's loader, measured after its prefetched batches are used up."""
     loader = inputs.load(config)
     try:
         began, ready = time.perf_counter(), config.data.prefetch
@@ -295,10 +297,10 @@ def measure_rate(inputs: Inputs, config: ConfigDict) -> float:
 
 
 def find_need(workdir: pathlib.Path) -> tuple[float | None, bool]:
-    """Return the images a second that the steps of all hosts take together, and whether that was measured.
+    """Return the images per second that the steps of all hosts need together, and whether that was measured.
 
-    A run that goes on has measured it: what it did, without the time that it waited for input. A new one has the estimate
-    of a preflight of its slice, if that was given the --workdir.
+    A resumed run has measured its speed, which counts here without the time spent waiting for input. A new run has the
+    estimate of a preflight of its slice, if one was made with this --workdir. Return None if neither exists.
     """
     for session in reversed(read_sessions(workdir / "evidence.json")):
         try:
@@ -316,10 +318,10 @@ def find_need(workdir: pathlib.Path) -> tuple[float | None, bool]:
 
 
 def find_slow(rates: Sequence[float | None]) -> list[list[str]]:
-    """Return, of each host, that it loads much less than the others, who all wait for it."""
+    """Return for each host a problem if it loads much more slowly than the others, which all wait for it."""
     known = [rate for rate in rates if rate is not None]
     usual = statistics.median_high(known) if known else 0.0
     return [
-        [f"loads {rate:,.1f} images/s, and the others {usual:,.1f}"] if rate is not None and rate < SLOW * usual else []
+        [f"loads {rate:,.1f} images/s, but the others {usual:,.1f}"] if rate is not None and rate < SLOW * usual else []
         for rate in rates
     ]

@@ -1,4 +1,4 @@
-"""What makes a run fit that does not: fields to change, tried by compiling."""
+"""Changes of config fields that can make a run fit its slice, tried by compiling."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ AXES = (4, 16)  # sizes of the axis fsdp to try
 
 
 def list_remedies(steps: Steps) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield kinds of remedies, and of each the fields to set, the mildest first.
+    """Yield the kinds of remedies, each with the fields to set, the mildest first.
 
-    XLA's own word on what is wanted leaves out those that are too mild.
+    Remedies that are too mild for the memory that XLA reports are left out.
     """
     config, chips = steps.config, len(steps.where.devices)
     accumulate = config.optim.accumulate
     if steps.training is not None and not steps.fits(steps.training):
-        rows = config.train.batch_size // (chips * accumulate)  # of a chip at a time
+        rows = config.train.batch_size // (chips * accumulate)  # per chip at a time
         parts = [part for part in _powers(rows) if part >= _least(steps, steps.training)]
         if not config.train.remat:
             yield "remat", [{"train.remat": True}]
@@ -35,20 +35,20 @@ def list_remedies(steps: Steps) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def _powers(rows: int) -> list[int]:
-    """2, 4, ... that divide the rows of a chip."""
+    """Return the powers of two, from 2 on, that divide the rows of a chip."""
     return [2**power for power in range(1, rows.bit_length()) if rows % 2**power == 0]
 
 
 def _least(steps: Steps, step: Any) -> float:
-    """The factor by which the memory is too small, were all of it due to the batch."""
+    """Return the factor by which the memory is too small, as if the batch used all of it."""
     needed = steps.needed(step)
     return 1.0 if needed is None or not steps.where.memory else needed * MEGA / steps.where.memory
 
 
 def try_remedies(steps: Steps, compile_with: Callable[[ConfigDict], Steps], say: Callable[[str], None]) -> list[dict]:
-    """Compile with one remedy of each kind after the other, until one of its kind fits. Returns what was tried, with `fits`.
+    """Compile with the remedies of each kind until one fits. Return all that were tried, with `fits`.
 
-    A remedy counts as fitting where what did not fit without it does.
+    A remedy fits if the steps that did not fit before fit with it.
     """
     tried = []
     for kind, changes in list_remedies(steps):
@@ -58,7 +58,8 @@ def try_remedies(steps: Steps, compile_with: Callable[[ConfigDict], Steps], say:
             config = steps.config.copy_and_resolve_references()
             config.update_from_flattened_dict(change)
             found = compile_with(config)
-            fits = all(map(found.fits, found.evaluation)) if of_evaluation else found.fits(found.training)
+            judged = found.evaluation if of_evaluation else filter(None, [found.training])
+            fits = all(map(found.fits, judged))
             needed = max((found.needed(step) or 0.0 for step in found.all), default=0.0)
             tried.append({"kind": kind, "change": show(change), "fits": fits, "needed_mb": needed or None})
             if fits:
@@ -67,5 +68,5 @@ def try_remedies(steps: Steps, compile_with: Callable[[ConfigDict], Steps], say:
 
 
 def show(change: dict[str, Any]) -> str:
-    """Return the flags of a change."""
+    """Return a change as flags."""
     return " ".join(f"--config.{name}={str(value).replace(' ', '')}" for name, value in change.items())

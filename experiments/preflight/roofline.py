@@ -1,6 +1,7 @@
-"""The least time that a compiled step can take on a slice: what the chips, their memory and their links are able to do."""
+"""The lower bound of a compiled step's time on a slice, from the speeds of chips, memory and links."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.preflight.chips import HOP, Slice
 from experiments.preflight.hlo import Collective
@@ -8,21 +9,25 @@ from experiments.preflight.hlo import Collective
 
 def estimate(
     operations: float, memory_bytes: float, collectives: Sequence[Collective], where: Slice, images: int
-) -> dict[str, float | str]:
-    """Return seconds by what takes them, those of the step, and what a chip of the slice does of what one alone would do.
+) -> dict[str, Any] | None:
+    """Return the seconds of each part and of the step, and the efficiency of a chip relative to a single one.
 
-    Operations run at the bf16 peak: what XLA makes of float32 convolutions by default. A chip computes and moves its
-    memory at the same time, and waits for collectives: `efficiency`. Where all of these overlap it is `efficiency_at_best`.
-    `images` are of one step of the whole slice. One chip alone has a chip's share of the batch, and no collectives.
+    Operations run at the bf16 peak, because XLA computes float32 convolutions in bf16 by default. For `efficiency` a chip
+    computes and moves its memory at the same time, and then waits for collectives; for `efficiency_at_best` all of them
+    overlap. `images` is the batch size of the whole slice. A single chip has its share of the batch and no collectives.
+    Return None if the chip is unknown.
     """
-    compute, memory = operations / where.chip.operations, memory_bytes / where.chip.bandwidth
+    chip = where.chip
+    if chip is None:
+        return None
+    compute, memory = operations / chip.operations, memory_bytes / chip.bandwidth
     sent = sum(one.sent * one.count for one in collectives) / where.sent if where.sent else 0.0
-    waits = HOP * where.hops * sum(one.count for one in collectives)  # what one chip sends goes to the farthest
+    waits = HOP * where.hops * sum(one.count for one in collectives)  # until the data reaches the farthest chip
     alone, links = max(compute, memory), sent + waits
     times = {"compute": compute, "memory": memory, "links": sent, "latency": waits}
     return {f"{name}_s": seconds for name, seconds in times.items()} | {
         "step_s": alone + links,
-        "bound": max(times, key=times.get),
+        "bound": max(times, key=lambda name: times[name]),
         "images_per_second": images / (alone + links),
         "efficiency": alone / (alone + links),
         "efficiency_at_best": alone / max(alone, links),

@@ -1,4 +1,4 @@
-"""The steps of a config, compiled for a slice: what each takes of a chip, and whether a run fits."""
+"""The steps of a config compiled for a slice, with their use of memory, and whether a run fits."""
 
 import dataclasses
 import math
@@ -20,17 +20,18 @@ from experiments.run.costs import compile_evaluation, compile_training, memory
 from experiments.tasks.base import Task
 from input_pipeline.batch import list_canvases
 
-KEPT = ("arguments", "results", "between", "code")  # of a step's memory; what its results take over is an argument
-LANES = 128  # of a TPU's vectors: a slice with fewer elements wastes the others
-MANY = 1024  # such slices are slow: they move one after the other
+KEPT = ("arguments", "results", "between", "code")  # kinds of a step's memory; reused results are among the arguments
+LANES = 128  # of a TPU's vectors: a slice with fewer elements wastes the rest
+MANY = 1024  # as many such slices are slow: they move one after the other
 MEGA = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A compiled step. `memory` in megabytes of a chip by kind, None where it needs more than there is: then `error` says so.
+    """A compiled step.
 
-    `operations` and `memory_bytes` are XLA's counts on one chip; the parts of an accumulated batch count each.
+    `memory` is in megabytes per chip, by kind. If the chip has too little memory, it is None and `error` is XLA's message.
+    `operations` and `memory_bytes` are XLA's counts on one chip, over all parts of an accumulated batch.
     """
 
     name: str
@@ -42,16 +43,16 @@ class Step:
     accesses: tuple[Access, ...] = ()
     loops: int = 0  # of unknown length
     error: str = ""
-    wanted: float | None = None  # megabytes, as XLA said where there is too little
+    wanted: float | None = None  # megabytes, from XLA's message if there are too few
 
     @property
     def needed(self) -> float | None:
-        """The megabytes of one call."""
+        """The megabytes that one call needs."""
         return self.wanted if self.memory is None else sum(self.memory[kind] for kind in KEPT)
 
     @property
     def slow(self) -> list[Access]:
-        """The gathers and scatters that a TPU runs badly: many slices, each smaller than a vector."""
+        """The gathers and scatters that are slow on a TPU, with many slices smaller than a vector."""
         return [one for one in self.accesses if one.elements < LANES and one.slices * one.count >= MANY]
 
     def collected(self) -> dict[str, dict[str, float]]:
@@ -67,7 +68,7 @@ class Step:
         }
 
     def described(self) -> dict[str, Any]:
-        """Return all this as JSON can say it."""
+        """Return the step fit for JSON."""
         return {
             "compile_s": round(self.seconds, 1),
             "memory_mb": self.memory,
@@ -83,10 +84,10 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The compiled steps of a config on a slice; `training` is None for a task without steps of training.
+    """The compiled steps of a config on a slice. `training` is None for a task without training steps.
 
-    `parameters` are the megabytes of those that are trained, `shared` those on one chip that evaluation has in common with
-    the training state. Both programs are on the chip at the same time.
+    `parameters` are the megabytes of the trained parameters. `shared` are the megabytes per chip that evaluation shares with
+    the training state, because both programs are on the chip at the same time.
     """
 
     config: ConfigDict
@@ -97,7 +98,7 @@ class Steps:
     shared: float
 
     def needed(self, step: Step) -> float | None:
-        """The megabytes of a chip that are taken while a step runs; None where they are not known."""
+        """Return the megabytes of a chip in use while a step runs, or None if unknown."""
         if step is self.training or self.training is None or step.needed is None:
             return step.needed
         if self.training.memory is None:
@@ -106,7 +107,7 @@ class Steps:
         return step.needed - self.shared + held["arguments"] + held["code"]
 
     def fits(self, step: Step) -> bool:
-        """Return whether a step fits where the memory is known, and whether it compiled elsewhere."""
+        """Return whether a step fits the memory, or only whether it compiled if the memory is unknown."""
         capacity, needed = self.where.memory, self.needed(step)
         if step.memory is None:
             return False
@@ -117,9 +118,9 @@ class Steps:
         return (*([] if self.training is None else [self.training]), *self.evaluation)
 
     def estimate(self) -> dict[str, Any] | None:
-        """Return the least time of a training step; None where there is none, where it does not fit, on unknown chips."""
+        """Return the roofline of the training step, or None without one, if it does not fit, or on unknown chips."""
         step = self.training
-        if step is None or step.memory is None or self.where.chip is None:
+        if step is None or step.memory is None:
             return None
         images = self.config.train.batch_size
         return estimate(step.operations, step.memory_bytes, step.collectives, self.where, images)
@@ -128,15 +129,13 @@ class Steps:
 def compile_steps(
     config: ConfigDict, task: Task, num_classes: int, where: Slice, say: Callable[[str], None] = print
 ) -> Steps:
-    """Compile the steps of a config for a slice. No array is allocated and nothing runs. `say` prints the progress.
+    """Compile the steps of a config for a slice, without allocating or running anything. `say` prints the progress.
 
-    Raises UserError where the batches do not divide among the chips, and where something else than memory stops XLA.
+    Raise UserError if the chips do not divide the batch sizes, or if XLA fails for another reason than memory.
     """
     mesh = sharding.make_mesh(config.mesh, where.devices)
     if mesh.shape["member"] > 1:
-        raise UserError(
-            f"config.mesh={tuple(config.mesh)}: its first size is of members, and this is one run; use (1, -1, 1)"
-        )
+        raise UserError(f"config.mesh={tuple(config.mesh)}: preflight checks one run, without members; use (1, -1, 1)")
     sharding.check_batch_size("train.batch_size", config.train.batch_size, mesh, config.optim.accumulate)
     sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     architecture, shapes, trained = states.describe(config, num_classes)
@@ -167,7 +166,7 @@ def _compile(name: str, make: Callable[[], jax.stages.Compiled], parts: int) -> 
         wanted = read_wanted(said)
         return Step(name, time.perf_counter() - began, error=said[:300], wanted=wanted)
     seconds = time.perf_counter() - began
-    program, counted = Program(compiled.as_text()), compiled.cost_analysis() or {}
+    program, counted = Program(compiled.as_text() or ""), compiled.cost_analysis() or {}
     return Step(
         name,
         seconds,
@@ -181,6 +180,6 @@ def _compile(name: str, make: Callable[[], jax.stages.Compiled], parts: int) -> 
 
 
 def read_wanted(said: str) -> float | None:
-    """Return the megabytes that XLA wanted, by what it says where there are too few of them; None where it does not say."""
+    """Return the megabytes that XLA needs, from its message about too little memory, or None if it has none."""
     size = re.search(r"(?:Used |required for HLO temporaries \()(\d+(?:\.\d+)?)([KMGT])", said)
     return size and float(size[1]) * 2.0 ** (10 * " KMGT".index(size[2])) / MEGA

@@ -1,12 +1,14 @@
-"""`--executor=wandb`: a sweep for W&B's agents, which run main.py wherever they are.
+"""The executor `--executor=wandb`, which writes a sweep for the agents of W&B.
 
-W&B hands out combinations of values. So the runs must be every combination of their fields' values, as a grid with seeds is.
-Agents are started in the repository's folder: program, Python and the sweep's folder are named as they are seen from there.
+An agent runs main.py on the machine where it is started. W&B gives it combinations of values, so the runs of the sweep must be
+all combinations of their fields' values, such as a grid with seeds. Start agents in the repository's folder: the paths of the
+program, of Python and of the sweep's folder are relative to it.
 """
 
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 
 import yaml
 
@@ -20,29 +22,31 @@ FILE = "wandb-sweep.yaml"  # in the sweep's folder
 
 
 def launch(sweep: Launch) -> int:
-    """Writes the sweep's YAML, and prints what to do with it. Returns 0. Raises UserError for runs that are no grid."""
+    """Write the sweep's YAML and print the next command. Return 0. Raise UserError if the runs are not a grid."""
     place = sweep.workdir / FILE
     write_atomically(place, yaml.safe_dump(describe(sweep), sort_keys=False).encode())
     print(
-        f"{len(sweep.jobs)} runs; next, once: wandb sweep {shorten(place)}; it prints the command that starts an agent"
+        f"{len(sweep.jobs)} runs; now run once: wandb sweep {shorten(place)}; it prints the command that starts an agent"
     )
     return 0
 
 
 def describe(sweep: Launch) -> dict:
-    """Returns the sweep as W&B takes it. Raises UserError for runs that are no grid."""
+    """Return the sweep in the format of W&B. Raise UserError if the runs are not a grid."""
     jobs = sweep.jobs
     texts = [_values(job) for job in jobs]
-    parameters = {name: list(dict.fromkeys(text.get(name) for text in texts)) for name in _parameters(jobs)}
-    count = len(list(itertools.product(*parameters.values())))
-    if any(job.start is not None for job in jobs) or any(None in values for values in parameters.values()):
+    names = _parameters(jobs)
+    if any(job.start is not None for job in jobs) or any(name not in text for name in names for text in texts):
         raise UserError(
-            "--executor=wandb: W&B knows no order of runs, and each run must set the same fields; use --executor=print"
+            "--executor=wandb: W&B cannot start runs in an order, and all runs must set the same fields; use "
+            "--executor=print"
         )
+    parameters = {name: list(dict.fromkeys(text[name] for text in texts)) for name in names}
+    count = len(list(itertools.product(*parameters.values())))
     if count != len(jobs):
         raise UserError(
-            f"--executor=wandb: W&B would run all {count} combinations of the values, and the sweep has {len(jobs)} runs; "
-            "define it as one grid(), with seeds() if need be, or use --executor=print"
+            f"--executor=wandb: W&B would run all {count} combinations of the values, but the sweep has {len(jobs)} runs; "
+            "define the sweep as one grid(), with seeds() if needed, or use --executor=print"
         )
     config, folder = jobs[0].config, shorten(sweep.workdir)
     shared = [word for word in jobs[0].arguments if all(word in job.arguments for job in jobs)]
@@ -53,24 +57,24 @@ def describe(sweep: Launch) -> dict:
         "method": "grid",
         "parameters": {name: {"values": list(map(_plain, values))} for name, values in parameters.items()},
         "program": shorten(sweep.program),
-        # main.py puts the id of W&B's run in place of the variable: a run that is tried again resumes.
+        # main.py replaces the variable by the id of the W&B run, so a repeated run resumes.
         "command": [shorten(sys.executable), "${program}", *shared, f"--workdir={folder}/$WANDB_RUN_ID", "${args}"],
     }
     return {name: value for name, value in described.items() if value}
 
 
-def _parameters(jobs: list[Job]) -> list[str]:
-    """The flags that differ, without their hyphens."""
+def _parameters(jobs: Sequence[Job]) -> list[str]:
+    """Return the names of the flags that differ, without hyphens."""
     return [name if name == "config" else f"config.{name}" for name in list_varied(jobs)]
 
 
 def _values(job: Job) -> dict[str, str]:
-    """A run's flags as text."""
+    """Return the flags of a run as text."""
     return dict(word.removeprefix("--").split("=", 1) for word in job.arguments)
 
 
 def _plain(text: str) -> str | int | float:
-    """A number as a number, so that W&B draws it as one."""
+    """Return a number as a number, so that W&B draws it as one."""
     try:
         return json.loads(text, parse_constant=lambda _: text)
     except ValueError:

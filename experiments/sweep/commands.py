@@ -1,4 +1,4 @@
-"""`--executor=print`: the commands of the runs that are not done, one a line, for any scheduler."""
+"""The executor `--executor=print`, which prints the command of each unfinished run, for any scheduler."""
 
 import os
 import pathlib
@@ -10,9 +10,10 @@ from experiments.sweep.launch import Launch, Phase, Progress
 
 
 def launch(sweep: Launch) -> int:
-    """Prints a sweep's commands, each after the one that it starts from. Starts nothing. Returns 0.
+    """Print the commands of a sweep without starting them. Return 0.
 
-    A run that starts from another one asks first whether that one is done, for a scheduler may start both at a time.
+    A run that starts from another one comes after it. Its command first checks whether the other one is done, because a
+    scheduler may start both at the same time.
     """
     program = [shorten(sys.executable), shorten(sweep.program)]
     for job in sweep.jobs:
@@ -22,7 +23,7 @@ def launch(sweep: Launch) -> int:
         command = shlex.join([*program, *job.arguments])
         if job.start is not None:
             print(
-                f"# the next one starts from {job.start.workdir.name}; until that is done it exits with {state.UNFINISHED}"
+                f"# the next run starts from {job.start.workdir.name}; it exits with {state.UNFINISHED} until that is done"
             )
             command = f"{shlex.join([program[0], '-m', state.__name__, str(job.start.workdir)])} && {command}"
         print(command)
@@ -30,6 +31,6 @@ def launch(sweep: Launch) -> int:
 
 
 def shorten(program: str | pathlib.Path) -> str:
-    """Returns a path below the current folder as it is seen from there."""
+    """Return a path relative to the current folder, or unchanged if it is not below it."""
     place, here = pathlib.Path(program), pathlib.Path(os.getcwd())
     return str(place.relative_to(here)) if place.is_relative_to(here) else str(place)

@@ -1,4 +1,4 @@
-"""The definition of a sweep: the runs that the `sweep()` of a config file returns, or the space of its `search()`."""
+"""The definition of a sweep, the runs of `sweep()` in a config file, or of a search, the space of `search()`."""
 
 import dataclasses
 import importlib.util
@@ -14,24 +14,24 @@ from experiments.user_code import explain
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run as the sweep defines it. A run that starts from another one comes after it in a list of runs."""
+    """One run as the sweep defines it. In a list of runs it comes after the run that it starts from."""
 
-    config: str  # as after --config= on a command line
+    config: str  # the value of --config
     fields: Mapping[str, Any]  # {field: value} that it sets
     name: str = ""
     start: int | None = None  # the position of the run whose parameters it starts from
 
 
 def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
-    """Returns the runs of the file in `config` (FILE or FILE:VARIANT), each after the one that it starts from.
+    """Return the runs that the file `config` (`FILE` or `FILE:VARIANT`) defines, each after the one that it starts from.
 
-    `overrides` are fields that the command line sets for all of them; a run then does not set them. The variant is that of
-    every run whose config names none. Raises UserError, naming the run, for what is not a run.
+    `overrides` are fields that the command line sets for all runs; they replace the runs' own values. VARIANT applies to each
+    run whose config has no variant. Raise UserError, with the number of the run, for an invalid run.
     """
     path, _, variant = config.partition(":")
     drawn = _call(pathlib.Path(path), "sweep")
     if not isinstance(drawn, Sequence) or not drawn:
-        raise UserError(f"{path}: sweep() returns {drawn!r}; it must return a list of runs, at least one")
+        raise UserError(f"{path}: sweep() returns {drawn!r}; return a list of at least one run")
     runs = [_read_run(f"{path}: run {number}", run, config, overrides) for number, run in enumerate(drawn, start=1)]
     runs = [
         dataclasses.replace(run, config=f"{run.config}:{variant}") if variant and ":" not in run.config else run
@@ -41,26 +41,28 @@ def load(config: str, overrides: Mapping[str, str]) -> list[Run]:
 
 
 def load_space(config: str, overrides: Mapping[str, str]) -> dict[str, sweeps.Span | sweeps.Choice]:
-    """Returns the space that the `search()` of the file in `config` returns, without the fields that `overrides` set.
+    """Return the search space that the file `config` defines, without the fields that `overrides` set.
 
-    Raises UserError, naming the field, for what is not a distribution.
+    Raise UserError, with the name of the field, for an invalid distribution.
     """
     path, _, _ = config.partition(":")
     space = _call(pathlib.Path(path), "search")
     if not isinstance(space, Mapping) or not all(isinstance(field, str) for field in space):
-        raise UserError(f"{path}: search() returns {space!r}; it must return a dict of fields and their distributions")
+        raise UserError(f"{path}: search() returns {space!r}; return a dict of fields and their distributions")
     sweeps.check_space(f"{path}: search()", space)
     left = {field: values for field, values in space.items() if field not in overrides}
     if not left:
-        raise UserError(f"{path}: search() leaves no field to be searched; name one that the command line does not set")
+        raise UserError(f"{path}: search() has no field left to search; add one that the command line does not set")
     return left
 
 
 def _call(path: pathlib.Path, function: str) -> Any:
     if not path.is_file():
-        raise UserError(f"--config={path}: there is no such file")
+        raise UserError(f"--config={path}: the file does not exist; correct the path")
     spec = importlib.util.spec_from_file_location(f"sweep_of_{path.stem}", path)
     try:
+        if spec is None or spec.loader is None:
+            raise UserError(f"--config={path} is not a Python file; name one that ends in .py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if not hasattr(module, function):
@@ -68,7 +70,7 @@ def _call(path: pathlib.Path, function: str) -> Any:
         return getattr(module, function)()
     except UserError as error:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
-    except (Exception, SystemExit) as error:  # of the user's code, whatever it is
+    except (Exception, SystemExit) as error:  # any error of the user's code
         raise UserError(explain(error, path) or f"{path}: {type(error).__name__}: {error}") from error
 
 
@@ -86,7 +88,7 @@ def _read_run(where: str, run: Any, config: str, overrides: Mapping[str, str]) -
             raise UserError(f"{where}: {field} is a section; set its fields one by one, such as {field}.name")
         if isinstance(value, sweeps.Reference) and field != "init_from":
             raise UserError(f"{where}: {field}={value!r}; only init_from can name another run")
-    # numpy's numbers are Python's; a tuple is a list, as in JSON
+    # Numbers of numpy become Python's, a tuple becomes a list, as in JSON.
     return Run(own, {field: plain(value) for field, value in fields.items()}, name)
 
 
@@ -98,21 +100,23 @@ def _resolve_start(path: str, run: Run, runs: Sequence[Run]) -> Run:
     fields = {field for other in named for field in other.fields}
     differing = {f for f in fields if any(other.fields.get(f) != named[0].fields.get(f) for other in named)}
     agreeing = [other for other in named if all(other.fields.get(f) == run.fields.get(f) for f in differing)]
-    what = f"{path}: run {run.name or runs.index(run) + 1}: init_from=run({reference.name!r})"
+    where = f"{path}: run {run.name or runs.index(run) + 1}: init_from=run({reference.name!r})"
     if not named:
         known = sorted({other.name for other in runs if other.name})
-        raise UserError(f"{what}: no run has that name; the names: {', '.join(known) or 'none, set the key `name`'}")
+        raise UserError(
+            f"{where}: no run has that name; choose {', '.join(known) or 'a name for a run, its key `name`'}"
+        )
     if len(agreeing) != 1:
         raise UserError(
-            f"{what}: {len(agreeing)} of the {len(named)} runs with that name have its values of "
-            f"{', '.join(sorted(differing)) or 'all fields'}; it must be one"
+            f"{where}: {len(agreeing)} of the {len(named)} runs with that name have the same values of "
+            f"{', '.join(sorted(differing)) or 'all fields'}; exactly one must"
         )
     kept = {field: value for field, value in run.fields.items() if field != "init_from"}
     return dataclasses.replace(run, fields=kept, start=runs.index(agreeing[0]))
 
 
 def _order(runs: Sequence[Run], path: str) -> list[Run]:
-    """The runs as they stand, but each after the one that it starts from."""
+    """Return the runs in their order, but each after the one that it starts from."""
     order: list[int] = []
     for number in range(len(runs)):
         chain: list[int] = []

@@ -1,4 +1,4 @@
-"""The devices of this machine, and what a run must find in its environment to use one of them. Starts none of them."""
+"""The GPUs of this machine, and the environment variables that give a run one of them. JAX is not imported here."""
 
 import math
 import os
@@ -10,9 +10,10 @@ GPU_MEMORY = 0.75  # the share of a GPU's memory that JAX takes at its start
 
 
 def make_slots(jobs: int | None, environment: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
-    """Returns what to set in the environment of each of the runs that go on at a time.
+    """Return the environment variables of each run that goes on at the same time.
 
-    Without `jobs` there is one for each GPU, or a single one. Each sees one GPU; runs that share one share its memory.
+    There are `jobs` runs at a time; by default one for each GPU, or one without a GPU. Each run sees one GPU. Runs that share
+    a GPU share its memory.
     """
     gpus = find_gpus(environment)
     count = jobs or max(len(gpus), 1)
@@ -25,7 +26,7 @@ def make_slots(jobs: int | None, environment: Mapping[str, str] = os.environ) ->
 
 
 def find_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Returns the NVIDIA GPUs as CUDA_VISIBLE_DEVICES names them: those that it allows, else all of this machine."""
+    """Return the names of the NVIDIA GPUs that CUDA_VISIBLE_DEVICES allows, by default all of this machine."""
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         return []

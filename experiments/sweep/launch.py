@@ -1,4 +1,4 @@
-"""What every executor of a sweep is given, and what it says of a run."""
+"""The input of every executor of a sweep, and the progress that it reports of a run."""
 
 import dataclasses
 import enum
@@ -15,27 +15,27 @@ MAIN = pathlib.Path(__file__).parents[2] / "main.py"
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """A sweep to be carried out. An executor is a function of it that returns the exit code."""
+    """A sweep to run. An executor is a function that takes it and returns the exit code."""
 
     jobs: Sequence[Job]  # each after the one that it starts from
     workdir: pathlib.Path
-    at_a_time: int | None  # how many runs; None: as many as there are devices
-    program: pathlib.Path = MAIN  # that trains a run
-    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # slurm: those of sbatch
+    at_a_time: int | None  # runs at the same time; None: one per device
+    program: pathlib.Path = MAIN  # trains a run
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of sbatch, for SLURM alone
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """A search to be carried out: runs whose values are drawn one after another, from what the earlier ones have come to."""
+    """A search to run. The values of each run are drawn from the results of the earlier ones."""
 
-    config: str  # as after --config= on a command line
+    config: str  # the value of --config
     overrides: Mapping[str, str]  # fields that the command line sets for all runs
     workdir: pathlib.Path
-    trials: int  # how many runs there are to be in all
+    trials: int  # the total number of runs
     seed: int
-    at_a_time: int | None  # how many runs; None: as many as there are devices
+    at_a_time: int | None  # runs at the same time; None: one per device
     data_dir: str | None
-    program: pathlib.Path = MAIN  # that trains a run
+    program: pathlib.Path = MAIN  # trains a run
     resolve: Callable[[dict], dict] = resolution.ask
 
 
@@ -43,16 +43,16 @@ class Phase(enum.Enum):
     WAITING = "waiting"  # for a free device, or for the run that it starts from
     QUEUED = "queued"  # or running, as a job of a cluster
     RUNNING = "running"
-    IN_USE = "in use"  # by a process that this launcher has not started
+    IN_USE = "in use"  # by a process of another launcher
     STOPPED = "stopped"
-    PRUNED = "pruned"  # a trial of a search that was worse than others at the same step
+    PRUNED = "pruned"  # a trial that was worse than others at the same step
     FAILED = "failed"
-    NOT_STARTED = "not started"  # what it starts from has failed
+    NOT_STARTED = "not started"  # the run that it starts from has failed
     DONE = "done"
 
 
 class Progress:
-    """One run of a sweep while it is carried out."""
+    """One run of a sweep, with its phase and the state that its directory shows."""
 
     def __init__(self, job: Job):
         self.job, self.phase, self.note = job, Phase.WAITING, ""
@@ -62,11 +62,14 @@ class Progress:
         self._clock: tuple[float, int] | None = None
 
     def begin(self) -> None:
-        """Says that the run is started now."""
+        """Note that the run starts now."""
         self.phase, self.note, self._clock = Phase.RUNNING, "", None
 
     def refresh(self) -> None:
-        """Reads what the run has written. The time left is measured from its first new row: compilation does not repeat."""
+        """Read the files of the run.
+
+        The time left is measured from the first new row on, so that it does not count the compilation again.
+        """
         before = self.state.step
         self.state.refresh()
         if self._clock is None and self.state.step > before:
@@ -74,7 +77,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until its last step, at the speed since the start; None where that is not known."""
+        """The seconds until the last step at the speed since the start, or None if unknown."""
         if self.phase is not Phase.RUNNING or self._clock is None or self.state.step <= self._clock[1]:
             return None
         began, first = self._clock

@@ -1,7 +1,7 @@
-"""`--executor=local`: the runs on this machine, some at a time, each a process of main.py that ends with this one.
+"""The executor `--executor=local`, which starts a process of main.py for each run, some at a time, on this machine.
 
-What a run has done is in its directory alone. So a launcher that was stopped or killed needs no memory: the next one starts
-what is not done, and main.py resumes what is half done.
+The processes end when this one ends. The progress of a run is stored in its directory alone. So a launcher that was stopped or
+killed leaves nothing to repair: the next one starts the unfinished runs, and main.py resumes them.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from errors import UserError
 from experiments.run import child
@@ -27,16 +28,18 @@ from experiments.sweep.summary import summarise, write_summary
 from experiments.sweep.table import View, open_view
 from files import open_lock
 
-POLL_SECONDS = 0.2  # between two looks at the processes
-LOG = "output.log"  # in a run's directory: what its processes have printed
+POLL_SECONDS = 0.2  # between two checks of the processes
+LOG = "output.log"  # in a run's directory: the output of its processes
 EXCEPTION = re.compile(r"([\w.]+\.)?\w+(Error|Exception|Interrupt)(: |$)")  # the last line of a traceback
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
+AnyRun = TypeVar("AnyRun", bound=Progress)
+
 
 def launch(sweep: Launch) -> int:
-    """Runs a sweep. Returns 0 when all is done, 1 when a run has failed, 75 when it was stopped and the same command goes on.
+    """Run a sweep. Return 0 if all runs are done, 1 if a run failed, 75 if a signal stopped the sweep.
 
-    Raises UserError where another launcher is at work in the sweep's folder: a second one has nothing to add on a machine.
+    After 75 the same command continues the sweep. Raise UserError if another launcher works in the sweep's folder.
     """
     with hold(sweep.workdir):
         runs = [Progress(job) for job in sweep.jobs]
@@ -52,7 +55,7 @@ def launch(sweep: Launch) -> int:
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
-    """Holds a sweep's folder for one launcher, or for several that share it. Raises UserError where another one has it."""
+    """Lock a sweep's folder for one launcher, or for several that share it. Raise UserError if another one holds it."""
     try:
         lock = open_lock(workdir / ".sweep.lock")
     except OSError as error:
@@ -63,7 +66,7 @@ def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
-                f"{workdir}: another launcher is at work here ({lock.read().decode().strip()}); wait for it, or stop it first"
+                f"{workdir}: another launcher works here ({lock.read().decode().strip()}); wait for its end or stop it"
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -71,12 +74,12 @@ def hold(workdir: pathlib.Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
-class Attempt:
-    """One start of a run: its process, and where in its log it began."""
+class Attempt(Generic[AnyRun]):
+    """One start of a run, with its process and the place in the log where its output begins."""
 
-    def __init__(self, run: Progress, program: pathlib.Path, environment: Mapping[str, str], pipe: int):
-        """Starts the process. Raises OSError where the machine refuses."""
-        self.run, self.kept, self.told = run, run.state.kept, False  # told to stop
+    def __init__(self, run: AnyRun, program: pathlib.Path, environment: Mapping[str, str], pipe: int):
+        """Start the process. Raise OSError if the operating system cannot start it."""
+        self.run, self.kept, self.told = run, run.state.kept, False  # told: asked to stop
         run.job.workdir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", child.__file__, str(os.getpid()), str(pipe), str(program), *run.job.arguments]
         self.log = run.job.workdir / LOG
@@ -85,44 +88,44 @@ class Attempt:
             log.write(f"--- {moment} {shlex.join([str(program), *run.job.arguments])}\n".encode())
             log.flush()
             self.begin = log.tell()
-            # A session of its own: Ctrl-C and a closed terminal reach the launcher, which lets the runs save.
+            # In its own session: Ctrl-C and a closed terminal reach the launcher alone, which lets the runs save.
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,
                 pass_fds=(pipe,),
             )
 
     def last_line(self) -> str:
-        """Returns the last error that the process has printed, or else its last line."""
+        """Return the last error that the process has printed, or its last line if it has printed no error."""
         with open(self.log, "rb") as log:
             log.seek(self.begin)
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ") or EXCEPTION.match(line)]
-        return (errors or lines or ["it has printed nothing"])[-1]
+        return (errors or lines or ["it printed nothing"])[-1]
 
     def kill(self) -> None:
-        """Ends the process, and those that it has started, without a word."""
+        """Kill the process and its children at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-class Local:
-    """The runs, and the processes that carry some of them on."""
+class Local(Generic[AnyRun]):
+    """The runs of a sweep, and the processes of those that train now."""
 
-    def __init__(self, runs: Sequence[Progress], slots: Sequence[Mapping[str, str]], program: pathlib.Path, view: View):
+    def __init__(self, runs: Sequence[AnyRun], slots: Sequence[Mapping[str, str]], program: pathlib.Path, view: View):
         self.runs, self.slots, self.program, self.view = runs, slots, program, view
         self.by_job = {id(run.job): run for run in runs}
-        self.attempts: dict[int, Attempt] = {}  # by slot
-        self.stopping = False  # a signal has asked to stop
-        self.at_once = False  # and another Ctrl-C, not to wait
+        self.attempts: dict[int, Attempt[AnyRun]] = {}  # by slot
+        self.stopping = False  # after a signal
+        self.at_once = False  # after another Ctrl-C: kill the processes
 
     def run(self) -> bool:
-        """Carries all runs on until none is left to start. Returns whether a signal has stopped that."""
-        read, write = os.pipe()  # `write` is held by this process alone, so `read` ends with it
+        """Train all runs until none is left to start. Return whether a signal has stopped the sweep."""
+        read, write = os.pipe()  # only this process holds `write`, so `read` closes when it ends
         try:
             with self._signals():
                 while True:
@@ -137,7 +140,7 @@ class Local:
                     self.view.update()
                     time.sleep(POLL_SECONDS)
         finally:
-            for attempt in self.attempts.values():  # after an error of this code
+            for attempt in self.attempts.values():  # after an error in this code
                 attempt.kill()
             os.close(read)
             os.close(write)
@@ -160,7 +163,7 @@ class Local:
         self.stopping = True
 
     def _pass_on(self) -> None:
-        """Lets each process save, or ends it."""
+        """Ask each process to save and stop, or kill it after another Ctrl-C."""
         for attempt in self.attempts.values():
             if self.at_once:
                 attempt.kill()
@@ -179,7 +182,7 @@ class Local:
             run.refresh()
             if in_use(run.job.workdir):
                 if run.phase is not Phase.IN_USE:
-                    self._change(run, Phase.IN_USE, "another process trains it; waiting for its end")
+                    self._change(run, Phase.IN_USE, "another process trains it; waiting for it to end")
                 continue
             if run.state.done:
                 self._change(run, Phase.DONE)
@@ -193,11 +196,11 @@ class Local:
             self.view.changed(run)
 
     def _goes_on(self) -> bool:
-        """Whether there is something left to start."""
+        """Return whether a run is left to start."""
         return any(run.phase in (Phase.WAITING, Phase.IN_USE) for run in self.runs)
 
-    def _is_ready(self, run: Progress) -> bool:
-        """Whether what a run starts from is done. Where that has failed, the run will not be started."""
+    def _is_ready(self, run: AnyRun) -> bool:
+        """Return whether the run that this one starts from is done. If that one failed, this one never starts."""
         if run.job.start is None:
             return True
         start = self.by_job[id(run.job.start)]
@@ -208,7 +211,7 @@ class Local:
         return start.phase is Phase.DONE
 
     def _attend(self, slot: int) -> None:
-        """Reads how far the run in a slot is, and decides what becomes of one whose process has ended."""
+        """Read the progress of the run in a slot. If its process has ended, set the run's next phase."""
         attempt = self.attempts[slot]
         run, code = attempt.run, attempt.process.poll()
         run.refresh()
@@ -217,20 +220,18 @@ class Local:
         del self.attempts[slot]
         if run.state.done:
             self._change(run, Phase.DONE)
-        elif code in (0, UNFINISHED) or code < 0:  # stopped: by its time limit, or by a signal that was not ours
+        elif code in (0, UNFINISHED) or code < 0:  # stopped by its time limit, or by a signal of another program
             if self.stopping:
                 self._change(run, Phase.STOPPED)
             elif run.state.kept > attempt.kept:
                 self._change(run, Phase.WAITING, f"stopped at step {max(run.state.saved, 0)}, started again")
             else:
                 how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-                line = (
-                    f"stopped {how} without anything saved since step {max(attempt.kept[0], 0)}; {attempt.last_line()}"
-                )
+                line = f"stopped {how} and saved nothing after step {max(attempt.kept[0], 0)}; {attempt.last_line()}"
                 self._change(run, Phase.FAILED, line)
         else:
             self._change(run, Phase.FAILED, attempt.last_line())
 
-    def _change(self, run: Progress, phase: Phase, note: str = "") -> None:
+    def _change(self, run: AnyRun, phase: Phase, note: str = "") -> None:
         run.phase, run.note = phase, note
         self.view.changed(run)

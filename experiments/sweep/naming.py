@@ -1,4 +1,4 @@
-"""Names of runs that people can read: `lr=0.001,seed=2`."""
+"""Readable names of runs, such as `lr=0.001,seed=2`."""
 
 import pathlib
 import re
@@ -7,18 +7,21 @@ from typing import Any
 
 from experiments.sweep.definition import Run
 
-LONGEST = 80  # characters of a label; a file system's limit is 255 bytes, and Orbax adds to a name
-ALIASES = {"seed.init": "seed", "seed.data": "seed.data"}  # whose last part says too little
+LONGEST = 80  # characters of a label; file systems allow 255 bytes, and Orbax makes names longer
+ALIASES = {"seed.init": "seed", "seed.data": "seed.data"}  # the last part alone would be unclear
 
 
 def find_varied(runs: Sequence[Run]) -> list[str]:
-    """Returns the fields that are not the same in all runs, in the order in which the runs set them."""
+    """Return the fields that differ between runs, in the order in which the runs set them."""
     fields = dict.fromkeys(field for run in runs for field in run.fields)
     return [field for field in fields if len({repr(run.fields.get(field)) for run in runs}) > 1]
 
 
 def shorten(fields: Sequence[str]) -> dict[str, str]:
-    """Returns {field: the shortest ending of it that is none of another's}; of `model.name` the part that says something."""
+    """Return a short name for each field, the shortest ending that no other field has.
+
+    The short name of `model.name` is `model`.
+    """
     parts = {field: ALIASES.get(field, field.removesuffix(".name")).split(".") for field in fields}
     short = {}
     for field, own in parts.items():
@@ -33,10 +36,10 @@ def shorten(fields: Sequence[str]) -> dict[str, str]:
 
 
 def label(runs: Sequence[Run], ignore: tuple[str, ...] = ()) -> list[str]:
-    """Returns a label for each run: its name, and the values of the fields in which it differs from runs of that name.
+    """Return a label for each run, from its name and the fields in which it differs from runs of that name.
 
-    A run without a name is labelled by its config, where those differ, and by its fields. Two labels are equal only where
-    they were cut, or where the runs differ in fields to `ignore` alone.
+    The label of a run without a name has its fields, and its config if configs differ. Two labels are equal only if they were
+    cut, or if the runs differ only in the fields of `ignore`.
     """
     fields: dict[str, list[str]] = {}
     configs: dict[str, set[str]] = {}
@@ -56,7 +59,7 @@ def label(runs: Sequence[Run], ignore: tuple[str, ...] = ()) -> list[str]:
 
 
 def write_value(value: Any) -> str:
-    """Returns a value as people write it: 0.001, 1e-5, 96x96."""
+    """Return a value as people write it, such as 0.001, 1e-5 or 96x96."""
     if isinstance(value, list | tuple):
         return "x".join(map(write_value, value)) or "none"
     if isinstance(value, float):
@@ -70,6 +73,6 @@ def _stem(config: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """What file systems, shells and Orbax take as it is: Orbax reads a path as a pattern of names."""
+    """Return text without characters that are special for file systems, shells or the glob patterns of Orbax."""
     text = re.sub(r"[^A-Za-z0-9.,=_+-]+", "-", text).lstrip("-.")
     return text[:LONGEST].rstrip(",=-.") or "run"

@@ -1,8 +1,8 @@
-"""The plan of a sweep: for each run its directory and the arguments of main.py.
+"""The plan of a sweep, with the directory of each run and the arguments of main.py.
 
-A run is known by its config, without `wandb` and other fields that no result depends on. A directory of the sweep's folder
-that holds a run of that config is that run's, whatever its name says; any other run gets a new directory. So a sweep file, or
-a base config, that has changed adds runs.
+A run is identified by its config, without `wandb` and other fields that do not change results. If a directory in the sweep's
+folder holds a run with that config, it is the directory of the run, whatever its name. Otherwise the run gets a new directory.
+So a change of the sweep file or of a base config adds runs.
 """
 
 import dataclasses
@@ -23,22 +23,22 @@ from experiments.sweep.naming import find_varied, label
 from fields import defaults
 
 DIGITS = 6  # of the hash in a directory's name
-LONGEST_TAG, LONGEST_NAME = 64, 128  # characters that W&B takes
+LONGEST_TAG, LONGEST_NAME = 64, 128  # characters that W&B accepts
 
-Flat = dict[str, Any]  # the fields of a config by their dotted names
+Flat = dict[str, Any]  # the fields of a config by dotted name
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of a sweep, ready to be started."""
+    """One run of a sweep, ready to start."""
 
     label: str
     workdir: pathlib.Path
     arguments: tuple[str, ...]  # of main.py
-    start: "Job | None"  # the run that must be done before
+    start: "Job | None"  # the run that it starts from, which must be done first
     varied: Mapping[str, Any]  # the fields in which the runs of the sweep differ
-    config: Flat = dataclasses.field(repr=False)  # its whole config
-    smaller_is_better: bool = False  # of the score in config.train.best
+    config: Flat = dataclasses.field(repr=False)  # the whole config
+    smaller_is_better: bool = False  # for the score in config.train.best
 
 
 def make_plan(
@@ -48,10 +48,10 @@ def make_plan(
     data_dir: str | None = None,
     resolve: Callable[[dict], dict] = resolution.ask,
 ) -> list[Job]:
-    """Returns the jobs of the sweep in FILE:VARIANT, each after the one that it starts from. Changes nothing.
+    """Return the jobs of the sweep in `FILE:VARIANT`, each after the one that it starts from.
 
-    `overrides` are fields that the command line sets for every run, as text. Raises UserError, naming the run and the field,
-    where a config does not follow its rules, and where two runs are the same.
+    Nothing is written. `overrides` are fields that the command line sets for every run, as text. Raise UserError, with the
+    names of run and field, if a config is invalid or two runs are the same.
     """
     return make_jobs(load(config, overrides), overrides, workdir, data_dir, resolve)
 
@@ -64,11 +64,11 @@ def make_jobs(
     resolve: Callable[[dict], dict] = resolution.ask,
     fields: Sequence[str] | None = None,
 ) -> list[Job]:
-    """Returns the jobs of runs as `make_plan` does. `fields` are those that they are named after, if not the varied ones."""
+    """Return the jobs of runs as `make_plan` does. The names have the values of `fields`, by default the varied fields."""
     if (workdir / "config.json").exists():
-        raise UserError(f"--workdir={workdir} is the directory of one run; a sweep needs a folder of its own")
+        raise UserError(f"--workdir={workdir} is the directory of one run; choose another folder for the sweep")
     labels = label(runs) if fields is None else [label([run])[0] for run in runs]
-    texts = [_write(run.fields) | overrides for run in runs]
+    texts = [{**_write(run.fields), **overrides} for run in runs]
     places = sorted(str(path.parent) for path in workdir.glob("*/config.json"))
     asked = [{"config": run.config, "fields": _flags(own)} for run, own in zip(runs, texts, strict=True)]
     answer = resolve({"runs": asked, "stored": places, "data_dir": data_dir})
@@ -89,7 +89,7 @@ def make_jobs(
         identity = identify(own, workdir)
         if identity in identities:
             raise UserError(
-                f"{run.config}: the runs {identities[identity]} and {name} have the same config; leave one out"
+                f"{run.config}: the runs {identities[identity]} and {name} have the same config; remove one"
             )
         identities[identity] = name
         place = _find_place(workdir, name, identity, known, taken)
@@ -112,7 +112,7 @@ def make_jobs(
 
 
 def _write(fields: Mapping[str, Any]) -> dict[str, str]:
-    """The fields with their values as the command line takes them."""
+    """Return the values of fields as text for the command line."""
     return {field: value if isinstance(value, str) else repr(_tuples(value)) for field, value in fields.items()}
 
 
@@ -125,25 +125,28 @@ def _tuples(value: Any) -> Any:
 
 
 def _check(run: Run, name: str, answer: Mapping) -> Flat:
-    """The whole config of a run, whose fields have the values that the sweep has set."""
+    """Return the whole config of a run. Raise UserError if it is invalid or its values are not those of the sweep."""
     if "error" in answer:
         raise UserError(f"run {name}: {answer['error']}")
     for field, value in run.fields.items():
         if answer["fields"].get(field) != plain(value):
             raise UserError(
-                f"run {name}: config.{field}={value!r} would be read as {answer['fields'].get(field)!r}; "
+                f"run {name}: config.{field}={value!r} would become {answer['fields'].get(field)!r}; "
                 "give a value of the field's type"
             )
     if answer["fields"]["members"] > 1:
         raise UserError(
-            f"run {name}: config.members={answer['fields']['members']}: a sweep's runs are single ones; use 1, and sweep over "
-            "seed.init"
+            f"run {name}: config.members={answer['fields']['members']}: a sweep needs runs with one member; set 1 and sweep "
+            "over seed.init"
         )
     return answer["fields"]
 
 
 def identify(config: Flat, workdir: pathlib.Path) -> str:
-    """What makes a run the same run, as text. Another run of this sweep is known by the name of its directory."""
+    """Return the identity of a run as text, equal for equal runs.
+
+    In `init_from`, another run of this sweep is identified by the name of its directory.
+    """
     own = {field: value for field, value in config.items() if not field.startswith("wandb.") and field not in FREE}
     start = pathlib.Path(own["init_from"])
     if own["init_from"] and (start.parent == workdir or (workdir / start.name).is_dir()):
@@ -158,7 +161,7 @@ def _find_place(
     known: Mapping[str, Sequence[pathlib.Path]],
     taken: Collection[pathlib.Path],
 ) -> pathlib.Path:
-    """The directory of the run that is known, whatever its name; else a new one, which is not `taken` by another run."""
+    """Return the directory of a known run, whatever its name, or a new one that is not `taken` by another run."""
     digits = hashlib.sha256(identity.encode()).hexdigest()
     place = workdir / f"{name}-{digits[:DIGITS]}"
     if identity in known:
@@ -167,9 +170,10 @@ def _find_place(
 
 
 def _present(config: Flat, sweep: str, name: str, setting: str) -> Flat:
-    """The fields of config.wandb that make its dashboard compare the runs, but for those that the config sets.
+    """Return the fields of config.wandb that group the runs in the dashboard, without those that the config sets.
 
-    A group is the sweep. Where a setting has several seeds, it is the job type: grouped by it, W&B draws their mean.
+    The group is the sweep. If a setting has several seeds, it is the job type: grouped by job type, W&B draws the mean over
+    seeds.
     """
     if config["wandb.mode"] == "disabled":
         return {}
@@ -184,10 +188,10 @@ def _warn_of_kept(place: pathlib.Path, own: Flat, kept: Flat, overrides: Mapping
     for field in overrides:
         if field.startswith("wandb.") and own[field] != kept[field]:
             warn(
-                f"{place.name} goes on with {field}={kept[field]!r}, as it was started; {own[field]!r} is for new runs"
+                f"{place.name} keeps {field}={kept[field]!r} from its first start; {own[field]!r} applies to new runs only"
             )
 
 
 def list_varied(jobs: Sequence[Job]) -> list[str]:
-    """Returns the fields in which the runs differ, `config` among them where they have several."""
+    """Return the fields in which the runs differ, with `config` if they have several configs."""
     return list(dict.fromkeys(field for job in jobs for field in job.varied))

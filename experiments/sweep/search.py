@@ -1,7 +1,7 @@
-"""`--search=optuna`: runs whose values are drawn one after another, each from what the earlier ones have come to.
+"""The search `--search=optuna`, which draws the values of each run from the results of the earlier ones.
 
-A trial is a run like those of a sweep, in a directory of its own. What was drawn and told is in the study, what a run has done
-in its directory. So a launcher needs no memory, and any number of them carry on one search.
+A trial is a run in its own directory, as in a sweep. The study stores the drawn values and the reported results; a directory
+stores the progress of its run. A launcher stores nothing else, so any number of launchers can work on one search.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ from experiments.sweep.study import Study, Trial, describe_kind
 from experiments.sweep.summary import summarise, write_summary
 from experiments.sweep.table import View, open_view
 
-LOOK_SECONDS = 1.0  # between two looks at what other launchers have told
+LOOK_SECONDS = 1.0  # between two checks of what other launchers have reported
 DIGITS = 6  # of the hash in a study's name
 TOLD = (Phase.DONE, Phase.PRUNED, Phase.FAILED)
 
 
 def launch(search: Search) -> int:
-    """Carries a search on until its trials are done, by this launcher or by others.
+    """Run a search until its trials are done, by this launcher or by others.
 
-    Returns 0, 1 when a run has failed, 75 when it was stopped and the same command goes on. Raises UserError, before anything
-    starts, where the space has values that a run cannot have, and where a sweep is at work in the folder.
+    Return 0 if all runs are done, 1 if a run failed, 75 if a signal stopped the search and the same command continues it. Raise
+    UserError, before any run starts, if a config refuses a value of the space or a sweep works in the folder.
     """
     space = load_space(search.config, search.overrides)
     first = check_space(search, space)
@@ -64,7 +64,7 @@ def launch(search: Search) -> int:
 
 
 def check_space(search: Search, space: Space) -> Job:
-    """Returns a run of the space. Raises UserError, naming the field, where a run cannot have the ends of a field's values."""
+    """Return a run of the space. Raise UserError, with the field's name, if the config refuses an end of its values."""
     values = {field: own.values if isinstance(own, Choice) else (own.low, own.high) for field, own in space.items()}
     first = {field: own[0] for field, own in values.items()}
     probes = [first] + [first | {field: value} for field, own in values.items() for value in own[1:] if value != own[0]]
@@ -73,9 +73,9 @@ def check_space(search: Search, space: Space) -> Job:
 
 
 def name_study(search: Search, space: Space, first: Job) -> str:
-    """Returns a name that other fields, choices or base values change. So a changed search adds a study.
+    """Return the name of the study, a new one if fields, choices or values of the base config change.
 
-    A span may become wider: the trials stay, and the new ones are drawn from it.
+    A span may become wider. The trials then stay, and new ones are drawn from the wider span.
     """
     fixed = identify(first.config | dict.fromkeys(space, ""), search.workdir)
     kinds = {field: describe_kind(field, own) for field, own in space.items()}
@@ -87,13 +87,13 @@ class Tried(Progress):
     """The run of a trial."""
 
     def __init__(self, job: Job, trial: Trial, own: bool):
-        """`own`: this launcher carries it on."""
+        """Read the state of the run. `own` says whether this launcher trains it."""
         super().__init__(job)
         self.trial, self.own, self.pruned, self.seen = trial, own, "", 0
 
 
 class Trials:
-    """The runs of a study in the order in which they were drawn, whoever carries them on."""
+    """The runs of a study in the order in which they were drawn, those of other launchers included."""
 
     def __init__(self, search: Search, study: Study, first: Job):
         self.search, self.study, self.first = search, study, first
@@ -103,12 +103,12 @@ class Trials:
         self.look()
 
     def put(self, run: Tried) -> None:
-        """Adds a run, or puts it in the place of an earlier one with its values."""
+        """Add a run, or replace an earlier one with the same values."""
         place = self._places.setdefault(run.trial.key, len(self.runs))
         self.runs[place : place + 1] = [run]
 
     def look(self) -> None:
-        """Reads how far the runs of the others are."""
+        """Read the progress of the runs of other launchers."""
         trials = self.study.trials()
         self._drawn = len(trials)
         for trial in trials:
@@ -125,12 +125,12 @@ class Trials:
                 run.refresh()
 
     def goes_on(self) -> bool:
-        """Returns whether a trial is left to be drawn or to be done, as far as the last look has shown."""
+        """Return whether a trial is left to draw or to finish, according to the last `look`."""
         enough = self._drawn >= self.search.trials or self.study.end
         return not enough or len(self.runs) < self._drawn or any(run.phase not in TOLD for run in self.runs)
 
     def take(self, count: int) -> list[Tried]:
-        """Returns up to `count` runs for this launcher to carry on. A trial that no run can be is told to have failed."""
+        """Return up to `count` runs for this launcher. A trial whose values the config refuses is stored as failed."""
         return self._plan(self.study.take(count, self.search.trials)) if count > 0 else []
 
     def _plan(self, trials: Sequence[Trial]) -> list[Tried]:
@@ -153,15 +153,15 @@ class Trials:
         return planned
 
     def _make_job(self, trial: Trial) -> Job:
-        """A job to look at, not to be started: nothing has checked its config."""
+        """Return a job for display only, because its config was not checked."""
         run = _make_run(self.search, trial.values)
         name = label([run])[0]
         place = self.search.workdir / (trial.directory or name)
-        return Job(name, place, (f"--config={run.config}",), None, run.fields, self.first.config | run.fields)
+        return Job(name, place, (f"--config={run.config}",), None, run.fields, {**self.first.config, **run.fields})
 
 
-class Searcher(Local):
-    """The trials that this launcher carries on."""
+class Searcher(Local[Tried]):
+    """The trials that this launcher trains."""
 
     def __init__(self, search: Search, trials: Trials, view: View):
         super().__init__(trials.runs, make_slots(search.at_a_time), search.program, view)
@@ -191,10 +191,10 @@ class Searcher(Local):
         super()._attend(slot)
         if slot in self.attempts and not attempt.told and self._is_pruned(attempt.run):
             attempt.told = True
-            attempt.process.terminate()  # it saves, so that another search may go on with it
+            attempt.process.terminate()  # it saves, so that another search can resume it
 
     def _is_pruned(self, run: Tried) -> bool:
-        """Whether the new scores, of which the study is told, end the trial."""
+        """Report new scores to the study. Return whether they end the trial."""
         scores = run.state.scores
         if len(scores) > run.seen:
             run.seen = len(scores)
@@ -202,7 +202,7 @@ class Searcher(Local):
         return bool(run.pruned)
 
     def _change(self, run: Tried, phase: Phase, note: str = "") -> None:
-        if run.pruned:  # it was told then, whatever its process has made of it
+        if run.pruned:  # already reported, however its process has ended
             phase, note = Phase.PRUNED, run.pruned
         elif phase is Phase.DONE:
             note = self.study.finish(run.trial, run.state.scores)
@@ -220,13 +220,13 @@ def _make_run(search: Search, values: Mapping[str, Any]) -> Run:
 
 
 def _print_best(search: Search, trials: Trials) -> None:
-    """Prints the best trial and the command that evaluates it, if a trial is done."""
-    done = [run for run in trials.runs if run.trial.score is not None]
+    """Print the best trial and the command that evaluates it, if a trial is done."""
+    done = [(score, run) for run in trials.runs if (score := run.trial.score) is not None]
     if not done:
         return
     choose = min if trials.first.smaller_is_better else max
-    best = choose(done, key=lambda run: run.trial.score)
+    score, best = choose(done, key=lambda pair: pair[0])
     words = [shorten(sys.executable), shorten(MAIN), "--mode=evaluate"]
     words += [f"--workdir={shorten(best.job.workdir)}"]
     words += [f"--tfds_data_dir={search.data_dir}"] if search.data_dir else []
-    print(f"best: {best.job.label}: {best.state.metric} {best.trial.score:.4f}\n{shlex.join(words)}", flush=True)
+    print(f"best: {best.job.label}: {best.state.metric} {score:.4f}\n{shlex.join(words)}", flush=True)

@@ -1,10 +1,10 @@
-"""`--executor=slurm`: the runs as job arrays of SLURM, submitted by submitit.
+"""The executor `--executor=slurm`, which submits the runs as job arrays of SLURM through submitit.
 
-What a run has done is in its directory alone. So the same command again submits what is neither done nor in the queue. A run
-that starts from another one is in an array of its own, which SLURM holds until that one has ended well.
+The progress of a run is stored in its directory alone. So the same command again submits the runs that are neither done nor in
+the queue. Runs that start from another one are in a separate array, which SLURM holds until the other run has succeeded.
 
-SLURM's notice before a time limit, and a preemption, reach submitit, which asks the Task to save and puts it back into the
-queue. A run that stops by itself (train.max_minutes) goes the same way.
+SLURM signals a preemption, and the end of a time limit in advance. submitit then asks the Task to save and puts it back into
+the queue. A run that stops by itself (train.max_minutes) also goes back into the queue.
 """
 
 import json
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import submitit
+from submitit.core.utils import FailedJobError
 
 from errors import UserError
 from experiments.sweep.launch import MAIN, Launch, Phase, Progress
@@ -27,62 +28,63 @@ from experiments.sweep.state import UNFINISHED
 from experiments.sweep.summary import summarise, write_summary
 from files import read_json, write_atomically
 
-FRUITLESS = 3  # stops in a row that have saved no step; then a run has failed: its limit is too short for a start
-POLL_SECONDS = 0.2  # between two looks at the run's process
-NOTICE = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")  # what SLURM sends before it ends a job
-FOLDER = "slurm"  # in the sweep's folder: submitit's scripts and logs
-QUEUE = "slurm.json"  # the job of each run that was submitted
+FRUITLESS = 3  # stops in a row without a saved step after which a run has failed: its time limit is too short
+POLL_SECONDS = 0.2  # between two checks of the run's process
+NOTICE = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")  # SLURM sends it before it ends a job
+FOLDER = "slurm"  # in the sweep's folder: scripts and logs of submitit
+QUEUE = "slurm.json"  # the job of each submitted run
 
 
 class Task:
-    """A run as a job carries it out. submitit calls it in the job, and `checkpoint` when the job is about to end."""
+    """The work of a job, which trains one run. submitit calls it in the job, and `checkpoint` before the job ends."""
 
     def __init__(self, job: Job, program: pathlib.Path, fruitless: int = 0):
-        """`fruitless` stops of this run in a row have saved nothing."""
+        """Keep the job. The last `fruitless` stops of the run in a row have saved nothing."""
         self.job, self.program, self.fruitless = job, program, fruitless
         self.attempt: Attempt | None = None
 
     def __call__(self) -> None:
-        """Trains the run, or goes on with it. Returns when it is done. Raises RuntimeError where it has failed."""
+        """Start or resume the run, and return when it is done. Raise RuntimeError if it has failed."""
         run = Progress(self.job)
         if run.state.done:
             return
-        read, _ = os.pipe()  # the other end is this process's
-        # The run must not hear the notice: SLURM sends it to every process of a job, and it is no signal to save.
+        read, _ = os.pipe()  # this process holds the other end
+        # Block the notice in the run: SLURM sends it to every process of a job, but the run would not save on it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
-        self.attempt = Attempt(run, self.program, {}, read)
+        attempt = self.attempt = Attempt(run, self.program, {}, read)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {NOTICE})
-        self._wait()
-        code = self.attempt.process.wait()
+        _wait(attempt)
+        code = attempt.process.wait()
         run.refresh()
         if run.state.done:
             return
         if code == UNFINISHED:
             signal.raise_signal(NOTICE)  # submitit puts the job back into the queue, and ends this process
-        raise RuntimeError(f"{self.job.label} has failed: {self.attempt.last_line()}")
+        raise RuntimeError(f"{self.job.label} has failed: {attempt.last_line()}")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Lets the run save. Returns what goes on with it, or None, a failure, after too many stops for nothing."""
+        """Let the run save. Return the next submission of it, or None, a failure, after FRUITLESS stops."""
         fruitless = self.fruitless
         if self.attempt is not None:
             self.attempt.process.terminate()
-            self._wait()
+            _wait(self.attempt)
             fruitless = 0 if self.attempt.run.state.kept > self.attempt.kept else fruitless + 1
         if fruitless == FRUITLESS:
             return None
         return submitit.helpers.DelayedSubmission(Task(self.job, self.program, fruitless))
 
-    def _wait(self) -> None:
-        # Neither Popen.wait nor poll: they lock, and `checkpoint` runs in a signal handler amidst them.
-        process, options = self.attempt.process, os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while process.returncode is None and os.waitid(os.P_PID, process.pid, options) is None:
-            time.sleep(POLL_SECONDS)
+
+def _wait(attempt: Attempt) -> None:
+    # Popen.wait and poll take a lock, and `checkpoint`, a signal handler, may run inside them.
+    process, options = attempt.process, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while process.returncode is None and os.waitid(os.P_PID, process.pid, options) is None:
+        time.sleep(POLL_SECONDS)
 
 
 def launch(sweep: Launch) -> int:
-    """Submits what is neither done nor in the queue, and says where each run is. Returns 0.
+    """Submit the runs that are neither done nor in the queue, and print the state of each run. Return 0.
 
-    Raises UserError where SLURM is not at hand or refuses, and where the options lack the time limit.
+    Raise UserError if SLURM is not available or refuses a job, or if the options have no time limit.
     """
     if shutil.which("srun") is None:
         raise UserError("--executor=slurm: srun is not on PATH; start this command on a machine of the cluster")
@@ -97,17 +99,17 @@ def launch(sweep: Launch) -> int:
 
 
 def read_options(options: Mapping[str, str], at_a_time: int | None) -> dict:
-    """Returns submitit's parameters. `options` are those of sbatch by their names, and submitit's setup and signal_delay_s."""
+    """Return the parameters of submitit. `options` are sbatch's by name, and submitit's setup and signal_delay_s."""
     others = dict(options)
     minutes = others.pop("time", "")
     if not minutes.isdigit() or not int(minutes):
         raise UserError(
-            f"--slurm.time={minutes}: must be the job's time limit in whole minutes, such as --slurm.time=240; a run that "
+            f"--slurm.time={minutes} must be the job's time limit in whole minutes, such as --slurm.time=240; a run that "
             "needs longer saves in time and goes back into the queue"
         )
     delay = others.pop("signal_delay_s", "90")
     if not delay.isdigit():
-        raise UserError(f"--slurm.signal_delay_s={delay}: must be whole seconds: the time that a run has to save")
+        raise UserError(f"--slurm.signal_delay_s={delay} must be whole seconds, the time in which a run saves")
     setup = [f"export PYTHONPATH={shlex.quote(str(MAIN.parent))}${{PYTHONPATH:+:$PYTHONPATH}}"]
     setup += filter(None, [others.pop("setup", "")])
     limits = {} if at_a_time is None else {"array_parallelism": at_a_time}
@@ -123,7 +125,7 @@ def read_options(options: Mapping[str, str], at_a_time: int | None) -> dict:
 
 
 def submit(runs: Sequence[Progress], executor: submitit.Executor, sweep: Launch, queued: set[str]) -> None:
-    """Submits the runs that are neither done nor among the jobs `queued`, one array for those that wait for the same run."""
+    """Submit the runs that are neither done nor in `queued`, as one array for each run that they start from."""
     place = sweep.workdir / QUEUE
     ids: dict[str, str] = read_json(place) if place.exists() else {}
     for run in runs:
@@ -135,9 +137,9 @@ def submit(runs: Sequence[Progress], executor: submitit.Executor, sweep: Launch,
         try:
             with executor.batch():
                 jobs = [executor.submit(Task(run.job, sweep.program)) for run in group]
-        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as error:
+        except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
             raise UserError(
-                f"sbatch refuses: {(str(error).strip().splitlines() or ['no reason given'])[-1]}"
+                f"sbatch refuses the jobs: {(str(error).strip().splitlines() or ['no reason given'])[-1]}"
             ) from error
         for run, job in zip(group, jobs, strict=True):
             run.phase, run.note = Phase.QUEUED, f"job {job.job_id}"
@@ -146,7 +148,7 @@ def submit(runs: Sequence[Progress], executor: submitit.Executor, sweep: Launch,
 
 
 def _group(runs: Sequence[Progress]) -> Iterator[tuple[Progress | None, list[Progress]]]:
-    """The runs to submit, together those that start from the same run; that run comes before them."""
+    """Yield the runs to submit, grouped by the unfinished run that they start from, which comes first."""
     by_job = {id(run.job): run for run in runs}
     groups: dict[int | None, list[Progress]] = {}
     for run in runs:
@@ -159,11 +161,11 @@ def _group(runs: Sequence[Progress]) -> Iterator[tuple[Progress | None, list[Pro
 
 
 def _ask_queue() -> set[str]:
-    """The jobs of this user that wait or run: 123, or 123_4 of an array."""
+    """Return the ids of this user's jobs that wait or run, such as 123, or 123_4 in an array."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60)
         return set(done.stdout.split())
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        raise UserError(f"squeue does not say which runs are in the queue ({said[-1]}); try again later") from error
+        raise UserError(f"squeue cannot list the jobs in the queue ({said[-1]}); try again later") from error

@@ -1,15 +1,15 @@
-"""What a run directory says about its run: how far it is, its score, and whether it is done.
+"""The state of a run as its directory shows it, with its last step, its score and whether it is done.
 
-A run is done when its last row is that of its last step, with the scores of the evaluation, and the checkpoint of that step is
-there. No exit code says so.
+A run is done if its last row belongs to its last step and has the scores of the evaluation, and the checkpoint of that step
+exists. Exit codes do not matter.
 
-    python -m experiments.sweep.state WORKDIR       exits with 0 if the run is done, with 75 if it is not
+    python -m experiments.sweep.state WORKDIR       exits with 0 if the run is done, else with 75
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all: the imports take a while
 
 import argparse
 import contextlib
@@ -26,17 +26,17 @@ from files import REMEDY, read_json
 
 
 class State:
-    """A run as its directory shows it at the last `refresh`. A directory that is not there is a run that has not begun."""
+    """A run as its directory showed it at the last `refresh`. Without a directory the run has not begun."""
 
     def __init__(self, workdir: pathlib.Path, steps: int, metric: str):
-        """`steps` is the run's config.train.steps, `metric` the score in config.train.best."""
+        """Read the directory. `steps` is the run's config.train.steps, `metric` is config.train.best."""
         self.workdir, self.steps, self.metric = workdir, steps, metric
         self._forget()
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads the rows that are new since the last call, or all of them after a resume has cut the file."""
-        path = self.workdir / "metrics.jsonl"
+        """Read the new rows since the last call, or all rows after a resume has cut the file."""
+        path, new = self.workdir / "metrics.jsonl", b""
         try:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):
@@ -51,8 +51,7 @@ class State:
         except FileNotFoundError:
             self._forget()
             return
-        if found.st_size > self._read:
-            self._take(path, new[: new.rfind(b"\n") + 1])
+        self._take(path, new[: new.rfind(b"\n") + 1])
 
     def _forget(self) -> None:
         self._inode, self._read, self._last, self._after = 0, 0, {"step": 0}, -1
@@ -76,12 +75,12 @@ class State:
 
     @property
     def saved(self) -> int:
-        """The step that a start would go on from, -1 before the first checkpoint."""
+        """The step from which the run would resume, -1 before the first checkpoint."""
         return max(self._checkpoints("last"), default=-1)
 
     @property
     def kept(self) -> tuple[int, int]:
-        """What a start would go on from, larger the farther the run is: its step, and files of stored features."""
+        """The saved progress of the run, its step and the number of its feature files. It grows as the run proceeds."""
         return self.saved, len(list((self.workdir / "features").glob("*.npz")))
 
     @property
@@ -91,7 +90,7 @@ class State:
 
     @property
     def scores(self) -> dict[int, float | None]:
-        """The metric by step, None where it was undefined."""
+        """The metric by step, None for undefined values."""
         return dict(self._scores)
 
     @property
@@ -101,38 +100,38 @@ class State:
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """The step of the best checkpoint, and the metric there."""
-        step = max(self._checkpoints("best"), default=None)
+        """The step of the best checkpoint and its metric."""
+        step = max(self._checkpoints("best"), default=-1)
         value = self._scores.get(step)
         return None if value is None else (step, value)
 
     @property
     def seconds(self) -> float:
-        """How long the run has trained, over all of its starts, until its newest checkpoint."""
+        """The training time until the newest checkpoint, over all starts of the run."""
         try:
             return measure_seconds(read_sessions(self.workdir / "evidence.json")) or 0.0
         except UserError:
             return 0.0  # the run itself reports it when it resumes
 
     def _checkpoints(self, kind: str) -> list[int]:
-        """Steps of the whole checkpoints; one that is being written has another name."""
+        """Return the steps of the complete checkpoints. An incomplete one has another name."""
         folder = self.workdir / "checkpoints" / kind
         return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
 
 
 def read_state(workdir: pathlib.Path) -> State:
-    """Returns the state of the run in `workdir`, by its own config. Raises UserError where there is none."""
+    """Return the state of the run in `workdir`. Raise UserError if the directory has no valid config."""
     try:
         train = read_json(workdir / "config.json").get("train")
     except FileNotFoundError:
-        raise UserError(f"{workdir} holds no run that has started") from None
+        raise UserError(f"{workdir} has no config.json, so no run has started there; check the path") from None
     if not isinstance(train, dict) or type(train.get("steps")) is not int or not isinstance(train.get("best"), str):
         raise UserError(f"{workdir / 'config.json'} does not hold the config of a run; {REMEDY}")
     return State(workdir, train["steps"], train["best"])
 
 
 def in_use(workdir: pathlib.Path) -> bool:
-    """Returns whether a process trains in `workdir`, whoever started it."""
+    """Return whether a process trains in `workdir`, of this launcher or another one."""
     place = workdir / ".lock"
     if not place.is_file():
         return False
@@ -145,7 +144,7 @@ def in_use(workdir: pathlib.Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Exit with 0 if a run is done, with 75 if it is not.")
+    parser = argparse.ArgumentParser(description="Exit with 0 if a run is done, else with 75.")
     parser.add_argument("workdir", type=pathlib.Path)
     workdir = parser.parse_args().workdir
     try:

@@ -1,11 +1,11 @@
-"""The study of a search: its trials, which Optuna draws and prunes, in a SQLite file that several launchers share.
+"""The study of a search, a SQLite file with the trials that Optuna draws and prunes, shared by several launchers.
 
-Launchers meet at one lock, under which every look into the file and every change of it is made. So SQLite never has two
-writers, and what a launcher decides rests on all that the others have told. A trial is carried on by the launcher that holds
-its own lock, until that launcher tells what it came to, or ends: then the next one adopts the trial.
+Launchers read and write the file under one lock. So SQLite never has two writers, and each decision uses all results that
+other launchers have reported. A trial has a lock of its own. The launcher that holds it trains the run until it reports the
+result. If that launcher ends before, the next one takes the trial over.
 
-What is drawn depends on the seed, on how many trials there are and on what they came to, and on nothing that a launcher
-remembers. So a search that is killed and started again draws what it would have drawn.
+The drawn values depend only on the seed, the number of trials and their results, not on the memory of a launcher. So a search
+that is killed and started again draws the same values.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import math
 import pathlib
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy.exc
@@ -27,38 +27,38 @@ from errors import UserError
 from experiments.sweep.launch import Phase
 
 FILE, LOCK = "study.db", ".study.lock"
-SQLITE_SECONDS = 60  # that SQLite waits for another program, such as a dashboard
-TPE_DRAWS, RANDOM_DRAWS = 20, 1000  # for values that no trial has had; then there are none
-FAILURES = 5  # trials without a single one that came to something: then no more are drawn
+SQLITE_SECONDS = 60  # for which SQLite waits for another program, such as a dashboard
+TPE_DRAWS, RANDOM_DRAWS = 20, 1000  # attempts to draw new values before the space counts as exhausted
+FAILURES = 5  # failed trials, without a successful one, after which the search ends
 PHASES = {TrialState.COMPLETE: Phase.DONE, TrialState.PRUNED: Phase.PRUNED, TrialState.FAIL: Phase.FAILED}
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A trial as the study has it: the values of some fields, and what became of the run with them."""
+    """A trial of the study, with the values of its fields and the result of its run."""
 
     id: int
     values: Mapping[str, Any]
-    phase: Phase  # IN_USE by another launcher; STOPPED where no launcher is at it, and in those that this one has taken
-    directory: str  # the run's; empty before it is known
+    phase: Phase  # IN_USE: another launcher trains it; STOPPED: none does, or this one has just taken it
+    directory: str  # of the run; empty before it is known
     note: str
     score: float | None
 
     @property
     def key(self) -> str:
-        """What no other trial has, but for one that takes the place of a failed one."""
+        """The values as text, unique except for a trial that replaces a failed one."""
         return repr(self.values)
 
 
 class Study:
-    """The trials of one search in a folder. `end` says why no more of them are drawn, where that is so."""
+    """The trials of one search in a folder. `end` is the reason why no more are drawn, or empty."""
 
     def __init__(self, workdir: pathlib.Path, name: str, space: Space, smaller_is_better: bool, seed: int = 0):
-        """Opens the study called `name`, new or not. Raises UserError where its file or its lock cannot be used."""
+        """Open or create the study `name`. Raise UserError if its file or its lock cannot be used."""
         self.path, self.space, self.seed, self.end = workdir / FILE, space, seed, ""
         self.stored = {field: _store(field, values) for field, values in space.items()}
         self.distributions = {field: _make_distribution(values) for field, values in self.stored.items()}
-        self.direction = "minimize" if smaller_is_better else "maximize"
+        self.direction: Literal["minimize", "maximize"] = "minimize" if smaller_is_better else "maximize"
         self._own: set[int] = set()  # the trials whose locks this launcher holds
         self._lock = open(workdir / LOCK, "ab")  # noqa: SIM115 - `close` closes it
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -75,12 +75,12 @@ class Study:
             )
 
     def close(self) -> None:
-        """Lets go of all trials. They stay as they are."""
+        """Release the locks of all trials. The trials stay unchanged."""
         self._lock.close()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps the other launchers of the folder waiting. Raises UserError for what the study's file does not take."""
+        """Lock the study for this launcher. Raise UserError if the file of the study cannot be read or written."""
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX, 1)
         except OSError as error:
@@ -92,27 +92,27 @@ class Study:
         except (optuna.exceptions.OptunaError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
             reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{self.path}: {reason}; make room or mend it, or move it away: the runs are in their directories"
+                f"{self.path}: {reason}; free disk space, repair the file or move it away; the runs stay in their directories"
             ) from error
         finally:
             fcntl.lockf(self._lock, fcntl.LOCK_UN, 1)
 
     def trials(self) -> list[Trial]:
-        """Returns all trials in the order in which they were drawn; of failed ones that were tried again the new."""
+        """Return all trials in the order in which they were drawn, without failed ones that were repeated."""
         with self.alone():
             return [self._describe(frozen) for frozen in self._latest().values()]
 
     def retry(self) -> None:
-        """Lets the failed trials be tried again."""
+        """Add the failed trials again, so that they are repeated."""
         with self.alone():
             for frozen in self._latest().values():
                 if frozen.state is TrialState.FAIL:
                     self._add(frozen.params, frozen.distributions)
 
     def take(self, count: int, total: int) -> list[Trial]:
-        """Returns `count` trials for this launcher to carry on: first those that no launcher is at, then new ones.
+        """Return `count` trials for this launcher, first those without a launcher, then new ones.
 
-        There are fewer where there are `total` trials in all, and where `end` says so.
+        There are fewer if the study reaches `total` trials, or if it sets `end`.
         """
         taken: list[Trial] = []
         with self.alone():
@@ -124,7 +124,7 @@ class Study:
                 self.end = self._find_end(known)
                 params = None if self.end else self._draw(known)
                 if params is None:
-                    self.end = self.end or f"the space has no values but those of the {len(known)} trials"
+                    self.end = self.end or f"the {len(known)} trials have all values of the space"
                     break
                 self._add(params, self.distributions)
                 known = self._latest()
@@ -134,14 +134,14 @@ class Study:
         return taken
 
     def name(self, trial: Trial, directory: str) -> None:
-        """Stores where the run of a trial is."""
+        """Store the directory of a trial's run."""
         with self.alone():
             self._open(trial).set_user_attr("directory", directory)
 
     def report(self, trial: Trial, scores: Mapping[int, float | None], steps: int) -> str:
-        """Stores the scores of a trial on its way to step `steps`. Returns at which of them it is pruned: then it is over.
+        """Store the scores of a trial of `steps` steps. Return the step at which it is pruned, as text, or an empty text.
 
-        They are looked at one after another, however many come at once: the decision does not depend on the hour.
+        Scores are judged in their order, even if several arrive at once, so the decision does not depend on timing.
         """
         with self.alone():
             own = self._open(trial)
@@ -159,7 +159,7 @@ class Study:
         return ""
 
     def finish(self, trial: Trial, scores: Mapping[int, float | None]) -> str:
-        """Tells the best score of a trial that is done. Returns an empty text, or why it has failed all the same."""
+        """Store the best score of a trial that is done. Return an empty text, or the reason why it counts as failed."""
         defined = [value for value in scores.values() if value is not None and math.isfinite(value)]
         if not defined:
             self.fail(trial, note := "the score was undefined at every step")
@@ -174,31 +174,34 @@ class Study:
         return ""
 
     def fail(self, trial: Trial, note: str) -> None:
-        """Tells that the run of a trial has failed."""
+        """Store that the run of a trial has failed."""
         with self.alone():
             own = self._open(trial)
             own.set_user_attr("note", note)
             self._study.tell(own, state=TrialState.FAIL)
 
     def release(self, trial: Trial) -> None:
-        """Lets go of a trial whose end was told and whose process has ended."""
+        """Release the lock of a trial whose result is stored and whose process has ended."""
         self._own.discard(trial.id)
         fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 1 + trial.id)
 
     def _open(self, trial: Trial) -> optuna.trial.Trial:
-        # Optuna opens a trial of another process in no other way.
+        # The only way in which Optuna opens a trial of another process.
         return optuna.trial.Trial(self._study, trial.id)
 
     def _find(self, trial: Trial) -> FrozenTrial:
         return next(own for own in self._study.get_trials(deepcopy=False) if own._trial_id == trial.id)
 
     def _claim(self, number: int) -> bool:
-        """Takes the lock of a trial: a byte of the file, which the kernel frees when this process ends, however it ends."""
+        """Take the lock of a trial, one byte of the file, which the kernel releases when this process ends.
+
+        Return False if this launcher or another one holds it.
+        """
         if number in self._own:
             return False
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
-        except (BlockingIOError, PermissionError):  # the system's choice
+        except (BlockingIOError, PermissionError):  # it depends on the operating system
             return False
         self._own.add(number)
         return True
@@ -221,15 +224,17 @@ class Study:
 
     def _read(self, field: str, param: Any) -> Any:
         values, stored = self.space[field], self.stored[field]
-        return values.values[stored.values.index(param)] if isinstance(stored, Choice) else param
+        if isinstance(values, Choice) and isinstance(stored, Choice):
+            return values.values[stored.values.index(param)]
+        return param
 
     def _holds(self, params: Mapping[str, Any]) -> bool:
-        """Whether the values are in the space, which may have become narrower."""
+        """Return whether the values are inside the spans, which may have become narrower."""
         spans = {field: own for field, own in self.stored.items() if isinstance(own, Span)}
         return all(own.low <= params[field] <= own.high for field, own in spans.items())
 
     def _add(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> None:
-        """Stores a new trial at once and whole, so that no kill leaves a part of it."""
+        """Store a whole new trial in one transaction, so that a kill leaves no part of it."""
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
 
     def _find_end(self, known: Mapping[str, FrozenTrial]) -> str:
@@ -237,15 +242,15 @@ class Study:
         useful = TrialState.COMPLETE in states or TrialState.PRUNED in states
         if useful or states.count(TrialState.FAIL) < FAILURES:
             return ""
-        return f"the first {FAILURES} trials have failed, and none has come to anything"
+        return f"{FAILURES} trials have failed and none has succeeded"
 
     def _draw(self, known: Mapping[str, FrozenTrial]) -> dict[str, Any] | None:
-        """Values that no trial has had, from TPE or, where that insists on known ones, at random. None: there are none."""
+        """Draw values that no trial has, from TPE, or at random if TPE repeats itself. Return None if none are left."""
         generator = random.Random(f"{self.seed} {len(known)}")
         scratch = optuna.create_study(
             direction=self.direction, sampler=optuna.samplers.TPESampler(seed=generator.getrandbits(32))
         )
-        for frozen in known.values():  # a failed one teaches nothing
+        for frozen in known.values():  # without the failed ones, which have no score
             if frozen.state is not TrialState.FAIL and self._holds(frozen.params):
                 scratch.add_trial(
                     create_trial(
@@ -269,19 +274,22 @@ class Study:
 
 
 def describe_kind(field: str, values: Span | Choice) -> Any:
-    """Returns what of a field's values may not change within a study, fit for JSON: a span may become wider or narrower."""
+    """Return the part of a field's values that may not change within a study, fit for JSON. The ends of a span may."""
     stored = _store(field, values)
     return list(stored.values) if isinstance(stored, Choice) else [stored.whole, stored.log]
 
 
 def _store(field: str, values: Span | Choice) -> Span | Choice:
-    """The values as the study has them. Those of a choice are text: Optuna stores no lists, and takes True for 1."""
+    """Return the values as the study stores them.
+
+    Those of a choice become text, because Optuna cannot store lists and confuses True with 1.
+    """
     if not isinstance(values, Choice):
         return values
     labels = [value if isinstance(value, str) else repr(value) for value in values.values]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise UserError(f"search(): {field} has the choice {twice[0]} twice; leave one out")
+        raise UserError(f"search(): {field} has the choice {twice[0]} twice; remove one")
     return Choice(tuple(labels))
 
 
@@ -294,7 +302,7 @@ def _make_distribution(stored: Span | Choice) -> BaseDistribution:
 
 
 def _settle(stored: Span | Choice, drawn: Any) -> Any:
-    """A value with as many digits as people write, and of the type that it comes back with."""
+    """Return a value with few digits, of the type that the study returns."""
     if isinstance(stored, Choice):
         return drawn
     return int(drawn) if stored.whole else float(stored.round(drawn))

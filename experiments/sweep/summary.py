@@ -1,4 +1,4 @@
-"""What a sweep has come to: a table for people, sweep.json and summary.csv for programs."""
+"""The results of a sweep, as a table for people and as sweep.json and summary.csv for programs."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ HEADER = ("run", "state", "step", "metric", "best", "last", "time")
 
 
 def summarise(runs: Sequence[Progress]) -> str:
-    """Returns the runs as an aligned table, and below it what is to be said of some of them."""
+    """Return the runs as an aligned table, followed by the notes about some of them."""
     rows = [HEADER, *map(describe, runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -27,7 +27,7 @@ def summarise(runs: Sequence[Progress]) -> str:
 
 
 def describe(run: Progress) -> tuple[str, ...]:
-    """Returns the cells of a run, below HEADER."""
+    """Return the cells of a run in the order of HEADER."""
     state, best = run.state, run.state.best
     step = f"{state.step}/{state.steps}"
     numbers = [None if best is None else best[1], state.last]
@@ -36,7 +36,7 @@ def describe(run: Progress) -> tuple[str, ...]:
 
 
 def write_time(seconds: float | None) -> str:
-    """Returns a time as 5:07 or 1:02:03, and - where it is not known."""
+    """Return a time as `5:07` or `1:02:03`, or as `-` if unknown."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -45,12 +45,14 @@ def write_time(seconds: float | None) -> str:
 
 
 def write_summary(workdir: pathlib.Path, runs: Sequence[Progress]) -> None:
-    """Writes the runs to sweep.json and summary.csv in a sweep's folder.
+    """Write the runs to sweep.json and summary.csv in a sweep's folder.
 
-    The runs of another sweep file, or of an earlier version of this one, stay there as long as their directories do.
+    Runs of another sweep file, or of an earlier version of this one, stay in the files while their directories exist.
     """
     place, entries = workdir / "sweep.json", {}
-    with contextlib.suppress(UserError, TypeError, KeyError):  # the first one, or damaged: the runs hold it all
+    with contextlib.suppress(
+        UserError, TypeError, KeyError
+    ):  # no file yet, or a damaged one: the run directories have everything
         entries = {own["directory"]: own for own in read_json(place)["runs"]}
     entries = {name: own for name, own in entries.items() if (workdir / name).is_dir()}
     entries |= {run.job.workdir.name: _record(run) for run in runs}
@@ -80,7 +82,7 @@ def _record(run: Progress) -> dict[str, Any]:
 
 
 def _write_csv(entries: Sequence[dict], varied: Sequence[str]) -> bytes:
-    """One row a run; the fields in which runs differ are columns."""
+    """Return one row per run, with a column for each field in which runs differ."""
     fields = list(dict.fromkeys([*varied, *(field for own in entries for field in own["fields"])]))
     names = [name for name in entries[0] if name not in ("fields", "note")]
     text = io.StringIO()

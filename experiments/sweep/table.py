@@ -1,4 +1,4 @@
-"""What a person sees of a sweep at work: a live table on a terminal, lines elsewhere."""
+"""The display of a running sweep, a live table on a terminal and lines elsewhere."""
 
 import contextlib
 import sys
@@ -13,7 +13,7 @@ from rich.table import Table
 from experiments.sweep.launch import Phase, Progress
 from experiments.sweep.summary import HEADER, describe, write_time
 
-LINE_SECONDS = 60.0  # between two lines about the same run, where there is no terminal
+LINE_SECONDS = 60.0  # between two lines about the same run, without a terminal
 REDRAW_SECONDS = 1.0
 ORDER = (Phase.FAILED, Phase.RUNNING, Phase.IN_USE, Phase.NOT_STARTED, Phase.STOPPED, Phase.WAITING)
 ORDER += (Phase.PRUNED, Phase.DONE)
@@ -21,7 +21,7 @@ COLOURS = {Phase.FAILED: "red", Phase.RUNNING: "green", Phase.NOT_STARTED: "red"
 
 
 class View:
-    """Lines: one when a run changes, and one now and then about each that is running."""
+    """A display in lines, one for each change of a run and one each LINE_SECONDS for each running run."""
 
     def __init__(self, runs: Sequence[Progress]):
         self.runs = runs
@@ -29,17 +29,17 @@ class View:
         self.say(count(runs))
 
     def update(self) -> None:
-        """Shows how far the runs are, where it is time to."""
+        """Show the progress of the runs whose last line is old enough."""
         for run in self.runs:
             if run.phase is Phase.RUNNING and time.monotonic() - self._said[id(run)] >= LINE_SECONDS:
                 self._report(run)
 
     def changed(self, run: Progress) -> None:
-        """Shows that a run has another phase."""
+        """Show the new phase of a run."""
         self._report(run)
 
     def say(self, line: str) -> None:
-        """Shows a line of its own."""
+        """Show a separate line."""
         print(line, flush=True)
 
     def _report(self, run: Progress) -> None:
@@ -52,7 +52,7 @@ class View:
 
 
 class LiveView(View):
-    """A table that is drawn again each second; what has gone wrong and what is running is at its top."""
+    """A table that is drawn again each second, with failed and running runs at its top."""
 
     def __init__(self, runs: Sequence[Progress], live: Live):
         self.live, self._drawn = live, 0.0
@@ -83,7 +83,7 @@ class LiveView(View):
 
 
 def count(runs: Sequence[Progress]) -> str:
-    """Returns how many runs are in which phase."""
+    """Return the number of runs in each phase, as text."""
     phases = Counter(run.phase for run in runs)
     words = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     parts = ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
@@ -92,7 +92,7 @@ def count(runs: Sequence[Progress]) -> str:
 
 @contextlib.contextmanager
 def open_view(runs: Sequence[Progress]) -> Iterator[View]:
-    """Shows the runs while the context lasts."""
+    """Show the runs while the context lasts."""
     if not sys.stdout.isatty():
         yield View(runs)
         return

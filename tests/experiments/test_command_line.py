@@ -1,4 +1,4 @@
-"""What the command line and a config file get wrong is one line, which says where."""
+"""Mistakes of the command line and of config files, reported in one line with their place."""
 
 import pytest
 from ml_collections import ConfigDict
@@ -32,14 +32,14 @@ from experiments.command_line import read_experiment
         ("get_config = 3\n", "x.py has no function get_config(variant)"),
         (
             "def get_config():\n    return 3\n",
-            "x.py: get_config() returns a value of type int; it must return a ConfigDict",
+            "x.py: get_config() returns a value of type int; return a ConfigDict",
         ),
         ("def get_config():\n    pass\n", "x.py: get_config() returns a value of type NoneType"),
         ("def get_config():\n    return {'a': 1}\n", "x.py: get_config() returns a value of type dict"),
         (b"\xff\xfe\x00", "x.py: SyntaxError"),
     ],
 )
-def test_a_wrong_config_file_is_named_with_its_line(tmp_path, content, cause):
+def test_an_error_of_a_config_file_names_file_and_line(tmp_path, content, cause):
     path = tmp_path / "x.py"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
@@ -47,9 +47,9 @@ def test_a_wrong_config_file_is_named_with_its_line(tmp_path, content, cause):
     assert cause in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_errors_of_fields_are_not_those_of_the_file(tmp_path):
+def test_wrong_fields_are_not_errors_of_the_file(tmp_path):
     assert isinstance(read_experiment("configs/unet_shapes.py:debug", ["--config.optim.lr=0.5"]), ConfigDict)
-    with pytest.raises(UserError, match=r"^the config has no such field: nothing$"):
+    with pytest.raises(UserError, match=r"^the config does not have this field: nothing$"):
         read_experiment("configs/unet_shapes.py:debug", ["--config.nothing=1"])
     with pytest.raises(UserError, match="^--config is empty; give an experiment"):
         read_experiment("", [])
@@ -58,22 +58,22 @@ def test_errors_of_fields_are_not_those_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (["--workdir=a", "--workdir=b"], "--workdir is given twice, as 'a' and as 'b'; leave one out"),
+        (["--workdir=a", "--workdir=b"], "--workdir is given twice, as 'a' and as 'b'; remove one"),
         (["--workdir", "a", "-workdir=b"], "--workdir is given twice, as 'a' and as 'b'"),
         (["--config.optim.lr=1", "--mode=train", "--config.optim.lr=2"], "--config.optim.lr is given twice"),
         (["--profile", "--noprofile"], "--noprofile and --profile contradict each other"),
     ],
 )
-def test_a_flag_that_is_given_twice_is_refused(arguments, cause):
+def test_a_repeated_flag_with_another_value_is_refused(arguments, cause):
     with pytest.raises(UserError) as caught:
         refuse_contradictions(arguments)
     assert cause in str(caught.value)
     refuse_contradictions([arguments[0], arguments[0]])
 
 
-def test_commands_refuse_it_too(capsys):
+def test_commands_refuse_repeated_flags_too(capsys):
     parser = Parser()
     parser.add_argument("--draws", type=int)
-    with pytest.raises(SystemExit, match="^error: --draws is given twice, as '5' and as '6'; leave one out$"):
+    with pytest.raises(SystemExit, match="^error: --draws is given twice, as '5' and as '6'; remove one$"):
         parser.parse_args(["--draws=5", "--draws=6"])
     assert parser.parse_args(["--draws=-5"]).draws == -5

@@ -1,4 +1,4 @@
-"""Whatever the files of a run directory hold, who reads them succeeds or says in one line why not."""
+"""Readers of a run directory, which succeed or report one line for any content of its files."""
 
 import pathlib
 import shutil
@@ -48,7 +48,7 @@ def box_records() -> list[dict]:
 
 
 def read_everything(folder: pathlib.Path) -> None:
-    """All that reads a run's files and needs no model: a comparison, a sweep's table, the resume, the sender to W&B."""
+    """Run all readers of a run that need no model, from comparison and sweep to resume and W&B."""
     run, page = folder / "a", folder.parent / "page.html"
     for flags in (["--csv"], [f"--html={page}"], ["--rows=optim.lr"]):
         try:
@@ -105,10 +105,10 @@ def fuzz(runs: pathlib.Path, examples: int) -> None:
     try_one()
 
 
-def test_damaged_files_are_read_or_named(runs):
+def test_damaged_files_are_read_or_reported(runs):
     fuzz(runs, 20)
 
 
 @pytest.mark.slow
-def test_many_damaged_files_are_read_or_named(runs):
+def test_many_damaged_files_are_read_or_reported(runs):
     fuzz(runs, 1500)

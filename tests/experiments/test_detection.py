@@ -1,4 +1,4 @@
-"""What detectors share, with a detector that can be reckoned by hand: scores in original pixels, views, files."""
+"""The code that detectors share, with a detector whose results are known: scores, views, datacheck."""
 
 import importlib
 import json
@@ -35,7 +35,7 @@ CLASSES = ("red", "green", "blue")
 
 
 class Bright(registry.Model):
-    """The box around what is bright in each colour: one detection a class."""
+    """A detector of the box around bright pixels in each colour, one detection per class."""
 
     produces = "bright boxes"
 
@@ -72,7 +72,7 @@ class BrightTask(Detection):
 
 
 class Scenes:
-    """Images with at most one rectangle of each colour; `count` of 0 is an image without objects."""
+    """Images with at most one rectangle of each colour. Each fourth image has no objects."""
 
     class_names, category_ids, fingerprint, dropped, absent = CLASSES, (7, 8, 90), "", (), ()
     bad_boxes, clipped_boxes = ("scene_0: object 9 of class red: zero area",), 0
@@ -89,7 +89,7 @@ class Scenes:
         for (top, left, bottom, right), colour in zip(objects["boxes"].astype(int), objects["classes"], strict=True):
             image[top:bottom, left:right, colour] = 255
             masks.append(Mask(np.ones((max(1, bottom - top), max(1, right - left)), bool), (top, left)))
-        rng, count = np.random.default_rng(index), 3 * (index % 3)  # and images without proposals
+        rng, count = np.random.default_rng(index), 3 * (index % 3)  # some images have no proposals
         corners = np.sort(rng.uniform(0, 1, (2, count, 2)), 0) * (height, width)
         proposals = np.concatenate([*corners], -1).astype(np.float32)
         return {"image": image, "masks": collect(masks), "proposals": proposals} | objects
@@ -155,8 +155,8 @@ def evaluate(source, **fields):
 @pytest.mark.parametrize(
     "fields", [{}, dict(flip=True), dict(method="window", overlap=0.0), dict(flip=True, scales=(1.0, 2.0))]
 )
-def test_boxes_come_back_in_original_pixels(fields):
-    """One detection an object, however many views have seen it."""
+def test_boxes_are_returned_in_original_pixels(fields):
+    """Each object has one detection, for any number of views."""
     config, task, results, architecture, variables, mesh = make(**fields)
     source = Scenes(SIZES)
     found = {index: rows for index, _, rows in Inference(config, task, results, architecture, mesh)(variables, source)}
@@ -170,8 +170,8 @@ def test_boxes_come_back_in_original_pixels(fields):
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest"])
-def test_boxes_come_back_from_canvases_of_every_fit(fit):
-    """Found at two to three times the size, mirrored and zoomed: to half a pixel of the image."""
+def test_boxes_are_returned_from_canvases_of_every_fit(fit):
+    """Boxes found at two to three times the size, mirrored and zoomed, are right to half a pixel of the image."""
     config, task, results, architecture, variables, mesh = make(flip=True, scales=(1.0, 0.75))
     config.data.update(fit=fit, shortest=(48, 72), canvases=((48, 80), (80, 48)))
     source = Scenes(SIZES)
@@ -182,7 +182,7 @@ def test_boxes_come_back_from_canvases_of_every_fit(fit):
         np.testing.assert_allclose(rows["boxes"], objects["boxes"][order], atol=0.5)
 
 
-def test_scores_and_records_of_a_perfect_detector(tmp_path):
+def test_a_perfect_detector_has_perfect_scores_and_records(tmp_path):
     result = evaluate(Scenes(SIZES))
     assert result.scores["AP50"] == result.scores["AP"] == 1.0 == result.scores["AP50/green"]
     assert result.scores["mAP_voc07"] == pytest.approx(1.0) and result.scores["mAP_voc12"] == pytest.approx(1.0)
@@ -199,7 +199,7 @@ def test_a_stretched_image_is_scored_against_its_own_annotations():
     assert result.scores["AP"] == 1.0
 
 
-def test_batches_of_no_few_and_many_objects_compile_once():
+def test_inference_compiles_once_for_any_number_of_objects():
     config, task, results, architecture, variables, mesh = make()
     inference = Inference(config, task, results, architecture, mesh)
     for source in (Scenes(SIZES[:1]), Scenes(SIZES), Scenes(SIZES * 2)):
@@ -214,7 +214,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*PYRAMIDS, *PROP
 
 
 def train(config, sources, steps):
-    """Trains without a warm-up, `steps` on each of `sources`: (losses, objects beyond M, compilations)."""
+    """Train `steps` on each of `sources` without a warm-up. Return losses, objects beyond M, and compilations."""
     config.data.max_boxes, config.optim.warmup_steps = 2, 0
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
     architecture, state, optimizer = initialise_run(config, mesh, CLASSES)
@@ -235,8 +235,8 @@ def train(config, sources, steps):
 
 
 @pytest.mark.parametrize("name", ["ssd_shapes", "yolov1_shapes", *SLOW])
-def test_training_compiles_once_for_no_few_and_many_objects(name):
-    """What the loader gives of images without objects, with some, and with more than there is room for."""
+def test_training_compiles_once_for_any_number_of_objects(name):
+    """Images have no objects, some objects, and more objects than max_boxes."""
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.optim.lr = 1e-2
     if name not in (*TWO_STAGES, *PROPOSED):
@@ -245,7 +245,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
         config.model.backbone.norm = "group"
     if name in PYRAMIDS:
         config.model.backbone.bottom_up.norm = "group"
-    sources = [Scenes(sizes) for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16)]  # of image i, i % 4 objects
+    sources = [Scenes(sizes) for sizes in ([SIZES[0]], SIZES, [(24, 24)] * 16)]  # image i has i % 4 objects
     losses, lost, compilations = train(config, sources, steps=6)
     assert compilations == 1
     assert np.isfinite(losses).all() and losses[-1] > 0
@@ -253,7 +253,7 @@ def test_training_compiles_once_for_no_few_and_many_objects(name):
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_shapes", SLOW[2], *SLOW[4:]])
-def test_two_stages_evaluate_none_few_and_many_objects_with_one_compilation(name):
+def test_two_stages_compile_once_for_any_number_of_objects(name):
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.task.score_threshold = 0.0
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)
@@ -284,7 +284,7 @@ def test_a_best_loss_needs_a_loss_in_evaluation():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_a_thousand_steps_in_bfloat16_are_finite(name):
-    """Without a warm-up, on images without objects, and on objects of a fifth of a pixel."""
+    """There is no warm-up, some images have no objects, and some objects have a fifth of a pixel."""
 
     class Tiny(Scenes):
         def objects(self, index):
@@ -313,14 +313,14 @@ def test_a_field_out_of_its_range_is_one_line(field, value):
 @pytest.mark.parametrize(
     ("name", "task"), [("yolov1_shapes", "ssd_shapes"), ("ssd_shapes", "yolov1_shapes"), ("ssd_shapes", "unet_shapes")]
 )
-def test_a_model_and_a_task_that_do_not_fit_are_one_line(name, task):
+def test_a_model_that_does_not_fit_its_task_is_one_line(name, task):
     config, other = (importlib.import_module(f"configs.{name}").get_config("debug") for name in (name, task))
     config.task = other.task
     with pytest.raises(UserError, match=f"config.task.name='{config.task.name}' reads .*{config.model.name}"):
         make_task(config, CLASSES)
 
 
-def test_datacheck_leaves_out_what_training_does(capsys):
+def test_datacheck_leaves_out_the_objects_that_training_does(capsys):
     class Marked(Scenes):
         def objects(self, index):
             size, objects = super().objects(index)
@@ -334,11 +334,11 @@ def test_datacheck_leaves_out_what_training_does(capsys):
         assert learned["green"] == 0 < report["classes"]["green"]["objects"]
         assert (learned["red"] > 0) == use_difficult and learned["blue"] > 0
         print_report(report)
-        told = capsys.readouterr().err
-        assert f"no training object of {'green' if use_difficult else 'red, green'}" in told
+        warning = capsys.readouterr().err
+        assert f"no training object of {'green' if use_difficult else 'red, green'}" in warning
 
 
-def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
+def test_datacheck_counts_objects_and_matchable_ones(tmp_path, capsys):
     config, task, *_ = make()
     config.data.max_boxes, config.data.fit = 2, "stretch"
     source = Scenes(SIZES)
@@ -360,11 +360,11 @@ def test_datacheck_counts_objects_and_what_can_be_learned(tmp_path, capsys):
     )
     assert "red" in printed.out
     before_training(config, task, source, tmp_path)
-    assert not capsys.readouterr().out, "once a run"
+    assert not capsys.readouterr().out, "once per run"
 
 
 def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch):
-    """In the image's own pixels, of the objects that are learned: all but the green ones, which are crowds here."""
+    """The recall is in pixels of the image, for learned objects, without the green ones, which are crowds here."""
 
     class Proposed(Scenes):
         def objects(self, index):
@@ -372,7 +372,7 @@ def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch
             return size, objects | {"crowd": objects["classes"] == 1}
 
         def proposals(self, index):
-            """The whole image ten times, and then the first object's box, nearly."""
+            """Return the whole image ten times, and then nearly the box of the first object."""
             (height, width), objects = self.objects(index)
             boxes = [[0, 0, height, width]] * 10 + np.add(objects["boxes"][:1], (0, 0, 0.1, 0.1)).tolist()
             return np.array(boxes, np.float32)
@@ -394,8 +394,8 @@ def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch
     assert "at IoU 0.5" in capsys.readouterr().out
 
 
-def test_datacheck_sees_objects_at_the_size_of_fit_shortest():
-    """Shorter sides of 12 pixels at most, and longer ones of 16."""
+def test_datacheck_measures_objects_at_the_size_of_fit_shortest():
+    """Shorter sides have at most 12 pixels, longer ones at most 16."""
     config, task, *_ = make()
     config.data.update(fit="shortest", shortest=(12, 16))
     report = check_objects(config, task, Scenes([(16, 24)] * 4))
@@ -405,19 +405,19 @@ def test_datacheck_sees_objects_at_the_size_of_fit_shortest():
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
 
 
-def test_datacheck_sees_a_crops_objects_at_the_middle_of_the_zoom():
+def test_datacheck_measures_objects_of_a_crop_at_the_middle_zoom():
     config, task, *_ = make()
     config.data.fit, config.data.augment.scale = "crop", (2.0, 4.5)
     source = Scenes([(16, 24)] * 4)
     report = check_objects(config, task, source)
     boxes = np.concatenate([objects["boxes"] for _, objects in map(source.objects, range(4))])
-    heights = 3 * (boxes[:, 2] - boxes[:, 0])  # 3 is as many times 2 as 4.5 is of 3
+    heights = 3 * (boxes[:, 2] - boxes[:, 0])  # 3 is the geometric mean of 2 and 4.5
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
     assert report["matchable"] == np.mean(heights >= 4) == 1
 
 
-def test_datacheck_moves_a_crop_to_its_object(monkeypatch):
-    """The middle crop of a large image shows few of its objects; each is judged where a crop has it whole."""
+def test_datacheck_centres_a_crop_on_its_object(monkeypatch):
+    """The middle crop of a large image shows few of its objects, so each is judged in a crop that contains it."""
     config, task, *_ = make()
 
     def is_inside(geometry, boxes, size):

@@ -1,4 +1,4 @@
-"""An export is the task's prediction for any batch, and its files need none of this code."""
+"""Exports, which predict any batch like the task, and whose files do not need this code."""
 
 import json
 import pathlib
@@ -49,7 +49,7 @@ FAMILIES = (
 
 
 def configure(name: str) -> ConfigDict:
-    """The tiny variant of an experiment; a detector keeps what it finds, however little it is sure."""
+    """Return the debug variant of an experiment. A detector keeps detections of any score."""
     config = read_experiment(f"configs/{name}.py:debug", [])
     if "score_threshold" in config.task:
         config.task.score_threshold = 0.0
@@ -57,7 +57,7 @@ def configure(name: str) -> ConfigDict:
 
 
 def draw_inputs(program, count, seed=0):
-    """Noise; boxes with the corners in order."""
+    """Draw noise, and boxes with ordered corners."""
     rng = np.random.default_rng(seed)
     inputs = {}
     for name, one in program.specify(count).items():
@@ -70,7 +70,7 @@ def draw_inputs(program, count, seed=0):
 
 
 def build(config):
-    """The program of a config with random variables, which are returned too."""
+    """Return the program of a config, and random variables for it."""
     architecture, _, _ = states.describe(config, len(CLASSES))
     variables = architecture.lasting(states.initialise(config, len(CLASSES), seed=0))
     rng = np.random.default_rng(0)  # some layers start at zero
@@ -83,7 +83,7 @@ def build(config):
 @pytest.mark.parametrize(
     "name", [name if name == "yolov1_shapes" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )
-def test_an_export_is_the_prediction_of_any_number_of_images(name):
+def test_an_export_predicts_any_number_of_images_like_the_task(name):
     program, variables = build(configure(name))
     blob = export_program(program, variables).serialize()
     loaded = jax.export.deserialize(blob)
@@ -93,12 +93,12 @@ def test_an_export_is_the_prediction_of_any_number_of_images(name):
         expected, found = jax.jit(program.predict)(variables, inputs), loaded.call(**inputs)
         assert found.keys() == expected.keys() <= OUTPUTS.keys()
         for key, value in found.items():
-            assert len(value) == count and len(np.unique(value)) > 1 - (key == "valid"), key  # something is found
+            assert len(value) == count and len(np.unique(value)) > 1 - (key == "valid"), key  # some object is found
             np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-5, err_msg=key)
 
 
-def test_what_a_border_hides_is_cut_off():
-    """A detector of letterboxed images is told where the image is, and cuts boxes there as predict does."""
+def test_boxes_are_clipped_at_the_border_of_the_image():
+    """A detector of letterboxed images gets the area of the image and clips boxes to it, like predict."""
     config = configure("yolov1_shapes")
     config.data.fit = "letterbox"
     program, variables = build(config)
@@ -107,7 +107,7 @@ def test_what_a_border_hides_is_cut_off():
     boxes, found = outputs["boxes"], outputs["valid"]
     assert found.any(1).all() and boxes[0][found[0]].min() == 0 and boxes[0].max() == 64
     assert (boxes[1][found[1]][:, ::2] >= 16).all() and (boxes[1][found[1]][:, ::2] <= 48).all()
-    # The batch that predict makes of such an image: 32 x 64 pixels, put 16 rows down.
+    # The batch that predict makes of such an image of 32 x 64 pixels, 16 rows from the top.
     batch = {"image": inputs["image"], "example_mask": np.ones(2, bool)}
     batch["original_size"] = np.int32([[64, 64], [32, 64]])
     batch["to_original"] = np.float32([np.eye(2, 3), [[1, 0, 0], [0, 1, -16]]])
@@ -128,7 +128,7 @@ def test_several_canvases_are_refused():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir) -> pathlib.Path:
-    """A run that has scored what it started with."""
+    """A run of no steps, which has scored its initial weights."""
     workdir = tmp_path_factory.mktemp("run") / "first"
     config = read_experiment("configs/fcn8s_camvid.py:debug", ["--config.train.steps=0", "--config.optim.ema=0.9"])
     config.data.update(train_split="train[:8]", eval_split="validation[:8]")
@@ -155,7 +155,7 @@ def test_the_files_work_without_this_code(run, tmp_path, capsys):
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     np.savez(tmp_path / "in.npz", **inputs)
-    # -I: without the environment's paths, in a folder where none of our packages can be imported.
+    # -I: without the environment's paths, so that our packages cannot be imported.
     arguments = [sys.executable, "-I", moved / "load.py", tmp_path / "in.npz", tmp_path / "out.npz"]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -171,7 +171,7 @@ def test_the_files_work_without_this_code(run, tmp_path, capsys):
         np.testing.assert_array_equal(value, model.variables[name])
     classes = [{"name": name, "id": number} for number, name in enumerate(model.class_names)]
     assert json.loads((moved / "classes.json").read_text()) == classes
-    assert b".py" not in (moved / "model.stablehlo").read_bytes()  # the names of this machine's files
+    assert b".py" not in (moved / "model.stablehlo").read_bytes()  # file names of this machine
     card = (moved / "README.md").read_text()
     sessions = json.loads((run / "evidence.json").read_text())["sessions"]
     row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
@@ -188,18 +188,18 @@ def test_the_files_work_without_this_code(run, tmp_path, capsys):
     assert "What lies beyond" not in card, "a stretched image fills its canvas"
 
 
-def test_a_run_knows_its_classes_without_the_data(run):
+def test_a_run_has_its_classes_without_the_data(run):
     config = read_config(run)
     model = load_model(config, run, "last", "auto", None)
     assert find_classes(config, run, "/nowhere") == model.class_names
-    assert model.category_ids == tuple(range(len(model.class_names))), "as its masks number them"
+    assert model.category_ids == tuple(range(len(model.class_names))), "as in its masks"
     config.data.name = "cityscapes"
     with pytest.raises(UserError, match="cityscapes"):
         find_classes(config, run, "/nowhere")
 
 
-def test_torchvisions_names_give_the_same_variables(run):
-    """Of a segmenter they are the backbone's, which another run can start from."""
+def test_the_file_with_torchvisions_names_has_the_same_variables(run):
+    """For a segmenter they are the variables of the backbone, from which another run can start."""
     config = read_config(run)
     model = load_model(config, run, "last", "auto", None)
     path = run / "export" / "last-auto-0" / "weights_torchvision.safetensors"
@@ -215,7 +215,7 @@ def test_torchvisions_names_give_the_same_variables(run):
 def test_an_export_is_never_overwritten(run, capsys):
     export(command(run, licence="CC-BY-4.0"))
     export(command(run, licence="CC-BY-4.0"))
-    assert "were there already" in capsys.readouterr().out
+    assert "(already written)" in capsys.readouterr().out
     folder = run / "export" / "last-auto-0"
     card = (folder / "README.md").read_text()
     with pytest.raises(
@@ -233,8 +233,8 @@ def test_an_export_is_never_overwritten(run, capsys):
 @pytest.mark.parametrize(
     "name", [name if name == "ssd300" else pytest.param(name, marks=pytest.mark.slow) for name in published.DETECTORS]
 )
-def test_a_detector_by_torchvisions_names_is_read_back(name, tmp_path):
-    """All of it: the names are those of torchvision's own file, and so are the arrays."""
+def test_a_detector_in_torchvisions_names_can_be_read(name, tmp_path):
+    """All names and arrays equal those of torchvision's own file."""
     config = published.configure(name, small=True)
     columns = len(CLASSES) + (name in ("ssd300", *published.TWO_STAGES))
     architecture, _, _ = states.describe(config, len(CLASSES))
@@ -249,8 +249,8 @@ def test_a_detector_by_torchvisions_names_is_read_back(name, tmp_path):
         np.testing.assert_array_equal(value, file[key], err_msg=key)
 
 
-def test_a_part_of_an_array_is_not_written_back():
-    """SSD's fc6 keeps every third tap of VGG's, so that VGG's names cannot have it."""
+def test_a_part_of_an_array_is_not_exported():
+    """SSD's fc6 keeps every third tap of VGG's, so it cannot be exported in VGG's names."""
     config = published.configure("ssd300", small=True)
     model = states.blueprint(config, len(CLASSES))
     weights = model.pretrained(["features.0.weight", "classifier.0.weight"])

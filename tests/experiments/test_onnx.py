@@ -1,4 +1,7 @@
-"""An export as ONNX: every family converts, and onnxruntime finds what jax finds. In the environment that `make onnx` makes."""
+"""The conversion of every family to ONNX, with equal values in onnxruntime and jax.
+
+It needs the environment that `make onnx` makes.
+"""
 
 import json
 import pathlib
@@ -21,7 +24,7 @@ PYTHON = ROOT / ".venv-onnx" / "bin" / "python"
 
 
 def write(folder, config):
-    """What the command reads of an export, with random weights."""
+    """Write the files of an export that the command reads, with random weights. Return the weights."""
     _, variables = build(config)
     classes = [{"name": name, "id": number} for number, name in enumerate(CLASSES)]
     (folder / "config.json").write_text(resolve(config))
@@ -40,7 +43,7 @@ def test_every_family_converts_and_computes_the_same(name, tmp_path):
     command = [PYTHON, "-m", "experiments.onnx", tmp_path, "--batch_size=2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not [line for line in done.stderr.splitlines() if "onnx" in line.lower()]  # warnings of every constant
+    assert not [line for line in done.stderr.splitlines() if "onnx" in line.lower()]  # no warnings about constants
     place, differences = done.stdout.splitlines()
     assert place.startswith(f"{tmp_path / 'model.onnx'}: ")
     assert place.endswith("2 images" if "score_threshold" in config.task else "any number of images")
@@ -48,20 +51,20 @@ def test_every_family_converts_and_computes_the_same(name, tmp_path):
     assert found and all(float(value) < 1e-3 for value in found.values()), differences
 
 
-def test_what_is_missing_is_said_in_one_line(tmp_path, capsys, monkeypatch):
+def test_a_missing_package_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     assert onnx.main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.err == (
-        f"error: jax2onnx is not installed; `make onnx EXPORT={tmp_path}` makes an environment that has it\n"
+        f"error: jax2onnx is not installed; run `make onnx EXPORT={tmp_path}`, which makes an environment with it\n"
     )
 
 
-def test_a_folder_that_is_no_export_is_refused(tmp_path, capsys, monkeypatch):
+def test_a_folder_without_an_export_is_refused(tmp_path, capsys, monkeypatch):
     for name in ("jax2onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, object())
     assert onnx.main([str(tmp_path)]) == 1
-    assert "holds no export (no classes.json); make one with --mode=export" in capsys.readouterr().err
+    assert "has no export (no classes.json); make one with --mode=export" in capsys.readouterr().err
     config = configure("yolov1_shapes")
     variables = write(tmp_path, config)
     program, stored, free = onnx._read_export(tmp_path)
@@ -69,7 +72,7 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path, capsys, monkeypatch):
     assert stored.keys() == variables.keys() == states.describe(config, len(CLASSES))[1].keys()
 
 
-def test_the_forms_for_onnx_compute_the_same():
+def test_the_forms_for_onnx_compute_the_same_values():
     rng = np.random.default_rng(0)
     for number in range(5):
         corners = np.sort(rng.uniform(0, 20, (2, 40, 2)), axis=0)
@@ -88,12 +91,12 @@ def test_the_forms_for_onnx_compute_the_same():
         )
 
 
-def test_values_that_are_off_are_refused():
+def test_wrong_values_are_refused():
     expected = np.linspace(0, 1, 1000, dtype=np.float32)
     swapped = expected.copy()
     swapped[[0, 999]] = swapped[[999, 0]]
-    assert onnx._compare("scores", expected, swapped) == 1  # two of a thousand
-    with pytest.raises(onnx.UserError, match="scores: 100% of onnxruntime's values are not jax's"):
+    assert onnx._compare("scores", expected, swapped) == 1  # two of a thousand values
+    with pytest.raises(onnx.UserError, match="scores: 100% of onnxruntime's values differ from jax's"):
         onnx._compare("scores", expected, expected[::-1])
     with pytest.raises(onnx.UserError, match="100% of"):
         onnx._compare("scores", expected, np.full_like(expected, np.nan))

@@ -1,4 +1,4 @@
-"""Whole detectors with torchvision's weights find what torchvision finds, and need no training for it."""
+"""Detectors with torchvision's weights, whose detections equal torchvision's without training."""
 
 import hashlib
 import importlib
@@ -28,7 +28,7 @@ NUMBERED = dict(zip(CATEGORY_IDS, CLASS_NAMES, strict=True))
 
 
 def detect(model, config, image):
-    """What our model finds in an image as it is, by falling score."""
+    """Return the detections of our model in an image, which is not resized, by falling score."""
     height, width = image.shape[:2]
     task = make_task(config, model.class_names)
     batch = {"image": image[None], "original_size": np.asarray([[height, width]], np.int32)}
@@ -44,7 +44,7 @@ def detect(model, config, image):
 
 
 def choose(found):
-    """What is stored: the best detections, and of their masks every fourth row and column."""
+    """Return the stored part, the best detections and every fourth row and column of their masks."""
     found = {key: rows[:STORED] for key, rows in found.items() if key != "pixels"}
     return found | {key: found[key][:, ::4, ::4] for key in found if key == "masks"}
 
@@ -56,7 +56,7 @@ def load(name, config, place, arrays):
 
 
 def assert_same(found, expected, pixels, score):
-    """The same detections; two whose scores differ by less than `score` may have changed places."""
+    """Assert that detections are equal. Two whose scores differ by less than `score` may change places."""
     found, expected = ({name: np.asarray(rows) for name, rows in side.items()} for side in (found, expected))
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=score)
     same = found["classes"][:, None] == expected["classes"]
@@ -72,8 +72,8 @@ FOUND = ["ssd300", "mask_rcnn", *(pytest.param(name, marks=pytest.mark.slow) for
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_detections_are_those_that_torchvision_found(name, tmp_path):
-    """Stored by `store` below, for machines without PyTorch."""
+def test_detections_equal_stored_ones_of_torchvision(name, tmp_path):
+    """Function `store` below has stored the detections, for machines without PyTorch."""
     config = published.configure(name, small=True)
     model = load(name, config, tmp_path, published.draw_file(name, config))
     found = detect(model, config, published.draw_image(published.SIZES[name]))
@@ -101,7 +101,7 @@ def command(config, workdir, **flags):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    """(config of a tiny SSD on the synthetic figures, file with all its weights)."""
+    """The config of a tiny SSD on the synthetic figures, and a file with all its weights."""
     config = importlib.import_module("configs.ssd300_coco").get_config("debug")
     config.data.eval_split = "validation[:8]"
     place = tmp_path_factory.mktemp("published") / "ssd.safetensors"
@@ -139,7 +139,7 @@ def test_a_file_predicts_cocos_classes_without_the_dataset(untrained, tmp_path):
     assert made_with["pretrained"] == config.pretrained and len(made_with["sha256"]) == 64
 
 
-def test_what_a_file_leaves_random_is_refused_by_name(untrained, data_dir, tmp_path):
+def test_a_file_without_all_variables_is_refused_by_name(untrained, data_dir, tmp_path):
     config, _ = untrained
     config = config.copy_and_resolve_references()
     config.pretrained = str(tmp_path / "coco.safetensors")
@@ -154,10 +154,10 @@ def test_what_a_file_leaves_random_is_refused_by_name(untrained, data_dir, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(77, 120), (200, 130)])
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
-    """Resized, padded and mapped back: within a pixel of the image, and 0.02 of the score.
+def test_detections_in_an_image_file_are_near_torchvisions(name, size, tmp_path):
+    """Detections are resized, padded and mapped back, to within a pixel of the image and 0.02 of the score.
 
-    Nothing is suppressed here: pixels are rounded for the network, and boxes whose overlap is near the threshold flip.
+    Nothing is suppressed, because pixels are rounded for the network, which changes boxes with an overlap near the threshold.
     """
     pytest.importorskip("torchvision", reason="compares with torchvision")
     config = published.configure(name, small=True)
@@ -178,7 +178,7 @@ def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
         "scores": np.asarray([entry["score"] for entry in entries]),
         "classes": np.asarray([CATEGORY_IDS.index(entry["category_id"]) for entry in entries]),
     }
-    # Of the best: others are next to the last one that is kept.
+    # Only the best ones: others are near the last one that is kept.
     for some, others in ((expected, found), (found, expected)):
         same = some["classes"][:STORED, None] == others["classes"]
         same &= np.abs(some["scores"][:STORED, None] - others["scores"]) <= 0.02
@@ -187,9 +187,10 @@ def test_an_image_file_gives_what_torchvision_finds(name, size, tmp_path):
 
 
 def store():
-    """Write the known answers with torchvision: run this file with Python where PyTorch, torchvision and jax are.
+    """Write the expected detections of torchvision.
 
-    Names of detectors may follow, for no others than those.
+    Run this file with Python in an environment with PyTorch, torchvision and jax. Names of detectors after it restrict the
+    detectors.
     """
     for name in sys.argv[1:] or published.DETECTORS:
         config = published.configure(name, small=True)

@@ -1,3 +1,5 @@
+"""The losses and predictions of the segmentation task."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def make_batch(label, mask=None):
     return {"image": np.zeros((*label.shape, 3), np.uint8), "label": label, "example_mask": mask}
 
 
-def test_cross_entropy_by_hand():
+def test_cross_entropy_equals_a_hand_computed_value():
     logits = np.log(np.array([[[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]]]))
     (total, weight), logs = loss_of(make(), logits, make_batch([[[0, 1]]]))
     assert float(total) == pytest.approx(-np.log(0.7) - np.log(0.1), rel=1e-5)
@@ -38,13 +40,13 @@ def test_cross_entropy_by_hand():
     assert [float(part) for part in logs["pixel_accuracy"]] == [1.0, 2.0]
 
 
-def test_label_smoothing_by_hand():
+def test_label_smoothing_equals_a_hand_computed_value():
     logits = np.log(np.array([[[[0.7, 0.2, 0.1]]]]))
     (total, _), _ = loss_of(make(losses={"cross_entropy": {"label_smoothing": 0.3}}), logits, make_batch([[[0]]]))
     assert float(total) == pytest.approx(-(0.8 * np.log(0.7) + 0.1 * np.log(0.2) + 0.1 * np.log(0.1)), rel=1e-5)
 
 
-def test_ignored_pixels_and_padding_examples_count_nowhere_and_get_no_gradient():
+def test_ignored_pixels_and_padding_do_not_count_and_have_no_gradient():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 4, 4, 3))
     label = rng.integers(0, 3, (3, 4, 4))
@@ -62,7 +64,7 @@ def test_ignored_pixels_and_padding_examples_count_nowhere_and_get_no_gradient()
     assert float(total(changed)[0]) == pytest.approx(float(loss), rel=1e-6)
 
 
-def test_nothing_to_count_is_finite():
+def test_a_batch_without_labels_has_a_finite_loss():
     (total, weight), _ = loss_of(make(), np.zeros((1, 2, 2, 3)), make_batch([[[255, 255]] * 2]))
     assert (float(total), float(weight)) == (0.0, 0.0)
 
@@ -85,7 +87,7 @@ def test_several_losses_add_up_and_are_logged():
     assert float(weight) == float(logs["dice"][1]) == 18
 
 
-def test_smaller_logits_answer_for_the_centre_of_the_label():
+def test_smaller_logits_are_compared_with_the_centre_of_the_label():
     label = np.full((1, 6, 6), 2)
     label[0, 1:5, 1:5] = 1
     logits = np.zeros((1, 4, 4, 3))
@@ -103,7 +105,7 @@ def test_smaller_logits_answer_for_the_centre_of_the_label():
         (dict(class_weights=(1.0, 2.0)), "task.class_weights"),
     ],
 )
-def test_mistakes_are_one_clear_line(fields, name):
+def test_wrong_fields_are_one_line(fields, name):
     with pytest.raises(UserError, match=f"config.{name}") as caught:
         make(**fields)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""R-CNN's later stages as runs, each from the one before: what they change, and that they survive a stop and a kill."""
+"""Runs of R-CNN's later stages, each from its predecessor, with a stop and a kill."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ from tests.experiments.test_detection import Scenes
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """A replacement of a kill, which nothing may catch."""
 
 
 def make_config(variant, **fields):
@@ -40,7 +40,7 @@ def make(config, workdir, data_dir):
 
 
 def read(workdir):
-    """The variables of the newest checkpoint."""
+    """Return the variables in the newest checkpoint."""
     checkpoints = Checkpoints(workdir, read_only=True)
     arrays, _ = checkpoints.read("last")
     checkpoints.close()
@@ -53,7 +53,7 @@ def rows(workdir):
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory, data_dir):
-    """The runs of a network, which is not trained, and of the two stages on it; the second is stopped and killed first."""
+    """The runs of an untrained network and of two stages on it, the first of which is stopped and killed once."""
     root = tmp_path_factory.mktemp("stages")
     workdirs = {name: root / name for name in ("network", "svm", "regression")}
     make(make_config("", train=dict(steps=0), optim=dict(warmup_steps=0)), workdirs["network"], data_dir).run(None)
@@ -92,14 +92,14 @@ def stages(tmp_path_factory, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_of_no_steps_scores_and_saves_what_it_starts_with(stages):
+def test_a_run_of_no_steps_scores_and_saves_its_initial_weights(stages):
     (row,) = rows(stages["network"])
     assert row["step"] == 0 and "val/AP50" in row and "train/loss" not in row
     assert Checkpoints(stages["network"], read_only=True).steps() == [0]
 
 
 @pytest.mark.slow
-def test_each_stage_solves_for_its_own_variables_alone(stages):
+def test_each_stage_changes_only_its_own_variables(stages):
     network, svm, regression = (read(stages[name]) for name in ("network", "svm", "regression"))
     for name in svm:
         if name.startswith("box_head/margins/"):
@@ -113,7 +113,7 @@ def test_each_stage_solves_for_its_own_variables_alone(stages):
 
 
 @pytest.mark.slow
-def test_a_stage_that_was_stopped_and_killed_ends_like_one_that_was_not(stages):
+def test_a_stopped_and_killed_stage_has_the_same_result(stages):
     disturbed, undisturbed = read(stages["svm"]), read(stages["undisturbed"])
     assert disturbed.keys() == undisturbed.keys()
     for name in disturbed:
@@ -131,8 +131,8 @@ def test_each_stage_has_one_row_and_leaves_no_features(stages):
 
 
 @pytest.mark.slow
-def test_boxes_of_the_regression_explain_their_targets(stages):
-    """On objects of the training split: random features tell something, and never less than nothing."""
+def test_the_box_regression_explains_its_targets(stages):
+    """On objects of the training split, random features explain a part of the targets that is never negative."""
     (row,) = rows(stages["regression"])
     shares = [value for name, value in row.items() if name.startswith("train/explained/")]
     assert len(shares) == 5 and min(shares) >= 0 and max(shares) > 0.05
@@ -145,19 +145,19 @@ def test_boxes_of_the_regression_explain_their_targets(stages):
         (dict(model=dict(head="softmax")), "config.model.name='sppnet' does not have; set config.model.head='svm'"),
     ],
 )
-def test_fields_that_do_not_go_with_a_stage_are_one_line(fields, words, tmp_path, data_dir):
+def test_fields_that_do_not_fit_a_stage_are_one_line(fields, words, tmp_path, data_dir):
     with pytest.raises(UserError, match=words):
         make(make_config("svm", **fields), tmp_path / "run", data_dir)
 
 
 @pytest.mark.slow
-def test_a_stage_without_the_one_before_it_is_refused(tmp_path, stages, data_dir):
+def test_a_stage_without_its_predecessor_is_refused(tmp_path, stages, data_dir):
     with pytest.raises(UserError, match="builds on box_head/margins/kernel, which is still zero"):
         make(make_config("regression", init_from=str(stages["network"])), tmp_path / "run", data_dir)
 
 
-def test_what_is_stored_is_what_the_task_describes_of_each_image_once(tmp_path, monkeypatch):
-    """Of 21 images for two canvases, in batches that are not full: each object of each image, in the order of blocks."""
+def test_stored_features_are_those_of_each_object_once(tmp_path, monkeypatch):
+    """The 21 images have two canvases and partly filled batches. Objects are stored in the order of blocks."""
     monkeypatch.setattr(features, "BLOCK", 8)
     source, stop = Scenes([(24, 36), (36, 24), (24, 36)] * 7), Preemption()
     config = common.get_config()
@@ -206,7 +206,7 @@ def test_features_of_other_weights_are_refused(tmp_path, stages, data_dir):
         trainer.run(None)
 
 
-def test_a_disk_without_room_is_one_line(tmp_path, monkeypatch):
+def test_too_little_disk_space_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=2**30))
     with pytest.raises(UserError, match=r"the features of 5000 images need 40\.0 GiB more .* has 1\.0 GiB left"):
         features._check_room(tmp_path, 40 * 2**30, 5000)

@@ -1,10 +1,10 @@
-// The scores of each class, a bar for each method.
+// The score of each class, with one bar per method.
 
-const MOST_BARS = 12; // methods, of those that are on
+const MOST_BARS = 12; // methods that are drawn at a time
 
 function startBars() {
   const section = document.getElementById('classes'), kinds = Object.keys(data.classes);
-  if (!kinds.length) { section.append(make('p', { className: 'note' }, 'No run has scores of classes.')); return; }
+  if (!kinds.length) { section.append(make('p', { className: 'note' }, 'No run has per-class scores.')); return; }
   const place = make('div', { className: 'bars' }), note = make('p', { className: 'note' });
   let kind = kinds[0], order = 'given';
   const draw = () => {
@@ -17,13 +17,13 @@ function startBars() {
     if (order === 'score') classes.sort((a, b) => mean(a[1]) - mean(b[1]));
     const top = Math.max(...classes.flatMap(([, values]) => groups.map((index) => (values[index] ? values[index][0] : 0))));
     const most = top <= 1 ? 1 : top;
-    note.textContent = `val/${kind}/CLASS where each run had its best ${data.metric}; a thin line is the 95 % interval over seeds.`
-      + (shown.length > groups.length ? ` The first ${MOST_BARS} of ${shown.length} methods are shown; switch others off.` : '');
+    note.textContent = `val/${kind}/CLASS at the best ${data.metric} of each run; a thin line is the 95 % interval over seeds.`
+      + (shown.length > groups.length ? ` The first ${MOST_BARS} of ${shown.length} methods are shown; switch some of them off to see others.` : '');
     fill(place, ...classes.map(([name, values]) => make('figure', {}, make('figcaption', {}, name), ...groups.map((index) => makeBar(index, values[index], most)))));
   };
   section.append(make('div', { className: 'controls' },
     makeSelect('Score', kinds.map((own) => [own, own]), kind, (own) => { kind = own; draw(); }),
-    makeSelect('Order', [['given', 'of the data'], ['score', 'worst first']], order, (own) => { order = own; draw(); })), note, place);
+    makeSelect('Order', [['given', 'as in the data'], ['score', 'worst first']], order, (own) => { order = own; draw(); })), note, place);
   listeners.push(draw);
   draw();
 }

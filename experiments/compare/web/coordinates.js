@@ -1,10 +1,10 @@
-// Parallel coordinates: a line for each run through the fields in which the runs differ, to the best score.
+// Parallel coordinates. The line of a run goes through the fields in which the runs differ to its best score.
 
-const MOST_AXES = 8; // that are on at first
-const LOG_SPAN = 50; // from this quotient of the largest and the least on, an axis is logarithmic
+const MOST_AXES = 8; // axes that are switched on at first
+const LOG_SPAN = 50; // an axis is logarithmic if its largest value is this many times its smallest
 
 class Axis {
-  // `texts` are a field's values as text by run, null where a run lacks it.
+  // `texts` are the values of a field by run as text, null for a run without the field.
   constructor(title, texts) {
     this.title = title;
     const present = texts.filter((text) => text !== null), numbers = present.map(Number);
@@ -55,7 +55,7 @@ class Coordinates {
     this.marked = null;
     this.canvas = make('canvas', {
       tabIndex: 0, role: 'img',
-      'aria-label': 'Parallel coordinates of the runs. Up and down read them, best first; the summary and the config tables hold the same values.',
+      'aria-label': 'Parallel coordinates of the runs. The up and down keys go through them, best first. The summary and config tables have the same values.',
       on: {
         pointermove: (event) => this.move(event), pointerdown: (event) => this.start(event),
         pointerup: () => { this.drag = null; }, pointerleave: () => this.mark(null), keydown: (event) => this.press(event),
@@ -72,7 +72,7 @@ class Coordinates {
     return [...this.axes, this.score];
   }
 
-  // The runs that are on, and inside of every brush, best first.
+  // Returns the runs that are switched on and inside every brush, best first.
   listRuns() {
     const kept = data.runs.map((_, number) => number).filter((number) => isVisible(number) && this.every().every((axis) => {
       if (!axis.brush) return true;
@@ -114,7 +114,7 @@ class Coordinates {
     axes.forEach((axis, index) => this.drawAxis(context, axis, index, height));
   }
 
-  // From the worst to the best score from orange to blue, which all kinds of colour vision tell apart.
+  // Orange for the worst score to blue for the best one, which all kinds of colour vision can distinguish.
   colour(number) {
     const { low, high } = this.score, part = high > low ? (data.runs[number].best - low) / (high - low) : 1;
     const share = data.smaller ? 1 - part : part, [blue, orange] = data.colours[isDark() ? 'dark' : 'light'];
@@ -234,7 +234,7 @@ function shorten(name) {
 function startCoordinates() {
   const section = document.getElementById('coordinates'), [axes, score] = listAxes();
   if (!axes.length || data.groups.length < 2 || !score.numeric) {
-    section.append(make('p', { className: 'note' }, 'There is nothing to show: the runs differ in no field, or have no score yet.'));
+    section.append(make('p', { className: 'note' }, 'Nothing to show: the runs have equal fields or no score yet.'));
     return;
   }
   const chart = new Coordinates(axes, score);
@@ -244,7 +244,7 @@ function startCoordinates() {
     return makeCheck(axis.title, axis.on, (on) => { axis.on = on; choose(); });
   });
   section.append(
-    make('p', { className: 'note' }, 'From the worst to the best score, lines go from orange to blue. Drag along an axis to keep the runs inside.'),
+    make('p', { className: 'note' }, 'Lines go from orange (worst score) to blue (best score). Drag along an axis to keep only the runs inside.'),
     make('div', { className: 'controls' }, make('button', { type: 'button', on: { click: () => chart.clear() } }, 'Clear'),
       make('details', {}, make('summary', {}, `Axes: ${count(axes.length, 'field')} and the score`), make('div', { className: 'controls' }, ...checks))),
     chart.element);

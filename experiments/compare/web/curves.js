@@ -1,8 +1,8 @@
-// Curves of any number of the runs, against steps, images or hours; bands over seeds; smoothing.
+// Curves of runs against steps, images or hours, with bands over seeds and with smoothing.
 
 const AXES = [['steps', 'step'], ['images', 'images'], ['hours', 'hours']];
-const BANDS = [['interval', 'mean and 95 % interval'], ['range', 'mean, least to largest'], ['none', 'each run by itself']];
-const MOST_FAINT = 12; // of more series the values that were smoothed are not drawn behind
+const BANDS = [['interval', 'mean and 95 % interval'], ['range', 'mean and minimum to maximum'], ['none', 'separate runs']];
+const MOST_FAINT = 12; // with more series, the values before smoothing are not drawn
 
 const curveState = {
   axis: 'steps', smoothing: 0, logX: false, logY: false,
@@ -10,7 +10,7 @@ const curveState = {
 };
 const curveCharts = [];
 
-// A run's curve with its arrays: {x, y}, and of a thinned one the means of its buckets, {middles, means}. Kept once decoded.
+// Returns the curve of a run, {steps, values}, and for a thinned one {middles, means} of its buckets. Decodes it once.
 function readCurve(name, number) {
   const own = data.curves[name][number];
   if (!own) return null;
@@ -24,7 +24,7 @@ function readCurve(name, number) {
   return data.curves[name][number];
 }
 
-// Steps as images or hours, those of a run whose rate is not known as null.
+// Returns steps as images or hours, or null if the rate of the run is unknown.
 function place(number, steps) {
   const run = data.runs[number];
   if (curveState.axis === 'steps') return steps;
@@ -40,7 +40,7 @@ function place(number, steps) {
   });
 }
 
-// An exponential mean of the values so far, as if all before the first one were not there.
+// Returns the exponential moving average of the values, without a bias at its start.
 function smooth(values, weight) {
   if (!weight) return values;
   let sum = 0, total = 0;
@@ -51,7 +51,7 @@ function smooth(values, weight) {
   });
 }
 
-// The mean over runs at the steps that all of them have, each smoothed first, with the ends of its band.
+// Returns the mean over runs at their common steps, each run smoothed first, and the ends of the band.
 function fold(curves, numbers, band, smoothing) {
   const parts = curves.map((curve) => [curve.middles || curve.steps, curve.means || curve.values]);
   const counts = new Map();
@@ -112,19 +112,19 @@ class CurveChart {
     this.plot.setTitle(`${this.name} against ${axis}`);
     this.plot.show(drawn, {
       xTitle: AXES.find(([key]) => key === axis)[1], yTitle: this.name, logX, logY,
-      band: band === 'range' ? 'least to largest' : '95 % interval',
+      band: band === 'range' ? 'minimum to maximum' : '95 % interval',
     });
     this.plot.note.textContent = [
-      missing.length ? `${count(missing.length, 'run')} without ${axis === 'hours' ? 'a rate, and so without hours' : 'a batch size'}.` : '',
-      this.plot.hidden ? 'Values of 0 or less are not on a log axis.' : '',
-      thinned ? 'Of more than 500 points the least and the largest of neighbours are drawn; smoothing and bands start from their means.' : '',
+      missing.length ? `${count(missing.length, 'run')} without ${axis === 'hours' ? 'a rate, so without hours' : 'a batch size'}.` : '',
+      this.plot.hidden ? 'A log axis hides values of 0 or less.' : '',
+      thinned ? 'Curves with more than 500 points show the minimum and maximum of neighbouring points; smoothing and bands use their means.' : '',
     ].filter(Boolean).join(' ');
   }
 }
 
 function startCurves() {
   const section = document.getElementById('curves'), names = Object.keys(data.curves);
-  if (!names.length) { section.append(make('p', { className: 'note' }, 'No run has a row yet.')); return; }
+  if (!names.length) { section.append(make('p', { className: 'note' }, 'No run has rows yet.')); return; }
   const charts = make('div', { className: 'charts' });
   const drawAll = () => { for (const chart of curveCharts) chart.draw(); };
   const set = (key) => (value) => { curveState[key] = value; drawAll(); explain(); };
@@ -152,8 +152,8 @@ function startCurves() {
   const explain = () => {
     note.textContent = {
       steps: '', images: 'Images are steps times train.batch_size.',
-      hours: 'Hours are those of training and evaluation, from time/images_per_second and time/evaluation of the rows; compilation and pauses are not in them.',
-    }[curveState.axis] + (curveState.band === 'none' ? '' : ' A method with seeds ends where the first of its runs ends.');
+      hours: 'Hours of training and evaluation, from time/images_per_second and time/evaluation of the rows, without compilation and pauses.',
+    }[curveState.axis] + (curveState.band === 'none' ? '' : ' The curve of a method with several seeds ends with its shortest run.');
   };
   section.append(make('div', { className: 'controls' },
     makeSelect('Against', AXES.map(([key]) => [key, key]), 'steps', set('axis')),

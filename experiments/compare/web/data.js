@@ -1,5 +1,5 @@
-// What all parts share: the page's data, elements, numbers as text, and the theme.
-// Whatever comes from a run becomes an element's text or a canvas's, never markup.
+// Shared by all parts: the data of the page, elements, numbers as text, and the theme.
+// Every text from a run becomes text of an element or a canvas, never markup.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 
@@ -10,7 +10,7 @@ function decode(text, Numbers) {
   return new Numbers(bytes.buffer);
 }
 
-// Makes an element. `attributes` are properties, those with a dash attributes, `on` its listeners.
+// Makes an element. `attributes` are its properties, or attributes if they have a dash; `on` has its listeners.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -22,7 +22,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Makes a labelled choice. `options` are [value, text].
+// Makes a labelled list of choices. `options` are [value, text].
 function makeSelect(title, options, value, change) {
   const select = make('select', { on: { change: () => change(select.value) } });
   for (const [own, text] of options) select.append(make('option', { value: own }, text));
@@ -56,7 +56,7 @@ function isVisible(number) {
   return visible.has(number);
 }
 
-// The runs that are switched on, by number, and who wants to hear of a change.
+// The numbers of the runs that are switched on, and the functions to call after a change.
 const visible = new Set(data.runs.map((_, number) => number));
 const listeners = [];
 let waiting = false;
@@ -70,7 +70,7 @@ function redrawSoon() {
   });
 }
 
-// A method's colour and line: six colours, then the same ones dashed and dotted.
+// The lines of methods: six colours, then the same colours dashed and dotted.
 const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
 
 function isDark() {

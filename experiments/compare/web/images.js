@@ -1,10 +1,10 @@
-// The same validation images side by side: ground truth, and the prediction of the best run of each method.
+// The same validation images side by side, with the ground truth and the prediction of each method's best run.
 
 function startImages() {
   const section = document.getElementById('examples'), { rows, sheets, classes, left_out } = data.examples;
   const withSheets = data.groups.filter((group) => sheets[group.shown]);
   if (!rows.length && !withSheets.length) { section.remove(); return; }
-  const place = makeScroll('The same images over the runs'), older = make('div', { className: 'sheets' });
+  const place = makeScroll('The same images, by run'), older = make('div', { className: 'sheets' });
   const draw = () => {
     const groups = data.groups.filter((group) => isVisible(group.shown) && rows.some((row) => group.shown in row.predictions));
     const columns = [...(rows.some((row) => row.image) ? [['image', 'image']] : []), ['truth', 'ground truth']];
@@ -24,8 +24,8 @@ function startImages() {
     return make('li', {}, patch, name);
   });
   section.append(make('ul', { className: 'legend' }, ...legend), place);
-  if (withSheets.length) section.append(make('h3', {}, 'Runs that have no examples one by one'), older);
-  if (left_out) section.append(make('p', { className: 'note' }, `${count(left_out, 'method')} more without pictures here: the page would be too large.`));
+  if (withSheets.length) section.append(make('h3', {}, 'Runs without separate examples'), older);
+  if (left_out) section.append(make('p', { className: 'note' }, `Pictures of ${count(left_out, 'more method')} are left out, to keep the page small.`));
   listeners.push(draw);
   draw();
 }

@@ -1,9 +1,9 @@
-// A chart of lines on a canvas, with axes, a readout by pointer and by keyboard, and its values as a table.
+// A line chart on a canvas, with axes, a readout by pointer and keyboard, and its values as a table.
 
 const MARGIN = { left: 58, right: 12, top: 10, bottom: 40 };
 const FONT = '12px system-ui, sans-serif';
 
-// Round numbers between two ends, about `count` of them; of a log axis 1, 2 and 5 of each decade, or decades alone.
+// Returns about `count` round numbers between two ends. A log axis has 1, 2 and 5 of each decade, or only decades.
 function findTicks(low, high, log, count) {
   if (log) {
     const ticks = [];
@@ -25,7 +25,7 @@ function findTicks(low, high, log, count) {
   return ticks;
 }
 
-// Maps numbers to pixels, linearly or by their logarithms.
+// The map of numbers to pixels, linear or logarithmic.
 class Scale {
   constructor(low, high, start, end, log) {
     if (!(high > low)) {
@@ -43,7 +43,7 @@ class Scale {
 }
 
 class Plot {
-  // `title` says what the chart shows, to those who cannot see it.
+  // `title` describes the chart to users who cannot see it.
   constructor(title) {
     this.canvas = make('canvas', {
       tabIndex: 0, role: 'img',
@@ -68,7 +68,7 @@ class Plot {
   }
 
   setTitle(title) {
-    this.canvas.setAttribute('aria-label', title + '. Arrow keys read its points; a table of the values follows.');
+    this.canvas.setAttribute('aria-label', title + '. Arrow keys go through its points. A table of the values follows.');
   }
 
   // `series` are {name, group, x, y, low, high, faint}; `axes` {xTitle, yTitle, logX, logY, x: [low, high], y: [low, high]}.
@@ -123,7 +123,7 @@ class Plot {
     if (this.empty) {
       context.fillStyle = ink('faded');
       context.textAlign = 'center';
-      context.fillText(this.axes.nothing || 'Nothing to draw: no run that is switched on has values here.', width / 2, height / 2);
+      context.fillText(this.axes.nothing || 'Nothing to draw: no switched-on run has these values.', width / 2, height / 2);
       return;
     }
     const { logX, logY } = this.axes;
@@ -191,7 +191,7 @@ class Plot {
     context.globalAlpha = 1;
   }
 
-  // While a point is read, the other lines step back.
+  // While a point is marked, the other lines are faint.
   fade(own) {
     return this.marked && this.marked.own !== own && this.series.length > 2 ? 0.25 : 1;
   }
@@ -229,7 +229,7 @@ class Plot {
     return `${own.name}: ${this.axes.xTitle} ${write(own.x[i])}, ${this.axes.yTitle} ${write(own.y[i])}${spread}`;
   }
 
-  // The series that are read, those without faint ones.
+  // Returns the series that a reader can select, without faint ones.
   readable() {
     return this.series.filter((own) => !own.faint && own.x.length);
   }
@@ -268,7 +268,7 @@ class Plot {
 
   list() {
     if (!this.values.open || !this.axes) return;
-    const columns = ['', 'points', 'first', 'last', 'least', 'largest'].map((title) => ({ title }));
+    const columns = ['', 'points', 'first', 'last', 'minimum', 'maximum'].map((title) => ({ title }));
     const rows = this.readable().map((own) => {
       const y = Array.from(own.y).filter(Number.isFinite);
       const numbers = [y[0], y[y.length - 1], y.reduce((a, b) => Math.min(a, b), Infinity), y.reduce((a, b) => Math.max(a, b), -Infinity)];

@@ -1,4 +1,4 @@
-// Precision-recall curves at IoU 0.5, of one class or their mean.
+// Precision-recall curves at IoU 0.5, of one class or of the mean over classes.
 
 function startRecall() {
   const section = document.getElementById('recall'), kinds = Object.keys(data.recall);
@@ -19,12 +19,12 @@ function startRecall() {
     });
     plot.setTitle(`Precision against recall, ${chosen === 'mean' ? 'mean over classes' : classes[row]}`);
     plot.show(series, { xTitle: 'recall', yTitle: 'precision', x: [0, 1], y: [0, 1] });
-    plot.note.textContent = 'At IoU 0.5, of the newest evaluation of the best run of each method.';
+    plot.note.textContent = 'At IoU 0.5, from the newest evaluation of each method\'s best run.';
   };
   const choose = () => fill(choice, makeSelect('Class',
     [['mean', 'mean over classes'], ...data.recall[kind].classes.map((name, i) => [String(i), name])], 'mean', (own) => { chosen = own; draw(); }));
   section.append(make('div', { className: 'controls' },
-    makeSelect('Of', kinds.map((own) => [own, own]), kind, (own) => { kind = own; chosen = 'mean'; choose(); draw(); }), choice), plot.element);
+    makeSelect('Objects', kinds.map((own) => [own, own]), kind, (own) => { kind = own; chosen = 'mean'; choose(); draw(); }), choice), plot.element);
   choose();
   draw();
   listeners.push(draw);

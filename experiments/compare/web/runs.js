@@ -1,4 +1,4 @@
-// Which runs are on: a list of methods and their seeds, that filters, and switches all charts.
+// The list of methods and their seeds, with a filter. It switches runs on and off in all charts.
 
 function startRuns() {
   const legend = document.getElementById('legend'), filter = document.getElementById('filter');

@@ -1,8 +1,8 @@
-// Draws the page, and says when it is there: data-ready on the root, with the milliseconds since it was asked for.
+// Draws the page. The attribute data-ready of the root then has the milliseconds since its request.
 
 startTheme();
 document.getElementById('title').textContent = `Comparison of ${count(data.runs.length, 'run')} by ${data.metric}`;
-document.getElementById('written').textContent = `Written ${data.written}. For runs that still go: write it again, and reload.`;
+document.getElementById('written').textContent = `Written ${data.written}. To update it while runs go on, write it again and reload.`;
 for (const start of [startRuns, startSummary, startCurves, startCoordinates, startBars, startRecall, startImages, startConfig, startMade]) start();
 document.getElementById('parts').append(...[...document.querySelectorAll('main section')].map((section) => make('li', {},
   make('a', { href: '#' + section.id }, section.querySelector('h2').textContent))));

@@ -1,6 +1,6 @@
-// Tables: the summary and the verdicts, the fields of the configs, and what each run was made with.
+// The tables of the summary with the verdicts, of config fields, and of each run's provenance.
 
-// Makes a table whose headers sort it. `columns` are {title, help}, a cell of `rows` is [text, what it is sorted by].
+// Makes a table that its headers sort. `columns` are {title, help}, a cell of `rows` is [text, sort key].
 function makeTable(columns, rows, caption, mark = () => '') {
   const body = make('tbody');
   const order = { column: -1, rising: true };
@@ -22,7 +22,7 @@ function makeTable(columns, rows, caption, mark = () => '') {
   return make('table', {}, make('caption', {}, make('div', {}, caption)), make('thead', {}, make('tr', {}, ...headers)), body);
 }
 
-// What is not there comes last, however the column is sorted.
+// Compares two cells. Missing values come last in both orders.
 function compareCells(left, right, rising) {
   const isMissing = (value) => value === null || value === undefined || Number.isNaN(value);
   if (isMissing(left) || isMissing(right)) return isMissing(left) - isMissing(right);
@@ -31,7 +31,7 @@ function compareCells(left, right, rising) {
   return rising ? sign : -sign;
 }
 
-// A wide table scrolls by itself, by keyboard too.
+// Makes a box in which a wide table scrolls, also by keyboard.
 function makeScroll(title, ...children) {
   return make('div', { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': title }, ...children);
 }
@@ -42,14 +42,14 @@ function startSummary() {
   const top = data.smaller ? Math.min(...values) : Math.max(...values);
   const mark = (cells, column) => (column === best && rows.length > 1 && cells[best][1] === top ? ' ★' : '');
   const table = makeTable(columns.map(([title, help]) => ({ title, help })), rows,
-    `Methods, sorted as they were given; a header sorts them. ★ is the best ${data.metric}`, mark);
+    `Methods in the given order; click a header to sort them. ★ marks the best ${data.metric}`, mark);
   const meanings = columns.flatMap(([title, help]) => [make('dt', {}, title), make('dd', {}, help)]);
   section.append(makeScroll('Summary', table),
-    make('details', {}, make('summary', {}, 'What the columns are'), make('dl', {}, ...meanings)));
+    make('details', {}, make('summary', {}, 'Meaning of the columns'), make('dl', {}, ...meanings)));
   const words = data.verdicts.map((own) => make('li', {}, own.text, make('small', {},
     ` ${own.images} images, ${own.draws} draws of a paired bootstrap; `
-    + (own.seeds ? 'the spread over seeds is in it' : 'of these very runs, without the spread over seeds'))));
-  if (words.length) section.append(make('h3', {}, 'Is the difference real?'), make('ul', { className: 'verdicts' }, ...words));
+    + (own.seeds ? 'includes the spread over seeds' : 'for these runs only, without the spread over seeds'))));
+  if (words.length) section.append(make('h3', {}, 'Is the difference significant?'), make('ul', { className: 'verdicts' }, ...words));
   const broken = data.runs.filter((run) => run.problems.length);
   if (broken.length) {
     section.append(make('h3', {}, 'Problems'), make('ul', { className: 'problems' },
@@ -71,8 +71,8 @@ function startConfig() {
       return [text, text];
     })]);
     status.textContent = whole ? `${fields.length} of ${all.length} fields` : fields.length
-      ? `${count(fields.length, 'field')} with different values (seeds and settings that no result depends on are left out)`
-      : 'No field differs but seeds and settings that no result depends on.';
+      ? `${count(fields.length, 'field')} with different values (without seeds and settings that do not change results)`
+      : 'Only seeds and settings that do not change results differ.';
     fill(place, rows.length ? makeTable(columns, rows, 'Config fields of the methods') : '');
   };
   section.append(make('div', { className: 'controls' },
@@ -86,14 +86,14 @@ function startConfig() {
 function startMade() {
   const section = document.getElementById('made');
   const titles = [...new Set(data.runs.flatMap((run) => Object.keys(run.made)))];
-  const place = makeScroll('What the runs were made with');
+  const place = makeScroll('Provenance of the runs');
   const draw = () => {
     const runs = data.runs.filter((_, number) => isVisible(number));
     const rows = runs.map((run) => [[run.name, run.name], [`${run.step} of ${run.steps}`, run.step], ...titles.map((title) => {
       const text = run.made[title] || '-';
       return [text, text];
     })]);
-    fill(place, makeTable(['run', 'step', ...titles].map((title) => ({ title })), rows, 'The sessions of each run, from its evidence.json'));
+    fill(place, makeTable(['run', 'step', ...titles].map((title) => ({ title })), rows, 'Sessions of each run, from its evidence.json'));
   };
   section.append(place);
   listeners.push(draw);

@@ -1,4 +1,4 @@
-"""Run directories as training leaves them, with chosen scores and records."""
+"""Synthetic run directories with chosen scores and records."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ def make_run(
     records: Sequence[Mapping] = (),
     **session,
 ) -> pathlib.Path:
-    """Write a run of segmentation: a config with dotted `fields`, a row every 10 steps with val/`scores`, and `records`."""
+    """Write a segmentation run with config `fields`, a row with `scores` every 10 steps, and `records`."""
     config = {"seed.init": 0, "seed.data": 0, "model.name": "unet", "data.name": "shapes", "optim.lr": 0.001}
     config |= {"train.best": "val/mIoU", "train.steps": 10 * len(scores), "train.batch_size": 4, "members": 1}
     config |= {"init_from": "", "eval.metrics": ["confusion"], "eval.scored_detections": 100, "wandb.mode": "disabled"}
@@ -37,7 +37,7 @@ def make_run(
 
 
 def label_records(right: np.ndarray, pixels: int = 10**6, names: Sequence[str] = ()) -> list[dict]:
-    """Records of images with `pixels` of class 0, of which the share right[i] is predicted so, the rest as class 1."""
+    """Return records of images whose `pixels` have class 0. The share right[i] is predicted as 0, the rest as 1."""
     hits = np.round(np.clip(right, 0, 1) * pixels).astype(int).tolist()
     names = names or [f"image{index}" for index in range(len(hits))]
     return [

@@ -1,4 +1,4 @@
-"""What a page shows of groups of runs, number by number."""
+"""The contents of a page, number by number."""
 
 import json
 
@@ -35,7 +35,7 @@ def groups(tmp_path):
     return fold(find_runs([str(tmp_path)]))
 
 
-def test_the_summary(groups):
+def test_the_summary_has_means_and_intervals(groups):
     found = summarise(groups, "val/mIoU", 2.5)
     cells = [dict(zip([title for title, _ in found["columns"]], row, strict=True)) for row in found["rows"]]
     _, low, high = find_interval([0.5, 0.6])
@@ -44,12 +44,12 @@ def test_the_summary(groups):
     assert first["best val/mIoU"][0] == f"0.5500 ± {(high - low) / 2:.4f}" and first["at step"] == ["10", 10]
     assert first["last val/mIoU"][1] == pytest.approx(0.45)
     assert [first[name][0] for name in ("hours", "device-hours", "cost")] == ["2.00", "8.00", "20.0"]
-    assert first["images/s"][0] == "20.0" and first["PFLOP"][0] == "0.0800"  # 1e12 a device and step
+    assert first["images/s"][0] == "20.0" and first["PFLOP"][0] == "0.0800"  # 1e12 per device and step
     assert cells[1]["best val/mIoU"][0] == "0.5500", "one run has no interval"
     assert "cost" not in [title for title, _ in summarise(groups, "val/mIoU", None)["columns"]]
 
 
-def test_a_run_that_has_only_begun(tmp_path):
+def test_a_run_without_rows_is_shown(tmp_path):
     workdir = make_run(tmp_path / "run")
     (workdir / "metrics.jsonl").write_text("")
     (workdir / "evidence.json").unlink()
@@ -61,7 +61,7 @@ def test_a_run_that_has_only_begun(tmp_path):
     assert collect(fold([read_run(workdir, "run")]), "val/mIoU", [], 1.0)["runs"][0]["problems"]
 
 
-def test_curves_are_the_rows(groups):
+def test_curves_have_the_values_of_the_rows(groups):
     curves = collect_curves(groups, [[0, 1], [2]])
     assert curves.keys() == {"train/loss", "time/images_per_second", "val/mIoU", "val/IoU/circle", "val/IoU/square"}
     steps, values = curves["val/mIoU"][1]
@@ -69,7 +69,7 @@ def test_curves_are_the_rows(groups):
     np.testing.assert_allclose(decode(values, "<f4"), [0.6, 0.5])
 
 
-def test_scores_of_classes_are_those_of_the_best_step(groups):
+def test_class_scores_come_from_the_best_step(groups):
     for run, circle in zip(groups[0].runs, (0.2, 0.4), strict=True):
         run.rows[0]["val/IoU/circle"], run.rows[1]["val/IoU/circle"] = circle, 0.9
     groups[1].runs[0].rows[0]["val/IoU/circle"] = None
@@ -78,14 +78,14 @@ def test_scores_of_classes_are_those_of_the_best_step(groups):
     assert found["circle"][1] is None and found["square"][1][0] == 0.5
 
 
-def test_the_best_run_speaks_for_its_method(groups):
+def test_the_best_run_represents_its_method(groups):
     assert find_best_run(groups[0], "val/mIoU") == 1
-    assert find_best_run(groups[0], "train/loss") == 0, "less is better, and of equal ones the first"
+    assert find_best_run(groups[0], "train/loss") == 0, "smaller is better, and the first of equal ones"
     assert find_best_run(groups[0], "val/none") == 0
     assert collect(groups, "val/mIoU", [], None)["groups"][0] == {"name": "lr=0.1", "runs": [0, 1], "shown": 1}
 
 
-def test_fields_that_differ_and_all_of_them(groups):
+def test_all_fields_and_varied_fields_are_listed(groups):
     found = list_fields(groups)
     assert [found["all"][index]["name"] for index in found["varied"]] == ["optim.lr"]
     fields = {field["name"]: field for field in found["all"]}
@@ -93,7 +93,7 @@ def test_fields_that_differ_and_all_of_them(groups):
     assert fields["model.name"]["groups"] == [0, 0] and fields["eval.metrics"]["texts"] == ["confusion"]
 
 
-def test_sessions_that_differ_say_so(tmp_path):
+def test_different_sessions_are_all_listed(tmp_path):
     workdir = make_run(tmp_path / "run", packages={"jax": "1"})
     evidence = json.loads((workdir / "evidence.json").read_text())
     evidence["sessions"].append(evidence["sessions"][0] | {"packages": {"jax": "2"}, "devices": "none", "git": None})
@@ -104,7 +104,7 @@ def test_sessions_that_differ_say_so(tmp_path):
 
 
 @pytest.mark.parametrize("ground", [LIGHT, DARK])
-def test_colours_stand_out(ground):
+def test_colours_have_enough_contrast(ground):
     colours = choose_colours(ground)
     assert len(set(colours)) == 6
     assert all(find_contrast(tuple(bytes.fromhex(own[1:])), ground) >= CONTRAST for own in colours)

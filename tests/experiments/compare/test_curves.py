@@ -1,4 +1,4 @@
-"""Thinned curves keep what a reader looks for, buckets keep true means, and hours are those of the rows."""
+"""Thinned curves, which keep extremes, ends and means, and the hours of a run."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def make(rows, config=None):
     return Run("run", None, config or {"train.batch_size": 10}, rows, [], [])
 
 
-def test_columns_are_the_numbers_that_are_defined():
+def test_columns_are_the_defined_numbers():
     rows = [{"step": 1, "a": 1, "b": None, "c": "x", "d": True}, {"step": 2, "a": float("nan"), "b": 2.5, "e": [1]}]
     columns = read_columns(make([*rows, {"step": 3, "a": float("inf")}, {"step": 4, "a": 4}]))
     assert {name: [own.tolist() for own in column] for name, column in columns.items()} == {
@@ -20,12 +20,12 @@ def test_columns_are_the_numbers_that_are_defined():
     }
 
 
-def test_of_repeated_steps_the_newest_row_counts():
+def test_the_newest_row_of_a_repeated_step_counts():
     columns = read_columns(make([{"step": 5, "a": 1}, {"step": 3, "a": 2}, {"step": 5, "a": 3}]))
     assert [own.tolist() for own in columns["a"]] == [[3, 5], [2, 3]]
 
 
-def test_a_short_curve_stays():
+def test_a_short_curve_is_unchanged():
     steps, values = np.arange(POINTS), np.random.default_rng(0).random(POINTS)
     (curve,) = thin([(steps, values)])
     assert curve.steps is steps and curve.values is values and curve.means is None
@@ -43,7 +43,7 @@ def test_a_thinned_curve_keeps_extremes_and_ends(seed):
     kept = dict(zip(curve.steps, curve.values, strict=True))
     for place in (0, len(steps) - 1, spike, dip):
         assert kept[steps[place]] == values[place]
-    # Each kept value is the run's own, and each of its values lies between two that are kept nearby.
+    # Each kept value is a value of the run, and its other values lie between two kept ones nearby.
     own = dict(zip(steps, values, strict=True))
     assert all(own[step] == value for step, value in kept.items())
     edges = np.linspace(steps[0], steps[-1], POINTS // 2 + 1)
@@ -52,8 +52,8 @@ def test_a_thinned_curve_keeps_extremes_and_ends(seed):
         assert (min(inside), max(inside)) == (min(thinned), max(thinned))
 
 
-def test_means_of_buckets_are_those_of_all_values_and_shared_by_the_seeds():
-    """Spikes are rare: the mean of a bucket's least and largest value would be far from its mean."""
+def test_bucket_means_cover_all_values_and_share_steps_between_seeds():
+    """Spikes are rare, so the mean of a bucket's smallest and largest value is far from its mean."""
     rng = np.random.default_rng(0)
     steps = np.arange(1, 10_001, dtype=float)
     runs = [np.where(rng.random(len(steps)) < 0.01, 100.0, 1.0) for _ in range(3)]
@@ -61,21 +61,23 @@ def test_means_of_buckets_are_those_of_all_values_and_shared_by_the_seeds():
     for curve, values in zip(curves, runs, strict=False):
         np.testing.assert_array_equal(curve.middles, curves[0].middles)
         assert len(curve.means) == POINTS // 2
-        assert curve.means.mean() == pytest.approx(values.mean(), rel=1e-3)  # the last bucket has one step more
+        assert curve.means.mean() == pytest.approx(values.mean(), rel=1e-3)  # the last bucket has one more step
     short = curves[3]
     whole = len(short.means) - 1  # the last one ends with the run
     np.testing.assert_array_equal(short.middles[:whole], curves[0].middles[:whole])
     np.testing.assert_allclose(short.means[:whole], curves[0].means[:whole])
 
 
-def test_hours_are_training_and_evaluations():
+def test_hours_include_training_and_evaluations():
     rows = [
         {"step": 100, "time/images_per_second": 2.0},  # 100 steps of 10 images: 500 s
-        {"step": 150, "val/mIoU": 0.5, "time/evaluation": 60.0},  # no rate: that of the next row
+        {"step": 150, "val/mIoU": 0.5, "time/evaluation": 60.0},  # no rate: the next row's counts
         {"step": 200, "time/images_per_second": 5.0},  # 50 + 50 steps: 200 s
         {"step": 260, "time/evaluation": 40.0},  # after the last rate: 60 steps, 120 s
     ]
-    steps, hours = find_hours(make(rows))
+    found = find_hours(make(rows))
+    assert found is not None
+    steps, hours = found
     assert steps.tolist() == [0, 100, 150, 200, 260]
     np.testing.assert_allclose(3600 * hours, [0, 500, 660, 760, 920])
 
@@ -88,6 +90,8 @@ def test_without_a_rate_there_are_no_hours(rows):
 
 def test_hours_of_many_rows_are_few_numbers():
     rows = [{"step": step, "time/images_per_second": 10.0} for step in range(1, 5001)]
-    steps, hours = find_hours(make(rows))
+    found = find_hours(make(rows))
+    assert found is not None
+    steps, hours = found
     assert len(steps) <= POINTS + 1 and steps[-1] == 5000
     np.testing.assert_allclose(3600 * hours, steps)

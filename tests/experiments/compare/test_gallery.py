@@ -1,4 +1,4 @@
-"""The same images of several runs: matched by name and data, and nothing that a damaged run could put in."""
+"""The pictures of several runs on the same images, matched by name and data, without those of damaged runs."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ def read(workdir):
     return read_run(workdir, workdir.name)
 
 
-def test_images_of_one_split_stand_side_by_side(tmp_path):
+def test_images_of_one_split_are_matched(tmp_path):
     runs = []
     for number, (images, evaluated) in enumerate([(IMAGES, "x"), (("b.png", "c.png"), "x"), (("b.png",), "y")]):
         workdir = make_run(tmp_path / str(number), **SESSION | {"data": {"train": "t", "eval": evaluated}})
@@ -39,7 +39,7 @@ def test_images_of_one_split_stand_side_by_side(tmp_path):
         assert picture.format == "WEBP" and picture.size == (128, 96)
 
 
-def test_an_older_run_has_its_sheet(tmp_path):
+def test_an_older_run_shows_its_sheet(tmp_path):
     workdir = make_run(tmp_path / "run", scores=[{"mIoU": 0.1}, {"mIoU": 0.2}])
     write_png(workdir / "predictions" / "val-20-examples.png", np.zeros((30, 2 * SHEET, 3), np.uint8))
     run = read(workdir)
@@ -49,7 +49,7 @@ def test_an_older_run_has_its_sheet(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["../secret.png", "/{}/secret.png", "predictions/none.png", 7])
-def test_a_sheet_outside_of_the_run_is_not_read(tmp_path, place):
+def test_a_sheet_outside_the_run_is_not_read(tmp_path, place):
     workdir = make_run(tmp_path / "run")
     write_png(tmp_path / "secret.png", np.zeros((4, 4, 3), np.uint8))
     run = read(workdir)
@@ -57,7 +57,7 @@ def test_a_sheet_outside_of_the_run_is_not_read(tmp_path, place):
     assert collect_examples([(0, run)]) == {"rows": [], "sheets": {}, "classes": {}, "left_out": 0}
 
 
-def test_what_is_damaged_is_left_out(tmp_path):
+def test_damaged_pictures_are_left_out(tmp_path):
     first, second, third = (make_run(tmp_path / name) for name in "abc")
     for workdir in (first, second, third):
         draw_examples(workdir, 0, IMAGES, ("sky", "tree"))
@@ -74,6 +74,6 @@ def test_what_is_damaged_is_left_out(tmp_path):
     assert [sorted(row["predictions"]) for row in found["rows"]] == [[0], [0]]
 
 
-def test_a_page_does_not_grow_without_end(tmp_path):
+def test_the_number_of_runs_with_pictures_is_limited(tmp_path):
     run = read(make_run(tmp_path / "run"))
     assert collect_examples([(number, run) for number in range(MOST_RUNS + 4)])["left_out"] == 4

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seeds are one group."""
+"""Groups of runs that differ only in their seeds."""
 
 import math
 
@@ -14,7 +14,7 @@ def folded(folder, **how):
     return {group.name: (len(group.runs), dict(group.fields)) for group in groups}
 
 
-def test_seeds_are_folded_and_fields_are_not(tmp_path):
+def test_runs_are_grouped_over_seeds_but_not_over_fields(tmp_path):
     for lr in (0.1, 0.2):
         for seed in (0, 1, 2):
             fields = {"optim.lr": lr, "seed.init": seed, "seed.data": seed, "wandb.name": f"{lr} {seed}"}
@@ -23,21 +23,21 @@ def test_seeds_are_folded_and_fields_are_not(tmp_path):
     assert len(folded(tmp_path, seeds=False)) == 6
 
 
-def test_groups_are_named_by_their_fields_where_the_directories_say_nothing(tmp_path):
+def test_groups_with_unclear_directories_are_named_by_fields(tmp_path):
     make_run(tmp_path / "first")
     make_run(tmp_path / "second", {"seed.init": 1})
     make_run(tmp_path / "third", {"model.name": "fcn", "optim.lr": 0.5})
     assert list(folded(tmp_path)) == ["model=unet,lr=0.001", "third"]
 
 
-def test_a_field_that_is_newer_than_a_run_does_not_differ(tmp_path):
+def test_a_field_newer_than_a_run_does_not_differ(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", {"train.novel": 3, "optim.lr": 0.5})
     assert find_varied(find_runs([str(tmp_path)])) == ["optim.lr"]
 
 
-def test_a_field_that_one_run_lacks_differs_where_nothing_else_does(tmp_path):
-    """A second loss adds fields and changes none; two rows of a table would look alike."""
+def test_a_missing_field_differs_if_nothing_else_does(tmp_path):
+    """A second loss adds fields and changes none, so without it two rows of a table would look alike."""
     make_run(tmp_path / "a", {"task.losses.dice.factor": 1.0})
     make_run(tmp_path / "b")
     make_run(tmp_path / "c", {"model.name": "fcn"})
@@ -45,7 +45,7 @@ def test_a_field_that_one_run_lacks_differs_where_nothing_else_does(tmp_path):
     assert folded(tmp_path)["b"] == (1, {"model.name": "unet"})
 
 
-def test_a_run_that_went_on_by_the_rule_is_no_run_planned_so(tmp_path):
+def test_an_extended_run_differs_from_a_run_planned_that_long(tmp_path):
     plans = [{"from": 0, "steps": 5, "exact": True}, {"from": 5, "steps": 10, "exact": False}]
     make_run(tmp_path / "planned")
     make_run(tmp_path / "exactly", {"seed.init": 1}, plans=plans[:1])
@@ -53,14 +53,14 @@ def test_a_run_that_went_on_by_the_rule_is_no_run_planned_so(tmp_path):
     assert sorted(folded(tmp_path).values(), key=str) == [(1, {"train.plans": "5, then 10"}), (2, {})]
 
 
-def test_runs_of_equal_seeds_are_told(tmp_path):
+def test_runs_with_equal_seeds_are_listed(tmp_path):
     for name, seed in (("a", 0), ("b", 1), ("c", 1), ("d", 2)):
         make_run(tmp_path / name, {"seed.init": seed})
     (group,) = fold(find_runs([str(tmp_path)]))
     assert list_repeated(group) == ["b", "c"] and count_states(group) == "done"
 
 
-def test_runs_that_start_from_seeds_of_one_method_are_one_group(tmp_path):
+def test_runs_that_start_from_seeds_of_one_method_form_one_group(tmp_path):
     for seed in (0, 1):
         start = make_run(tmp_path / f"first,seed={seed}", {"seed.init": seed})
         fields = {"seed.init": seed, "init_from": str(start), "optim.lr": 0.5}
@@ -70,13 +70,13 @@ def test_runs_that_start_from_seeds_of_one_method_are_one_group(tmp_path):
     assert {name: count for name, (count, _) in groups.items()} == {"first": 2, "second": 2, "third": 1}
 
 
-def test_runs_without_a_config_stay_apart(tmp_path):
+def test_runs_without_a_config_are_separate_groups(tmp_path):
     for name in ("a", "b"):
         (make_run(tmp_path / name) / "config.json").write_text("{")
     assert len(folded(tmp_path)) == 2
 
 
-def test_the_interval_is_students():
+def test_the_interval_is_that_of_students_t():
     # Three values with mean 2 and standard deviation 1: the quantile of t with 2 degrees of freedom is 4.302653.
     found = spread([1.0, None, 2.0, 3.0])
     assert found.count == 3 and found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)

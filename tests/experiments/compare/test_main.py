@@ -20,13 +20,13 @@ def sweep(tmp_path):
     hard = np.linspace(-0.05, 0.05, 50)
     for lr in (0.1, 0.2):
         for seed in (0, 1):
-            records = label_records(2 * lr + 0.002 * seed + hard)  # half of the mean share is their mIoU
+            records = label_records(2 * lr + 0.002 * seed + hard)  # their mIoU is half of the mean share
             scores = [{"mIoU": lr + 0.01 * seed}, {"mIoU": lr + 0.001 * seed}]
             make_run(tmp_path / f"lr={lr},seed={seed}", {"optim.lr": lr, "seed.init": seed}, scores, records)
     return tmp_path
 
 
-def test_a_sweep(sweep, capsys):
+def test_a_sweep_has_a_table_and_verdicts(sweep, capsys):
     assert main([str(sweep), "--price=1"]) == 0
     out, err = capsys.readouterr()
     table, verdicts = out.split("\n\n")
@@ -37,53 +37,53 @@ def test_a_sweep(sweep, capsys):
     assert verdicts.splitlines()[1].startswith("mIoU: lr=0.2 is better; lr=0.1 minus lr=0.2 is -") and not err
 
 
-def test_a_score_that_is_not_in_the_records_has_the_others_judged(sweep, capsys):
+def test_other_scores_are_tested_if_the_records_lack_the_metric(sweep, capsys):
     main([str(sweep), "--metric=train/loss"])
     table, verdicts = capsys.readouterr().out.split("\n\n")
     assert "best train/loss" in table and verdicts.splitlines()[1].startswith("mIoU: ")
 
 
-def test_other_records_are_named(sweep, capsys):
+def test_records_are_chosen_by_name(sweep, capsys):
     for place in sweep.glob("*/records/val.jsonl"):
         place.rename(place.with_name("test-best-ema-10.jsonl"))
     main([str(sweep), "--records=test-best-ema-10"])
     assert "50 images of the records test-best-ema-10, 1000 draws" in capsys.readouterr().out
 
 
-def test_runs_of_equal_seeds_are_told(sweep, capsys):
+def test_a_warning_names_runs_with_equal_seeds(sweep, capsys):
     shutil.copytree(sweep / "lr=0.1,seed=1", sweep / "copy")
     main([str(sweep)])
     assert "warning: copy and lr=0.1,seed=1 have equal configs and equal seeds" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_read_enough_stops_nothing(sweep, tmp_path):
+def test_a_closed_pipe_does_not_stop_the_command(sweep, tmp_path):
     page = tmp_path / "a.html"
     command = f"{sys.executable} -m experiments.compare {sweep} --html={page} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == f"page: {page}\n" and page.exists()
 
 
-def test_two_seeds_are_two_runs(sweep, capsys):
+def test_two_seeds_are_compared_as_two_runs(sweep, capsys):
     main([str(sweep / "lr=0.1,seed=0"), str(sweep / "lr=0.1,seed=1")])
     out = capsys.readouterr().out
     assert "over images alone: a difference of these two runs, which another seed may change" in out
     assert len(out.split("\n\n")[0].splitlines()) == 3
 
 
-def test_the_table_of_a_paper_in_latex(sweep, capsys):
+def test_a_pivot_table_in_latex(sweep, capsys):
     main([str(sweep), "--rows=model.name", "--columns=optim.lr", "--latex"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == r"model.name & 0.1 & 0.2 \\" and lines[4].startswith("unet & 0.1050 $\\pm$ 0.0635 & 0.2050")
 
 
-def test_csv(sweep, capsys):
+def test_csv_has_all_digits(sweep, capsys):
     main([str(sweep), "--csv"])
     header, first, *_ = capsys.readouterr().out.splitlines()
     assert header.startswith("run,seeds,state,lr,best val/mIoU,best val/mIoU low,best val/mIoU high,")
     assert first.startswith("lr=0.1,2,done,0.1,0.105")
 
 
-def test_broken_runs_are_named_and_do_not_stop_the_others(sweep, capsys):
+def test_damaged_runs_are_reported_and_do_not_stop_the_others(sweep, capsys):
     (sweep / "lr=0.2,seed=1/config.json").write_text("{")
     main([str(sweep)])
     out, err = capsys.readouterr()
@@ -92,7 +92,7 @@ def test_broken_runs_are_named_and_do_not_stop_the_others(sweep, capsys):
 
 
 @pytest.mark.parametrize("table", [[], ["--csv"]])
-def test_a_page_beside_the_table(sweep, tmp_path, capsys, table):
+def test_a_page_is_written_in_addition_to_the_table(sweep, tmp_path, capsys, table):
     page = tmp_path / "pages" / "a.html"
     assert main([str(sweep), f"--html={page}", "--price=1", *table]) == 0
     out, err = capsys.readouterr()
@@ -104,7 +104,7 @@ def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
     for name in ("a", "b"):
         make_run(tmp_path / name, {"model.name": name})
     assert main([str(tmp_path)]) == 0
-    assert "whether the difference is real is not known" in capsys.readouterr().err
+    assert "the significance of the difference is unknown" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
         (["--draws=10"], "--draws=10 must be 100 or more"),
         (["--price=-1"], "--price=-1.0 must be 0 or more"),
         (["--last"], "--last needs --rows or --columns"),
-        (["--rows=seed.init"], "runs that differ in seed.init alone are one row"),
+        (["--rows=seed.init"], "runs that differ only in seed.init are one row"),
         (["--html=/proc/none/a.html"], "/proc/none/a.html: cannot be written"),
         (["--html=/"], "--html=/ is a folder; name a file in it"),
-        (["--report=mine"], "--report=mine: must be ENTITY/PROJECT"),
+        (["--report=mine"], "--report=mine must be ENTITY/PROJECT"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
@@ -130,15 +130,17 @@ def test_mistakes_are_one_line(sweep, flags, message):
     assert "\n" not in str(error.value)
 
 
-def test_runs_of_different_scores_need_a_metric(sweep):
+def test_runs_with_different_metrics_need_the_flag(sweep):
     make_run(sweep / "detector", {"train.best": "val/AP"}, [{"AP": 0.5}])
-    with pytest.raises(SystemExit, match="choose their best checkpoint by val/AP and val/mIoU; name one with --metric"):
+    with pytest.raises(
+        SystemExit, match="choose their best checkpoint by val/AP and val/mIoU; choose one with --metric"
+    ):
         main([str(sweep)])
 
 
 @pytest.mark.parametrize("page", ["docs/compare.md", "README.md"])
 def test_the_commands_of_a_page_run(tmp_path, capsys, monkeypatch, page):
-    """As they stand there. A report goes to W&B, and is only made."""
+    """They run unchanged, but a report is not sent to W&B."""
     for name in ("unet", "fcn"):
         make_run(tmp_path / "runs" / name, {"model.name": name}, records=label_records(np.linspace(0.5, 0.9, 20)))
         for data in ("pets", "camvid"):

@@ -1,4 +1,4 @@
-"""The curves of a page give the run's own AP50, class by class."""
+"""The precision-recall curves of a page, whose areas are the AP50 of a run for each class."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def make(workdir, styles, parts):
 
 
 def draw_parts(seed, classes=2):
-    """Records of 12 images whose objects are of the first `classes`."""
+    """Return records of 12 images with objects of the first `classes`."""
     return box_parts(np.random.default_rng(seed), 12, classes)
 
 
@@ -36,7 +36,7 @@ def test_curves_give_the_average_precision(tmp_path, styles):
     np.testing.assert_allclose(own["scores"], [*wanted, np.mean(wanted)])
     curves = decode(own["curves"], "<f4").reshape(3, len(RECALLS))
     assert (np.diff(curves) <= 1e-7).all(), "precision falls"
-    # COCO's AP is the mean over these recalls; the area that VOC takes is near it.
+    # COCO's AP is the mean over these recalls; VOC's area is near it.
     np.testing.assert_allclose(curves.mean(1), own["scores"], atol=1e-6 if "coco" in styles else 0.02)
 
 
@@ -48,7 +48,7 @@ def test_a_class_without_objects_has_no_curve(tmp_path):
     np.testing.assert_array_equal(curves[2], curves[0])
 
 
-def test_precision_holds_until_its_recall():
+def test_precision_is_constant_until_its_recall():
     precision = sample((np.array([0.25, 0.5]), np.array([1.0, 0.5])))
     assert precision[[0, 25, 26, 50, 51, 100]].tolist() == [1, 1, 0.5, 0.5, 0, 0]
     assert np.isnan(sample(None)).all()

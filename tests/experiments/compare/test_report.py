@@ -1,4 +1,4 @@
-"""The report as W&B would store it, made without a network; saving it needs an account and is not tested."""
+"""The report as W&B stores it, made without a network. Saving it needs an account and is not tested."""
 
 import json
 import socket
@@ -37,7 +37,7 @@ def no_network(monkeypatch):
 
 
 def make_spec(report):
-    """Return the title, the blocks of a report by their kind, and the panels by theirs."""
+    """Return a report's model, its blocks by type, and its panels by type."""
     model = json.loads(report._to_model().model_dump_json(by_alias=True, exclude_none=True))
     blocks = {block["type"]: block for block in model["spec"]["blocks"]}
     panels: dict[str, list] = {}
@@ -46,7 +46,7 @@ def make_spec(report):
     return model, blocks, panels
 
 
-def test_what_the_report_holds(groups, no_network):
+def test_the_report_has_a_summary_and_charts(groups, no_network):
     groups[0].runs[0].rows[-1]["val/examples"] = "predictions/val-20-examples.png"
     verdict = Verdict("mIoU", "lr=0.001", "lr=0.1", -0.1, -0.2, -0.05, 0.004, 50, 1000, True)
     model, blocks, panels = make_spec(make_report("team/project", groups, "val/mIoU", [verdict], 2.0))
@@ -69,7 +69,7 @@ def test_what_the_report_holds(groups, no_network):
     assert panels["Media Browser"][0]["mediaKeys"] == ["val/examples"] and len(panels["Run Comparer"]) == 1
 
 
-def test_a_group_is_a_set_of_runs_by_their_ids(groups, no_network):
+def test_a_group_becomes_a_run_set_by_ids(groups, no_network):
     (groups[1].runs[1].workdir / "wandb_id").unlink()
     _, blocks, _ = make_spec(make_report("team/project", groups, "val/mIoU", [], None))
     runsets = blocks["panel-grid"]["metadata"]["runSets"]
@@ -80,16 +80,16 @@ def test_a_group_is_a_set_of_runs_by_their_ids(groups, no_network):
         [({"section": "run", "name": "name"}, "IN", ["id0.10"])],
     ]
     assert [own["grouping"] for own in runsets] == 2 * [[{"section": "config", "name": "optim.value.lr"}]]
-    assert "in no chart: lr=0.1,seed=1" in blocks["markdown-block"]["content"]
+    assert "were not sent to W&B: lr=0.1,seed=1" in blocks["markdown-block"]["content"]
 
 
 @pytest.mark.parametrize("target", ["project", "team/", "/project", "a/b/c", ""])
-def test_a_place_that_is_none(groups, target):
+def test_a_wrong_target_is_refused(groups, target):
     with pytest.raises(UserError, match="must be ENTITY/PROJECT"):
         make_report(target, groups, "val/mIoU", [], None)
 
 
-def test_runs_that_were_never_sent(groups):
+def test_runs_that_were_never_sent_are_refused(groups):
     for group in groups:
         for run in group.runs:
             (run.workdir / "wandb_id").unlink()
@@ -97,7 +97,7 @@ def test_runs_that_were_never_sent(groups):
         make_report("team/project", groups, "val/mIoU", [], None)
 
 
-def test_without_an_account_it_is_one_clear_line(groups, monkeypatch, tmp_path):
+def test_without_an_account_the_error_is_one_line(groups, monkeypatch, tmp_path):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -108,7 +108,7 @@ def test_without_an_account_it_is_one_clear_line(groups, monkeypatch, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_names_are_plain_text():
+def test_names_become_plain_text_in_markdown():
     assert escape_markdown("a|b\n<img src=x> [x](y) `c` *d* &lt;") == (
         "a\\|b &lt;img src=x&gt; \\[x\\]\\(y\\) \\`c\\` \\*d\\* &amp;lt;"
     )

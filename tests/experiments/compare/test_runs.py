@@ -1,4 +1,4 @@
-"""Runs are read as their directories show them, also those that still go or are damaged."""
+"""Runs as their directories show them, also unfinished and damaged ones."""
 
 import errno
 import fcntl
@@ -20,19 +20,19 @@ def test_scores_time_and_cost(tmp_path):
     run = read_run(make_run(tmp_path / "a", scores=[{"mIoU": 0.7}, {"mIoU": 0.9}, {"mIoU": 0.8}]), "a")
     assert (run.state, run.step, run.steps, run.metric) == ("done", 30, 30, "val/mIoU")
     assert run.best("val/mIoU") == (20, 0.9) and run.last("val/mIoU") == 0.8
-    assert run.best("train/loss") == (30, 1 / 3)  # less is better
+    assert run.best("train/loss") == (30, 1 / 3)  # smaller is better
     assert (run.hours, run.device_hours, run.images_per_second) == (2, 8, 20)
     assert run.training_flops == 1e12 * 4 * 30
     assert run.names == ["train/loss", "time/images_per_second", "val/mIoU", "val/IoU/circle", "val/IoU/square"]
     assert not run.problems
 
 
-def test_undefined_scores_are_passed_over(tmp_path):
+def test_undefined_scores_are_skipped(tmp_path):
     run = read_run(make_run(tmp_path, scores=[{"mIoU": 0.7}, {"mIoU": None}]), "a")
     assert run.last("val/mIoU") == 0.7 and run.values("val/mIoU") == {10: 0.7} and run.best("val/other") is None
 
 
-def test_the_hours_of_all_sessions_count(tmp_path):
+def test_hours_cover_all_sessions(tmp_path):
     place = make_run(tmp_path)
     sessions = json.loads((place / "evidence.json").read_text())["sessions"]
     later = sessions[0] | {
@@ -46,13 +46,13 @@ def test_the_hours_of_all_sessions_count(tmp_path):
 
 
 def test_members_divide_the_devices_and_their_time(tmp_path):
-    """Of 8 devices a member has 2, which it shares with two others."""
+    """A member has 2 of 8 devices and shares them with two others."""
     devices = {"count": 8}
     run = read_run(make_run(tmp_path, devices=devices, devices_of_run=2, runs_on_devices=3), "a")
     assert run.hours == 2 and run.device_hours == pytest.approx(2 * 2 / 3) and run.training_flops == 1e12 * 2 * 10
 
 
-def test_a_run_that_trains_or_was_stopped_is_told_from_a_finished_one(tmp_path):
+def test_running_and_unfinished_runs_are_recognised(tmp_path):
     place = make_run(tmp_path, fields={"train.steps": 100})
     assert read_run(place, "a").state == "unfinished"
     with open(place / ".lock", "w") as lock:
@@ -60,7 +60,7 @@ def test_a_run_that_trains_or_was_stopped_is_told_from_a_finished_one(tmp_path):
         assert read_run(place, "a").state == "running"
 
 
-def test_a_directory_of_pipes_is_a_problem_and_not_waited_for(tmp_path):
+def test_pipes_are_a_problem_and_do_not_block(tmp_path):
     place = make_run(tmp_path)
     os.mkfifo(place / ".lock")
     (place / "metrics.jsonl").unlink()
@@ -81,16 +81,16 @@ def test_a_directory_of_pipes_is_a_problem_and_not_waited_for(tmp_path):
         (
             "metrics.jsonl",
             '{"step": 1, "val/mIoU": 0.5}\nnonsense\n[1]\n{"step": 2, "val/',
-            "2 damaged lines are passed over",
+            "2 damaged lines are skipped",
         ),
         (
             "metrics.jsonl",
             '{"step": 1, "val/mIoU": 0.5}\n{"step": true}\n{"step": 1}\n{"step": 2, "a": NaN}\n{"step": 2, "a": 1e400}\n',
-            "4 damaged lines are passed over",
+            "4 damaged lines are skipped",
         ),
     ],
 )
-def test_a_damaged_file_is_a_problem_and_not_the_end(tmp_path, file, content, problem):
+def test_a_damaged_file_is_a_problem_of_its_run(tmp_path, file, content, problem):
     place = make_run(tmp_path)
     (place / file).unlink() if content is None else (place / file).write_text(content)
     run = read_run(place, "a")
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_a_problem_and_not_the_end(tmp_path, file, content, pr
         run.best("val/mIoU"),
         run.names,
     ]  # none of them raises
-    assert run.rows == [{"step": 1, "val/mIoU": 0.5}] if "passed over" in problem else True
+    assert run.rows == [{"step": 1, "val/mIoU": 0.5}] if "skipped" in problem else True
 
 
 @pytest.mark.parametrize("sessions", [[{}], [{"started": "yesterday"}], [{"started": 3}], "nonsense", [7]])
@@ -129,21 +129,21 @@ def test_runs_sweeps_and_members_are_found(tmp_path):
 
 def test_a_place_without_a_run_is_an_error(tmp_path):
     with pytest.raises(
-        UserError, match="holds no run, nor does a folder in it; give the --workdir of a run, or of a sweep"
+        UserError, match="has no run, and no folder in it has one; name the --workdir of a run or a sweep"
     ):
         find_runs([str(tmp_path)])
     with pytest.raises(UserError, match="nowhere is not a folder"):
         find_runs([str(tmp_path / "nowhere")])
 
 
-def test_links_to_a_run_are_the_run(tmp_path):
-    """Else a run would count as two seeds, which agree very well."""
+def test_links_to_a_run_are_the_same_run(tmp_path):
+    """Otherwise a run counts as two seeds that agree perfectly."""
     own = make_run(tmp_path / "sweep" / "a")
     (tmp_path / "sweep" / "latest").symlink_to(own)
     assert [run.name for run in find_runs([str(tmp_path / "sweep"), str(own)])] == ["a"]
 
 
-def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
     make_run(tmp_path / "a")
     (tmp_path / "secret").mkdir()
     stat = pathlib.Path.stat
@@ -158,12 +158,12 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch)
         find_runs([str(tmp_path)])
 
 
-def test_names_of_runs_do_not_steer_a_terminal(tmp_path):
+def test_names_of_runs_cannot_control_a_terminal(tmp_path):
     make_run(tmp_path / "a\x1b[31m\nb")
     assert [run.name for run in find_runs([str(tmp_path)])] == ["a?[31m?b"]
 
 
-def test_directions():
+def test_smaller_is_better_for_errors_and_losses():
     smaller = [
         "val/loss",
         "train/loss",

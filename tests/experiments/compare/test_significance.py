@@ -1,4 +1,4 @@
-"""The interval holds the true difference as often as it says, for one run and for several seeds a side; records must fit."""
+"""The coverage of intervals for single runs and for seeds, and records that do not fit."""
 
 import json
 
@@ -18,16 +18,16 @@ TRUE = 0.02
 
 
 def experiment(rng, seeds, images=150, draws=300, difference=TRUE, of_seed=0.01, of_image=0.1, of_both=0.05):
-    """Scores of two methods as significance sees them: shares of right pixels, whose mean is the score.
+    """Return bootstrap scores of two methods, the means of their shares of right pixels.
 
-    A run's share in an image is the method's, with parts of the image (shared by all runs), of the seed, and of both.
+    A run's share in an image is that of the method plus effects of the image (shared by all runs), of the seed, and of both.
     """
     weights = rng.multinomial(images, np.full(images, 1 / images), draws)
     weights = np.concatenate([np.ones((1, images)), weights])
     hard = of_image * rng.standard_normal(images)
     groups = []
     for mean, count in zip((0.6 + difference, 0.6), seeds, strict=True):
-        of_method = of_both * rng.standard_normal(images)  # what the method does well, whatever its seed
+        of_method = of_both * rng.standard_normal(images)  # effects of the method in each image, for all seeds
         seed, both = of_seed * rng.standard_normal((count, 1)), of_both * rng.standard_normal((count, images))
         groups.append((mean + hard + of_method + seed + both) @ weights.T / images)
     return groups
@@ -36,14 +36,14 @@ def experiment(rng, seeds, images=150, draws=300, difference=TRUE, of_seed=0.01,
 @pytest.mark.parametrize(
     ("seeds", "of_seed", "low", "high"),
     [
-        ((1, 1), 0.0, 0.91, 0.98),  # these very runs
+        ((1, 1), 0.0, 0.91, 0.98),  # only these runs
         ((3, 3), 0.01, 0.92, 0.985),
         ((5, 2), 0.03, 0.91, 0.99),
-        ((4, 4), 0.0, 0.93, 0.995),  # the seeds add nothing but noise in each image
-        ((4, 1), 0.03, 0.93, 0.985),  # a single run is taken to vary as the other method's do
+        ((4, 4), 0.0, 0.93, 0.995),  # the seeds only add noise in each image
+        ((4, 1), 0.03, 0.93, 0.985),  # a single run is assumed to vary like the other method
     ],
 )
-def test_coverage(seeds, of_seed, low, high):
+def test_intervals_contain_the_true_difference_as_often_as_stated(seeds, of_seed, low, high):
     rng = np.random.default_rng(5)
     covered = []
     for _ in range(200):
@@ -52,36 +52,36 @@ def test_coverage(seeds, of_seed, low, high):
     assert low <= np.mean(covered) <= high
 
 
-def test_an_interval_without_the_seeds_would_be_too_short():
-    """One run a side says nothing of other seeds: the interval holds the difference of the methods far too rarely."""
+def test_an_interval_without_seeds_is_too_short_for_methods():
+    """Single runs say nothing about other seeds, so the interval rarely contains the difference of the methods."""
     rng = np.random.default_rng(6)
     found = [estimate_difference(*experiment(rng, (1, 1), of_seed=0.03), images=150) for _ in range(200)]
     assert np.mean([low <= TRUE <= high for _, low, high, _ in found]) < 0.6
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (3, 3)])
-def test_p_is_small_as_often_as_it_says_where_nothing_differs(seeds):
+def test_p_is_uniform_if_nothing_differs(seeds):
     rng = np.random.default_rng(7)
     of_seed = 0.0 if seeds == (1, 1) else 0.01
     p = [estimate_difference(*experiment(rng, seeds, difference=0, of_seed=of_seed), images=150)[3] for _ in range(200)]
     assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09 and 0.35 <= np.mean(np.array(p) < 0.5) <= 0.62
 
 
-def test_runs_that_are_alike_do_not_differ():
+def test_equal_runs_do_not_differ():
     same = np.tile(np.linspace(0.5, 0.6, 101), (2, 1))
     assert estimate_difference(same, same, images=10) == (0, 0, 0, 1)
     assert estimate_difference(same[:1], same[:1], images=10) == (0, 0, 0, 1)
 
 
 def groups_of(folder, **runs):
-    """Groups by name; each is a list of records."""
+    """Write runs from lists of records, one list per seed. Return the groups by name."""
     for name, seeds in runs.items():
         for seed, records in enumerate(seeds):
             make_run(folder / f"{name},seed={seed}", {"model.name": name, "seed.init": seed}, [{}], records)
     return {group.name: group for group in fold(find_runs([str(folder)]))}
 
 
-def test_one_real_difference_and_one_that_is_none(tmp_path):
+def test_only_a_real_difference_is_significant(tmp_path):
     rng = np.random.default_rng(0)
     hard = 0.7 + 0.1 * rng.standard_normal(200)
     noise = 0.05 * rng.standard_normal((2, 200))
@@ -90,18 +90,18 @@ def test_one_real_difference_and_one_that_is_none(tmp_path):
     )
     (none,) = judge(groups["a"], groups["b"], "val/pixel_accuracy")[:1]
     assert none.low < 0 < none.high and none.p > 0.05 and not none.real and not none.seeds
-    assert none.describe().startswith("pixel_accuracy: no difference is shown between a and b")
+    assert none.describe().startswith("pixel_accuracy: no significant difference between a and b")
     real, iou = judge(groups["a"], groups["c"], "val/pixel_accuracy")
     assert real.real and real.p < 0.01 and real.low < -0.03 < real.high and iou.metric == "mIoU"
     assert real.describe().startswith("pixel_accuracy: c is better; a minus c is -0.03")
 
 
-def test_an_error_is_better_where_it_is_smaller():
+def test_a_smaller_error_is_better():
     verdict = Verdict("pixel_error", "a", "b", -0.1, -0.2, -0.05, 0.01, 10, 100, False)
     assert verdict.describe().startswith("pixel_error: a is better")
 
 
-def test_both_spreads_count_over_several_seeds(tmp_path):
+def test_several_seeds_add_their_spread(tmp_path):
     rng = np.random.default_rng(1)
     hard = 0.7 + 0.1 * rng.standard_normal(100)
     groups = groups_of(
@@ -111,12 +111,12 @@ def test_both_spreads_count_over_several_seeds(tmp_path):
     )
     (verdict,) = judge(groups["calm"], groups["wild"], "val/pixel_accuracy")[:1]
     assert verdict.seeds and verdict.difference == pytest.approx(0.02, abs=1e-3)
-    # The seeds' part alone: 0.1 / sqrt(3) times the quantile of t with 2 degrees of freedom.
+    # The part of the seeds: 0.1 / sqrt(3) times the quantile of t with 2 degrees of freedom.
     assert verdict.high - verdict.low > 2 * 4.2 * 0.1 / 3**0.5 and not verdict.real
 
 
-def test_a_borrowed_spread_is_one_estimate_and_not_two():
-    """One run against three, without a spread over the images: t has the 2 degrees of freedom of the three."""
+def test_a_borrowed_spread_counts_as_one_estimate():
+    """One run against three, without a spread over images, has the 2 degrees of freedom of the three."""
     three, one = (np.repeat(np.array(own)[:, None], 101, 1) for own in ([0.5, 0.6, 0.7], [0.4]))
     difference, low, high, p = estimate_difference(three, one, images=50)
     error = 0.1 * (1 / 3 + 1) ** 0.5
@@ -133,7 +133,7 @@ def box_records(rng, images):
     ]
 
 
-def test_average_precision_of_two_detectors(tmp_path):
+def test_detectors_are_compared_by_average_precision(tmp_path):
     records = box_records(np.random.default_rng(2), 60)
     worse = json.loads(json.dumps(records))
     for row in worse[::2]:
@@ -146,7 +146,7 @@ def test_average_precision_of_two_detectors(tmp_path):
     assert (verdicts["AP"].images, verdicts["AP"].draws, verdicts["AP"].first) == (60, 1000, "good")
 
 
-def test_records_in_another_order_are_the_same(tmp_path):
+def test_the_order_of_records_does_not_matter(tmp_path):
     rows = label_records(np.linspace(0.5, 0.9, 30))
     groups = groups_of(tmp_path, a=[rows], b=[rows[::-1]])
     assert judge(groups["a"], groups["b"], "val/mIoU")[0].difference == 0
@@ -157,16 +157,16 @@ def test_records_that_do_not_fit_are_an_error(tmp_path):
     other = json.loads(json.dumps(rows))
     other[4]["confusion"] = [[0, 1, 10**6 - 7], [1, 1, 7]]
     groups = groups_of(tmp_path, a=[rows], b=[rows[1:]], c=[other], d=[[]])
-    with pytest.raises(UserError, match="are not of the same images: 1 are in one alone, such as 'image0'"):
+    with pytest.raises(UserError, match="have different images: 1 are in only one of them, such as 'image0'"):
         judge(groups["a"], groups["b"], "val/mIoU")
     with pytest.raises(UserError, match="against different ground truth in 1 images, such as 'image4'"):
         judge(groups["a"], groups["c"], "val/mIoU")
-    with pytest.raises(UserError, match=r"val.jsonl is missing; evaluate the run with --mode=evaluate, and name"):
+    with pytest.raises(UserError, match=r"val.jsonl is missing; evaluate the run with --mode=evaluate, and choose"):
         judge(groups["a"], groups["d"], "val/mIoU")
 
 
-def test_few_images_decide_nothing(tmp_path):
-    """All draws of one image are alike, and of few images so often that any difference would look real."""
+def test_few_images_are_refused(tmp_path):
+    """Draws of few images are so often equal that any difference looks significant."""
     good, poor = (label_records(np.full(9, share)) for share in (0.9, 0.5))
     groups = groups_of(tmp_path, a=[good], b=[poor])
     with pytest.raises(UserError, match="val.jsonl has 9 images; evaluate both runs on 10 or more"):
@@ -182,7 +182,7 @@ def test_classes_in_another_order_are_an_error(tmp_path):
         judge(groups["a"], groups["b"], "val/mIoU")
 
 
-def test_an_image_that_stands_twice_in_the_records_is_an_error(tmp_path):
+def test_a_repeated_image_in_the_records_is_an_error(tmp_path):
     rows = label_records(np.linspace(0.5, 0.9, 30))
     same_name = [rows[0] | {"source_id": "other"}, *rows]
     run = make_run(tmp_path, records=same_name)
@@ -192,16 +192,16 @@ def test_an_image_that_stands_twice_in_the_records_is_an_error(tmp_path):
         read_records(read_run(run, "a"))
 
 
-def test_records_of_another_evaluation_than_the_last_scores_are_an_error(tmp_path):
+def test_records_of_another_evaluation_are_an_error(tmp_path):
     rows = label_records(np.full(30, 0.8))
     groups = groups_of(tmp_path, a=[rows], b=[rows])
     judge(groups["a"], groups["b"], "val/mIoU")
     groups["b"].runs[0].rows[-1]["val/pixel_accuracy"] = 0.7
-    with pytest.raises(UserError, match="pixel_accuracy is 0.8000 by the records and 0.7000 there"):
+    with pytest.raises(UserError, match="pixel_accuracy is 0.8000 in the records and 0.7000 there"):
         judge(groups["a"], groups["b"], "val/mIoU")
 
 
-def test_the_interval_leaves_0_out_exactly_where_p_is_small():
+def test_the_interval_excludes_0_exactly_if_p_is_small():
     for below in (24, 25):
         draws = np.concatenate([[0.1], np.full(below, -0.1), np.full(1000 - below, 0.1)])[None]
         _, low, high, p = estimate_difference(draws, np.zeros_like(draws), images=50)
@@ -218,7 +218,7 @@ def test_damaged_records_are_one_line(tmp_path, content):
         read_records(read_run(run, "a"))
 
 
-def test_other_records_are_named(tmp_path):
+def test_records_are_chosen_by_name(tmp_path):
     run = make_run(tmp_path, records=label_records(np.ones(3)))
     (run / "records/val.jsonl").rename(run / "records/test-best-ema-10.jsonl")
     records = read_records(read_run(run, "a"), "test-best-ema-10")

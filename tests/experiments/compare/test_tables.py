@@ -15,7 +15,7 @@ from tests.experiments.compare.synthetic import make_run
 
 @pytest.fixture
 def grid(tmp_path):
-    """Two models on two datasets, two seeds each; a score of 0.1 m + 0.01 d + 0.001 s, the last one 0.05 lower."""
+    """Two models on two datasets, two seeds each, with the score 0.1 m + 0.01 d + 0.001 s and a last one 0.05 lower."""
     for number, model in enumerate(("fcn", "unet"), start=1):
         for digit, data in enumerate(("pets", "camvid"), start=1):
             for seed in (0, 2):
@@ -28,7 +28,7 @@ def grid(tmp_path):
     return fold(find_runs([str(tmp_path)]))
 
 
-def test_a_row_for_each_group(grid):
+def test_each_group_has_a_row(grid):
     table = tables.summarise(grid, "val/mIoU", price=2.5)
     assert table.header[:5] == ("run", "seeds", "state", "data", "model")
     assert table.header[5:] == ("best val/mIoU", "last val/mIoU", "hours", "device-hours", "cost", "images/s", "PFLOP")
@@ -36,7 +36,7 @@ def test_a_row_for_each_group(grid):
     row = dict(zip(table.header, table.rows[0], strict=True))
     assert (row["seeds"], row["state"], row["model"], row["data"]) == (2, "done", "fcn", "camvid")
     assert row["best val/mIoU"].mean == pytest.approx(0.121) and row["last val/mIoU"].mean == pytest.approx(0.071)
-    # Two values 0.002 apart: half the interval is 12.7062 * 0.001.
+    # For two values 0.002 apart, half the interval is 12.7062 * 0.001.
     assert row["best val/mIoU"].half == pytest.approx(0.0127062, rel=1e-5)
     assert (row["hours"].mean, row["device-hours"].mean, row["cost"].mean, row["PFLOP"].mean) == (2, 8, 20, 0.08)
 
@@ -48,7 +48,7 @@ def test_states_are_counted(tmp_path):
     assert tables.summarise([group], "val/mIoU").rows[0][:3] == (group.name, 2, "1 done, 1 unfinished")
 
 
-def test_the_table_of_a_paper(grid):
+def test_a_pivot_table_has_the_best_or_last_values(grid):
     table = tables.pivot(grid, "val/mIoU", ["model.name"], ["data.name"], last=False)
     assert table.header == ("model.name", "camvid", "pets")
     means = {row[0]: [round(cell.mean, 3) for cell in row[1:]] for row in table.rows}
@@ -60,13 +60,13 @@ def test_the_table_of_a_paper(grid):
 
 
 def test_two_groups_in_one_cell_are_an_error(grid):
-    with pytest.raises(UserError, match="share the cell fcn, all: they differ in data.name; add one to --rows"):
+    with pytest.raises(UserError, match="share the cell fcn, all: they differ in data.name; add a field to --rows"):
         tables.pivot(grid, "val/mIoU", ["model.name"], [], last=False)
     with pytest.raises(UserError, match="no run has the field 'model.nam'"):
         tables.pivot(grid, "val/mIoU", ["model.nam"], [], last=False)
 
 
-def test_a_field_that_only_some_runs_have_is_a_dash(tmp_path):
+def test_a_missing_field_is_a_dash(tmp_path):
     make_run(tmp_path / "a", {"model.width": 8})
     make_run(tmp_path / "b", {"model.name": "fcn"}, [{"mIoU": None}])
     groups = fold(find_runs([str(tmp_path)]))
@@ -74,7 +74,7 @@ def test_a_field_that_only_some_runs_have_is_a_dash(tmp_path):
     assert tables.write_csv(table).splitlines() == ['"model.name, model.width",all', '"unet, 8",0.5', '"fcn, -",']
 
 
-def test_the_fields_that_differ(grid):
+def test_differing_fields_have_rows(grid):
     assert tables.has_few_fields(grid)
     assert tables.list_differences(grid[:2]).rows == [("data.name", "camvid", "pets"), ("model.name", "fcn", "fcn")]
 
@@ -96,7 +96,7 @@ def test_csv_has_all_digits_and_the_ends_of_the_interval():
     assert rows[1:] == [["plain", "3", "0.5", "0.4", "0.6"], ["a,b", "", "1234.5", "", ""]]
 
 
-def test_latex():
+def test_latex_is_escaped_and_uses_booktabs():
     assert tables.write_latex(Table(("run_1", "score"), [("50% & more", Spread(0.5, 0.4, 0.6, 2))])).splitlines() == [
         r"\begin{tabular}{lr}",
         r"\toprule",
@@ -108,7 +108,7 @@ def test_latex():
     ]
 
 
-def test_hostile_names_neither_steer_a_terminal_nor_run_in_a_spreadsheet():
+def test_hostile_names_are_harmless_in_terminals_and_spreadsheets():
     table = Table(("run",), [("=cmd()",), ("a\x1b[31m\nb",), ("-0.5",)])
     assert tables.write_text(table).splitlines()[1:] == ["=cmd()", "a?[31m?b", "-0.5"]
     assert tables.write_csv(table).splitlines() == ["run", "'=cmd()", "a?[31m?b", "-0.5"]

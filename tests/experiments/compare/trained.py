@@ -1,4 +1,4 @@
-"""Runs with many rows, whose scores rise as in training, and with pictures."""
+"""Synthetic runs with many rows, whose scores rise as in training, and with pictures."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_run(
     score: float = 0.8,
     classes: tuple[str, ...] = ("sky", "tree"),
 ) -> Path:
-    """Write a run of `steps` with a row for each `every`; it scores ever better, until `score` and its seed's luck."""
+    """Write a run with a row every `every` steps, whose score rises to `score` plus noise of the seed."""
     rng = np.random.default_rng([seed, round(1e6 * lr), len(name)])
     luck = rng.normal(0, 0.01)
     fields = {"seed.init": seed, "model.name": name, "optim.lr": lr, "train.steps": steps, "train.batch_size": 16}
@@ -52,7 +52,7 @@ def write_run(
 
 
 def draw_examples(workdir: Path, seed: int, images: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """Write the examples of an evaluation: blobs, and predictions that are a little off."""
+    """Write the examples of an evaluation, blobs with slightly shifted predictions."""
     drawn = []
     for index, name in enumerate(images):
         y, x = np.mgrid[:96, :128]

@@ -1,4 +1,4 @@
-"""Slices and the roofline, by figures worked out by hand; compiling for one, where libtpu is installed."""
+"""Slices and the roofline with figures computed by hand, and compilation for slices if libtpu is installed."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ from experiments.preflight.steps import MEGA, compile_steps
 from experiments.tasks.registry import make_task
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
-needs_libtpu = pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is missing: pip install -r requirements-tpu.txt")
+needs_libtpu = pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is missing; run pip install -r requirements-tpu.txt")
 
 
 def sliced(chip: str, *shape: int) -> Slice:
@@ -30,18 +30,18 @@ def sliced(chip: str, *shape: int) -> Slice:
         (sliced("v5e", 2, 2), 100e9, 2),
         (sliced("v5e", 4, 8), 100e9, 3 + 7),
         (sliced("v5e", 8, 16), 150e9, 7 + 8),
-        # 51.2 TB/s of a whole pod, as Google has it, among its 256 chips.
+        # Google's 51.2 TB/s of a whole pod, divided by its 256 chips.
         (sliced("v5e", 16, 16), 51.2e12 / 256, 16),
         (sliced("v6e", 16, 16), 102.4e12 / 256, 16),
         (sliced("v5p", 4, 4, 8), 600e9, 2 + 2 + 4),
         (sliced("v5p", 2, 2, 1), 200e9, 2),
     ],
 )
-def test_the_links_of_a_slice(where, sent, hops):
+def test_a_slice_has_link_speed_and_hops(where, sent, hops):
     assert where.sent == pytest.approx(sent) and where.hops == hops
 
 
-def test_the_roofline_of_a_step():
+def test_the_roofline_has_the_times_of_all_parts():
     where = sliced("v5e", 2, 2)
     reduced = [Collective("all-reduce", 10**9, 4, 2), Collective("all-gather", 4, 4, 3)]
     found = estimate(197e12 * 0.010, 819e9 * 0.020, reduced, where, images=64)
@@ -55,20 +55,22 @@ def test_the_roofline_of_a_step():
     assert found["efficiency_at_best"] == pytest.approx(0.020 / (links + waits)) and links > 0.020
 
 
-def test_one_chip_waits_for_nobody():
+def test_one_chip_has_full_efficiency():
     found = estimate(1e12, 1e9, [], sliced("v5e", 1, 1), images=1)
     assert found["efficiency"] == found["efficiency_at_best"] == 1
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v4:2x2x1", "v5e:2y2", "16x16", "pods"])
 def test_an_unknown_topology_is_one_line(topology):
-    with pytest.raises(UserError, match=f"--topology='{topology}' is unknown; give a slice such as v5e:16x16"):
+    with pytest.raises(UserError, match=f"--topology='{topology}' is unknown; choose a slice such as v5e:16x16"):
         open_slice(topology)
 
 
-@pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is there")
-def test_a_slice_without_libtpu_names_what_to_install():
-    with pytest.raises(UserError, match="needs libtpu, which is not installed; pip install -r requirements-tpu.txt"):
+@pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is installed")
+def test_the_error_without_libtpu_names_what_to_install():
+    with pytest.raises(
+        UserError, match="needs libtpu, which is not installed; run pip install -r requirements-tpu.txt"
+    ):
         open_slice("v5e:2x2")
 
 
@@ -85,7 +87,7 @@ def test_a_slice_has_its_chips(topology, chips):
 
 
 @needs_libtpu
-def test_a_slice_that_there_is_not_is_one_line():
+def test_a_slice_that_does_not_exist_is_one_line():
     with pytest.raises(UserError, match="--topology=v5e:1x1 cannot be described .* the smallest slice is 2x2"):
         open_slice("v5e:1x1")
 
@@ -98,8 +100,8 @@ def compile_for(topology: str, experiment: str, *fields: str, classes: int = 5):
 
 @needs_libtpu
 @pytest.mark.slow
-def test_what_is_all_reduced_does_not_grow_with_the_slice():
-    """The gradients, once, however many chips there are."""
+def test_all_reduced_bytes_do_not_grow_with_the_slice():
+    """The gradients are all-reduced once, for any number of chips."""
     reduced = {}
     for topology, chips in (("v5e:2x2", 4), ("v5e:4x4", 16)):
         sizes = (f"--config.{part}.batch_size={chips}" for part in ("train", "eval"))
@@ -121,8 +123,8 @@ def test_every_debug_config_compiles_for_a_tpu(case):
 
 @needs_libtpu
 @pytest.mark.slow
-def test_what_does_not_fit_a_chip_names_what_makes_it_fit():
-    """By XLA's own refusal: a batch that is far too large, whose halves are not, or not much."""
+def test_a_run_that_does_not_fit_a_chip_gets_remedies():
+    """XLA refuses a batch that is far too large, but smaller parts of it fit."""
     fields = ("--config.train.batch_size=65536", "--config.eval.batch_size=4")
 
     def compile_with(config):
@@ -134,7 +136,7 @@ def test_what_does_not_fit_a_chip_names_what_makes_it_fit():
     )
     task, where = make_task(config, ("a", "b", "c")), open_slice("v5e:2x2")
     steps = compile_with(config)
-    assert not steps.fits(steps.training) and steps.training.wanted * MEGA > where.memory
+    assert not steps.fits(steps.training) and (steps.training.wanted or 0) * MEGA > where.memory
     tried = try_remedies(steps, compile_with, lambda _: None)
     assert {"remat", "parts", "batch"} <= {one["kind"] for one in tried}
     assert {one["kind"] for one in tried if one["fits"]} >= {"parts", "batch"}

@@ -1,4 +1,4 @@
-"""Collectives, gathers and scatters of programs written by hand: bytes, groups, calls and places by count."""
+"""Collectives, gathers and scatters of programs written by hand, with their bytes, groups, calls and places."""
 
 import pytest
 
@@ -63,12 +63,12 @@ def program(*lines: str, others: str = "") -> Program:
         ),
     ],
 )
-def test_the_bytes_of_a_collective(line, kind, size, group, sent):
+def test_a_collective_has_kind_bytes_and_group(line, kind, size, group, sent):
     (found,) = program(line).collectives()
     assert found == Collective(kind, size, group, 1) and found.sent == sent
 
 
-def test_what_moves_nothing_and_what_was_counted_already_are_left_out():
+def test_collectives_without_traffic_and_repeated_channels_are_left_out():
     found = program(
         "%a = f32[8]{0} all-reduce(%x), channel_id=1, replica_groups={{0},{1}}",
         "%b = f32[8]{0} collective-permute(%x), channel_id=2, source_target_pairs={{0,0},{1,1}}",
@@ -80,7 +80,7 @@ def test_what_moves_nothing_and_what_was_counted_already_are_left_out():
 
 
 def test_groups_of_an_unknown_form_are_an_error():
-    with pytest.raises(ValueError, match="the groups of a collective are not understood"):
+    with pytest.raises(ValueError, match="the groups of a collective cannot be parsed"):
         program("%a = f32[8]{0} all-reduce(%x), replica_groups=new").collectives()
 
 
@@ -111,12 +111,12 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert found.collectives() == [Collective("all-reduce", 32, 2, 7)] and found.loops == 0
 
 
-def test_a_loop_of_unknown_length_counts_once_and_is_said():
+def test_a_loop_of_unknown_length_counts_once_and_is_reported():
     found = program("%w = f32[8]{0} while(%x), condition=%unknown, body=%body", others=LOOP)
     assert found.collectives() == [Collective("all-reduce", 32, 2, 1)] and found.loops == 1
 
 
-def test_branches_and_fusions_are_followed():
+def test_branches_and_fusions_are_counted():
     found = program(
         "%c = f32[8]{0} conditional(%i, %x, %x), branch_computations={%body, %body}",
         "%f = f32[8]{0} fusion(%x), kind=kLoop, calls=%body",
@@ -144,7 +144,7 @@ def test_gathers_and_scatters_have_slices_and_a_place():
     ]
 
 
-def test_a_gather_without_a_place_has_that_of_its_fusion():
+def test_a_gather_without_a_place_has_the_place_of_its_fusion():
     fused = """
 %inside (p: f32[9]) -> f32[3] {
   ROOT %g = f32[3]{0} gather(%p, %i), slice_sizes={1}

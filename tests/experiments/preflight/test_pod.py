@@ -1,4 +1,4 @@
-"""Two processes check each other: one of them wrong in each way. What needs no other process is checked alone."""
+"""Two processes that check each other, one with each kind of problem, and the parts that need one process."""
 
 import json
 import subprocess
@@ -29,13 +29,13 @@ NOTHING = "pass"
 
 
 def start(patches: list[str], *flags: str, last: tuple[str, ...] = ()) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of a process for each patch of what it runs; `last` are flags of the last one."""
+    """Run a process for each patch. Return exit code, stdout and stderr of each. `last` are flags of the last one."""
     port = find_port()
     running = []
     for number, patch in enumerate(patches):
         own = [f"--coordinator=localhost:{port}", "--processes=2", f"--process={number}"]
         own += last if number == len(patches) - 1 else ()
-        # The patch lasts where main.py does not start itself again.
+        # The patch stays because main.py does not start itself again.
         environment = devices_of_cpu(2) | {"RUN_IS_GUARDED": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", PATCHED.replace("PATCH", patch)]
         running.append(
@@ -53,7 +53,7 @@ def start(patches: list[str], *flags: str, last: tuple[str, ...] = ()) -> list[t
 
 
 def lines(output: str) -> list[str]:
-    """Of process 0, a line a host and the verdict."""
+    """Return the lines of hosts and the verdict in the output of process 0."""
     return [line for line in output.splitlines() if line.startswith("host ") or " hosts are " in line]
 
 
@@ -63,7 +63,7 @@ def flags(tmp_path, data_dir) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_good_hosts_are_ready_and_leave_nothing_behind(tmp_path, flags):
+def test_two_good_hosts_are_ready_and_leave_no_files(tmp_path, flags):
     (code, said, _), (other, silent, _) = start([NOTHING, NOTHING], *flags)
     assert (code, other) == (0, 0), said
     first, second, verdict = lines(said)
@@ -118,15 +118,15 @@ pod.load = lambda *given: time.sleep(100)
         (OTHER_COMMIT, (), "commit is abc here and "),
         (NOTHING, ("--config.optim.lr=0.5",), "config.optim.lr is 0.5 here and "),
         (NOTHING, ("--workdir=/tmp/elsewhere",), "workdir is /tmp/elsewhere here and "),
-        (NO_FOLDER, (), "does not see what process 0 writes into "),
+        (NO_FOLDER, (), "cannot see what process 0 writes into "),
         (NO_REDUCTION, (), "an all-reduce over all devices has not finished in 3 s"),
-        (WRONG_SUM, (), "an all-reduce gave 3.0 where 4 is right"),
-        (SLOW_INPUT, (), "images/s, and the others "),
-        (LATE, (), "no word about all-reduce in "),
-        (SILENT, (), "no word about input in "),
+        (WRONG_SUM, (), "an all-reduce gave 3.0 instead of 4"),
+        (SLOW_INPUT, (), "images/s, but the others "),
+        (LATE, (), "no answer about all-reduce in "),
+        (SILENT, (), "no answer about input in "),
     ],
 )
-def test_the_culprit_is_named(flags, patch, last, wrong):
+def test_the_host_with_the_problem_is_named(flags, patch, last, wrong):
     hangs = patch == NO_REDUCTION
     first = "pod.REDUCTION = 3.0" if hangs else "pod.SECONDS = 40.0" if patch == SILENT else NOTHING
     began = time.monotonic()
@@ -140,7 +140,7 @@ def test_the_culprit_is_named(flags, patch, last, wrong):
 
 
 @pytest.mark.slow
-def test_a_folder_that_cannot_be_written_is_process_0_s_fault(tmp_path, data_dir):
+def test_a_folder_that_cannot_be_written_is_a_problem_of_process_0(tmp_path, data_dir):
     (tmp_path / "file").write_text("")
     found = start([NOTHING, NOTHING], f"--workdir={tmp_path / 'file' / 'run'}", f"--tfds_data_dir={data_dir}")
     first, second, _ = lines(found[0][1])
@@ -149,13 +149,13 @@ def test_a_folder_that_cannot_be_written_is_process_0_s_fault(tmp_path, data_dir
 
 
 @pytest.mark.slow
-def test_a_host_that_does_not_come_is_named(flags):
+def test_a_missing_host_is_named(flags):
     ((code, _, said),) = start([NOTHING], *flags)
     assert code == 1 and "error: process 1 of 2 is missing after 30 s; there are 0 on " in said
 
 
 class Notes:
-    """A board of threads."""
+    """A board for threads of one process."""
 
     def __init__(self, number: int, texts: dict):
         self.number, self.count, self._texts = number, 2, texts
@@ -170,7 +170,7 @@ class Notes:
         return self._texts.get((topic, number))
 
 
-def test_the_folder_of_another_file_system_is_seen(tmp_path):
+def test_a_folder_on_another_file_system_is_a_problem(tmp_path):
     texts, found = {}, {}
 
     def check(number: int, name: str) -> None:
@@ -191,23 +191,23 @@ def test_the_folder_of_another_file_system_is_seen(tmp_path):
         if names[0] == names[1]:
             assert found[1] == {}
         else:
-            assert "does not see what process 0 writes into" in found[1]["wrong"][0]
+            assert "cannot see what process 0 writes into" in found[1]["wrong"][0]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_difference_is_the_fault_of_the_few():
+def test_a_difference_is_a_problem_of_the_minority():
     said = [{"same": {"jax": "1", "commit": "a"}}, {"same": {"jax": "2", "commit": "a"}}, None, {"same": {"jax": "2"}}]
     assert pod.compare(said) == [["jax is 1 here and 2 elsewhere"], [], [], []]
-    assert pod.compare(said[:2]) == [[], ["jax is 2 here and 1 elsewhere"]], "of two, the first one is right"
+    assert pod.compare(said[:2]) == [[], ["jax is 2 here and 1 elsewhere"]], "the first of two counts as right"
 
 
-def test_a_host_is_slow_beside_the_others():
-    assert pod.find_slow([100.0, 90.0, None, 40.0]) == [[], [], [], ["loads 40.0 images/s, and the others 90.0"]]
-    assert pod.find_slow([10.0, 100.0]) == [["loads 10.0 images/s, and the others 100.0"], []]
+def test_a_host_slower_than_half_of_the_others_is_a_problem():
+    assert pod.find_slow([100.0, 90.0, None, 40.0]) == [[], [], [], ["loads 40.0 images/s, but the others 90.0"]]
+    assert pod.find_slow([10.0, 100.0]) == [["loads 10.0 images/s, but the others 100.0"], []]
     assert pod.find_slow([None]) == [[]]
 
 
-def test_a_step_s_need_is_measured_before_it_is_estimated(tmp_path):
+def test_a_measured_need_precedes_an_estimate(tmp_path):
     assert pod.find_need(tmp_path) == (None, False)
     (tmp_path / "preflight.json").write_text(json.dumps({"roofline": {"images_per_second": 800.0}, "chips": 4}))
     assert pod.find_need(tmp_path) == (200.0 * jax.device_count(), False)
@@ -233,7 +233,7 @@ def test_hosts_check_different_examples():
     assert samples[0].advice == "same"
 
 
-def test_a_board_alone_needs_nobody():
+def test_a_board_works_in_a_single_process():
     board = Board(time.monotonic() + 1)
     assert board.read("topic", 1, 0) is None
     board.post("topic", "text")

@@ -1,4 +1,4 @@
-"""A network of a few layers, compiled for the devices that are here, with more or less memory for it."""
+"""A small network compiled for the devices of this machine, with more or less memory."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def command(known):  # noqa: F811
     return Command(known, True, None, None, "best", "auto", None, None, False, topology="local", classes=len(CLASSES))
 
 
-def test_a_run_that_fits_is_a_table_and_an_object(command, capsys, tmp_path):
+def test_a_run_that_fits_has_a_table_and_a_json_object(command, capsys, tmp_path):
     assert mode.preflight(dataclasses.replace(command, workdir=str(tmp_path))) == 0
     *table, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
@@ -42,7 +42,7 @@ def test_a_run_that_fits_is_a_table_and_an_object(command, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_does_not_fit_names_what_helps(command, capsys, monkeypatch):
+def test_a_run_that_does_not_fit_gets_working_remedies(command, capsys, monkeypatch):
     whole = compile_here(command.config)
     memory = int(MEGA * 0.7 * whole.training.needed)
     monkeypatch.setattr(mode, "open_slice", lambda _: dataclasses.replace(open_slice("local"), memory=memory))
@@ -53,13 +53,13 @@ def test_a_run_that_does_not_fit_names_what_helps(command, capsys, monkeypatch):
     assert {"parts", "batch"} <= {one["kind"] for one in tried.values()} <= {"remat", "parts", "batch"}
     assert all(one["needed_mb"] * MEGA <= memory for one in tried.values())
     assert all(f"  {change}: fits" in table for change in tried)
-    # The first of them, taken at its word.
+    # The remedy with a smaller batch works.
     (change,) = [change for change in tried if "batch_size" in change]
     command.config.train.batch_size = int(change.partition("=")[2])
     assert mode.preflight(command) == 0
 
 
-def test_evaluation_runs_beside_the_training_state():
+def test_evaluation_needs_memory_for_the_training_state():
     kinds = dict(results=2.0, between=50.0, code=4.0)
     training, evaluation = (
         Step("training", 1.0, kinds | {"arguments": 100.0}),
@@ -73,7 +73,7 @@ def test_evaluation_runs_beside_the_training_state():
 
 
 def imagined(**fields) -> Steps:
-    """A run on 256 chips whose training step wants three times the memory."""
+    """Return a run on 256 chips whose training step needs three times the memory."""
     config = common.get_config()
     config.train.batch_size = 2048
     config.update(fields)
@@ -83,7 +83,7 @@ def imagined(**fields) -> Steps:
     return Steps(config, where, training, (), 1.0, 1.0)
 
 
-def test_remedies_that_cannot_be_enough_are_left_out():
+def test_remedies_that_are_too_mild_are_left_out():
     found = dict(list_remedies(imagined()))
     assert found == {
         "remat": [{"train.remat": True}],
@@ -94,7 +94,7 @@ def test_remedies_that_cannot_be_enough_are_left_out():
     assert dict(list_remedies(imagined(mesh=(1, -1, 4))))["fsdp"] == [{"mesh": (1, -1, 16)}]
 
 
-def test_the_mildest_remedy_of_each_kind_is_enough():
+def test_the_mildest_sufficient_remedy_of_each_kind_is_found():
     def compile_with(config) -> Steps:
         enough = config.optim.accumulate >= 8 or config.mesh[2] > 1
         kinds = dict(arguments=1.0, results=0.0, between=1.0, code=1.0)
@@ -124,7 +124,7 @@ def test_the_mildest_remedy_of_each_kind_is_enough():
         ("no number", None),
     ],
 )
-def test_what_xla_wants_is_read(said, gib):
+def test_the_needed_memory_is_read_from_xla(said, gib):
     assert read_wanted(said) == (gib and pytest.approx(gib * 2**30 / MEGA))
 
 
@@ -139,14 +139,14 @@ def test_many_small_slices_are_slow():
     assert any("here" in line for line in mode._describe_accesses(step))
 
 
-def test_a_batch_that_does_not_divide_is_one_line(known):  # noqa: F811
+def test_an_impossible_mesh_is_one_line(known):  # noqa: F811
     known.mesh = (2, -1, 1)
     with pytest.raises(UserError, match="does not lay out 1 device"):
         compile_here(known)
 
 
-def test_classes_are_needed_where_the_data_is_not(known):  # noqa: F811
+def test_without_data_the_number_of_classes_is_needed(known):  # noqa: F811
     config = read_experiment("configs/unet_masks.py", [])
     command = Command(config, True, None, "/nowhere", "best", "auto", None, None, False, topology="local")
-    with pytest.raises(UserError, match="give the number of its classes: --classes=NUMBER"):
+    with pytest.raises(UserError, match="without the data, set the number of its classes: --classes=NUMBER"):
         mode.preflight(command)

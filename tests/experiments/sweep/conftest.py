@@ -1,4 +1,4 @@
-"""Fixtures of the tests of searches."""
+"""A fixture for the tests of searches."""
 
 import pytest
 from sqlalchemy import Engine, event
@@ -6,7 +6,7 @@ from sqlalchemy import Engine, event
 
 @pytest.fixture
 def in_haste():
-    """Let SQLite not wait for the disk, in this process."""
+    """SQLite does not wait for the disk in this process."""
 
     def hurry(connection, _):
         connection.execute("PRAGMA synchronous=OFF")

@@ -1,6 +1,6 @@
-"""Launches fake runs: `python -m tests.experiments.sweep.driver FILE WORKDIR [JOBS]`. Loads no jax.
+"""A launcher of fake runs, `python -m tests.experiments.sweep.driver FILE WORKDIR [JOBS [TRIALS]]`.
 
-With TRIALS after JOBS it searches, else it sweeps.
+With TRIALS it runs a search, else a sweep. It imports no jax.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ FAKE = pathlib.Path(__file__).with_name("fake_main.py")
 
 
 def resolve(request: dict) -> dict:
-    """Resolves configs without their check."""
+    """Resolve configs without checking them."""
     configs = [flatten(read_experiment(run["config"], run["fields"])) for run in request["runs"]]
     runs = [{"fields": config, "smaller_is_better": config["train.best"] == "val/loss"} for config in configs]
     return {"runs": runs, "stored": {}}

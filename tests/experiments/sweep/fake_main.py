@@ -1,8 +1,8 @@
-"""Stands for main.py: a run whose steps are nothing but rows, so that what a launcher does can be seen in seconds.
+"""A replacement of main.py whose steps only write rows, so that a launcher can be tested in seconds.
 
-Its state after a step is a hash of the state before and of the run's fields: a run that resumes from a wrong place ends with
-another one. `behaviour.json` beside the run directories says by seed what a run does: "fail" at a step, "quit" with a code
-at a step once or "always", "sleep" seconds a step. Under "optimum" it has the optim.lr and optim.ema of the best score.
+The state after a step is a hash of the state before it and of the run's fields, so a run that resumes from a wrong place ends
+with another state. `behaviour.json` next to the run directories says what a run does, by seed: "fail" at a step, "quit" with a
+code at a step, once or "always", "sleep" seconds per step. Its "optimum" has the optim.lr and optim.ema of the best score.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 
-EVERY = 4  # steps between two checkpoints
+EVERY = 4  # steps between two checkpoints and scores
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def score(given: dict[str, str], step: int, optimum: dict[str, float] | None) -> float:
-    """A number for each step; with an optimum the better the nearer the run's fields are, and rising."""
+    """Return the score of a step. With an optimum it is better the nearer the run's fields are, and rises with steps."""
     if optimum is None or "config.optim.lr" not in given:
         return (step * 7 % 12) / 12
     decades = math.log10(float(given["config.optim.lr"]) / optimum["lr"])
@@ -71,7 +71,7 @@ def score(given: dict[str, str], step: int, optimum: dict[str, float] | None) ->
 
 
 def begin(given: dict[str, str]) -> str:
-    """The state before step 1: the run's fields, and the last state of the run that it starts from."""
+    """Return the state before step 1, the run's fields and the last state of the run that it starts from."""
     start = given.get("config.init_from")
     fields = sorted(item for item in given.items() if item[0] not in ("workdir", "config", "config.init_from"))
     earlier = (pathlib.Path(start) / "checkpoints" / "last" / "12" / "state").read_text() if start else ""

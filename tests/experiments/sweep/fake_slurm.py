@@ -1,7 +1,7 @@
-"""Stands for SLURM's commands on this machine: `python fake_slurm.py sbatch|srun|squeue|scontrol ...`.
+"""A replacement of SLURM's commands on this machine, `python fake_slurm.py sbatch|srun|squeue|scontrol ...`.
 
-Each task of a job is a folder $FAKE_SLURM/ID, with the state in `state` and the ids that it waits for in `after`. sbatch starts
-a process that runs the script of all tasks of a job, one after another. A task that is put back into the queue runs again.
+Each task of a job is a folder $FAKE_SLURM/ID with its state in `state`. sbatch starts a process that runs the script of each task
+of a job, one after another. A requeued task runs again.
 """
 
 import os
@@ -43,7 +43,7 @@ def read(task: str) -> str:
 
 
 def controller(number: str) -> None:
-    """Runs the tasks of a job, as slurmctld would."""
+    """Run the tasks of a job, as slurmctld does."""
     text = (ROOT / f"{number}.sh").read_text()
     after = re.search(r"--dependency=afterok:(\S+)", text)
     tasks = task_ids(int(number), re.search(r"--array=0-(\d+)", text))

@@ -1,4 +1,4 @@
-"""The sweep that W&B's agents carry out, as far as that goes without W&B's server."""
+"""The sweep for W&B's agents, as far as it can be tested without W&B's server."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ GRID = (
 
 @pytest.fixture
 def describe(tmp_path, monkeypatch):
-    """A call that returns the content of the YAML for a definition of runs."""
+    """A function that returns the content of the YAML for a definition of runs."""
     monkeypatch.chdir(ROOT)
 
     def call(runs: str) -> dict:
@@ -38,7 +38,7 @@ def describe(tmp_path, monkeypatch):
     return call
 
 
-def test_a_grid_is_w_and_b_s_grid(describe, tmp_path):
+def test_a_grid_becomes_a_grid_of_wandb(describe, tmp_path):
     described = describe(GRID)
     assert described["method"] == "grid" and described["project"] == "dense-prediction" and "entity" not in described
     assert described["parameters"] == {
@@ -53,7 +53,7 @@ def test_a_grid_is_w_and_b_s_grid(describe, tmp_path):
     assert workdir == f"--workdir={tmp_path / 'sweep'}/$WANDB_RUN_ID"
 
 
-def test_several_experiments_are_a_parameter(describe, tmp_path):
+def test_several_experiments_become_a_parameter(describe, tmp_path):
     places = [str(tmp_path / f"{name}.py") for name in "ab"]
     for size, place in enumerate(places, start=1):
         content = f"""
@@ -75,10 +75,10 @@ def test_several_experiments_are_a_parameter(describe, tmp_path):
     [
         ('sweeps.draw(4, {"optim.lr": sweeps.uniform(0.1, 1), "optim.clip": sweeps.uniform(1, 2)})', "all 16 combin"),
         ('[{"optim.lr": 0.1}, {"optim.clip": 1.0}]', "set the same fields"),
-        ('[{"name": "a"}, {"name": "b", "init_from": sweeps.run("a")}]', "no order of runs"),
+        ('[{"name": "a"}, {"name": "b", "init_from": sweeps.run("a")}]', "start runs in an order"),
     ],
 )
-def test_what_is_no_grid_is_refused(describe, tmp_path, runs, words):
+def test_runs_that_are_not_a_grid_are_refused(describe, tmp_path, runs, words):
     with pytest.raises(UserError) as caught:
         describe(runs)
     assert words in str(caught.value) and "--executor=print" in str(caught.value) and "\n" not in str(caught.value)
@@ -86,7 +86,7 @@ def test_what_is_no_grid_is_refused(describe, tmp_path, runs, words):
 
 
 def make_command(described: dict, draw: dict) -> list[str]:
-    """As W&B's own agent makes it of what the server hands out."""
+    """Return the command that W&B's own agent makes for a draw of the server."""
     filled = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in draw.items()}})
     filled["program"] = [described["program"]]
     words = utils.create_sweep_command(described["command"])

@@ -1,4 +1,4 @@
-"""The commands that other schedulers carry out."""
+"""The printed commands for other schedulers."""
 
 import pathlib
 import subprocess
@@ -28,17 +28,17 @@ def printed(tmp_path, capsys, monkeypatch):
 
 
 def carry_out(line: str, *, code: int) -> None:
-    # The fake runs leave no config.json, which says how many steps there are.
+    # The fake runs write no config.json, which has the number of steps.
     done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
 
 
-def test_each_line_is_a_command_and_what_is_done_is_left_out(printed):
+def test_each_unfinished_run_is_a_command(printed):
     sweep, lines = printed
     first, remark, second, third = lines()
-    assert " && " in second and remark.startswith("# the next one starts from a-") and " && " not in first + third
+    assert " && " in second and remark.startswith("# the next run starts from a-") and " && " not in first + third
     carry_out(second, code=75)
-    assert not sweep.places(), "it has not started from nothing"
+    assert not sweep.places(), "it has not started without the other run"
     carry_out(remark, code=0)
     carry_out(first, code=0)
     (place,) = sweep.places().values()

@@ -1,4 +1,4 @@
-"""What a sweep() may return, and how its mistakes are reported."""
+"""The values that a sweep() may return, and the reports of its mistakes."""
 
 import pytest
 
@@ -16,23 +16,23 @@ def define(tmp_path):
     return load
 
 
-def test_a_run_is_its_config_its_fields_and_its_name(define, tmp_path):
+def test_a_run_has_a_config_fields_and_a_name(define, tmp_path):
     first, second = define('[{"optim.lr": 1, "name": "a"}, {"config": "configs/fcos_shapes.py"}]')
     assert first == definition.Run(str(tmp_path / "own.py"), {"optim.lr": 1}, "a")
     assert second.config == "configs/fcos_shapes.py" and second.fields == {}
 
 
-def test_the_variant_is_that_of_every_run_that_names_none(define, tmp_path):
+def test_the_variant_applies_to_runs_without_one(define, tmp_path):
     runs = define('[{}, {"config": "a.py"}, {"config": "b.py:light"}]', ":debug")
     assert [run.config for run in runs] == [f"{tmp_path / 'own.py'}:debug", "a.py:debug", "b.py:light"]
 
 
-def test_the_command_line_sets_a_field_for_all(define):
+def test_the_command_line_sets_a_field_for_all_runs(define):
     runs = define('[{"optim.lr": 1, "seed.init": n} for n in range(2)]', optim__lr="0.5")
     assert [run.fields for run in runs] == [{"seed.init": 0}, {"seed.init": 1}]
 
 
-def test_values_of_numpy_are_python_s(define):
+def test_numpy_values_become_python_values(define):
     (run,) = define('[{"optim.lr": np.float64(0.5), "data.image_size": (np.int64(3), 4)}]')
     assert run.fields == {"optim.lr": 0.5, "data.image_size": [3, 4]} and type(run.fields["optim.lr"]) is float
 
@@ -73,16 +73,19 @@ def test_with_seeds_each_run_starts_from_the_one_of_its_seed(define):
         ("sweeps.grid({'optim.lr': 3})", ["optim.lr", "own.py"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_file_and_run(define, returned, words):
+def test_a_wrong_sweep_is_one_line_with_file_and_run(define, returned, words):
     with pytest.raises(UserError) as caught:
         define(returned)
     assert "own.py" in str(caught.value) and "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_a_file_without_a_sweep(tmp_path):
+def test_a_file_without_a_sweep_is_refused(tmp_path):
     (tmp_path / "own.py").write_text("")
     with pytest.raises(UserError, match="no function sweep.*docs/sweeps.md"):
         definition.load(str(tmp_path / "own.py"), {})
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         definition.load(str(tmp_path / "none.py"), {})
+    (tmp_path / "own.txt").write_text("")
+    with pytest.raises(UserError, match="not a Python file.*ends in .py"):
+        definition.load(str(tmp_path / "own.txt"), {})

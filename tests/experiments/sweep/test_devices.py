@@ -1,4 +1,4 @@
-"""How many runs at a time, and which GPU each of them sees."""
+"""The number of runs at a time, and the GPU that each of them sees."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def machine(tmp_path):
     return {"PATH": str(tmp_path)}
 
 
-def test_one_run_for_each_gpu(machine):
+def test_each_gpu_gets_one_run(machine):
     assert make_slots(None, machine) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     assert make_slots(1, machine) == [{"CUDA_VISIBLE_DEVICES": "0"}]
 
@@ -40,11 +40,11 @@ def test_runs_that_share_a_gpu_share_its_memory(machine):
         ({"PATH": "/nowhere"}, []),
     ],
 )
-def test_the_environment_decides(machine, environment, gpus):
+def test_the_environment_selects_the_gpus(machine, environment, gpus):
     assert find_gpus(machine | environment) == gpus
 
 
-def test_a_driver_that_fails_has_no_gpus(tmp_path):
+def test_a_failing_driver_has_no_gpus(tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'GPU 0: no driver'\nexit 9\n")
     program.chmod(0o755)

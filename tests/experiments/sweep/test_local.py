@@ -1,4 +1,4 @@
-"""The launcher on one machine, with fake runs: what it starts, what survives it, and what it says."""
+"""The launcher on one machine with fake runs: starts, kills, resumed sweeps and messages."""
 
 import contextlib
 import csv
@@ -45,7 +45,7 @@ class Sweep:
         self.file.write_text(HEADER + runs + "\n")
 
     def behave(self, **behaviour) -> None:
-        """Say what runs do, by seed: `_1={"fail": 3}`."""
+        """Set what runs do by seed, such as `_1={"fail": 3}`."""
         content = {seed.removeprefix("_"): own for seed, own in behaviour.items()}
         (self.workdir / "behaviour.json").write_text(json.dumps(content))
 
@@ -87,7 +87,7 @@ def read(path: pathlib.Path) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Return whether a process is there, and not only its entry."""
+    """Return whether a process runs, and is not a zombie."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def alive(pid: int) -> bool:
 SLOW = {"sleep": 0.15}
 
 
-def test_all_runs_end_and_are_summed_up_and_a_second_launch_starts_nothing(tmp_path):
+def test_all_runs_finish_and_a_second_launch_starts_nothing(tmp_path):
     sweep = Sweep(tmp_path)
     output = sweep.finish()
     assert sweep.places().keys() == {"seed=0", "seed=1", "seed=2"}
@@ -113,7 +113,7 @@ def test_all_runs_end_and_are_summed_up_and_a_second_launch_starts_nothing(tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_lets_the_runs_save_and_the_same_command_goes_on(tmp_path, number):
+def test_a_signal_lets_the_runs_save_and_the_same_command_resumes_them(tmp_path, number):
     sweep = Sweep(tmp_path, _0=SLOW, _1=SLOW)
     process = sweep.start()
     wait_for(lambda: [p for p in sweep.places().values() if "step" in read(p / "metrics.jsonl")][1:])
@@ -153,7 +153,7 @@ def test_no_run_outlives_a_launcher_that_is_killed(tmp_path):
     sweep.finish()  # nothing holds a lock
 
 
-def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
+def test_repeated_kills_do_not_change_the_results(tmp_path):
     runs = 'sweeps.seeds(4) + [{"name": "a", "optim.clip": 3.0}, {"name": "b", "init_from": sweeps.run("a")}]'
     calm, sweep, moments = Sweep(tmp_path / "calm", runs), Sweep(tmp_path / "killed", runs), random.Random(0)
     calm.finish()
@@ -161,7 +161,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
     for _ in range(5):
         process = sweep.start()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.3 + moments.random())  # the launcher starts in 0.2 s
+            process.wait(0.3 + moments.random())  # the launcher needs 0.2 s to start
         victims = [pid for name in sweep.places() for pid in sweep.starts(name)[-1:] if alive(pid)]
         if victims and moments.random() < 0.5:  # a run, then the launcher
             os.kill(moments.choice(victims), signal.SIGKILL)
@@ -173,7 +173,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
     assert sum(len(sweep.starts(name)) for name in sweep.places()) > 6
 
 
-def test_a_failed_run_says_why_and_the_others_go_on(tmp_path):
+def test_a_failed_run_is_explained_and_the_others_continue(tmp_path):
     runs = """[
         {"name": "next", "seed.init": 7, "init_from": sweeps.run("first")},
         {"name": "first", "seed.init": 1}, {"name": "other", "seed.init": 2},
@@ -192,21 +192,21 @@ def test_a_failed_run_says_why_and_the_others_go_on(tmp_path):
 
 
 @pytest.mark.parametrize("quit", [0, 75, "kill"])
-def test_a_run_that_is_stopped_from_outside_is_started_again(tmp_path, quit):
+def test_a_run_stopped_from_outside_is_started_again(tmp_path, quit):
     sweep = Sweep(tmp_path, "sweeps.seeds(1)", _0={"step": 7, "quit": quit, "save": True})
     sweep.finish()
     assert len(sweep.starts("seed=0")) == 2
 
 
 @pytest.mark.parametrize(("quit", "how"), [(0, "exit code 0"), (75, "exit code 75"), ("kill", "signal 9")])
-def test_a_run_that_gets_nowhere_is_not_started_for_ever(tmp_path, quit, how):
+def test_a_run_without_progress_is_not_started_forever(tmp_path, quit, how):
     sweep = Sweep(tmp_path, "sweeps.seeds(1)", _0={"step": 7, "quit": quit, "always": True})
     output = sweep.finish(code=1)
-    assert "seed=0: failed: stopped" in output and how in output and "since step 4" in output
+    assert "seed=0: failed: stopped" in output and how in output and "after step 4" in output
     assert len(sweep.starts("seed=0")) == 2, "the first start has saved step 4, the second nothing"
 
 
-def test_a_second_launcher_is_told_and_touches_nothing(tmp_path):
+def test_a_second_launcher_reports_the_first_and_changes_nothing(tmp_path):
     sweep = Sweep(tmp_path, _0={"sleep": 60})
     process = sweep.start()
     wait_for(lambda: sweep.starts("seed=0"))
@@ -216,7 +216,7 @@ def test_a_second_launcher_is_told_and_touches_nothing(tmp_path):
     process.communicate()
 
 
-def test_a_run_that_another_process_trains_is_waited_for(tmp_path):
+def test_the_launcher_waits_for_a_run_of_another_process(tmp_path):
     sweep = Sweep(tmp_path, "sweeps.seeds(1)", _0={"sleep": 60})
     process = sweep.start()
     wait_for(lambda: sweep.starts("seed=0"))
@@ -240,7 +240,7 @@ def _refused(lock) -> bool:
         return True
 
 
-def test_a_changed_sweep_adds_and_never_overwrites(tmp_path):
+def test_a_changed_sweep_adds_runs_and_overwrites_none(tmp_path):
     sweep = Sweep(tmp_path)
     sweep.finish()
     before = {path: path.stat().st_mtime_ns for place in sweep.places().values() for path in place.rglob("*")}
@@ -248,13 +248,13 @@ def test_a_changed_sweep_adds_and_never_overwrites(tmp_path):
     sweep.finish()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     stored = json.loads((sweep.workdir / "sweep.json").read_text())["runs"]
-    assert len(stored) == 7 and all(own["state"] == "done" for own in stored), "those of the earlier file stay"
+    assert len(stored) == 7 and all(own["state"] == "done" for own in stored), "the runs of the earlier file stay"
     header = (sweep.workdir / "summary.csv").read_text().splitlines()[0]
     assert header.endswith("seed.init,optim.lr")
 
 
-def test_gpus_are_shared_out(tmp_path, monkeypatch):
-    sweep = Sweep(tmp_path, _0=SLOW)  # the first is at work when the third begins
+def test_runs_are_distributed_over_gpus(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path, _0=SLOW)  # the first still runs when the third starts
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-af")
     monkeypatch.delenv("JAX_PLATFORMS")
     sweep.finish(jobs=3)
@@ -262,7 +262,7 @@ def test_gpus_are_shared_out(tmp_path, monkeypatch):
     assert sorted(seen) == ["4", "4", "GPU-af"]
 
 
-def test_a_terminal_has_a_table(tmp_path):
+def test_a_terminal_shows_a_table(tmp_path):
     sweep, (master, slave) = Sweep(tmp_path, _1={"fail": 3}), pty.openpty()
     process = sweep.start(stdout=slave, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"})
     os.close(slave)
@@ -289,10 +289,10 @@ def test_a_terminal_has_a_table(tmp_path):
         ),
         ("ValueError: first\nerror: then\nlast\n", "error: then"),
         ("only words\n", "only words"),
-        ("", "it has printed nothing"),
+        ("", "it printed nothing"),
     ],
 )
-def test_the_last_error_is_shown_and_not_what_follows_it(tmp_path, printed, shown):
+def test_the_last_error_is_shown_without_the_lines_after_it(tmp_path, printed, shown):
     attempt = object.__new__(local.Attempt)  # without a process
     attempt.log, attempt.begin = tmp_path / "output.log", 0
     attempt.log.write_text(printed)

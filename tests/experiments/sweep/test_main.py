@@ -1,4 +1,4 @@
-"""The command as a user meets it."""
+"""The command `python -m experiments.sweep` as a user runs it."""
 
 import pathlib
 import shlex
@@ -66,7 +66,9 @@ def test_a_missing_package_is_one_line(monkeypatch, tmp_path, package, modules, 
 def test_ctrl_c_before_anything_starts_is_one_line(tmp_path):
     program = tmp_path / "slow.py"
     program.write_text("import os, signal\ndef sweep():\n    os.kill(os.getpid(), signal.SIGINT)\n    return [{}]\n")
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background tests ignore it, and what they start
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # tests in the background ignore it, and so do their processes
     try:
         done = run(f"--config={program}", f"--workdir={tmp_path}/sweep")
     finally:
@@ -74,7 +76,7 @@ def test_ctrl_c_before_anything_starts_is_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (75, "stopped: start the same command again to go on\n")
 
 
-def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):
+def test_print_prints_one_command_per_line_and_starts_nothing(tmp_path):
     workdir = tmp_path / "a folder"
     done = run(SWEEP, f"--workdir={workdir}", "--executor=print", "--tfds_data_dir=data", "--config.train.steps=2")
     assert done.returncode == 0, done.stderr
@@ -85,7 +87,7 @@ def test_print_has_a_command_a_line_and_starts_nothing(tmp_path):
         assert words[3].startswith(f"--workdir={workdir}/lr=") and "--config.train.steps=2" in words
 
 
-def test_a_launcher_loads_no_jax():
+def test_a_launcher_does_not_import_jax():
     script = (
         "import sys, experiments.sweep.__main__ as command\n"
         "from experiments.sweep import commands, local\n"

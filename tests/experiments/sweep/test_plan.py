@@ -1,4 +1,4 @@
-"""Which directory a run has, what main.py is called with, and what is refused before anything starts."""
+"""The directory of a run, the arguments of main.py, and the mistakes that are refused before anything starts."""
 
 import json
 import pathlib
@@ -59,7 +59,7 @@ def test_directories_have_readable_names_and_a_hash(plan, tmp_path):
     assert jobs[1].varied == {"optim.lr": 0.001, "seed.init": 1}
 
 
-def test_main_reads_the_fields_that_the_sweep_sets(plan):
+def test_main_reads_the_fields_of_the_sweep(plan):
     runs = """[{"data.augment.scale": (0.5, 2), "optim.betas": (0.5, 0.75), "optim.freeze": ("a, 'b'", r"^c\\\\.d$"),
         "task.class_weights": (), "data.antialias": False, "optim.lr": 1, "train.best": "val/loss"}]"""
     (job,) = plan(runs)
@@ -69,12 +69,12 @@ def test_main_reads_the_fields_that_the_sweep_sets(plan):
     assert stored["optim.freeze"] == ["a, 'b'", r"^c\\.d$"] and stored["data.augment.scale"] == [0.5, 2]
 
 
-def test_a_changed_sweep_keeps_the_directories_of_the_runs_that_stay(plan):
+def test_a_changed_sweep_keeps_the_directories_of_its_old_runs(plan):
     before = plan()
     for job in before[:2]:
         begin(job)
     after = plan('sweeps.product(sweeps.grid({"optim.lr": (0.001,), "optim.ema": (0.0, 0.5)}), sweeps.seeds(2))')
-    assert names(after)[:2] == names(before)[:2], "although they would now be called ema=0"
+    assert names(after)[:2] == names(before)[:2], "although new ones would be called ema=0"
     assert not set(names(after)[2:]) & set(names(before))
 
 
@@ -83,44 +83,44 @@ def test_a_changed_base_config_adds_directories(plan):
         begin(job)
     assert not set(names(plan())) & set(names(plan(steps=12)))
     assert not set(names(plan())) & set(names(plan(train__steps="12")))
-    assert names(plan(steps=12)) == names(plan(train__steps="12")), "however the field is set"
+    assert names(plan(steps=12)) == names(plan(train__steps="12")), "no matter how the field is set"
 
 
-def test_a_time_limit_makes_no_other_run(plan):
+def test_a_time_limit_does_not_make_another_run(plan):
     before = plan()
     begin(before[0])
     after = plan(train__max_minutes="90")
     assert names(after) == names(before)
     assert all("--config.train.max_minutes=90" in job.arguments for job in after)
-    begin(after[0])  # main.py takes it, too
+    begin(after[0])  # main.py accepts it, too
 
 
-def test_a_field_that_is_newer_than_a_run_moves_nothing(plan):
+def test_a_field_newer_than_a_run_does_not_change_its_directory(plan):
     jobs = plan()
     for job in jobs:
         begin(job)
         stored = json.loads((job.workdir / "config.json").read_text())
         del stored["data"]["antialias"], stored["wandb"]["job_type"], stored["optim"]["ema"]
         (job.workdir / "config.json").write_text(json.dumps(stored))
-    renamed = jobs[0].workdir.rename(jobs[0].workdir.with_name("lr=0.001,seed=0-000000"))  # by the code of that time
+    renamed = jobs[0].workdir.rename(jobs[0].workdir.with_name("lr=0.001,seed=0-000000"))  # as earlier code named it
     assert names(plan()) == [renamed.name, *names(jobs)[1:]]
 
 
-def test_a_directory_of_another_run_is_never_taken(plan):
+def test_the_directory_of_another_run_is_never_used(plan):
     first, other = plan()[0], plan(steps=7)[0]
     begin(other)
-    other.workdir.rename(first.workdir)  # as if the two hashes began with the same digits
+    other.workdir.rename(first.workdir)  # as if both hashes began with the same digits
     assert plan()[0].workdir.name.startswith(first.workdir.name) and plan()[0].workdir != first.workdir
     assert plan(steps=7)[0].workdir == first.workdir
 
 
-def test_two_sweeps_in_one_folder_do_not_meet(plan):
+def test_two_sweeps_in_one_folder_use_different_directories(plan):
     same_names = plan(), plan(steps=7)
     assert [name[:-7] for name in names(same_names[0])] == [name[:-7] for name in names(same_names[1])]
     assert not set(names(same_names[0])) & set(names(same_names[1]))
 
 
-def test_wandb_is_told_what_belongs_together(plan):
+def test_wandb_groups_the_runs_of_a_sweep_and_of_a_setting(plan):
     jobs = plan(mode="offline")
     shown = [{field: job.config[f"wandb.{field}"] for field in ("group", "name", "job_type", "tags")} for job in jobs]
     assert shown[1] == {
@@ -129,23 +129,23 @@ def test_wandb_is_told_what_belongs_together(plan):
         "job_type": "lr=0.001",
         "tags": ["lr=0.001", "seed=1"],
     }
-    assert len({own["job_type"] for own in shown}) == 2, "the seeds of a setting are one"
+    assert len({own["job_type"] for own in shown}) == 2, "the seeds of a setting are one job type"
     alone = plan('sweeps.grid({"optim.lr": (0.001, 0.002)})', mode="offline")
-    assert {job.config["wandb.job_type"] for job in alone} == {"train"}, "without seeds there is nothing to average"
+    assert {job.config["wandb.job_type"] for job in alone} == {"train"}, "without seeds nothing is averaged"
     assert plan(mode="offline", wandb__group="mine")[0].config["wandb.group"] == "mine"
-    assert names(plan(mode="disabled")) == names(jobs), "what W&B shows does not move a run"
+    assert names(plan(mode="disabled")) == names(jobs), "W&B's fields do not change the directory"
     begin(jobs[1])
     assert config_file.read_config(jobs[1].workdir).wandb.tags == ("lr=0.001", "seed=1")
 
 
-def test_a_run_goes_on_with_the_wandb_that_it_was_started_with(plan, capsys):
+def test_a_run_keeps_the_wandb_fields_of_its_first_start(plan, capsys):
     before = plan(mode="offline")
     for job in before:
         begin(job)
     after = plan(GRID + '[:2] + [{"optim.ema": 0.5}]', mode="offline", wandb__project="other")
     assert names(after)[:2] == names(before)[:2] and after[0].config == before[0].config
     for job in after:
-        begin(job)  # main.py takes it for the same config
+        begin(job)  # main.py accepts it as the same config
     assert "lr=0.001,seed=0" in capsys.readouterr().err and after[2].config["wandb.project"] == "other"
 
 
@@ -155,7 +155,7 @@ STAGES = """[
 ]"""
 
 
-def test_a_run_starts_from_another_s_directory(plan):
+def test_a_run_starts_from_the_directory_of_another_one(plan):
     first, second, third = plan(STAGES)
     assert (first.start, second.start, third.start) == (None, first, second)
     assert f"--config.init_from={first.workdir}" in second.arguments and second.config["init_from"] == str(
@@ -165,7 +165,7 @@ def test_a_run_starts_from_another_s_directory(plan):
     assert third.varied["config"] == "configs/fcos_shapes.py:debug"
 
 
-def test_a_folder_that_was_moved_holds_the_same_runs(plan, tmp_path):
+def test_a_moved_folder_contains_the_same_runs(plan, tmp_path):
     before = plan(STAGES)
     for job in before:
         begin(job)
@@ -192,14 +192,14 @@ def test_a_folder_that_was_moved_holds_the_same_runs(plan, tmp_path):
         ('[{"name": "a", "optim.lr": 0.003}, {"name": "b"}]', ["the runs a and b", "same config"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_run_and_field(plan, tmp_path, runs, words):
+def test_a_wrong_run_is_one_line_with_run_and_field(plan, tmp_path, runs, words):
     with pytest.raises(UserError) as caught:
         plan(runs)
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_run_is_no_folder_for_a_sweep(plan, tmp_path):
+def test_the_directory_of_a_run_is_refused_as_folder_of_a_sweep(plan, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="directory of one run"):
@@ -216,7 +216,7 @@ def test_every_sweep_of_the_configs_can_be_planned(tmp_path, monkeypatch, name, 
     assert len(jobs) > 1 and len({job.workdir for job in jobs}) == len(jobs)
 
 
-def test_the_process_that_resolves_answers_as_the_call_does(plan, tmp_path):
+def test_the_resolving_process_answers_like_the_function(plan, tmp_path):
     begin(plan()[0])
     (tmp_path / "sweep" / "bad").mkdir()
     (tmp_path / "sweep" / "bad" / "config.json").write_text("{}")
@@ -235,7 +235,7 @@ def test_the_process_that_resolves_answers_as_the_call_does(plan, tmp_path):
     assert list(answer["stored"].values()).count(None) == 1
 
 
-def test_a_copy_of_a_run_does_not_take_its_place(plan):
+def test_a_copy_of_a_run_does_not_replace_it(plan):
     job = plan()[0]
     begin(job)
     shutil.copytree(job.workdir, job.workdir.with_name("a copy"))
@@ -244,8 +244,8 @@ def test_a_copy_of_a_run_does_not_take_its_place(plan):
     assert plan()[0].workdir.name == "a copy"
 
 
-def test_members_are_no_run_of_a_sweep(plan):
+def test_runs_with_members_are_refused(plan):
     with pytest.raises(
-        UserError, match=r"config.members=2: a sweep's runs are single ones; use 1, and sweep over seed.init"
+        UserError, match=r"config.members=2: a sweep needs runs with one member; set 1 and sweep over seed.init"
     ):
         plan(members=2)

@@ -1,4 +1,4 @@
-"""Sweeps of real runs: what is killed ends like what was left alone, and the commands of docs/sweeps.md."""
+"""Sweeps of real runs, which end alike with and without kills, and the commands of docs/sweeps.md."""
 
 import contextlib
 import json
@@ -48,7 +48,7 @@ def places(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 @pytest.mark.slow
-def test_main_and_the_launcher_mean_the_same_by_done(tmp_path, data_dir):
+def test_main_and_the_launcher_agree_on_done(tmp_path, data_dir):
     (tmp_path / "own.py").write_text(OWN.format(steps=3, runs='[{"name": "only"}]'))
     arguments = tmp_path / "own.py", tmp_path / "sweep", data_dir
     assert "only: done, step 3/3, val/mIoU" in finish(*arguments)
@@ -61,7 +61,7 @@ def test_main_and_the_launcher_mean_the_same_by_done(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_killed_five_times_every_run_ends_bit_for_bit_like_one_that_was_not(tmp_path, data_dir):
+def test_runs_after_five_kills_are_bit_identical(tmp_path, data_dir):
     runs = 'sweeps.seeds(2) + [{"name": "next", "init_from": sweeps.run("first")}, {"name": "first", "optim.lr": 0.01}]'
     (tmp_path / "own.py").write_text(OWN.format(steps=12, runs=runs))
     calm, killed, moments = tmp_path / "calm", tmp_path / "killed", random.Random(13)
@@ -86,11 +86,11 @@ def test_killed_five_times_every_run_ends_bit_for_bit_like_one_that_was_not(tmp_
         assert metrics(one) == metrics(other)
     assert len({digest(place) for place in places(calm)}) == 4
     starts = [(place / "output.log").read_text().count("\n--- ") + 1 for place in places(killed)]
-    assert sum(starts) >= 4 + 3, f"{starts}: the kills came between the runs"
+    assert sum(starts) >= 4 + 3, f"{starts}: the kills hit no run"
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started, but for the one that resolves configs."""
+    """Return the children of a process without the one that resolves configs."""
     found = [path.parent for path in pathlib.Path("/proc").glob("[0-9]*/stat")]
     own = []
     for place in found:
@@ -102,7 +102,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_search_of_real_runs_is_killed_and_goes_on(tmp_path, data_dir):
+def test_a_killed_search_of_real_runs_resumes(tmp_path, data_dir):
     own = OWN.replace("def sweep()", "def search()").format(
         steps=6, runs='{"optim.lr": sweeps.log_uniform(1e-3, 0.1), "model.width": sweeps.choice([0.1, 0.2])}'
     )
@@ -128,7 +128,7 @@ def test_a_search_of_real_runs_is_killed_and_goes_on(tmp_path, data_dir):
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path, data_dir):
-    # SLURM's is that of test_slurm.py.
+    # test_slurm.py tests the command for SLURM.
     lines = [line for line in commands_of("docs/sweeps.md") if "pip install" not in line and "slurm" not in line]
     modules = [re.search(r"-m (\S+)", line)[1].removeprefix("experiments.") for line in lines]
     assert modules == ["sweep", "sweep", "sweep", "sweep.state", "sweep", "sweep"]

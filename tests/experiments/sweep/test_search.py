@@ -1,4 +1,4 @@
-"""Searches of fake runs: what they find, what survives a kill, and who does which trial."""
+"""Searches of fake runs: results, kills, and the trials of several launchers."""
 
 import contextlib
 import dataclasses
@@ -31,16 +31,15 @@ class Searched(Sweep):
         self.file.write_text(HEADER.replace("sweep()", "search()") + runs + "\n")
 
     def behave(self, seconds: float = 0.01, **behaviour) -> None:
-        """Say what runs do, by seed; the others take this long for a step."""
+        """Set what runs do by seed. The other runs need `seconds` per step."""
         slow = {f"_{seed}": {"sleep": seconds} for seed in range(100)}
         super().behave(**(slow | behaviour | {"optimum": OPTIMUM}))
 
-    def start(self, jobs: int = 1, trials: int = 2) -> subprocess.Popen:
-        """Start a launcher of its own, which is to be killed, or to be one of two."""
+    def start(self, jobs: int = 1, trials: int = 2, **options) -> subprocess.Popen:
+        """Start a separate launcher, to kill it or to run two of them."""
         command = [sys.executable, "-m", "tests.experiments.sweep.driver", self.file, self.workdir, jobs, trials]
-        return subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        return subprocess.Popen(list(map(str, command)), cwd=ROOT, **pipes)
 
     def finish(self, code: int = 0, jobs: int = 2, trials: int = 2, **changes) -> str:
         search = Search(str(self.file), {}, self.workdir, trials, 0, jobs, None, driver.FAKE, driver.resolve)
@@ -52,7 +51,7 @@ class Searched(Sweep):
         return json.loads((self.workdir / "sweep.json").read_text())["runs"]
 
     def said(self) -> list[tuple]:
-        """Return what became of the trials, in their order."""
+        """Return the results of the trials in their order."""
         return [(own["run"], own["state"], own["note"]) for own in self.records()]
 
     def all_starts(self) -> list[int]:
@@ -85,7 +84,7 @@ def test_trials_are_runs_and_a_second_launch_starts_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_finds_the_optimum_and_prunes_on_the_way(tmp_path):
+def test_a_search_finds_the_optimum_and_prunes_trials(tmp_path):
     search = Searched(tmp_path, SPACE)
     search.behave(seconds=0.1)
     search.finish(jobs=4, trials=30)
@@ -110,7 +109,7 @@ def test_a_pruned_run_saves_and_stays_pruned(tmp_path):
     assert "running" not in search.finish(trials=6) and search.records()[-1] == pruned
 
 
-def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
+def test_repeated_kills_do_not_change_the_results(tmp_path):
     calm, search = Searched(tmp_path / "calm", SPACE), Searched(tmp_path / "killed", SPACE)
     calm.finish(jobs=1, trials=5)
     search.behave(seconds=0.06)
@@ -123,13 +122,13 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path):
         process.communicate()
     search.behave()
     search.finish(jobs=1, trials=5)
-    assert search.said() == calm.said() and len(calm.said()) == 5, "the same trials, and no other"
+    assert search.said() == calm.said() and len(calm.said()) == 5, "the same trials and no others"
     ends = calm.states()
     assert {name: own for name, own in search.states().items() if name in ends} == ends
     assert sum(search.all_starts()) > 5, "one was resumed"
 
 
-def test_ctrl_c_lets_the_runs_save_and_the_same_command_adopts_them(tmp_path):
+def test_ctrl_c_lets_the_runs_save_and_the_same_command_resumes_them(tmp_path):
     search = Searched(tmp_path, SPACE)
     search.behave(seconds=0.15)
     process = search.start(jobs=2)
@@ -142,7 +141,7 @@ def test_ctrl_c_lets_the_runs_save_and_the_same_command_adopts_them(tmp_path):
     assert search.all_starts() == [2, 2]
 
 
-def test_a_result_that_was_not_told_is_told(tmp_path):
+def test_a_result_missing_in_the_study_is_reported(tmp_path):
     search = Searched(tmp_path, SPACE)
     search.finish()
     (search.workdir / "study.db").unlink()
@@ -156,11 +155,11 @@ def test_two_launchers_share_the_trials_of_one_study(tmp_path):
     outputs = [end(process) for process in [search.start(trials=6), search.start(trials=6)]]
     assert len(search.places()) == 6 and search.all_starts() == [1] * 6
     carried = [output.count(": running") for output in outputs]
-    assert sum(carried) == 6 and min(carried) >= 1, "each has carried out some"
+    assert sum(carried) == 6 and min(carried) >= 1, "each has trained some"
     assert all(len(re.findall(r"^seed=\d+ +done", output, re.M)) == 6 for output in outputs), "and each shows all"
 
 
-def test_the_trial_of_a_launcher_that_is_killed_goes_to_the_other(tmp_path):
+def test_another_launcher_takes_over_the_trial_of_a_killed_one(tmp_path):
     search = Searched(tmp_path, SEEDS)
     search.behave(seconds=60)
     first = search.start()
@@ -169,7 +168,7 @@ def test_the_trial_of_a_launcher_that_is_killed_goes_to_the_other(tmp_path):
     second = search.start()
     wait_for(lambda: [place for place in search.places().values() if (place / "checkpoints/last/12").exists()])
     time.sleep(1)
-    assert search.all_starts() == [1, 1] and second.poll() is None, "it waits for the other"
+    assert search.all_starts() == [1, 1] and second.poll() is None, "it waits for the other launcher"
     first.kill()
     first.communicate()
     end(second)
@@ -177,19 +176,19 @@ def test_the_trial_of_a_launcher_that_is_killed_goes_to_the_other(tmp_path):
     assert not any(alive(pid) for name in search.places() for pid in search.starts(name))
 
 
-def test_a_failed_trial_says_why_the_search_goes_on_and_it_is_tried_again(tmp_path):
+def test_a_failed_trial_is_explained_and_repeated_by_the_next_search(tmp_path):
     search = Searched(tmp_path, '{"seed.init": sweeps.integers(0, 2)}')
     search.behave(_1={"fail": 6})
     output = search.finish(code=1, trials=9)
     assert "seed=1: failed: error: the loss of step 6 is nan" in output
-    assert "no more trials: the space has no values but those of the 3 trials" in output
+    assert "no more trials: the 3 trials have all values of the space" in output
     assert sorted(own["state"] for own in search.records()) == ["done", "done", "failed"]
     search.behave()
     search.finish(trials=3)
     assert sorted(search.all_starts()) == [1, 1, 2] and [own["state"] for own in search.records()] == ["done"] * 3
 
 
-def test_a_changed_base_begins_a_study_and_overwrites_nothing(tmp_path):
+def test_a_changed_base_config_starts_a_new_study_and_overwrites_nothing(tmp_path):
     search = Searched(tmp_path, SEEDS)
     search.finish(trials=1)
     before = {path: path.stat().st_mtime_ns for place in search.places().values() for path in place.rglob("*")}
@@ -198,7 +197,7 @@ def test_a_changed_base_begins_a_study_and_overwrites_nothing(tmp_path):
     assert [own["run"] for own in search.records()] == [search.records()[0]["run"]] * 2
 
 
-def test_a_combination_that_no_config_allows_is_a_failed_trial(tmp_path):
+def test_an_invalid_combination_is_a_failed_trial(tmp_path):
     def resolve(request: dict) -> dict:
         answer = driver.resolve(request)
         for own in answer["runs"]:
@@ -212,7 +211,7 @@ def test_a_combination_that_no_config_allows_is_a_failed_trial(tmp_path):
     assert re.search(r"^lr=\S+ +done +12/12", output, re.M)
 
 
-def test_a_sweep_does_not_begin_where_a_search_is_at_work(tmp_path):
+def test_a_sweep_does_not_start_in_the_folder_of_a_running_search(tmp_path):
     search = Searched(tmp_path, SEEDS)
     search.behave(seconds=60)
     process = search.start()
@@ -220,7 +219,7 @@ def test_a_sweep_does_not_begin_where_a_search_is_at_work(tmp_path):
     (tmp_path / "sweep.py").write_text(HEADER + "sweeps.seeds(1)\n")
     command = [sys.executable, "-m", "tests.experiments.sweep.driver", tmp_path / "sweep.py", search.workdir]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "another launcher is at work" in done.stderr
+    assert done.returncode == 1 and "another launcher works here" in done.stderr
     process.kill()
     process.communicate()
 

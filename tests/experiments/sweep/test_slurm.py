@@ -1,4 +1,4 @@
-"""Job arrays on a SLURM that is a few files of this machine, with fake runs; and a preemption by submitit's local executor."""
+"""Job arrays of fake runs on a fake SLURM, and a preemption by submitit's local executor."""
 
 import os
 import pathlib
@@ -27,7 +27,7 @@ OPTIONS = {"time": "60"}
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """A folder whose commands stand for SLURM's, first on the PATH."""
+    """A folder with replacements of SLURM's commands, first on the PATH."""
     folder = tmp_path / "cluster"
     (folder / "bin").mkdir(parents=True)
     for name in ("sbatch", "srun", "squeue", "scontrol"):
@@ -71,7 +71,7 @@ def script(cluster: pathlib.Path, number: int) -> list[str]:
     return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
 
 
-def test_what_waits_for_another_run_is_in_an_array_of_its_own(cluster, tmp_path, capsys):
+def test_runs_that_wait_for_another_one_are_in_a_separate_array(cluster, tmp_path, capsys):
     sweep = Sweep(tmp_path, STAGES)
     (cluster / "hold").touch()
     launch(sweep, at_a_time=1, gpus_per_node="1", exclusive="")
@@ -92,7 +92,7 @@ def test_what_waits_for_another_run_is_in_an_array_of_its_own(cluster, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_run_that_stops_unfinished_goes_back_into_the_queue_and_a_failed_one_does_not(cluster, tmp_path):
+def test_a_stopped_run_is_requeued_and_a_failed_one_is_not(cluster, tmp_path):
     stops, fails = {"quit": 75, "step": 7, "save": True}, {"fail": 3}
     sweep = Sweep(tmp_path, "sweeps.seeds(3)", _0=stops, _1=fails, _2={"quit": 75, "step": 3, "always": True})
     launch(sweep)
@@ -102,7 +102,7 @@ def test_a_run_that_stops_unfinished_goes_back_into_the_queue_and_a_failed_one_d
     log = next((sweep.workdir / "slurm").glob("101_1_0_log.err"), None)
     assert log is None or "error: the loss of step 3 is nan" in log.read_text()
     sweep.behave()
-    launch(sweep)  # tries again what has failed, and nothing else
+    launch(sweep)  # repeats the failed runs and nothing else
     assert wait(cluster) | {"102_0": "COMPLETED", "102_1": "COMPLETED"} == wait(cluster)
     assert all(Progress(job).state.done for job in plan(sweep))
 
@@ -116,14 +116,14 @@ def test_the_command_of_the_docs_submits_the_sweep(cluster, tmp_path):
     assert {"--array=0-3%4", "--time=240", "--gpus-per-node=1", "--cpus-per-task=8"} <= set(script(cluster, 101))
 
 
-def test_what_starts_from_a_failed_run_does_not_begin(cluster, tmp_path):
+def test_a_run_that_starts_from_a_failed_one_is_not_started(cluster, tmp_path):
     sweep = Sweep(tmp_path, STAGES, _1={"fail": 3})
     launch(sweep)
     assert wait(cluster) == {"101_0": "FAILED", "101_1": "COMPLETED", "102": "CANCELLED"}
 
 
-def test_the_notice_before_the_end_of_a_job_saves_the_run(tmp_path, monkeypatch):
-    """By submitit's own executor for one machine, which starts a job again that asks for it."""
+def test_a_run_saves_before_its_job_ends(tmp_path, monkeypatch):
+    """The executor is submitit's for one machine, which starts a job again on request."""
     monkeypatch.setenv("PYTHONPATH", str(MAIN.parent))
     sweep = Sweep(tmp_path, "sweeps.seeds(1)", _0={"sleep": 0.1})
     (job,) = plan(sweep)
@@ -150,12 +150,12 @@ def test_the_notice_before_the_end_of_a_job_saves_the_run(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"time": ""}, "--slurm.time=: must be the job's time limit in whole minutes"),
+        ({"time": ""}, "--slurm.time= must be the job's time limit in whole minutes"),
         ({"time": "4h"}, "--slurm.time=4h"),
         ({"signal_delay_s": "x"}, "--slurm.signal_delay_s=x"),
     ],
 )
-def test_a_mistake_in_an_option_is_one_line(cluster, tmp_path, options, words):
+def test_a_wrong_option_is_one_line(cluster, tmp_path, options, words):
     sweep = Sweep(tmp_path)
     with pytest.raises(UserError) as caught:
         launch(sweep, **options)
@@ -164,15 +164,15 @@ def test_a_mistake_in_an_option_is_one_line(cluster, tmp_path, options, words):
 
 def test_a_refusal_of_sbatch_is_one_line(cluster, tmp_path):
     (cluster / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpus' >&2\nexit 1\n")
-    with pytest.raises(UserError, match="sbatch refuses: .*invalid partition: gpus") as caught:
+    with pytest.raises(UserError, match="sbatch refuses the jobs: .*invalid partition: gpus") as caught:
         launch(Sweep(tmp_path))
     assert "\n" not in str(caught.value)
     (cluster / "bin" / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: timed out' >&2\nexit 1\n")
-    with pytest.raises(UserError, match="squeue does not say .*timed out"):
+    with pytest.raises(UserError, match="squeue cannot list .*timed out"):
         launch(Sweep(tmp_path / "other"))
 
 
-def test_without_slurm_it_says_where_to_start(tmp_path, monkeypatch):
+def test_without_slurm_the_error_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="srun is not on PATH"):
         launch(Sweep(tmp_path))

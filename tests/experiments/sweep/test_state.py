@@ -1,4 +1,4 @@
-"""What a run directory says of its run."""
+"""The state of a run as its directory shows it."""
 
 import fcntl
 import json
@@ -26,7 +26,7 @@ def run(tmp_path):
 TRAINED, SCORED = {"step": 3, "train/loss": 1.0}, {"step": 4, "train/loss": 1.0, "val/mIoU": 0.5}
 
 
-def test_done_is_the_last_row_with_its_scores_and_its_checkpoint(run):
+def test_done_needs_the_last_row_its_scores_and_its_checkpoint(run):
     assert run(TRAINED, SCORED, last=[2, 4]).done
 
 
@@ -42,16 +42,16 @@ def test_done_is_the_last_row_with_its_scores_and_its_checkpoint(run):
     ],
     ids=["step", "checkpoint", "half a checkpoint", "scores", "half a row", "nothing"],
 )
-def test_what_lacks_one_of_them_is_not_done(run, rows, last, torn):
+def test_a_run_without_one_of_them_is_not_done(run, rows, last, torn):
     assert not run(*rows, last=last, torn=torn).done
 
 
-def test_a_directory_that_is_not_there_has_not_begun(tmp_path):
+def test_a_run_without_a_directory_has_not_begun(tmp_path):
     empty = State(tmp_path / "none", 4, "val/mIoU")
     assert (empty.step, empty.saved, empty.done, empty.last, empty.best, empty.seconds) == (0, -1, False, None, None, 0)
 
 
-def test_rows_are_read_as_they_come_and_again_after_a_cut(run, tmp_path):
+def test_new_rows_are_read_and_all_rows_after_a_cut(run, tmp_path):
     found = run({"step": 1, "val/mIoU": 0.9}, {"step": 2, "val/mIoU": 0.7}, torn='{"step": 3, "val', best=[1], last=[2])
     assert (found.step, found.saved, found.last, found.best) == (2, 2, 0.7, (1, 0.9))
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -63,7 +63,7 @@ def test_rows_are_read_as_they_come_and_again_after_a_cut(run, tmp_path):
     assert (found.step, found.last, found.best) == (1, 0.9, (1, 0.9))
 
 
-def test_the_time_is_that_of_all_sessions(run, tmp_path):
+def test_the_training_time_covers_all_sessions(run, tmp_path):
     sessions = [
         {"started": "2025-01-01T00:00:00+00:00", "updated": "2025-01-01T00:01:00+00:00"},
         {"started": "2025-01-02T00:00:00+00:00", "updated": "2025-01-02T00:00:30+00:00"},
@@ -73,14 +73,14 @@ def test_the_time_is_that_of_all_sessions(run, tmp_path):
     assert run().seconds == 90
 
 
-def test_a_directory_of_pipes_is_not_waited_for(tmp_path):
+def test_pipes_in_a_directory_do_not_block(tmp_path):
     os.mkfifo(tmp_path / ".lock")
     os.mkfifo(tmp_path / "metrics.jsonl")
     assert not state.in_use(tmp_path)
     assert State(tmp_path, 10, "val/mIoU").step == 0
 
 
-def test_a_run_in_use_is_seen(tmp_path):
+def test_a_run_in_use_is_detected(tmp_path):
     assert not state.in_use(tmp_path)
     with open(tmp_path / ".lock", "a") as lock:
         assert not state.in_use(tmp_path)
@@ -89,9 +89,9 @@ def test_a_run_in_use_is_seen(tmp_path):
     assert not state.in_use(tmp_path)
 
 
-def test_the_command_exits_with_0_only_for_a_run_that_is_done(run, tmp_path, monkeypatch, capsys):
+def test_the_command_exits_with_0_only_if_the_run_is_done(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["state", str(tmp_path)])
-    assert state.main() == 75 and "no run that has started" in capsys.readouterr().err
+    assert state.main() == 75 and "no run has started" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"train": {"steps": 4, "best": "val/mIoU"}}')
     run(TRAINED)
     assert state.main() == 75 and "step 3 of 4, not done" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a study draws, prunes and keeps, without runs."""
+"""The draws, the pruning and the storage of a study, without runs."""
 
 import math
 import statistics
@@ -21,14 +21,14 @@ def distance(values) -> float:
 
 
 def carry_out(study: Study, total: int, judge=distance) -> list:
-    """Give trials their scores until there are `total`. Return all in their order."""
+    """Take and score trials until there are `total`. Return all in their order."""
     while taken := study.take(1, total):
         study.finish(taken[0], {1: judge(taken[0].values)})
         study.release(taken[0])
     return study.trials()
 
 
-def test_it_finds_a_known_optimum_as_random_draws_do_not(tmp_path):
+def test_a_study_beats_random_draws_on_a_known_optimum(tmp_path):
     scores = [trial.score for trial in carry_out(Study(tmp_path, "a", SPACE, smaller_is_better=True), 24)]
     draws = [[distance(run) for run in sweeps.draw(24, SPACE, seed)] for seed in range(50)]
     assert min(scores) < 0.02 < statistics.median(map(min, draws))
@@ -36,11 +36,11 @@ def test_it_finds_a_known_optimum_as_random_draws_do_not(tmp_path):
     assert late < ever / 3, "after its first ten it draws near the optimum"
 
 
-def test_what_is_drawn_depends_on_what_was_told_and_not_on_the_launcher(tmp_path):
+def test_draws_depend_on_results_and_not_on_the_launcher(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     one = carry_out(Study(tmp_path / "a", "a", SPACE, True), 13)
-    for total in (1, 2, 11, 13):  # a launcher for each
+    for total in (1, 2, 11, 13):  # one launcher each
         other = carry_out(Study(tmp_path / "b", "a", SPACE, True), total)
     assert [trial.values for trial in other] == [trial.values for trial in one]
     another = Study(tmp_path / "b", "b", SPACE, True, seed=1).take(2, 2)
@@ -48,31 +48,31 @@ def test_what_is_drawn_depends_on_what_was_told_and_not_on_the_launcher(tmp_path
     assert all(float(f"{trial.values['lr']:.4g}") == trial.values["lr"] for trial in one), "as people write numbers"
 
 
-def test_values_come_back_as_they_are_and_none_is_drawn_twice(tmp_path):
+def test_values_are_returned_unchanged_and_never_drawn_twice(tmp_path):
     study = Study(tmp_path, "a", SMALL, smaller_is_better=False)
     trials = carry_out(study, 100, judge=lambda values: values["depth"])
-    assert len({trial.key for trial in trials}) == len(trials) == 15 and "but those of the 15 trials" in study.end
+    assert len({trial.key for trial in trials}) == len(trials) == 15 and "the 15 trials have all values" in study.end
     assert {repr(trial.values["norm"]) for trial in trials} == {"True", "1", "None", "'1.0'", "[2, 3]"}
     assert {type(trial.values["depth"]) for trial in trials} == {int}
 
 
-def test_a_trial_that_is_worse_than_the_median_is_pruned(tmp_path):
+def test_a_trial_worse_than_the_median_is_pruned(tmp_path):
     study = Study(tmp_path, "a", SPACE, smaller_is_better=False)
     for score in range(5):
         (trial,) = study.take(1, 9)
-        assert study.report(trial, {10: score}, steps=30) == "", "the first five are what others are measured by"
+        assert study.report(trial, {10: score}, steps=30) == "", "the first five are the reference for others"
         study.finish(trial, {10: score, 20: score + 1, 30: None})
     good, bad, late = study.take(3, 9)
     assert study.report(good, {10: 2.5, 20: 3.0}, steps=30) == ""
-    assert study.report(bad, {10: None, 20: 2.9, 30: 9.0}, steps=30) == "at step 20", "one after another"
-    assert study.report(late, {30: -1.0}, steps=30) == "", "there is nothing left to save"
+    assert study.report(bad, {10: None, 20: 2.9, 30: 9.0}, steps=30) == "at step 20", "judged one after another"
+    assert study.report(late, {30: -1.0}, steps=30) == "", "no step is left to save"
     trials = study.trials()
     assert [trial.score for trial in trials[:5]] == [1, 2, 3, 4, 5], "the best of all steps"
     assert (trials[6].phase, trials[6].note, trials[6].score) == (Phase.PRUNED, "at step 20", None)
     assert trials[5].phase is Phase.STOPPED is trials[7].phase
 
 
-def test_an_undefined_score_is_a_failure_and_failures_are_tried_again(tmp_path):
+def test_an_undefined_score_is_a_failure_and_failures_are_repeated(tmp_path):
     study = Study(tmp_path, "a", SPACE, smaller_is_better=True)
     first, second = study.take(2, 2)
     assert "undefined" in study.finish(first, {1: None})
@@ -86,11 +86,11 @@ def test_an_undefined_score_is_a_failure_and_failures_are_tried_again(tmp_path):
     assert [trial.score for trial in study.trials()] == [None, 0.5]
 
 
-def test_a_search_of_nothing_but_failures_ends(tmp_path):
+def test_a_search_with_only_failures_ends(tmp_path):
     study = Study(tmp_path, "a", SPACE, smaller_is_better=True)
     for trial in study.take(FAILURES, 20):
         study.fail(trial, "no data")
-    assert study.take(1, 20) == [] and f"first {FAILURES} trials have failed" in study.end
+    assert study.take(1, 20) == [] and f"{FAILURES} trials have failed" in study.end
 
 
 def test_a_span_may_become_narrower_or_wider(tmp_path):
@@ -102,14 +102,14 @@ def test_a_span_may_become_narrower_or_wider(tmp_path):
     assert describe_kind("lr", sweeps.uniform(1e-3, 0.1)) != describe_kind("lr", SPACE["lr"])
 
 
-def test_studies_in_one_file_do_not_meet(tmp_path):
+def test_studies_in_one_file_are_independent(tmp_path):
     carry_out(Study(tmp_path, "a", SPACE, True), 2)
     other = Study(tmp_path, "b", SMALL, False)
     assert other.trials() == [] and len(carry_out(other, 3, judge=lambda values: 1.0)) == 3
     assert len(Study(tmp_path, "a", SPACE, True).trials()) == 2
 
 
-def test_a_damaged_file_and_a_choice_that_is_there_twice_are_one_line(tmp_path):
+def test_a_damaged_file_and_a_repeated_choice_are_one_line(tmp_path):
     with pytest.raises(UserError, match="norm has the choice a twice"):
         Study(tmp_path, "a", {"norm": sweeps.choice(["a", "b", "a"])}, True)
     (tmp_path / FILE).write_text("no database " * 1000)
