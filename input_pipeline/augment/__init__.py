@@ -1,1 +1,1 @@
-"""Random changes of an example: where its points go, what of it is seen, several as one, and its colours."""
+"""Random changes of an example: geometry, visible window, mixtures of several examples, and colours."""
