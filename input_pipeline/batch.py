@@ -79,7 +79,7 @@ def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
 
 
 def count(names: Sequence[str], one: str, several: str) -> list[str]:
-    """Return ["3 SEVERAL: a; b; c"] or ["1 ONE: a"], or an empty list where there are no names."""
+    """Return `["3 SEVERAL: a; b; c"]` or `["1 ONE: a"]`, or an empty list where there are no names."""
     if not names:
         return []
     return [f"{len(names)} {one if len(names) == 1 else several}: {name_some(names, SHOWN, '; ')}"]
@@ -118,7 +118,7 @@ def row(image: np.ndarray, truth: Batch, index: int, original: Size, matrix: np.
 
 
 def blank(canvas: Size, truth: Batch) -> Batch:
-    """Return a row of `canvas` size that only fills up a batch; `truth` is an empty ground truth."""
+    """Return a row of `canvas` size that only fills up a batch. `truth` is an empty ground truth."""
     return row(np.zeros((*canvas, 3), np.uint8), truth, 0, canvas, np.eye(3)) | {"example_mask": np.bool_(False)}
 
 

@@ -156,7 +156,7 @@ def find_orientation(image: Image.Image, data: bytes, largest: int = 0) -> int:
 
 
 def describe(data: bytes) -> str:
-    """Return the content of a file that Pillow does not open, with the remedy; "" where it is unknown."""
+    """Return the content of a file that Pillow does not open, with the remedy, or "" where it is unknown."""
     if data[4:8] == b"ftyp":
         if data[8:12] in HEIF:
             return f"HEIC; {ENABLE_HEIF}"

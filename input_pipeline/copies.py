@@ -77,7 +77,7 @@ def _read_root(copy: pathlib.Path) -> str:
 
 
 def _identify(name: str, root: str) -> str:
-    """Return the identity of the folder's present content, without the fields for reading it; "" if the folder is gone."""
+    """Return the identity of the folder's present content, without the fields for reading it, or "" if it is gone."""
     try:
         folder = ConfigDict(dict(root=root, first_pixel=0))
         return find_dataset(name).preparation.identify(folder).split("_")[0] if root else ""

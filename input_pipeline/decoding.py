@@ -83,7 +83,7 @@ class Header(NamedTuple):
 
 
 def read_image(path: pathlib.Path, largest: int = LARGEST) -> bytes:
-    """Return the bytes of an image file of at most `largest` pixels. Raise UserError; see `files.read_bytes`."""
+    """Return the bytes of an image file of at most `largest` pixels. Raise UserError as `files.read_bytes` does."""
     return read_bytes(path, largest * BYTES_PER_PIXEL + IMAGE_METADATA)
 
 
@@ -124,7 +124,7 @@ def to_uint8(samples: np.ndarray, white: int) -> np.ndarray:
 
 
 def choose_white(peak: int) -> int:
-    """Return the smallest of LEVELS that covers `peak`, the largest 16-bit value; the largest level for a `peak` of 0."""
+    """Return the smallest of LEVELS that covers `peak`, the largest 16-bit value, or the largest level if `peak` is 0."""
     return next(level for level in LEVELS if level >= peak) if peak else WHITE
 
 
@@ -158,7 +158,7 @@ def decode_colours(data: bytes, name: str, *, upright: bool = True, largest: int
 
 
 def decode_grey(data: bytes, name: str, *, upright: bool = True) -> np.ndarray:
-    """Return the grey values [H,W] of a mask as viewers show it. One bit is 0 or 255; colours and palettes are averaged."""
+    """Return a mask's grey values [H,W] as viewers show it. One bit is 0 or 255. Colours and palettes are averaged."""
     with _open(data, name) as image:
         is_grey = image.mode[0] in "IF"
     if is_grey:
@@ -202,7 +202,7 @@ def refuse_unreadable(where: str, unreadable: list[str]) -> None:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """Return PNG bytes of [H,W] uint8 or uint16, or [H,W,3] uint8. Pixels are exact; bytes depend on the zlib version."""
+    """Return PNG bytes of [H,W] uint8 or uint16, or [H,W,3] uint8. Only the bytes depend on the zlib version."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
@@ -255,9 +255,7 @@ def _convert(image: Image.Image, name: str) -> np.ndarray:
     try:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # convert always copies
     except ValueError as error:
-        raise UserError(
-            f"{name}: colours of mode {image.mode} cannot be converted; store the image as RGB"
-        ) from error
+        raise UserError(f"{name}: colours of mode {image.mode} cannot be converted; store the image as RGB") from error
 
 
 def _to_16_bits(values: np.ndarray, name: str) -> np.ndarray:

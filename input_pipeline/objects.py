@@ -34,7 +34,7 @@ def clean(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, list[str]]:
 
 
 def describe(name: str, number: int, class_name: str, reason: str) -> str:
-    """Return the line about a bad box; `number` counts an image's annotated objects from 1."""
+    """Return the line about a bad box. `number` counts an image's annotated objects from 1."""
     return f"{name}: object {number} of class {class_name}: {reason}"
 
 
@@ -64,7 +64,7 @@ def has_area(boxes: np.ndarray) -> np.ndarray:
 
 
 def clip(boxes: np.ndarray, window: Window) -> np.ndarray:
-    """Return the parts of boxes [...,4] inside `window`; a box outside it has no area."""
+    """Return the parts of boxes [...,4] inside `window`. A box outside it has no area."""
     top, left, bottom, right = window
     return boxes.clip((top, left, top, left), (bottom, right, bottom, right))
 
@@ -78,7 +78,7 @@ def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the IoU of each pair of boxes [N,4] and [M,4], [N,M]; 0 where the union is empty."""
+    """Return the IoU of each pair of boxes [N,4] and [M,4], [N,M]. It is 0 where the union is empty."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = (high - low).clip(0).prod(-1)

@@ -32,9 +32,7 @@ def is_mask_upright(header: Header, size: Size, name: str, mask: str) -> bool:
         return is_upright(header, size, name)
     except UserError:
         by = f"{size[0]}x{size[1]} (height x width)"
-        raise UserError(
-            f"{mask} is {by}, but its image is {describe(header)}; make both the same size"
-        ) from None
+        raise UserError(f"{mask} is {by}, but its image is {describe(header)}; make both the same size") from None
 
 
 def describe(header: Header) -> str:

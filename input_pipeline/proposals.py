@@ -45,7 +45,7 @@ EVERY = 60.0  # seconds between printed lines of progress, when the output is no
 
 @dataclasses.dataclass(frozen=True)
 class SelectiveSearch:
-    """Selective search with the settings of config.data.proposals; `count` boxes are kept, in the method's order."""
+    """Selective search with the settings of config.data.proposals. `count` boxes are kept, in the method's order."""
 
     mode: str
     longest: int
@@ -53,7 +53,7 @@ class SelectiveSearch:
     count: int
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
-        """Return the image [H,W,3] uint8 at the size that is searched; its longer side has at most `longest` pixels."""
+        """Return the image [H,W,3] uint8 at the size that is searched. Its longer side has at most `longest` pixels."""
         scale = self.longest / max(image.shape[:2])
         if scale >= 1:
             return image

@@ -15,7 +15,7 @@ from wording import count_being, name_some
 
 
 def name_files(what: str, names: Sequence[str]) -> list[str]:
-    """Return ["3 files are WHAT: a.png, b.png, c.png"], or an empty list where there are no names."""
+    """Return `["3 files are WHAT: a.png, b.png, c.png"]`, or an empty list where there are no names."""
     if not names:
         return []
     return [f"{count_being(len(names), 'file')} {what}: {name_some(names, SHOWN)}"]

@@ -58,7 +58,9 @@ class Source(Protocol):
     layout: str  # the recognised layout of the data's folder, and the reason; "" where the data has no folder
     remarks: tuple[str, ...]  # files that were skipped or read in an unexpected way: one line per kind
     peak: int  # the largest value in the split's 16-bit images, 0 where there are none
-    white: int  # the value of 16-bit images that is read as white: config.data.white_level, or a level that covers `peak`
+    white: (
+        int  # the value of 16-bit images that is read as white: config.data.white_level, or a level that covers `peak`
+    )
 
     def __len__(self) -> int: ...
 
@@ -143,7 +145,7 @@ def check_provided(name: str, needs: Collection[str], provided: Collection[str])
 
 
 def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
-    """Split "train[10:20]" or "train[:50%]" into "train" and a function from a number of examples to the chosen range.
+    """Split `train[10:20]` or `train[:50%]` into the name and a function from a number of examples to the chosen range.
 
     Raise UserError for anything else.
     """

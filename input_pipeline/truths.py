@@ -135,7 +135,7 @@ class Boxes(Truth):
         return mixtures.copy_paste(drawn, donor, chosen, augment.min_visible)
 
     def _draw_mosaic(self, source: Source, index: int, rng: np.random.Generator) -> DrawnExample:
-        """Draw four examples, each at the size of its quadrant around a random centre; `index` is at the top left."""
+        """Draw four examples, each at the size of its quadrant around a random centre, with `index` at the top left."""
         height, width = self.data.image_size
         top, left = (min(max(round(rng.uniform(*CENTRE) * side), 1), side - 1) for side in (height, width))
         quadrants = [(tall, wide) for tall in (top, height - top) for wide in (left, width - left)]

@@ -1,1 +1,1 @@
-"""Random changes of an example: geometry, visible window, mixtures of several examples, and colours."""
+"""Random changes of an example in its geometry, visible window and colours, and mixtures of several examples."""

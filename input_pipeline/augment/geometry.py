@@ -156,9 +156,10 @@ def warp_image(
     displacement: np.ndarray | None = None,
     antialias: bool = True,
 ) -> np.ndarray:
-    """Warp [H,W,3] uint8 to [*size,3] uint8, sampled linearly. `fill` is the colour outside; None mirrors the image.
+    """Warp [H,W,3] uint8 to [*size,3] uint8, sampled linearly.
 
-    With `antialias` a side that shrinks to less than half is averaged down first, because linear sampling alone skips pixels.
+    `fill` is the colour outside the image; None mirrors the image. With `antialias` a side that shrinks to less than half is
+    averaged down first, because linear sampling alone skips pixels.
     """
     steps = np.hypot(*np.linalg.inv(matrix)[:2, :2].T)  # source pixels, along x and y, to one pixel of the output
     shrink_x, shrink_y = np.maximum((steps + 1e-6).astype(int), 1)

@@ -12,7 +12,7 @@ from input_pipeline.objects import Objects, join, pick
 
 
 class DrawnExample(NamedTuple):
-    """A drawn image [H,W,3] uint8 with its objects; `matrix` [3,3] maps the points of the stored image to it.
+    """A drawn image [H,W,3] uint8 with its objects. `matrix` [3,3] maps the points of the stored image to it.
 
     With several examples, `original` (the stored image's size) and `matrix` belong to the first.
     """
