@@ -32,6 +32,7 @@ from input_pipeline.preparation import Preparation, find_prepared, prepare
 from input_pipeline.prepared_folder import BY_TFDS, PreparedFolder
 from input_pipeline.remarks import add_white, note_white
 from input_pipeline.sources import Source, parse_split
+from wording import count
 
 Record = dict[str, Any]  # as tfds stores it, images encoded
 RECENT = 64  # encoded records kept in memory
@@ -213,8 +214,8 @@ class PreparedObjects(Prepared):
         reason = " ({})".format(self._findings["maskless"]) if self._findings.get("maskless") else ""
         if "masks" in needs and unmasked:
             raise UserError(
-                f"config.data: masks are needed, but {unmasked} objects of {split} in {data.name} have none, the first in "
-                f"{self._findings['first_unmasked']}{reason}; add masks, or do without them: set "
+                f"config.data: masks are needed, but missing for {count(unmasked, 'object')} of {split} in {data.name}, the first "
+                f"in {self._findings['first_unmasked']}{reason}; add masks, or do without them: set "
                 "config.data.augment.copy_paste=0.0 and choose a task of boxes, such as faster_rcnn"
             )
 

@@ -111,7 +111,7 @@ def find(root: pathlib.Path) -> Layout | None:
     # In the order of the folders, not of the data file: earlier versions read only folders, and fingerprints include the order.
     splits = {split: [files.pair(*image) for image in images] for split, images in sorted(named.items())}
     for split in [split for split, pairs in splits.items() if not any(pair.annotation for pair in pairs)]:
-        said.append(f"{split} is not a split: none of its {len(splits.pop(split))} images has a label file")
+        said.append(f"{split} is not a split: none of its images has a label file ({len(splits.pop(split))})")
     for split, pairs in splits.items():
         bare = [pair.name for pair in pairs if not pair.annotation]
         notes[split] = count(
