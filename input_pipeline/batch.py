@@ -110,8 +110,8 @@ def row(image: np.ndarray, truth: Batch, index: int, original: Size, matrix: np.
     return {
         "image": image,
         **truth,
-        "image_id": np.int32(index),
-        "example_mask": np.bool_(True),
+        "image_id": np.array(index, np.int32),
+        "example_mask": np.array(True),
         "original_size": np.array(original, np.int32),
         "to_original": np.linalg.inv(matrix)[:2].astype(np.float32),
     }
@@ -119,7 +119,7 @@ def row(image: np.ndarray, truth: Batch, index: int, original: Size, matrix: np.
 
 def blank(canvas: Size, truth: Batch) -> Batch:
     """Return a row of `canvas` size that only fills up a batch. `truth` is an empty ground truth."""
-    return row(np.zeros((*canvas, 3), np.uint8), truth, 0, canvas, np.eye(3)) | {"example_mask": np.bool_(False)}
+    return row(np.zeros((*canvas, 3), np.uint8), truth, 0, canvas, np.eye(3)) | {"example_mask": np.array(False)}
 
 
 def stack(rows: list[Batch]) -> Batch:

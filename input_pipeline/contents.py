@@ -6,12 +6,12 @@ One grey or colour picture is read. Any other file is refused in one line that n
 import contextlib
 import ctypes
 import io
-import itertools
 import logging
 import pathlib
 import re
 import struct
 import warnings
+from typing import Any
 
 import PIL
 from PIL import Image, TiffImagePlugin
@@ -20,7 +20,7 @@ from errors import UserError
 from limits import MB, PAGES
 
 with contextlib.suppress(ImportError):  # optional: it reads HEIC, the photos of iPhones
-    import pillow_heif
+    import pillow_heif  # pyright: ignore[reportMissingImports]: it is seldom installed
 
     pillow_heif.register_heif_opener()
 
@@ -64,13 +64,13 @@ COMPONENTS, PRECISION = 40, 42
 
 def check(image: Image.Image, data: bytes, name: str) -> None:
     """Raise UserError for several pages or frames, and for bands other than grey, colour and transparency."""
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_tiff(image, name)
     if image.format == "SGI" and data[3] == 2:  # bytes per sample; Pillow drops one
         raise UserError(f"{name} is an SGI file of 16 bits, which is not supported; store it as PNG or TIFF")
     # Counting the frames moves to another frame, so it is done on a second copy.
     if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
-        with Image.open(io.BytesIO(data), formats=[image.format]) as again:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as again:
             pages = _count_pages(again, len(data))
         if pages > 1:
             what = "pages" if image.format == "TIFF" else "frames"
@@ -78,7 +78,7 @@ def check(image: Image.Image, data: bytes, name: str) -> None:
             raise UserError(f"{name} holds {number} {what}; store each as a file of its own, or only the one you need")
 
 
-def _check_tiff(image: Image.Image, name: str) -> None:
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     tags = image.tag_v2
     if _first(tags.get(SUBFILE, 0)) & PREVIEW:
         raise UserError(
@@ -102,24 +102,23 @@ def _check_tiff(image: Image.Image, name: str) -> None:
 
 def _count_pages(image: Image.Image, size: int) -> int:
     """Return the number of full pictures in a file of `size` bytes, or more than PAGES where counting takes too long."""
-    if image.format != "TIFF":  # counting the frames of a GIF reads the whole file
-        return image.n_frames if image.format != "GIF" or size < COUNTED else PAGES + 1
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):  # counting the frames of a GIF reads the whole file
+        return getattr(image, "n_frames", 1) if image.format != "GIF" or size < COUNTED else PAGES + 1
     count = 0
-    for page in itertools.count():
+    for page in range(PAGES + 2):
         try:
             image.seek(page)
         except EOFError:
             return count
         count += not _first(image.tag_v2.get(SUBFILE, 0)) & (PREVIEW | MASK)
-        if page > PAGES:
-            return PAGES + 1
+    return PAGES + 1
 
 
 def has_deep_colours(image: Image.Image, data: bytes) -> bool:
     """Return whether the file has colours, or grey with transparency, of 16 bits per channel."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)  # header bytes: bits, and colour type
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(BITS, ())
         return isinstance(bits, tuple) and len(bits) >= 3 and min(bits) > 8
     return find_brightest(image, data) > 255
@@ -182,6 +181,6 @@ def _describe_tiff(data: bytes) -> str:
     return f"a TIFF of {bands} band{'s' if bands > 1 else ''} of {what}; store 1 or 3 bands of 8 or 16 bits"
 
 
-def _first(value):
+def _first(value: Any) -> Any:
     """Return a tag's first value. Some writers give one for each band."""
     return value[0] if isinstance(value, tuple) and value else value

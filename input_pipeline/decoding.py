@@ -79,7 +79,8 @@ class Header(NamedTuple):
 
     @property
     def upright(self) -> Size:
-        return self.stored[::-1] if self.orientation > 4 else self.stored
+        height, width = self.stored
+        return (width, height) if self.orientation > 4 else (height, width)
 
 
 def read_image(path: pathlib.Path, largest: int = LARGEST) -> bytes:
@@ -237,12 +238,11 @@ def _reason(error: Exception, data: bytes) -> str:
 
 def _find_header(image: Image.Image, data: bytes, largest: int = 0) -> Header:
     orientation = contents.find_orientation(image, data, largest)
-    size = image.height, image.width
-    upright = image.format == "TIFF"  # Pillow turns TIFFs itself
-    return Header(size[::-1] if upright and orientation > 4 else size, orientation)
+    turned = image.format == "TIFF" and orientation > 4  # Pillow turns TIFFs itself
+    return Header((image.width, image.height) if turned else (image.height, image.width), orientation)
 
 
-def _place(pixels: np.ndarray, header: Header, kind: str, upright: bool) -> np.ndarray:
+def _place(pixels: np.ndarray, header: Header, kind: str | None, upright: bool) -> np.ndarray:
     """Turn the pixels of a file of that kind to the requested view."""
     is_upright = kind == "TIFF"
     if header.orientation == 1 or is_upright == upright:
@@ -282,6 +282,6 @@ def _decode_deep_colours(image: Image.Image, data: bytes, name: str) -> np.ndarr
         pixels = (np.minimum(pixels, brightest).astype(np.uint32) * WHITE // brightest).astype(np.uint16)
     # JPEG 2000 has colour spaces and signed samples that Pillow supports and OpenCV does not.
     coarse = _convert(image, name)
-    if pixels.shape != coarse.shape or np.abs((pixels >> 8).astype(np.int16) - coarse).max() > 1:
+    if pixels.shape != coarse.shape or np.abs(np.right_shift(pixels, 8).astype(np.int16) - coarse).max() > 1:
         raise refusal
     return pixels

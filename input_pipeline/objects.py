@@ -60,7 +60,7 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 def has_area(boxes: np.ndarray) -> np.ndarray:
     """Return which boxes [...,4] have an area, [...] bool."""
-    return (boxes[..., 2:] - boxes[..., :2] >= SHORTEST).all(-1)
+    return np.all(boxes[..., 2:] - boxes[..., :2] >= SHORTEST, axis=-1)
 
 
 def clip(boxes: np.ndarray, window: Window) -> np.ndarray:
@@ -134,8 +134,8 @@ def pad(objects: Objects, rows: int, grid: Size | None = None) -> dict[str, np.n
     }
     if grid:
         padded["masks"] = np.zeros((rows, *grid), np.uint8)
-        for row, i in enumerate(kept):
-            padded["masks"][row] = masks.frame(objects["masks"][i], objects["boxes"][i], grid)
+        for row, (mask, box) in enumerate(zip(objects["masks"][kept], objects["boxes"][kept], strict=True)):
+            padded["masks"][row] = masks.frame(mask, box, grid)
     return padded
 
 

@@ -12,7 +12,7 @@ from input_pipeline.decoding import Header
 from input_pipeline.remarks import name_files
 
 
-def is_upright(header: Header, said: Size | None, name: str) -> bool:
+def is_upright(header: Header, said: tuple[float, float] | None, name: str) -> bool:
     """Return whether the annotation of the image `name` describes its upright view. `said` is the annotated size, if any.
 
     Raise UserError where neither view has that size.

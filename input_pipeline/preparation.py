@@ -26,15 +26,19 @@ class Preparation(Protocol):
 
     def identify(self, folder: ConfigDict) -> str:
         """Return the name of its original data, "*" for any and "" for a dataset without any."""
+        ...
 
     def check(self, name: str, place: pathlib.Path) -> None:
         """Raise an error where `make` would fail, before a folder is made for it."""
+        ...
 
     def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
         """Prepare it below `scratch` and return the prepared folder. Raise an error, also for more pixels than `largest`."""
+        ...
 
     def remedy(self, name: str, place: pathlib.Path) -> str:
         """Return the remedy after `make` has failed."""
+        ...
 
 
 class Built(Preparation):
@@ -106,8 +110,16 @@ class ByTensorFlow(Preparation):
 
     def check(self, name: str, place: pathlib.Path) -> None:
         raise UserError(
-            f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow to prepare it: in another "
-            "environment run `pip install tensorflow tensorflow-datasets`, then "
+            f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow to prepare it: "
+            f"{self.remedy(name, place)}"
+        )
+
+    def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
+        raise NotImplementedError  # `check` has raised an error before
+
+    def remedy(self, name: str, place: pathlib.Path) -> str:
+        return (
+            "in another environment run `pip install tensorflow tensorflow-datasets`, then "
             f"`tfds build {name} --file_format=array_record --data_dir={place}`; "
             f"or set --tfds_data_dir or TFDS_DATA_DIR to the folder that holds {name}/; or, without TensorFlow, read the raw "
             f"download: {self.raw}"

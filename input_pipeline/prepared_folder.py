@@ -72,7 +72,7 @@ class PreparedFolder:
     def refuse(self, reason: str) -> NoReturn:
         raise UserError(f"{self.folder} is damaged ({reason}); {self._anew}")
 
-    def open_records(self, split: str) -> Sequence[dict[str, Any]]:
+    def open_records(self, split: str) -> "Records":
         """Return the records of a split by index, images encoded. Raise UserError, also when a damaged record is read."""
         with quiet_tfds() as tfds, self._reading("its records cannot be opened"):
             try:
@@ -119,7 +119,7 @@ class PreparedFolder:
             self.refuse(f"{what}: {_shorten(error)}")
 
 
-class Records(Sequence):
+class Records:
     """The records of a split by index."""
 
     def __init__(self, folder: PreparedFolder, records: Sequence[dict[str, Any]]):

@@ -164,7 +164,7 @@ class SearchedOnRequest:
         return getattr(self._source, name)
 
 
-def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> WithProposals:
+def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> Any:
     """Return `source`, a split of the dataset `data.name`, with its proposals. Find missing ones below `place` now.
 
     They are stored in place/proposals, in a folder named after the dataset, the split, and a hash of the data, the method and
@@ -225,7 +225,9 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 
@@ -241,8 +243,8 @@ def _fill(store: Store, source: Any, search: SelectiveSearch, processes: int, ti
         f"they are stored in {store.folder}",
         flush=True,
     )
-    pool, ahead = start_processes(processes), collections.deque()
-    progress = _Progress(left)
+    pool, progress = start_processes(processes), _Progress(left)
+    ahead: collections.deque[tuple[range, list[concurrent.futures.Future]]] = collections.deque()
     try:
         for indices in missing:
             images = (source[index]["image"] for index in indices)

@@ -68,12 +68,15 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """Return the example's file name, or the dataset's own id."""
+        ...
 
     def size(self, index: int) -> Size:
         """Return (height, width) of the image, without decoding it."""
+        ...
 
     def image_id(self, index: int) -> int:
         """Return the image's number in the data's own files, or index + 1 where it has none."""
+        ...
 
 
 class ObjectSource(Source, Protocol):
@@ -83,9 +86,11 @@ class ObjectSource(Source, Protocol):
 
     def objects(self, index: int) -> tuple[Size, Objects]:
         """Return the image's size, and the example without image and masks. No image is decoded."""
+        ...
 
     def find_bad_boxes(self, index: int) -> tuple[str, ...]:
         """Return the boxes that the example leaves out, except those that preparation already left out."""
+        ...
 
 
 class ProposalSource(ObjectSource, Protocol):
@@ -93,6 +98,7 @@ class ProposalSource(ObjectSource, Protocol):
 
     def proposals(self, index: int) -> np.ndarray:
         """Return the proposals of the example, [P,4] float32. No image is decoded."""
+        ...
 
 
 def open_source(data: ConfigDict, split: str, data_dir: str | None, needs: tuple[str, ...]) -> Source:
@@ -206,26 +212,13 @@ class Concatenation:
         )
         self.absent = tuple(name for name in parts[0].absent if all(name in part.absent for part in parts))
         self._ends = list(itertools.accumulate(map(len, parts)))
+        self.layout = "; ".join(dict.fromkeys(part.layout for part in parts if part.layout))
+        self.remarks = tuple(dict.fromkeys(line for part in self._whole for line in part.remarks))
+        self.peak, self.white = max(part.peak for part in parts), parts[0].white
 
     @property
     def clipped_boxes(self) -> int:
         return sum(part.clipped_boxes for part in self._whole)
-
-    @property
-    def layout(self) -> str:
-        return "; ".join(dict.fromkeys(part.layout for part in self.parts if part.layout))
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(line for part in self._whole for line in part.remarks))
-
-    @property
-    def peak(self) -> int:
-        return max(part.peak for part in self.parts)
-
-    @property
-    def white(self) -> int:
-        return self.parts[0].white
 
     def __len__(self) -> int:
         return self._ends[-1]

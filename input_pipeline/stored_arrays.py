@@ -19,7 +19,7 @@ PARSING = threading.Lock()
 def write_arrays(place: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> int:
     """Write arrays by name, whole or not at all. Return the bytes of the file."""
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, allow_pickle=False, **arrays)
     write_atomically(place, content.getvalue())
     return len(content.getvalue())
 

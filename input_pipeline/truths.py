@@ -33,18 +33,22 @@ class Truth(Protocol):
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
         """Return example `index` as a row of a training batch, through a random map. Colours stay as they are."""
+        ...
 
     def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
         """Return the ground truth of a view. `matrix` [3,3] maps the points of the stored image to those of `canvas`.
 
         An example without ground truth, which is only predicted, gets that of `blank`, in addition to its own proposals.
         """
+        ...
 
     def blank(self, canvas: Size) -> Batch:
         """Return the ground truth of a view where nothing is known."""
+        ...
 
     def resize(self, example: Example, matrix: np.ndarray, size: Size) -> Example:
         """Return the example at another size, to be scored there. Only where `methods` has "canvas"."""
+        ...
 
 
 class Labels(Truth):

@@ -6,6 +6,7 @@ image's own size. `config.eval` defines the views.
 
 import collections
 import concurrent.futures
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,7 +36,8 @@ class View(NamedTuple):
     counted: bool
 
 
-class Piece(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Piece:
     """The content of a batch's row, a view of the image `index`, which has `count` views."""
 
     index: int
@@ -126,7 +128,7 @@ def _zoom(size: Size, data: ConfigDict, scale: float) -> tuple[Size, np.ndarray]
     if data.fit == "shortest":
         scaled = geometry.scale_shortest(size, _zoom_limits(data, scale))
     else:
-        scaled = tuple(max(1, round(scale * length)) for length in size)
+        scaled = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     return scaled, geometry.scaling(scaled[1] / size[1], scaled[0] / size[0])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from errors import UserError
 from files import LIMITS
-from input_pipeline.batch import Size, count, refuse
+from input_pipeline.batch import count, refuse
 from limits import CLASS_NAME, CLASSES
 from wording import is_harmless
 
@@ -31,12 +31,12 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image and its objects. `size` is the annotated size, None if there is none."""
+    """An image and its objects. `size` is the annotated height and width, None if there is none."""
 
     path: pathlib.Path
     name: str
     image_id: int
-    size: Size | None
+    size: tuple[float, float] | None
     objects: list[Annotation]
 
 

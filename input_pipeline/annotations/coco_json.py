@@ -11,7 +11,7 @@ import os
 import unicodedata
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
 from input_pipeline.batch import refuse
 from limits import ANNOTATION_DIGITS, ANNOTATIONS
 
+Key = TypeVar("Key", bound=int | str)  # of an entry
 SHOWN = 80  # letters of a wrong value that its error shows
 LOOKED_AT = 5000  # maximum number of entries used to recognise the meaning of a file's numbers and names
 
@@ -102,7 +103,7 @@ def _read_images(path: Path, folders: Sequence[Path], root: Path, entries: list[
             wrong.append(f"{folder / show_name(name)} is missing")
             lost.append(name)
         else:
-            size = None if size == (None, None) else size
+            size = None if size == (None, None) else (entry["height"], entry["width"])
             annotated[image_id] = AnnotatedImage(file, _name(file, folder, root), image_id, size, [])
         names.add(file)
     refuse(
@@ -213,9 +214,10 @@ class Entry:
     """One object of a file, with its place there for error messages."""
 
     def __init__(self, path: Path, place: str, fields: object):
-        self.path, self.place, self.fields = path, place, fields
+        self.path, self.place = path, place
         if not isinstance(fields, dict):
             raise self.error(f"is not a JSON object: {show(fields)}")
+        self.fields: dict[str, Any] = fields
 
     def error(self, problem: str) -> UserError:
         return UserError(f"{self.path}: {self.place} {problem}")
@@ -223,7 +225,7 @@ class Entry:
     def __contains__(self, key: str) -> bool:
         return key in self.fields
 
-    def __getitem__(self, key: str):
+    def __getitem__(self, key: str) -> Any:
         if key not in self.fields:
             raise self.error(f"lacks {key!r}")
         return self.fields[key]
@@ -257,12 +259,12 @@ class Entry:
             raise self.error(f"has {key}={show(self[key])}, which must be text")
         return self[key]
 
-    def refer(self, key: str, known: Container[int | str], where: str | Path) -> int | str:
+    def refer(self, key: str, known: Container[Key], where: str | Path) -> Key:
         """Return the `key` of another entry, one of those `known`, which the file `where` defines."""
-        value = self.key(key)
-        if value not in known:
+        self.key(key)
+        if self[key] not in known:
             raise self.error(f"has {key}={show(self[key])}, which {where} does not define")
-        return value
+        return self[key]
 
     def box(self, *, bad: bool = False) -> list[float]:
         """Return (left, top, width, height) in pixels. With `bad`, it may be infinite, NaN or reversed."""

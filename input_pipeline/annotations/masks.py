@@ -46,7 +46,10 @@ def encode_mask(segmentation: Any, size: Size) -> bytes:
         raise UserError(
             f"its polygons have a border of {border:,.0f} pixels, more than the limit of {BORDER:,} ({LIMITS}); simplify them"
         )
-    return run_lengths.merge(run_lengths.frPyObjects(polygons, *size))["counts"] if polygons else b""
+    if not polygons:
+        return b""
+    drawn = run_lengths.frPyObjects(polygons, *size)
+    return run_lengths.merge(drawn)["counts"]  # pyright: ignore[reportArgumentType]: a list gives a list
 
 
 def _measure_border(polygon: list[float]) -> float:
@@ -56,7 +59,8 @@ def _measure_border(polygon: list[float]) -> float:
 
 def encode_runs(runs: list[int], size: Size) -> bytes:
     """Encode lengths of 0 and 1 in turn, down the columns of an image of `size`, which they must fill."""
-    return run_lengths.frPyObjects({"size": list(size), "counts": runs}, *size)["counts"]
+    encoded = run_lengths.frPyObjects({"size": list(size), "counts": runs}, *size)
+    return encoded["counts"]  # pyright: ignore[reportCallIssue, reportArgumentType]: a dictionary gives a dictionary
 
 
 def encode_pixels(mask: Mask, size: Size) -> bytes:
@@ -81,7 +85,10 @@ def decode_masks(texts: list[bytes], size: Size) -> np.ndarray:
 def _decode(text: bytes, size: Size) -> Mask:
     """Decode only the columns of the mask. COCO's own decoder makes all of the image's pixels for each mask."""
     height, _ = size
-    ends = np.cumsum(_read_text(text.decode()))  # of the runs of 0 and 1 in turn
+    runs = _read_text(text.decode())
+    if runs is None:
+        raise UserError("a stored mask cannot be decoded")
+    ends = np.cumsum(runs)  # of the runs of 0 and 1 in turn
     if len(ends) < 2 or ends[0] == ends[-1]:
         return Mask(np.zeros((1, 1), bool))
     last = len(ends) // 2 * 2 - 1  # the last run of 1
@@ -106,8 +113,8 @@ def _read_counts(segmentation: dict, size: Size) -> list[int]:
         )
     counts = segmentation.get("counts")
     runs = _read_text(counts) if isinstance(counts, str) else counts
-    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
-    if not whole or sum(runs) != height * width:
+    whole = height * width
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != whole:
         raise UserError(f"its mask cannot be decoded (the runs do not fill {height}x{width} pixels)")
     return runs
 

@@ -8,7 +8,6 @@ from xml.parsers import expat
 
 from errors import UserError
 from files import read_bytes
-from input_pipeline.batch import Size
 from limits import DEEPEST, XML
 
 ROOT = "annotation"
@@ -25,7 +24,7 @@ class Named:
     difficult: bool
 
 
-def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
+def read_xml(path: pathlib.Path) -> tuple[tuple[float, float] | None, list[Named]]:
     """Return the image's (height, width), None where unknown, and its objects. Raise UserError for an unusable file."""
     data = read_bytes(path, XML)
     try:
@@ -46,7 +45,7 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
         raise UserError(f"{path} is not VOC's XML: its root is <{root.tag}>, not <{ROOT}>")
     size = None
     if root.find("size") is not None:
-        size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
+        size = _read_number(root, "size/height", str(path)), _read_number(root, "size/width", str(path))
     objects = []
     for number, element in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
@@ -57,11 +56,11 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
             raise UserError(
                 f"{where} has an oriented box ({ORIENTED}), which is not supported; write an upright box as bndbox"
             )
-        edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
+        top, left, bottom, right = (_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
         difficult = element.findtext("difficult", "0").strip()
         if difficult not in ("0", "1"):
             raise UserError(f"{where} has difficult={difficult!r}, which must be 0 or 1")
-        objects.append(Named(name, edges, difficult == "1"))
+        objects.append(Named(name, (top, left, bottom, right), difficult == "1"))
     return None if size == (0, 0) else size, objects  # some programs write 0 for an unknown size
 
 

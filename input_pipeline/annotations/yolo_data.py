@@ -120,9 +120,9 @@ def _read_names(data: DataFile) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     whole = isinstance(names, dict) and all(type(number) is int and number >= 0 for number in names)
-    if isinstance(names, dict) and names and all(str(number).isdecimal() for number in names) and not whole:
+    if isinstance(names, dict) and not whole and all(str(number).isdecimal() for number in names):
         raise UserError(f"{data.path}: `names` has its numbers in quotes; remove the quotes")
-    if not whole:
+    if not isinstance(names, dict) or not whole:
         raise UserError(f"{data.path} has no `names`; add them as a list, or as numbers from 0 with names")
     # Without quotes, YAML does not read on, no, 1.5 and null as text.
     odd = [
@@ -135,10 +135,10 @@ def _read_names(data: DataFile) -> dict[int, str]:
 
 def note_count(data: DataFile | None, classes: dict[int, str]) -> list[str]:
     """Return a remark where a data file counts other classes than it names, or none."""
-    told = data.content.get("nc") if data else None
-    if type(told) is not int or told in (len(classes), max(classes) + 1):
+    counted = data.content.get("nc") if data else None
+    if data is None or type(counted) is not int or counted in (len(classes), max(classes) + 1):
         return []
-    return [f"{data.path.name}: nc is {told}, but `names` has {len(classes)} classes, which are used"]
+    return [f"{data.path.name}: nc is {counted}, but `names` has {len(classes)} classes, which are used"]
 
 
 def read_yaml(path: pathlib.Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ so only all rows of a dataset together show the meaning.
 
 import dataclasses
 import pathlib
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from typing import NoReturn
 
 import numpy as np
@@ -45,7 +45,7 @@ class Meaning:
         return ""
 
 
-def read_row(row: str, classes: Container[int]) -> Row:
+def read_row(row: str, classes: Collection[int]) -> Row:
     """Read one object. Raise UserError that names the fault of the row."""
     try:
         number, *values = map(float, row.split())
@@ -71,7 +71,7 @@ def find_meaning(where: pathlib.Path, rows: Iterable[Row], data: DataFile | None
     shape, task = (data.keypoints, data.task) if data else (None, "")
     if shape:
         return Meaning(keypoints=shape[0] * shape[1])
-    if task == "pose":
+    if data and task == "pose":
         raise UserError(f"{data.path}: task is pose, but kpt_shape is missing; add kpt_shape: [keypoints, 2 or 3]")
     boxes = np.array([numbers for numbers in values if len(numbers) == 4]).reshape(-1, 4)
     unknown = np.full((len(boxes), 4), np.nan)
@@ -204,7 +204,7 @@ def is_simple(points: np.ndarray) -> bool:
     return not (apart & apart.T).any()
 
 
-def _say_classes(classes: Container[int]) -> str:
+def _say_classes(classes: Collection[int]) -> str:
     numbers = sorted(classes)
     if numbers == list(range(len(numbers))):
         return f"{len(numbers)} (0 to {len(numbers) - 1})"

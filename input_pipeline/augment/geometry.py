@@ -60,7 +60,7 @@ def scale_shortest(source: Size, shortest: tuple[float, float]) -> Size:
     The scale is smaller where the longer side would exceed `shortest`[1]. Sides are rounded down, as in torchvision's detectors.
     """
     scale = min(shortest[0] / min(source), shortest[1] / max(source))
-    return tuple(max(int(side * scale), 1) for side in source)
+    return max(int(source[0] * scale), 1), max(int(source[1] * scale), 1)
 
 
 def fit(
@@ -76,6 +76,7 @@ def fit(
     if how == "stretch":
         return translation(margin, margin) @ scaling(horizontal, vertical)
     if how == "shortest":
+        assert shortest is not None
         height, width = scale_shortest(source, shortest)
         if height > tall or width > wide:
             height, width = (max(round(min(vertical, horizontal) * length), 1) for length in source)
@@ -173,7 +174,8 @@ def warp_image(
     part, columns, rows = image, x - 0.5, y - 0.5
     if max(image.shape[:2]) > LONGEST:
         part, columns, rows = _cut_out(image, columns, rows, mirror=fill is None)
-    result = cv2.remap(part, np.float32(columns), np.float32(rows), cv2.INTER_LINEAR, borderMode=border)
+    columns, rows = columns.astype(np.float32), rows.astype(np.float32)
+    result = cv2.remap(part, columns, rows, cv2.INTER_LINEAR, borderMode=border)
     if fill is not None:
         outside = _pixels(image.shape[:2], x, y)[2]
         if outside.any():

@@ -69,4 +69,4 @@ def draw_patches(rng: np.random.Generator, canvas: Window) -> np.ndarray:
 def have_centre(boxes: np.ndarray, window: Window) -> np.ndarray:
     """Return whether the centre of each box [N,4] lies in `window`, [N] bool."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centre >= window[:2]) & (centre < window[2:])).all(-1)
+    return np.all((centre >= window[:2]) & (centre < window[2:]), axis=-1)

@@ -94,8 +94,8 @@ def number_images(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
         known = CocoFolder.number(data.folder)
     except UserError:  # predictions do not need the annotations
         return []
-    numbers = [known.get(path.resolve()) for path in paths]
-    return [] if None in numbers else numbers
+    resolved = [path.resolve() for path in paths]
+    return [known[path] for path in resolved] if all(path in known for path in resolved) else []
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

@@ -158,10 +158,8 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in self._contents.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        findings, digest = (
-            Findings(maskless=self._contents.maskless),
-            hashlib.sha256(repr(self._contents.class_names).encode()),
-        )
+        findings = Findings(maskless=self._contents.maskless)
+        digest = hashlib.sha256(repr(self._contents.class_names).encode())
         images = self._contents.splits[split]
         wrong, unreadable, turned, count = [], [], [], 0
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -214,6 +212,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             *note_views(turned, findings.stored),
             *name_duplicates(findings.duplicates),
         ]
+        assert self.info.metadata is not None  # _info sets it
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
     def _load(self, image: AnnotatedImage) -> "Read":

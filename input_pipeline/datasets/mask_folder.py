@@ -42,7 +42,7 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
             f"{path}: {' '.join(line)!r} has no colour, but other lines do; write `name red green blue` on each line"
         )
     names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
-    colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
+    colours = tuple((int(red), int(green), int(blue)) for *_, red, green, blue in coloured)
     if not 2 <= len(names) <= IGNORE:
         raise UserError(f"{path} names {count(len(names), 'class')}; write 2 to {IGNORE}, including the background")
     check_letters(names, path)

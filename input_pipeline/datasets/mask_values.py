@@ -46,7 +46,8 @@ class MaskValues:
             grey = decode_grey(read_image(path), str(path), upright=upright)
             return (grey >= self._threshold).astype(np.uint8)
         if self._colours:
-            return self._from_colours(decode_colours(read_image(path), str(path), upright=upright), path)
+            shown = decode_colours(read_image(path), str(path), upright=upright)
+            return self._from_colours(shown, self._colours, path)
         values = read_grey(path, "write `name red green blue` lines into the classes file", upright)
         if is_jpeg(path):
             short = f"{path} is a JPEG, which changes values"
@@ -119,9 +120,9 @@ class MaskValues:
             ]
         return []
 
-    def _from_colours(self, colours: np.ndarray, path: pathlib.Path) -> np.ndarray:
-        packed = colours.astype(np.int32) @ (1 << 16, 1 << 8, 1)
-        known = np.array(self._colours, np.int32) @ (1 << 16, 1 << 8, 1)
+    def _from_colours(self, shown: np.ndarray, colours: Colours, path: pathlib.Path) -> np.ndarray:
+        packed = shown.astype(np.int32) @ (1 << 16, 1 << 8, 1)
+        known = np.array(colours, np.int32) @ (1 << 16, 1 << 8, 1)
         order = np.argsort(known)
         place = np.minimum(np.searchsorted(known[order], packed), len(known) - 1)
         label = order[place].astype(np.uint8)
@@ -129,16 +130,16 @@ class MaskValues:
         found = known[label] == packed
         if not (found | white).all():
             row, column = np.argwhere(~(found | white))[0]
-            raise UserError(self._describe_colour(tuple(map(int, colours[row, column])), path))
+            raise UserError(self._describe_colour(shown[row, column].tolist(), colours, path))
         return np.where(found, label, IGNORE).astype(np.uint8)
 
-    def _describe_colour(self, colour: tuple[int, int, int], path: pathlib.Path) -> str:
-        distances = np.abs(np.subtract(self._colours, colour)).max(1)
+    def _describe_colour(self, colour: list[int], colours: Colours, path: pathlib.Path) -> str:
+        distances = np.abs(np.subtract(colours, colour)).max(1)
         nearest = int(distances.argmin())
-        text = f"{path} has the colour {colour}, which is not in the classes file"
+        text = f"{path} has the colour {tuple(colour)}, which is not in the classes file"
         if distances[nearest] > NEAR:
             return f"{text}; add it there, or paint pixels without a class white"
-        near = f"near {self._colours[nearest]} of {self.class_names[nearest]!r}"
+        near = f"near {colours[nearest]} of {self.class_names[nearest]!r}"
         return f"{text} ({near}, perhaps JPEG noise or a soft edge); store the masks without loss, or add it there"
 
 
@@ -148,7 +149,7 @@ def is_black_and_white(wrong: Sequence[Beyond]) -> bool:
     In such masks most pixels are near one end, and the others lie anywhere between. In contrast, a forgotten class has one value,
     and numbers of classes or objects are small.
     """
-    counts = sum(error.counts for error in wrong)
+    counts = np.sum([error.counts for error in wrong], axis=0)
     ends = counts[: NEAR + 1].sum() + counts[255 - NEAR :].sum()
     return bool(ends >= MOST * counts.sum() and np.count_nonzero(counts[2:255]) >= SPREAD and counts[128:255].any())
 

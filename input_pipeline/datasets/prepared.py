@@ -47,12 +47,11 @@ class Dataset:
     "classes" [N], and those of "crowd", "difficult" and "area" that the dataset has.
     """
 
-    preparation: Preparation | None  # None: it is already prepared, in `folder`
+    preparation: Preparation | pathlib.Path  # or the folder in which it is already prepared
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
     as_stored: bool = False  # boxes refer to the pixels as stored, which is how tfds decodes them
-    folder: pathlib.Path | None = None
     has_findings: bool = False  # its metadata holds the findings of its preparation for each split
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
     class_names: tuple[str, ...] = ()  # of the label
@@ -95,13 +94,13 @@ class Prepared:
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
-        folder = (
-            dataset.folder
-            or find_prepared(name, how, place, data.folder)
-            or prepare(name, how, place, data.folder, data.max_pixels)
-        )
+        if isinstance(how, pathlib.Path):
+            folder, anew = how, BY_TFDS
+        else:
+            found = find_prepared(name, how, place, data.folder)
+            folder, anew = found or prepare(name, how, place, data.folder, data.max_pixels), how.anew
         self.folder = folder
-        prepared = PreparedFolder(folder, how.anew if how else BY_TFDS)
+        prepared = PreparedFolder(folder, anew)
         asked, select = parse_split(split)
         wanted = find_split(asked, list(prepared.splits), data, f"{name} in {folder}")
         self._features, self._records = self._rename(prepared.features), prepared.open_records(wanted)
@@ -147,9 +146,9 @@ class Prepared:
         fingerprint = hashlib.sha256(f"{name} {version} {split} {checksums}{content}".encode()).hexdigest()[:16]
         self.fingerprint = add_white(fingerprint, self.peak, self.white)
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        return self._category_ids or tuple(range(1, len(self.class_names) + 1))
+    def _name_classes(self, names: tuple[str, ...]) -> None:
+        check_letters(names, self.folder)
+        self.class_names, self.category_ids = names, self._category_ids or tuple(range(1, len(names) + 1))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -189,18 +188,19 @@ class PreparedLabels(Prepared):
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = dataset.class_names
-        check_letters(self.class_names, self.folder)
+        assert dataset.read_label is not None
+        self._read_label = dataset.read_label
+        self._name_classes(dataset.class_names)
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        name, label = self.dataset.name(record), self.dataset.read_label(record)
+        name, label = self.dataset.name(record), self._read_label(record)
         upright = is_mask_upright(read_header(record["image"], name), label.shape, name, f"the mask of {name}")
         return {"image": self._decode(record, upright), "label": label}
 
     def _size(self, record: Record) -> Size:
         size, header = super()._size(record), read_header(record["image"], self.dataset.name(record))
-        return size if header.upright == header.stored else self.dataset.read_label(record).shape
+        return size if header.upright == header.stored else self._read_label(record).shape
 
 
 class PreparedObjects(Prepared):
@@ -208,14 +208,15 @@ class PreparedObjects(Prepared):
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
-        check_letters(self.class_names, self.folder)
+        assert dataset.read_objects is not None
+        self._read_objects = dataset.read_objects
+        self._name_classes(dataset.box_names or tuple(self._features["objects"]["label"].names))
         unmasked = self._findings.get("unmasked", 0)
         reason = " ({})".format(self._findings["maskless"]) if self._findings.get("maskless") else ""
         if "masks" in needs and unmasked:
             raise UserError(
-                f"config.data: masks are needed, but missing for {count(unmasked, 'object')} of {split} in {data.name}, the first "
-                f"in {self._findings['first_unmasked']}{reason}; add masks, or do without them: set "
+                f"config.data: masks are needed, but missing for {count(unmasked, 'object')} of {split} in {data.name}, the "
+                f"first in {self._findings['first_unmasked']}{reason}; add masks, or do without them: set "
                 "config.data.augment.copy_paste=0.0 and choose a task of boxes, such as faster_rcnn"
             )
 
@@ -224,7 +225,7 @@ class PreparedObjects(Prepared):
         upright = not self.dataset.as_stored and self.dataset.name(record) not in self._stored
         image = self._decode(record, upright)
         objects, keep, _ = self._read(record, image.shape[:2])
-        if "masks" in self.needs:
+        if "masks" in self.needs and self.dataset.read_masks:
             objects["masks"] = self.dataset.read_masks(record, image.shape[:2])[keep]
         return {"image": image} | objects
 
@@ -237,7 +238,7 @@ class PreparedObjects(Prepared):
         record = self._record(index)
         size = self._size(record)
         _, _, reasons = self._read(record, size)
-        labels = self.dataset.read_objects(record, size)["classes"]
+        labels = self._read_objects(record, size)["classes"]
         return tuple(
             describe(self.dataset.name(record), i + 1, self.class_names[labels[i]], reason)
             for i, reason in enumerate(reasons)
@@ -246,7 +247,7 @@ class PreparedObjects(Prepared):
 
     def _read(self, record: Record, size: Size) -> tuple[Objects, np.ndarray, list[str]]:
         """Return the valid objects of a record, which of all its objects are valid [N] bool, and the faults of the others."""
-        annotated = self.dataset.read_objects(record, size)
+        annotated = self._read_objects(record, size)
         keep, reasons = clean(annotated["boxes"], size)
         boxes = clip(annotated["boxes"], (0, 0, *size))
         none = np.zeros(len(boxes))

@@ -113,7 +113,7 @@ def _draw_figure(generator: np.random.Generator, figure: str, height: int, width
             radii = np.ones(4)
         case "triangle":
             radii = np.ones(3)
-        case "star":
+        case _:  # a star
             radii = np.tile([1.0, 0.42], 5)
     angles = angle + 2 * np.pi * np.arange(len(radii)) / len(radii)
     corners = radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)

@@ -93,7 +93,7 @@ def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: 
         listed = ", ".join(f"{key}: {_say(feature)}" for key, feature in sorted(features.items()))
         return UserError(f"config.data.name={data.name!r} has no readable {lacks}; its features are {listed}")
 
-    images = {key: feature for key, feature in features.items() if isinstance(feature, kinds.Image)}
+    images: Features = {key: feature for key, feature in features.items() if isinstance(feature, kinds.Image)}
     masks = {
         key: feature
         for key, feature in images.items()
@@ -107,14 +107,14 @@ def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: 
     number = next((own for own in IDS if _is_whole(features.get(own))), None)
     rename = {key: "image"}
     facts: dict[str, Any] = {
-        "folder": folder,
+        "preparation": folder,
         "rename": rename,
         "name": (lambda record: read_text(record, named)) if named else _name_by_content,
         "image_id": (lambda record: int(record[number])) if number else None,
     }
     if "boxes" in needs:
         names, read_objects = _find_objects(features, kinds, refuse)
-        return Dataset(preparation=None, box_names=names, read_objects=read_objects, as_stored=True, **facts)
+        return Dataset(box_names=names, read_objects=read_objects, as_stored=True, **facts)
     if len(masks) != 1:
         raise refuse(
             "mask (an image of one channel)" if not masks else f"single mask (which of {' and '.join(masks)}?)"
@@ -122,7 +122,7 @@ def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: 
     ((mask, feature),) = masks.items()
     class_names = tuple(getattr(feature, "names", None) or _read_names(data, mask))
     read_label = _label_reader(mask, len(class_names), data.folder.ignore_value, facts["name"])
-    return Dataset(preparation=None, class_names=class_names, read_label=read_label, **facts)
+    return Dataset(class_names=class_names, read_label=read_label, **facts)
 
 
 def _find_objects(

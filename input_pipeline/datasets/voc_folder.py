@@ -18,11 +18,11 @@ from errors import UserError
 from input_pipeline.annotations import box_kinds
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
 from input_pipeline.annotations.voc_xml import Named, read_xml
-from input_pipeline.batch import Size, refuse
+from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
 from input_pipeline.datasets.layouts.recognition import recognise
 
-Described = dict[pathlib.Path, tuple[Size | None, list[Named]]]  # XML files: size and objects
+Described = dict[pathlib.Path, tuple[tuple[float, float] | None, list[Named]]]  # XML files: height and width, objects
 MANY = 20  # boxes needed to judge whether a tool counts from 0 or 1
 
 

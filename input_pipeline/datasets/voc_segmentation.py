@@ -160,8 +160,12 @@ def check(image: pathlib.Path, mask: pathlib.Path, largest: int) -> None:
 
 def files_of(year: pathlib.Path, stem: str) -> tuple[pathlib.Path, pathlib.Path]:
     """Return image and mask of a name, whatever their suffixes, or NAME.jpg and NAME.png where they do not exist."""
-    places = (year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png")
-    return tuple(path if path.is_file() else _index(path.parent).get(find_name(path), path) for path in places)
+    image, mask = year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png"
+    return _find(image), _find(mask)
+
+
+def _find(path: pathlib.Path) -> pathlib.Path:
+    return path if path.is_file() else _index(path.parent).get(find_name(path), path)
 
 
 def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -32,7 +32,7 @@ class Squares:
     def __len__(self):
         return len(self.sizes)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i) -> dict[str, np.ndarray]:
         label = np.zeros(self.sizes[i], np.uint8)
         label[2:5, 1:6] = 1
         return {"image": np.full((*self.sizes[i], 3), i, np.uint8), "label": label}

@@ -35,6 +35,7 @@ class Pictures:
     """A source of these images. Image i has the noise i."""
 
     fingerprint, class_names, category_ids, dropped, absent, bad_boxes = "pictures", ("box",), (1,), (), (), ()
+    layout, remarks, peak, white = "", (), 0, 65535
 
     def __init__(self, count):
         self.decoded = []

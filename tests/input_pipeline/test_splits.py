@@ -75,7 +75,7 @@ def test_joined_splits_report_what_their_parts_left_out(place):
         def __init__(self, *, classes=("a", "b"), **fields):
             self.class_names, self.category_ids, self.fingerprint = classes, (1, 2), "x"
             self.dropped = self.bad_boxes = self.absent = ()
-            self.clipped_boxes = 1
+            self.clipped_boxes, self.layout, self.remarks, self.peak, self.white = 1, "", (), 0, 65535
             vars(self).update(fields)
 
         def __len__(self):

@@ -2,7 +2,7 @@
 
 import pathlib
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Set
 
 from errors import UserError
 from files import read_text
@@ -63,17 +63,19 @@ def _pair_up(root: pathlib.Path) -> Layout | None:
     for kind in (images, annotations):
         double = [" and ".join(map(str, kind[place])) for place in annotations if len(kind[place]) > 1]
         refuse(f"{root}: files that share one name", double, "; rename one of them")
+    groups = group_splits(root, annotations)
     splits = {
         split: [
             Pair(images[place][0], annotations[place][0], name_in_split(place, images[place][0])) for place in places
         ]
-        for split, places in group_splits(root, annotations).items()
+        for split, places in groups.items()
     }
     held = {path.parent for place in annotations for path in images[place]}
     bare = [path.name for place, (path, *_) in images.items() if place not in annotations and path.parent in held]
     notes = count(bare, "image without an XML file is skipped", "images without an XML file are skipped")
     notes += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
-    image, annotation, _ = next(iter(splits.values()))[0]
+    first = next(iter(groups.values()))[0]
+    image, annotation = images[first][0], annotations[first][0]
     why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
     what = "VOC's XML next to the images" if image.parent == annotation.parent else "VOC's XML and images in folders"
     return Layout(f"{what}, without lists", why, splits, notes={"": notes})
@@ -147,7 +149,7 @@ def read_list(path: pathlib.Path) -> list[str]:
     return lines
 
 
-def is_of_one_class(lines: list[str], annotated: Collection[str]) -> bool:
+def is_of_one_class(lines: list[str], annotated: Set[str]) -> bool:
     """Return whether a list is one of VOC's for one class, with a flag after each name. Names may hold spaces."""
     flagged = all(len(words) > 1 and words[-1] in FLAGS for words in map(str.split, lines))
     return flagged and annotated.isdisjoint(lines)

@@ -6,6 +6,7 @@ data file does not name are further splits, named after their folder. Of paths f
 `/home/ann/set/images/train` is `images/train` here. Nothing outside the folder is read.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ def find(root: pathlib.Path) -> Layout | None:
             raise UserError(f"{folders[-1]} has no labels for any image; write NAME.txt for each image NAME.jpg there")
         return None
     data = find_data_file(root)
+    data_name = data.path.name if data else ""
     named, said, lists = _read_splits(files, data) if data else ({}, [], [])
     notes = {"": said}
     covered = {files.place(image) for images in named.values() for image, _ in images}
@@ -96,7 +98,7 @@ def find(root: pathlib.Path) -> Layout | None:
         said += count(
             unlisted,
             *(
-                f"{what} skipped (images that {data.path.name} does not name)"
+                f"{what} skipped (images that {data_name} does not name)"
                 for what in ("label file is", "label files are")
             ),
         )
@@ -105,7 +107,7 @@ def find(root: pathlib.Path) -> Layout | None:
         firsts = {_first(place) for place in places}
         together = sorted(place for place in files.images if _first(place) in firsts)
         if split in named:
-            said.append(f"{split}/ is not a split: {data.path.name} defines {split} with other images")
+            said.append(f"{split}/ is not a split: {data_name} defines {split} with other images")
             continue
         named[split] = [(path, name_in_split(place, path)) for place in together for path in files.images[place]]
     # In the order of the folders, not of the data file: earlier versions read only folders, and fingerprints include the order.
@@ -122,12 +124,13 @@ def find(root: pathlib.Path) -> Layout | None:
     said += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
     if not splits:
         raise UserError(f"{root}: none of the splits has labels ({'; '.join(said)})")
-    example = next(pair for pairs in splits.values() for pair in pairs if pair.annotation)
-    together = example.image.parent == example.annotation.parent
+    every = itertools.chain.from_iterable(splits.values())
+    image, annotation = next((pair.image, pair.annotation) for pair in every if pair.annotation)
+    together = image.parent == annotation.parent
     what = "YOLO's labels next to the images" if together else "YOLO's images and labels in folders"
-    why = f"{example.annotation.relative_to(root)}, whose image is {example.image.relative_to(root)}"
+    why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
     if covered:
-        what, why = f"{what}, splits by {data.path.name}", f"{why}, and {data.path.name}"
+        what, why = f"{what}, splits by {data_name}", f"{why}, and {data_name}"
     return Layout(what, why, splits, files=(*([data.path] if data else ()), *lists), notes=notes)
 
 
@@ -249,4 +252,4 @@ def _read_list(
     found = [look(line, base, dropped) for line in lines]
     wrong = [line for line, image in zip(lines, found, strict=True) if image is None]
     refuse(f"{path}: lines that do not name an image in {root}", wrong, "; add the images, or remove the lines")
-    return found
+    return [image for image in found if image is not None]

@@ -86,6 +86,7 @@ def test_the_examples_are_the_files(year, tmp_path):
             assert example.keys() == {"image", "label"} and source.size(i) == (4, 6)
             assert source._records[i]["segmentation_mask"] == (year / f"SegmentationClass/{stem}.png").read_bytes()
             assert source._records[i]["image"] == (year / f"JPEGImages/{stem}.jpg").read_bytes()
+    source = open_voc(tmp_path / "tfds", year.parent)
     names = source.class_names
     assert len(names) == CLASSES and list(names[1:]) == sorted(names[1:]) and names[0] == "background"
     assert (names[9], names[15], names[20]) == ("chair", "person", "tvmonitor")
