@@ -1,19 +1,23 @@
-"""Lists the prepared copies of folders, and removes those that are out of date.
+"""Lists the prepared copies of folders, and removes outdated ones.
 
-    python -m input_pipeline.copies --tfds_data_dir=data                  the copies: state, size, folder
-    python -m input_pipeline.copies --tfds_data_dir=data --remove=old     those that nothing reads any more
-    python -m input_pipeline.copies --tfds_data_dir=data --remove=PATH    one of them
+    python -m input_pipeline.copies --tfds_data_dir=data                  list the copies: state, size, folder
+    python -m input_pipeline.copies --tfds_data_dir=data --remove=old     remove the copies that nothing reads any more
+    python -m input_pipeline.copies --tfds_data_dir=data --remove=PATH    remove one copy
 
-A folder of boxes is prepared anew whenever its files change, and earlier copies stay. A copy is `current` where its folder
-is as it was then, `old` where the folder has changed or this version prepares it in another way, `alone` where the folder is not
-there (the copy can still be read), and `unfinished` where a preparation was killed, or runs now. Nothing but such copies is
-removed.
+A folder of boxes is prepared anew whenever its files change, and earlier copies stay. The states of a copy are:
+
+current     its folder has not changed since
+old         its folder has changed, or this version prepares it in another way
+alone       its folder is gone; the copy can still be read
+unfinished  its preparation was killed, or still runs
+
+Only such copies are removed.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first, because the imports take time
 
 import argparse
 import dataclasses
@@ -39,7 +43,7 @@ MEGA = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A prepared copy. `root` is the folder it was made from, "" where the copy does not say."""
+    """A prepared copy. `root` is the folder it was made from, "" where the copy does not name it."""
 
     path: pathlib.Path
     state: str
@@ -47,7 +51,7 @@ class Copy:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """The bytes on disk."""
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
 
@@ -73,7 +77,7 @@ def _read_root(copy: pathlib.Path) -> str:
 
 
 def _identify(name: str, root: str) -> str:
-    """The identity of what the folder holds now, without the fields that it is read with; "" where it is not there."""
+    """Return the identity of the folder's present content, without the fields for reading it, or "" if it is gone."""
     try:
         folder = ConfigDict(dict(root=root, first_pixel=0))
         return find_dataset(name).preparation.identify(folder).split("_")[0] if root else ""
@@ -90,7 +94,7 @@ def _judge(name: str, copy: pathlib.Path, identity: str) -> str:
 
 
 def choose(copies: list[Copy], what: str) -> list[Copy]:
-    """Return the copies that `what` names: old, or the path of one. Raises UserError for a path that is none of them."""
+    """Return the copies that `what` names, "old" or one path. Raise UserError for a path that is not a copy."""
     if what == "old":
         killed = time.time() - RUNNING
         unfinished = [copy for copy in copies if copy.state == "unfinished"]
@@ -100,23 +104,25 @@ def choose(copies: list[Copy], what: str) -> list[Copy]:
         return [copy for copy in copies if copy.state == "old" or copy in dead]
     chosen = [copy for copy in copies if copy.path == expand_user(what).absolute()]
     if not chosen:
-        raise UserError(f"--remove={what} is none of the copies; give a path of the list, or old")
+        raise UserError(f"--remove={what} is not a prepared copy; give a path from the list, or old")
     return chosen
 
 
 def main(argv: list[str]) -> int:
-    """Run the command. Returns the exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.copies", description="Lists and removes prepared copies of folders."
+        prog="python -m input_pipeline.copies", description="List or remove prepared copies of folders."
     )
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    parser.add_argument("--tfds_data_dir", default=default, help=f"where prepared datasets are; {default} if not given")
-    parser.add_argument("--remove", metavar="WHAT", help="old, or the path of a copy")
+    parser.add_argument("--tfds_data_dir", default=default, help=f"folder of prepared datasets (default: {default})")
+    parser.add_argument("--remove", metavar="WHAT", help="copies to remove: old, or the path of one")
     flags = parser.parse_args(argv)
     place = expand_user(flags.tfds_data_dir).absolute()
     try:
         if not place.is_dir():
-            raise UserError(f"--tfds_data_dir={flags.tfds_data_dir} is not a folder")
+            raise UserError(
+                f"--tfds_data_dir={flags.tfds_data_dir} is not a folder; give the folder of the prepared datasets"
+            )
         copies = list(list_copies(place))
         chosen = copies if flags.remove is None else choose(copies, flags.remove)
     except UserError as error:
@@ -126,7 +132,7 @@ def main(argv: list[str]) -> int:
     for copy in chosen:
         size, total = copy.size, total + copy.size
         print_lines(
-            f"{copy.state:10}  {size / MEGA:>9,.1f} MB  {copy.path}  {copy.root or '(of a folder that it does not name)'}"
+            f"{copy.state:10}  {size / MEGA:>9,.1f} MB  {copy.path}  {copy.root or '(original folder unknown)'}"
         )
         if flags.remove is not None:
             shutil.rmtree(copy.path)

@@ -1,10 +1,10 @@
-"""Image files to arrays: the same pixels on every platform, and an error where a file is cut short.
+"""Decoding of image files. All platforms give the same pixels, and a truncated file is an error.
 
-The file's content decides, not its name: a JPEG that is really a GIF or a PNG loads. An image is read upright, as its EXIF
-orientation says and as every viewer shows it, unless the stored view is asked for. What is not one still image of grey or
-colour is refused in one line that says what the file holds (`contents`).
+The file's content decides, not its name: a .jpg that is really a GIF or a PNG loads. An image is read upright, as its EXIF
+orientation says and as every viewer shows it, unless the caller asks for the stored view. A file that is not one still grey or
+colour image is refused in one line that names its content (`contents`).
 
-Samples of 9 to 16 bits become 8: 0 stays 0, and `white` and all above it become 255.
+Samples of 9 to 16 bits become 8 bits: 0 stays 0, and `white` and larger values become 255.
 """
 
 import io
@@ -22,13 +22,13 @@ from input_pipeline.batch import Size, refuse
 from limits import BYTES_PER_PIXEL, IMAGE_METADATA
 
 SUFFIXES = tuple(sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in contents.FORMATS))
-# Annotations and notes: nobody's lost images.
+# Annotations and notes, which are not reported as unread images.
 TEXT = (".txt", ".xml", ".json", ".yaml", ".yml", ".csv", ".md", ".cache")
 RAW = (".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw")  # TIFFs whose first page is a preview
 WHITE = 65535  # the largest value of 16 bits
-LEVELS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # what cameras and scanners fill of 16 bits
+LEVELS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # largest values of cameras and scanners in 16-bit files
 LARGEST = 178_956_970  # pixels: half a gigabyte of memory
-TURNS = {  # EXIF's orientation: what makes the stored pixels upright
+TURNS = {  # by EXIF's orientation, the function that turns the stored pixels upright
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -37,19 +37,19 @@ TURNS = {  # EXIF's orientation: what makes the stored pixels upright
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels),
 }
-BACK = {6: 8, 8: 6}  # the others undo themselves
+BACK = {6: 8, 8: 6}  # the inverse turns; the others are their own inverse
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it writes to stderr of a damaged file by itself
-Image.MAX_IMAGE_PIXELS = None  # the limit is `largest`, and the error names the field that raises it
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # else it reports damaged files on stderr itself
+Image.MAX_IMAGE_PIXELS = None  # the limit is `largest`, and our error names the field to change
 
 
 def list_images(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The image files in a folder, sorted. Names that begin with a dot are the file system's, not the user's."""
+    """Return the image files in a folder, sorted. Hidden files (names with a leading dot) are left out."""
     return [path for path in _list_files(folder) if is_image(path)]
 
 
 def list_others(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files in a folder that are neither images nor text, sorted."""
+    """Return the files in a folder that are neither images nor text, sorted."""
     return [path for path in _list_files(folder) if not is_image(path) and path.suffix.lower() not in TEXT]
 
 
@@ -58,55 +58,56 @@ def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def is_image(path: pathlib.Path) -> bool:
-    """Whether a file is to be read as an image: by its suffix, or else by how it begins. One that is broken is an image too."""
+    """Return whether a file is to be read as an image, by its suffix or else its first bytes. A broken one counts too."""
     suffix = path.suffix.lower()
-    if suffix in TEXT or suffix in RAW or not path.is_file():  # a pipe would wait for ever
+    if suffix in TEXT or suffix in RAW or not path.is_file():  # reading a pipe would wait forever
         return False
     if suffix in SUFFIXES:
         return True
     try:
         with Image.open(path, formats=contents.MARKED):
             return True
-    except Exception:  # on bad bytes decoders raise errors of any type
+    except Exception:  # decoders raise errors of any type on bad bytes
         return False
 
 
 class Header(NamedTuple):
-    """What a file says of its image before it is decoded."""
+    """The facts in a file about its image, known before it is decoded."""
 
     stored: Size  # (height, width)
     orientation: int  # EXIF's, from 1 to 8
 
     @property
     def upright(self) -> Size:
-        return self.stored[::-1] if self.orientation > 4 else self.stored
+        height, width = self.stored
+        return (width, height) if self.orientation > 4 else (height, width)
 
 
 def read_image(path: pathlib.Path, largest: int = LARGEST) -> bytes:
-    """The bytes of an image file, which may hold `largest` pixels. Raises UserError; see `files.read_bytes`."""
+    """Return the bytes of an image file of at most `largest` pixels. Raise UserError as `files.read_bytes` does."""
     return read_bytes(path, largest * BYTES_PER_PIXEL + IMAGE_METADATA)
 
 
 def decode_image(
     data: bytes, name: str, *, upright: bool = True, white: int = WHITE, largest: int | None = None
 ) -> np.ndarray:
-    """RGB pixels [H, W, 3] uint8 of an encoded image: grey is repeated, and transparency dropped.
+    """Return an encoded image as RGB pixels [H,W,3] uint8. Grey is repeated, and transparency is dropped.
 
-    Raises UserError, naming the image by `name`, when the bytes cannot be decoded, for what is not one still image of grey or
-    colour, and for more than `largest` pixels.
+    Raise UserError with `name` if the bytes cannot be decoded, are not one still grey or colour image, or have more than
+    `largest` pixels.
     """
     return to_uint8(decode_samples(data, name, upright=upright, largest=largest), white)
 
 
 def decode_samples(data: bytes, name: str, *, upright: bool = True, largest: int | None = None) -> np.ndarray:
-    """Like `decode_image`, at the depth of the file: [H, W, 3] uint8 or uint16."""
+    """Decode like `decode_image`, at the depth of the file, [H,W,3] uint8 or uint16."""
     image = _load(data, name, largest)
     header = _find_header(image, data)
     if image.mode.startswith("I"):
         samples = _to_16_bits(np.asarray(image), name)
     elif image.mode == "F":
         raise UserError(f"{name}: pixels are floating point numbers; store the image with 8 or 16 bits per channel")
-    elif contents.has_deep_colours(image, data):  # of which Pillow drops the lower 8 bits
+    elif contents.has_deep_colours(image, data):  # Pillow would drop their lower 8 bits
         samples = _decode_deep_colours(image, data, name)
     else:
         samples = _convert(image, name)
@@ -116,7 +117,7 @@ def decode_samples(data: bytes, name: str, *, upright: bool = True, largest: int
 
 
 def to_uint8(samples: np.ndarray, white: int) -> np.ndarray:
-    """Samples of 16 bits as 8, `white` as 255; those of 8 bits stay."""
+    """Return 16-bit samples as 8 bits, with `white` as 255. 8-bit samples stay."""
     if samples.dtype == np.uint8:
         return samples
     levels = np.minimum(np.arange(WHITE + 1, dtype=np.int64) * 255 // white, 255).astype(np.uint8)
@@ -124,14 +125,14 @@ def to_uint8(samples: np.ndarray, white: int) -> np.ndarray:
 
 
 def choose_white(peak: int) -> int:
-    """The smallest of LEVELS that covers `peak`, the largest value of the 16-bit images; the largest where there are none."""
+    """Return the smallest of LEVELS that covers `peak`, the largest 16-bit value, or the largest level if `peak` is 0."""
     return next(level for level in LEVELS if level >= peak) if peak else WHITE
 
 
 def decode_mask(data: bytes, name: str, *, upright: bool = True, largest: int | None = None) -> np.ndarray:
-    """The values of an encoded mask: [H, W] integers (palette index or grey, 8 or 16 bits), or [H, W, 3] uint8 colours.
+    """Return the values of a mask, [H,W] integers (palette index or grey, 8 or 16 bits) or [H,W,3] uint8 colours.
 
-    Raises UserError, naming the mask by `name`, when the bytes cannot be decoded.
+    Raise UserError with `name` if the bytes cannot be decoded.
     """
     image = _load(data, name, largest)
     header = _find_header(image, data)
@@ -152,13 +153,13 @@ def decode_mask(data: bytes, name: str, *, upright: bool = True, largest: int | 
 
 
 def decode_colours(data: bytes, name: str, *, upright: bool = True, largest: int | None = None) -> np.ndarray:
-    """The colours [H, W, 3] uint8 of an encoded mask, of any kind: palettes are looked up and grey is repeated."""
+    """Return the colours [H,W,3] uint8 of a mask of any kind. Palettes are looked up and grey is repeated."""
     image = _load(data, name, largest)
     return _place(_convert(image, name), _find_header(image, data), image.format, upright)
 
 
 def decode_grey(data: bytes, name: str, *, upright: bool = True) -> np.ndarray:
-    """The grey values [H, W] of an encoded mask as viewers show it: one bit is 0 or 255, colours and palettes are averaged."""
+    """Return a mask's grey values [H,W] as viewers show it. One bit is 0 or 255. Colours and palettes are averaged."""
     with _open(data, name) as image:
         is_grey = image.mode[0] in "IF"
     if is_grey:
@@ -167,42 +168,42 @@ def decode_grey(data: bytes, name: str, *, upright: bool = True) -> np.ndarray:
 
 
 def read_palette(data: bytes, name: str) -> list[tuple[int, int, int]]:
-    """The colours of an encoded mask's palette, by index; none where it has no palette."""
+    """Return the colours of a mask's palette by index, or none where it has no palette."""
     with _open(data, name) as image:
         listed = image.getpalette("RGB") or [] if image.mode == "P" else []
     return list(zip(*(listed[band::3] for band in range(3)), strict=True))
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """The size and the orientation of an encoded image, for which a PNG of up to LARGEST pixels is decoded."""
+    """Return the size and orientation of an encoded image. A PNG of up to LARGEST pixels is decoded for it."""
     with _open(data, name) as image:
         return _find_header(image, data, LARGEST)
 
 
 def read_size(data: bytes, name: str, *, upright: bool = True) -> Size:
-    """(height, width) of an encoded image, from its header alone."""
+    """Return (height, width) of an encoded image, from its header alone."""
     header = read_header(data, name)
     return header.upright if upright else header.stored
 
 
 def check_size(size: Size, name: str, largest: int) -> None:
-    """Raises UserError for an image of more than `largest` pixels, which is config.data.max_pixels."""
+    """Raise UserError for an image of more than `largest` pixels, which is config.data.max_pixels."""
     count = size[0] * size[1]
     if count > largest:
         raise UserError(
-            f"{name} has {count:,} pixels, and config.data.max_pixels={largest}; raise it where the memory is there, "
+            f"{name} has {count:,} pixels, more than config.data.max_pixels={largest}; raise it if there is enough memory, "
             "or cut the image into parts"
         )
 
 
 def refuse_unreadable(where: str, unreadable: list[str]) -> None:
-    """Raises UserError that names files that cannot be decoded, unless there are none."""
+    """Raise UserError that names the files that cannot be decoded. Do nothing where there are none."""
     remedy = "; repair them, or leave them out with config.data.folder.drop_unreadable=True"
     refuse(f"{where}: files that cannot be decoded", unreadable, remedy)
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """PNG bytes of [H, W] uint8 or uint16, or [H, W, 3] uint8. The pixels are exact; the bytes depend on the zlib used."""
+    """Return PNG bytes of [H,W] uint8 or uint16, or [H,W,3] uint8. Only the bytes depend on the zlib version."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
@@ -211,7 +212,7 @@ def encode_png(array: np.ndarray) -> bytes:
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=contents.FORMATS)
-    except Exception as error:  # on bad bytes decoders raise errors of any type
+    except Exception as error:  # decoders raise errors of any type on bad bytes
         raise UserError(f"{name}: cannot be decoded as an image ({_reason(error, data)})") from error
 
 
@@ -232,18 +233,17 @@ def _load(data: bytes, name: str, largest: int | None) -> Image.Image:
 def _reason(error: Exception, data: bytes) -> str:
     if "BytesIO" not in str(error):
         return f"{type(error).__name__}: {error}"
-    return contents.describe(data) or "not an image format Pillow knows"
+    return contents.describe(data) or "not an image format that Pillow supports"
 
 
 def _find_header(image: Image.Image, data: bytes, largest: int = 0) -> Header:
     orientation = contents.find_orientation(image, data, largest)
-    size = image.height, image.width
-    upright = image.format == "TIFF"  # Pillow turns these itself
-    return Header(size[::-1] if upright and orientation > 4 else size, orientation)
+    turned = image.format == "TIFF" and orientation > 4  # Pillow turns TIFFs itself
+    return Header((image.width, image.height) if turned else (image.height, image.width), orientation)
 
 
-def _place(pixels: np.ndarray, header: Header, kind: str, upright: bool) -> np.ndarray:
-    """Turn the pixels of a file of that kind to the view that is asked for."""
+def _place(pixels: np.ndarray, header: Header, kind: str | None, upright: bool) -> np.ndarray:
+    """Turn the pixels of a file of that kind to the requested view."""
     is_upright = kind == "TIFF"
     if header.orientation == 1 or is_upright == upright:
         return pixels
@@ -253,28 +253,26 @@ def _place(pixels: np.ndarray, header: Header, kind: str, upright: bool) -> np.n
 
 def _convert(image: Image.Image, name: str) -> np.ndarray:
     try:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # convert always copies
     except ValueError as error:
-        raise UserError(
-            f"{name}: colours of the kind {image.mode} cannot be converted; store the image as RGB"
-        ) from error
+        raise UserError(f"{name}: colours of mode {image.mode} cannot be converted; store the image as RGB") from error
 
 
 def _to_16_bits(values: np.ndarray, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > WHITE:
         raise UserError(
-            f"{name}: grey values from {values.min()} to {values.max()} are beyond 16 bits; store the image with 8 or 16 "
+            f"{name}: grey values from {values.min()} to {values.max()} do not fit in 16 bits; store the image with 8 or 16 "
             "bits per channel"
         )
     return values.astype(np.uint16)
 
 
 def _decode_deep_colours(image: Image.Image, data: bytes, name: str) -> np.ndarray:
-    """RGB [H, W, 3] uint16 of a file with 9 to 16 bits per channel, a fourth one dropped; it is turned as Pillow turns it."""
+    """Return RGB [H,W,3] uint16 of a file with 9 to 16 bits per channel, turned as Pillow does, without a fourth channel."""
     brightest = contents.find_brightest(image, data)
-    ended = data + b"\n" if image.format == "PPM" else data  # OpenCV reads on behind the last number
+    ended = data + b"\n" if image.format == "PPM" else data  # OpenCV reads past the last number
     pixels = cv2.imdecode(np.frombuffer(ended, np.uint8), cv2.IMREAD_UNCHANGED)
-    refusal = UserError(f"{name}: cannot be decoded with its 16 bits per channel; store it as PNG of 8 or 16 bits")
+    refusal = UserError(f"{name}: its 16 bits per channel cannot be decoded; store it as PNG with 8 or 16 bits")
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] < 3:
         raise refusal
     pixels = pixels[..., 2::-1]
@@ -282,8 +280,8 @@ def _decode_deep_colours(image: Image.Image, data: bytes, name: str) -> np.ndarr
         return pixels
     if brightest < WHITE:  # as Pillow does with grey of these formats
         pixels = (np.minimum(pixels, brightest).astype(np.uint32) * WHITE // brightest).astype(np.uint16)
-    # JPEG 2000 has kinds of colours and signs that Pillow knows and OpenCV does not.
+    # JPEG 2000 has colour spaces and signed samples that Pillow supports and OpenCV does not.
     coarse = _convert(image, name)
-    if pixels.shape != coarse.shape or np.abs((pixels >> 8).astype(np.int16) - coarse).max() > 1:
+    if pixels.shape != coarse.shape or np.abs(np.right_shift(pixels, 8).astype(np.int16) - coarse).max() > 1:
         raise refusal
     return pixels

@@ -1,4 +1,4 @@
-"""Training batches: an endless stream that is a function of the seed and the batch's number alone."""
+"""Training batches, an endless stream that depends on the seed and the batch's number alone."""
 
 from collections.abc import Iterator
 
@@ -14,10 +14,10 @@ from input_pipeline.truths import Truth
 
 
 class TrainLoader:
-    """Batch n is a function of (seed, n): shuffled anew each epoch, each example augmented by a generator of its own.
+    """Batch n is a function of (seed, n). Each epoch is shuffled anew, and each example is augmented by its own generator.
 
-    Every process takes its contiguous rows of the global batch, so that the number of processes does not change what is seen.
-    Yields this process's rows, without end. The whole state is the number of the next batch.
+    Every process takes its contiguous rows of the global batch, so the number of processes does not change the samples.
+    The loader yields this process's rows without end. Its whole state is the number of the next batch.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class TrainLoader:
             return draw_row(source, truth, int(index), data.augment, rng)
 
         rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(draw)
-        # Batches of one process's size: those of process 0, 1, ... in turn make up the global ones.
-        # There is no remainder in an endless stream, but grain counts its batches in floats unless it drops the remainder.
+        # Each of these batches has the rows of one process: those of process 0, 1, ... in turn make up the global batches.
+        # An endless stream has no remainder, but grain counts its batches in floats unless it drops the remainder.
         batches = rows.batch(local_size(batch_size, process_count), drop_remainder=True)
         batches = batches.slice(slice(process_index, None, process_count))
         options = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.prefetch)
@@ -51,7 +51,7 @@ class TrainLoader:
         return next(self._iterator)
 
     def get_state(self) -> int:
-        """The number of the next batch."""
+        """Return the number of the next batch."""
         return self._iterator.get_state()["next_index"]
 
     def set_state(self, number: int) -> None:
@@ -62,13 +62,13 @@ class TrainLoader:
 
 
 def draw_row(source: Source, truth: Truth, index: int, augment: ConfigDict, rng: np.random.Generator) -> Batch:
-    """A training example, augmented, as one row of a batch."""
+    """Return an augmented training example as one row of a batch."""
     drawn = truth.draw(source, index, rng)
     return drawn | {"image": draw_colours(rng, drawn["image"], augment)}
 
 
 def local_size(batch_size: int, process_count: int) -> int:
-    """The rows of one process. Raises UserError where they would differ."""
+    """Return the number of rows of one process. Raise UserError where processes would differ."""
     if batch_size % process_count:  # the rest would never be seen
         raise UserError(f"a batch of {batch_size} does not divide among {process_count} processes; choose a multiple")
     return batch_size // process_count

@@ -1,7 +1,7 @@
-"""Masks of objects. Each is stored as the pixels around its object, so that memory grows with the objects, not the image.
+"""Masks of objects, stored as the pixels around each object. Memory grows with the objects, not with the image.
 
-A geometric map changes a mask's matrix and not its pixels. The stored pixels are sampled once (nearest): at a picture's pixels
-(`paint`), or on a grid over the object's box (`frame`). Pixels outside the box are never sampled.
+A geometric map changes a mask's matrix, not its pixels. The stored pixels are sampled once (nearest), at a picture's pixels
+(`paint`) or on a grid over the object's box (`frame`). Pixels outside the box are never sampled.
 
 The masks of several objects are an array [N] of `Mask`, picked and joined like the other fields of objects.
 """
@@ -22,13 +22,13 @@ Part = tuple[slice, slice]  # rows and columns of a picture
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """The pixels of one object. Beyond `pixels` there are none."""
+    """The pixels of one object. It has none beyond `pixels`."""
 
     pixels: np.ndarray  # [h,w] bool, of the stored image
-    corner: tuple[int, int] = (0, 0)  # row and column of the first of them in the stored image
+    corner: tuple[int, int] = (0, 0)  # row and column of the first pixel in the stored image
     # [3,3] maps the points of the stored image to those of the picture
     matrix: np.ndarray = dataclasses.field(default_factory=lambda: geometry.IDENTITY)
-    covers: tuple["Mask", ...] = ()  # what hides parts of it in the picture
+    covers: tuple["Mask", ...] = ()  # masks that hide parts of this one in the picture
 
 
 def collect(masks: Iterable[Mask]) -> np.ndarray:
@@ -43,9 +43,10 @@ def bound(mask: np.ndarray) -> Window:
 
 
 def find_regions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the objects of an id map [H,W] of integers, 0 for none: (ids [N] rising, boxes [N,4] int64, counts [N] int64).
+    """Find the objects of an id map [H,W] of integers, where 0 means no object.
 
-    Boxes are (top, left, bottom, right) in pixels, and counts are numbers of pixels.
+    Return (ids [N] rising, boxes [N,4] int64, counts [N] int64). Boxes are (top, left, bottom, right) in pixels, and counts
+    are numbers of pixels.
     """
     rows, columns = np.nonzero(ids)
     order = np.argsort(ids[rows, columns], kind="stable")
@@ -59,7 +60,7 @@ def find_regions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def cut_out(ids: np.ndarray, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Cut the masks [N] of the ids `numbers` [N] out of an id map [H,W]; `boxes` [N,4] are those of `find_regions`."""
+    """Cut the masks [N] of the ids `numbers` [N] out of an id map [H,W]. `boxes` [N,4] come from `find_regions`."""
     return collect(
         Mask(ids[top:bottom, left:right] == number, (top, left))
         for number, (top, left, bottom, right) in zip(numbers, boxes.tolist(), strict=True)
@@ -67,7 +68,7 @@ def cut_out(ids: np.ndarray, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarr
 
 
 def move(masks: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Move the masks [N] to another picture; `matrix` [3,3] maps the points of their picture to its points."""
+    """Move the masks [N] to another picture. `matrix` [3,3] maps the points of their picture to its points."""
     return collect(_moved(mask, matrix) for mask in masks)
 
 
@@ -83,18 +84,18 @@ def touch(box: np.ndarray, size: Size) -> Part:
 
 
 def paint(mask: Mask, part: Part) -> np.ndarray:
-    """Sample the mask at the pixels [h,w] of a part of the picture: bool."""
+    """Sample the mask at the pixels of a part of the picture, as [h,w] bool."""
     rows, columns = part
     height, width = max(rows.stop - rows.start, 0), max(columns.stop - columns.start, 0)
     painted = np.empty((height, width), bool)
-    for first in range(0, height, STRIP):  # of all pixels of a large mask the places would be gigabytes
+    for first in range(0, height, STRIP):  # the coordinates of all pixels of a large mask would take gigabytes
         size = min(STRIP, height - first), width
         painted[first : first + STRIP] = _sample(mask, geometry.translation(-columns.start, -rows.start - first), size)
     return painted
 
 
 def frame(mask: Mask, box: np.ndarray, size: Size) -> np.ndarray:
-    """Sample the mask at the centres of a grid of `size` over `box` (top, left, bottom, right), in pixels: [*size] bool.
+    """Sample the mask on a grid of `size` over `box` (top, left, bottom, right), in pixels, as [*size] bool.
 
     The box must have an area.
     """
@@ -104,7 +105,7 @@ def frame(mask: Mask, box: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _sample(mask: Mask, matrix: np.ndarray, size: Size) -> np.ndarray:
-    """[*size] bool; `matrix` maps the picture's points to those of the output."""
+    """Sample the mask, as [*size] bool. `matrix` maps the picture's points to those of the output."""
     row, column = mask.corner
     from_pixels = matrix @ mask.matrix @ geometry.translation(column, row)
     seen = geometry.warp_label(mask.pixels, from_pixels, size, fill=0)

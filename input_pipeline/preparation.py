@@ -1,4 +1,4 @@
-"""Finds a dataset that tfds has prepared as array_record, or prepares it: without TensorFlow, unless tfds itself needs it."""
+"""Finds a dataset that tfds has prepared as array_record, or prepares it. TensorFlow is used only if tfds needs it."""
 
 import contextlib
 import pathlib
@@ -19,26 +19,30 @@ VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class Preparation(Protocol):
-    """How a dataset comes to be prepared, as NAME/IDENTITY/VERSION."""
+    """The way in which a dataset is prepared, as NAME/IDENTITY/VERSION."""
 
     version: str  # a glob pattern: "*" for any
-    anew = BY_US  # what to do where the prepared folder is damaged
+    anew = BY_US  # the remedy for a damaged prepared folder
 
     def identify(self, folder: ConfigDict) -> str:
-        """The name of what it is made from, "*" for any and "" for a dataset that is made from nothing."""
+        """Return the name of its original data, "*" for any and "" for a dataset without any."""
+        ...
 
     def check(self, name: str, place: pathlib.Path) -> None:
-        """Raises anything where `make` would fail, before a folder is made for it."""
+        """Raise an error where `make` would fail, before a folder is made for it."""
+        ...
 
     def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
-        """Prepares it below `scratch`; returns the prepared folder. Raises anything, also for more pixels than `largest`."""
+        """Prepare it below `scratch` and return the prepared folder. Raise an error, also for more pixels than `largest`."""
+        ...
 
     def remedy(self, name: str, place: pathlib.Path) -> str:
-        """What to do where `make` has failed."""
+        """Return the remedy after `make` has failed."""
+        ...
 
 
 class Built(Preparation):
-    """By a tfds builder of ours, from its code alone."""
+    """Preparation by a tfds builder of ours, from its code alone."""
 
     def __init__(self, builder: type):
         self.builder, self.version = builder, str(builder.VERSION)
@@ -52,11 +56,11 @@ class Built(Preparation):
         return _run(self.builder(data_dir=scratch, file_format="array_record"))
 
     def remedy(self, name: str, place: pathlib.Path) -> str:
-        return "give a folder that can be written, with room for it, as --tfds_data_dir or TFDS_DATA_DIR"
+        return "set --tfds_data_dir or TFDS_DATA_DIR to a writable folder with enough space"
 
 
 class BuiltFromFolder(Built):
-    """By a tfds builder of ours from config.data.folder, anew whenever `builder.identify(folder)` changes."""
+    """Preparation by a tfds builder of ours from config.data.folder, anew whenever `builder.identify(folder)` changes."""
 
     def identify(self, folder: ConfigDict) -> str:
         return self.builder.identify(folder) if folder.root else "*"
@@ -66,7 +70,7 @@ class BuiltFromFolder(Built):
 
 
 class Downloaded(Preparation):
-    """By tfds itself, which downloads it from `url` and needs no TensorFlow for it."""
+    """Preparation by tfds itself, which downloads it from `url` without TensorFlow."""
 
     version = "*"
 
@@ -82,19 +86,19 @@ class Downloaded(Preparation):
     def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
         with quiet_tfds() as tfds:
             builder = tfds.builder(name, data_dir=scratch, file_format="array_record")
-        # tfds would encode the Pet set's odd files anew, with TensorFlow. We read them as they are.
+        # tfds would re-encode some files of the Pet set with TensorFlow. We read them as they are.
         vars(sys.modules[type(builder).__module__]).update(_CORRUPT_SAMPLES=())
         return _run(builder)
 
     def remedy(self, name: str, place: pathlib.Path) -> str:
         return (
-            f"give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR, or start this once where there is a "
+            f"set --tfds_data_dir or TFDS_DATA_DIR to the folder that holds {name}/, or run this once on a machine with a "
             f"network and copy {place / name} from there"
         )
 
 
 class ByTensorFlow(Preparation):
-    """By tfds in another environment, with TensorFlow; `raw` are the fields that read the unpacked download without it."""
+    """Preparation by tfds in another environment, with TensorFlow. `raw` names the fields that read the download itself."""
 
     version, anew = "*", BY_TFDS
 
@@ -106,19 +110,28 @@ class ByTensorFlow(Preparation):
 
     def check(self, name: str, place: pathlib.Path) -> None:
         raise UserError(
-            f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow for that: in another environment "
-            "`pip install tensorflow tensorflow-datasets`, then "
+            f"config.data.name={name!r} is not prepared in {place}, and tfds needs TensorFlow to prepare it: "
+            f"{self.remedy(name, place)}"
+        )
+
+    def make(self, name: str, scratch: str, folder: ConfigDict, largest: int) -> pathlib.Path:
+        raise NotImplementedError  # `check` has raised an error before
+
+    def remedy(self, name: str, place: pathlib.Path) -> str:
+        return (
+            "in another environment run `pip install tensorflow tensorflow-datasets`, then "
             f"`tfds build {name} --file_format=array_record --data_dir={place}`; "
-            f"or give the folder that holds {name}/ as --tfds_data_dir or TFDS_DATA_DIR; or, without TensorFlow, read the raw "
+            f"or set --tfds_data_dir or TFDS_DATA_DIR to the folder that holds {name}/; or, without TensorFlow, read the raw "
             f"download: {self.raw}"
         )
 
 
 def find_prepared(name: str, how: Preparation, place: pathlib.Path, folder: ConfigDict) -> pathlib.Path | None:
-    """The prepared version of a dataset below `place`; the newest, where any will do.
+    """Return the prepared version of a dataset below `place`, the newest where several fit.
 
-    A dataset over config.data.folder is that folder's as it is now; without a root, the only one. Raises UserError where
-    there is none or a choice, or the folder cannot be used, and where all that is there is damaged.
+    For a dataset made from config.data.folder, return the version of the folder's present content; without a root, the only
+    version. Raise UserError where, without a root, there is none or more than one, where the folder cannot be used, and
+    where all versions are damaged.
     """
     identity = how.identify(folder)
     held = [path for path in place.glob(str(pathlib.PurePath(name, identity, how.version))) if path.is_dir()]
@@ -129,7 +142,7 @@ def find_prepared(name: str, how: Preparation, place: pathlib.Path, folder: Conf
     if identity == "*" and len(versions) != 1:
         state = f"prepared {len(versions)} times" if versions else "not prepared"
         raise UserError(
-            f"config.data.name={name!r} is {state} in {place}; give the folder that it is made from as config.data.folder.root"
+            f"config.data.name={name!r} is {state} in {place}; set config.data.folder.root to the folder with the original data"
         )
     return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], default=None)
 
@@ -137,11 +150,9 @@ def find_prepared(name: str, how: Preparation, place: pathlib.Path, folder: Conf
 def prepare(
     name: str, how: Preparation, place: pathlib.Path, folder: ConfigDict, largest: int = LARGEST
 ) -> pathlib.Path:
-    """Makes or downloads a dataset into `place`, in a folder of its own that is renamed when it is whole.
+    """Make or download a dataset into `place`, in a scratch folder that is renamed once it is whole.
 
-    The images of a folder have at most `largest` pixels.
-
-    Raises UserError where that is not possible here, with what to do instead.
+    Images of a folder may have at most `largest` pixels. Raise UserError with the remedy where it cannot be prepared here.
     """
     try:
         how.check(name, place)
@@ -155,7 +166,7 @@ def prepare(
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 made.rename(target)
-            except OSError:  # another process may have been faster: its folder is as good
+            except OSError:  # another process may have been faster: its folder is just as good
                 if not (target / INFO).exists():
                     raise
     except UserError:
@@ -172,7 +183,7 @@ def prepare(
 
 
 def reach(url: str) -> None:
-    """Raises OSError at once where there is no network; tfds itself would retry for minutes, with a message each time."""
+    """Raise OSError at once without a network. tfds itself would retry for minutes, with a message each time."""
     with contextlib.suppress(urllib.error.HTTPError):  # any answer is good
         urllib.request.urlopen(url, timeout=10).close()
 

@@ -1,8 +1,9 @@
-"""A folder that tfds has prepared: sealed when it is made, checked when it is opened, and its records read by index.
+"""A folder that tfds has prepared. It is sealed when made, checked when opened, and its records are read by index.
 
-Its files of records carry checksums of array_record (Riegeli's, of each chunk and of each header): a bit that is flipped in a
-record is found when the record is read. tfds's other files, JSON and lists of names, have none. `seal` writes theirs, and the
-sizes of the files of records, into checksums.json. A folder without it was prepared by tfds alone, or by an earlier version.
+Files of records carry the checksums of array_record (Riegeli's, one per chunk and per header), so a flipped bit in a record is
+found when the record is read. tfds's other files, JSON and lists of names, have no checksums. `seal` writes checksums of these,
+and the sizes of the files of records, into checksums.json. A folder without it was prepared by tfds alone, or by an earlier
+version.
 """
 
 import contextlib
@@ -21,14 +22,14 @@ from limits import METADATA
 SEAL = "checksums.json"
 RECORDS = "array_record"  # in the names of the files of records
 INFO, FEATURES = "dataset_info.json", "features.json"
-CLASSES = "tensorflow_datasets."  # features.json names the classes of the features, and tfds imports what it names
+CLASSES = "tensorflow_datasets."  # features.json names the classes of the features, and tfds imports them
 BY_US = "move it away, and it will be prepared anew"
 BY_TFDS = "move it away, and prepare it anew with `tfds build --file_format=array_record`"
 
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[Any]:
-    """tfds, imported when it is needed (it takes seconds), without its progress bars."""
+    """Import tfds when it is needed (it takes seconds), without its progress bars."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -37,7 +38,7 @@ def quiet_tfds() -> Iterator[Any]:
 
 
 def seal(folder: pathlib.Path) -> None:
-    """Write the sizes of a prepared folder's files, and the SHA-256 of those that have no checksums of their own."""
+    """Write the sizes of a prepared folder's files, and the SHA-256 of the files without their own checksums."""
     write_atomically(folder / SEAL, json.dumps(_measure(folder), indent=1).encode())
 
 
@@ -54,7 +55,7 @@ def _hash(path: pathlib.Path) -> str:
 
 
 class PreparedFolder:
-    """Such a folder. `anew` says what to do where it is damaged; every error of a damaged one names it and says that."""
+    """A folder that tfds has prepared. Every error of a damaged one names it and the remedy `anew`."""
 
     def __init__(self, folder: pathlib.Path, anew: str = BY_US):
         self.folder, self._anew = folder, anew
@@ -71,14 +72,14 @@ class PreparedFolder:
     def refuse(self, reason: str) -> NoReturn:
         raise UserError(f"{self.folder} is damaged ({reason}); {self._anew}")
 
-    def open_records(self, split: str) -> Sequence[dict[str, Any]]:
-        """The records of a split by index, images encoded. Raises UserError; so does the reading of a damaged record."""
+    def open_records(self, split: str) -> "Records":
+        """Return the records of a split by index, images encoded. Raise UserError, also when a damaged record is read."""
         with quiet_tfds() as tfds, self._reading("its records cannot be opened"):
             try:
                 decoders = dict.fromkeys(self.images, tfds.decode.SkipDecoding())
                 records = self._builder.as_data_source(split=split, decoders=decoders)
             except NotImplementedError as error:
-                reason = f"{self.folder} cannot be read by index ({_shorten(error)}); it must be array_record"
+                reason = f"{self.folder} cannot be read by index ({_shorten(error)}); it must hold array_record files"
                 raise UserError(f"{reason}: {self._anew}") from error
             return Records(self, records)
 
@@ -91,17 +92,17 @@ class PreparedFolder:
             named = re.findall(rb'"pythonClassName":\s*"([^"]*)"', read_bytes(self.folder / FEATURES, METADATA))
             foreign = [name.decode(errors="replace") for name in named if not name.startswith(CLASSES.encode())]
             if foreign:
-                self.refuse(f"{FEATURES} names a class that is not tfds's, {foreign[0][:80]}")
+                self.refuse(f"{FEATURES} names the class {foreign[0][:80]}, which does not belong to tfds")
             if (self.folder / SEAL).exists():
                 sealed, found = read_json(self.folder / SEAL, METADATA), _measure(self.folder)
                 wrong = [name for name in sealed if found.get(name) != sealed[name]]
                 if wrong:
-                    state = "not as it was prepared" if wrong[0] in found else "missing"
+                    state = "changed since the preparation" if wrong[0] in found else "missing"
                     self.refuse(f"{wrong[0]} is {state}")
 
     @contextlib.contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Turns whatever a damaged file raises in tfds into a UserError."""
+        """Turn any error that tfds raises for a damaged file into a UserError."""
         try:
             yield
         except UserError as error:
@@ -111,12 +112,14 @@ class PreparedFolder:
         except ImportError as error:
             if (error.name or "").startswith(CLASSES.rstrip(".")):
                 self.refuse(f"{what}: {_shorten(error)}")
-            raise UserError(f"{self.folder} cannot be opened by tfds: {_shorten(error)}, which it needs") from error
-        except Exception as error:  # tfds checks none of its files: JSON that is cut raises anything
+            raise UserError(
+                f"{self.folder} cannot be opened by tfds, which needs a missing package ({_shorten(error)}); install it"
+            ) from error
+        except Exception as error:  # tfds does not check its files: truncated JSON raises errors of any type
             self.refuse(f"{what}: {_shorten(error)}")
 
 
-class Records(Sequence):
+class Records:
     """The records of a split by index."""
 
     def __init__(self, folder: PreparedFolder, records: Sequence[dict[str, Any]]):

@@ -1,9 +1,9 @@
-"""Region proposals: boxes in which an object may lie, found in each image of a split once and stored beside its dataset.
+"""Region proposals, boxes that may hold an object. They are found once for each image and stored next to the dataset.
 
-They are found by selective search (Uijlings et al. 2013), as OpenCV has it: hierarchies of merged segments, whose boxes are
-ranked by their level times a random factor. The factors come from C's `rand`, which is seeded anew for each image, in a
-process that does nothing else: the same pixels always have the same proposals, however many processes share the work. Or they
-are those that `--mode=propose` has stored of a trained network.
+OpenCV's selective search (Uijlings et al. 2013) finds them: hierarchies of merged segments, whose boxes are ranked by their
+level times a random factor. The factors come from C's `rand`, which is seeded anew for each image, in a process that does
+nothing else. So the same pixels always have the same proposals, however many processes share the work. Alternatively they come
+from a trained network, stored by `--mode=propose`.
 """
 
 import collections
@@ -36,16 +36,16 @@ from files import expand_user, open_lock, write_atomically
 from input_pipeline.batch import Example, Size
 from input_pipeline.stored_arrays import read_arrays, write_arrays
 
-SHARD = 16  # images of a file: what a kill can lose of each process's work
-RECENT = 8  # files of which the content is kept in memory
+SHARD = 16  # images per file: a kill loses at most this much work of each process
+RECENT = 8  # files whose content is kept in memory
 SEED = 1
-VERSION = 1  # raise it whenever the same pixels and settings give other boxes: stored ones are found by it
-EVERY = 60.0  # seconds from one printed line of progress to the next, when the output is not a terminal
+VERSION = 1  # raise it whenever the same pixels and settings give other boxes: it is part of the stored ones' name
+EVERY = 60.0  # seconds between printed lines of progress, when the output is not a terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class SelectiveSearch:
-    """Its settings are those of config.data.proposals; `count` are kept, in the method's order."""
+    """Selective search with the settings of config.data.proposals. `count` boxes are kept, in the method's order."""
 
     mode: str
     longest: int
@@ -53,7 +53,7 @@ class SelectiveSearch:
     count: int
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
-        """The image [H,W,3] uint8 as it is searched: its longer side has `longest` pixels at most."""
+        """Return the image [H,W,3] uint8 at the size that is searched. Its longer side has at most `longest` pixels."""
         scale = self.longest / max(image.shape[:2])
         if scale >= 1:
             return image
@@ -61,9 +61,10 @@ class SelectiveSearch:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
     def find(self, image: np.ndarray, size: Size) -> np.ndarray:
-        """Proposals [N,4] float32, yxyx pixels of the stored image of `size`, of what `shrink` made of it. N may be 0.
+        """Return proposals [N,4] float32, yxyx pixels of the stored image of `size`. N may be 0.
 
-        No two are equal, and both sides of each have `min_side` pixels or more of the searched image.
+        `image` is the result of `shrink`. No two proposals are equal, and both sides of each have at least `min_side` pixels
+        of the searched image.
         """
         ctypes.CDLL(None).srand(SEED)
         method = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
@@ -81,25 +82,25 @@ class SelectiveSearch:
 
 
 class Store:
-    """The proposals of `count` images, in files of SHARD images each below `folder`; a file is there whole or not at all."""
+    """The proposals of `count` images, in files of SHARD images each below `folder`. A file is there whole or not at all."""
 
     def __init__(self, folder: pathlib.Path, count: int):
         self.folder, self.count = folder, count
         self._load = functools.lru_cache(maxsize=RECENT)(self._read)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """[N,4] float32, yxyx pixels of the stored image, the best first."""
+        """Return the proposals [N,4] float32 of an image, yxyx pixels of the stored image, the best first."""
         boxes, ends = self._load(index // SHARD)
         start, end = ends[index % SHARD : index % SHARD + 2]
         return boxes[start:end]
 
     def missing(self) -> list[range]:
-        """The images of each file that is not there yet."""
+        """Return the images of each file that is not there yet."""
         ranges = [range(first, min(first + SHARD, self.count)) for first in range(0, self.count, SHARD)]
         return [indices for indices in ranges if not self._place(indices.start // SHARD).exists()]
 
     def write(self, indices: range, boxes: Sequence[np.ndarray]) -> None:
-        """Keeps the boxes of the images `indices`, which are one of `missing`."""
+        """Store the boxes of the images `indices`, one of the ranges from `missing`."""
         ends = np.cumsum([0, *map(len, boxes)])
         arrays = {"boxes": np.concatenate(boxes).astype(np.float32), "ends": ends}
         write_arrays(self._place(indices.start // SHARD), arrays)
@@ -113,14 +114,14 @@ class Store:
         images = min(SHARD, self.count - number * SHARD)
         fits = boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.dtype == np.float32 and np.isfinite(boxes).all()
         if not fits or ends.shape != (images + 1,) or ends.dtype.kind not in "iu":
-            raise UserError(f"{place} does not hold the boxes of {images} images; move it away and start again")
+            raise UserError(f"{place} does not hold boxes of {images} images; move it away and start again")
         if ends[0] != 0 or ends[-1] != len(boxes) or (np.diff(ends) < 0).any():
-            raise UserError(f"{place} does not say which boxes are of which image; move it away and start again")
+            raise UserError(f"{place} does not assign its boxes to images; move it away and start again")
         return boxes, ends
 
 
 class WithProposals:
-    """A source whose examples also have their stored "proposals". All else is the source's."""
+    """A source whose examples also have their stored "proposals". Everything else comes from the source."""
 
     def __init__(self, source: Any, store: Store):
         self._source, self._store = source, store
@@ -136,14 +137,15 @@ class WithProposals:
         return getattr(self._source, name)
 
     def proposals(self, index: int) -> np.ndarray:
-        """[N,4] float32, yxyx pixels; no image is decoded."""
+        """Return the proposals [N,4] float32, yxyx pixels. No image is decoded."""
         return self._store[index]
 
 
 class SearchedOnRequest:
-    """A source of images whose "proposals" are found each time an example is asked for, and not kept. All else is the source's.
+    """A source whose "proposals" are found each time an example is read, and not kept.
 
-    For images that are seen once. Threads that ask at the same time are answered by as many as config.data.num_threads processes.
+    It is for images that are read once. Everything else comes from the source. Up to config.data.num_threads processes answer
+    threads that read at the same time.
     """
 
     def __init__(self, source: Any, data: ConfigDict):
@@ -162,12 +164,12 @@ class SearchedOnRequest:
         return getattr(self._source, name)
 
 
-def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> WithProposals:
-    """`source`, a split of the dataset `data.name`, with its proposals; those that are not stored below `place` are found now.
+def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> Any:
+    """Return `source`, a split of the dataset `data.name`, with its proposals. Find missing ones below `place` now.
 
-    They lie in place/proposals, in a folder named by the dataset, the split, and a hash of what they depend on: the data, the
-    method and its settings. What is found is kept, so a start after a kill goes on where it was. With the method "folder"
-    they are those of config.data.proposals.folder; raises UserError where it lacks some.
+    They are stored in place/proposals, in a folder named after the dataset, the split, and a hash of the data, the method and
+    its settings. Found proposals are kept, so a start after a kill continues there. With the method "folder" they come from
+    config.data.proposals.folder; raise UserError where it lacks some.
     """
     if data.proposals.method == "folder":
         return WithProposals(source, _open_folder(source, data, split))
@@ -183,7 +185,7 @@ def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Pat
 
 
 def place_store(root: pathlib.Path, source: Any, name: str, split: str, settings: dict | None = None) -> Store:
-    """The store below `root` of the proposals of `source`, a split of the dataset `name`, found with `settings`."""
+    """Return the store below `root` for the proposals of `source`, a split of the dataset `name`, found with `settings`."""
     readable = re.sub(r"[^\w-]+", "_", f"{name}-{split}").strip("_")
     return Store(root / f"{readable}-{_hash([source.fingerprint, settings])}", len(source))
 
@@ -201,46 +203,48 @@ def _open_folder(source: Any, data: ConfigDict, split: str) -> Store:
 
 
 def make_search(data: ConfigDict) -> SelectiveSearch:
-    """The method with the settings of config.data.proposals. Raises UserError where they name another method."""
+    """Return the method with the settings of config.data.proposals. Raise UserError where they name another method."""
     own = data.proposals
     if own.method != "selective_search":
         raise UserError(
-            f"config.data.proposals.method={own.method!r} has the proposals of its own images alone; choose selective_search"
+            f"config.data.proposals.method={own.method!r} has only stored proposals; choose selective_search for these images"
         )
     return SelectiveSearch(own.mode, own.longest, own.min_side, own.count)
 
 
 def start_processes(count: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Processes to search in, each with one thread. They start with the first task, and end with this one however it ends."""
+    """Start processes to search in, one thread each. They start with the first task and end when this process ends."""
     return concurrent.futures.ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin)
 
 
 def _begin() -> None:
-    for number in (signal.SIGINT, signal.SIGUSR1):  # these are for the process that started this one
+    for number in (signal.SIGINT, signal.SIGUSR1):  # the parent process handles these
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 
 def _fill(store: Store, source: Any, search: SelectiveSearch, processes: int, title: str) -> None:
-    """Finds what is missing in `store`."""
+    """Find the proposals that are missing in `store`."""
     missing = store.missing()
     left = sum(map(len, missing))
     if not left:  # another process was faster
         return
     print(
-        f"{title}: proposals of {left} of {len(source)} images are found now, once, by selective search ({search.mode}) in "
-        f"{processes} processes: some seconds for an image of {search.longest} pixels, less for a smaller one; "
-        f"kept in {store.folder}",
+        f"{title}: selective search ({search.mode}) now finds the proposals of {left} of {len(source)} images, once, in "
+        f"{processes} processes; an image of {search.longest} pixels takes some seconds, a smaller one less; "
+        f"they are stored in {store.folder}",
         flush=True,
     )
-    pool, ahead = start_processes(processes), collections.deque()
-    progress = _Progress(left)
+    pool, progress = start_processes(processes), _Progress(left)
+    ahead: collections.deque[tuple[range, list[concurrent.futures.Future]]] = collections.deque()
     try:
         for indices in missing:
             images = (source[index]["image"] for index in indices)
@@ -262,7 +266,7 @@ def _keep(store: Store, indices: range, found: list[concurrent.futures.Future], 
 
 
 class _Progress:
-    """A bar on a terminal; elsewhere a line after the first files, and then every minute."""
+    """A progress bar on a terminal. Elsewhere a line after the first files, and then one every minute."""
 
     def __init__(self, total: int):
         self._bar = tqdm(total=total, unit="image", disable=not sys.stderr.isatty(), dynamic_ncols=True)
@@ -283,20 +287,20 @@ class _Progress:
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process fills the folder."""
+    """Wait until no other process fills the folder."""
     try:
         lock = open_lock(folder / ".lock")
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written ({error.strerror}), and proposals are kept there; give a folder that can be written "
-            "as --tfds_data_dir or TFDS_DATA_DIR"
+            f"proposals cannot be stored in {folder} ({error.strerror}); set --tfds_data_dir or TFDS_DATA_DIR to a writable "
+            "folder"
         ) from error
     with lock:
         try:
-            # The kernel drops the lock with the process, however that ends.
+            # The kernel drops the lock when the process ends, however that happens.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another process finds the proposals of {folder}; waiting for it", flush=True)
+            print(f"another process is finding the proposals of {folder}; waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

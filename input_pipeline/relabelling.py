@@ -1,4 +1,4 @@
-"""A source of a model's classes, made of one that has some of them, or has them in another order."""
+"""A source with a model's classes, made from one that has only some of them or another order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from input_pipeline.objects import Objects
 
 
 def relabel(source: Any, class_names: Sequence[str], split: str) -> Any:
-    """Return `source`, the examples of `split`, with a model's `class_names`: what was held out may lack some of them.
+    """Return `source`, the examples of `split`, with a model's `class_names`. The source may lack some of them.
 
-    Raises UserError where the source has a class that the model does not have.
+    Raise UserError where the source has a class that the model does not have.
     """
     class_names = tuple(class_names)
     if tuple(source.class_names) == class_names:
@@ -21,14 +21,14 @@ def relabel(source: Any, class_names: Sequence[str], split: str) -> Any:
     unknown = [name for name in source.class_names if name not in class_names]
     if unknown:
         raise UserError(
-            f"{split} has classes that the model was not trained on: {', '.join(map(repr, unknown))}; its classes are "
-            f"{', '.join(map(repr, class_names))}. Give data whose classes have these names"
+            f"{split} has classes that the model was not trained on: {', '.join(map(repr, unknown))}; the model's classes are "
+            f"{', '.join(map(repr, class_names))}; use data with these class names"
         )
     return Relabelled(source, class_names)
 
 
 class Relabelled:
-    """The examples of `source` with the classes `class_names`, among which the source's own are."""
+    """The examples of `source` with the classes `class_names`, which include the source's own."""
 
     def __init__(self, source: Any, class_names: tuple[str, ...]):
         self._source, self.class_names = source, class_names
@@ -43,7 +43,7 @@ class Relabelled:
         self.category_ids = tuple(numbers[name] for name in class_names)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)  # all that does not speak of classes
+        return getattr(self._source, name)  # attributes that do not depend on classes
 
     def __len__(self) -> int:
         return len(self._source)

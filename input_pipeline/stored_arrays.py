@@ -1,4 +1,4 @@
-"""Files of named arrays that a later start reads again: .npz, whole and unchanged, or an error that names the file."""
+"""Files of named arrays (.npz) for a later start. They are read unchanged, or an error names the file."""
 
 import io
 import pathlib
@@ -11,24 +11,24 @@ import numpy as np
 from errors import UserError
 from files import write_atomically
 
-# numpy parses the header of an array as Python code, which CPython before 3.11.8 cannot do in two threads at a time: "AST
-# constructor recursion depth mismatch".
+# numpy parses the header of an array as Python code. CPython before 3.11.8 cannot do that in two threads at a time and raises
+# "AST constructor recursion depth mismatch".
 PARSING = threading.Lock()
 
 
 def write_arrays(place: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> int:
-    """Write arrays by name, whole or not at all. Returns the bytes of the file."""
+    """Write arrays by name, whole or not at all. Return the bytes of the file."""
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, allow_pickle=False, **arrays)
     write_atomically(place, content.getvalue())
     return len(content.getvalue())
 
 
 def read_arrays(place: pathlib.Path, *names: str) -> dict[str, np.ndarray]:
-    """Read the arrays `names` of a file of `write_arrays`; without names, all of them.
+    """Read the arrays `names` from a file of `write_arrays`, or all of them without names.
 
-    Raises UserError for a damaged file: zip has a checksum of each array. Memory is bounded by the size of the file, for what is
-    compressed is refused, and so is an array that says it is larger than its bytes.
+    Raise UserError for a damaged file: zip has a checksum of each array. Memory is bounded by the size of the file, because
+    compressed arrays are refused, and so are arrays whose header claims more than their bytes.
     """
     try:
         with zipfile.ZipFile(place) as archive:
@@ -40,7 +40,7 @@ def read_arrays(place: pathlib.Path, *names: str) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # a damaged zip file raises errors of any type
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{place} is damaged ({reason}); move it away and start again: it will be made anew") from error
+        raise UserError(f"{place} is damaged ({reason}); move it away and start again to make it anew") from error
 
 
 def _read_array(content: bytes) -> np.ndarray:
@@ -51,6 +51,6 @@ def _read_array(content: bytes) -> np.ndarray:
         shape, by_columns, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError("it holds objects")
-    # Not reshaped from the bytes: that an array ends where its bytes do is a check, too.
+    # All bytes are read, not only those that the shape needs: so the reshape checks that the sizes agree.
     values = np.frombuffer(content, dtype, offset=file.tell())
     return values.reshape(shape, order="F" if by_columns else "C").copy()

@@ -1,6 +1,6 @@
-"""Ground truth of one kind: what it requires of a source, and how an example becomes its keys of a batch.
+"""Ground truth of one kind. It defines what a source must provide, and how an example becomes keys of a batch.
 
-A kind of task names what its batches must hold (`needs`), and `make_truth` gives what draws, views and pads that.
+A kind of task names the contents of its batches (`needs`); `make_truth` returns the class that draws, views and pads them.
 """
 
 from collections.abc import Callable
@@ -21,35 +21,38 @@ from input_pipeline.sources import Source
 
 CENTRE = (0.25, 0.75)  # where a mosaic's centre lies, in shares of each side
 MIXUP = (1.5, 1.5)  # of the beta distribution of a picture's share (Zhang et al. 2019, "Bag of Freebies")
-PASTED = 0.5  # the probability of an object to be among those that are pasted
+PASTED = 0.5  # the probability that an object is pasted
 
 
 class Truth(Protocol):
-    """Built from config.data; raises UserError for fields of it that do not go with this ground truth."""
+    """Made from config.data. Its constructor raises UserError for fields that do not fit this kind of ground truth."""
 
     keys: tuple[str, ...]  # of a training batch, in addition to those of every batch
-    asks: tuple[str, ...]  # what training needs of a source's examples
-    methods: tuple[str, ...]  # config.eval.method's that its scores allow
+    asks: tuple[str, ...]  # keys that training needs in a source's examples
+    methods: tuple[str, ...]  # values of config.eval.method that its scores allow
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
-        """A row of a training batch of the example `index`, through a random map; its colours are left as they are."""
+        """Return example `index` as a row of a training batch, through a random map. Colours stay as they are."""
+        ...
 
     def view(self, example: Example, matrix: np.ndarray, canvas: Size) -> Batch:
-        """The keys of a view: `matrix` [3,3] maps the points of the stored image to those of `canvas`.
+        """Return the ground truth of a view. `matrix` [3,3] maps the points of the stored image to those of `canvas`.
 
-        They are those of `blank` for an example without ground truth, which is only predicted; but for proposals, which
-        it has all the same.
+        An example without ground truth, which is only predicted, gets that of `blank`, in addition to its own proposals.
         """
+        ...
 
     def blank(self, canvas: Size) -> Batch:
-        """The keys of a view where nothing is known."""
+        """Return the ground truth of a view where nothing is known."""
+        ...
 
     def resize(self, example: Example, matrix: np.ndarray, size: Size) -> Example:
-        """The example at another size, to be scored there; only where `methods` has "canvas"."""
+        """Return the example at another size, to be scored there. Only where `methods` has "canvas"."""
+        ...
 
 
 class Labels(Truth):
-    """A class for each pixel, `label`; in training also `weight_map` where config.data.weight_map has a w0 above 0."""
+    """A class for each pixel, `label`. Training also has `weight_map` where w0 of config.data.weight_map is above 0."""
 
     methods = ("whole", "window", "canvas")
 
@@ -92,7 +95,7 @@ class Labels(Truth):
 
 
 class Boxes(Truth):
-    """Objects by their boxes, config.data.max_boxes of them; copy_paste also asks a source for their masks."""
+    """Objects as boxes, config.data.max_boxes of them. copy_paste also requires masks from the source."""
 
     keys = OBJECTS
     methods = ("whole", "window")  # boxes are scored in the pixels of the stored image
@@ -100,14 +103,16 @@ class Boxes(Truth):
 
     def __init__(self, data: ConfigDict):
         for field, holds, why in (
-            ("margin", data.margin == 0, "an object in the margin would be learned; write 0"),
-            ("border", data.border == "mean", "mirrored objects would have no boxes; write mean"),
-            ("weight_map", data.weight_map[0] == 0, "it weights a label's pixels; write '(0.0, 5.0)'"),
+            ("margin", data.margin == 0, "objects in the margin would be trained on; set 0"),
+            ("border", data.border == "mean", "mirrored objects would have no boxes; choose mean"),
+            ("weight_map", data.weight_map[0] == 0, "it weights a label's pixels; set '(0.0, 5.0)'"),
         ):
             if not holds:
                 raise _mismatch(field, data[field], "boxes", why)
         if data.augment.elastic[0]:
-            raise _mismatch("augment.elastic", data.augment.elastic, "boxes", "it has no corners; write '(0.0, 8.0)'")
+            raise _mismatch(
+                "augment.elastic", data.augment.elastic, "boxes", "it does not map corners; set '(0.0, 8.0)'"
+            )
         self.data = data
         self._masks = self.grid is not None or data.augment.copy_paste > 0
         self.asks = ("boxes", "masks") if self._masks else ("boxes",)
@@ -121,7 +126,7 @@ class Boxes(Truth):
         return row(drawn.image, truth, index, drawn.original, drawn.matrix)
 
     def _compose(self, source: Source, index: int, rng: np.random.Generator) -> DrawnExample:
-        """An example alone or in a mosaic, and what is pasted onto it."""
+        """Return one example or a mosaic, with objects of another example pasted onto it."""
         augment, size = self.data.augment, tuple(self.data.image_size)
         if rng.random() < augment.mosaic:
             drawn = self._draw_mosaic(source, index, rng)
@@ -134,7 +139,7 @@ class Boxes(Truth):
         return mixtures.copy_paste(drawn, donor, chosen, augment.min_visible)
 
     def _draw_mosaic(self, source: Source, index: int, rng: np.random.Generator) -> DrawnExample:
-        """Four examples, `index` at the top left, each drawn at the size of its quadrant around a random centre."""
+        """Draw four examples, each at the size of its quadrant around a random centre, with `index` at the top left."""
         height, width = self.data.image_size
         top, left = (min(max(round(rng.uniform(*CENTRE) * side), 1), side - 1) for side in (height, width))
         quadrants = [(tall, wide) for tall in (top, height - top) for wide in (left, width - left)]
@@ -143,7 +148,7 @@ class Boxes(Truth):
         return mixtures.mosaic(drawn)
 
     def _draw_alone(self, example: Example, size: Size, rng: np.random.Generator) -> DrawnExample:
-        """A window of an example as an image of `size`, through a random map that samples it once."""
+        """Return a window of an example as an image of `size`, sampled once through a random map."""
         annotated = objects.take(example, masks=self._masks)
         window, matrix = self._draw_map(example, annotated, size, rng)
         return self._show(example, annotated, window, matrix, size)
@@ -151,7 +156,7 @@ class Boxes(Truth):
     def _draw_map(
         self, example: Example, annotated: Objects, size: Size, rng: np.random.Generator
     ) -> tuple[Window, np.ndarray]:
-        """A window of an example, and a map [3,3] of the stored image's points to an image of `size` that shows it."""
+        """Draw a window of an example, and a map [3,3] from the stored image's points to an image of `size`."""
         window = windows.draw_window(rng, example["image"].shape[:2], annotated, self.data.augment)
         top, left, bottom, right = window
         matrix = geometry.draw_map(rng, (bottom - top, right - left), size, self.data)
@@ -160,7 +165,7 @@ class Boxes(Truth):
     def _show(
         self, example: Example, annotated: Objects, window: Window, matrix: np.ndarray, size: Size
     ) -> DrawnExample:
-        """The window as an image of `size`, with what it shows of the objects."""
+        """Return the window as an image of `size`, with the visible part of the objects."""
         data, original = self.data, example["image"].shape[:2]
         part, from_part = geometry.cut(window, original, matrix)
         image = geometry.sample(example["image"][part], from_part, size, data)
@@ -182,7 +187,7 @@ class Boxes(Truth):
 
 
 class Masks(Boxes):
-    """Boxes of objects and their masks. Each mask is sampled on a grid of config.data.mask_size over its box."""
+    """Boxes of objects, and their masks. Each mask is sampled on a grid of config.data.mask_size over its box."""
 
     keys = (*OBJECTS, "masks")
 
@@ -192,10 +197,10 @@ class Masks(Boxes):
 
 
 class Proposals(Boxes):
-    """Boxes of objects, and proposals: the best config.data.max_proposals of those that a picture shows.
+    """Boxes of objects, and the best config.data.max_proposals proposals that a picture shows.
 
-    Proposals are no ground truth: the network reads them, and every view of an image has them. They follow the image's
-    points as boxes do, clipped to what is seen; those without area there make room for the next.
+    Proposals are not ground truth: the network reads them, and every view of an image has them. They follow the image's
+    points as boxes do, and are clipped to the visible part. Proposals without area there make room for the next.
     """
 
     keys = (*OBJECTS, *PROPOSALS)
@@ -204,7 +209,7 @@ class Proposals(Boxes):
         super().__init__(data)
         for field in ("mosaic", "mixup", "copy_paste"):
             if data.augment[field]:
-                why = "they are those of one image; write 0.0"
+                why = "proposals belong to one image; set 0.0"
                 raise _mismatch(f"augment.{field}", data.augment[field], "proposals", why)
         self.asks = (*self.asks, "proposals")
 
@@ -237,13 +242,13 @@ TRUTHS: dict[tuple[str, ...], Callable[[ConfigDict], Truth]] = {
 
 
 def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
-    """The ground truth for a task with these `needs`. Raises UserError for fields of config.data that do not go with it."""
+    """Return the ground truth for a task with these `needs`. Raise UserError for fields of config.data that do not fit."""
     geometry.check_canvas("image_size", tuple(data.image_size), data)
     low, high = data.augment.scale
     if low > high:
-        raise UserError(f"config.data.augment.scale={(low, high)} is not in order; write the smaller factor first")
+        raise UserError(f"config.data.augment.scale={(low, high)} is not in order; put the smaller factor first")
     if data.shortest[0] > data.shortest[1]:
-        raise UserError(f"config.data.shortest={tuple(data.shortest)} is not in order; write the shorter side first")
+        raise UserError(f"config.data.shortest={tuple(data.shortest)} is not in order; put the shorter side first")
     return TRUTHS[needs](data)
 
 

@@ -1,11 +1,12 @@
-"""Evaluation and prediction: each image as views, canvases that hold the whole image or a window of it.
+"""Evaluation and prediction. Each image is split into views, canvases that hold the whole image or a window of it.
 
-The canvases are those of the config, so that every shape compiles once. The predictions of an image's views are merged
-at the image's own size; `config.eval` says which views there are.
+The config lists the canvases, so that every shape compiles once. The predictions of an image's views are merged at the
+image's own size. `config.eval` defines the views.
 """
 
 import collections
 import concurrent.futures
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,21 +23,22 @@ from input_pipeline.sources import Source
 from input_pipeline.truths import Truth
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
-FREE = ("crop", "shortest")  # config.data.fit's by which an image has a size of its own, whatever its canvas
-READ = ("image", "proposals")  # what a network reads of an example; the rest is ground truth
-AHEAD = 2  # batches made before they are asked for
+FREE = ("crop", "shortest")  # values of config.data.fit that give an image a size of its own, whatever its canvas
+READ = ("image", "proposals")  # the keys of an example that a network reads; the rest is ground truth
+AHEAD = 2  # batches made in advance
 
 
 class View(NamedTuple):
-    """A canvas, the map [3,3] of the image's points to it, and whether its ground truth counts towards the loss."""
+    """A canvas, the map [3,3] from the image's points to it, and whether its ground truth counts towards the loss."""
 
     canvas: Size
     matrix: np.ndarray
     counted: bool
 
 
-class Piece(NamedTuple):
-    """What a row of a batch shows: a view of the image `index`, which has `count` views."""
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The content of a batch's row, a view of the image `index`, which has `count` views."""
 
     index: int
     view: View
@@ -44,24 +46,24 @@ class Piece(NamedTuple):
 
 
 def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
-    """Raises UserError where config.eval.method does not go with the ground truth, and for canvases without an inside."""
+    """Raise UserError where config.eval.method does not fit the ground truth, or a canvas has no inside."""
     for canvas in list_canvases(data):
         geometry.check_canvas("canvases", canvas, data)
     method = evaluation.method
     if method not in truth.methods:
         raise UserError(
-            f"config.eval.method={method!r} is not for {truth.keys[0]}; choose {' or '.join(truth.methods)}"
+            f"config.eval.method={method!r} does not support {truth.keys[0]}; choose {' or '.join(truth.methods)}"
         )
     if method == "canvas" and data.fit == "shortest":
         raise UserError(
             "config.eval.method='canvas' does not go with config.data.fit='shortest'; choose whole or window"
         )
     if not evaluation.scales:
-        raise UserError("config.eval.scales=() holds no zoom; write '(1.0,)'")
+        raise UserError("config.eval.scales=() has no scale; set '(1.0,)'")
 
 
 def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[View]:
-    """The views of an image of `size`: whole or windows, at each scale, and mirrored where config.eval.flip says so."""
+    """Return the views of an image of `size` at each scale, mirrored ones too if config.eval.flip is set."""
     views = []
     for scale in evaluation.scales:
         plan = _windows if evaluation.method == "window" else _whole
@@ -70,14 +72,14 @@ def plan_views(size: Size, data: ConfigDict, evaluation: ConfigDict) -> list[Vie
             if evaluation.flip:
                 mirror = geometry.about((canvas[1] / 2, canvas[0] / 2), geometry.scaling(-1.0, 1.0))
                 views.append(View(canvas, mirror @ matrix, counted=False))
-    # From the top to the bottom, whatever their scales: what is done of an image need not be held until its end.
+    # From top to bottom, whatever their scales: finished parts of an image need not be held until its end.
     return sorted(views, key=lambda view: max(0.0, -view.matrix[1, 2] / view.matrix[1, 1]))
 
 
 def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
-    """One view; but what no canvas holds at its own scale (fit=crop) is seen through windows.
+    """Return one view of the whole image, or windows where fit=crop and no canvas holds the image at its own scale.
 
-    Raises UserError for an image that no canvas holds at the scale of fit=shortest.
+    Raise UserError for an image that no canvas holds at the scale of fit=shortest.
     """
     canvas, wanted = choose_canvas(size, data), _own_size(size, data)
     if data.fit == "crop" and not _holds(canvas, wanted, data.margin):
@@ -85,8 +87,8 @@ def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -
     if data.fit == "shortest" and not _holds(canvas, wanted, data.margin):
         needed = tuple(math.ceil(side / ALIGNMENT) * ALIGNMENT + 2 * data.margin for side in wanted)
         raise UserError(
-            f"config.data.shortest={tuple(data.shortest)} makes an image of {size[0]}x{size[1]} one of "
-            f"{wanted[0]}x{wanted[1]}, which none of the canvases {list_canvases(data)} holds; "
+            f"config.data.shortest={tuple(data.shortest)} resizes an image of {size[0]}x{size[1]} to "
+            f"{wanted[0]}x{wanted[1]}, which fits none of the canvases {list_canvases(data)}; "
             f"add {needed} to config.data.canvases, or lower config.data.shortest"
         )
     if scale != 1.0:
@@ -99,7 +101,7 @@ def _whole(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -
 
 
 def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float) -> list[tuple[Size, np.ndarray]]:
-    """Overlap-tile (Ronneberger et al. 2015, figure 2): the parts that are answered for cover the scaled image."""
+    """Return overlapping tiles (Ronneberger et al. 2015, figure 2). Their inner parts cover the scaled image."""
     scaled, stretch = _zoom(size, data, scale)
     canvas = choose_canvas(size, data)
     tops, lefts = (
@@ -111,20 +113,22 @@ def _windows(size: Size, data: ConfigDict, evaluation: ConfigDict, scale: float)
 
 
 def _offsets(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin that cover `length`; the last one may end up to ALIGNMENT - 1 pixels beyond it."""
+    """Return the starts of windows that cover `length`. The last one may end up to ALIGNMENT - 1 pixels beyond it."""
     last = -(-max(length - window, 0) // ALIGNMENT) * ALIGNMENT
     step = max(int(window * (1 - overlap)) // ALIGNMENT, 1) * ALIGNMENT
     if last and step > window:
-        raise UserError(f"a canvas that answers for {window} pixels is too small for windows; they need {ALIGNMENT}")
+        raise UserError(
+            f"a canvas with {window} pixels inside its margin is too small for windows, which need {ALIGNMENT}; enlarge it"
+        )
     return [*range(0, last, step), last]
 
 
 def _zoom(size: Size, data: ConfigDict, scale: float) -> tuple[Size, np.ndarray]:
-    """The size in whole pixels of an image of `size` at a scale of its own size or fit=shortest's, and the map to it."""
+    """Return the size in whole pixels of an image at a scale of its own size (or fit=shortest's), and the map to it."""
     if data.fit == "shortest":
         scaled = geometry.scale_shortest(size, _zoom_limits(data, scale))
     else:
-        scaled = tuple(max(1, round(scale * length)) for length in size)
+        scaled = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     return scaled, geometry.scaling(scaled[1] / size[1], scaled[0] / size[0])
 
 
@@ -133,7 +137,7 @@ def _zoom_limits(data: ConfigDict, scale: float) -> tuple[float, float]:
 
 
 def _own_size(size: Size, data: ConfigDict) -> Size:
-    """The size that the canvas of an image of `size` should hold."""
+    """Return the size that the canvas of an image of `size` should hold."""
     return geometry.scale_shortest(size, data.shortest) if data.fit == "shortest" else size
 
 
@@ -142,9 +146,9 @@ def _holds(canvas: Size, size: Size, margin: int) -> bool:
 
 
 def choose_canvas(size: Size, data: ConfigDict) -> Size:
-    """The canvas whose shape is nearest to the image's, the smaller of equals.
+    """Return the canvas whose aspect ratio is nearest to the image's, the smaller of equals.
 
-    For fit=crop and fit=shortest the smallest that holds the image, or the largest where none does.
+    For fit=crop and fit=shortest, return the smallest canvas that holds the image, or the largest where none does.
     """
     canvases = list_canvases(data)
     if data.fit in FREE:
@@ -155,11 +159,11 @@ def choose_canvas(size: Size, data: ConfigDict) -> Size:
 
 
 class ViewBatches:
-    """Batches of one canvas each that show every view of every image once, the last ones filled up with blank rows.
+    """Batches that show every view of every image once. Each batch has one canvas, and blank rows fill the last ones.
 
-    Image i belongs to process i % process_count, whose rows show all its views; all processes yield the same number of
-    batches of the same canvases. Iterating yields (batch, pieces): piece k is what row k shows. `example(index)` is the
-    decoded image until `release(index)`, and no more images are held than are under way.
+    Image i belongs to process i % process_count, whose rows show all its views. All processes yield the same number of
+    batches with the same canvases. Iterating yields (batch, pieces), where piece k describes row k. `example(index)` returns
+    the decoded image until `release(index)`. Only images in progress are held.
     """
 
     def __init__(
@@ -200,16 +204,16 @@ class ViewBatches:
         return self._examples[index].result()[0]
 
     def views(self, index: int) -> list[View]:
-        """The views of an image, until `release`."""
+        """Return the views of an image, until `release`."""
         return self._examples[index].result()[1]
 
     def release(self, index: int) -> None:
         del self._examples[index]
 
     def _plan(self) -> Iterator[tuple[Size, list[tuple[int, int]]]]:
-        """For each batch its canvas and this process's rows: (index of the image, number of its view).
+        """Yield for each batch its canvas and this process's rows, as (index of the image, number of its view).
 
-        A batch is due as soon as one process has enough views of its canvas, so that few images are under way at once.
+        A batch is due as soon as one process has enough views of its canvas, so that few images are in progress at once.
         """
         queues: dict[Size, list[list]] = collections.defaultdict(lambda: [[] for _ in range(self.process_count)])
         for index in range(len(self.source)):
@@ -231,7 +235,7 @@ class ViewBatches:
         return mine
 
     def _size(self, index: int) -> Size:
-        """Read only where the plan depends on it; any will do for whole images and a single canvas."""
+        """Return the image's size, read only where the plan depends on it. Else any size gives the same plan."""
         canvases, resized = list_canvases(self.data), self.evaluation.method == "canvas"
         if len(canvases) == 1 and (resized or (self.evaluation.method == "whole" and self.data.fit not in FREE)):
             return inner(canvases[0], self.data.margin)
@@ -239,7 +243,7 @@ class ViewBatches:
         return inner(choose_canvas(size, self.data), self.data.margin) if resized else size
 
     def _load(self, index: int) -> tuple[Example, list[View]]:
-        """The decoded image, and its views by its true size."""
+        """Return the decoded image, and its views by its true size."""
         example = self.source[index]
         if self.evaluation.method == "canvas":
             size = example["image"].shape[:2]
@@ -259,7 +263,8 @@ class ViewBatches:
         size = example["image"].shape[:2]
         if number >= len(views) or views[number].canvas != canvas:
             raise UserError(
-                f"{self.source.name(index)} is {size[0]}x{size[1]} now, another size than when it was planned"
+                f"{self.source.name(index)} is {size[0]}x{size[1]} now, but had another size at the start of the evaluation; "
+                "do not change images during a run"
             )
         view = views[number]
         image = geometry.sample(example["image"], view.matrix, canvas, self.data)

@@ -1,1 +1,1 @@
-"""The formats in which people store ground truth, read for training and for scoring alike."""
+"""Formats in which people store ground truth. Training and scoring use the same readers."""

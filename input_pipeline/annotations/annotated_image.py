@@ -8,42 +8,44 @@ from collections.abc import Sequence
 
 from errors import UserError
 from files import LIMITS
-from input_pipeline.batch import Size, count, refuse
+from input_pipeline.batch import count, refuse
 from limits import CLASS_NAME, CLASSES
 from wording import is_harmless
 
-BOTH = "trainval"  # the split that VOC makes of two
-SURROGATE = re.compile("[\ud800-\udfff]")  # what text from JSON or a file's name may hold, and UTF-8 may not
+BOTH = "trainval"  # VOC's split that joins train and val
+SURROGATE = re.compile("[\ud800-\udfff]")  # text from JSON or a file's name may hold them, UTF-8 may not
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object. Coordinates are in pixels, or in fractions of the image as the format has it."""
+    """One object. The format decides whether coordinates are in pixels or in fractions of the image."""
 
     box: tuple[float, float, float, float]  # top, left, bottom, right
     label: int  # index of the class
     crowd: bool = False
     difficult: bool = False
-    area: float | None = None  # None: that of the box
-    segmentation: list | dict = ()  # of `masks.encode_mask`, () for none
-    written: tuple[float, ...] = ()  # the numbers of which the box is only a part
+    area: float | None = None  # None: the area of the box
+    segmentation: Sequence | dict = ()  # as `masks.encode_mask` reads it, () for none
+    written: tuple[float, ...] = ()  # all numbers of the row, where the box is only a part of them
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image and its objects. `size` is what the annotation gives, None if it gives none."""
+    """An image and its objects. `size` is the annotated height and width, None if there is none."""
 
     path: pathlib.Path
     name: str
     image_id: int
-    size: Size | None
+    size: tuple[float, float] | None
     objects: list[Annotation]
 
 
 def check_letters(names: Sequence[str], where: pathlib.Path) -> None:
-    """Raises UserError for too many names of classes, long ones, and those with control characters, whatever else they are."""
+    """Raise UserError for too many class names, for long ones, and for those with control characters."""
     if len(names) > CLASSES:
-        raise UserError(f"{where} names {len(names):,} classes, and {CLASSES:,} are the most ({LIMITS})")
+        raise UserError(
+            f"{where} names {len(names):,} classes, more than the limit of {CLASSES:,} ({LIMITS}); merge classes"
+        )
     long = [f"{name[:40]}..." for name in names if len(name) > CLASS_NAME]
     refuse(f"{where}: classes with names of more than {CLASS_NAME} letters", long, "; shorten them")
     odd = [ascii(name) for name in names if SURROGATE.search(name)]
@@ -53,11 +55,11 @@ def check_letters(names: Sequence[str], where: pathlib.Path) -> None:
 
 
 def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
-    """The classes' names, spaces tidied. Raises UserError for none, an empty one, one twice, and for `check_letters`."""
+    """Return the class names with tidy spaces. Raise UserError for none, an empty or repeated one, and as `check_letters`."""
     tidy = tuple(" ".join(name.split()) for name in names)
     check_letters(tidy, where)
     if not all(tidy) or not tidy:
-        raise UserError(f"{where} names {'a class without a name' if tidy else 'no class'}; give each class its name")
+        raise UserError(f"{where} has {'a class without a name' if tidy else 'no classes'}; give each class a name")
     twice = sorted(name for name, times in collections.Counter(tidy).items() if times > 1)
     if twice:
         raise UserError(f"{where} names the class {twice[0]!r} more than once; give each class its own name")
@@ -65,7 +67,7 @@ def check_names(names: list[str], where: pathlib.Path) -> tuple[str, ...]:
 
 
 def find_duplicates(objects: list[Annotation]) -> dict[int, int]:
-    """Find the objects of an image that are exactly those of an earlier one, by their place: {place: that of the first}."""
+    """Find the objects of an image that repeat an earlier one exactly. Return the place of the first for each."""
     seen: dict[tuple, list[int]] = {}
     again = {}
     for i, found in enumerate(objects):
@@ -79,9 +81,9 @@ def find_duplicates(objects: list[Annotation]) -> dict[int, int]:
 
 
 def name_shared(splits: dict[str, list[AnnotatedImage]], split: str) -> list[str]:
-    """Name the images that another split has, too, a line for each split.
+    """Name the images that another split has, too, in one line for each split.
 
-    VOC's trainval is train and val by its nature: only its own examples are named, as those that a score on val has seen.
+    VOC's trainval contains train and val by design, so only the images that val shares with trainval are named.
     """
     own = {image.path: image.name for image in splits[split]}
     lines = []
@@ -92,7 +94,7 @@ def name_shared(splits: dict[str, list[AnnotatedImage]], split: str) -> list[str
         lines += count(
             shared,
             *(
-                f"{what} in {other}, too: do not train on one and score the other"
+                f"{what} also in {other}, so do not train on one split and score the other"
                 for what in ("image is", "images are")
             ),
         )
@@ -100,5 +102,5 @@ def name_shared(splits: dict[str, list[AnnotatedImage]], split: str) -> list[str
 
 
 def name_duplicates(duplicates: list[str]) -> list[str]:
-    """Name objects that were written twice, in a list of one line; an empty one where there are none."""
-    return count(duplicates, "exact duplicate of an object is left out", "exact duplicates of objects are left out")
+    """Name objects that were written twice, in a list of one line. Without any, the list is empty."""
+    return count(duplicates, "exact duplicate of an object is ignored", "exact duplicates of objects are ignored")

@@ -1,4 +1,4 @@
-"""Finds images by the names that files of different programs give them: paths with more or fewer folders."""
+"""Finds images by the names in files of different programs, which write more or fewer folders in their paths."""
 
 import unicodedata
 from collections import defaultdict
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from errors import UserError
 
-Parts = tuple[str, ...]  # of a path, from its last one to its first
+Parts = tuple[str, ...]  # the parts of a path, from last to first
 
 
 def split_name(name: str) -> Parts:
-    """Return the parts of a path, the last one first; separators may be Windows', and accents composed or not."""
+    """Return the parts of a path, the last one first. Separators may be Windows', and accents composed or not."""
     parts = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")
     return tuple(part for part in reversed(parts) if part not in ("", "."))
 
@@ -18,8 +18,8 @@ def split_name(name: str) -> Parts:
 class FileNames:
     """The images of a list by their `names`.
 
-    A name means an image where one of both paths ends with the other: `cam0/frame.jpg` is `val/cam0/frame.jpg` and, as long
-    as it is the only one, `frame.jpg`; it is never `cam1/frame.jpg`.
+    A name means an image if one of the two paths ends with the other. `cam0/frame.jpg` matches `val/cam0/frame.jpg` and, if it
+    is the only candidate, `frame.jpg`. It never matches `cam1/frame.jpg`.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -28,25 +28,25 @@ class FileNames:
         for place, name in enumerate(names):
             parts = split_name(name)
             self._places[parts[:1]].append((parts, place))
-        self._found: dict[int, str] = {}  # the name by which each image was asked for
+        self._found: dict[int, str] = {}  # the name by which each image was found
 
     def find(self, name: str) -> int:
         """Return the place of the image that `name` means.
 
-        Raises UserError where it means none or may mean several, and where another name has meant the same image.
+        Raise UserError where it matches no image or several, and where another name has matched the same image.
         """
         parts = split_name(name)
         alike = self._places.get(parts[:1], ())
         near = [(own, place) for own, place in alike if not _differ(own, parts)]
         same = [place for own, place in near if own == parts] or [place for _, place in near]
         if len(same) > 1:
-            raise UserError(f"the file_name {name!r} may be {self._show(same)}; write the folders that tell them apart")
+            raise UserError(f"the file_name {name!r} may be {self._show(same)}; add the folders that distinguish them")
         if not same:
             others = f"; it has {self._show([place for _, place in alike])}, in other folders" if alike else ""
             raise UserError(f"the file_name {name!r} is not in the list{others}")
         other = self._found.setdefault(same[0], name)
         if split_name(other) != parts:
-            raise UserError(f"the file_names {other!r} and {name!r} would both be the image {self.names[same[0]]!r}")
+            raise UserError(f"the file_names {other!r} and {name!r} both match the image {self.names[same[0]]!r}")
         return same[0]
 
     def _show(self, places: Sequence[int]) -> str:

@@ -1,10 +1,10 @@
-"""Masks as text: polygons and run lengths as COCO writes them, and its compressed run lengths.
+"""Masks as text, in COCO's forms of polygons, run lengths and compressed run lengths.
 
-An image's masks are decoded to the pixels around each, and encoded from them: all of an image's pixels for each object
-would be gigabytes.
+Masks are decoded to the pixels around each object, and encoded from them. All of an image's pixels for each object would take
+gigabytes.
 
-COCO's own tools read past the end of a text that is cut short, and may wait forever for the end of a mask that is: only
-runs that make up the image are handed to them.
+COCO's own tools read past the end of a truncated text, and may wait forever for the end of a truncated mask. So they only get
+runs that fill the image.
 """
 
 from typing import Any
@@ -18,33 +18,38 @@ from input_pipeline.annotations.numbers import is_finite
 from input_pipeline.batch import Size
 from input_pipeline.masks import Mask, bound, collect
 
-FARTHEST = 1_000_000  # pixels: a coordinate of a polygon beyond it is a mistake that would take gigabytes to draw
+FARTHEST = 1_000_000  # pixels: a larger coordinate of a polygon is a mistake that would take gigabytes to draw
 BORDER = 5_000_000  # pixels around all polygons of an object: drawing takes 80 bytes for each
-LEAST = 6  # numbers of a polygon that holds something: three points
+LEAST = 6  # numbers of the smallest polygon with an area: three points
 
 
 def is_polygon(values: Any) -> bool:
-    """Whether these are the x, y, x, y, ... of a polygon that can be drawn; with less than LEAST it holds nothing."""
+    """Return whether the values are the x, y, x, y, ... of a polygon that can be drawn. Below LEAST numbers it is empty."""
     paired = isinstance(values, list) and len(values) % 2 == 0
     return paired and all(is_finite(value) and abs(value) <= FARTHEST for value in values)
 
 
 def encode_mask(segmentation: Any, size: Size) -> bytes:
-    """A mask of an image of `size`, in any of COCO's three forms, as compressed run lengths; b"" where there is none.
+    """Return a mask in any of COCO's three forms as compressed run lengths, b"" for an empty one.
 
-    The forms are polygons [[x, y, x, y, ...], ...] in pixels, {"size": [h, w], "counts": [...]}, and the same with text for
-    counts. Raises UserError where it is none of them or of another size.
+    The forms are polygons [[x, y, x, y, ...], ...] in pixels, {"size": [h, w], "counts": [...]}, and the same with text as
+    counts. Raise UserError for another form, and for another size than the image's `size`.
     """
     if isinstance(segmentation, dict):
         return encode_runs(_read_counts(segmentation, size), size)
     if not isinstance(segmentation, list | tuple) or not all(map(is_polygon, segmentation)):
         raise UserError("its mask is neither polygons [[x, y, x, y, ...]] nor run lengths")
-    # Four numbers would be taken for a box.
+    # COCO's tools would take four numbers for a box.
     polygons = [polygon for polygon in segmentation if len(polygon) >= LEAST]
     border = sum(map(_measure_border, polygons))
     if border > BORDER:
-        raise UserError(f"its polygons have a border of {border:,.0f} pixels, and {BORDER:,} are the most ({LIMITS})")
-    return run_lengths.merge(run_lengths.frPyObjects(polygons, *size))["counts"] if polygons else b""
+        raise UserError(
+            f"its polygons have a border of {border:,.0f} pixels, more than the limit of {BORDER:,} ({LIMITS}); simplify them"
+        )
+    if not polygons:
+        return b""
+    drawn = run_lengths.frPyObjects(polygons, *size)
+    return run_lengths.merge(drawn)["counts"]  # pyright: ignore[reportArgumentType]: a list gives a list
 
 
 def _measure_border(polygon: list[float]) -> float:
@@ -53,14 +58,15 @@ def _measure_border(polygon: list[float]) -> float:
 
 
 def encode_runs(runs: list[int], size: Size) -> bytes:
-    """Lengths of 0 and 1 in turn, down the columns of an image of `size`, which they must make up."""
-    return run_lengths.frPyObjects({"size": list(size), "counts": runs}, *size)["counts"]
+    """Encode lengths of 0 and 1 in turn, down the columns of an image of `size`, which they must fill."""
+    encoded = run_lengths.frPyObjects({"size": list(size), "counts": runs}, *size)
+    return encoded["counts"]  # pyright: ignore[reportCallIssue, reportArgumentType]: a dictionary gives a dictionary
 
 
 def encode_pixels(mask: Mask, size: Size) -> bytes:
-    """The pixels of a mask, where they lie in its stored image of `size`, as compressed run lengths.
+    """Return the pixels of a mask, at their place in its stored image of `size`, as compressed run lengths.
 
-    They are all in the image. Only the columns that the mask has are made.
+    All pixels must be in the image. Only the columns of the mask are made.
     """
     (top, left), (height, width), (image_height, image_width) = mask.corner, mask.pixels.shape, size
     columns = np.zeros((width, image_height), bool)
@@ -72,14 +78,17 @@ def encode_pixels(mask: Mask, size: Size) -> bytes:
 
 
 def decode_masks(texts: list[bytes], size: Size) -> np.ndarray:
-    """The masks [N] of `Mask` of `encode_mask`'s texts, for an image of `size`."""
+    """Return masks [N] of `Mask` from `encode_mask`'s texts, for an image of `size`."""
     return collect(_decode(text, size) for text in texts)
 
 
 def _decode(text: bytes, size: Size) -> Mask:
-    """COCO's own decoder makes all of the image's pixels for each mask: this one only the columns that the mask has."""
+    """Decode only the columns of the mask. COCO's own decoder makes all of the image's pixels for each mask."""
     height, _ = size
-    ends = np.cumsum(_read_text(text.decode()))  # of the runs of 0 and 1 in turn
+    runs = _read_text(text.decode())
+    if runs is None:
+        raise UserError("a stored mask cannot be decoded")
+    ends = np.cumsum(runs)  # of the runs of 0 and 1 in turn
     if len(ends) < 2 or ends[0] == ends[-1]:
         return Mask(np.zeros((1, 1), bool))
     last = len(ends) // 2 * 2 - 1  # the last run of 1
@@ -91,28 +100,30 @@ def _decode(text: bytes, size: Size) -> Mask:
 
 
 def measure_area(runs: dict) -> int:
-    """The pixels of a mask {"size": [h, w], "counts": compressed run lengths}."""
+    """Return the number of pixels of a mask in compressed run lengths, `{"size": [h, w], "counts": text}`."""
     return int(run_lengths.area(runs))
 
 
 def _read_counts(segmentation: dict, size: Size) -> list[int]:
-    """The runs of {"size": [h, w], "counts": [...] or text}. Raises UserError unless they make up an image of `size`."""
+    """Return the runs of `{"size": [h, w], "counts": [...] or text}`. Raise UserError unless they fill an image of `size`."""
     height, width = size
     if segmentation.get("size") != [height, width]:
-        raise UserError(f"its mask is of {segmentation.get('size')} (height, width), the image of {[height, width]}")
+        raise UserError(
+            f"its mask has the size {segmentation.get('size')} (height, width), but the image has {[height, width]}"
+        )
     counts = segmentation.get("counts")
     runs = _read_text(counts) if isinstance(counts, str) else counts
-    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
-    if not whole or sum(runs) != height * width:
-        raise UserError(f"its mask cannot be decoded (its runs are not those of {height}x{width} pixels)")
+    whole = height * width
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != whole:
+        raise UserError(f"its mask cannot be decoded (the runs do not fill {height}x{width} pixels)")
     return runs
 
 
 def _read_text(text: str) -> list[int] | None:
-    """The runs in COCO's text of a mask, or None if it is not valid.
+    """Return the runs in COCO's text of a mask, or None if it is not valid.
 
-    A character is 48 and 5 bits of a number, the lowest first, and 32 where more of it follow; the fifth bit of its last
-    one is the sign. From the fourth number on they are differences to the run two before.
+    A character's code is 48 plus 5 bits of a number, the lowest bits first, plus 32 if more characters follow. The fifth bit of
+    the last character is the sign. From the fourth number on, numbers are differences to the run two before.
     """
     codes = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - 48
     if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] > 31:

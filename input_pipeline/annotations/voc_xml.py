@@ -1,4 +1,4 @@
-"""PASCAL VOC's XML: an image's size and the boxes of its objects."""
+"""PASCAL VOC's XML, with an image's size and the boxes of its objects."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,6 @@ from xml.parsers import expat
 
 from errors import UserError
 from files import read_bytes
-from input_pipeline.batch import Size
 from limits import DEEPEST, XML
 
 ROOT = "annotation"
@@ -18,30 +17,35 @@ EDGES = ("ymin", "xmin", "ymax", "xmax")
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """An object as it is written."""
+    """An object as written in the file."""
 
     class_name: str
     edges: tuple[float, float, float, float]
     difficult: bool
 
 
-def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
-    """The image's (height, width), None where it is unknown, and its objects. Raises UserError for what cannot be used."""
+def read_xml(path: pathlib.Path) -> tuple[tuple[float, float] | None, list[Named]]:
+    """Return the image's (height, width), None where unknown, and its objects. Raise UserError for an unusable file."""
     data = read_bytes(path, XML)
     try:
         _refuse_bombs(data, path)
         root = ElementTree.fromstring(data)
     except UserError:
         raise
-    except (ElementTree.ParseError, expat.ExpatError, ValueError, LookupError) as error:  # the last two of its encoding
+    except (
+        ElementTree.ParseError,
+        expat.ExpatError,
+        ValueError,
+        LookupError,
+    ) as error:  # the last two for the encoding
         raise UserError(f"{path} cannot be parsed as XML ({error})") from error
     for element in root.iter():
-        element.tag = re.sub(r"^\{.*\}", "", str(element.tag))  # a namespace says nothing more
+        element.tag = re.sub(r"^\{.*\}", "", str(element.tag))  # namespaces are ignored
     if root.tag != ROOT:
-        raise UserError(f"{path} is not VOC's XML: it holds <{root.tag}> and not <{ROOT}>")
+        raise UserError(f"{path} is not VOC's XML: its root is <{root.tag}>, not <{ROOT}>")
     size = None
     if root.find("size") is not None:
-        size = tuple(_read_number(root, f"size/{side}", str(path)) for side in ("height", "width"))
+        size = _read_number(root, "size/height", str(path)), _read_number(root, "size/width", str(path))
     objects = []
     for number, element in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
@@ -50,22 +54,22 @@ def read_xml(path: pathlib.Path) -> tuple[Size | None, list[Named]]:
             raise UserError(f"{where} has no name")
         if element.find("bndbox") is None and element.find(ORIENTED) is not None:
             raise UserError(
-                f"{where} has an oriented box ({ORIENTED}), which is not read; write the upright one as bndbox"
+                f"{where} has an oriented box ({ORIENTED}), which is not supported; write an upright box as bndbox"
             )
-        edges = tuple(_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
+        top, left, bottom, right = (_read_number(element, f"bndbox/{edge}", where) for edge in EDGES)
         difficult = element.findtext("difficult", "0").strip()
         if difficult not in ("0", "1"):
-            raise UserError(f"{where} has {difficult!r} as difficult, which is neither 0 nor 1")
-        objects.append(Named(name, edges, difficult == "1"))
-    return None if size == (0, 0) else size, objects  # some programs write 0 for what they do not know
+            raise UserError(f"{where} has difficult={difficult!r}, which must be 0 or 1")
+        objects.append(Named(name, (top, left, bottom, right), difficult == "1"))
+    return None if size == (0, 0) else size, objects  # some programs write 0 for an unknown size
 
 
 def _refuse_bombs(data: bytes, path: pathlib.Path) -> None:
-    """Raises UserError for entities, by which a short file stands for gigabytes or reads other files, and for deep nesting."""
+    """Raise UserError for deep nesting and for entities, which can expand to gigabytes or read other files."""
     parser, depth = expat.ParserCreate(), 0
 
     def refuse_entity(name: str, *_) -> None:
-        raise UserError(f"{path} cannot be used: it defines the entity {name[:80]}; write its text out")
+        raise UserError(f"{path} cannot be used: it defines the entity {name[:80]}; replace it by its text")
 
     def enter(*_) -> None:
         nonlocal depth
@@ -88,4 +92,4 @@ def _read_number(element: ElementTree.Element, place: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{where} has {text!r} as {place}, which is not a number") from None
+        raise UserError(f"{where} has {place}={text!r}, which must be a number") from None

@@ -1,1 +1,1 @@
-"""Random changes of an example: where its points go, what of it is seen, several as one, and its colours."""
+"""Random changes of an example in its geometry, visible window and colours, and mixtures of several examples."""

@@ -1,4 +1,4 @@
-"""Random colours: a table of config.data.augment's fields, so that one more is a function and its name there."""
+"""Random colours, a table of config.data.augment's fields. A new one is a function and a row of the table."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def draw_colours(rng: np.random.Generator, image: np.ndarray, augment: ConfigDict) -> np.ndarray:
-    """The image under random changes, in the order of COLOURS; nothing is drawn for a field that is 0."""
+    """Return the image under random changes, in the order of COLOURS. Nothing is drawn for a field that is 0."""
     changed = image.astype(np.float32)
     for field, (draw_range, adjust) in COLOURS.items():
         if augment[field]:
@@ -16,24 +16,24 @@ def draw_colours(rng: np.random.Generator, image: np.ndarray, augment: ConfigDic
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """float32 RGB, 0..255 on both sides of each of these."""
+    """Multiply an image by `factor`. The image and the result are float32 RGB, 0..255, in all these functions."""
     return image * np.float32(factor)
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Differences to the image's mean grey, times `factor`."""
+    """Multiply the differences to the image's mean grey by `factor`."""
     mean = np.float32(_grey(image).mean())
     return (image - mean) * np.float32(factor) + mean
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Differences to each pixel's grey, times `factor`."""
+    """Multiply the differences to each pixel's grey by `factor`."""
     grey = _grey(image)[..., None]
     return (image - grey) * np.float32(factor) + grey
 
 
 def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:
-    """Every colour turned around the grey axis by `turns` of the wheel, brightness kept (YIQ rotation)."""
+    """Turn every colour around the grey axis by `turns` of the wheel and keep the brightness (YIQ rotation)."""
     angle = 2 * np.pi * turns
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])

@@ -26,68 +26,70 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 
 def rotation(degrees: float) -> np.ndarray:
-    """Clockwise on the screen, about the origin."""
+    """Return a rotation about the origin, clockwise on the screen."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 def about(centre: tuple[float, float], matrix: np.ndarray) -> np.ndarray:
-    """`matrix` with `centre` (x, y) in the place of the origin."""
+    """Return `matrix` with `centre` (x, y) as its origin."""
     return translation(*centre) @ matrix @ translation(-centre[0], -centre[1])
 
 
 def inner(size: Size, margin: int) -> Size:
-    """The part of a canvas or a training example inside its margin: what a model predicts."""
+    """Return the size inside the margin of a canvas or a training example, which is what a model predicts."""
     return size[0] - 2 * margin, size[1] - 2 * margin
 
 
 def check_canvas(field: str, size: Size, data: ConfigDict) -> None:
-    """Raises UserError for a `size` in config.data's `field` that is too large, or of which config.data.margin leaves nothing."""
+    """Raise UserError if config.data's `field` of `size` is too large, or nothing is left inside config.data.margin."""
     if 2 * data.margin >= min(size):
-        raise UserError(f"config.data.margin={data.margin} leaves nothing of config.data.{field}={size}")
+        raise UserError(
+            f"config.data.margin={data.margin} leaves nothing of config.data.{field}={size}; lower the one or raise the other"
+        )
     if max(size) > LONGEST or size[0] * size[1] > data.max_pixels:
         raise UserError(
-            f"config.data.{field}={size} is too large; {data.max_pixels:,} pixels (config.data.max_pixels) are the most, and "
-            f"{LONGEST:,} of a side"
+            f"config.data.{field}={size} is too large; choose at most {data.max_pixels:,} pixels (config.data.max_pixels), and "
+            f"at most {LONGEST:,} for a side"
         )
 
 
 def scale_shortest(source: Size, shortest: tuple[float, float]) -> Size:
-    """The size of an image of size `source` when its shorter side has `shortest`[0] pixels, its longer one [1] at most.
+    """Return the size of an image of size `source` with `shortest`[0] pixels on its shorter side.
 
-    Sides are rounded down, as in torchvision's detectors.
+    The scale is smaller where the longer side would exceed `shortest`[1]. Sides are rounded down, as in torchvision's detectors.
     """
     scale = min(shortest[0] / min(source), shortest[1] / max(source))
-    return tuple(max(int(side * scale), 1) for side in source)
+    return max(int(source[0] * scale), 1), max(int(source[1] * scale), 1)
 
 
 def fit(
     source: Size, output: Size, how: str, margin: int = 0, shortest: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """The map that brings the whole image into `output`, less `margin` at each side.
+    """Return the map that brings the whole image into `output`, less `margin` at each side.
 
-    "stretch" fills it, "letterbox" keeps the image's shape, centred, "crop" its scale too: what is too large is cut.
-    "shortest" gives it the size of `scale_shortest`, or where that is too large the largest that keeps its shape, and puts
-    it at the top left.
+    "stretch" fills the output. "letterbox" keeps the image's shape and centres it. "crop" also keeps its scale, and cuts a
+    larger image. "shortest" gives it the size of `scale_shortest`, or the largest one of its shape that fits, at the top left.
     """
     tall, wide = inner(output, margin)
     vertical, horizontal = tall / source[0], wide / source[1]
     if how == "stretch":
         return translation(margin, margin) @ scaling(horizontal, vertical)
     if how == "shortest":
+        assert shortest is not None
         height, width = scale_shortest(source, shortest)
         if height > tall or width > wide:
             height, width = (max(round(min(vertical, horizontal) * length), 1) for length in source)
         return translation(margin, margin) @ scaling(width / source[1], height / source[0])
     scale = min(vertical, horizontal) if how == "letterbox" else 1.0
-    # On whole pixels: an image that fits as it is must not be blurred by half of one.
+    # Whole pixels: an image that fits as it is must not be blurred by a shift of half a pixel.
     height, width = (max(round(scale * length), 1) for length in source)
     corner = translation(margin + (wide - width) // 2, margin + (tall - height) // 2)
     return corner @ scaling(width / source[1], height / source[0])
 
 
 def draw_map(rng: np.random.Generator, shown: Size, size: Size, data: ConfigDict) -> np.ndarray:
-    """A random map [3,3] from the points of an image, or a window, of size `shown` to those of an output of `size`."""
+    """Draw a map [3,3] from the points of an image, or a window, of size `shown` to those of an output of `size`."""
     fitted = fit(shown, size, data.fit, data.margin, data.shortest)
     content = (shown[0] * fitted[1, 1], shown[1] * fitted[0, 0])
     return draw_geometry(rng, size, data.augment, content, data.margin, corner=data.fit == "shortest") @ fitted
@@ -101,25 +103,25 @@ def draw_geometry(
     margin: int = 0,
     corner: bool = False,
 ) -> np.ndarray:
-    """A random map of an output of `size` onto itself, by the fields of config.data.augment.
+    """Draw a map of an output of `size` onto itself, by the fields of config.data.augment.
 
-    `content` is the size of the image that lies in its middle, or at its top left if `corner` is set; as large as the
-    output unless given. Without a crop it stays there: mirrored and zoomed too, it begins at the corner, and where it is
-    larger than the output its centre is seen. A crop's position is drawn for the part of the output inside `margin`, the
-    part that has labels.
+    `content` is the size of the image in the middle of the output, or at its top left if `corner` is set. It defaults to the
+    output's size. Without a crop the image stays there: mirrored and zoomed, it still begins at the corner, and if it is larger
+    than the output, its centre is visible. A crop's position is drawn for the part of the output inside `margin`, which has
+    labels.
     """
     height, width = size
     zoom = np.exp(rng.uniform(*np.log(augment.scale)))
     stretch = np.exp(rng.uniform(-1.0, 1.0) * np.log(augment.aspect) / 2)
     mirror = -1.0 if rng.random() < augment.flip else 1.0
-    # No number is drawn for 0: a run from before this field was there draws as it did.
+    # No number is drawn for 0, so runs from before this field existed repeat exactly.
     upside_down = -1.0 if augment.vertical_flip and rng.random() < augment.vertical_flip else 1.0
     shape = scaling(mirror * zoom / stretch, upside_down * zoom * stretch)
     angle = rng.uniform(-augment.rotation, augment.rotation)
     tall, wide = content or inner(size, margin)
     middle = (margin + wide / 2, margin + tall / 2) if corner else (width / 2, height / 2)  # of the content
     matrix = translation(width / 2, height / 2) @ (rotation(angle) @ shape) @ translation(-middle[0], -middle[1])
-    # Where the zoomed image is larger than the output, another part of it is seen; where smaller, it lies elsewhere.
+    # A zoomed image that is larger than the output shows another part; a smaller one lies elsewhere.
     excess = np.array([zoom / stretch * wide - (width - 2 * margin), zoom * stretch * tall - (height - 2 * margin)])
     room = np.abs(excess) / 2
     at_rest = np.minimum(excess, 0) / 2 if corner else np.zeros(2)
@@ -130,7 +132,7 @@ def draw_geometry(
 
 
 def draw_displacement(rng: np.random.Generator, size: Size, augment: ConfigDict) -> np.ndarray | None:
-    """An elastic deformation [H,W,2] in pixels, smooth noise of the given deviation (Simard et al. 2003); None for 0."""
+    """Draw an elastic deformation [H,W,2] in pixels (Simard et al. 2003), or return None for a deviation of 0."""
     deviation, smoothing = augment.elastic
     if not deviation:
         return None
@@ -142,7 +144,7 @@ def draw_displacement(rng: np.random.Generator, size: Size, augment: ConfigDict)
 def sample(
     image: np.ndarray, matrix: np.ndarray, size: Size, data: ConfigDict, displacement: np.ndarray | None = None
 ) -> np.ndarray:
-    """[H,W,3] uint8 -> [*size,3] uint8: `warp_image` with the border and the sampling that config.data asks for."""
+    """Warp [H,W,3] uint8 to [*size,3] uint8 with the border and the sampling of config.data, as `warp_image`."""
     fill = None if data.border == "mirror" else data.mean
     return warp_image(image, matrix, size, fill, displacement, data.antialias)
 
@@ -155,9 +157,10 @@ def warp_image(
     displacement: np.ndarray | None = None,
     antialias: bool = True,
 ) -> np.ndarray:
-    """[H,W,3] uint8 -> [*size,3] uint8, sampled linearly; `fill` is the colour outside, None continues by mirroring.
+    """Warp [H,W,3] uint8 to [*size,3] uint8, sampled linearly.
 
-    With `antialias` a side that shrinks to less than half is averaged down first: linear sampling alone skips pixels.
+    `fill` is the colour outside the image; None mirrors the image. With `antialias` a side that shrinks to less than half is
+    averaged down first, because linear sampling alone skips pixels.
     """
     steps = np.hypot(*np.linalg.inv(matrix)[:2, :2].T)  # source pixels, along x and y, to one pixel of the output
     shrink_x, shrink_y = np.maximum((steps + 1e-6).astype(int), 1)
@@ -166,12 +169,13 @@ def warp_image(
         matrix = matrix @ scaling(image.shape[1] / width, image.shape[0] / height)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     x, y = _places(matrix, size, displacement)
-    # OpenCV counts from the centre of the first pixel. The border repeats, or the fill would bleed into the image.
+    # OpenCV counts from the centre of the first pixel. The border repeats so that `fill` does not bleed into the image.
     border = cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_REPLICATE
     part, columns, rows = image, x - 0.5, y - 0.5
     if max(image.shape[:2]) > LONGEST:
         part, columns, rows = _cut_out(image, columns, rows, mirror=fill is None)
-    result = cv2.remap(part, np.float32(columns), np.float32(rows), cv2.INTER_LINEAR, borderMode=border)
+    columns, rows = columns.astype(np.float32), rows.astype(np.float32)
+    result = cv2.remap(part, columns, rows, cv2.INTER_LINEAR, borderMode=border)
     if fill is not None:
         outside = _pixels(image.shape[:2], x, y)[2]
         if outside.any():
@@ -182,13 +186,13 @@ def warp_image(
 def warp_label(
     label: np.ndarray, matrix: np.ndarray, size: Size, displacement: np.ndarray | None = None, fill: int = IGNORE
 ) -> np.ndarray:
-    """[H,W] -> [*size] of the same dtype, the nearest pixel's class (or instance); `fill` outside, mirrored image or not."""
+    """Warp [H,W] to [*size] of the same dtype, by the nearest pixel. `fill` is the value outside, even of mirrored images."""
     row, column, outside = _pixels(label.shape, *_places(matrix, size, displacement))
     return np.where(outside, label.dtype.type(fill), label[row, column])
 
 
 def cut(window: Window, size: Size, matrix: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Rows and columns of an image of `size` that lie in `window`, and `matrix` for the points of that part."""
+    """Return the rows and columns of an image of `size` inside `window`, and `matrix` for the points of that part."""
     top, left, bottom, right = window
     rows, columns = slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
     return (rows, columns), matrix @ translation(columns.start, rows.start)
@@ -199,8 +203,8 @@ def _cut_out(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut out the part of a long image that holds the places x and y, counted from the centre of the first pixel.
 
-    Returns it with the places in it. Places outside the image are mirrored into it, or moved to its border. Raises UserError
-    for a part that is too long, too.
+    Return it with the places in it. Places outside the image are mirrored into it, or moved to its border. Raise UserError if
+    the part is too long as well.
     """
     bounds, places = [], []
     for place, length in ((y, image.shape[0]), (x, image.shape[1])):
@@ -209,7 +213,7 @@ def _cut_out(
         start, end = int(place.min()), min(int(place.max()) + 2, length)
         if end - start > LONGEST:
             raise UserError(
-                f"an image with a side of {length} pixels cannot be sampled at once; set config.data.antialias=True"
+                f"an image side of {length} pixels is too long to sample at once; set config.data.antialias=True"
             )
         bounds.append(slice(start, end))
         places.append(place - start)
@@ -217,7 +221,7 @@ def _cut_out(
 
 
 def _places(matrix: np.ndarray, size: Size, displacement: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The places x and y in the source, each [*size], of the centres of the output's pixels."""
+    """Return the places x and y in the source, each [*size], of the centres of the output's pixels."""
     inverse = np.linalg.inv(matrix)
     x, y = np.arange(size[1])[None, :] + 0.5, np.arange(size[0])[:, None] + 0.5
     if displacement is not None:
@@ -226,7 +230,7 @@ def _places(matrix: np.ndarray, size: Size, displacement: np.ndarray | None) -> 
 
 
 def _pixels(source: Size, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row and column of the source's pixel at each place, the nearest where there is none, and whether there is none."""
+    """Return row and column of the source's nearest pixel to each place, and whether the place is outside the source."""
     column, row = (np.floor(place + 1e-9).astype(np.int32) for place in (x, y))  # no edge is missed by rounding
     height, width = source
     outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)

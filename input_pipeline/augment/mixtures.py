@@ -1,4 +1,4 @@
-"""One training picture of several: mosaic, mixup, and objects pasted from one onto another."""
+"""One training picture made of several, by mosaic, mixup or objects pasted from one onto another."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from input_pipeline.objects import Objects, join, pick
 
 
 class DrawnExample(NamedTuple):
-    """A drawn image [H,W,3] uint8 with its objects; `matrix` [3,3] maps the points of the stored image to it.
+    """A drawn image [H,W,3] uint8 with its objects. `matrix` [3,3] maps the points of the stored image to it.
 
-    Of several examples, `original`, the stored image's size, and `matrix` are the first one's.
+    With several examples, `original` (the stored image's size) and `matrix` belong to the first.
     """
 
     image: np.ndarray
@@ -24,7 +24,7 @@ class DrawnExample(NamedTuple):
 
 
 def mosaic(pictures: list[DrawnExample]) -> DrawnExample:
-    """Four pictures stitched, in reading order (Bochkovskiy, Wang and Liao 2020, section 3.3)."""
+    """Join four pictures, in reading order (Bochkovskiy, Wang and Liao 2020, section 3.3)."""
     first, second, third, fourth = (picture.image for picture in pictures)
     upper, lower = np.concatenate([first, second], 1), np.concatenate([third, fourth], 1)
     image = np.concatenate([upper, lower])
@@ -35,7 +35,7 @@ def mosaic(pictures: list[DrawnExample]) -> DrawnExample:
 
 
 def _move(objects: Objects, corner: tuple[int, int]) -> Objects:
-    """The objects of a picture that lies at `corner` (row, column) of another one."""
+    """Move the objects of a picture that lies at `corner` (row, column) of another one."""
     moved = objects | {"boxes": objects["boxes"] + np.array(corner * 2)}
     if "masks" in objects:
         moved["masks"] = move(objects["masks"], geometry.translation(corner[1], corner[0]))
@@ -43,16 +43,16 @@ def _move(objects: Objects, corner: tuple[int, int]) -> Objects:
 
 
 def mixup(picture: DrawnExample, other: DrawnExample, share: float) -> DrawnExample:
-    """`share` of one picture and the rest of another, with the objects of both (Zhang et al. 2019, section 3.1)."""
+    """Blend `share` of one picture with the rest of another, and join their objects (Zhang et al. 2019, section 3.1)."""
     blend = share * picture.image.astype(np.float32) + (1 - share) * other.image.astype(np.float32)
     return picture._replace(image=np.rint(blend).astype(np.uint8), objects=join([picture.objects, other.objects]))
 
 
 def copy_paste(picture: DrawnExample, donor: DrawnExample, chosen: np.ndarray, least: float) -> DrawnExample:
-    """Those of the donor's objects that are `chosen` [N], no crowds, pasted by their masks (Ghiasi et al. 2021, section 3).
+    """Paste the donor's `chosen` [N] objects by their masks, without crowds (Ghiasi et al. 2021, section 3).
 
-    An object below loses the pixels that are covered and gets the box of what is left of its mask. It is dropped where
-    that is less than the share `least`, or nothing.
+    An object below loses its covered pixels and gets the box of the rest of its mask. It is dropped if less than the share
+    `least` is left, or nothing.
     """
     size = picture.image.shape[:2]
     cover, pasted = np.zeros(size, bool), np.zeros(len(chosen), bool)
@@ -67,7 +67,7 @@ def copy_paste(picture: DrawnExample, donor: DrawnExample, chosen: np.ndarray, l
 
 
 def occlude(objects: Objects, cover: np.ndarray, least: float) -> Objects:
-    """The objects without their pixels under `cover` [H,W] bool."""
+    """Return the objects without their pixels under `cover` [H,W] bool."""
     boxes, masks, left = objects["boxes"].copy(), objects["masks"].copy(), np.ones(len(objects["boxes"]), bool)
     above = Mask(cover)
     for i, mask in enumerate(masks):

@@ -1,7 +1,6 @@
-"""SSD's windows: the part of an image, or of a larger canvas that it lies on, that a training example shows.
+"""SSD's windows, the part of an image or of a larger canvas around it that a training example shows.
 
-Liu et al. 2016: the crops are those of section 2.2, "Data augmentation", the zoom-out that of section 3.6 of its longer
-version.
+The crops follow Liu et al. 2016, section 2.2, "Data augmentation". The zoom-out follows section 3.6 of its longer version.
 """
 
 import math
@@ -21,7 +20,7 @@ ASPECT = 2.0  # height against width lies in [1 / ASPECT, ASPECT]
 
 
 def draw_window(rng: np.random.Generator, size: Size, objects: Objects, augment: ConfigDict) -> Window:
-    """The window of an image of `size` to be shown: all of it unless config.data.augment's zoom_out or iou_crop change it."""
+    """Draw the window to show of an image of `size`. It is the whole image without augment.zoom_out and iou_crop."""
     window = (0, 0, *size)
     probability, largest = augment.zoom_out
     if rng.random() < probability:
@@ -30,7 +29,7 @@ def draw_window(rng: np.random.Generator, size: Size, objects: Objects, augment:
 
 
 def zoom_out(rng: np.random.Generator, size: Size, largest: float) -> Window:
-    """A canvas of 1 to `largest` times the image's sides, with the image at a random place."""
+    """Draw a canvas of 1 to `largest` times the image's sides, with the image at a random place."""
     factor = rng.uniform(1.0, largest)
     height, width = (round(factor * length) for length in size)
     above, before = (int(rng.integers(outer - length + 1)) for outer, length in zip((height, width), size, strict=True))
@@ -38,9 +37,9 @@ def zoom_out(rng: np.random.Generator, size: Size, largest: float) -> Window:
 
 
 def crop(rng: np.random.Generator, canvas: Window, size: Size, objects: Objects) -> Window:
-    """A patch of `canvas` that meets a random constraint, one of those that can be met: the whole canvas always can.
+    """Draw a patch of `canvas` that meets a random constraint, among those that can be met.
 
-    A patch shows a part of the image, whose size is `size`. A patch need not overlap with a crowd.
+    The whole canvas always meets one. A patch shows a part of the image, whose size is `size`. It need not overlap with a crowd.
     """
     wanted = objects["boxes"][~objects["crowd"]]
     while True:
@@ -55,7 +54,7 @@ def crop(rng: np.random.Generator, canvas: Window, size: Size, objects: Objects)
 
 
 def draw_patches(rng: np.random.Generator, canvas: Window) -> np.ndarray:
-    """[K,4] int, K <= TRIES: random patches on whole pixels of `canvas`; those that it cannot hold are left out."""
+    """Draw random patches [K,4] int, K <= TRIES, on whole pixels of `canvas`. Patches larger than it are left out."""
     top, left, bottom, right = canvas
     height, width = bottom - top, right - left
     area = rng.uniform(*SHARE, TRIES) * height * width
@@ -68,6 +67,6 @@ def draw_patches(rng: np.random.Generator, canvas: Window) -> np.ndarray:
 
 
 def have_centre(boxes: np.ndarray, window: Window) -> np.ndarray:
-    """[N,4] -> [N] bool: whether a box's centre lies in `window`."""
+    """Return whether the centre of each box [N,4] lies in `window`, [N] bool."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centre >= window[:2]) & (centre < window[2:])).all(-1)
+    return np.all((centre >= window[:2]) & (centre < window[2:]), axis=-1)

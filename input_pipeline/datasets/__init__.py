@@ -1,1 +1,1 @@
-"""Datasets: one file each, or one per family; registry.py names them, prepared.py is what tfds-prepared ones share."""
+"""Datasets, with one file each or one per family. registry.py names them, and prepared.py is shared by prepared ones."""

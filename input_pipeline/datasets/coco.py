@@ -1,4 +1,4 @@
-"""`coco/2017`: boxes of COCO as tfds prepares it, which has no masks; with them it is a `coco_folder`."""
+"""`coco/2017`, COCO's boxes as tfds prepares them. tfds has no masks of COCO. For masks use `coco_folder`."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from input_pipeline.datasets.prepared import Dataset, Record, read_text, scale_b
 from input_pipeline.objects import Objects
 from input_pipeline.preparation import ByTensorFlow
 
-# COCO's own numbers of its 80 classes: 1 to 90 without those that no object was annotated with.
+# COCO's own numbers of its 80 classes: 1 to 90 without the unused ones.
 CATEGORY_IDS = tuple(sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}))
 CLASS_NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
@@ -30,7 +30,7 @@ def read_objects(record: Record, size: Size) -> Objects:
 
 COCO = Dataset(
     preparation=ByTensorFlow(
-        "config.data.name=coco_folder and config.data.folder.root, where annotations/ and val2017/ are"
+        "config.data.name=coco_folder, and config.data.folder.root set to the folder of annotations/ and val2017/"
     ),
     name=lambda record: read_text(record, "image/filename"),
     image_id=lambda record: int(record["image/id"]),

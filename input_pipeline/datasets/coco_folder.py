@@ -1,9 +1,8 @@
-"""`coco_folder`: boxes and masks in COCO's JSON, prepared from the user's own folder. Nothing is downloaded.
+"""`coco_folder`, boxes and masks in COCO's JSON, prepared from the user's own folder. Nothing is downloaded.
 
-config.data.folder.root is laid out in one of the ways of layouts/coco.py. Images are named by `file_name`, with folders or
-without, below the folder of the split's images or below the root; nothing outside the root is read. A split is there where
-annotations and images are. Classes are those of all files, for one may lack some; they stand in the order of their ids, which
-like the images' ids are kept.
+config.data.folder.root has one of the layouts of layouts/coco.py. `file_name` is a path below the folder of the split's images or
+below the root, with or without folders. Nothing outside the root is read. A split exists if it has annotations and images. The
+classes of all files are joined, because one file may lack some, and sorted by id. Ids of classes and images are kept.
 """
 
 import collections
@@ -27,7 +26,7 @@ NAME = "coco_folder"
 
 
 class CocoFolder(DetectionFolder):
-    """The tfds builder; see `DetectionFolder`."""
+    """The tfds builder of a `coco_folder` (see `DetectionFolder`)."""
 
     VERSION = tfds.core.Version("2.0.0")
 
@@ -52,20 +51,20 @@ class CocoFolder(DetectionFolder):
         named = {image.path for images in splits.values() for image in images}
         folders = {images for _, images in layout.splits.values()}
         others = sorted(path.name for folder in folders for path in list_below(folder) if path not in named)
-        passed = name_files("passed over, images that no JSON file names", others) + name_passed_over(named)
+        passed = name_files("skipped (images that no JSON file lists)", others) + name_passed_over(named)
         remarks = {split: [*layout.remarks(split), *passed] for split in splits}
         return Contents(tuple(known.values()), tuple(known), splits, remarks, layout.describe())
 
     @classmethod
     def number(cls, folder: ConfigDict) -> dict[pathlib.Path, int]:
-        """The ids of all images by their files, as far as no two are alike. Raises UserError."""
+        """Return the ids of all images by file, without ids that occur more than once. Raise UserError."""
         images = [image for images in cls.read(folder).splits.values() for image in images]
         times = collections.Counter(image.image_id for image in images)
         return {image.path.resolve(): image.image_id for image in images if times[image.image_id] == 1}
 
 
 def _join(categories: dict[pathlib.Path, dict[int, str]]) -> dict[int, str]:
-    """The names by id of the categories of all files, of which one may lack some. Raises UserError where they differ."""
+    """Return the category names of all files by id. Raise UserError where files contradict each other."""
     known: dict[int, str] = {}
     numbers: dict[str, int] = {}
     where: dict[int | str, pathlib.Path] = {}
@@ -75,28 +74,28 @@ def _join(categories: dict[pathlib.Path, dict[int, str]]) -> dict[int, str]:
             if known.setdefault(number, name) != name or numbers.setdefault(name, number) != number:
                 first = other[0] if other[0] != path else other[1]
                 raise UserError(
-                    f"{path} has the category {name!r} with the id {number}, and {first.name} has another name or id for it; "
-                    "write the same ones into both"
+                    f"{path} has the category {name!r} with the id {number}, but {first.name} has another name or id for it; "
+                    "write the same name and id into both"
                 )
     return dict(sorted(known.items()))
 
 
 def _relabel(images: list[AnnotatedImage], places: list[int]) -> None:
-    """Give the objects of a file, whose labels are places in its own list of categories, their `places` in that of all."""
+    """Replace labels, which are places in the file's own list of categories, by their `places` in the joint list."""
     for image in images:
         image.objects[:] = [dataclasses.replace(found, label=places[found.label]) for found in image.objects]
 
 
 def number_images(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
-    """Return the ids that the JSON files of a coco_folder give the images in `paths`, [] where not all have one of their own."""
-    if not expand_user(data.folder.root).is_dir():  # the model is elsewhere now
+    """Return the ids of the images in `paths` from a coco_folder's JSON files, [] where not all have their own."""
+    if not expand_user(data.folder.root).is_dir():  # the model was moved to another machine
         return []
     try:
         known = CocoFolder.number(data.folder)
     except UserError:  # predictions do not need the annotations
         return []
-    numbers = [known.get(path.resolve()) for path in paths]
-    return [] if None in numbers else numbers
+    resolved = [path.resolve() for path in paths]
+    return [known[path] for path in resolved] if all(path in known for path in resolved) else []
 
 
 COCO_FOLDER = describe_folder(CocoFolder, masks=True, image_id=lambda record: int(record["image/id"]))

@@ -1,8 +1,8 @@
-"""What `coco_folder`, `voc_folder` and `yolo_folder` share: a user's images and annotations, prepared as one tfds dataset.
+"""The common part of `coco_folder`, `voc_folder` and `yolo_folder`. It prepares a user's folder as a tfds dataset.
 
-A subclass reads the annotations, this module the images: each is decoded once, to find what is broken, and stored byte for
-byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`). The prepared
-set's metadata name what was left out or clipped, and images whose annotations mean the stored view (`orientation`).
+A subclass reads the annotations, and this module reads the images. Each image is decoded once, to find broken files, and stored
+byte for byte. Boxes are stored in pixels as float64, so that nothing is rounded, without invalid ones (`objects.clean`). The
+prepared set's metadata list dropped files, bad and clipped boxes, and images that are read as stored (`orientation`).
 """
 
 import concurrent.futures
@@ -36,45 +36,45 @@ from input_pipeline.objects import Objects, area, clean, clip, describe
 from input_pipeline.orientation import is_upright, note_views
 from input_pipeline.preparation import BuiltFromFolder
 
-CHUNK = 64  # images handed to the threads at a time: what waits to be written stays small
+CHUNK = 64  # images handed to the threads at a time, so that few wait to be written
 
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What the annotations of a folder say. `category_ids` are the classes' own numbers, in the order of the names."""
+    """The content of a folder's annotations. `category_ids` are the classes' own numbers, in the order of the names."""
 
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     splits: dict[str, list[AnnotatedImage]]
-    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of each split, as `remarks` writes them
-    layout: str = ""  # how the folder is laid out, in one line
+    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # for each split, as `remarks` writes them
+    layout: str = ""  # the folder's layout, in one line
     maskless: str = ""  # why objects have no masks, if there is a reason
 
 
 @dataclasses.dataclass
 class Findings:
-    """What became of a split's files and boxes. Kept as the prepared set's metadata."""
+    """Facts about a split's files and boxes. They are stored as the prepared set's metadata."""
 
     dropped: list[str] = dataclasses.field(default_factory=list)  # images that cannot be decoded
-    bad_boxes: list[str] = dataclasses.field(default_factory=list)  # left out
-    clipped_boxes: int = 0  # that reached beyond their image
+    bad_boxes: list[str] = dataclasses.field(default_factory=list)  # boxes that were left out
+    clipped_boxes: int = 0  # number of boxes that reached beyond their image
     unmasked: int = 0  # objects without a mask
-    first_unmasked: str = ""  # the file that holds one
+    first_unmasked: str = ""  # the first file with such an object
     maskless: str = ""  # the reason, if there is one
-    duplicates: list[str] = dataclasses.field(default_factory=list)  # objects that are written twice, left out once
+    duplicates: list[str] = dataclasses.field(default_factory=list)  # repeated objects that were left out
     marks: list[str] = dataclasses.field(default_factory=list)  # of the examples' names, for config.data.holdout
     stored: list[str] = dataclasses.field(default_factory=list)  # images to be read as stored, not upright
-    peak: int = 0  # the largest value of the images of 16 bits, 0 where there are none
-    largest: Size = (0, 0)  # of an image, by its pixels
+    peak: int = 0  # the largest value of the 16-bit images, 0 where there are none
+    largest: Size = (0, 0)  # size of the image with the most pixels
     remarks: list[str] = dataclasses.field(default_factory=list)
     content: str = ""  # a hash of images and annotations
 
 
 class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The tfds builder of the folder config.data.folder; its config is named by what lies there.
+    """The tfds builder of the folder config.data.folder. Its config's name is a hash of the folder's content.
 
-    A subclass says where the files are (`list_files`) and what the annotations mean (`read`). Raises UserError in one line:
-    annotations that cannot be used when it is made, images that cannot be used in preparation.
+    A subclass lists the files (`list_files`) and reads the annotations (`read`). The constructor raises UserError for unusable
+    annotations. Preparation raises it for unusable images.
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -87,7 +87,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         odd = [split for split in self._contents.splits if not re.fullmatch(r"[\w-]+", split)]
         refuse(f"{folder.root}: splits with names of more than letters, digits, _ and -", odd, "; rename them")
         if "all" in self._contents.splits:
-            raise UserError(f"{folder.root} has a split named 'all', which tfds takes for all of the splits; rename it")
+            raise UserError(f"{folder.root} has a split named 'all', which means all splits in tfds; rename it")
         names = (image.name for images in self._contents.splits.values() for image in images)
         odd = [ascii(name) for name in names if SURROGATE.search(name)]
         refuse(f"{folder.root}: images with names that are not valid UTF-8", odd, "; rename them")
@@ -95,27 +95,27 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @staticmethod
     def find_place(folder: ConfigDict) -> pathlib.Path:
-        """The folder that all of it lies in. Raises UserError if it is not a folder."""
+        """Return the folder of all the files. Raise UserError if it is not a folder."""
         root = expand_user(folder.root)
         if not root.is_dir():
             raise UserError(
-                f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds the dataset"
+                f"config.data.folder.root={folder.root!r} is not a folder; set it to the one that holds the dataset"
             )
         return root
 
     @classmethod
     def list_files(cls, folder: ConfigDict) -> list[pathlib.Path]:
-        """All files that the prepared set depends on."""
+        """List all files that the prepared set depends on."""
         raise NotImplementedError
 
     @classmethod
     def read(cls, folder: ConfigDict) -> Contents:
-        """What the annotations say. Raises UserError."""
+        """Read the annotations. Raise UserError."""
         raise NotImplementedError
 
     @classmethod
     def identify(cls, folder: ConfigDict) -> str:
-        """A name that changes with the names, sizes and times of the files; the same wherever the folder lies."""
+        """Return a name that changes with the names, sizes and times of the files, but not with the folder's place."""
         place = cls.find_place(folder)
         # A broken link is not a file: the code that needs it reports it as missing.
         status = [(path.relative_to(place), path.stat()) for path in cls.list_files(folder) if path.exists()]
@@ -123,7 +123,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # As bytes, because records hold no numbers beyond float32 otherwise.
+        # As bytes, because tfds otherwise stores numbers as float32.
         exact = {"dtype": np.float64, "encoding": "bytes"}
         features = {
             "file_name": tfds.features.Text(),
@@ -158,10 +158,8 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in self._contents.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        findings, digest = (
-            Findings(maskless=self._contents.maskless),
-            hashlib.sha256(repr(self._contents.class_names).encode()),
-        )
+        findings = Findings(maskless=self._contents.maskless)
+        digest = hashlib.sha256(repr(self._contents.class_names).encode())
         images = self._contents.splits[split]
         wrong, unreadable, turned, count = [], [], [], 0
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -186,7 +184,7 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     findings.peak = max(findings.peak, read.peak)
                     findings.largest = max(findings.largest, size, key=math.prod)
                     digest.update(repr((image.name, size, hashlib.sha256(data).digest(), objects)).encode())
-                    # An error below ends the preparation: nothing more needs to be written.
+                    # After a fault the preparation will fail, so nothing more needs to be written.
                     if not wrong:
                         yield (
                             count,
@@ -204,8 +202,8 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not self._folder.drop_unreadable:
             refuse_unreadable(split, unreadable)
         if not count:
-            raise UserError(f"{split}: no image can be decoded ({unreadable[0]})")
-        if turned:  # the same bytes mean other pixels than they did before images were read upright
+            raise UserError(f"{split}: none of the images can be decoded ({unreadable[0]})")
+        if turned:  # earlier versions read other pixels from the same bytes, which were not turned upright
             digest.update(repr(turned).encode())
         findings.content = digest.hexdigest()[:16]
         findings.remarks = [
@@ -214,13 +212,14 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             *note_views(turned, findings.stored),
             *name_duplicates(findings.duplicates),
         ]
+        assert self.info.metadata is not None  # _info sets it
         self.info.metadata["findings"][split] = dataclasses.asdict(findings)
 
     def _load(self, image: AnnotatedImage) -> "Read":
         return load(image, self._largest)
 
     def _convert(self, image: AnnotatedImage, size: Size, findings: Findings) -> list[dict[str, Any]]:
-        """The objects of an image as they are stored; the rest goes into `findings`. Raises UserError for a bad mask."""
+        """Return an image's objects as stored, and record the others in `findings`. Raise UserError for a bad mask."""
         height, width = size
         boxes = np.array([found.box for found in image.objects], np.float64).reshape(-1, 4)
         if self.relative:
@@ -265,18 +264,18 @@ class DetectionFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Read(NamedTuple):
-    """An image file as it was read, and what is wrong with it."""
+    """An image file as it was read, and its fault."""
 
     data: bytes
     problem: str = ""
-    size: Size | None = None  # of the view that its annotations mean; None where it cannot be decoded
-    turned: bool = False  # it carries an EXIF orientation
+    size: Size | None = None  # of the view that its annotations describe; None where it cannot be decoded
+    turned: bool = False  # it has an EXIF orientation
     upright: bool = True
-    peak: int = 0  # the largest value, where it has 16 bits
+    peak: int = 0  # the largest value of a 16-bit image
 
 
 def load(image: AnnotatedImage, largest: int) -> Read:
-    """Read an image file and decode it once. One of more than `largest` pixels is wrong, and not left out as broken."""
+    """Read an image file and decode it once. More than `largest` pixels are a fault, but the file is not dropped as broken."""
     data, name = b"", str(image.path)
     try:
         data = read_image(image.path, largest)
@@ -302,7 +301,7 @@ def load(image: AnnotatedImage, largest: int) -> Read:
 def describe_folder(
     builder: type[DetectionFolder], *, masks: bool = False, image_id: Callable[[Record], int] | None = None
 ) -> Dataset:
-    """The dataset that such a builder prepares; without `image_id`, examples are numbered from 1."""
+    """Return the dataset that such a builder prepares. Without `image_id`, examples are numbered from 1."""
     return Dataset(
         preparation=BuiltFromFolder(builder),
         name=lambda record: read_text(record, "file_name"),

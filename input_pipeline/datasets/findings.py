@@ -1,4 +1,4 @@
-"""What a check of a folder found, remembered until its files change: JSON with a checksum against damage."""
+"""Findings of a folder's check, stored as JSON with a checksum until the folder's files change."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,10 @@ from limits import METADATA
 
 
 def remember(path: pathlib.Path, keys: Collection[str], check: Callable[[], dict]) -> dict:
-    """Return what `check` finds, a dictionary with `keys`: from the file at `path`, or else anew, as where that is damaged."""
+    """Return the dictionary with `keys` that `check` finds, from the file at `path` if it is there and undamaged.
+
+    Else run `check`, and store its findings there where that is possible.
+    """
     with contextlib.suppress(UserError, UnicodeDecodeError):
         checksum, _, content = read_bytes(path, METADATA).partition(b"\n")
         if checksum.decode() == hashlib.sha256(content).hexdigest():

@@ -1,6 +1,6 @@
-"""Two splits of one: config.data.holdout is the share of the examples that `val` gets, and `train` has the others.
+"""Two splits made of one. `val` gets the share config.data.holdout of the examples, and `train` gets the others.
 
-Which side an example is on depends on its name and config.data.holdout_seed alone: it stays there when others come or go.
+The side of an example depends only on its name and config.data.holdout_seed: it stays the same when others are added or removed.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ LARGEST = 2**64
 
 
 def mark(name: str) -> str:
-    """Return what of an example's name decides its side, 16 letters."""
+    """Return the hash of an example's name that decides its side, 16 letters."""
     return hashlib.sha256(unicodedata.normalize("NFC", name).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def find_split(wanted: str, known: Sequence[str], data: ConfigDict, where: str) -> str:
-    """Return the split of a dataset to read for `wanted`, whose splits are `known`. Raises UserError where there is none.
+    """Return the dataset's split to read for `wanted`, one of `known`. Raise UserError where there is none.
 
-    It is that one; the only other name of it, such as train2017 for train, or valid for val; or the only split, where
-    config.data.holdout makes two of it.
+    It is the split of that name; or the only split with another form of the name, such as train2017 for train or valid for val;
+    or the only split at all, where config.data.holdout makes two of it.
     """
     if data.holdout and len(known) > 1:
         raise UserError(
-            f"config.data.holdout={data.holdout:g} makes two splits of one, but {where} has {', '.join(known)}; set it to 0"
+            f"config.data.holdout={data.holdout:g} divides a single split, but {where} has {', '.join(known)}; set it to 0"
         )
     if data.holdout and (wanted in SPLITS or wanted in SAME):
         return known[0]
@@ -48,7 +48,7 @@ def find_split(wanted: str, known: Sequence[str], data: ConfigDict, where: str) 
 
 
 def name_field(data: ConfigDict, wanted: str) -> str:
-    """Return the field of config.data that names the split `wanted`, for an error; both fields where that is open."""
+    """Return the field of config.data that names the split `wanted`, for an error. Return both where it is unclear."""
     named = [
         field
         for field in ("train_split", "eval_split")
@@ -58,23 +58,23 @@ def name_field(data: ConfigDict, wanted: str) -> str:
 
 
 def name_plainly(name: str) -> str:
-    """Return the name of a split without a year, and one name for those that the validation split has."""
+    """Return the name of a split without a year, and "val" for every name of the validation split."""
     plain = re.sub(r"[-_]?\d{4}$", "", name)
     return SPLITS[1] if plain in SAME else plain
 
 
 def select_side(marks: Collection[str], wanted: str, data: ConfigDict) -> list[int]:
-    """Return the places of the examples that `wanted` has, one of SPLITS; `marks` are those of all examples. Raises UserError."""
+    """Return the places of the examples of `wanted`, one of SPLITS, from the `marks` of all examples. Raise UserError."""
     held = [_draw(own, data.holdout_seed) < data.holdout for own in marks]
     places = [place for place, out in enumerate(held) if out == (wanted != "train")]
     if not places:
         raise UserError(
-            f"config.data.holdout={data.holdout:g} leaves {wanted} none of {len(held)} examples; set another share, or another "
-            "config.data.holdout_seed"
+            f"config.data.holdout={data.holdout:g} leaves {wanted} without any of the {len(held)} examples; choose another "
+            "share, or another config.data.holdout_seed"
         )
     return places
 
 
 def _draw(own: str, seed: int) -> float:
-    """A number of [0, 1)."""
+    """Draw a number of [0, 1)."""
     return int(hashlib.sha256(f"{seed} {own}".encode()).hexdigest()[:16], 16) / LARGEST

@@ -1,4 +1,4 @@
-"""Id maps: images in which each pixel holds the number of its object, or 0. Reads them, and lists their objects."""
+"""Id maps, images in which each pixel holds the number of its object, or 0. Reads them and lists their objects."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ from input_pipeline.objects import Objects
 
 
 def read_grey(path: pathlib.Path, remedy: str, upright: bool = True) -> np.ndarray:
-    """Read a mask's values [H,W]: the palette index, or grey, stored as RGB or not. Raises UserError for colours."""
+    """Read a mask's values [H,W], the palette index or grey (also grey stored as RGB). Raise UserError for colours."""
     values = decode_mask(read_image(path), str(path), upright=upright)
     if values.ndim == 2:
         return values
@@ -23,10 +23,10 @@ def read_grey(path: pathlib.Path, remedy: str, upright: bool = True) -> np.ndarr
 
 
 def read_ids(path: pathlib.Path, upright: bool = True) -> np.ndarray:
-    """Read a file's ids [H,W] int32. Raises UserError for colours and for negative ids."""
+    """Read a file's ids [H,W] int32. Raise UserError for colours and for negative ids."""
     instances = read_grey(path, "store each object's id as grey, of 8 or 16 bits", upright).astype(np.int32)
     if is_jpeg(path):
-        raise UserError(f"{path} is a JPEG, which changes ids; write it as PNG, from its source")
+        raise UserError(f"{path} is a JPEG, which changes ids; export it from its source as PNG")
     if instances.min() < 0:
         raise UserError(
             f"{path} holds the id {instances.min()}; number the objects from 1, and use 0 for the background"
@@ -35,13 +35,13 @@ def read_ids(path: pathlib.Path, upright: bool = True) -> np.ndarray:
 
 
 def is_jpeg(path: pathlib.Path) -> bool:
-    """Whether a file is a JPEG, whatever its name."""
+    """Return whether a file is a JPEG, whatever its name."""
     with path.open("rb") as file:
         return file.read(2) == b"\xff\xd8"
 
 
 def find_components(label: np.ndarray) -> np.ndarray:
-    """Number the connected regions of each class in a label [H,W] uint8: ids [H,W] int32, 4-connected.
+    """Number the 4-connected regions of each class in a label [H,W] uint8, as ids [H,W] int32.
 
     Class 0 and ignored pixels get the id 0.
     """
@@ -50,12 +50,12 @@ def find_components(label: np.ndarray) -> np.ndarray:
     for value in np.setdiff1d(label, (0, IGNORE)):
         number, regions = cv2.connectedComponents((label == value).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
         instances += np.where(regions > 0, regions + count, 0)
-        count += number - 1  # the first is what lies around them
+        count += number - 1  # the first is the area around them
     return instances
 
 
 def list_objects(ids: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """List the objects of an id map, [N,7] int64: id, box (top, left, bottom, right), number of pixels, class.
+    """List the objects of an id map as [N,7] int64, with id, box (top, left, bottom, right), number of pixels and class.
 
     The class is the most frequent one of its pixels in `label` [H,W] uint8, without 0 and ignored pixels; 0 if none is left.
     """

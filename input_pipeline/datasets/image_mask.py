@@ -1,16 +1,16 @@
-"""A user's own folder of images and masks, read where it lies.
+"""`image_mask`, a user's own folder of images and masks, read in place.
 
-ROOT/SPLIT/images/NAME.jpg and ROOT/SPLIT/masks/NAME.png (or any format Pillow reads), or another of the ways of
-layouts/masks.py; one class name per line in classes.txt, or `name red green blue` where masks are colours. No prepared copy is
-made that could go stale: the files are checked when the folder is opened, and what was found is remembered by their names, sizes
-and times.
+It holds ROOT/SPLIT/images/NAME.jpg and ROOT/SPLIT/masks/NAME.png (or any format that Pillow reads), or has another layout of
+layouts/masks.py. classes.txt has one class name per line, or `name red green blue` for masks of colours. There is no prepared
+copy that could become outdated: the files are checked when the folder is opened, and the findings are stored until a name, size
+or time of the files changes.
 
-With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id and 0 where there is none:
-"folder" reads ROOT/SPLIT/instances/NAME.png; a pixel's class is then 1 or 0, with or without an object, if there is no
-SPLIT/masks. Ids alone are read without the field. "components" takes the connected regions of the mask. Those objects' boxes and
-masks are a detector's ground truth; class 0 is the background then, whatever its name.
+With config.data.folder.instances an example also has "instances" [H,W] int32, each object's own id, or 0 without an object.
+"folder" reads ROOT/SPLIT/instances/NAME.png. Without SPLIT/masks, a pixel's class is then 1 on an object and 0 elsewhere. A
+folder with ids and without masks is read so even if the field is not set. "components" uses the connected regions of the mask.
+The boxes and masks of these objects are a detector's ground truth. In that case class 0 is the background, whatever its name.
 
-Images and masks are read upright, by their EXIF orientation; where their sizes fit only as they are stored, as stored.
+Images and masks are read upright, by their EXIF orientation, or as stored where only the stored sizes agree.
 """
 
 import hashlib
@@ -52,14 +52,14 @@ from input_pipeline.orientation import describe, note_views
 from input_pipeline.remarks import add_white, name_files, note_white
 from input_pipeline.sources import parse_split
 
-DECIDED = ("turned", "stored", "resized", *JUDGEMENTS)  # on images
-FOUND = {"unfit", "noisy", "unreadable", "seen", "peak", *DECIDED}  # what the checks find
+DECIDED = ("turned", "stored", "resized", *JUDGEMENTS)  # decisions about images
+FOUND = {"unfit", "noisy", "unreadable", "seen", "peak", *DECIDED}  # keys of the findings
 
 
 class ImageMask:
-    """One split of such a folder as a source. `data` is config.data; `cache` keeps what the checks found.
+    """One split of such a folder as a source. `data` is config.data, and `cache` stores the findings of the checks.
 
-    Raises UserError in one line for everything that is wrong with it.
+    The constructor raises UserError for every fault of the folder.
     """
 
     bad_boxes = ()
@@ -70,7 +70,7 @@ class ImageMask:
         root = expand_user(folder.root)
         if not folder.root or not root.is_dir():
             raise UserError(
-                f"config.data.folder.root={folder.root!r} is not a folder; give the one that holds {split}/images"
+                f"config.data.folder.root={folder.root!r} is not a folder; set it to the one that holds {split}/images"
             )
         layout = recognise("image_mask", root)
         own = find_split(split, list(layout.splits), data, str(root))
@@ -93,12 +93,12 @@ class ImageMask:
         place = _hash([str(root.resolve()), split, *meaning, [entry.st_mtime_ns for entry in status], data.max_pixels])
         self._cache = cache / f"{place}.json"
         findings = remember(self._cache, FOUND, lambda: self._check(examples))
-        refuse(f"{root / split}: masks that do not fit", findings["unfit"])
+        refuse(f"{root / split}: masks that cannot be used", findings["unfit"])
         refuse(
             f"{root / split}: masks with values between black and white",
             findings["noisy"],
-            "; they look like JPEG noise or soft edges: --config.data.folder.threshold=128 makes the second class of the "
-            "values from 128 on",
+            "; these look like JPEG noise or soft edges: --config.data.folder.threshold=128 reads values from 128 on as the "
+            "second class",
         )
         if not folder.drop_unreadable:
             refuse_unreadable(str(root / split), list(findings["unreadable"].values()))
@@ -115,16 +115,16 @@ class ImageMask:
         for judgement in JUDGEMENTS:
             remarks += name_files(self._values.describe(judgement), findings[judgement])
         self.remarks = (*remarks, *note_white(self.peak, self.white))
-        if findings["turned"]:  # the same files mean other pixels than they did before images were read upright
+        if findings["turned"]:  # earlier versions read other pixels from the same files, which were not turned upright
             meaning.append({"upright": findings["turned"]})
         fingerprint = _hash([split, list(select(len(self._whole))), *meaning])  # the same wherever the folder lies
         self.fingerprint = add_white(fingerprint, self.peak, self.white)
         if not self._examples:
-            raise UserError(f"{root / split}: no usable image in this part of the split")
+            raise UserError(f"{root / split}: this part of the split has no usable image; choose another part")
 
     @classmethod
     def open(cls, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]) -> "ImageMask":
-        """See datasets.registry. Instances are read where config.data.folder.instances is set, even if nothing needs them."""
+        """Open a split (see datasets.registry). Instances are read where config.data.folder.instances is set, needed or not."""
         if "boxes" not in needs:
             return cls(data, *parse_split(split), cache=place / "image_mask")
         return ImageObjects(data, *parse_split(split), cache=place / "image_mask", masks="masks" in needs)
@@ -159,7 +159,7 @@ class ImageMask:
         )
 
     def _read_truth(self, files: Files) -> dict[str, np.ndarray]:
-        """The label, and the instances where the config asks for them. Raises UserError for values that are not valid."""
+        """Return the label, and the instances where the config asks for them. Raise UserError for invalid values."""
         truth = self._read_masks(files, self._is_upright(files))
         if files["images"].name in self._resized:
             size = self._find_size(files)
@@ -167,7 +167,7 @@ class ImageMask:
         return truth
 
     def _read_masks(self, files: Files, upright: bool) -> dict[str, np.ndarray]:
-        """The same, at the masks' own size."""
+        """Return the same as `_read_truth`, at the masks' own size."""
         if self._instances == "folder":
             instances = read_ids(files["instances"], upright)
             label = self._values.read(files["masks"], upright) if "masks" in files else (instances > 0).astype(np.uint8)
@@ -180,7 +180,7 @@ class ImageMask:
         return decode_mask(data, str(mask), upright=upright, largest=self._largest).shape[:2]
 
     def _check(self, examples: list[Files]) -> dict[str, list | dict]:
-        """Reads every file once. Returns what FOUND names: messages, and by the images' names what was decided on them."""
+        """Read every file once. Return the findings FOUND, which are messages, and decisions by the images' names."""
         unfit, unreadable, seen, beyond, peak = [], {}, {}, [], 0
         decided = {decision: [] for decision in DECIDED}
         for files in examples:
@@ -204,9 +204,9 @@ class ImageMask:
                 if all(is_enlargement(size, views[view]) for size in found.values())
             ]
             if not exact and not (alike and self._folder.resize_masks):
-                remedy = "; --config.data.folder.resize_masks=True resizes it" if alike else ""
+                remedy = ", or set --config.data.folder.resize_masks=True to resize the mask" if alike else ""
                 unfit += [
-                    f"{mask} is {_by(size)}, its image {describe(header)}; both must have the same pixels{remedy}"
+                    f"{mask} is {_by(size)}, but its image is {describe(header)}; make both the same size{remedy}"
                     for mask, size in sizes[True].items()
                     if size != header.upright
                 ]
@@ -236,12 +236,12 @@ class ImageMask:
 
 
 class ImageObjects(ImageMask):
-    """The same folder as a source of boxes and, on request, of masks. Boxes are found once and cached.
+    """The same folder as a source of boxes and, if needed, of masks. Boxes are found once and cached.
 
     An object without a class is left out and listed in `bad_boxes`.
     """
 
-    clipped_boxes = 0  # a box is around pixels
+    clipped_boxes = 0  # boxes surround pixels, so none reaches beyond its image
 
     def __init__(
         self, data: ConfigDict, split: str, select: Callable[[int], range], cache: pathlib.Path, *, masks: bool
@@ -249,15 +249,15 @@ class ImageObjects(ImageMask):
         super().__init__(data, split, select, cache)
         if not self._instances:
             raise UserError(
-                "config.data.folder.instances='': images and masks have boxes by their objects' ids alone; write "
-                "folder (ids in SPLIT/instances), or components (connected regions of the masks)"
+                "config.data.folder.instances='' gives no boxes: they need the ids of objects; set it to folder (ids in "
+                "SPLIT/instances) or components (connected regions of the masks)"
             )
         self._masks = masks
         names = [files["images"].name for files in self._whole]
         found = remember(self._cache.with_suffix(".objects.json"), names, self._find_objects)
         every = {name: np.array(found[name], np.int64).reshape(-1, 7) for name in names}
         self.bad_boxes = tuple(
-            f"{name}: object {number}: no pixel of it has a class"
+            f"{name}: object {number}: none of its pixels has a class"
             for name, listed in every.items()
             for number in listed[listed[:, 6] == 0, 0]
         )

@@ -1,7 +1,7 @@
-"""The files of an `image_mask` folder: the classes that it names, and the images of a split with their masks.
+"""The files of an `image_mask` folder, which are its classes file and the images of a split with their masks.
 
-A mask has its image's name, or that and `_mask`. Neither the suffix and its case nor Unicode's normal form decide whether it is
-found: some file systems write an accented letter as two characters.
+A mask has its image's name, or that name and `_mask`. The suffix, its case and Unicode's normal form do not matter: some file
+systems write an accented letter as two characters.
 """
 
 import itertools
@@ -20,14 +20,14 @@ from limits import NAMES
 from wording import count
 
 REMEDY = "write one class name per line into it"
-SUFFIX = "_mask"  # of a mask's name, after that of its image, where masks have one
-Files = dict[str, pathlib.Path]  # those of one example, by the folder they lie in: images, masks, instances
+SUFFIX = "_mask"  # optional end of a mask's name, after its image's name
+Files = dict[str, pathlib.Path]  # the files of one example by their folder: images, masks, instances
 Colours = tuple[tuple[int, int, int], ...]
 OBJECT_CLASSES = ("background", "object")  # without masks and a classes file
 
 
 def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
-    """The names in a classes file, in order, and their colours where it gives them."""
+    """Return the names in a classes file, in order, and their colours if the file has them."""
     try:
         text = read_text(path, NAMES, remedy=REMEDY)
     except FileNotFoundError as error:
@@ -39,12 +39,12 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
     if coloured and len(coloured) < len(lines):
         line = next(line for line in lines if line not in coloured)
         raise UserError(
-            f"{path}: {' '.join(line)!r} has no colour, other lines do; write `name red green blue` on each"
+            f"{path}: {' '.join(line)!r} has no colour, but other lines do; write `name red green blue` on each line"
         )
     names = tuple(" ".join(line[:-3] if coloured else line) for line in lines)
-    colours = tuple(tuple(map(int, line[-3:])) for line in coloured)
+    colours = tuple((int(red), int(green), int(blue)) for *_, red, green, blue in coloured)
     if not 2 <= len(names) <= IGNORE:
-        raise UserError(f"{path} names {count(len(names), 'class')}; 2 to {IGNORE} are possible, background included")
+        raise UserError(f"{path} names {count(len(names), 'class')}; write 2 to {IGNORE}, including the background")
     check_letters(names, path)
     for what, values in (("name", names), ("colour", colours)):
         twice = {value for value in values if values.count(value) > 1}
@@ -56,28 +56,28 @@ def read_classes(path: pathlib.Path) -> tuple[tuple[str, ...], Colours | None]:
 
 
 def name_classes(path: pathlib.Path, with_masks: bool) -> tuple[tuple[str, ...], Colours | None]:
-    """Like `read_classes`. Without masks there are two classes, which need no file to be named."""
+    """Read the classes like `read_classes`. Without masks there are two classes, and the file is optional."""
     if with_masks:
         return read_classes(path)
     names, _ = read_classes(path) if path.exists() else (OBJECT_CLASSES, None)
     if len(names) != 2:
         raise UserError(
-            f"{path} names {count(len(names), 'class')}, but without masks there are two, with and without an object; "
-            "name those, or add the masks"
+            f"{path} names {count(len(names), 'class')}, but without masks there are two (without and with an object); "
+            "name these two, or add the masks"
         )
     return names, None
 
 
 def find_files(folders: Folders, with_instances: bool) -> tuple[list[Files], list[str]]:
-    """The files of each example of a split, sorted by the image's name, and remarks on those that are passed over.
+    """Return the files of each example of a split, sorted by the image's name, and remarks on skipped files.
 
-    With instances, or where the split has a folder of them and none of masks, masks may be absent altogether. Raises UserError
-    for an image without a mask, or with two.
+    All masks may be missing where `with_instances` is set, or where the split has a folder of instances and none of masks. Raise
+    UserError for an image without a mask or with two.
     """
     images = folders["images"]
     paths, remarks = list_images(images), name_others(list_others(images))
     if not paths:
-        raise UserError("; ".join([f"{images} holds no image", *remarks]))
+        raise UserError("; ".join([f"{images} holds no images", *remarks]))
     by_name = sorted(paths, key=find_name)
     for first, second in itertools.pairwise(by_name):
         if find_name(first) == find_name(second):
@@ -90,21 +90,21 @@ def find_files(folders: Folders, with_instances: bool) -> tuple[list[Files], lis
         masks = _find_masks(folder, {find_name(path) for path in paths}) if folder.is_dir() else {}
         missing = [str(folder / f"{path.stem}.png") for path in paths if find_name(path) not in masks]
         refuse(
-            f"{images}: {kind} that are missing",
+            f"{images}: missing {kind}",
             missing,
-            "; each image needs one of its name, or NAME_mask, there",
+            "; add one for each image, with its name or NAME_mask",
         )
         for files in examples:
             files[kind] = masks.pop(find_name(files["images"]))
-        remarks += name_files(f"passed over, {kind} without an image", _name_all(masks.values()))
+        remarks += name_files(f"skipped ({kind} without an image)", _name_all(masks.values()))
         remarks += name_others(list_others(folder))
     return examples, remarks
 
 
 def _find_masks(folder: pathlib.Path, names: Collection[str]) -> Files:
-    """The masks in a folder by the name that they share with their image, one of `names`, alone or with SUFFIX.
+    """Return the masks in a folder by the name that they share with their image, one of `names`, alone or with SUFFIX.
 
-    Raises UserError where two have the same.
+    Raise UserError where two have the same.
     """
     masks: Files = {}
     for path in list_images(folder):
@@ -112,12 +112,12 @@ def _find_masks(folder: pathlib.Path, names: Collection[str]) -> Files:
         name = name if name in names else name.removesuffix(SUFFIX)
         other = masks.setdefault(name, path)
         if other != path:
-            raise UserError(f"{other} and {path.name} would be masks of the same image; take one of them away")
+            raise UserError(f"{other} and {path.name} would be masks of the same image; remove one of them")
     return masks
 
 
 def find_name(path: pathlib.Path) -> str:
-    """The name that an image and its mask share: without suffix, in Unicode's normal form C."""
+    """Return the name that an image and its mask share, without suffix and in Unicode's normal form C."""
     return unicodedata.normalize("NFC", path.stem)
 
 

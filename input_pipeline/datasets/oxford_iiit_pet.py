@@ -1,4 +1,4 @@
-"""`oxford_iiit_pet`: photographs of cats and dogs with the outline of each pet, downloaded and prepared by tfds."""
+"""`oxford_iiit_pet`, photographs of cats and dogs with the outline of each pet, downloaded and prepared by tfds."""
 
 import numpy as np
 

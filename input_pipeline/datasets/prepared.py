@@ -1,7 +1,6 @@
-"""Datasets that tfds has prepared as array_record: facts and functions of a stored record, and sources made of them.
+"""Datasets that tfds has prepared as array_record, with functions that read a stored record, and sources made of them.
 
-Prepared folders are read as they are, without TensorFlow; the encoded bytes are decoded here, by their content and not by
-their name.
+Prepared folders are read as they are, without TensorFlow. Encoded images are decoded here, by their content, not by their name.
 """
 
 import dataclasses
@@ -33,30 +32,30 @@ from input_pipeline.preparation import Preparation, find_prepared, prepare
 from input_pipeline.prepared_folder import BY_TFDS, PreparedFolder
 from input_pipeline.remarks import add_white, note_white
 from input_pipeline.sources import Source, parse_split
+from wording import count
 
 Record = dict[str, Any]  # as tfds stores it, images encoded
-RECENT = 64  # records that are kept, encoded
-FIRST = "1.0.0"  # version of what is prepared from a folder
+RECENT = 64  # encoded records kept in memory
+FIRST = "1.0.0"  # version in the fingerprint of data that was prepared from a folder
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """How a dataset is prepared, and how one of its records becomes an example. Its images are stored as "image".
+    """The preparation of a dataset, and how one of its records becomes an example. Images are stored as "image".
 
-    `read_objects` returns all objects as annotated: "boxes" [N,4] (yxyx pixels; bad ones, and what lies beyond the image,
-    included), "classes" [N], and of "crowd", "difficult" and "area" what the dataset has.
+    `read_objects` returns all objects as annotated: "boxes" [N,4] (yxyx pixels, including bad boxes and parts beyond the image),
+    "classes" [N], and those of "crowd", "difficult" and "area" that the dataset has.
     """
 
-    preparation: Preparation | None  # None: it is there, in `folder`
+    preparation: Preparation | pathlib.Path  # or the folder in which it is already prepared
     name: Callable[[Record], str]
     image_id: Callable[[Record], int] | None = None  # None: examples are numbered from 1
     size: Callable[[Record], Size] | None = None  # None: the size is in the image's header
-    as_stored: bool = False  # boxes are of the pixels as stored, which is how tfds decodes them
-    folder: pathlib.Path | None = None
-    has_findings: bool = False  # its metadata says what its preparation found in each split
+    as_stored: bool = False  # boxes refer to the pixels as stored, which is how tfds decodes them
+    has_findings: bool = False  # its metadata holds the findings of its preparation for each split
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)  # keys of a record, as stored and as read
     class_names: tuple[str, ...] = ()  # of the label
-    box_names: tuple[str, ...] = ()  # the classes of boxes, where they are not those of the stored "objects"
+    box_names: tuple[str, ...] = ()  # the classes of boxes, where the stored "objects" do not name them
     category_ids: tuple[int, ...] = ()  # of boxes, where they are not stored
     read_label: Callable[[Record], np.ndarray] | None = None  # -> [H,W]
     read_objects: Callable[[Record, Size], Objects] | None = None
@@ -64,7 +63,7 @@ class Dataset:
 
     @property
     def provides(self) -> tuple[str, ...]:
-        """Of sources.ASKED_BY: what can be read."""
+        """The keys of sources.ASKED_BY that can be read."""
         readers = {"label": self.read_label, "boxes": self.read_objects, "masks": self.read_masks}
         return tuple(need for need, read in readers.items() if read)
 
@@ -78,30 +77,30 @@ def read_text(record: Record, key: str) -> str:
 
 
 def read_label(record: Record) -> np.ndarray:
-    """The values [H,W] of the mask that is stored as "segmentation_mask"."""
+    """Read the values [H,W] of the mask stored as "segmentation_mask"."""
     return decode_mask(record["segmentation_mask"], f"the mask of {read_text(record, 'file_name')}")
 
 
 def scale_boxes(record: Record, size: Size) -> np.ndarray:
-    """[N,4] float64: a record's boxes in pixels, where tfds has divided them by the image's size."""
+    """Return a record's boxes [N,4] float64 in pixels. tfds stores them divided by the image's size."""
     return np.array(record["objects"]["bbox"], np.float64).reshape(-1, 4) * np.tile(size, 2)
 
 
 class Prepared:
-    """A split of such a dataset. A subclass reads its examples."""
+    """A split of a prepared dataset. A subclass reads its examples."""
 
     absent: tuple[str, ...] = ()
     class_names: tuple[str, ...]
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
-        folder = (
-            dataset.folder
-            or find_prepared(name, how, place, data.folder)
-            or prepare(name, how, place, data.folder, data.max_pixels)
-        )
+        if isinstance(how, pathlib.Path):
+            folder, anew = how, BY_TFDS
+        else:
+            found = find_prepared(name, how, place, data.folder)
+            folder, anew = found or prepare(name, how, place, data.folder, data.max_pixels), how.anew
         self.folder = folder
-        prepared = PreparedFolder(folder, how.anew if how else BY_TFDS)
+        prepared = PreparedFolder(folder, anew)
         asked, select = parse_split(split)
         wanted = find_split(asked, list(prepared.splits), data, f"{name} in {folder}")
         self._features, self._records = self._rename(prepared.features), prepared.open_records(wanted)
@@ -109,7 +108,7 @@ class Prepared:
         metadata = prepared.metadata
         self._findings = metadata.get("findings", {}).get(wanted, {})
         if dataset.has_findings and not self._findings:
-            prepared.refuse(f"it does not say what was found in {wanted}")
+            prepared.refuse(f"it has no findings for {wanted}")
         places: Sequence[int] = range(len(self._records))
         if data.holdout:
             marks = self._findings.get("marks") or [
@@ -119,8 +118,8 @@ class Prepared:
             split = f"{split} held out {data.holdout} {data.holdout_seed}"
         self._places = [places[index] for index in select(len(places))]
         if not self._places:
-            raise UserError(f"{name_field(data, asked)}: {split!r} of {name} holds no example")
-        # Name, size, boxes and image of an example are asked for one by one, and each needs the record.
+            raise UserError(f"{name_field(data, asked)}: {split!r} of {name} holds no examples; choose another part")
+        # Name, size, boxes and image of an example are read one by one, and each needs the record.
         self._record = functools.lru_cache(maxsize=RECENT)(self._fetch)
         self._category_ids = tuple(metadata.get("category_ids", dataset.category_ids))
         self.dropped = tuple(self._findings.get("dropped", ()))
@@ -130,33 +129,33 @@ class Prepared:
         self._stored = frozenset(self._findings.get("stored", ()))
         self._largest, self.peak = data.max_pixels, self._findings.get("peak", 0)
         check_size(self._findings.get("largest", (0, 0)), f"{name} {wanted}: an image", data.max_pixels)
-        if self._features["image"].np_dtype == np.uint16:  # of a dataset of tfds, whose images nobody has looked at
+        if self._features["image"].np_dtype == np.uint16:  # a dataset of tfds, whose images were not examined
             self.peak = data.white_level
             if not self.peak:
                 raise UserError(
-                    f"{name} holds images of 16 bits, and which of their values is white is not known; set "
-                    "config.data.white_level, to 4095 for a camera of 12 bits, or to 65535 where the whole range is used"
+                    f"{name} holds 16-bit images, and their white value is unknown; set config.data.white_level to 4095 for a "
+                    "12-bit camera, or to 65535 if the whole range is used"
                 )
         self.white = data.white_level or choose_white(self.peak)
         self.remarks += note_white(self.peak, self.white)
         if self.dropped and not data.folder.drop_unreadable:
             refuse_unreadable(f"{name} {wanted}", list(self.dropped))
         checksums = {key: f"{examples}{size}" for key, (examples, size) in prepared.splits.items()}
-        content = self._findings.get("content", "")  # of a folder: the sizes alone would not show every change
-        version = FIRST if content else prepared.version  # another way to prepare the same content is the same data
+        content = self._findings.get("content", "")  # hash of a folder: the sizes alone would not show every change
+        version = FIRST if content else prepared.version  # the same content prepared in another way is the same data
         fingerprint = hashlib.sha256(f"{name} {version} {split} {checksums}{content}".encode()).hexdigest()[:16]
         self.fingerprint = add_white(fingerprint, self.peak, self.white)
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        return self._category_ids or tuple(range(1, len(self.class_names) + 1))
+    def _name_classes(self, names: tuple[str, ...]) -> None:
+        check_letters(names, self.folder)
+        self.class_names, self.category_ids = names, self._category_ids or tuple(range(1, len(names) + 1))
 
     def __len__(self) -> int:
         return len(self._places)
 
     def _fetch(self, index: int) -> Record:
         record = self._rename(self._records[self._places[index]])
-        for key in self._masks:  # the image is measured when it is decoded
+        for key in self._masks:  # the size of the image is checked when it is decoded
             name = f"the {key} of {self.dataset.name(record)}"
             check_size(read_size(record[key], name), name, self._largest)
         return record
@@ -189,34 +188,36 @@ class PreparedLabels(Prepared):
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = dataset.class_names
-        check_letters(self.class_names, self.folder)
+        assert dataset.read_label is not None
+        self._read_label = dataset.read_label
+        self._name_classes(dataset.class_names)
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        name, label = self.dataset.name(record), self.dataset.read_label(record)
+        name, label = self.dataset.name(record), self._read_label(record)
         upright = is_mask_upright(read_header(record["image"], name), label.shape, name, f"the mask of {name}")
         return {"image": self._decode(record, upright), "label": label}
 
     def _size(self, record: Record) -> Size:
         size, header = super()._size(record), read_header(record["image"], self.dataset.name(record))
-        return size if header.upright == header.stored else self.dataset.read_label(record).shape
+        return size if header.upright == header.stored else self._read_label(record).shape
 
 
 class PreparedObjects(Prepared):
-    """Images with the boxes of objects, and with their masks if they are needed."""
+    """Images with the boxes of objects, and with their masks if these are needed."""
 
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         super().__init__(dataset, data, split, place, needs)
-        self.class_names = dataset.box_names or tuple(self._features["objects"]["label"].names)
-        check_letters(self.class_names, self.folder)
+        assert dataset.read_objects is not None
+        self._read_objects = dataset.read_objects
+        self._name_classes(dataset.box_names or tuple(self._features["objects"]["label"].names))
         unmasked = self._findings.get("unmasked", 0)
         reason = " ({})".format(self._findings["maskless"]) if self._findings.get("maskless") else ""
         if "masks" in needs and unmasked:
             raise UserError(
-                f"config.data: masks are needed, but objects of {split} in {data.name} have none: {unmasked}, the first in "
-                f"{self._findings['first_unmasked']}{reason}; draw them, or do without masks: "
-                "config.data.augment.copy_paste=0.0, and a task of boxes, such as faster_rcnn"
+                f"config.data: masks are needed, but missing for {count(unmasked, 'object')} of {split} in {data.name}, the "
+                f"first in {self._findings['first_unmasked']}{reason}; add masks, or do without them: set "
+                "config.data.augment.copy_paste=0.0 and choose a task of boxes, such as faster_rcnn"
             )
 
     def __getitem__(self, index: int) -> Example:
@@ -224,7 +225,7 @@ class PreparedObjects(Prepared):
         upright = not self.dataset.as_stored and self.dataset.name(record) not in self._stored
         image = self._decode(record, upright)
         objects, keep, _ = self._read(record, image.shape[:2])
-        if "masks" in self.needs:
+        if "masks" in self.needs and self.dataset.read_masks:
             objects["masks"] = self.dataset.read_masks(record, image.shape[:2])[keep]
         return {"image": image} | objects
 
@@ -237,7 +238,7 @@ class PreparedObjects(Prepared):
         record = self._record(index)
         size = self._size(record)
         _, _, reasons = self._read(record, size)
-        labels = self.dataset.read_objects(record, size)["classes"]
+        labels = self._read_objects(record, size)["classes"]
         return tuple(
             describe(self.dataset.name(record), i + 1, self.class_names[labels[i]], reason)
             for i, reason in enumerate(reasons)
@@ -245,8 +246,8 @@ class PreparedObjects(Prepared):
         )
 
     def _read(self, record: Record, size: Size) -> tuple[Objects, np.ndarray, list[str]]:
-        """The good objects of a record; and of all that it lists, which are good [N] bool and what is wrong with others."""
-        annotated = self.dataset.read_objects(record, size)
+        """Return the valid objects of a record, which of all its objects are valid [N] bool, and the faults of the others."""
+        annotated = self._read_objects(record, size)
         keep, reasons = clean(annotated["boxes"], size)
         boxes = clip(annotated["boxes"], (0, 0, *size))
         none = np.zeros(len(boxes))

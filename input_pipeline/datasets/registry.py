@@ -1,7 +1,7 @@
-"""Datasets by the name that `config.data.name` selects, each imported only when it is used.
+"""Datasets by the name in `config.data.name`. Each is imported only when it is used.
 
-A dataset says what it `provides` (of sources.ASKED_BY), and `open(data, split, place, needs)` returns a sources.Source of
-one split, or a part of it, with what is needed; `place` is the folder for what is prepared.
+A dataset lists the keys that it `provides` (of sources.ASKED_BY). `open(data, split, place, needs)` returns a sources.Source of
+one split, or of a part of it, with the keys `needs`. `place` is the folder of prepared datasets.
 """
 
 import importlib
@@ -24,21 +24,21 @@ DATASETS = {
 }
 
 
-ANY = "tfds:"  # before a name that tfds knows
+ANY = "tfds:"  # the prefix of names of tfds
 
 
 def find_dataset(name: str) -> Any:
-    """The dataset of that name. Raises UserError for an unknown name."""
+    """Return the dataset of that name. Raise UserError for an unknown name."""
     if name.startswith(ANY):
         own = name.removeprefix(ANY)
-        if own in DATASETS:  # their numbers have a meaning that their features do not tell
-            raise UserError(f"config.data.name={name!r} is known here as {own!r}; write config.data.name={own}")
+        if own in DATASETS:  # the features alone do not define the meaning of their numbers
+            raise UserError(f"config.data.name={name!r} is built in as {own!r}; set config.data.name={own}")
         return importlib.import_module("input_pipeline.datasets.tfds_named").TfdsNamed(name)
     if name not in DATASETS:
         known = ", ".join(sorted(DATASETS))
         raise UserError(
-            f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}; folder, for the format that "
-            f"config.data.folder.root has; or {ANY}NAME, for what tfds has prepared"
+            f"config.data.name={name!r} is unknown; {hint_at(name, DATASETS)}choose one of {known}; folder, to recognise the "
+            f"format of config.data.folder.root; or {ANY}NAME, for a dataset that tfds has prepared"
         )
     module, member = DATASETS[name].split(":")
     return getattr(importlib.import_module(module), member)

@@ -1,11 +1,10 @@
-"""`shapes`: a synthetic dataset of geometric figures, drawn from a seed. It is made in seconds and needs no download.
+"""`shapes`, a synthetic dataset of geometric figures, drawn from a seed in seconds, without a download.
 
-Each picture has a textured, pale background and one to four figures that differ in form, size, angle, colour and texture
-and partly hide one another. Every form has a hue of its own, give or take, so that a small network learns to tell them
-apart within a minute; where to draw the line around them is the harder part. Semantic masks, instance masks and boxes
-come with every picture, so that every task of this project runs on it.
+Each picture has a textured, pale background and one to four figures. They differ in form, size, angle, colour and texture, and
+partly hide one another. Each form has roughly its own hue, so a small network learns to distinguish them within a minute; their
+outlines are harder. Every picture has a semantic mask, an instance mask and boxes, so every task of this project runs on it.
 
-The pixels are the same on every platform: numpy's PCG64 is, and everything is rasterised in integers of 1/16 pixel.
+The pixels are the same on every platform: numpy's PCG64 is the same, and everything is rasterised in integers of 1/16 pixel.
 """
 
 import colorsys
@@ -27,11 +26,11 @@ EXAMPLES = {"train": 600, "validation": 100}
 
 _SUBPIXELS = 16
 _MIN_VISIBLE = 0.5  # of a figure's area inside the picture; a placement that hides more of any figure is drawn again
-_HUE_SPREAD = 0.06  # turns of the colour wheel to both sides of a figure's own hue, which are 0.2 turns apart
+_HUE_SPREAD = 0.06  # turns of the colour wheel to both sides of a figure's own hue; these hues are 0.2 turns apart
 
 
 def draw_example(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A picture [H, W, 3] uint8, its instance mask [H, W] uint8 and the figures' labels [N] int64, indices of FIGURES.
+    """Draw a picture [H,W,3] uint8, its instance mask [H,W] uint8 and its labels [N] int64, indices of FIGURES.
 
     The instance mask holds i + 1 where figure i is visible and 0 for the background. H and W lie within 80 to 112.
     """
@@ -62,7 +61,7 @@ def draw_example(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 
 def find_boxes(instances: np.ndarray) -> np.ndarray:
-    """Boxes [N, 4] int64, (top, left, bottom, right) in pixels with exclusive ends, of the visible part of each instance."""
+    """Return the boxes [N,4] int64 of the visible part of each instance, (top, left, bottom, right) with exclusive ends."""
     boxes = []
     for i in range(1, int(instances.max()) + 1):
         rows, columns = np.nonzero(np.any(instances == i, axis=1))[0], np.nonzero(np.any(instances == i, axis=0))[0]
@@ -71,14 +70,14 @@ def find_boxes(instances: np.ndarray) -> np.ndarray:
 
 
 def _draw_shades(generator: np.random.Generator, hue: float, saturation: tuple[float, float]) -> np.ndarray:
-    """Two colours [2, 3] of one hue, the second a shade of the first."""
+    """Draw two colours [2,3] of one hue, the second a shade of the first."""
     colour = colorsys.hsv_to_rgb(hue % 1.0, generator.uniform(*saturation), generator.uniform(0.4, 1.0))
     colour = np.rint(np.multiply(colour, 255)).astype(np.int64)
     return np.stack([colour, np.clip(colour + generator.integers(-40, 41), 0, 255)])
 
 
 def _draw_texture(generator: np.random.Generator, height: int, width: int, colours: np.ndarray) -> np.ndarray:
-    """A picture [H, W, 3] int64 that mixes two colours [2, 3] by a random pattern."""
+    """Draw a picture [H,W,3] int64 that mixes two colours [2,3] by a random pattern."""
     y, x = np.mgrid[:height, :width]
     period = int(generator.integers(4, 17))
     match generator.integers(4):
@@ -97,7 +96,7 @@ def _draw_texture(generator: np.random.Generator, height: int, width: int, colou
 
 
 def _draw_figure(generator: np.random.Generator, figure: str, height: int, width: int) -> np.ndarray:
-    """The pixels [H, W] bool of a figure of random size, angle and place, its centre inside the picture."""
+    """Draw the pixels [H,W] bool of a figure of random size, angle and place, its centre inside the picture."""
     radius = int(generator.integers(16 * _SUBPIXELS, 33 * _SUBPIXELS))
     margin = radius // 2
     centre_x = int(generator.integers(margin, width * _SUBPIXELS - margin))
@@ -114,7 +113,7 @@ def _draw_figure(generator: np.random.Generator, figure: str, height: int, width
             radii = np.ones(4)
         case "triangle":
             radii = np.ones(3)
-        case "star":
+        case _:  # a star
             radii = np.tile([1.0, 0.42], 5)
     angles = angle + 2 * np.pi * np.arange(len(radii)) / len(radii)
     corners = radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
@@ -122,7 +121,10 @@ def _draw_figure(generator: np.random.Generator, figure: str, height: int, width
 
 
 def _fill_polygon(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which points (x, y) lie inside the polygon of integer `corners` [N, 2]: those with an odd number of edges to the right."""
+    """Return which points (x, y) lie inside the polygon of integer `corners` [N,2].
+
+    These have an odd number of edges to their right.
+    """
     inside = np.zeros(x.shape, bool)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         spans = (y0 > y) != (y1 > y)
@@ -132,9 +134,9 @@ def _fill_polygon(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarr
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """The tfds builder: reads and writes like any other tfds data set."""
+    """The tfds builder. It reads and writes like any other tfds dataset."""
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it whenever a pixel changes: prepared copies are found by it
+    VERSION = tfds.core.Version("1.0.0")  # raise it whenever a pixel changes: prepared copies are named by it
     RELEASE_NOTES = {"1.0.0": "First version."}
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -155,7 +157,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Geometric figures on textured backgrounds, with semantic masks, instance masks and boxes.",
             features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # examples stay in the order they are drawn in
+            disable_shuffling=True,  # examples stay in the order in which they are drawn
         )
 
     def _split_generators(self, dl_manager):
@@ -184,7 +186,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
 
 def read_objects(record: Record, size: Size) -> Objects:
-    """Boxes were whole pixels before tfds divided them by the size."""
+    """Read the objects. Boxes were whole pixels before tfds divided them by the size."""
     return {"boxes": np.rint(scale_boxes(record, size)), "classes": np.array(record["objects"]["label"])}
 
 

@@ -1,8 +1,8 @@
-"""`tfds:NAME`: any dataset that tfds has prepared, by its name there, read by what its features are. Nothing is downloaded.
+"""`tfds:NAME`, any dataset that tfds has prepared, by its name and features there. Nothing is downloaded.
 
-NAME may go on with a config and a version, as tfds writes them: `tfds:coco/2014`, `tfds:lvis:1.3.0`. Its features must have an
-image; for labels a second image of one channel, with the classes' names in it or in config.data.folder.classes; for boxes a
-sequence with a BBox and a ClassLabel, or one of each. Class names, splits and ids are those of the dataset.
+NAME may include a config and a version, as tfds writes them: `tfds:coco/2014`, `tfds:lvis:1.3.0`. Its features must have an
+image. Labels need a second image of one channel, with class names in it or in config.data.folder.classes. Boxes need a sequence
+with a BBox and a ClassLabel, or one of each. Class names, splits and ids come from the dataset.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ NAME = re.compile(r"tfds:(\w[\w-]*(?:/[\w.-]+)?)(?::(\d+\.\d+\.\d+))?")
 NAMES = ("file_name", "image/filename", "image/file_name", "filename", "image_name", "image_id", "image/id", "id")
 IDS = ("image/id", "image_id", "id")
 FLAGS = {"crowd": ("is_crowd",), "difficult": ("is_difficult", "difficult"), "area": ("area",)}
-FORMATS = {None: True, "REL_YXYX": True, "YXYX": False}  # of a BBox: whether it is in fractions of the image
+FORMATS = {None: True, "REL_YXYX": True, "YXYX": False}  # formats of a BBox: whether it is in fractions of the image
 
 Features = dict[str, Any]
 
 
 class TfdsNamed:
-    """A dataset of that name; see `datasets.registry`. What it provides shows when it is opened."""
+    """A dataset of tfds (see `datasets.registry`). Only opening it shows what it really provides."""
 
     provides = ("label", "boxes")
 
@@ -44,7 +44,7 @@ class TfdsNamed:
         match = NAME.fullmatch(name)
         if not match:
             raise UserError(
-                f"config.data.name={name!r} does not name a dataset of tfds; write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
+                f"config.data.name={name!r} is not a name of tfds; write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
             )
         self.name, self.version = match[1], match[2]
 
@@ -56,15 +56,15 @@ class TfdsNamed:
 
 
 def find_folder(place: pathlib.Path, name: str, version: str | None) -> pathlib.Path:
-    """Return the prepared dataset `name` below `place`; the newest version, if none is named. Raises UserError."""
+    """Return the prepared dataset `name` below `place`, the newest version unless one is named. Raise UserError."""
     wanted = version or "*"
     for pattern in (f"{wanted}/dataset_info.json", f"*/{wanted}/dataset_info.json"):
         found = [path.parent for path in (place / name).glob(pattern)]
         configs = sorted({path.parent.name for path in found})
         if len(configs) > 1:
             raise UserError(
-                f"config.data.name='tfds:{name}' is prepared in {place} with the configs {', '.join(configs)}; name one: "
-                f"tfds:{name}/{configs[0]}"
+                f"config.data.name='tfds:{name}' is prepared in {place} with the configs {', '.join(configs)}; choose one, such "
+                f"as tfds:{name}/{configs[0]}"
             )
         if found:
             return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
@@ -80,20 +80,20 @@ def find_folder(place: pathlib.Path, name: str, version: str | None) -> pathlib.
     there = sorted("/".join(parts[:-2]) for parts in there)
     held = f"; prepared there: {', '.join(there[:10])}" if there else ""
     raise UserError(
-        f"config.data.name='tfds:{name}' is not prepared in {place}; give the folder that holds {name}/ as --tfds_data_dir or "
-        f"TFDS_DATA_DIR, or prepare it once, `tfds build {name} --file_format=array_record --data_dir={place}`{held}"
+        f"config.data.name='tfds:{name}' is not prepared in {place}; set --tfds_data_dir or TFDS_DATA_DIR to the folder that "
+        f"holds {name}/, or prepare it once with `tfds build {name} --file_format=array_record --data_dir={place}`{held}"
     )
 
 
 def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: tuple[str, ...]) -> Dataset:
-    """Return how records with `features` become examples with what is needed. Raises UserError where they do not."""
+    """Return the Dataset that turns records with `features` into examples with `needs`. Raise UserError if impossible."""
     from tensorflow_datasets import features as kinds
 
     def refuse(lacks: str) -> UserError:
         listed = ", ".join(f"{key}: {_say(feature)}" for key, feature in sorted(features.items()))
-        return UserError(f"config.data.name={data.name!r} has no {lacks} that could be read; its features are {listed}")
+        return UserError(f"config.data.name={data.name!r} has no readable {lacks}; its features are {listed}")
 
-    images = {key: feature for key, feature in features.items() if isinstance(feature, kinds.Image)}
+    images: Features = {key: feature for key, feature in features.items() if isinstance(feature, kinds.Image)}
     masks = {
         key: feature
         for key, feature in images.items()
@@ -107,31 +107,31 @@ def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: 
     number = next((own for own in IDS if _is_whole(features.get(own))), None)
     rename = {key: "image"}
     facts: dict[str, Any] = {
-        "folder": folder,
+        "preparation": folder,
         "rename": rename,
         "name": (lambda record: read_text(record, named)) if named else _name_by_content,
         "image_id": (lambda record: int(record[number])) if number else None,
     }
     if "boxes" in needs:
         names, read_objects = _find_objects(features, kinds, refuse)
-        return Dataset(preparation=None, box_names=names, read_objects=read_objects, as_stored=True, **facts)
+        return Dataset(box_names=names, read_objects=read_objects, as_stored=True, **facts)
     if len(masks) != 1:
         raise refuse(
-            "mask, an image of one channel," if not masks else f"single mask (which of {' and '.join(masks)}?)"
+            "mask (an image of one channel)" if not masks else f"single mask (which of {' and '.join(masks)}?)"
         )
     ((mask, feature),) = masks.items()
     class_names = tuple(getattr(feature, "names", None) or _read_names(data, mask))
     read_label = _label_reader(mask, len(class_names), data.folder.ignore_value, facts["name"])
-    return Dataset(preparation=None, class_names=class_names, read_label=read_label, **facts)
+    return Dataset(class_names=class_names, read_label=read_label, **facts)
 
 
 def _find_objects(
     features: Features, kinds: Any, refuse: Callable[[str], UserError]
 ) -> tuple[tuple[str, ...], Callable[[Record, Size], Objects]]:
-    """The names of the classes of boxes, and the function that reads a record's objects."""
+    """Return the class names of boxes, and the function that reads a record's objects."""
     groups = {key: feature.feature for key, feature in features.items() if isinstance(feature, kinds.Sequence)}
     groups = {key: dict(inner.items()) for key, inner in groups.items() if isinstance(inner, kinds.FeaturesDict)}
-    groups = {"": features} | groups  # one object an image
+    groups = {"": features} | groups  # "" for one object per image
     found = []
     for group, inner in groups.items():
         boxes = [key for key, feature in inner.items() if isinstance(feature, kinds.BBoxFeature)]
@@ -148,7 +148,7 @@ def _find_objects(
     style = inner[box].bbox_format
     style = getattr(style, "value", style)
     if style not in FORMATS:
-        raise refuse(f"BBox of the format REL_YXYX or YXYX, but {style},")
+        raise refuse(f"BBox in the format REL_YXYX or YXYX (it is {style})")
     flags = {ours: next((key for key in theirs if key in inner), None) for ours, theirs in FLAGS.items()}
 
     def read_objects(record: Record, size: Size) -> Objects:
@@ -166,16 +166,16 @@ def _find_objects(
 
 
 def _label_reader(key: str, classes: int, ignore: int, name: Callable[[Record], str]) -> Callable[[Record], np.ndarray]:
-    """The function that reads a record's mask, stored as `key`."""
+    """Return the function that reads a record's mask, stored as `key`."""
 
     def read_label(record: Record) -> np.ndarray:
         values = decode_mask(record[key], f"the {key} of {name(record)}")
         if values.ndim == 3:
-            raise UserError(f"the {key} of {name(record)} holds colours; only masks whose values are classes are read")
+            raise UserError(f"the {key} of {name(record)} holds colours, but only masks of class indices are supported")
         nowhere = (values == ignore) | (values == IGNORE)
         if (values[~nowhere] >= classes).any():
             raise UserError(
-                f"the {key} of {name(record)} holds the value {values[~nowhere].max()}, but there are {classes} classes (0 to "
+                f"the {key} of {name(record)} has the value {values[~nowhere].max()}, but there are {classes} classes (0 to "
                 f"{classes - 1}); name them all, or set config.data.folder.ignore_value if it means no class"
             )
         return np.where(nowhere, IGNORE, values).astype(np.uint8)
@@ -184,12 +184,12 @@ def _label_reader(key: str, classes: int, ignore: int, name: Callable[[Record], 
 
 
 def _read_names(data: ConfigDict, mask: str) -> tuple[str, ...]:
-    """The classes' names from config.data.folder.classes, where the dataset does not name them."""
+    """Return the class names from config.data.folder.classes, where the dataset does not name them."""
     path = expand_user(data.folder.root) / expand_user(data.folder.classes)
     if not path.is_file():
         raise UserError(
-            f"config.data.name={data.name!r}: its {mask} does not name the classes; write a file with one name a line, from "
-            "the value 0 on, and give it as config.data.folder.classes"
+            f"config.data.name={data.name!r} has no class names for its {mask}; write one name per line into a file, starting "
+            "with the value 0, and set config.data.folder.classes to it"
         )
     return read_classes(path)[0]
 
@@ -204,7 +204,7 @@ def _is_whole(feature: Any) -> bool:
 
 
 def _say(feature: Any) -> str:
-    """A feature in a few words, for an error."""
+    """Return a feature in a few words, for an error."""
     inner = getattr(feature, "feature", None)
     if inner is not None:
         return f"Sequence of {_say(inner)}"

@@ -1,4 +1,4 @@
-"""`voc/2007` and `voc/2012`: boxes of PASCAL VOC as tfds prepares it."""
+"""`voc/2007` and `voc/2012`, PASCAL VOC's boxes as tfds prepares them."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from input_pipeline.preparation import ByTensorFlow
 
 
 def read_objects(record: Record, size: Size) -> Objects:
-    """VOC counts pixels from 1, and the last one belongs to the box."""
+    """Read the objects. VOC counts pixels from 1, and the last one belongs to the box."""
     listed = record["objects"]
     boxes = scale_boxes(record, size)
     boxes[:, :2] -= 1
@@ -18,7 +18,7 @@ def read_objects(record: Record, size: Size) -> Objects:
 
 VOC = Dataset(
     preparation=ByTensorFlow(
-        "config.data.name=voc_folder, config.data.folder.first_pixel=1 and config.data.folder.root, the VOCdevkit"
+        "config.data.name=voc_folder, config.data.folder.first_pixel=1, and config.data.folder.root set to the VOCdevkit"
     ),
     name=lambda record: read_text(record, "image/filename"),
     read_objects=read_objects,

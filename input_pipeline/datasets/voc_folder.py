@@ -1,11 +1,11 @@
-"""`voc_folder`: boxes in PASCAL VOC's XML, prepared from the user's own folder. Nothing is downloaded.
+"""`voc_folder`, boxes in PASCAL VOC's XML, prepared from the user's own folder. Nothing is downloaded.
 
-config.data.folder.root is a VOCdevkit (VOC2012 in it is taken, else its only year), or is laid out in another of the ways of
-layouts/voc.py. An image's XML has its name. VOC's lists with a second column are those of one class, and no splits; neither is a
-list without a single annotation.
+config.data.folder.root is a VOCdevkit (VOC2012 in it is read, else its only year), or has another layout of layouts/voc.py. An
+image and its XML have the same name. VOC's lists with a second column belong to one class and are not splits. A list without a
+single annotation is not a split either.
 
-The classes are the sorted names that occur. config.data.folder.first_pixel is 0 where edges are taken as they are written,
-and 1 where pixels are counted from 1 and the last one belongs to the box, as VOC's own are: xmin - 1 and ymin - 1 then.
+The classes are the sorted names that occur. With config.data.folder.first_pixel=0, edges are taken as written. With 1, pixels are
+counted from 1 and the last one belongs to the box, as in VOC's own files, so 1 is subtracted from xmin and ymin.
 """
 
 import pathlib
@@ -18,16 +18,16 @@ from errors import UserError
 from input_pipeline.annotations import box_kinds
 from input_pipeline.annotations.annotated_image import AnnotatedImage, Annotation, check_names
 from input_pipeline.annotations.voc_xml import Named, read_xml
-from input_pipeline.batch import Size, refuse
+from input_pipeline.batch import refuse
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
 from input_pipeline.datasets.layouts.recognition import recognise
 
-Described = dict[pathlib.Path, tuple[Size | None, list[Named]]]  # XML files: size and objects
-MANY = 20  # boxes that show from which number a tool counts
+Described = dict[pathlib.Path, tuple[tuple[float, float] | None, list[Named]]]  # XML files: height and width, objects
+MANY = 20  # boxes needed to judge whether a tool counts from 0 or 1
 
 
 class VocFolder(DetectionFolder):
-    """The tfds builder; see `DetectionFolder`."""
+    """The tfds builder of a `voc_folder` (see `DetectionFolder`)."""
 
     VERSION = tfds.core.Version("2.0.0")
 
@@ -50,11 +50,11 @@ class VocFolder(DetectionFolder):
                 described[pair.annotation] = read_xml(pair.annotation)
             except UserError as error:
                 wrong.append(str(error))
-        remedy = "take their names off the lists" if layout.files else "take them away"
+        remedy = "remove their names from the lists" if layout.files else "remove them"
         refuse(f"{root}: annotations that cannot be used", wrong, f"; correct them, or {remedy}")
         check_pixels(root, described)
         class_names = sorted({named.class_name for _, objects in described.values() for named in objects})
-        # Negatives alone name none: they are scored with the classes of a run.
+        # A folder of negatives alone names no class. It is scored with the classes of a run.
         class_names = check_names(class_names, root) if class_names else ()
         shift = folder.first_pixel
 
@@ -76,7 +76,7 @@ class VocFolder(DetectionFolder):
 
 
 def check_pixels(root: pathlib.Path, described: Described) -> None:
-    """Raises UserError where the numbers of a folder's boxes are not edges in pixels."""
+    """Raise UserError where the numbers of a folder's boxes are not edges in pixels."""
     edges = np.array([named.edges for _, objects in described.values() for named in objects]).reshape(-1, 4)[
         :, [1, 0, 3, 2]
     ]
@@ -84,7 +84,7 @@ def check_pixels(root: pathlib.Path, described: Described) -> None:
     sizes = np.array(sizes, np.float64).reshape(-1, 2)[:, ::-1]
     if box_kinds.are_fractions(edges, np.nan_to_num(sizes, nan=np.inf)):
         raise UserError(
-            f"{root}: the edges in its XML files look like fractions of the image (all lie between 0 and 1); "
+            f"{root}: the edges in its XML files look like fractions of the image (all are between 0 and 1); "
             "multiply x by the width and y by the height"
         )
     unknown = np.full((len(edges), 4), np.nan)
@@ -92,31 +92,31 @@ def check_pixels(root: pathlib.Path, described: Described) -> None:
     kind = box_kinds.recognise(edges, own, sizes, unknown, unknown[:, 0])
     if kind:
         raise UserError(
-            f"{root}: xmin, ymin, xmax, ymax in its XML files look like {kind}: many of them are no box in their image as {own}; "
-            "write those"
+            f"{root}: xmin, ymin, xmax, ymax in its XML files look like {kind}: read as {own}, many are not valid boxes in their "
+            "image; convert them to that"
         )
     if box_kinds.leave(edges, own, sizes):
         raise UserError(
-            f"{root}: nearly all boxes in its XML files leave their images, or have no area; xmin, ymin, xmax and ymax are "
-            "pixels of the image with the width and height in <size>: scale the numbers to that"
+            f"{root}: nearly all boxes in its XML files reach out of their images or have no area; xmin, ymin, xmax and ymax are "
+            "pixels: scale the numbers to the width and height in <size>"
         )
 
 
 def note_first_pixel(described: Described, first_pixel: int) -> list[str]:
-    """A remark where the boxes speak against config.data.folder.first_pixel, or none."""
+    """Return a remark where the boxes contradict config.data.folder.first_pixel, or none."""
     boxes = [(named.edges, size) for size, objects in described.values() for named in objects]
     zero = sum(min(edges[:2]) == 0 for edges, _ in boxes)
     if first_pixel and zero:
         return [
-            f"{zero} of {len(boxes)} boxes begin at 0, but config.data.folder.first_pixel=1 counts pixels from 1; they are "
-            "clipped"
+            f"{zero} of {len(boxes)} boxes begin at 0, but config.data.folder.first_pixel=1 counts pixels from 1; these boxes "
+            "are clipped"
         ]
     at_one = sum(min(edges[:2]) == 1 for edges, _ in boxes)
     at_end = sum(size is not None and (edges[2] == size[0] or edges[3] == size[1]) for edges, size in boxes)
     if not first_pixel and not zero and at_one and at_end and len(boxes) >= MANY:
         return [
-            f"no box begins at 0, and {at_one} of {len(boxes)} begin at 1: VOC's own files count pixels from 1, which is "
-            "config.data.folder.first_pixel=1; labelImg only cuts boxes there, which is 0"
+            f"no box begins at 0, and {at_one} of {len(boxes)} begin at 1; set config.data.folder.first_pixel=1 if the files "
+            "count pixels from 1, as VOC's own do; keep 0 for labelImg, which only clips boxes at 1"
         ]
     return []
 

@@ -1,8 +1,9 @@
-"""`voc_segmentation`: the segmentation task of PASCAL VOC, prepared from the user's own VOCdevkit. Nothing is downloaded.
+"""`voc_segmentation`, PASCAL VOC's segmentation task, prepared from the user's own VOCdevkit. Nothing is downloaded.
 
-config.data.folder.root is the VOCdevkit (VOC2012 in it is taken, else its only year) or the folder of a year, which holds
+config.data.folder.root is the VOCdevkit (VOC2012 in it is read, else its only year) or the folder of a year, which holds
 JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/{train,val,trainval}.txt, one name per line. Masks are
-palette or grey images whose values are the classes, 255 for void. Suffixes do not matter. Both files are stored byte for byte.
+palette or grey images whose values are the classes, with 255 for void. Suffixes do not matter. Images and masks are stored byte
+for byte.
 """
 
 import functools
@@ -32,9 +33,9 @@ SPLITS = ("train", "val", "trainval")
 
 
 class VocSegmentation(tfds.core.GeneratorBasedBuilder):
-    """The tfds builder of the VOCdevkit config.data.folder.root; its config is named by what the devkit holds.
+    """The tfds builder of the VOCdevkit in config.data.folder.root. Its config's name is a hash of the devkit's content.
 
-    Raises UserError in one line: a folder that is not a devkit when it is made, files that cannot be used in preparation.
+    The constructor raises UserError for a folder that is not a VOCdevkit. Preparation raises it for unusable files.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -47,7 +48,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
 
     @staticmethod
     def identify(folder: ConfigDict) -> str:
-        """A name that changes with the lists, and with the names, sizes and times of the files that they name."""
+        """Return a name that changes with the lists, and with the names, sizes and times of the listed files."""
         year = find_year(folder.root)
         content = []
         for split, stems in list_splits(year).items():
@@ -77,7 +78,9 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
                 check(*files_of(self._year, stem), self._largest)
             except UserError as error:
                 wrong.append(str(error))
-        refuse(f"{self._year}: files that cannot be used", wrong)
+        refuse(
+            f"{self._year}: files that cannot be used", wrong, "; correct them, or remove their names from the lists"
+        )
         return {split: self._generate_examples(stems) for split, stems in splits.items()}
 
     def _generate_examples(self, stems: list[str]):
@@ -94,7 +97,7 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
 
 
 def find_year(root: str) -> pathlib.Path:
-    """The folder of one year's challenge. Raises UserError if `root` is not a VOCdevkit."""
+    """Return the folder of one year's challenge. Raise UserError if `root` is not a VOCdevkit."""
     place = expand_user(root)
     years = sorted(path.parent for path in place.glob("VOC20[0-9][0-9]/ImageSets"))
     if (place / "ImageSets").is_dir():
@@ -103,58 +106,70 @@ def find_year(root: str) -> pathlib.Path:
         return place / "VOC2012"
     if len(years) == 1:
         return years[0]
-    held = f"holds {', '.join(path.name for path in years)}, give one of them" if years else "holds no VOC2012"
-    raise UserError(f"config.data.folder.root={root!r} {held}; it is the VOCdevkit, or a VOC20xx folder with ImageSets")
+    held = f"holds {', '.join(path.name for path in years)}" if years else "does not hold VOC2012"
+    remedy = "set it to one of them" if years else "set it to the VOCdevkit, or to a VOC20xx folder with ImageSets"
+    raise UserError(f"config.data.folder.root={root!r} {held}; {remedy}")
 
 
 def read_names(path: pathlib.Path, year: pathlib.Path) -> list[str]:
-    """The names in one of VOC's lists: lines, or words where a line is no name of a mask. Raises UserError for an empty one."""
+    """Return the names in one of VOC's lists, as lines, or as words where a line is not a mask's name. Raise UserError."""
     lines = read_list(path)
     return [stem for line in lines for stem in ([line] if os.path.isfile(files_of(year, line)[1]) else line.split())]
 
 
 def list_splits(year: pathlib.Path) -> dict[str, list[str]]:
-    """The names in each list that there is, in its order. Raises UserError for no list, an empty one, a missing file."""
+    """Return the names in each existing list, in its order. Raise UserError for no list, an empty one, a missing file."""
     lists = {split: year / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS}
     splits = {split: read_names(path, year) for split, path in lists.items() if path.is_file()}
     if not splits:
-        raise UserError(f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}")
+        raise UserError(
+            f"{lists['train'].parent} has none of {', '.join(path.name for path in lists.values())}; add the lists of names"
+        )
     for split, stems in splits.items():
         check_once(lists[split], stems)
         refuse(
-            f"{lists[split]}: names that lead out of {year}", list(filter(leads_out, stems)), "; take them off the list"
+            f"{lists[split]}: names that lead out of {year}",
+            list(filter(leads_out, stems)),
+            "; remove them from the list",
         )
         missing = [str(path) for stem in stems for path in files_of(year, stem) if not os.path.isfile(path)]
-        refuse(f"{lists[split]}: files that are missing", missing, "; bring them, or take their names off the list")
+        refuse(f"{lists[split]}: missing files", missing, "; add them, or remove their names from the list")
     return splits
 
 
 def check(image: pathlib.Path, mask: pathlib.Path, largest: int) -> None:
-    """Raises UserError unless both files decode to one size, of at most `largest` pixels, and the mask holds classes and void."""
+    """Raise UserError unless image and mask decode to one size, of at most `largest` pixels.
+
+    The mask must hold only classes and void.
+    """
     data = read_image(image, largest)
     decode_image(data, str(image), largest=largest)
     values = decode_mask(read_image(mask, largest), str(mask), largest=largest)
     if is_jpeg(mask):
-        raise UserError(f"{mask} is a JPEG, which changes values; VOC's own masks are palette PNGs: take those")
+        raise UserError(f"{mask} is a JPEG, which changes values; use VOC's own masks, which are palette PNGs")
     if values.ndim == 3:
-        raise UserError(f"{mask} holds colours; VOC's own masks are palette PNGs, whose index is the class: take those")
+        raise UserError(f"{mask} holds colours; use VOC's own masks, which are palette PNGs whose index is the class")
     is_mask_upright(read_header(data, str(image)), values.shape, str(image), str(mask))
     beyond = (values != IGNORE) & ((values < 0) | (values >= len(CLASS_NAMES)))
     if beyond.any():
         raise UserError(
-            f"{mask} holds the value {values[beyond][0]}; the classes are 0 to {len(CLASS_NAMES) - 1}, "
-            f"paint the others {IGNORE}"
+            f"{mask} holds the value {values[beyond][0]}, but the classes are 0 to {len(CLASS_NAMES) - 1}; set other pixels to "
+            f"{IGNORE}"
         )
 
 
 def files_of(year: pathlib.Path, stem: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """Image and mask of a name, whatever their suffixes; NAME.jpg and NAME.png where they are not there."""
-    places = (year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png")
-    return tuple(path if path.is_file() else _index(path.parent).get(find_name(path), path) for path in places)
+    """Return image and mask of a name, whatever their suffixes, or NAME.jpg and NAME.png where they do not exist."""
+    image, mask = year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png"
+    return _find(image), _find(mask)
+
+
+def _find(path: pathlib.Path) -> pathlib.Path:
+    return path if path.is_file() else _index(path.parent).get(find_name(path), path)
 
 
 def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The images in a folder by name; it is listed again when a file came or went."""
+    """Return the images in a folder by name. The folder is listed again after a change."""
     return _index_as_of(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
 
 

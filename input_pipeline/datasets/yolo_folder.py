@@ -1,9 +1,10 @@
-"""`yolo_folder`: boxes or polygons in rows of text, as Ultralytics and Darknet write them, from the user's own folder.
+"""`yolo_folder`, boxes or polygons in Ultralytics' or Darknet's rows of text, from the user's own folder.
 
-config.data.folder.root is laid out in one of the ways of layouts/yolo.py. NAME.txt has one object per line: `class centre_x
-centre_y width height`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, all in fractions of the image. An image without such a
-file has no object. The classes' names are `names` in data.yaml (a list, or numbers with names), or the lines of classes.txt.
-Of keypoints (`kpt_shape` in data.yaml) the boxes are read, of oriented boxes the upright ones around them.
+config.data.folder.root has one of the layouts of layouts/yolo.py. NAME.txt has one object per line: `class centre_x centre_y
+width height`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, all in fractions of the image. An image without such a file has no
+objects. The class names are `names` in data.yaml (a list, or numbers with names), or the lines of classes.txt. For keypoints
+(`kpt_shape` in data.yaml) only the boxes are read. Oriented boxes are read as the upright boxes around them. Nothing is
+downloaded.
 """
 
 import pathlib
@@ -24,7 +25,7 @@ from limits import MOST_WRONG, ROWS
 
 
 class YoloFolder(DetectionFolder):
-    """The tfds builder; see `DetectionFolder`."""
+    """The tfds builder of a `yolo_folder` (see `DetectionFolder`)."""
 
     VERSION = tfds.core.Version("2.0.0")
     relative = True
@@ -57,7 +58,7 @@ class YoloFolder(DetectionFolder):
                     objects[pair.image].append(convert(row, labels, meaning))
                 except UserError as error:
                     wrong.append(f"{pair.annotation} line {line}: {error}")
-        refuse(f"{root}: rows that cannot be used", wrong)
+        refuse(f"{root}: rows that cannot be used", wrong, "; correct or remove them")
         splits = {
             split: [
                 AnnotatedImage(pair.image, pair.name, number, None, objects[pair.image])
@@ -67,7 +68,9 @@ class YoloFolder(DetectionFolder):
         }
         notes = [*note_count(data, classes), *filter(None, [meaning.note()])]
         remarks = {split: [*layout.remarks(split), *notes] for split in splits}
-        maskless = "the rows are oriented boxes, unless data.yaml says task: segment" if meaning.oriented else ""
+        maskless = (
+            "the rows look like oriented boxes; set task: segment in data.yaml if not" if meaning.oriented else ""
+        )
         return Contents(
             tuple(classes.values()),
             tuple(number + 1 for number in classes),
@@ -79,7 +82,7 @@ class YoloFolder(DetectionFolder):
 
 
 def read_rows(root: pathlib.Path, pairs: list[Pair], classes: dict[int, str]) -> dict[pathlib.Path, dict[int, Row]]:
-    """Read the rows of each image, by their line. Raises UserError for rows that cannot be used."""
+    """Read the rows of each image by line number. Raise UserError for rows that cannot be used."""
     rows, wrong = {}, []
     for image, path, _ in pairs:
         rows[image] = {}
@@ -92,7 +95,7 @@ def read_rows(root: pathlib.Path, pairs: list[Pair], classes: dict[int, str]) ->
                     wrong.append(f"{path} line {number}: {error}")
             if len(wrong) >= MOST_WRONG:
                 break
-    refuse(f"{root}: rows that cannot be used", wrong)
+    refuse(f"{root}: rows that cannot be used", wrong, "; correct or remove them")
     return rows
 
 

@@ -113,11 +113,11 @@ def test_a_folder_is_searched_with_its_sub_folders_and_results_keep_them(tmp_pat
 def test_inputs_without_an_image_say_what_was_passed_over(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(
-        UserError, match="no image in such a folder or glob; 1 file is passed over, HEIC: a.heic; .*pillow-heif"
+        UserError, match="no image in such a folder or glob; 1 file is skipped \\(HEIC\\): a.heic; .*pillow-heif"
     ):
         module.find_images(str(tmp_path), tmp_path / "run")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UserError, match="no image in such a folder or glob; 1 file is passed over, .*: pipe.png"):
+    with pytest.raises(UserError, match="no image in such a folder or glob; 1 file is skipped .*: pipe.png"):
         module.find_images(str(tmp_path / "pipe.png"), tmp_path / "run")
     with pytest.raises(UserError, match="no such file"):
         module.find_images(str(tmp_path / "*.png"), tmp_path / "run")
@@ -131,7 +131,7 @@ def test_images_are_read_upright_with_the_runs_white_up_to_the_limit(tmp_path, c
     images = module.ImageFiles(paths, white=4095, largest=24)
     assert images[0]["image"].shape == (4, 3, 3) and images.size(0) == (4, 3) and images.turned() == ["turned.png"]
     assert (images[1]["image"] == 2000 * 255 // 4095).all()
-    assert images.note_depth() == ("images of 16 bits reach 2000; 4095 is read as white (config.data.white_level)",)
+    assert images.note_depth() == ("16-bit images reach 2000; 4095 is read as white (config.data.white_level)",)
     images[2]
     assert images.unreadable == {2} and "config.data.max_pixels=24; raise it" in capsys.readouterr().err
     dark = module.ImageFiles(paths, white=65535, largest=24)

@@ -1,4 +1,4 @@
-"""check_batch accepts the contract, of a label and of objects, and names what breaks it."""
+"""check_batch accepts valid batches of labels and of objects, and names the fault of others."""
 
 import numpy as np
 import pytest

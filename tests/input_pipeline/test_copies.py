@@ -56,10 +56,13 @@ def test_a_copy_of_another_version_is_old(place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [((), "is not a folder"), (("--remove=/",), "--remove=/ is none of the copies; give a path of the list, or old")],
+    ("arguments", "message"),
+    [
+        ((), "is not a folder"),
+        (("--remove=/",), "--remove=/ is not a prepared copy; give a path from the list, or old"),
+    ],
 )
-def test_nothing_else_is_removed(tmp_path, capsys, arguments, said):
+def test_nothing_else_is_removed(tmp_path, capsys, arguments, message):
     place = tmp_path if arguments else tmp_path / "nowhere"
     assert main([f"--tfds_data_dir={place}", *arguments]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

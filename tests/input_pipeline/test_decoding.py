@@ -1,4 +1,4 @@
-"""Files are decoded by their content, not by their name, and a broken one is named."""
+"""Files are decoded by their content, not by their name, and an error names a broken file."""
 
 import io
 import os
@@ -96,7 +96,7 @@ def test_images_are_upright_as_exif_says_and_stored_on_request(kind, orientation
     assert read_header(data, "a.jpg") == ((5, 7), orientation)
 
 
-def test_an_orientation_that_cannot_be_is_none():
+def test_an_invalid_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 9
     data = encode(Image.fromarray(PIXELS), "PNG", exif=exif)
@@ -114,13 +114,13 @@ def test_pages_and_frames_are_refused(kind, decode):
         decode(join_pages(kind), "a.x")
 
 
-def test_the_pictures_that_a_phone_adds_to_a_jpeg_are_no_pages():
+def test_the_pictures_that_a_phone_adds_to_a_jpeg_are_not_pages():
     data = encode(Image.fromarray(PIXELS), "MPO", save_all=True, append_images=[Image.fromarray(PIXELS)])
     assert decode_image(data, "a.jpg").shape == (5, 7, 3)
 
 
 def write_tiff(bands, photometric, extra=(), kind=np.uint8, **more):
-    """A TIFF of 5x7 zeros, uncompressed, that holds the tags of the specification and nothing else."""
+    """Write an uncompressed TIFF of 5x7 zeros, with only the tags of the specification."""
     bits = np.dtype(kind).itemsize * 8
     data = bytes(5 * 7 * bands * bits // 8)
     tags = {256: (3, [7]), 257: (3, [5]), 258: (3, [bits] * bands), 259: (3, [1]), 262: (3, [photometric])}
@@ -147,15 +147,15 @@ def write_tiff(bands, photometric, extra=(), kind=np.uint8, **more):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (write_tiff(4, 2, (0,)), "holds 4 bands, and what is beyond 3 is not transparency"),
-        (write_tiff(4, 2), "holds 4 bands"),
+        (write_tiff(4, 2, (0,)), "has 4 bands, and those after the first 3 are not transparency"),
+        (write_tiff(4, 2), "has 4 bands"),
         (write_tiff(2, 1), "2 bands"),
         (write_tiff(5, 1, (0, 0, 0, 0)), "5 bands"),
         (write_tiff(5, 1, (0, 0, 0, 0), np.uint16), "a TIFF of 5 bands of 16 bits"),
         (write_tiff(3, 2, (), np.float32, **{"339": 3}), "32-bit floating point"),
         (write_tiff(1, 1, (), np.float64, **{"339": 3}), "floating point"),
         (write_tiff(1, 1, (), np.float32, **{"339": 3}), "floating point"),
-        (write_tiff(1, 0, (), np.uint16), "0 is white"),
+        (write_tiff(1, 0, (), np.uint16), "with 0 as white"),
         (write_tiff(3, 2, (), np.uint16, **{"284": 2}), "interleaved"),
         (write_tiff(3, 2, (), np.uint8, **{"254": 1}), "preview"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "pillow-heif"),
@@ -163,7 +163,7 @@ def write_tiff(bands, photometric, extra=(), kind=np.uint8, **more):
         (bytes(128) + b"DICM" + bytes(20), "DICOM"),
     ],
 )
-def test_what_is_no_picture_of_grey_or_colour_is_named(data, words):
+def test_content_other_than_a_grey_or_colour_picture_is_named(data, words):
     with pytest.raises(UserError, match=words) as caught:
         decode_image(data, "a.tif")
     assert str(caught.value).startswith("a.tif") and "\n" not in str(caught.value)
@@ -235,7 +235,7 @@ def test_brighter_than_white_is_white():
 
 
 def test_too_many_pixels_name_the_field():
-    with pytest.raises(UserError, match=r"a has 35 pixels, and config.data.max_pixels=34; raise it"):
+    with pytest.raises(UserError, match=r"a has 35 pixels, more than config.data.max_pixels=34; raise it"):
         decode_image(encode_png(PIXELS), "a", largest=34)
     assert decode_image(encode_png(PIXELS), "a", largest=35).shape == (5, 7, 3)
 
@@ -269,7 +269,7 @@ def test_a_broken_file_is_named(spoil, kind):
 
 
 def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(monkeypatch):
-    """A PNG of 200 KB with 1.6 billion pixels, and an orientation behind them that Pillow finds by decoding them all."""
+    """The PNG of 200 KB has 1.6 billion pixels, and an orientation after them that Pillow finds only by decoding them."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -287,7 +287,7 @@ def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it is decoded"))
     assert read_header(data, "bomb.png").stored == (side, side)
     for decode in (decode_image, decode_mask, decode_colours):
-        with pytest.raises(UserError, match="bomb.png has 1,600,000,000 pixels, and config.data.max_pixels=1000"):
+        with pytest.raises(UserError, match="bomb.png has 1,600,000,000 pixels, more than config.data.max_pixels=1000"):
             decode(data, "bomb.png", largest=1000)
 
 

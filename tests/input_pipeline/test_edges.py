@@ -1,4 +1,4 @@
-"""Edges: of an image, of a batch, of a network."""
+"""Edge cases of images, of batches and of the network."""
 
 import io
 import pathlib
@@ -63,7 +63,7 @@ def test_a_letterbox_lies_on_whole_pixels():
     np.testing.assert_array_equal(geometry.warp_image(image, matrix, (131, 131), (0, 0, 0))[20:110], image)
 
 
-def test_one_row_a_process():
+def test_one_row_per_process():
     data = get_config().data
     loader = TrainLoader([EXAMPLE] * 3, make_truth(("label",), data), data, batch_size=1, seed=0)
     assert sorted(int(next(loader)["image_id"][0]) for _ in range(3)) == [0, 1, 2]
@@ -99,7 +99,7 @@ def test_an_empty_slice_is_refused(tmp_path, monkeypatch):
         sources.open_source(get_config().data, "train[2:]", str(tmp_path), ("label",))
 
 
-def test_no_network_is_said_at_once(tmp_path, monkeypatch):
+def test_a_missing_network_is_reported_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
     data = get_config().data
     data.name = "oxford_iiit_pet"
@@ -111,7 +111,7 @@ def test_no_network_is_said_at_once(tmp_path, monkeypatch):
 
 
 def test_the_pet_set_is_prepared_without_tensorflow(tmp_path, monkeypatch):
-    """From archives laid out like the real ones, with a GIF named .jpg, for which tfds alone would need TensorFlow."""
+    """The archives are like the real ones. They hold a GIF named .jpg, for which tfds alone would need TensorFlow."""
     images, annotations = tmp_path / "archives/images/images", tmp_path / "archives/annotations/annotations"
     (annotations / "trimaps").mkdir(parents=True)
     images.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Files that are valid but for a change, of every kind that is read: they are read, or refused in one printable line, in seconds.
+"""Slightly damaged files of every kind that is read. They are read, or refused in one printable line, within seconds.
 
 The short profile runs some dozens of changes of each kind; `make test-slow` runs forty times as many.
 """
@@ -29,7 +29,7 @@ from input_pipeline.proposals import Store
 from input_pipeline.sources import open_source
 
 SHORT, LONG = 25, 1000
-SECONDS = 10.0  # that one file may take on a busy machine
+SECONDS = 10.0  # the limit for one file on a busy machine
 HEIGHT, WIDTH = 12, 16
 BUILDERS = {"coco_folder": CocoFolder, "voc_folder": VocFolder, "yolo_folder": YoloFolder}
 
@@ -98,7 +98,7 @@ def encode(image, kind="PNG", **options):
 
 
 def read_folder(name, root, **folder):
-    """Do what a preparation does with a folder, but for writing its records."""
+    """Prepare a folder, without writing its records."""
     data = get_config().data
     data.folder.update(dict(root=str(root), first_pixel=0) | folder)
     builder = BUILDERS[name](folder=data.folder, largest=10_000, data_dir=str(root / ".prepared"))
@@ -108,7 +108,7 @@ def read_folder(name, root, **folder):
 
 
 def expect(read, *arguments, **options):
-    """Read something, which succeeds or is refused in one printable line, and in time."""
+    """Check that a read succeeds, or is refused in one printable line, and in time."""
     began = time.monotonic()
     try:
         read(*arguments, **options)
@@ -140,7 +140,7 @@ def change_bytes(rng: random.Random, content: bytes) -> bytes:
 
 
 def change_value(rng: random.Random, value):
-    """Return a JSON value with a part of it exchanged, left out, written twice, or in another one's place."""
+    """Return a JSON value with a part replaced, removed, repeated, or put in another place."""
     if isinstance(value, dict | list) and value and rng.random() < 0.85:
         places = list(value) if isinstance(value, dict) else list(range(len(value)))
         place = rng.choice(places)
@@ -172,7 +172,7 @@ def change_json(rng: random.Random, value) -> bytes:
 
 
 def fuzz(test):
-    """Make two tests of one that takes a generator and an empty folder: a short one, and a long one for the slow set."""
+    """Make a short test and a long one (in the slow set) of a function of a generator and an empty folder."""
 
     @pytest.mark.parametrize("examples", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
     def run(examples, tmp_path):

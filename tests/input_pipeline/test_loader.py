@@ -32,7 +32,7 @@ class Squares:
     def __len__(self):
         return len(self.sizes)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i) -> dict[str, np.ndarray]:
         label = np.zeros(self.sizes[i], np.uint8)
         label[2:5, 1:6] = 1
         return {"image": np.full((*self.sizes[i], 3), i, np.uint8), "label": label}
@@ -45,9 +45,9 @@ class Squares:
 
 
 class Rectangles(Squares):
-    """Pictures with objects: the k-th rectangle, of class k, is bright in colour channel k and nothing else is.
+    """Pictures with objects. The k-th rectangle, of class k, is bright in colour channel k, and nothing else is.
 
-    There are three that do not overlap unless `boxes` names them. Class 1 is always a crowd, and class 2 difficult.
+    Without `boxes` there are three that do not overlap. Class 1 is always a crowd, and class 2 is always difficult.
     """
 
     class_names = ("red", "green", "blue")
@@ -72,7 +72,7 @@ class Rectangles(Squares):
 
 
 def draw_box(rng, height, width, left):
-    """Somewhere in a column of that width, with sides of a quarter to the whole of it."""
+    """Draw a box in a column of that width, with sides of a quarter to the whole of it."""
     (top, bottom), (near, far) = (
         (start := int(rng.integers(side * 3 // 4)), int(rng.integers(start + side // 4, side + 1)))
         for side in (height, width)
@@ -196,7 +196,7 @@ def test_an_open_loader_does_not_keep_the_interpreter_alive():
 
 
 def test_a_weight_map_travels_with_the_crop():
-    """Two objects a pixel apart: for any crop, the weight is high where the label says background between them."""
+    """Two objects are a pixel apart. The weight is high exactly on the background between them, for any crop."""
 
     class Pair(Squares):
         def __getitem__(self, i):
@@ -221,7 +221,7 @@ def test_a_weight_map_travels_with_the_crop():
 
 
 def test_a_crop_keeps_the_scale_and_reaches_every_border():
-    """Also with a margin: every row and column of the image comes into the part that has labels."""
+    """With a margin too, every row and column of the image can come into the part that has labels."""
     image = np.arange(24 * 30, dtype=np.uint8).reshape(24, 30)
     seen = np.zeros(image.shape, bool)
 
@@ -269,7 +269,7 @@ AUGMENTS = {
 
 
 def spread(box, by):
-    """The pixels whose centres lie in the box made larger (or, negative, smaller) by that much, in 64x80."""
+    """Return the pixels in 64x80 whose centres are in the box, enlarged (or, if negative, shrunk) by `by`."""
     top, left, bottom, right = box
     y, x = np.mgrid[:64, :80] + 0.5
     return (y > top - by) & (y < bottom + by) & (x > left - by) & (x < right + by)
@@ -279,10 +279,10 @@ def spread(box, by):
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop", "shortest"])
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, len(PICTURES) - 1))
-def test_what_is_bright_lies_in_its_box_and_its_box_is_full(name, fit, seed, index):
-    """To a pixel, or a quarter of one of the image's own, where a corner is smooth.
+def test_bright_pixels_lie_in_their_box_and_fill_it(name, fit, seed, index):
+    """It holds within a pixel, or within a quarter of one of the image's own pixels, where a corner is smooth.
 
-    Of SSD's crops what has its centre elsewhere has no box; turned or covered rectangles do not fill theirs.
+    With SSD's crops, objects whose centre lies elsewhere have no box. Rotated or covered rectangles do not fill their box.
     """
     data = make_objects(fit, min_visible=0.0, **AUGMENTS[name])
     row = draw_objects(PICTURES, index, data, seed)
@@ -315,7 +315,7 @@ def test_an_example_under_known_maps():
 
 
 def test_crops_keep_objects_by_their_centres():
-    """Whatever is seen of an object: a patch holds its centre, or the object is not there. Of a crowd all stays."""
+    """An object stays if the patch holds its centre, however much is visible. A crowd always stays."""
     source, kept, dropped = Rectangles([(64, 80)]), 0, 0
     for seed in range(60):
         data = make_objects(iou_crop=True, flip=0.0, min_visible=0.0)
@@ -332,7 +332,7 @@ def test_crops_keep_objects_by_their_centres():
     assert kept > 20 and dropped > 20
 
 
-def test_min_visible_drops_what_is_hardly_seen():
+def test_min_visible_drops_hardly_visible_objects():
     source, data = Rectangles([(32, 40)], [[0, 15, 32, 25]]), make_objects(flip=0.0, scale=(2.0, 2.0))
     for least in (0.0, 0.4):
         data.augment.min_visible = least
@@ -342,7 +342,7 @@ def test_min_visible_drops_what_is_hardly_seen():
             shares += (area(row["boxes"][row["valid"]]) / (128 * 40)).tolist()
         assert min(shares) >= least
         assert len(shares) > 20 if least == 0 else 0 < len(shares) < 80
-    assert max(shares) == pytest.approx(0.5), "half of the height is seen"
+    assert max(shares) == pytest.approx(0.5), "half of the height is visible"
 
 
 @pytest.mark.parametrize("augment", [SSD | COLOURS, EVERYTHING], ids=["ssd", "all"])
@@ -365,7 +365,7 @@ def test_batches_of_objects_are_a_function_of_the_seed_and_their_number(augment)
 
 @pytest.mark.parametrize("copy_paste", [0.0, 0.5])
 @pytest.mark.parametrize("boxes", [[], None], ids=["none", "three"])
-def test_pictures_without_objects_are_as_good(copy_paste, boxes):
+def test_pictures_without_objects_are_valid(copy_paste, boxes):
     augment = EVERYTHING | dict(mosaic=0.5, copy_paste=copy_paste)
     data, source = make_objects(**augment), Rectangles([(20, 30), (30, 20)], boxes)
     seen = 0
@@ -386,7 +386,7 @@ def test_objects_beyond_the_room_are_counted():
 
 
 def test_partners_come_from_the_whole_source():
-    """The first quadrant of a mosaic is the example's own, of the others each may be any."""
+    """The first quadrant of a mosaic is the example itself. Each of the others may be any example."""
     data = make_objects(mosaic=1.0, flip=0.0)
     source = Rectangles([(32, 40)] * 6)
     areas = [area(source[i]["boxes"])[0] for i in range(6)]
@@ -400,7 +400,7 @@ def test_partners_come_from_the_whole_source():
         np.testing.assert_allclose(own, source[2]["boxes"] * np.tile(np.diag(matrix)[1::-1], 2), rtol=1e-5)
         right, bottom = np.diag(matrix)[:2] * (40, 32)
         assert 0.25 * 80 - 1 <= right <= 0.75 * 80 + 1 and 0.25 * 64 - 1 <= bottom <= 0.75 * 64 + 1
-        # The last quadrant: its red object's area tells which example it is.
+        # The area of the red object in the last quadrant identifies its example.
         share = area(row["boxes"][9]) / ((80 - right) * (64 - bottom))
         partners.add(int(np.argmin([abs(share - one / (32 * 40)) for one in areas])))
     assert partners == set(range(6))
@@ -424,9 +424,14 @@ class Unmasked(Rectangles):
 @pytest.mark.parametrize(
     ("need", "augment", "source", "words"),
     [
-        ("boxes", {}, SOURCE, "config.task.name, which needs boxes: shapes has label; "),
-        ("boxes", dict(copy_paste=0.5), Unmasked([(64, 80)]), "copy_paste, which needs masks: shapes has boxes; "),
-        ("label", {}, PICTURES, "config.task.name, which needs label: shapes has boxes and masks; "),
+        ("boxes", {}, SOURCE, "config.task.name needs boxes, but config.data.name='shapes' has only label; "),
+        (
+            "boxes",
+            dict(copy_paste=0.5),
+            Unmasked([(64, 80)]),
+            "copy_paste needs masks, but .*'shapes' has only boxes; ",
+        ),
+        ("label", {}, PICTURES, "config.task.name needs label, but .*'shapes' has only boxes and masks; "),
     ],
 )
 def test_a_source_without_the_ground_truth_is_refused(need, augment, source, words):

@@ -1,4 +1,4 @@
-"""Masks around their objects, against an oracle that has every pixel of the image for each: maps, windows, mixtures, boxes."""
+"""Masks around their objects, compared with an oracle that holds every pixel of the image for each object."""
 
 import tracemalloc
 
@@ -21,15 +21,15 @@ STORED, OUTPUT, GRID = (20, 28), (18, 24), (7, 5)
 
 
 def whole(masks, size):
-    """The masks in a picture of `size`, [N,*size] bool, beyond their boxes too."""
+    """Return the masks in a picture of `size`, [N,*size] bool, including pixels outside their boxes."""
     return np.array([paint(mask, (slice(0, size[0]), slice(0, size[1]))) for mask in masks], bool).reshape(-1, *size)
 
 
-# The oracle: masks are all of a picture's pixels.
+# The oracle's masks hold all of a picture's pixels.
 
 
 def draw_blobs(rng, count, size=STORED):
-    """Ellipses and what is left of them under others, none of them empty."""
+    """Draw ellipses, some of them with holes, none of them empty."""
     y, x = np.mgrid[: size[0], : size[1]]
     drawn = []
     while len(drawn) < count:
@@ -41,7 +41,7 @@ def draw_blobs(rng, count, size=STORED):
 
 
 def crop(masks):
-    """The masks [N,H,W] as sources have them."""
+    """Return the masks [N,H,W] in the form that sources have."""
     cropped = []
     for mask in masks:
         top, left, bottom, right = bound(mask)
@@ -68,7 +68,7 @@ def make_mosaic_wholly(quadrants):
 
 
 def paste_wholly(boxes, masks, donors, chosen, least):
-    """What is kept of those below [N] bool, their boxes, all masks that stay, and which donors do [D] bool."""
+    """Return which objects below stay [N] bool, their boxes, all masks that stay, and which donors do [D] bool."""
     chosen = chosen & donors.any((1, 2))
     cover = donors[chosen].any(0)
     after = masks & ~cover
@@ -97,7 +97,7 @@ seeds = st.integers(0, 2**31)
 
 
 def draw_example(seed, count, matrix, window, size):
-    """Objects through a map as the pipeline has them, their masks before it and after it as the oracle has them."""
+    """Draw objects and map them as the pipeline does. Return them with the oracle's masks before and after the map."""
     rng = np.random.default_rng(seed)
     stored = draw_blobs(rng, count)
     fields = {"boxes": np.array([bound(mask) for mask in stored], np.float64).reshape(-1, 4), "area": np.zeros(count)}
@@ -124,7 +124,7 @@ def test_a_picture_has_the_pixels_of_whole_masks(seed, matrix, window):
 
 @given(seeds, maps)
 def test_over_its_box_a_mask_is_sampled_once(seed, matrix):
-    """From the stored pixels: it is the picture's mask sampled again but for points within a pixel of the mask's edge."""
+    """The stored pixels are sampled. Only near the mask's edge may the result differ from the picture's mask."""
     drawn, stored, pictured = draw_example(seed, 4, matrix, (0, 0, *STORED), OUTPUT)
     row = objects.pad(drawn.objects, 6, GRID)
     np.testing.assert_array_equal(row["masks"][len(stored) :], 0)
@@ -145,7 +145,7 @@ def test_over_its_box_a_mask_is_sampled_once(seed, matrix):
 @settings(max_examples=50)
 @given(seeds, st.lists(maps, min_size=5, max_size=5), windows, st.booleans(), st.sampled_from([0.0, 0.1, 0.6]))
 def test_mixtures_are_those_of_whole_masks(seed, matrices, window, stitch, least):
-    """A mosaic or one example, another example's objects pasted onto it, and both mixed with a third."""
+    """The picture is a mosaic or one example, with objects of another pasted onto it, mixed with a third."""
     quadrants = [(8, 10), (8, 14), (10, 10), (10, 14)] if stitch else [OUTPUT]
     parts = [draw_example(seed + i, 4, matrices[i], window, size) for i, size in enumerate(quadrants)]
     below = mixtures.mosaic([part for part, _, _ in parts]) if stitch else parts[0][0]
@@ -158,7 +158,7 @@ def test_mixtures_are_those_of_whole_masks(seed, matrices, window, stitch, least
     np.testing.assert_array_equal(whole(pasted.objects["masks"], OUTPUT) & inside(pasted.objects["boxes"]), expected)
     cover = donors[stay].any(0)
     np.testing.assert_array_equal(pasted.image, np.where(cover[..., None], donor.image, below.image))
-    # Over the boxes: what is below is hidden by the cover's pixels.
+    # Over the boxes, the cover's pixels hide the objects below.
     row = objects.pad(pasted.objects, 40, GRID)
     for mask, box, unhidden in zip(row["masks"][: kept.sum()], boxes[kept], below.objects["masks"][kept], strict=True):
         hidden = geometry.warp_label(cover, to_grid(box), GRID, fill=0)
@@ -171,13 +171,16 @@ def test_mixtures_are_those_of_whole_masks(seed, matrices, window, stitch, least
 
 
 def inside(boxes):
-    """The pixels [N,*OUTPUT] bool that each box touches: in a mosaic a mask's matrix reaches beyond its quadrant."""
+    """Return the pixels [N,*OUTPUT] bool that each box touches.
+
+    It is needed because in a mosaic a mask's matrix reaches beyond its quadrant.
+    """
     y, x = np.mgrid[: OUTPUT[0], : OUTPUT[1]]
     top, left, bottom, right = boxes.T[..., None, None]
     return (y + 1 > top) & (y < bottom) & (x + 1 > left) & (x < right)
 
 
-def test_a_mask_that_is_moved_takes_what_hides_it_along():
+def test_a_moved_mask_keeps_its_covers():
     pixels, cover = np.ones((4, 4), bool), np.zeros((8, 8), bool)
     cover[3:] = True
     (moved,) = mixtures._move(
@@ -263,7 +266,7 @@ def test_a_mirrored_picture_mirrors_its_masks(angle):
 
 
 def test_hundreds_of_masks_take_the_memory_of_their_objects():
-    """Of 400 masks the whole picture's pixels would be 48 MB, and a copy of them as much again."""
+    """The whole picture's pixels for 400 masks would take 48 MB, and a copy the same again."""
     data, truth = make_masks((300, 400), 400, rotation=10.0, copy_paste=1.0)
     source = Cells((300, 400), 400)
     tracemalloc.start()

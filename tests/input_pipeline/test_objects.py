@@ -1,4 +1,4 @@
-"""Objects follow the image's points; what is kept of them, and how many a row of a batch has room for."""
+"""Objects follow the image's points. Objects that are hardly visible, or exceed the rows of a batch, are dropped."""
 
 import numpy as np
 from hypothesis import given
@@ -12,7 +12,7 @@ WHOLE = (0, 0, 40, 60)  # of an image of 40x60
 
 
 def make(boxes, **fields) -> objects.Objects:
-    """Objects whose class is their number, none of them a crowd or difficult unless `fields` say so."""
+    """Make objects whose class is their number, without crowd and difficult flags unless `fields` set them."""
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     count = len(boxes)
     made = dict(classes=np.arange(count), crowd=np.zeros(count), difficult=np.zeros(count), area=objects.area(boxes))
@@ -45,7 +45,7 @@ def test_overlap_known_answers():
 
 
 def test_an_object_with_too_little_left_is_dropped():
-    """Of 10x10 pixels 50 lie right of the output's edge for the first, 90 for the second and all for the third."""
+    """Half of the first lies beyond the right edge of the output, 90% of the second, and all of the third."""
     made = make([[0, 15, 10, 25], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 0, 0], difficult=[0, 1, 1])
     for least, kept in ((0.0, [0, 1]), (0.1, [0, 1]), (0.11, [0]), (0.5, [0]), (0.51, [])):
         followed = objects.follow(made, geometry.scaling(2, 3), WHOLE, (30, 40), least)
@@ -54,8 +54,8 @@ def test_an_object_with_too_little_left_is_dropped():
             np.testing.assert_array_equal(followed[name], made[name][kept], err_msg=name)
 
 
-def test_of_a_crowd_every_bit_stays():
-    """Where it is, nothing is background."""
+def test_every_part_of_a_crowd_stays():
+    """Its region must not be trained on as background."""
     made = make([[0, 19, 10, 29], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 1, 1])
     followed = objects.follow(made, geometry.scaling(2, 3), WHOLE, (30, 40), 0.5)
     np.testing.assert_allclose(followed["boxes"], [[0, 38, 30, 40]])
@@ -69,11 +69,11 @@ def test_a_whole_object_stays_when_all_of_it_must_be_visible(source, output):
     assert len(objects.follow(make([box]), matrix, tuple(box), output, 1.0)["boxes"]) == 1
 
 
-def test_what_lies_beyond_the_window_is_not_seen_though_the_output_has_room():
+def test_objects_beyond_the_window_are_dropped_though_the_output_has_room():
     made = make([[2, 2, 6, 10], [2, 10, 6, 14], [5, 20, 9, 30]])
     followed = objects.follow(made, geometry.IDENTITY, (4, 0, 40, 10), (40, 60))
     np.testing.assert_array_equal(followed["boxes"], [[4, 2, 6, 10]])
-    # A box that is clipped to a line is none, also when turned.
+    # A box that is clipped to a line is dropped, also when it is rotated.
     turned = objects.follow(made, geometry.about((10, 10), geometry.rotation(30)), (4, 0, 40, 10), (40, 60))
     np.testing.assert_array_equal(turned["classes"], [0])
 
@@ -134,7 +134,7 @@ def test_no_objects_fill_a_row():
     }
 
 
-def test_what_is_no_box():
+def test_invalid_boxes_are_recognised():
     boxes = [
         [0, 0, 1, 1],
         [0, 0, 0, 1],

@@ -1,4 +1,4 @@
-"""EXIF: annotations decide which view of an image they mean, in every layout, and what is read is said."""
+"""EXIF orientation. Annotations decide which view of an image they describe, and remarks report the view that was read."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.input_pipeline.datasets.test_tfds_named import make
 UPRIGHT = np.zeros((20, 30, 3), np.uint8)
 UPRIGHT[4:10, 3:12] = (255, 0, 0)
 BOX = (4, 3, 10, 12)
-STORED = np.rot90(UPRIGHT)  # as a camera that was turned stores it, with the orientation 6
+STORED = np.rot90(UPRIGHT)  # as a rotated camera stores it, with orientation 6
 STORED_BOX = (18, 4, 27, 10)
 
 
@@ -29,7 +29,7 @@ def photograph(path, pixels=STORED, orientation=6):
 
 
 def is_the_red_one(source, index=0):
-    """The box, as it is read, holds all of the red pixels and no other."""
+    """Check that the box, as read, holds all red pixels and no others."""
     example = source[index]
     assert example["image"].shape[:2] == source.size(index) == source.objects(index)[0]
     (box,) = example["boxes"]
@@ -57,7 +57,7 @@ def write_coco(root, box, size):
     (root / "annotations/instances_train.json").write_text(json.dumps(content))
 
 
-def test_yolo_speaks_of_the_upright_view(tmp_path):
+def test_yolo_describes_the_upright_view(tmp_path):
     root = tmp_path / "set"
     write_yolo(root)
     photograph(root / "images/train/a.png")
@@ -67,7 +67,7 @@ def test_yolo_speaks_of_the_upright_view(tmp_path):
     assert source.remarks == ("1 file is read upright, as the EXIF orientation says: a.png",)
     again = folders.open_folder("yolo_folder", root, "train", tmp_path / "tfds")
     is_the_red_one(again)
-    assert again.remarks == source.remarks, "it is said again of what is prepared already"
+    assert again.remarks == source.remarks, "a prepared copy repeats the remark"
 
 
 @pytest.mark.parametrize(("box", "size", "view"), [(BOX, (20, 30), "upright"), (STORED_BOX, (30, 20), "as stored")])
@@ -101,7 +101,7 @@ def test_where_neither_view_fits_both_sizes_and_exif_are_named(tmp_path):
     folders.refuse("coco_folder", root, tmp_path / "tfds", *words)
 
 
-def test_a_half_turn_is_upright_and_said(tmp_path):
+def test_a_half_turn_is_read_upright_with_a_remark(tmp_path):
     root = tmp_path / "set"
     write_coco(root, BOX, (20, 30))
     photograph(root / "train/a.png", UPRIGHT[::-1, ::-1], 3)
@@ -132,11 +132,11 @@ def test_16_bits_are_stretched_by_the_splits_largest_value(tmp_path):
     (tmp_path / "a.png").rename(root / "images/train/a.png")
     source = folders.open_folder("yolo_folder", root, "train", place)
     assert source.peak == 3900 and source.white == 4095 and source[0]["image"].max() == 3900 * 255 // 4095
-    assert source.remarks == ("images of 16 bits reach 3900; 4095 is read as white (config.data.white_level)",)
+    assert source.remarks == ("16-bit images reach 3900; 4095 is read as white (config.data.white_level)",)
 
 
 def make_tfds(place, name, pixels, **features):
-    """A dataset of tfds with one image, which carries the orientation 6, and more features with their values."""
+    """Make a dataset of tfds with one image of orientation 6, and more features with their values."""
     photograph(place / "a.png", pixels)
     kinds = {"image": tfds.features.Image(shape=(None, None, pixels.shape[2])), "file_name": tfds.features.Text()}
     kinds |= {key: kind for key, (kind, _) in features.items()}
@@ -144,7 +144,7 @@ def make_tfds(place, name, pixels, **features):
     make(place, name, kinds, [{"image": (place / "a.png").read_bytes(), "file_name": "a.png"} | values])
 
 
-def test_boxes_of_tfds_are_of_the_pixels_that_it_decodes(tmp_path):
+def test_boxes_of_tfds_refer_to_the_pixels_that_it_decodes(tmp_path):
     box = tfds.features.BBox(*np.divide(STORED_BOX, (30, 20, 30, 20)))
     label = tfds.features.ClassLabel(names=["thing"]), 0
     make_tfds(tmp_path, "boxes", STORED, bbox=(tfds.features.BBoxFeature(), box), label=label)
@@ -173,7 +173,7 @@ def test_16_bits_of_tfds_need_a_white_level(tmp_path):
     make(tmp_path, "deep", features, [{"image": encode_png(values), "mask": encode_png(np.zeros((4, 5), np.uint8))}])
     data = get_config().data
     data.name = "tfds:deep"
-    with pytest.raises(UserError, match="config.data.white_level, to 4095"):
+    with pytest.raises(UserError, match="set config.data.white_level to 4095"):
         open_source(data, "train", str(tmp_path), ("label",))
     data.white_level = 4095
     source = open_source(data, "train", str(tmp_path), ("label",))

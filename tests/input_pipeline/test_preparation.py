@@ -1,4 +1,4 @@
-"""How datasets come to be prepared: what is found, made or refused."""
+"""Preparation of datasets, which are found, made or refused."""
 
 import pathlib
 
@@ -36,7 +36,7 @@ class Files(Preparation):
         return "buy a disk"
 
 
-def test_what_is_made_is_found_and_nothing_else_is_left(tmp_path):
+def test_a_prepared_dataset_is_found_and_nothing_else_is_left(tmp_path):
     folder, how = get_config().data.folder, Files("abc")
     assert find_prepared("mine", how, tmp_path, folder) is None
     made = prepare("mine", how, tmp_path, folder)

@@ -1,4 +1,4 @@
-"""A damaged prepared folder is one line that names it and the remedy, whenever it is found."""
+"""A damaged prepared folder gives a one-line error with its name and the remedy, whenever the damage is found."""
 
 import json
 import random
@@ -62,8 +62,8 @@ def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
         for own in damaged:
             path.write_bytes(own)
             with pytest.raises(UserError, match=f"^{folder} {ANEW}") as caught:
-                assert read_all(source()) != whole, "what no reader looks at may be damaged"
-                raise AssertionError(f"{path.name} is read in another way, without a word")
+                assert read_all(source()) != whole, "bytes that no reader uses may be damaged"
+                raise AssertionError(f"{path.name} is read differently, without an error")
             assert "\n" not in str(caught.value)
         path.write_bytes(content)
         path.unlink()
@@ -75,7 +75,7 @@ def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '"text"', "[" * 100_000, '{"a": 1}', '{"features": {"a": 1}}'])
-def test_json_of_another_kind_is_one_line_in_a_folder_of_an_earlier_version_too(copy, content):
+def test_wrong_json_is_refused_in_a_folder_of_an_earlier_version_too(copy, content):
     source, folder = copy
     (folder / SEAL).unlink()
     for name in ("dataset_info.json", "features.json", "metadata.json"):
@@ -86,17 +86,17 @@ def test_json_of_another_kind_is_one_line_in_a_folder_of_an_earlier_version_too(
         (folder / name).write_bytes(kept)
 
 
-def test_no_class_is_imported_that_is_not_of_tfds(copy):
+def test_no_class_outside_tfds_is_imported(copy):
     source, folder = copy
     (folder / SEAL).unlink()
     features = (folder / "features.json").read_text()
     named = json.loads(features)["pythonClassName"]
     (folder / "features.json").write_text(features.replace(named, "antigravity.Feature", 1))
-    with pytest.raises(UserError, match="names a class that is not tfds's, antigravity.Feature"):
+    with pytest.raises(UserError, match="names the class antigravity.Feature, which does not belong to tfds"):
         source()
 
 
-def test_a_record_that_is_damaged_ends_the_training_that_reads_it_in_one_line(copy):
+def test_a_damaged_record_ends_the_training_with_one_line(copy):
     source, folder = copy
     config = boxes.get_config("debug")
     opened = source()

@@ -1,4 +1,4 @@
-"""Proposals: known boxes, the same in every process, stored once, and kept by a kill."""
+"""Proposals are known boxes, the same in every process, stored once, and kept after a kill."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ RED, GREEN = (10, 20, 30, 50), (36, 5, 56, 25)  # yxyx
 
 
 def draw(seed, size=(64, 64)):
-    """Two rectangles on a grey ground, with noise."""
+    """Draw two rectangles on a grey background, with noise."""
     rng, image = np.random.default_rng(seed), np.full((*size, 3), 60, np.uint8)
     for (top, left, bottom, right), colour in ((RED, (200, 30, 40)), (GREEN, (20, 180, 90))):
         image[top:bottom, left:right] = colour
@@ -32,9 +32,10 @@ def draw(seed, size=(64, 64)):
 
 
 class Pictures:
-    """Such images as a source; image i is of the noise i."""
+    """A source of these images. Image i has the noise i."""
 
     fingerprint, class_names, category_ids, dropped, absent, bad_boxes = "pictures", ("box",), (1,), (), (), ()
+    layout, remarks, peak, white = "", (), 0, 65535
 
     def __init__(self, count):
         self.decoded = []
@@ -60,7 +61,7 @@ def make_data(**fields):
 
 @pytest.fixture
 def found_here(monkeypatch):
-    """Searches in this process: what processes have to do with it is tested once."""
+    """Searches run in this process. One other test covers the processes."""
 
     class Here:
         def submit(self, function, *arguments):
@@ -73,7 +74,7 @@ def found_here(monkeypatch):
     monkeypatch.setattr(proposals, "start_processes", lambda count: Here())
 
 
-def test_what_stands_out_is_proposed():
+def test_salient_rectangles_are_proposed():
     boxes = SEARCH.find(draw(0), (64, 64))
     assert boxes.dtype == np.float32 and boxes.shape[1:] == (4,)
     assert overlap(np.array([RED, GREEN, (0, 0, 64, 64)]), boxes).max(1).min() > 0.95
@@ -108,7 +109,7 @@ def test_a_large_image_is_searched_small_and_answered_in_its_own_pixels():
 
 
 def test_red_is_red(monkeypatch):
-    """OpenCV's colours are in the other order."""
+    """OpenCV expects BGR."""
     given = []
 
     class Method:
@@ -132,7 +133,7 @@ def test_an_image_may_have_no_proposal(size):
     assert boxes.shape == (size == (30, 30), 4) and boxes.dtype == np.float32
 
 
-def test_what_is_stored_comes_back(tmp_path):
+def test_stored_proposals_are_read_back(tmp_path):
     store = Store(tmp_path / "a", SHARD + 3)
     boxes = [np.arange(4 * n, dtype=np.float32).reshape(n, 4) for n in range(SHARD + 3)]
     assert store.missing() == [range(SHARD), range(SHARD, SHARD + 3)]
@@ -144,7 +145,7 @@ def test_what_is_stored_comes_back(tmp_path):
         np.testing.assert_array_equal(store[index], boxes[index])
     (tmp_path / "a/000000.npz").write_bytes(b"cut short")
     with pytest.raises(
-        UserError, match="000000.npz is damaged .*move it away and start again: it will be made anew"
+        UserError, match="000000.npz is damaged .*move it away and start again to make it anew"
     ) as caught:
         Store(tmp_path / "a", SHARD + 3)[0]
     assert "\n" not in str(caught.value)
@@ -156,9 +157,9 @@ def test_a_split_is_searched_once_and_what_is_missing_is_found(tmp_path, capsys)
     opened = open_proposals(source, make_data(), "train[:50%]", tmp_path)
     (folder,) = (tmp_path / "proposals").iterdir()
     assert folder.name.startswith("voc_2007-train_50-") and source.decoded == list(range(SHARD + 2))
-    told = capsys.readouterr().out
-    assert "proposals of 18 of 18 images are found now, once" in told and str(folder) in told
-    assert "proposals of 16/18 images" in told and "left" in told
+    printed = capsys.readouterr().out
+    assert "now finds the proposals of 18 of 18 images, once" in printed and str(folder) in printed
+    assert "proposals of 16/18 images" in printed and "left" in printed
     np.testing.assert_array_equal(opened.proposals(3), SEARCH.find(draw(3), (64, 64)))
     example = opened[17]
     np.testing.assert_array_equal(example["proposals"], SEARCH.find(draw(17), (64, 64)))
@@ -212,7 +213,7 @@ tests.open_proposals(Slow(64) if sys.argv[2] == "slow" else tests.Pictures(64), 
 
 
 def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path):
-    """Two processes; those that search end with the one that is killed."""
+    """There are two searching processes. They end with the process that is killed."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     killed = subprocess.Popen([*command, "slow"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     while "half" not in killed.stdout.readline():
@@ -242,6 +243,6 @@ def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path):
 @pytest.mark.usefixtures("found_here")
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "proposals").write_text("a file")
-    with pytest.raises(UserError, match="cannot be written .*--tfds_data_dir or TFDS_DATA_DIR") as caught:
+    with pytest.raises(UserError, match="cannot be stored in .*--tfds_data_dir or TFDS_DATA_DIR") as caught:
         open_proposals(Pictures(1), make_data(), "train", tmp_path)
     assert "\n" not in str(caught.value)

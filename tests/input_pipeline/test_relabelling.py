@@ -6,7 +6,7 @@ from input_pipeline.relabelling import relabel
 
 
 class Held:
-    """One example, of the classes that a split happens to have."""
+    """One example, with the classes that a split happens to have."""
 
     def __init__(self, class_names, category_ids):
         self.class_names, self.category_ids, self.absent, self.fingerprint = class_names, category_ids, (), "f"
@@ -22,7 +22,7 @@ class Held:
         return (3, 4), {"classes": np.arange(len(self.class_names), dtype=np.int32), "boxes": "boxes"}
 
 
-def test_a_split_that_lacks_a_class_has_the_models():
+def test_a_split_that_lacks_a_class_gets_the_models_classes():
     source = relabel(Held(("dog", "cat"), (9, 2)), ("cat", "cow", "dog"), "val")
     assert source.class_names == ("cat", "cow", "dog") and source.absent == ("cow",)
     assert source.category_ids == (2, 10, 9) and source.fingerprint == "f" and len(source) == 1
@@ -42,8 +42,8 @@ def test_the_models_classes_stay_as_they_are():
     assert relabel(held, ["dog", "cat"], "val") is held
 
 
-def test_a_class_that_the_model_does_not_know_is_an_error():
+def test_a_class_that_the_model_was_not_trained_on_is_an_error():
     with pytest.raises(
-        UserError, match="val has classes that the model was not trained on: 'cow'; its classes are 'cat'"
+        UserError, match="val has classes that the model was not trained on: 'cow'; the model's classes are 'cat'"
     ):
         relabel(Held(("cat", "cow"), (1, 2)), ("cat",), "val")

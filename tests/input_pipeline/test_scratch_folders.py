@@ -1,4 +1,4 @@
-"""Folders of killed preparations go with the next one; nothing else does."""
+"""The next preparation removes the folders of killed ones, and nothing else."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def start(place):
     return process, place / process.stdout.readline().strip()
 
 
-def test_only_what_a_killed_preparation_left_is_removed(tmp_path):
+def test_only_the_folder_of_a_killed_preparation_is_removed(tmp_path):
     (killed, dead), (running, live) = start(tmp_path), start(tmp_path)
     try:
         os.kill(killed.pid, signal.SIGKILL)

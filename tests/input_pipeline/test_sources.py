@@ -1,4 +1,4 @@
-"""Sources: splits and slices, clear errors, the Pet set's classes, and preparing by two processes at once."""
+"""Sources with splits and slices, clear errors, the Pet set's classes, and preparation by two processes at once."""
 
 import dataclasses
 import multiprocessing
@@ -113,7 +113,7 @@ def test_pet_classes_are_pet_background_border():
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_every_dataset_is_whole(name):
+def test_every_dataset_is_complete(name):
     dataset = find_dataset(name)
     assert set(dataset.provides) <= sources.ASKED_BY.keys()
     if dataset is ImageMask:
@@ -128,7 +128,7 @@ def test_every_dataset_is_whole(name):
         assert hasattr(how.builder, "identify") == isinstance(how, BuiltFromFolder)
 
 
-def test_nobody_counted_the_classes_of_a_prepared_set(prepared):
+def test_absent_classes_of_a_prepared_set_are_not_counted(prepared):
     assert open_source(make_data(name="shapes"), "validation", prepared).absent == ()
 
 
@@ -148,14 +148,14 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
 @pytest.mark.parametrize(
     ("name", "need", "words"),
     [
-        ("oxford_iiit_pet", "boxes", "oxford_iiit_pet has label; .*coco_folder.*shapes"),
-        ("voc_folder", "masks", "voc_folder has boxes; .*coco_folder, image_mask, shapes, yolo_folder"),
-        ("shapes", "instances", "data.weight_map, .* shapes has label and boxes and masks; .*image_mask"),
-        ("coco/2017", "masks", "coco/2017 has boxes; .*coco_folder"),
-        ("voc_folder", "label", "voc_folder has boxes; .*voc_segmentation"),
+        ("oxford_iiit_pet", "boxes", "name='oxford_iiit_pet' has only label; .*coco_folder.*shapes"),
+        ("voc_folder", "masks", "name='voc_folder' has only boxes; .*coco_folder, image_mask, shapes, yolo_folder"),
+        ("shapes", "instances", "data.weight_map .*'shapes' has only label and boxes and masks; .*image_mask"),
+        ("coco/2017", "masks", "name='coco/2017' has only boxes; .*coco_folder"),
+        ("voc_folder", "label", "name='voc_folder' has only boxes; .*voc_segmentation"),
     ],
 )
-def test_ground_truth_that_is_not_there_is_refused(tmp_path, name, need, words):
+def test_ground_truth_that_a_dataset_lacks_is_refused(tmp_path, name, need, words):
     with pytest.raises(UserError, match=words) as caught:
         open_source(make_data(name=name), "train", tmp_path, need)
     assert "\n" not in str(caught.value)
@@ -190,7 +190,7 @@ def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
 
 
 def test_proposals_are_added_to_a_datasets_objects(prepared, tmp_path, monkeypatch):
-    """Whatever the dataset; which one it is, and where they are kept, is the config's and --tfds_data_dir's."""
+    """It works for any dataset. The config names the dataset, and --tfds_data_dir the place."""
 
     def open_proposals(source, data, split, place):
         assert source.needs == ("boxes",) and (data.name, split, place) == ("shapes", "train[:2]", prepared)
@@ -211,7 +211,7 @@ def test_objects_do_not_decode_the_image(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["coco/2017", "voc/2007", "voc/2012"])
-def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
+def test_a_dataset_that_needs_tensorflow_explains_how_to_prepare_it(tmp_path, name):
     command = f"tfds build {name} --file_format=array_record --data_dir={tmp_path}"
     with pytest.raises(UserError, match=command) as caught:
         open_source(make_data(name=name), "train", tmp_path, "boxes")
@@ -223,7 +223,7 @@ def test_what_needs_tensorflow_says_how_to_prepare_it(tmp_path, name):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """voc/2007 with three examples, as tfds lays it out; the second has no object."""
+    """voc/2007 with three examples, as tfds stores it. The second has no objects."""
     import tensorflow_datasets as tfds
 
     edges = [[(0.1, 0.2, 0.7, 0.9), (0.5, 0.25, 0.5, 0.75), (0.0, 0.0, 1.0, 1.0)], [], [(0.25, 1 / 3, 0.75, 2 / 3)]]
@@ -308,7 +308,7 @@ def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
 
 
 class Numbers:
-    """Images whose label is their index: all that a dataset must be."""
+    """Images whose label is their index. This is all that a dataset needs."""
 
     provides = ("label",)
 
@@ -318,11 +318,13 @@ class Numbers:
         return [{"image": np.zeros((2, 2, 3), np.uint8), "label": np.full((2, 2), i, np.uint8)} for i in select(9)]
 
 
-def test_a_dataset_is_one_line_beside_its_file(tmp_path, monkeypatch):
+def test_a_dataset_is_one_line_in_the_registry_and_its_file(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "numbers", f"{__name__}:Numbers")
     opened = open_source(make_data(name="numbers"), "train[3:]", tmp_path)
     assert [int(example["label"][0, 0]) for example in opened] == list(range(3, 9))
-    with pytest.raises(UserError, match="config.task.name, which needs boxes: numbers has label; "):
+    with pytest.raises(
+        UserError, match="config.task.name needs boxes, but config.data.name='numbers' has only label; "
+    ):
         open_source(make_data(name="numbers"), "train", tmp_path, "boxes")
 
 

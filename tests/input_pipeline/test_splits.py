@@ -70,13 +70,13 @@ def test_parts_of_splits_and_the_fingerprint(place):
     assert len({parts.fingerprint, other.fingerprint, open_split(place, "train[3:]", need="label").fingerprint}) == 3
 
 
-def test_what_parts_left_out_is_told_by_all(place):
+def test_joined_splits_report_what_their_parts_left_out(place):
     class Part:
-        def __init__(self, *, classes=("a", "b"), **told):
+        def __init__(self, *, classes=("a", "b"), **fields):
             self.class_names, self.category_ids, self.fingerprint = classes, (1, 2), "x"
             self.dropped = self.bad_boxes = self.absent = ()
-            self.clipped_boxes = 1
-            vars(self).update(told)
+            self.clipped_boxes, self.layout, self.remarks, self.peak, self.white = 1, "", (), 0, 65535
+            vars(self).update(fields)
 
         def __len__(self):
             return 1
@@ -87,11 +87,11 @@ def test_what_parts_left_out_is_told_by_all(place):
     assert both.bad_boxes == ("p", "q") and both.absent == ("b",) and both.clipped_boxes == 2
     slices = sources.Concatenation(["x[:1]", "x[1:]"], [Part(bad_boxes=("p",)), Part(bad_boxes=("p",))])
     assert slices.bad_boxes == ("p",) and slices.clipped_boxes == 1 and len(slices) == 2
-    with pytest.raises(UserError, match="x and y differ in their classes \\('b' there, 'c' here\\)"):
+    with pytest.raises(UserError, match="x and y have different classes \\('b' in the first, 'c' in the second\\)"):
         sources.Concatenation(["x", "y"], [Part(), Part(classes=("a", "c"))])
 
 
-def test_an_unknown_part_is_one_line(place):
+def test_an_unknown_part_is_refused(place):
     for split in ("train+test", "shapes:test", "train+", "shape:train"):
         with pytest.raises(UserError):
             open_split(place, split)
@@ -103,5 +103,5 @@ def test_the_field_of_an_unknown_split_is_named(place):
     with pytest.raises(UserError, match=r"^config.data.eval_split: shapes in .* has no split 'holdout'; choose one of"):
         sources.open_source(data, data.eval_split, str(place), ("label",))
     data.train_split, data.eval_split = "train[:0]", "validation"
-    with pytest.raises(UserError, match=r"^config.data.train_split: 'train\[:0\]' of shapes holds no example"):
+    with pytest.raises(UserError, match=r"^config.data.train_split: 'train\[:0\]' of shapes holds no examples"):
         sources.open_source(data, data.train_split, str(place), ("label",))

@@ -1,4 +1,4 @@
-"""Kinds of ground truth: what they ask for, and the fields that do not go with them."""
+"""Kinds of ground truth, with what they require and the fields that do not fit them."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from tests.input_pipeline.test_loader import Rectangles
         ("boxes", "scale", (2.0, 1.0)),
     ],
 )
-def test_an_augmentation_that_cannot_be_is_one_clear_line(truth, field, value):
+def test_an_unsupported_augmentation_gives_one_clear_line(truth, field, value):
     data = get_config().data
     make_truth((truth,), data)
     data.augment[field] = value
@@ -41,7 +41,7 @@ def test_an_augmentation_that_cannot_be_is_one_clear_line(truth, field, value):
         ("boxes", dict(shortest=(1333, 800)), "shortest"),
     ],
 )
-def test_mistakes_are_one_clear_line(truth, fields, name):
+def test_mistakes_give_one_clear_line(truth, fields, name):
     data = get_config().data
     data.update(fields)
     with pytest.raises(UserError, match=f"config.data.{name}=") as caught:
@@ -56,7 +56,7 @@ def test_labels_have_margins_and_mirrors():
     assert truth.keys == ("label", "weight_map") and truth.asks == ("label", "instances")
 
 
-def test_pasting_objects_asks_for_their_masks():
+def test_pasting_objects_requires_their_masks():
     data = get_config().data
     assert make_truth(("boxes",), data).asks == ("boxes",)
     data.augment.copy_paste = 0.5

@@ -1,4 +1,4 @@
-"""Evaluation's views: every image once, over any number of processes, and windows that cover it."""
+"""Evaluation's views show every image once, over any number of processes, and windows cover the image."""
 
 import itertools
 import time
@@ -67,8 +67,8 @@ def test_every_view_of_every_image_is_seen_once(count, rows, process_count, canv
     assert sorted(seen) == sorted(planned)
 
 
-def test_few_images_are_under_way_at_once():
-    """However many there are, and though their views go to canvases of two sizes."""
+def test_few_images_are_in_progress_at_once():
+    """This holds for any number of images, although their views go to canvases of two sizes."""
 
     class Watched(Squares):
         loaded = 0
@@ -152,7 +152,7 @@ def test_a_crop_takes_the_smallest_canvas_that_holds_the_image():
     assert choose_canvas((56, 56), config.data) == (64, 64)
     assert choose_canvas((57, 56), config.data) == (128, 128)
     windows = plan_views((121, 20), config.data, config.eval)
-    assert len(windows) == 2 and {view.canvas for view in windows} == {(128, 128)}, "what none holds is seen in windows"
+    assert len(windows) == 2 and {view.canvas for view in windows} == {(128, 128)}, "too large images need windows"
 
 
 def make_shortest(canvases, shortest, **fields):
@@ -195,8 +195,8 @@ def test_windows_of_shortest_are_those_of_the_scaled_image():
     np.testing.assert_allclose(second.matrix, geometry.translation(-64, 0) @ geometry.scaling(0.64, 0.64))
 
 
-def test_a_canvas_that_cannot_hold_what_shortest_makes_is_one_line():
-    """Of the image at fault, before it is decoded, though there is one canvas alone."""
+def test_a_canvas_too_small_for_fit_shortest_is_refused():
+    """The line names the image at fault before it is decoded, even with a single canvas."""
     config = make_shortest(((64, 96),), (64, 107), batch_size=1)
     source = Squares([(64, 64), (60, 40)])
     with pytest.raises(UserError) as caught:
@@ -252,14 +252,14 @@ def test_a_margin_is_context_and_mirrors_at_the_border():
         (dict(margin=4), "data.margin"),
     ],
 )
-def test_mistakes_are_one_clear_line(fields, name):
+def test_mistakes_give_one_clear_line(fields, name):
     config = make(**fields)
     with pytest.raises(UserError, match=f"config.{name}") as caught:
         check_views(make_truth(("label",), config.data), config.data, config.eval)
     assert "\n" not in str(caught.value)
 
 
-def test_without_canvases_there_is_that_of_the_image_size():
+def test_without_canvases_the_image_size_is_the_canvas():
     config = make(((48, 64),))
     config.data.canvases = ()
     assert list_canvases(config.data) == [(48, 64)] == [choose_canvas((10, 400), config.data)]
@@ -281,7 +281,7 @@ def test_an_abandoned_evaluation_ends():
     iterator.close()
 
 
-def test_what_is_not_needed_any_more_is_not_loaded():
+def test_an_abandoned_evaluation_loads_no_further_images():
     class Counted(Squares):
         loaded = 0
 
@@ -315,7 +315,7 @@ def make_detection(canvases=((64, 80),), **fields):
 
 
 def test_views_have_the_boxes_that_they_show():
-    """A stretched image; then windows of 64x64 at columns 0 and 32, of which each sees its part of the boxes."""
+    """First a stretched image, then windows of 64x64 at columns 0 and 32, each with its part of the boxes."""
     source = Rectangles([(32, 40)], [[4, 8, 12, 32], [0, 0, 32, 40]])
     (batch, _), *_ = batches(source, make_detection(flip=True, batch_size=2), "boxes")
     check_batch(batch, OBJECTS)
@@ -332,7 +332,7 @@ def test_views_have_the_boxes_that_they_show():
 
 
 def test_rows_without_objects():
-    """Of an image without any, of one that is only predicted, and those that fill up a batch."""
+    """These are images without objects, images that are only predicted, and rows that fill up a batch."""
 
     class Files(Squares):
         def __getitem__(self, i):
@@ -382,7 +382,7 @@ def test_boxes_are_not_scored_on_a_canvas():
     ids=["zooms", "windows"],
 )
 def test_every_view_has_the_proposals_that_it_shows(evaluation):
-    """Mirrored and zoomed ones too, though their ground truth does not count."""
+    """This includes mirrored and zoomed views, although their ground truth does not count."""
 
     class Proposed(Rectangles):
         def __getitem__(self, i):

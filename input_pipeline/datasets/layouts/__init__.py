@@ -1,1 +1,1 @@
-"""The ways in which people lay out folders: what is seen in one, and the files of each of its splits."""
+"""Layouts of folders that people use. A layout is recognised by its files, and it lists the files of each split."""

@@ -1,4 +1,4 @@
-"""Layouts of COCO's JSON: a file of each split in annotations/, next to the images of the split, or in the folder itself."""
+"""Layouts of COCO's JSON, with one file per split in annotations/, next to the split's images, or in the folder itself."""
 
 import os
 import pathlib
@@ -12,12 +12,12 @@ NEEDS = (
     f"annotations/instances_SPLIT.json and the images in SPLIT, images/SPLIT or images; or SPLIT/{BESIDE} with the images "
     "next to it; or SPLIT.json next to the folder of the images"
 )
-KEYS = (b'"annotations"', b'"images"')  # COCO's files have both, and one of them in the first or the last bytes
+KEYS = (b'"annotations"', b'"images"')  # COCO's files have both, at least one of them in the first or last bytes
 LOOKED_AT = 1 << 16  # bytes
 
 
 def find(root: pathlib.Path) -> Layout | None:
-    """Recognise a folder; its splits are a JSON file and a folder of images each. Raises UserError for annotations alone."""
+    """Recognise a folder. Each split is a JSON file and a folder of images. Raise UserError for annotations alone."""
     own = root / "annotations"
     listed = _list_json(own)
     listed = [path for path in listed if path.name.startswith("instances_")] or listed
@@ -47,7 +47,7 @@ def find(root: pathlib.Path) -> Layout | None:
         return Layout(what, f"{path.relative_to(root)}, whose images are in {place}", splits)
     if listed:
         raise UserError(
-            f"config.data.folder.root={str(root)!r} has annotations for {', '.join(path.stem for path in listed)} but no images; "
+            f"config.data.folder.root={str(root)!r} has annotations ({', '.join(path.stem for path in listed)}) but no images; "
             f"it needs {NEEDS}"
         )
     return None
@@ -58,7 +58,7 @@ def _list_json(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _find_images(root: pathlib.Path, split: str) -> pathlib.Path | None:
-    """Return the folder of a split's images: its own, or that of all images."""
+    """Return the folder of a split's images, its own or the one of all images."""
     shared = root / "images"
     for place in (root / split, shared / split):
         if place.is_dir():
@@ -67,7 +67,7 @@ def _find_images(root: pathlib.Path, split: str) -> pathlib.Path | None:
 
 
 def _is_coco(path: pathlib.Path) -> bool:
-    """Whether a JSON file may be COCO's, from its first and last bytes, which are all of a small one."""
+    """Return whether a JSON file may be COCO's, judged by its first and last bytes (all of a small file)."""
     with path.open("rb") as file:
         ends = file.read(LOOKED_AT)
         file.seek(max(0, path.stat().st_size - LOOKED_AT))

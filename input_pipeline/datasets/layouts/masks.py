@@ -1,11 +1,11 @@
-"""Layouts of images with masks: folders of both for each split, or one pair of folders."""
+"""Layouts of images with masks, with folders of both for each split, or one pair of folders."""
 
 import pathlib
 
 from input_pipeline.datasets.layouts.layout import ONLY, Layout
 
 NEEDS = (
-    "SPLIT/images and SPLIT/masks; or images/SPLIT and masks/SPLIT; or images and masks, which are one split; or PNGImages and "
+    "SPLIT/images and SPLIT/masks; or images/SPLIT and masks/SPLIT; or images and masks (as one split); or PNGImages and "
     "PedMasks"
 )
 KINDS = ("images", "masks", "instances")
@@ -18,7 +18,7 @@ Folders = dict[str, pathlib.Path]  # of one split: images, masks, instances
 
 
 def find(root: pathlib.Path) -> Layout | None:
-    """Recognise a folder; its splits are `Folders`. Files are not looked at."""
+    """Recognise a folder. Each split is `Folders`. Files are not examined."""
     splits = {path.parent.name: _list_kinds(path.parent) for path in sorted(root.glob("*/images")) if path.is_dir()}
     if splits:
         return Layout("images and masks of each split", f"{next(iter(splits))}/images", splits)

@@ -1,4 +1,4 @@
-"""Which layout a folder has, by the format that is asked for; and which other format it looks like."""
+"""Recognition of a folder's layout in the chosen format, and of other formats that it looks like."""
 
 import contextlib
 import importlib
@@ -9,7 +9,7 @@ from errors import UserError
 from files import expand_user
 from input_pipeline.datasets.layouts.layout import SKIPPED, Layout
 
-FORMATS = {  # each by config.data.name: a module with `find` and `NEEDS`
+FORMATS = {  # for each config.data.name, a module with `find` and `NEEDS`
     "coco_folder": "input_pipeline.datasets.layouts.coco",
     "voc_folder": "input_pipeline.datasets.layouts.voc",
     "yolo_folder": "input_pipeline.datasets.layouts.yolo",
@@ -19,24 +19,24 @@ MASKS = "image_mask"
 
 
 def recognise(name: str, root: pathlib.Path) -> Layout:
-    """Recognise the layout of a folder in the format `name`. Raises UserError where it has none of its layouts."""
+    """Recognise the layout of a folder in the format `name`. Raise UserError where it has none of its layouts."""
     module = importlib.import_module(FORMATS[name])
     layout = module.find(root)
     if layout is not None:
         return layout
     raise UserError(
-        f"config.data.folder.root={str(root)!r} is not laid out as {name} reads it: it needs {module.NEEDS}{_hint(name, root)}"
+        f"config.data.folder.root={str(root)!r} does not have a layout of {name}, which needs {module.NEEDS}{_hint(name, root)}"
     )
 
 
 def name_format(root: str, needs: Collection[str], instances: str = "") -> str:
-    """Return the format of a folder, for what is needed of it. Raises UserError where it has none, or may have several.
+    """Return the format of a folder that provides `needs`. Raise UserError where it has none, or may have several.
 
-    `instances` is config.data.folder.instances: how objects are found in masks.
+    `instances` is config.data.folder.instances, the way in which objects are found in masks.
     """
     place = expand_user(root)
     if not root or not place.is_dir():
-        raise UserError(f"config.data.folder.root={root!r} is not a folder; give the one that holds the dataset")
+        raise UserError(f"config.data.folder.root={root!r} is not a folder; set it to the one that holds the dataset")
     if "boxes" not in needs:
         return MASKS
     found, refused = {}, []
@@ -48,27 +48,27 @@ def name_format(root: str, needs: Collection[str], instances: str = "") -> str:
             continue
         if layout:
             found[name] = layout
-    # Folders of images look like those with masks, which have boxes only where objects are numbered, or are to be found in them.
+    # Folders of images also look like image_mask. That has boxes only where objects are numbered, or are to be found in masks.
     kinds = {kind for folders in found[MASKS].splits.values() for kind in folders} if MASKS in found else set()
     boxed = bool(instances) or "instances" in kinds
     if len(found) > 1 or kinds == {"images"} or (refused and not boxed):
         found.pop(MASKS, None)
     if len(found) > 1:
         seen = "; ".join(f"{name}: {layout.what}, found {layout.why}" for name, layout in found.items())
-        raise UserError(f"{place} may be read in several ways; choose one as config.data.name. {seen}")
+        raise UserError(f"{place} fits several formats; set config.data.name to one of them: {seen}")
     if found:
         return next(iter(found))
     if refused:
         raise refused[0]
     inner = _find_below(place)
     if inner is not None:
-        raise UserError(f"{place} holds one folder alone, which is laid out as a dataset; give {inner} instead")
+        raise UserError(f"{place} holds only one folder, which is a dataset; set config.data.folder.root to {inner}")
     known = "; ".join(f"{name}: {importlib.import_module(FORMATS[name]).NEEDS}" for name in FORMATS)
-    raise UserError(f"{place} has none of the layouts that are read. They are {known}")
+    raise UserError(f"{place} has no supported layout; arrange it as one of these: {known}")
 
 
 def _find_below(root: pathlib.Path) -> pathlib.Path | None:
-    """Return the only folder in a folder, if it has a layout: archives are unpacked into one more."""
+    """Return the only folder in a folder, if it has a layout. Unpacked archives often have one more folder."""
     folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in SKIPPED]
     if len(folders) != 1:
         return None
@@ -80,7 +80,7 @@ def _find_below(root: pathlib.Path) -> pathlib.Path | None:
 
 
 def _hint(name: str, root: pathlib.Path) -> str:
-    """Say which other format the folder has, if it has one."""
+    """Return a hint about another format that the folder has, or ""."""
     for other, place in FORMATS.items():
         if other == name:
             continue
@@ -88,6 +88,6 @@ def _hint(name: str, root: pathlib.Path) -> str:
         with contextlib.suppress(UserError, OSError):
             found = importlib.import_module(place).find(root)
         if found:
-            return f"; it looks like {other} ({found.what}): try --config.data.name={other}"
+            return f"; it looks like {other} ({found.what}): set --config.data.name={other}"
     inner = _find_below(root) if root.is_dir() else None
-    return f"; {inner} is laid out as a dataset: give it instead" if inner else ""
+    return f"; {inner} is a dataset: set --config.data.folder.root to it" if inner else ""

@@ -1,8 +1,8 @@
-"""Layouts of PASCAL VOC's XML: VOC's own with lists of names, or an XML file of each image's name next to it or in folders."""
+"""Layouts of PASCAL VOC's XML, which are VOC's own with lists of names, or one XML file per image without lists."""
 
 import pathlib
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Set
 
 from errors import UserError
 from files import read_text
@@ -31,7 +31,7 @@ FLAGS = ("1", "0", "-1")  # the second column of VOC's lists of one class
 
 
 def find(root: pathlib.Path) -> Layout | None:
-    """Recognise a folder; its splits are lists of `Pair`. Raises UserError where files are missing."""
+    """Recognise a folder. Each split is a list of `Pair`. Raise UserError where files are missing."""
     year = find_year(root)
     if year is not None:
         return _read_lists(year)
@@ -39,7 +39,7 @@ def find(root: pathlib.Path) -> Layout | None:
 
 
 def find_year(root: pathlib.Path) -> pathlib.Path | None:
-    """Return the folder with VOC's lists, in a VOCdevkit or itself one of its years. Raises UserError where there is a choice."""
+    """Return the folder with VOC's lists, `root` or a year in it. Raise UserError where there are several years."""
     if (root / "ImageSets" / "Main").is_dir():
         return root
     years = sorted(path.parents[1] for path in root.glob("VOC20[0-9][0-9]/ImageSets/Main"))
@@ -47,7 +47,7 @@ def find_year(root: pathlib.Path) -> pathlib.Path | None:
         return root / "VOC2012"
     if len(years) > 1:
         held = ", ".join(path.name for path in years)
-        raise UserError(f"config.data.folder.root={str(root)!r} holds {held}; give one of them")
+        raise UserError(f"config.data.folder.root={str(root)!r} holds {held}; set it to one of them")
     return years[0] if years else None
 
 
@@ -59,32 +59,36 @@ def _pair_up(root: pathlib.Path) -> Layout | None:
     annotations = index_places(files, root, KINDS)
     images = index_places(list_below(root), root, KINDS)
     missing = [str(path) for place, (path, *_) in annotations.items() if place not in images]
-    refuse(f"{root}: annotations without their image", missing, "; bring the images, or take the annotations away")
+    refuse(f"{root}: annotations without their image", missing, "; add the images, or remove the annotations")
     for kind in (images, annotations):
         double = [" and ".join(map(str, kind[place])) for place in annotations if len(kind[place]) > 1]
         refuse(f"{root}: files that share one name", double, "; rename one of them")
+    groups = group_splits(root, annotations)
     splits = {
         split: [
             Pair(images[place][0], annotations[place][0], name_in_split(place, images[place][0])) for place in places
         ]
-        for split, places in group_splits(root, annotations).items()
+        for split, places in groups.items()
     }
     held = {path.parent for place in annotations for path in images[place]}
     bare = [path.name for place, (path, *_) in images.items() if place not in annotations and path.parent in held]
-    notes = count(bare, "image without an XML file is left out", "images without an XML file are left out")
+    notes = count(bare, "image without an XML file is skipped", "images without an XML file are skipped")
     notes += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
-    image, annotation, _ = next(iter(splits.values()))[0]
+    first = next(iter(groups.values()))[0]
+    image, annotation = images[first][0], annotations[first][0]
     why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
     what = "VOC's XML next to the images" if image.parent == annotation.parent else "VOC's XML and images in folders"
     return Layout(f"{what}, without lists", why, splits, notes={"": notes})
 
 
 def _read_lists(year: pathlib.Path) -> Layout:
-    """Read VOC's lists. Raises UserError for no list, an empty one, a missing file."""
+    """Read VOC's lists. Raise UserError for no list, an empty one, a missing file."""
     images, annotations, main = year / "JPEGImages", year / "Annotations", year / "ImageSets" / "Main"
     for place in (images, annotations):
         if not place.is_dir():
-            raise UserError(f"{place} is not there; it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt")
+            raise UserError(
+                f"{place} is missing; the folder needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt"
+            )
     there: dict[str, list[pathlib.Path]] = {}
     for path in list_below(images):
         there.setdefault(_name(path, images), []).append(path)
@@ -101,7 +105,7 @@ def _read_lists(year: pathlib.Path) -> Layout:
         check_once(path, stems)
         missing = [f"{images / stem}.jpg" for stem in stems if stem not in there]
         missing += [str(annotations / f"{stem}.xml") for stem in stems if stem not in annotated]
-        refuse(f"{path}: files that are missing", missing, "; bring them, or take their names off the list")
+        refuse(f"{path}: missing files", missing, "; add them, or remove their names from the list")
         splits[path.stem] = stems
     if not splits:
         problem = f"{main} has no SPLIT.txt with names of annotated images"
@@ -116,18 +120,18 @@ def _read_lists(year: pathlib.Path) -> Layout:
         for split, stems in splits.items()
     }
     unlisted = [path.name for stem, paths in there.items() if stem not in listed for path in paths]
-    notes = count(unlisted, "image is in no list of a split", "images are in no list of a split")
-    notes += [f"passed over, no list of annotated images: {line}" for line in unknown]
+    notes = count(unlisted, "image is not in any split's list", "images are not in any split's list")
+    notes += [f"skipped (not a list of annotated images): {line}" for line in unknown]
     elsewhere = [path.name for folder in (year, year / "ImageSets") for path in list_texts(folder, ".txt")]
     if elsewhere:
-        notes += name_files("passed over, lists are read in ImageSets/Main alone", elsewhere)
+        notes += name_files("skipped (lists are only read in ImageSets/Main)", elsewhere)
     notes += name_passed_over(paths[0] for paths in there.values())
     why = f"{main.relative_to(year)} with {', '.join(f'{split}.txt' for split in splits)}"
     return Layout("VOC's own, with lists", why, pairs, files=tuple(lists), notes={"": notes})
 
 
 def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
-    """The name of a file in a list: its path in its folder, without suffix, in Unicode's composed form."""
+    """Return the name of a file in a list, its path in its folder without suffix, in Unicode's composed form."""
     return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
 
 
@@ -137,22 +141,22 @@ def find_lists(year: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_list(path: pathlib.Path) -> list[str]:
-    """Read the lines of one of VOC's lists. Raises UserError for an empty one."""
+    """Read the lines of one of VOC's lists. Raise UserError for an empty one."""
     text = unicodedata.normalize("NFC", read_text(path, ROWS, errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise UserError(f"{path} names no image; write one name per line, or take the file away")
+        raise UserError(f"{path} names no image; write one name per line, or remove the file")
     return lines
 
 
-def is_of_one_class(lines: list[str], annotated: Collection[str]) -> bool:
-    """Whether a list is one of VOC's of one class: a flag follows each name. Names may hold spaces."""
+def is_of_one_class(lines: list[str], annotated: Set[str]) -> bool:
+    """Return whether a list is one of VOC's for one class, with a flag after each name. Names may hold spaces."""
     flagged = all(len(words) > 1 and words[-1] in FLAGS for words in map(str.split, lines))
     return flagged and annotated.isdisjoint(lines)
 
 
 def check_once(path: pathlib.Path, stems: list[str]) -> None:
-    """Raises UserError where the list at `path` has one of its names twice."""
+    """Raise UserError where the list at `path` has a name twice."""
     twice = len(stems) - len(set(stems))
     if twice:
-        raise UserError(f"{path} names images more than once: {twice}; list each once")
+        raise UserError(f"{path} names images more than once: {twice}; list each only once")

@@ -1,11 +1,12 @@
-"""Layouts of Ultralytics' and Darknet's text: a file of rows of each image's name, in folders of labels or next to the images.
+"""Layouts of Ultralytics' and Darknet's text, with one file of rows per image in folders of labels or next to the images.
 
-The splits are those that the data file names, `train`, `val` and `test`: a folder, a text file with an image on each line, or a
-list of these; one that is a whole folder has the folder's name, `valid` or `val2017`. Labelled images in folders that the data
-file does not name are splits by the name of their folder. Paths of another machine are taken by their end:
+The data file names the splits `train`, `val` and `test`. Each is a folder, a text file with an image on each line, or a list of
+these. A split that is a whole folder gets the folder's name, such as `valid` or `val2017`. Labelled images in folders that the
+data file does not name are further splits, named after their folder. Of paths from another machine only the end counts:
 `/home/ann/set/images/train` is `images/train` here. Nothing outside the folder is read.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -38,9 +39,9 @@ NEEDS = (
 LABELS = "labels"
 KINDS = IMAGE_FOLDERS | {LABELS, "obj_train_data"}
 NO_LABELS = ("classes.txt",)
-LOOKED_AT = 1 << 12  # bytes of a text that show whether it holds rows of labels
-DARKNET = "data"  # the folder in which Darknet has a data set, which obj.data says and archives leave out
-Parts = tuple[str, ...]  # of a path
+LOOKED_AT = 1 << 12  # bytes at the beginning of a text that are examined for rows of labels
+DARKNET = "data"  # Darknet's folder of datasets: paths in obj.data begin with it, but archives leave it out
+Parts = tuple[str, ...]  # parts of a path
 
 
 class Files:
@@ -51,7 +52,7 @@ class Files:
         self.images = index_places(list_below(root), root, KINDS)
         texts = [path for folder in walk_folders(root) for path in list_texts(folder, ".txt")]
         texts = [path for path in texts if path.name not in NO_LABELS]
-        # A folder without a label of any image holds something else, unless its name says that they are labels.
+        # A folder without labels of any image holds other texts, unless its name is that of labels.
         folders = {path.parent for path in texts if self.place(path) in self.images}
         folders |= {path.parent for path in texts if LABELS in path.relative_to(root).parts[:-1]}
         self.labels = index_places(
@@ -66,7 +67,7 @@ class Files:
         return Pair(image, labels[0] if labels else None, name)
 
     def _has_rows(self, path: pathlib.Path) -> bool:
-        """Whether a text is one of labels: it is that of an image, or its first word is a number."""
+        """Return whether a text file holds labels. It has an image's name, or its first word is a number."""
         if self.place(path) in self.images:
             return True
         with path.open("rb") as file:
@@ -76,14 +77,15 @@ class Files:
 
 
 def find(root: pathlib.Path) -> Layout | None:
-    """Recognise a folder; its splits are lists of `Pair`. Raises UserError for labels whose image is not clear."""
+    """Recognise a folder. Each split is a list of `Pair`. Raise UserError for labels whose image is unclear."""
     files = Files(root)
     if not files.labels:
         folders = [folder for folder in walk_folders(root) if LABELS in folder.relative_to(root).parts]
         if folders and files.images:
-            raise UserError(f"{folders[-1]} has no file for any image; an image's labels are NAME.txt there")
+            raise UserError(f"{folders[-1]} has no labels for any image; write NAME.txt for each image NAME.jpg there")
         return None
     data = find_data_file(root)
+    data_name = data.path.name if data else ""
     named, said, lists = _read_splits(files, data) if data else ({}, [], [])
     notes = {"": said}
     covered = {files.place(image) for images in named.values() for image, _ in images}
@@ -96,8 +98,8 @@ def find(root: pathlib.Path) -> Layout | None:
         said += count(
             unlisted,
             *(
-                f"{what} of images that {data.path.name} does not name"
-                for what in ("file of labels is", "files of labels are")
+                f"{what} skipped (images that {data_name} does not name)"
+                for what in ("label file is", "label files are")
             ),
         )
     _check(files, used)
@@ -105,29 +107,30 @@ def find(root: pathlib.Path) -> Layout | None:
         firsts = {_first(place) for place in places}
         together = sorted(place for place in files.images if _first(place) in firsts)
         if split in named:
-            said.append(f"{split}/ is not a split: {data.path.name} names other images as {split}")
+            said.append(f"{split}/ is not a split: {data_name} defines {split} with other images")
             continue
         named[split] = [(path, name_in_split(place, path)) for place in together for path in files.images[place]]
-    # In the order of the folders, not of the data file: it is part of the fingerprint of runs that looked at folders alone.
+    # In the order of the folders, not of the data file: earlier versions read only folders, and fingerprints include the order.
     splits = {split: [files.pair(*image) for image in images] for split, images in sorted(named.items())}
     for split in [split for split, pairs in splits.items() if not any(pair.annotation for pair in pairs)]:
-        said.append(f"{split} is not a split: no file of labels for its images ({len(splits.pop(split))})")
+        said.append(f"{split} is not a split: none of its images has a label file ({len(splits.pop(split))})")
     for split, pairs in splits.items():
         bare = [pair.name for pair in pairs if not pair.annotation]
         notes[split] = count(
             bare,
-            "image has no file of labels, and counts as an image without objects",
-            "images have no file of labels, and count as images without objects",
+            "image has no label file and counts as an image without objects",
+            "images have no label file and count as images without objects",
         )
     said += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
     if not splits:
-        raise UserError(f"{root}: no split is left of the labels ({'; '.join(said)})")
-    example = next(pair for pairs in splits.values() for pair in pairs if pair.annotation)
-    together = example.image.parent == example.annotation.parent
+        raise UserError(f"{root}: none of the splits has labels ({'; '.join(said)})")
+    every = itertools.chain.from_iterable(splits.values())
+    image, annotation = next((pair.image, pair.annotation) for pair in every if pair.annotation)
+    together = image.parent == annotation.parent
     what = "YOLO's labels next to the images" if together else "YOLO's images and labels in folders"
-    why = f"{example.annotation.relative_to(root)}, whose image is {example.image.relative_to(root)}"
+    why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
     if covered:
-        what, why = f"{what}, splits by {data.path.name}", f"{why}, and {data.path.name}"
+        what, why = f"{what}, splits by {data_name}", f"{why}, and {data_name}"
     return Layout(what, why, splits, files=(*([data.path] if data else ()), *lists), notes=notes)
 
 
@@ -136,24 +139,22 @@ def _first(place: Place) -> Parts:
 
 
 def _check(files: Files, used: set[Place]) -> None:
-    """Raises UserError for labels without an image, and for two files of one place."""
+    """Raise UserError for labels without an image, and for two files of one place."""
     missing = [str(files.labels[place][0]) for place in files.labels if place not in files.images]
-    refuse(
-        f"{files.root}: images that are missing for files of labels", missing, "; bring them, or take the labels away"
-    )
+    refuse(f"{files.root}: label files without their image", missing, "; add the images, or remove the label files")
     for places, what in (
-        (files.images, "images that would share one file of labels"),
-        (files.labels, "two files of one image's labels"),
+        (files.images, "images that would share one label file"),
+        (files.labels, "two label files of one image"),
     ):
         double = [" and ".join(map(str, places[place])) for place in sorted(used) if len(places.get(place, ())) > 1]
-        refuse(f"{files.root}: {what}", double, "; rename one of them, or take it away")
+        refuse(f"{files.root}: {what}", double, "; rename or remove one of them")
 
 
 Named = list[tuple[pathlib.Path, str]]  # images with their names in the split
 
 
 def _read_splits(files: Files, data: DataFile) -> tuple[dict[str, Named], list[str], list[pathlib.Path]]:
-    """Read the splits of a data file: the images of each, what it names that is not there, and the lists that were read."""
+    """Read the splits of a data file. Return the images of each, notes on missing ones, and the lists that were read."""
     splits, notes, lists = {}, [], []
     everything = [path for paths in files.images.values() for path in paths]
     for split, entries in data.splits.items():
@@ -172,14 +173,14 @@ def _read_splits(files: Files, data: DataFile) -> tuple[dict[str, Named], list[s
                 images += held
         if absent and images:
             raise UserError(
-                f"{data.path}: {split} names {absent[0]!r}, which is not there or holds no image; bring it, or correct the file"
+                f"{data.path}: {split} names {absent[0]!r}, which is missing or holds no images; add it, or correct the file"
             )
         if not images:
-            notes.append(f"{data.path.name} names {split}: {entries[0]}, which is not there or holds no image")
+            notes.append(f"{data.path.name} names {split}: {entries[0]}, which is missing or holds no images")
             continue
         if len(set(images)) < len(images):
             raise UserError(
-                f"{data.path}: {split} names images more than once: {len(images) - len(set(images))}; name each once"
+                f"{data.path}: {split} names images more than once: {len(images) - len(set(images))}; name each only once"
             )
         top = (
             folders[0] if len(entries) == len(folders) == 1 else os.path.commonpath([image.parent for image in images])
@@ -189,9 +190,9 @@ def _read_splits(files: Files, data: DataFile) -> tuple[dict[str, Named], list[s
 
 
 def _name_as_folders(files: Files, named: dict[str, Named], left: set[Parts]) -> dict[str, Named]:
-    """Name a split of the data file as its folder where that is another name for the same images: `valid` for `val`.
+    """Rename a data file's split to its folder if that is another name for it, such as `valid` for `val`.
 
-    Runs of versions that looked at folders alone know it by that name. `left` are folders that become splits of their own.
+    Earlier versions read only folders, and their runs use that name. `left` are folders that become splits of their own.
     """
     own: dict[Parts, set[pathlib.Path]] = {}
     for place, paths in files.images.items():
@@ -206,7 +207,7 @@ def _name_as_folders(files: Files, named: dict[str, Named], left: set[Parts]) ->
 
 
 def _split_path(entry: str) -> tuple[Parts, bool]:
-    """Return the parts of a path, and whether it is absolute; what leads upwards at its beginning is left out."""
+    """Return the parts of a path, without leading "..", and whether it is absolute."""
     entry = entry.replace("\\", "/")
     absolute = entry.startswith("/") or entry[1:2] == ":"
     parts = [part for part in entry.split("/") if part not in ("", ".")]
@@ -220,7 +221,7 @@ def _resolve(root: pathlib.Path, entry: str, prefix: str) -> pathlib.Path | None
     parts, absolute = _split_path(entry)
     (before, _), below = _split_path(prefix), [()]
     if absolute:
-        # The folder's own name, or that of the data file's `path`, ends what is of the other machine.
+        # The other machine's part ends with the folder's own name, or with that of the data file's `path`.
         below = [parts[i + 1 :] for i, part in enumerate(parts) if part in (root.resolve().name, *before[-1:])] or [
             parts
         ]
@@ -237,7 +238,7 @@ def _resolve(root: pathlib.Path, entry: str, prefix: str) -> pathlib.Path | None
 def _read_list(
     path: pathlib.Path, root: pathlib.Path, images: Sequence[pathlib.Path], prefix: str
 ) -> list[pathlib.Path]:
-    """Read a list of images, one on each line. Raises UserError for lines that name no image of the folder."""
+    """Read a list of images, one on each line. Raise UserError for lines that are not an image of the folder."""
     known = {image.relative_to(root).parts: image for image in images}
     lines = [line.strip() for line in read_text(path, ROWS, errors="replace").splitlines() if line.strip()]
     before = [path.parent.relative_to(root).parts, _split_path(prefix)[0], ()]
@@ -245,10 +246,10 @@ def _read_list(
     def look(line: str, base: Parts, dropped: int) -> pathlib.Path | None:
         return known.get((*base, *_split_path(line)[0][dropped:]))
 
-    # All lines are relative to the same folder, which the first one that can be found shows.
+    # All lines are relative to the same folder. The first line whose image is found shows which.
     ways = [(base, dropped) for dropped in range(12) for base in before]
     base, dropped = next((way for line in lines[:10] for way in ways if look(line, *way)), ((), 0))
     found = [look(line, base, dropped) for line in lines]
     wrong = [line for line, image in zip(lines, found, strict=True) if image is None]
-    refuse(f"{path}: lines that name no image in {root}", wrong, "; bring the images, or take the lines away")
-    return found
+    refuse(f"{path}: lines that do not name an image in {root}", wrong, "; add the images, or remove the lines")
+    return [image for image in found if image is not None]

@@ -31,7 +31,7 @@ def test_the_training_splits_white_is_that_of_both(config, tmp_path, capsys):
     assert inputs.source[0]["image"].max() == 3900 * 255 // 4095
     assert inputs.eval_source[0]["image"].max() == 900 * 255 // 4095, "by itself it would be brighter"
     inputs.introduce(config)
-    assert "train: images of 16 bits reach 3900; 4095 is read as white" in capsys.readouterr().out
+    assert "train: 16-bit images reach 3900; 4095 is read as white" in capsys.readouterr().out
     assert config.data.white_level == 0, "the config is that of the run"
 
 

@@ -80,7 +80,7 @@ def test_a_folder_must_be_given(root, said):
 def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
     config = boxes.get_config()
     config.data.folder.root = str(tmp_path)
-    with pytest.raises(UserError, match="has none of the layouts that are read. They are coco_folder: .*yolo_folder: "):
+    with pytest.raises(UserError, match="has no supported layout; arrange it as one of these: coco_folder: .*yolo_folder: "):
         settle(config, None)
 
 
@@ -88,8 +88,8 @@ def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
     ("files", "words"),
     [
         (["train/images/1.jpg", "train/annotations/one.xml"], "annotations without their image: 1: .*one.xml"),
-        (["set/images/train/1.jpg", "set/labels/train/1.txt"], "give .*set instead"),
-        (["train/images/1.jpg"], "has none of the layouts that are read"),
+        (["set/images/train/1.jpg", "set/labels/train/1.txt"], "set it to .*set"),
+        (["train/images/1.jpg"], "has no supported layout"),
     ],
 )
 def test_boxes_that_are_refused_are_not_taken_for_masks(tmp_path, files, words):
@@ -126,7 +126,7 @@ def test_a_set_one_folder_too_high_is_named(folder, tmp_path, masked):
             (folder / "train" / kind).mkdir(parents=True)
     config = boxes.get_config()
     config.data.folder.root = str(tmp_path)
-    with pytest.raises(UserError, match=f"give {folder} instead"):
+    with pytest.raises(UserError, match=f"set config.data.folder.root to {folder}"):
         settle(config, None)
 
 
@@ -137,5 +137,5 @@ def test_a_folder_of_two_formats_is_a_choice(folder):
     (folder / "data.yaml").write_text("names: [cat]\ntrain: train\n")
     config = boxes.get_config()
     config.data.folder.root = str(folder)
-    with pytest.raises(UserError, match="may be read in several ways; choose one .*coco_folder: .*yolo_folder: "):
+    with pytest.raises(UserError, match="fits several formats; set config.data.name to one .*coco_folder: .*yolo_folder: "):
         settle(config, None)

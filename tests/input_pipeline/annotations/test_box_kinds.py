@@ -1,4 +1,4 @@
-"""What four numbers mean: corners, centres and fractions are told from boxes; odd boxes are not enough."""
+"""Recognition of a box's numbers. Corners, centres and fractions are recognised, and a few odd boxes are not enough."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ OWN = "left, top, width, height"
 
 
 def draw(count, seed=0):
-    """Edges [N,4] of boxes in an image of SIZE: left, top, right, bottom."""
+    """Draw the edges [N,4] (left, top, right, bottom) of boxes in an image of SIZE."""
     rng = np.random.default_rng(seed)
     low = rng.uniform(0, 70, (count, 2))
     return np.concatenate([low, low + rng.uniform(5, 30, (count, 2))], 1).round(1)
@@ -48,13 +48,13 @@ def areas_of(edges):
 @pytest.mark.parametrize("kind", [*box_kinds.KINDS, *box_kinds.SWAPPED])
 @pytest.mark.parametrize("own", box_kinds.KINDS)
 def test_polygons_show_what_boxes_mean(kind, own, count):
-    """Also of a single box."""
+    """One box is enough."""
     edges = draw(count)
     assert judge(write(edges, kind), own, bounds=edges, size=np.nan) == ("" if kind == own else kind)
 
 
 def test_areas_show_corners():
-    """Width and height have one area, wherever they are written from."""
+    """Width and height have the same area, whatever they are measured from."""
     edges = draw(40)
     assert judge(edges[:2], areas=areas_of(edges[:2]), size=np.nan) == "left, top, right, bottom"
     assert judge(edges, areas=areas_of(edges), size=np.nan) == "left, top, right, bottom"
@@ -70,7 +70,7 @@ def test_corners_as_width_and_height_leave_the_image():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_good_boxes_stay_what_they_are(seed):
-    """Also few of them, with masks smaller than their boxes, beyond the image, or without area."""
+    """They may be few, have masks smaller than their boxes, reach beyond the image, or have no area."""
     edges = draw(3, seed)
     assert judge(write(edges, OWN), areas=areas_of(edges) * 0.7) == ""
     edges[0, 2:] += 50
@@ -80,7 +80,7 @@ def test_good_boxes_stay_what_they_are(seed):
 
 
 def test_boxes_elsewhere_than_their_polygons_disagree():
-    """Looser ones do not, nor a few."""
+    """Slightly larger boxes do not disagree, nor does a minority."""
     edges = draw(20)
     grown = edges + np.array([-1, -1, 2, 2])
     assert not box_kinds.disagree(write(grown, OWN), OWN, edges)
@@ -98,7 +98,7 @@ def test_boxes_of_another_scale_leave_their_images():
     assert not box_kinds.leave(write(edges * 10, OWN), OWN, sizes * np.nan)
 
 
-def test_nothing_known_says_nothing():
+def test_without_evidence_nothing_is_recognised():
     assert judge(np.zeros((0, 4))) == ""
     assert judge(np.full((4, 4), np.nan)) == ""
     assert judge(np.full((4, 4), 1e308)) == ""

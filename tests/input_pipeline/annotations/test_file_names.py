@@ -22,25 +22,25 @@ def test_a_name_is_matched_by_its_whole_path(names, asked, place):
 
 
 def test_a_name_of_two_images_is_an_error():
-    with pytest.raises(UserError, match=r"'x.jpg' may be 'a/x.jpg' and 'b/x.jpg'; write the folders"):
+    with pytest.raises(UserError, match=r"'x.jpg' may be 'a/x.jpg' and 'b/x.jpg'; add the folders"):
         FileNames(("a/x.jpg", "b/x.jpg")).find("x.jpg")
 
 
 def test_two_names_of_one_image_are_an_error():
     names = FileNames(("x.jpg",))
     assert names.find("a/x.jpg") == names.find("a\\x.jpg") == 0
-    with pytest.raises(UserError, match="'a/x.jpg' and 'b/x.jpg' would both be the image 'x.jpg'"):
+    with pytest.raises(UserError, match="'a/x.jpg' and 'b/x.jpg' both match the image 'x.jpg'"):
         names.find("b/x.jpg")
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ("b/x.jpg", "list; it has 'a/x.jpg', in other folders"),
         ("x.png", "'x.png' is not in the list$"),
         ("", "'' is not"),
     ],
 )
-def test_a_name_of_no_image_is_an_error(asked, said):
-    with pytest.raises(UserError, match=said):
+def test_a_name_that_matches_no_image_is_an_error(asked, message):
+    with pytest.raises(UserError, match=message):
         FileNames(("a/x.jpg",)).find(asked)

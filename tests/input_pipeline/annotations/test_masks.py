@@ -1,4 +1,4 @@
-"""Masks in all of COCO's forms, and texts that are none."""
+"""Masks in all of COCO's forms, and texts that are not masks."""
 
 import tracemalloc
 
@@ -28,7 +28,7 @@ def test_a_mask_is_the_same_in_all_of_cocos_forms():
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 6))))
 def test_every_mask_is_decoded_to_the_pixels_around_it_and_encoded_from_them(mask):
-    """As COCO's own tool encodes it: also one that is empty, that begins with the first pixel or goes on in the next column."""
+    """COCO's own tool gives the same text, for empty masks, for the first pixel, and for runs into the next column."""
     text = run_lengths.encode(np.asfortranarray(mask, np.uint8))["counts"]
     (decoded,) = masks.decode_masks([text], mask.shape)
     np.testing.assert_array_equal(whole([decoded], mask.shape), [mask])
@@ -39,7 +39,7 @@ def test_every_mask_is_decoded_to_the_pixels_around_it_and_encoded_from_them(mas
 
 
 @pytest.mark.parametrize("counts", [[9], [-1, HEIGHT * WIDTH + 1], "Q", "d03~", "0o1", "\ud800", "", None, 7])
-def test_runs_that_do_not_make_up_the_image_come_to_no_decoder(counts):
+def test_runs_that_do_not_fill_the_image_never_reach_a_decoder(counts):
     """A decoder may wait forever for the end of a mask that is too short."""
     with pytest.raises(UserError, match="cannot be decoded"):
         masks.encode_mask({"size": [HEIGHT, WIDTH], "counts": counts}, (HEIGHT, WIDTH))
@@ -48,7 +48,7 @@ def test_runs_that_do_not_make_up_the_image_come_to_no_decoder(counts):
 @pytest.mark.parametrize(
     "segmentation", [5, [5], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, 4, 5, 1e9]], [[1, 2, 3, 4, 5, "6"]]]
 )
-def test_what_is_no_mask(segmentation):
+def test_values_other_than_masks_are_refused(segmentation):
     with pytest.raises(UserError, match="neither polygons"):
         masks.encode_mask(segmentation, (HEIGHT, WIDTH))
 

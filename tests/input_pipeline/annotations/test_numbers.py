@@ -1,4 +1,4 @@
-"""Numbers out of files, which have no end in JSON."""
+"""Numbers from files, which have no limit in JSON."""
 
 import math
 

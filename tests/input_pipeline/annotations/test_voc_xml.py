@@ -1,4 +1,4 @@
-"""XML that is short and stands for gigabytes, or for another file, is refused."""
+"""Short XML that expands to gigabytes, or reads another file, is refused."""
 
 import time
 
@@ -26,7 +26,7 @@ LAUGHS = "".join(f'<!ENTITY a{level} "{f"&a{level - 1};" * 10}">' for level in r
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_bombs_are_one_line(tmp_path, head, body, reason, encoding):
+def test_bombs_are_refused_in_one_line(tmp_path, head, body, reason, encoding):
     path, began = tmp_path / "a.xml", time.monotonic()
     path.write_bytes(f"{head}<annotation>{body}</annotation>".encode(encoding))
     with pytest.raises(UserError, match=f"a.xml .*{reason}"):

@@ -1,4 +1,4 @@
-"""Rows of YOLO's text: boxes, polygons, keypoints and oriented boxes; and data files that are made to do harm."""
+"""Rows of YOLO's text (boxes, polygons, keypoints and oriented boxes), and malicious data files."""
 
 import pathlib
 import time
@@ -68,7 +68,7 @@ def test_boxes_and_polygons_are_what_they_seem(values):
         (rows(*[(0.5, 0.5, 0.4, 0.6, *[0.6, 0.7, 2, 0.4, 0.3, 1] * 35)] * 2), "70 keypoints with visibility"),
     ],
 )
-def test_keypoints_are_no_polygons(values, words):
+def test_keypoints_are_not_taken_for_polygons(values, words):
     with pytest.raises(UserError) as caught:
         find_meaning(ROOT, values, None)
     assert str(caught.value).startswith("set: ")
@@ -76,31 +76,31 @@ def test_keypoints_are_no_polygons(values, words):
     assert find_meaning(ROOT, values, data(task="segment")) == Meaning()
 
 
-def test_boxes_of_keypoints_are_read_where_the_data_file_says_so():
+def test_boxes_of_keypoints_are_read_where_the_data_file_has_kpt_shape():
     row = read_row("1 0.5 0.5 0.2 0.4 0.4 0.4 2 0.6 0.4 2", range(2))
     meaning = find_meaning(ROOT, [row], data(kpt_shape=[2, 3]))
     found = convert(row, {0: 0, 1: 1}, meaning)
     assert found.box == (0.3, 0.4, 0.7, 0.6) and found.segmentation == () and found.label == 1
-    assert "keypoints, which are not read" in meaning.note()
-    with pytest.raises(UserError, match="4 of the box and 6 more"):
+    assert "keypoints, which are ignored" in meaning.note()
+    with pytest.raises(UserError, match="4 for the box and 6 more"):
         convert(rows((0.5, 0.5, 0.2, 0.2, 0.1, 0.1))[0], {0: 0}, meaning)
-    assert convert(rows((0.5, 0.5, 0.2, 0.2))[0], {0: 0}, meaning).box == (0.4, 0.4, 0.6, 0.6), "a box alone is one"
+    assert convert(rows((0.5, 0.5, 0.2, 0.2))[0], {0: 0}, meaning).box == (0.4, 0.4, 0.6, 0.6), "a box alone is valid"
     with pytest.raises(UserError, match="kpt_shape is"):
         find_meaning(ROOT, [row], data(kpt_shape=17))
-    with pytest.raises(UserError, match="task is pose, but there is no kpt_shape"):
+    with pytest.raises(UserError, match="task is pose, but kpt_shape is missing"):
         find_meaning(ROOT, [row], data(task="pose"))
 
 
 @pytest.mark.parametrize(
     ("fifths", "words"),
     [
-        ((0.9, 0.3), "may be a confidence: take it away then; or the angle"),
-        ((0.5, 1.57), "fifth is the angle"),
-        ((45,), "fifth is the angle"),
+        ((0.9, 0.3), "may be a confidence: in that case remove it; or the angle"),
+        ((0.5, 1.57), "fifth is probably the angle"),
+        ((45,), "fifth is probably the angle"),
     ],
 )
 def test_a_fifth_number_may_be_an_angle(fifths, words):
-    """Without it, an oriented box would be read as an upright one."""
+    """Without the check, an oriented box would be read as an upright one."""
     values = [read_row(f"0 0.5 0.5 0.4 0.2 {fifth}", range(1)) for fifth in fifths]
     with pytest.raises(UserError, match=words):
         find_meaning(ROOT, values, None)
@@ -161,7 +161,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("names: [[a, b], [c]]", "0 is "),
     ],
 )
-def test_data_files_that_would_fill_the_memory_are_one_line(tmp_path, text, words):
+def test_data_files_that_would_fill_the_memory_are_refused(tmp_path, text, words):
     (tmp_path / "data.yaml").write_text(text)
     start = time.monotonic()
     with pytest.raises(UserError) as caught:
@@ -173,23 +173,24 @@ def test_data_files_that_would_fill_the_memory_are_one_line(tmp_path, text, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("names: {'0': fox, '1': boar}", "has its numbers in quotes; take"),
+        ("names: {'0': fox, '1': boar}", "has its numbers in quotes; remove"),
         ("nc: 2", "has no `names`"),
     ],
 )
-def test_names_that_cannot_be_used_are_one_line(tmp_path, text, words):
+def test_unusable_names_are_refused(tmp_path, text, words):
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         read_classes(tmp_path, find_data_file(tmp_path))
 
 
-def test_a_wrong_count_of_classes_is_remarked():
-    assert note_count(data(nc=5), {0: "fox", 1: "boar"}) == ["data.yaml: nc is 5, but `names` has 2, which are taken"]
+def test_a_wrong_count_of_classes_gets_a_remark():
+    expected = ["data.yaml: nc is 5, but `names` has 2 classes, which are used"]
+    assert note_count(data(nc=5), {0: "fox", 1: "boar"}) == expected
     assert note_count(data(nc=2), {0: "fox", 1: "boar"}) == note_count(data(nc=8), {2: "fox", 7: "boar"}) == []
     assert note_count(data(), {0: "fox"}) == note_count(None, {0: "fox"}) == []
 
 
-def test_rows_of_one_box_with_other_keypoints_or_corners_are_no_duplicates():
+def test_rows_of_one_box_with_other_keypoints_or_corners_are_not_duplicates():
     box = (0.5, 0.5, 0.2, 0.4)
     listed = rows((*box, 0.4, 0.4), (*box, 0.6, 0.4), (*box, 0.4, 0.4), box)
     objects = [convert(row, {0: 0}, Meaning(keypoints=2)) for row in listed]
@@ -202,7 +203,7 @@ def test_rows_of_one_box_with_other_keypoints_or_corners_are_no_duplicates():
 def test_numbers_of_classes_may_have_gaps(tmp_path):
     (tmp_path / "data.yaml").write_text("names: {7: boar, 2: fox}")
     assert list(read_classes(tmp_path, find_data_file(tmp_path)).items()) == [(2, "fox"), (7, "boar")]
-    with pytest.raises(UserError, match=r"class 3, but there are 2 \(2, 7\)"):
+    with pytest.raises(UserError, match=r"class 3 is unknown; the classes are 2 \(2, 7\)"):
         read_row("3 0.5 0.5 0.1 0.1", {2: "fox", 7: "boar"})
 
 
@@ -212,7 +213,7 @@ def test_names_may_lie_among_the_labels(tmp_path):
         (tmp_path / split / "classes.txt").write_text("fox\nboar\n")
     assert read_classes(tmp_path, None) == {0: "fox", 1: "boar"}
     (tmp_path / "val/classes.txt").write_text("boar\nfox\n")
-    with pytest.raises(UserError, match="val/classes.txt name other classes"):
+    with pytest.raises(UserError, match="val/classes.txt name different classes"):
         read_classes(tmp_path, None)
     (tmp_path / "classes.txt").write_text("elk\n")
     assert read_classes(tmp_path, None) == {0: "elk"}

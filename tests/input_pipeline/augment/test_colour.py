@@ -1,4 +1,4 @@
-"""Colours by hand, and the table that makes a function an augmentation."""
+"""Colours computed by hand, and the table that turns a function into an augmentation."""
 
 import numpy as np
 import pytest

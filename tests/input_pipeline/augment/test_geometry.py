@@ -1,4 +1,4 @@
-"""Geometry is one map: exact where it can be, and the label always goes where the image goes."""
+"""Geometry is one map. It is exact where possible, and the label always follows the image."""
 
 import numpy as np
 import pytest
@@ -115,7 +115,7 @@ def test_fit_brings_the_whole_image_inside(source, output):
         ((1, 3000), (1, 1333)),
     ],
 )
-def test_shortest_is_the_size_that_torchvision_gives_an_image(source, expected):
+def test_shortest_gives_an_image_the_size_of_torchvision(source, expected):
     assert geometry.scale_shortest(source, (800, 1333)) == expected
     matrix = geometry.fit(source, (1344, 1344), "shortest", 0, (800, 1333))
     np.testing.assert_allclose(matrix @ [source[1], source[0], 1], [expected[1], expected[0], 1])
@@ -132,7 +132,7 @@ def test_shortest_goes_further_down_where_the_output_is_too_small():
 @pytest.mark.parametrize(("flip", "scale"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.5), (1.0, 1.5), (0.0, 4.0)])
 @pytest.mark.parametrize("margin", [0, 3])
 def test_without_a_crop_an_image_at_the_top_left_stays_there(flip, scale, margin):
-    """Along each side: where it is larger than the output, its centre is seen."""
+    """Along a side on which it is larger than the output, its centre is visible."""
     augment, size, content = make_augment(flip=flip, vertical_flip=flip, scale=(scale, scale)), (46, 86), (30, 40)
     draw = geometry.draw_geometry(np.random.default_rng(0), size, augment, content, margin, corner=True)
     corners = draw @ np.array([[margin, margin, 1], [margin + 40, margin + 30, 1]]).T
@@ -156,7 +156,7 @@ def test_a_crop_puts_an_image_of_the_top_left_anywhere():
 
 
 def resize(image, size):
-    """Bilinear sampling between pixels' centres, the border repeated, in loops over the sides."""
+    """Sample bilinearly between pixels' centres, the border repeated, in loops over the sides."""
     for axis, length in enumerate(size):
         old = image.shape[axis]
         place = ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
@@ -168,7 +168,7 @@ def resize(image, size):
 
 @pytest.mark.parametrize("size", [(12, 25), (9, 14), (7, 9), (3, 4)])
 def test_sampling_without_antialiasing_is_plain_bilinear(size):
-    """Within rounding; averaged first, a side of less than half differs."""
+    """It is equal within rounding. With averaging first, a side below half its length differs."""
     data = get_config().data
     data.antialias = False
     matrix = geometry.fit((9, 14), size, "stretch")
@@ -221,7 +221,7 @@ def test_translation_moves_by_up_to_its_share_of_each_side():
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_label_and_image_stay_aligned(fields, how, seed):
-    """The image shows its own label in two grey levels: after any augmentation both still say the same."""
+    """The image shows its label in two grey levels, and both must agree after any augmentation."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:70, :90]
     label = ((x - 50) ** 2 + (y - 30) ** 2 < 20**2).astype(np.uint8)
@@ -267,7 +267,7 @@ def test_elastic_has_its_standard_deviation():
 
 
 def test_large_scale_jitter_cuts_what_is_too_large_and_keeps_the_rest_whole():
-    """Ghiasi et al. 2021: a letterboxed image at 0.1 to 2 times its size lies anywhere in the output, or is cut anywhere."""
+    """The image lies or is cut anywhere, at 0.1 to 2 times its letterboxed size (Ghiasi et al. 2021)."""
     augment, size, content = make_augment(scale=(0.1, 2.0), crop=True), (60, 60), (30, 60)
     corners = np.array([[0, 15, 1], [60, 45, 1]]).T  # of the image in the letterbox
     rng = np.random.default_rng(0)
@@ -296,7 +296,7 @@ def test_a_window_cuts_the_image_and_the_map_stays():
 @pytest.mark.parametrize("fill", [None, (0.0, 0.0, 0.0)])
 @pytest.mark.parametrize("across", [False, True])
 def test_images_longer_than_opencv_samples_are_read_at_every_place(fill, across):
-    """A long image is sampled as the part of it that is seen is, at its ends, too."""
+    """A long image is sampled like the visible part of it, also at its ends."""
     image = np.random.default_rng(0).integers(0, 256, (12, 40_000, 3), np.uint8)
     for left in (-7, 0, 39_971.3):
         near = slice(max(0, int(left) - 40), int(left) + 70)
@@ -309,5 +309,5 @@ def test_images_longer_than_opencv_samples_are_read_at_every_place(fill, across)
             geometry.warp_image(source, matrix, size, fill) for source, matrix in ((long, moved), (part, own))
         )
         assert np.abs(found.astype(int) - wanted).max() <= 1
-    with pytest.raises(UserError, match="side of 40000 pixels cannot be sampled at once"):
+    with pytest.raises(UserError, match="side of 40000 pixels is too long to sample at once"):
         geometry.warp_image(image, geometry.fit((12, 40_000), (8, 8), "stretch"), (8, 8), fill, antialias=False)

@@ -1,4 +1,4 @@
-"""Pictures of several examples, by hand."""
+"""Pictures made of several examples, computed by hand."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.input_pipeline.test_objects import make
 
 
 def paint(size, boxes, grey=0, **fields) -> DrawnExample:
-    """A grey picture whose objects are rectangles, with masks."""
+    """Paint a grey picture whose objects are rectangles with masks."""
     masks = np.zeros((len(boxes), *size), bool)
     for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
         mask[top:bottom, left:right] = True
@@ -40,7 +40,7 @@ def test_a_mosaic_has_four_quadrants():
     np.testing.assert_array_equal(stitched.objects["area"], range(4))
     np.testing.assert_array_equal(stitched.matrix, parts[0].matrix)
     assert stitched.original == (40, 30)
-    assert parts[3].objects["boxes"].tolist() == [[1, 0, 3, 2]], "what was drawn is left as it is"
+    assert parts[3].objects["boxes"].tolist() == [[1, 0, 3, 2]], "the arguments are not changed"
 
 
 def test_a_mosaic_of_boxes_without_masks():
@@ -60,8 +60,8 @@ def test_mixup_is_a_mean_with_the_objects_of_both():
     np.testing.assert_array_equal(mixtures.mixup(one, other, 1.0).image, one.image)
 
 
-def test_what_is_pasted_covers_what_is_below():
-    """Of 4x8 pixels the paste takes the right half, of another object a corner, of a third nothing, of a fourth all."""
+def test_pasted_objects_cover_those_below():
+    """The paste covers the right half of a 4x8 object, a corner of another, nothing of a third, and all of a fourth."""
     below = paint((12, 16), [[0, 0, 4, 8], [3, 3, 6, 6], [8, 10, 12, 16], [1, 5, 3, 7]], 50, difficult=[1, 0, 0, 0])
     below.objects["boxes"][2] += 0.25  # boxes are not on whole pixels
     donor = paint((12, 16), [[0, 4, 4, 9], [6, 0, 8, 2]], 90, classes=[7, 8])
@@ -77,24 +77,24 @@ def test_what_is_pasted_covers_what_is_below():
     np.testing.assert_array_equal(masks.sum((1, 2)), [16, 7, 24, 20])
     assert not (masks[:3] & masks[3]).any()
     assert whole(below.objects["masks"], (12, 16))[0].sum() == 32 and (below.image == 50).all(), (
-        "what was drawn is left as it is"
+        "the arguments are not changed"
     )
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.0, True), (0.25, True), (0.26, False)])
-def test_too_little_left_is_dropped(least, kept):
+def test_an_object_with_too_little_left_is_dropped(least, kept):
     below, donor = paint((4, 8), [[0, 0, 2, 8]]), paint((4, 8), [[0, 2, 4, 8]])
     pasted = mixtures.copy_paste(below, donor, np.array([True]), least)
     assert pasted.objects["boxes"].tolist() == [[0, 0, 2, 2]] * kept + [[0, 2, 4, 8]]
 
 
-def test_what_is_covered_is_gone():
+def test_a_covered_object_is_dropped():
     below, donor = paint((4, 8), [[1, 2, 2, 4]]), paint((4, 8), [[0, 2, 4, 8]])
     pasted = mixtures.copy_paste(below, donor, np.array([True]), 0.0)
     assert pasted.objects["boxes"].tolist() == [[0, 2, 4, 8]]
 
 
-def test_crowds_and_what_no_pixel_shows_are_not_pasted():
+def test_crowds_and_objects_without_a_visible_pixel_are_not_pasted():
     donor = paint((4, 8), [[0, 0, 2, 2], [2, 2, 2, 2]], 90, crowd=[1, 0])
     below = paint((4, 8), [[0, 0, 2, 3]], 50, crowd=[1])
     pasted = mixtures.copy_paste(below, donor, np.array([True, True]), 0.1)

@@ -1,4 +1,4 @@
-"""U-Net's weight map against distances measured pixel by pixel, and an example worked out by hand."""
+"""U-Net's weight map, compared with distances measured pixel by pixel and with an example computed by hand."""
 
 import concurrent.futures
 import math
@@ -19,7 +19,10 @@ SIGMAS = st.floats(0.05, 8.0)
 
 
 def measure(instances, w0, sigma):
-    """Equation 2 without its first term, exactly: (weights, d1 + d2), infinite where there are fewer than two objects."""
+    """Return the exact weights of equation 2 without its first term, and d1 + d2.
+
+    d1 + d2 is infinite where there are fewer than two objects.
+    """
     numbers = [number for number in np.unique(instances) if number]
     pixels = np.argwhere(np.ones(instances.shape, bool))
     distances = np.full((len(numbers) + 2, instances.size), np.inf)
@@ -58,7 +61,7 @@ def test_flips_carry_over(instances, sigma, move):
 
 
 def test_it_repeats_bit_for_bit():
-    """At any place in memory and in any thread: a run that resumes must see the same weights."""
+    """A run that resumes must see the same weights, at any place in memory and in any thread."""
     rng = np.random.default_rng(0)
     instances = np.zeros((200, 200), np.int32)
     for number, (top, left) in enumerate(rng.integers(0, 190, (80, 2)), 1):
@@ -88,7 +91,7 @@ def test_touching_objects_and_weight_zero():
     assert (weight_map(np.array([[1, 0, 2]]), 0.0, 5.0) == 1).all()
 
 
-def test_numbers_that_cannot_be_are_refused():
+def test_invalid_parameters_are_refused():
     for w0, sigma in ((10.0, 0.0), (10.0, -1.0), (-1.0, 5.0)):
         with pytest.raises(UserError, match="weight_map"):
             weight_map(np.eye(3, dtype=int), w0, sigma)

@@ -1,4 +1,4 @@
-"""SSD's windows keep what the paper says of them."""
+"""SSD's windows have the properties that the paper states."""
 
 import numpy as np
 import pytest
@@ -43,12 +43,12 @@ def test_a_patch_meets_its_constraint(monkeypatch, least, canvas):
             met += 1
             # The crowd does not count: it is as large as the image.
             assert overlap(np.array([window]), OBJECTS["boxes"][:2]).max() >= least
-    assert met or (least == 0.9 and canvas != (0, 0, *SIZE)), "some patch can be had"
+    assert met or (least == 0.9 and canvas != (0, 0, *SIZE)), "some patch meets the constraint"
 
 
 @settings(max_examples=30)
 @given(seeds)
-def test_patches_are_of_the_paper(seed):
+def test_patches_follow_the_paper(seed):
     canvas = (-20, -40, 160, 200)
     patches = windows.draw_patches(np.random.default_rng(seed), canvas)
     assert 0 < len(patches) <= 50 and patches.dtype == int
@@ -68,8 +68,8 @@ def test_patches_come_from_everywhere():
     np.testing.assert_allclose(middle, 20, atol=1)
 
 
-def test_what_no_patch_can_meet_is_not_tried_for_ever():
-    """An object of one pixel overlaps no patch by a tenth; without an object, and with a crowd alone, none is overlapped."""
+def test_a_constraint_that_no_patch_can_meet_does_not_loop_forever():
+    """A one-pixel object overlaps no patch by a tenth. Nor does any patch overlap when there is no object except a crowd."""
     for made in (make([[3, 3, 4, 4]]), make([]), make([[0, 0, *SIZE]], crowd=[1])):
         found = {windows.crop(np.random.default_rng(seed), (0, 0, *SIZE), SIZE, made) for seed in range(60)}
         assert (0, 0, *SIZE) in found and len(found) > 10, "the whole image or an unconstrained patch"
@@ -91,7 +91,7 @@ def test_a_patch_shows_a_part_of_the_image(seed):
     assert min(bottom, SIZE[0]) > max(top, 0) and min(right, SIZE[1]) > max(left, 0)
 
 
-def test_nothing_asked_for_is_the_whole_image():
+def test_without_augmentation_the_window_is_the_whole_image():
     augment = get_config().data.augment
     assert windows.draw_window(np.random.default_rng(0), SIZE, OBJECTS, augment) == (0, 0, *SIZE)
     augment.zoom_out = (0.3, 3.0)

@@ -1,4 +1,4 @@
-"""Folders of a few pixels in three layouts: the numbers come back exactly, and each mistake gives one clear line."""
+"""Folders of a few pixels in three formats. The numbers are read back exactly, and each mistake gives one clear line."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def folder_of(root):
 
 
 def open_folder(name, root, split, place, *more, **folder):
-    """With boxes, and what `more` names."""
+    """Open a folder with boxes, and with `more` ground truth."""
     data = get_config().data
     data.name = name
     data.folder.update(dict(root=str(root), first_pixel=0) | folder)
@@ -71,7 +71,7 @@ def square(top, left, bottom, right):
 
 
 def make_coco():
-    """The train split: two categories with a gap in their ids and out of order; crowds, polygons, an image without objects."""
+    """Make the train split, with two categories, crowds, polygons, bad boxes, and an image without objects."""
 
     def annotate(number, image_id, category_id, bbox, **fields):
         return {"id": number, "image_id": image_id, "category_id": category_id, "bbox": bbox, "iscrowd": 0} | fields
@@ -167,7 +167,7 @@ def test_images_beyond_the_limit_are_refused_by_the_preparation_and_by_a_later_r
     data.update(name="coco_folder", max_pixels=HEIGHT * WIDTH - 1)
     data.folder.update(root=str(root), first_pixel=0, drop_unreadable=True)
     for anew in (tmp_path, place):
-        with pytest.raises(UserError, match="has 600 pixels, and config.data.max_pixels=599; raise it"):
+        with pytest.raises(UserError, match="has 600 pixels, more than config.data.max_pixels=599; raise it"):
             open_source(data, "train", str(anew), ("boxes",))
     assert not list(tmp_path.iterdir())
     data.max_pixels += 1
@@ -182,7 +182,7 @@ def test_slices_keep_the_ids(coco):
 
 
 def test_the_fingerprint_is_the_contents(tmp_path):
-    """A box of the same length in digits changes it, the folder's place and the files' times do not."""
+    """A changed box of the same number of digits changes it. The folder's place and the files' times do not."""
     content = make_coco()
     for name in ("same", "other"):
         content["annotations"][0]["bbox"][0] = 1.1 if name == "same" else 1.2
@@ -226,13 +226,13 @@ def test_a_folder_that_only_moved_is_not_prepared_again(coco, tmp_path, monkeypa
     assert len(open_folder("coco_folder", "", "train", place)) == 3, "without a root, the only one there is"
 
 
-@pytest.mark.parametrize("images", ["train", "images/train", "images", "beside"])
+@pytest.mark.parametrize("images", ["train", "images/train", "images", "next to them"])
 def test_coco_layouts(tmp_path, images):
     root = tmp_path / "set"
     root.mkdir()
     write_coco(root, make_coco())
     annotated = root / "annotations/instances_train.json"
-    if images == "beside":
+    if images == "next to them":
         annotated.rename(root / "train/_annotations.coco.json")
     else:
         annotated.rename(root / "annotations/train.json")
@@ -242,7 +242,7 @@ def test_coco_layouts(tmp_path, images):
     assert len(open_folder("coco_folder", root, "train", tmp_path / "tfds")) == 3
 
 
-def test_a_coco_split_without_images_is_not_there(tmp_path):
+def test_coco_annotations_without_images_are_not_a_split(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     root.mkdir()
     write_coco(root, make_coco())
@@ -254,7 +254,10 @@ def test_a_coco_split_without_images_is_not_there(tmp_path):
 
 
 def change(**fields):
-    """What makes a mistake of a COCO file: KEY_PLACE=fields to set there, None to leave that entry's field out."""
+    """Return a function that spoils a COCO file.
+
+    KEY_PLACE=fields sets the fields of the entry at PLACE of the list KEY. A field that is None is removed.
+    """
 
     def spoil(content):
         for key, changes in fields.items():
@@ -270,17 +273,17 @@ def change(**fields):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (change(annotations_0=dict(image_id=71)), ["annotation 1", "image_id 71"]),
-        (change(annotations_0=dict(category_id=8)), ["annotation 1", "category_id 8"]),
-        (change(annotations_1=dict(bbox=None, id=None)), ["annotation at place 2", "lacks 'bbox'"]),
+        (change(annotations_0=dict(image_id=71)), ["annotation 1", "image_id=71"]),
+        (change(annotations_0=dict(category_id=8)), ["annotation 1", "category_id=8"]),
+        (change(annotations_1=dict(bbox=None, id=None)), ["annotation number 2", "lacks 'bbox'"]),
         (
             change(annotations_0=dict(bbox=[1, 2, "3", 4])),
-            ["annotation 1", '"3"', "bbox that is not [left, top, width"],
+            ["annotation 1", 'bbox=[1, 2, "3", 4], which must be [left, top, width, height] in pixels'],
         ),
-        (change(annotations_0=dict(bbox=[1, 2, 3])), ["bbox that is not [left, top, width"]),
-        (change(annotations_0=dict(bbox=[1, 2, 3, 10**400])), ["annotation 1", "bbox that is not"]),
-        (change(annotations_0=dict(iscrowd="0")), ["annotation 1", 'iscrowd that is neither 0 nor 1: "0"']),
-        (change(annotations_0=dict(iscrowd=2)), ["annotation 1", "iscrowd that is neither 0 nor 1: 2"]),
+        (change(annotations_0=dict(bbox=[1, 2, 3])), ["bbox=[1, 2, 3], which must be [left, top, width"]),
+        (change(annotations_0=dict(bbox=[1, 2, 3, 10**400])), ["annotation 1", "which must be [left, top, width"]),
+        (change(annotations_0=dict(iscrowd="0")), ["annotation 1", 'iscrowd="0", which must be 0 or 1']),
+        (change(annotations_0=dict(iscrowd=2)), ["annotation 1", "iscrowd=2, which must be 0 or 1"]),
         (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 10**400]])), ["annotation 1", "polygons"]),
         (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 6, 7]])), ["annotation 1", "polygons"]),
         (change(annotations_0=dict(segmentation=[[1, 2, 3, 4, 5, 1e9]])), ["annotation 1", "polygons"]),
@@ -295,10 +298,10 @@ def change(**fields):
             change(annotations_1=dict(segmentation={"size": [20, 30], "counts": [10**30]})),
             ["a.jpg", "cannot be decoded"],
         ),
-        (change(images_1=dict(id=10**30)), ["the image at place 2", "int64"]),
+        (change(images_1=dict(id=10**30)), ["image number 2", "int64"]),
         (change(images_1=dict(id=70)), ["image id 70", "more than once"]),
         (change(images_1=dict(file_name="b.jpg")), ["file b.jpg", "more than once"]),
-        (change(images_1=dict(file_name=None)), ["place 2", "file_name"]),
+        (change(images_1=dict(file_name=None)), ["image number 2", "file_name"]),
         (change(images_1=dict(height=HEIGHT + 1)), ["a.jpg is 20x30", "21x30"]),
         (change(images_1=dict(height="20")), ["image 5", "whole numbers"]),
         (change(images_1=dict(height=10**400)), ["image 5", "whole numbers"]),
@@ -310,7 +313,7 @@ def change(**fields):
         (change(categories_1=dict(name="\ud800x")), ["instances_train.json", r"'\ud800x'", "UTF-8"]),
         (lambda content: content.pop("annotations"), ["no list 'annotations'"]),
         (lambda content: content.update(images={}), ["no list 'images'"]),
-        (lambda content: content.update(images=[]), ["names no image"]),
+        (lambda content: content.update(images=[]), ["lists no image"]),
         (lambda content: content.update(categories=[]), ["annotation"]),
     ],
 )
@@ -335,11 +338,11 @@ def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
         (dict(iscrowd=None), "crowd", False),
     ],
 )
-def test_what_a_coco_object_may_leave_open(tmp_path, fields, key, expected):
+def test_optional_fields_of_a_coco_object(tmp_path, fields, key, expected):
     root = tmp_path / "set"
     root.mkdir()
     content = make_coco()
-    change(annotations_0=fields)(content)  # None takes the field away
+    change(annotations_0=fields)(content)  # None removes the field
     write_coco(root, content)
     _, objects = open_folder("coco_folder", root, "train", tmp_path / "tfds").objects(0)
     assert objects[key][0] == pytest.approx(expected)
@@ -413,14 +416,14 @@ def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
     assert number_images(data, [own]) == []
 
 
-def test_coco_files_and_folders_that_cannot_be(tmp_path):
+def test_unusable_coco_files_and_folders_are_refused(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "not a folder")
     root.mkdir()
     refuse("coco_folder", root, place, "config.data.folder.root", "annotations/instances_SPLIT.json")
     (root / "annotations").mkdir()
     (root / "annotations/instances_train.json").write_text("{")
-    refuse("coco_folder", root, place, "annotations for instances_train but no images")
+    refuse("coco_folder", root, place, "annotations (instances_train) but no images")
     (root / "train").mkdir()
     refuse("coco_folder", root, place, "instances_train.json", "is not JSON")
     write_coco(root, make_coco())
@@ -466,7 +469,7 @@ def test_coco_names_that_leave_the_folder_are_refused(tmp_path, name):
     (root / "train/c").mkdir()
     content["images"][0]["file_name"] = name.replace("{}", str(tmp_path))
     (root / "annotations/instances_train.json").write_text(json.dumps(content))
-    refuse("coco_folder", root, tmp_path / "tfds", "outside.jpg leads out of")
+    refuse("coco_folder", root, tmp_path / "tfds", "outside.jpg is outside")
 
 
 def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
@@ -476,7 +479,7 @@ def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
     for name in ("x" * 5000, "a\0b"):
         content["images"][0]["file_name"] = name
         (root / "annotations/instances_train.json").write_text(json.dumps(content))
-        refuse("coco_folder", root, tmp_path / "tfds", "is missing; bring the files")
+        refuse("coco_folder", root, tmp_path / "tfds", "is missing; add the files")
 
 
 @pytest.mark.parametrize(
@@ -488,7 +491,7 @@ def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
     ],
 )
 def test_a_bbox_that_means_something_else_is_refused(tmp_path, rewritten, words):
-    """The polygons show it."""
+    """The polygons show the meaning."""
     root, content = tmp_path / "set", make_coco()
     boxes = [(2, 3, 10, 8), (12, 5, 9, 11), (5, 8, 20, 10)]
     content["annotations"] = [
@@ -513,7 +516,7 @@ def test_masks_need_one_for_each_object(tmp_path):
     content["annotations"][0]["segmentation"] = []
     write_coco(root, content)
     assert len(open_folder("coco_folder", root, "train", place)) == 3
-    with pytest.raises(UserError, match=r"masks .*objects of train .*: 1, .* b.jpg; draw .*a task of boxes") as caught:
+    with pytest.raises(UserError, match=r"masks .* 1 object of train .* b.jpg; add .*a task of boxes") as caught:
         open_folder("coco_folder", root, "train", place, "masks")
     assert "\n" not in str(caught.value)
 
@@ -570,7 +573,7 @@ def test_voc_numbers_are_exact(voc):
 
 
 def test_voc_counts_pixels_from_one(voc, monkeypatch):
-    """A box from pixel 5 to pixel 5 is one pixel wide then."""
+    """With first_pixel=1, a box from pixel 5 to pixel 5 is one pixel wide."""
     root, place = voc
     open_folder("voc_folder", root, "train", place)
     source = open_folder("voc_folder", root.parent, "train", place, first_pixel=1)
@@ -614,10 +617,10 @@ def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
     [
         (rewrite("<height>20</height>", ""), ["one.xml", "size/height"]),
         (rewrite("<height>20", "<height>0"), ["one.jpg is 20x30", "0x30"]),
-        (rewrite("</name>", "</name><difficult>true</difficult>"), ["one.xml: object 1", "'true' as difficult"]),
+        (rewrite("</name>", "</name><difficult>true</difficult>"), ["one.xml: object 1", "difficult='true'"]),
         (rewrite("<bndbox>.*?</bndbox>", ""), ["one.xml: object 1", "bndbox"]),
         (rewrite("<xmax>10.5</xmax>", ""), ["one.xml: object 1", "xmax"]),
-        (rewrite("10.5", "wide"), ["one.xml: object 1", "'wide'", "not a number"]),
+        (rewrite("10.5", "wide"), ["one.xml: object 1", "'wide'", "must be a number"]),
         (rewrite("<name>fox</name>", "<name> </name>"), ["one.xml: object 1", "no name"]),
         (rewrite("</annotation>", ""), ["one.xml", "cannot be parsed"]),
         (rewrite("<height>20", "<height>21"), ["one.jpg is 20x30", "21x30"]),
@@ -635,8 +638,8 @@ def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
             lambda root: (root / "ImageSets/Main/train.txt").rename(root / "ImageSets/Main/all.txt"),
             ["split named 'all'"],
         ),
-        (lambda root: shutil.rmtree(root / "Annotations"), ["Annotations is not there"]),
-        (lambda root: shutil.rmtree(root / "JPEGImages"), ["JPEGImages is not there"]),
+        (lambda root: shutil.rmtree(root / "Annotations"), ["Annotations is missing"]),
+        (lambda root: shutil.rmtree(root / "JPEGImages"), ["JPEGImages is missing"]),
     ],
 )
 def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
@@ -652,12 +655,12 @@ def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
         ([(20, 10, 5, 5), (15, 9, 10, 6), (22, 9, 9, 1)], "look like right, bottom, left, top"),
         (
             [(300, 400, 500, 600), (200, 300, 700, 700), (100, 100, 990, 900)],
-            "nearly all boxes in its XML files leave their",
+            "nearly all boxes in its XML files reach out of their images",
         ),
     ],
 )
 def test_numbers_of_voc_that_are_not_edges_in_pixels_are_refused(tmp_path, edges, words):
-    """All boxes would be left out as bad, and a model trained on images without objects."""
+    """Otherwise all boxes would be dropped as bad, and a model trained on images without objects."""
     for stem, box in zip(("one", "two", "four"), edges, strict=True):
         write_voc(tmp_path / "set", stem, describe_object("fox", *box))
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", words)
@@ -670,16 +673,16 @@ def test_a_missing_file_of_coco_names_one_like_it(tmp_path, name):
     write_coco(tmp_path / "set", content)
     content["images"][0]["file_name"] = name
     (tmp_path / "set/annotations/instances_train.json").write_text(json.dumps(content))
-    words = ["images that cannot be used: 1", f"{name} may be {tmp_path}/set/train/b.jpg; names are paths below"]
+    words = ["images that cannot be used: 1", f"{name} may be {tmp_path}/set/train/b.jpg; names must be paths below"]
     refuse("coco_folder", tmp_path / "set", tmp_path / "tfds", *words)
 
 
-def test_lists_that_are_passed_over_are_named(tmp_path):
+def test_skipped_lists_are_named(tmp_path):
     make_voc(tmp_path / "set")
     (tmp_path / "set/ImageSets/all.txt").write_text("one")
     remarks = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds").remarks
-    assert "passed over, no list of annotated images: test.txt begins with 'four', but there is no four.xml" in remarks
-    assert "1 file is passed over, lists are read in ImageSets/Main alone: all.txt" in remarks
+    assert "skipped (not a list of annotated images): test.txt begins with 'four', but there is no four.xml" in remarks
+    assert "1 file is skipped (lists are only read in ImageSets/Main): all.txt" in remarks
 
 
 def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
@@ -732,9 +735,9 @@ def test_fractions_in_voc_xml_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "VOC's own files count pixels from 1")]
+    ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "set config.data.folder.first_pixel=1 if")]
 )
-def test_boxes_that_speak_against_the_first_pixel_are_remarked(tmp_path, low, first_pixel, words):
+def test_boxes_that_contradict_the_first_pixel_get_a_remark(tmp_path, low, first_pixel, words):
     objects = [describe_object("fox", low, 2 + i % 5, WIDTH, 9 + i % 5) for i in range(20)]
     write_voc(tmp_path / "set", "a", *objects)
     for given, expected in ((first_pixel, True), (1 - first_pixel, False)):
@@ -777,12 +780,12 @@ def test_yolo_numbers_are_exact(yolo):
     assert source[0]["classes"].tolist() == [1, 0]
     assert source[1]["boxes"].tolist() == [[5, 3, 15, 15]] and source[1]["area"].tolist() == [120]
     assert len(source[2]["boxes"]) == 0 and source[2]["image"].shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(UserError, match="objects of train .*: 2, the first in"):
+    with pytest.raises(UserError, match="2 objects of train .* the first in"):
         open_folder("yolo_folder", root, "train", place, "masks")
 
 
 def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
-    """A run of the version that looked at folders alone resumes."""
+    """A run of an earlier version, which read only folders, can resume."""
     for name in ("train", "valid", "test"):
         draw(tmp_path / f"set/{name}/images/a.png")
         (tmp_path / f"set/{name}/labels").mkdir()
@@ -796,14 +799,14 @@ def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
 
 
 def test_images_of_two_splits_are_named(tmp_path):
-    """By data.yaml, and by VOC's lists; trainval is two splits by its nature."""
+    """The splits come from data.yaml or from VOC's lists. trainval contains train and val by design."""
     for name in ("a", "b"):
         draw(tmp_path / f"yolo/images/{name}.png")
         (tmp_path / "yolo/labels").mkdir(exist_ok=True)
         (tmp_path / f"yolo/labels/{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
     (tmp_path / "yolo/data.yaml").write_text("names: [x]\ntrain: images\nval: images")
     source = open_folder("yolo_folder", tmp_path / "yolo", "train", tmp_path / "tfds")
-    warned = "in val, too: do not train on one and score the other"
+    warned = "also in val, so do not train on one split and score the other"
     assert f"2 images are {warned}: a.png; b.png" in source.remarks
     make_voc(tmp_path / "voc")
     for name in ("trainval", "val"):
@@ -814,7 +817,7 @@ def test_images_of_two_splits_are_named(tmp_path):
         [
             line
             for line in open_folder("voc_folder", tmp_path / "voc", split, tmp_path / "tfds").remarks
-            if "too: " in line
+            if "do not train" in line
         ]
         for split in ("train", "trainval")
     ]
@@ -857,10 +860,13 @@ def test_mistakes_in_a_yolo_row(tmp_path, row, words):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda root: (root / "images/train/a.png").unlink(), ["images that are missing", "a.txt"]),
-        (lambda root: draw(root / "images/train/a.jpg"), ["share one file of labels"]),
-        (lambda root: [path.unlink() for path in root.glob("labels/train/*.txt")], ["labels/train", "no file"]),
-        (lambda root: [path.unlink() for path in root.glob("images/train/*")], ["images that are missing", "a.txt"]),
+        (lambda root: (root / "images/train/a.png").unlink(), ["label files without their image", "a.txt"]),
+        (lambda root: draw(root / "images/train/a.jpg"), ["share one label file"]),
+        (lambda root: [path.unlink() for path in root.glob("labels/train/*.txt")], ["labels/train", "no labels"]),
+        (
+            lambda root: [path.unlink() for path in root.glob("images/train/*")],
+            ["label files without their image", "a.txt"],
+        ),
         (
             lambda root: [(root / kind / "train").rename(root / kind / "a b") for kind in ("images", "labels")],
             ["a b", "rename"],
@@ -914,14 +920,14 @@ def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
     source = open_folder("coco_folder", tmp_path / "coco", "train", place)
     assert len(source[0]["boxes"]) == 3, "another mask is another object"
     assert source.remarks[-1] == (
-        "3 exact duplicates of objects are left out: b.jpg: object 7 of class fox: the same as object 1; "
+        "3 exact duplicates of objects are ignored: b.jpg: object 7 of class fox: the same as object 1; "
         "b.jpg: object 9 of class fox: the same as object 1; a.jpg: object 2 of class wild boar: the same as object 1"
     )
     make_yolo(tmp_path / "yolo")
     rows = tmp_path / "yolo/labels/train/b.txt"
     rows.write_text(f"{rows.read_text()}\n{rows.read_text()}")
     source = open_folder("yolo_folder", tmp_path / "yolo", "train", place, "boxes")
-    assert len(source[1]["boxes"]) == 1 and "1 exact duplicate of an object is left out: b.png" in source.remarks[-1]
+    assert len(source[1]["boxes"]) == 1 and "1 exact duplicate of an object is ignored: b.png" in source.remarks[-1]
     write_voc(tmp_path / "voc", "a", *[describe_object("fox", 1, 2, 3, 4)] * 2)
     source = open_folder("voc_folder", tmp_path / "voc", "train", place)
     assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
@@ -933,9 +939,10 @@ def test_oriented_boxes_have_no_masks_and_the_error_says_why(tmp_path):
     (tmp_path / "set/labels/train/b.txt").write_text("1 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3")
     source = open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds")
     np.testing.assert_allclose(source[1]["boxes"], [[2, 3, 10, 15]])
-    assert "oriented boxes: the upright boxes around them are read" in source.remarks[-1]
+    assert "oriented boxes: they are read as the upright boxes around them" in source.remarks[-1]
     with pytest.raises(
-        UserError, match=r"objects of train .*\(the rows are oriented boxes, unless data.yaml says task: segment\)"
+        UserError,
+        match=r"objects of train .*\(the rows look like oriented boxes; set task: segment in data.yaml if not\)",
     ):
         open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")
     (tmp_path / "set/data.yaml").write_text("task: segment\nnames: [fox, boar]")
@@ -951,7 +958,7 @@ def test_classes_with_gaps_keep_their_numbers(tmp_path):
 
 
 def test_images_that_cannot_be_decoded(tmp_path):
-    """Cut in the middle of the pixels: the header alone would tell nothing."""
+    """They are cut in the middle of the pixels, which the header alone does not show."""
     root, place = tmp_path / "set", tmp_path / "tfds"
     make_yolo(root)
     path = root / "images/train/a.png"
@@ -963,7 +970,7 @@ def test_images_that_cannot_be_decoded(tmp_path):
         open_folder("yolo_folder", root, "train", place)
     for path in (root / "images/train").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(UserError, match="no image can be decoded"):
+    with pytest.raises(UserError, match="none of the images can be decoded"):
         open_folder("yolo_folder", root, "train", place, drop_unreadable=True)
 
 
@@ -980,7 +987,7 @@ def test_the_bad_boxes_of_bccd_are_found(tmp_path):
 
 @pytest.fixture(scope="module")
 def real_coco(tmp_path_factory):
-    """The validation images of COCO's subset alone: the training ones would take longer to prepare."""
+    """The validation images of COCO's subset. Preparing the training images would take longer."""
     place = tmp_path_factory.mktemp("real")
     root = place / "coco"
     (root / "annotations").mkdir(parents=True)

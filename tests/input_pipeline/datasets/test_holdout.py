@@ -1,4 +1,4 @@
-"""Two splits of one: by name, so that a file keeps its side."""
+"""Two splits made of one, by name, so that a file stays on its side."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_file_keeps_its_side_when_others_come_or_go():
     assert 150 < len(held) < 250 and held < hold_out(NAMES, holdout=0.4)
 
 
-def test_both_sides_are_all_and_another_seed_is_another_split():
+def test_both_sides_cover_all_examples_and_the_seed_changes_the_split():
     marks = [mark(name) for name in NAMES]
     sides = [select_side(marks, split, make_data()) for split in ("train", "validation")]
     assert sorted(sides[0] + sides[1]) == list(range(1000))
@@ -40,7 +40,7 @@ def test_both_forms_of_a_letter_are_on_one_side():
 
 def test_a_side_without_examples_is_refused():
     with pytest.raises(
-        UserError, match="config.data.holdout=0.01 leaves val none of 3 examples; .*config.data.holdout_seed"
+        UserError, match="config.data.holdout=0.01 leaves val without any of the 3 examples; .*config.data.holdout_seed"
     ):
         select_side([mark(name) for name in NAMES[:3]], "val", make_data(0.01))
 
@@ -76,11 +76,11 @@ def test_which_split_is_read(wanted, known, holdout, found):
             "train",
             ["train", "val"],
             0.2,
-            "config.data.holdout=0.2 makes two splits of one, but x has train, val; set it to 0",
+            "config.data.holdout=0.2 divides a single split, but x has train, val; set it to 0",
         ),
     ],
 )
-def test_a_split_that_is_not_there_is_one_line(wanted, known, holdout, words):
+def test_a_missing_split_is_refused(wanted, known, holdout, words):
     with pytest.raises(UserError, match=words):
         find_split(wanted, known, make_data(holdout), "x")
 

@@ -1,4 +1,4 @@
-"""A folder of the user's: kinds of masks, and one clear line for everything that can be wrong with it."""
+"""A user's folder of images and masks, with all kinds of masks, and one clear line for each possible fault."""
 
 import pathlib
 import shutil
@@ -27,7 +27,7 @@ MASK = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
 
 @pytest.fixture
 def root(tmp_path):
-    """Three good examples of three classes."""
+    """Three good examples with three classes."""
     root = tmp_path / "set"
     for kind in ("images", "masks"):
         (root / "train" / kind).mkdir(parents=True)
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_decoded(root, place, content):
     assert [source.name(i) for i in range(len(source))] == ["a.jpg", "c.jpg"]
 
 
-def test_splits_folders_and_classes_that_are_not_there(root):
+def test_missing_splits_folders_and_classes_are_refused(root):
     refuse(root, "train", split="val")
     refuse(root.parent / "nowhere", "folder.root")
     refuse(root, "names.txt", classes="names.txt")
@@ -192,28 +192,28 @@ def test_a_corrupt_cache_is_made_anew(root, content):
     assert cache.read_text() != content
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(root):
+def test_a_cache_that_cannot_be_written_is_not_an_error(root):
     (root.parent / "tfds").write_text("a file where the folder should be")
     assert len(open_folder(root)) == 3
 
 
-# Files that are passed over, names, formats
+# Skipped files, names, formats
 
 
-def test_what_is_passed_over_is_counted_and_named(root):
+def test_skipped_files_are_counted_and_named(root):
     for name in ("c.png", "y.png", "z.png", "x.png", "w.png"):
         Image.fromarray(MASK).save(root / "train/masks" / name)
     (root / "train/images/photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
     (root / "train/images/clip.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(20))
-    (root / "train/images/notes.txt").write_text("text is nobody's lost image")
+    (root / "train/images/notes.txt").write_text("text is not reported")
     heic, video, masks = open_folder(root).remarks
-    assert heic.startswith("1 file is passed over, HEIC: photo.HEIC") and "pip install pillow-heif" in heic
-    assert video == "1 file is passed over, not an image that is read here: clip.mp4"
-    assert masks == "4 files are passed over, masks without an image: w.png, x.png, y.png (and 1 more)"
-    assert open_folder(root).remarks == (heic, video, masks), "a part of it or a second look says the same"
+    assert heic.startswith("1 file is skipped (HEIC): photo.HEIC") and "pip install pillow-heif" in heic
+    assert video == "1 file is skipped (not a supported image): clip.mp4"
+    assert masks == "4 files are skipped (masks without an image): w.png, x.png, y.png (and 1 more)"
+    assert open_folder(root).remarks == (heic, video, masks), "a stored finding gives the same remarks"
 
 
-def test_a_folder_of_nothing_but_heic_says_how_to_enable_it(root):
+def test_a_folder_of_only_heic_explains_how_to_enable_it(root):
     for path in (root / "train/images").iterdir():
         path.rename(path.with_suffix(".heic")).write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
     refuse(root, "holds no image", "3 files", "a.heic", "pip install pillow-heif")
@@ -332,11 +332,11 @@ def test_black_and_white_with_noise_asks_for_a_threshold(root, noise, suffix):
 
 
 @pytest.mark.parametrize("values", [MASK, np.where(MASK > 1, 255, np.arange(20).reshape(4, 5))])
-def test_a_forgotten_class_is_no_noise(root, values):
+def test_a_forgotten_class_is_not_taken_for_noise(root, values):
     (root / "classes.txt").write_text("ground\ncrack\n")
     for stem in "abc":
         add(root, stem, mask=values.astype(np.uint8))
-    message = refuse(root, "holds the value", "ignore_value")
+    message = refuse(root, "has the value", "ignore_value")
     assert "threshold" not in message
 
 
@@ -366,9 +366,7 @@ def test_a_threshold_that_no_mask_reaches_is_refused(root):
     np.testing.assert_array_equal(open_folder(root, threshold=1)[0]["label"], truth)
     save_masks(root, truth * np.uint8(255), truth, truth * 0)
     source = open_folder(root, threshold=128)
-    assert source.remarks == (
-        "1 file is all ground, for neither of their two values reaches config.data.folder.threshold=128: b.jpg",
-    )
+    assert source.remarks == ("1 file is all ground: their values stay below config.data.folder.threshold=128: b.jpg",)
     save_masks(root, *[truth * 0] * 3)
     assert open_folder(root, threshold=128).absent == ("crack",), "empty masks are empty"
 
@@ -391,16 +389,16 @@ def test_a_threshold_takes_the_grey_of_palettes_and_of_one_bit(root):
         np.testing.assert_array_equal(source[index]["label"], truth)
 
 
-def test_a_palette_in_which_0_is_white_is_remarked_on(root):
+def test_a_palette_in_which_0_is_white_gets_a_remark(root):
     truth = make_binary(root, lambda mask: mask)
     save_masks(root, paint(truth, BLACK, WHITE), paint(1 - truth, WHITE, BLACK), paint(truth, WHITE, (255, 0, 0)))
     (line,) = open_folder(root).remarks
     assert (
-        line.startswith("1 file is") and "0 (ground) is white" in line and "threshold=128" in line and "b.jpg" in line
+        line.startswith("1 file is") and "0 (ground) in white" in line and "threshold=128" in line and "b.jpg" in line
     )
 
 
-def test_masks_of_0_and_255_among_others_are_remarked_on(root):
+def test_masks_of_0_and_255_among_others_get_a_remark(root):
     truth = make_binary(root, lambda mask: mask)
     save_masks(root, truth, truth * np.uint8(255), np.where(truth == 1, 255, np.eye(32)).astype(np.uint8))
     (line,) = open_folder(root).remarks
@@ -424,7 +422,7 @@ def test_a_jpeg_of_classes_is_refused(root):
     refuse(root, "b.jpg is a JPEG", "PNG")
 
 
-def test_a_colour_near_a_named_one_is_told_to_be_noise(root):
+def test_a_colour_near_a_named_one_is_reported_as_noise(root):
     (root / "classes.txt").write_text("sky 10 20 30\ntraffic light 0 0 0\nroad 200 100 0\n")
     for stem in "abc":
         add(root, stem, mask=np.full((4, 5, 3), (190, 105, 3), np.uint8))
@@ -463,13 +461,13 @@ def test_a_mask_of_too_many_pixels_is_not_decoded(root):
     data.folder.root = str(root)
     assert len(open_source(data, "train", str(root.parent / "tfds"), ("label",))) == 3
     add(root, "b", mask=np.zeros((8, 10), np.uint8))
-    with pytest.raises(UserError, match=r"b\.png has 80 pixels, and config.data.max_pixels=20; raise it"):
+    with pytest.raises(UserError, match=r"b\.png has 80 pixels, more than config.data.max_pixels=20; raise it"):
         open_source(data, "train", str(root.parent / "tfds"), ("label",))
 
 
 def test_other_proportions_are_never_resized(root):
     add(root, "b", mask=MASK.T)
-    assert "resize_masks" not in refuse(root, "b.png", "same pixels", resize_masks=True)
+    assert "resize_masks" not in refuse(root, "b.png", "same size", resize_masks=True)
 
 
 def test_12_bit_images_do_not_turn_black(root):
@@ -479,7 +477,7 @@ def test_12_bit_images_do_not_turn_black(root):
     source = open_folder(root)
     assert (source.peak, source.white) == (3800, 4095)
     np.testing.assert_array_equal(source[1]["image"][..., 0], values.astype(int) * 255 // 4095)
-    assert source.remarks == ("images of 16 bits reach 3800; 4095 is read as white (config.data.white_level)",)
+    assert source.remarks == ("16-bit images reach 3800; 4095 is read as white (config.data.white_level)",)
     data = get_config().data
     data.update(name="image_mask", white_level=65535)
     data.folder.root = str(root)
@@ -500,7 +498,7 @@ IDS = np.array([[0, 1, 1, 0, 300], [0, 0, 0, 0, 300], [7, 0, 0, 0, 0], [7, 7, 0,
 
 @pytest.fixture
 def objects(root):
-    """Three examples whose objects have ids and no masks."""
+    """Three examples whose objects have ids but no masks."""
     shutil.rmtree(root / "train/masks")
     (root / "classes.txt").unlink()
     for stem in "abc":
@@ -520,14 +518,14 @@ def test_instances_have_their_own_folder(objects):
     np.testing.assert_array_equal(source[1]["instances"], np.minimum(IDS, 255))
 
 
-def test_instances_beside_masks_do_not_change_the_label(root):
+def test_instances_next_to_masks_do_not_change_the_label(root):
     for stem in "abc":
         add_instances(root, stem, IDS)
     source = open_folder(root, instances="folder")
     np.testing.assert_array_equal(source[0]["label"], MASK)
     np.testing.assert_array_equal(source[0]["instances"], IDS)
     assert source.class_names == ("sky", "traffic light", "road")
-    assert open_folder(root)[0].keys() == {"image", "label"}, "not asked for"
+    assert open_folder(root)[0].keys() == {"image", "label"}, "instances are not needed"
 
 
 def test_without_masks_there_are_two_classes(objects):
@@ -537,7 +535,7 @@ def test_without_masks_there_are_two_classes(objects):
     refuse(objects, "classes.txt names 3 classes", instances="folder")
     (objects / "classes.txt").unlink()
     (objects / "train/masks").mkdir()
-    refuse(objects, "masks that are missing: 3", instances="folder")
+    refuse(objects, "missing masks: 3", instances="folder")
 
 
 def test_components_are_regions_of_one_class_that_share_sides(root):
@@ -554,11 +552,11 @@ def test_components_are_regions_of_one_class_that_share_sides(root):
     assert find_components(np.full((1, 1), 1, np.uint8)).tolist() == [[1]]
 
 
-def test_instances_that_cannot_be_are_named(objects):
+def test_unusable_instances_are_named(objects):
     good = [path.read_bytes() for path in sorted((objects / "train/instances").iterdir())]
     path = objects / "train/instances/b.png"
     path.unlink()
-    refuse(objects, "instances that are missing: 1", str(path), instances="folder")
+    refuse(objects, "missing instances: 1", str(path), instances="folder")
     add_instances(objects, "b", IDS.T.copy())
     refuse(objects, str(path), "5x4", "4x5", instances="folder")
     colours = np.zeros((4, 5, 3), np.uint8)
@@ -572,7 +570,7 @@ def test_instances_that_cannot_be_are_named(objects):
     assert source.dropped == ("b.jpg",) and len(source) == 2
 
 
-def test_the_fingerprint_knows_of_instances(root):
+def test_the_fingerprint_depends_on_instances(root):
     for stem in "abc":
         add_instances(root, stem, IDS)
     prints = {mode: open_folder(root, instances=mode).fingerprint for mode in ("", "folder", "components")}
@@ -614,7 +612,7 @@ def test_an_image_without_an_object_is_an_example(objects):
 
 
 def test_an_objects_class_is_the_commonest_of_its_pixels(root):
-    """The background is none, and no class is none: an object of them alone is left out."""
+    """Background and ignored pixels do not count. An object with only such pixels is left out."""
     label = np.array([[0, 1, 2, 0, 0], [0, 0, 0, 0, 2], [9, 0, 0, 0, 0], [9, 9, 0, 0, 9]], np.uint8)
     for stem in "abc":
         add(root, stem, mask=label if stem == "a" else MASK)
@@ -625,13 +623,13 @@ def test_an_objects_class_is_the_commonest_of_its_pixels(root):
     source = open_folder(root, **fields)
     assert source.class_names == ("traffic light", "road", "river") and source.category_ids == (1, 2, 3)
     assert source.absent == ("river",)
-    assert source.bad_boxes == ("a.jpg: object 7: no pixel of it has a class",)
+    assert source.bad_boxes == ("a.jpg: object 7: none of its pixels has a class",)
     size, listed = source.objects(0)
     np.testing.assert_array_equal(listed["boxes"], [BOXES[1], BOXES[300]])
-    assert listed["classes"].tolist() == [0, 1], "of a tie the first"
+    assert listed["classes"].tolist() == [0, 1], "in a tie the first class wins"
     np.testing.assert_array_equal(whole(source[0]["masks"], size), [IDS == 1, IDS == 300])
     assert open_folder(root, "train[:1]", **fields).absent == ("river",)
-    assert len(open_folder(root, "train[1:]", **fields).bad_boxes) == 1, "it is of the whole split"
+    assert len(open_folder(root, "train[1:]", **fields).bad_boxes) == 1, "it covers the whole split"
 
 
 def test_components_have_boxes(root):
@@ -733,12 +731,12 @@ def test_nuclei_have_ids(tmp_path):
 
 
 def test_masks_have_no_boxes_without_instances(root):
-    with pytest.raises(UserError, match="folder.instances='': .* folder .* or components"):
+    with pytest.raises(UserError, match="folder.instances='' gives no boxes: .* folder .* or components"):
         open_folder(root, needs=("boxes",))
 
 
 def test_penn_fudan_is_read_as_it_comes_and_held_out(tmp_path):
-    """PNGImages and PedMasks, whose values are the numbers of the pedestrians."""
+    """It has PNGImages and PedMasks, whose values are the numbers of the pedestrians."""
     root, names = tmp_path / "set", [f"F{number}.png" for number in range(6)]
     for kind in ("PNGImages", "PedMasks"):
         (root / kind).mkdir(parents=True)

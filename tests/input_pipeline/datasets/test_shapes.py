@@ -1,4 +1,4 @@
-"""`shapes` is the same everywhere, and its annotations agree with one another."""
+"""`shapes` is the same on every platform, and its annotations agree with one another."""
 
 import hashlib
 import io
@@ -50,7 +50,7 @@ def test_every_class_is_drawn():
 
 @pytest.mark.parametrize("figure", shapes.FIGURES)
 def test_figures_have_their_area(figure):
-    """Against the formulas, for figures that lie wholly inside a large picture."""
+    """The areas match the formulas, for figures that are wholly inside a large picture."""
     areas = []
     for seed in range(8):
         mask = shapes._draw_figure(np.random.default_rng(seed), figure, 400, 400)
@@ -63,7 +63,7 @@ def test_figures_have_their_area(figure):
     np.testing.assert_allclose(areas, expected[figure], rtol=0.03)
 
 
-def test_a_prepared_copy_holds_what_is_drawn(monkeypatch, tmp_path):
+def test_a_prepared_copy_holds_the_drawn_examples(monkeypatch, tmp_path):
     monkeypatch.setattr(shapes, "EXAMPLES", {"train": 3, "validation": 2})
     folder = prepare("shapes", shapes.SHAPES.preparation, tmp_path, get_config().data.folder)
     import tensorflow_datasets as tfds

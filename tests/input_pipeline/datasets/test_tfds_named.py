@@ -1,4 +1,4 @@
-"""Datasets that tfds has prepared, by their name: what the features say is what is read, and others are listed."""
+"""Datasets that tfds has prepared, by name. Their features decide what is read, and an error lists unsuitable ones."""
 
 import sys
 
@@ -18,7 +18,7 @@ BOXES = [(0.25, 0.5, 0.75, 1.0), (0.0, 0.0, 0.5, 0.5)]
 
 
 def make(place, name, features, examples, file_format="array_record"):
-    """Prepare a dataset of two splits with `examples` each, in the way of tfds."""
+    """Prepare a dataset of two splits with `examples` each, with tfds."""
 
     class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.2.0")
@@ -101,14 +101,14 @@ def test_a_mask_with_names_is_a_label(place):
 
 
 def test_a_mask_without_names_takes_those_of_a_file(place, tmp_path):
-    with pytest.raises(UserError, match="mask does not name the classes; .* config.data.folder.classes") as caught:
+    with pytest.raises(UserError, match="has no class names for its mask; .* config.data.folder.classes") as caught:
         open_named(place, "tfds:plain")
     assert "\n" not in str(caught.value)
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     source = open_named(place, "tfds:plain", classes=str(tmp_path / "names.txt"))
     assert source.class_names == ("a", "b", "c") and source[0]["label"].max() == IGNORE
     (tmp_path / "names.txt").write_text("a\nb\n")
-    with pytest.raises(UserError, match="holds the value 2, but there are 2 classes"):
+    with pytest.raises(UserError, match="has the value 2, but there are 2 classes"):
         open_named(place, "tfds:plain", classes=str(tmp_path / "names.txt"))[0]
 
 
@@ -125,7 +125,7 @@ def test_a_sequence_of_boxes_and_classes_is_objects(place):
     assert len(both) == 3 and both.class_names == ("cat", "dog")
 
 
-def test_one_box_an_image_is_an_object(place):
+def test_a_single_box_per_image_is_an_object(place):
     example = open_named(place, "tfds:birds", "train", "boxes")[0]
     np.testing.assert_allclose(example["boxes"], [np.multiply(BOXES[0], (*SIZE, *SIZE))], atol=1e-6)
     assert example["classes"].tolist() == [1]
@@ -137,22 +137,22 @@ def test_one_box_an_image_is_an_object(place):
         (
             "tfds:digits",
             "boxes",
-            "no sequence of a BBox and a ClassLabel .* its features are image: Image, label: ClassLabel",
+            "no readable sequence of a BBox and a ClassLabel; its features are image: Image, label: ClassLabel",
         ),
-        ("tfds:digits", "label", "no mask, .* its features are image: Image"),
+        ("tfds:digits", "label", "no readable mask .* its features are image: Image"),
         ("tfds:animals", "label", r"animals: Sequence of \{bbox: BBoxFeature, is_crowd: Tensor, kind: ClassLabel"),
-        ("tfds:animals", "masks", "tfds:animals has label and boxes"),
+        ("tfds:animals", "masks", "'tfds:animals' has only label and boxes"),
         (
             "tfds:zebras",
             "label",
             "not prepared in .*tfds build zebras --file_format=array_record.*prepared there: animals",
         ),
         ("tfds:animals:9.0.0", "boxes", "not prepared"),
-        ("tfds:../animals", "boxes", "does not name a dataset of tfds"),
-        ("tfds:voc/2007", "boxes", "known here as 'voc/2007'"),
+        ("tfds:../animals", "boxes", "is not a name of tfds"),
+        ("tfds:voc/2007", "boxes", "is built in as 'voc/2007'"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(place, name, need, words):
+def test_an_unreadable_dataset_gives_one_line(place, name, need, words):
     with pytest.raises(UserError, match=words) as caught:
         open_named(place, name, "train", need)
     assert "\n" not in str(caught.value)
@@ -162,6 +162,6 @@ def test_configs_are_a_choice(place, tmp_path):
     for config in ("small", "large"):
         (tmp_path / "set" / config).mkdir(parents=True)
         (tmp_path / "set" / config / "1.0.0").symlink_to(place / "birds/1.2.0")
-    with pytest.raises(UserError, match="with the configs large, small; name one: tfds:set/large"):
+    with pytest.raises(UserError, match="with the configs large, small; choose one, such as tfds:set/large"):
         open_named(tmp_path, "tfds:set", "train", "boxes")
     assert len(open_named(tmp_path, "tfds:set/small", "train", "boxes")) == 1

@@ -1,4 +1,4 @@
-"""A VOCdevkit of a few pixels: what comes back is what lies there, and one clear line for everything that can be wrong."""
+"""A VOCdevkit of a few pixels. Its files are read back exactly, and each possible fault gives one clear line."""
 
 import io
 import os
@@ -22,7 +22,7 @@ CLASSES = 21
 
 
 def palette() -> list[int]:
-    """VOC's colours: the bits of an index go in turn to red, green and blue, the lowest of them to the highest bit."""
+    """Return VOC's colours. The bits of an index go in turn to red, green and blue, from the highest bit down."""
     return [
         sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
         for index in range(256)
@@ -69,7 +69,7 @@ def refuse(place, root, *words):
     assert "\n" not in message
     for word in words:
         assert word in message
-    assert not list(place.glob("voc_segmentation/*")), "nothing is left of a preparation that failed"
+    assert not list(place.glob("voc_segmentation/*")), "a failed preparation leaves nothing"
     assert not list(place.glob(".voc*"))
 
 
@@ -86,6 +86,7 @@ def test_the_examples_are_the_files(year, tmp_path):
             assert example.keys() == {"image", "label"} and source.size(i) == (4, 6)
             assert source._records[i]["segmentation_mask"] == (year / f"SegmentationClass/{stem}.png").read_bytes()
             assert source._records[i]["image"] == (year / f"JPEGImages/{stem}.jpg").read_bytes()
+    source = open_voc(tmp_path / "tfds", year.parent)
     names = source.class_names
     assert len(names) == CLASSES and list(names[1:]) == sorted(names[1:]) and names[0] == "background"
     assert (names[9], names[15], names[20]) == ("chair", "person", "tvmonitor")
@@ -133,20 +134,20 @@ def test_suffixes_do_not_matter_but_a_mask_in_jpeg_is_refused(year, tmp_path):
 @pytest.mark.parametrize("missing", ["JPEGImages/2008_03.jpg", "SegmentationClass/2008_03.png"])
 def test_a_missing_file_is_named(year, tmp_path, missing):
     (year / missing).unlink()
-    refuse(tmp_path / "tfds", year, str(year / missing), "missing", "take their names off")
+    refuse(tmp_path / "tfds", year, str(year / missing), "missing", "remove their names from the list")
 
 
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (make_mask(np.zeros((6, 4), np.uint8)), ["6x4", "4x6", "same pixels"]),
+        (make_mask(np.zeros((6, 4), np.uint8)), ["6x4", "4x6", "same size"]),
         (make_mask(np.zeros((4, 6), np.uint8)).convert("RGB"), ["colours", "palette"]),
         (make_mask(np.full((4, 6), 21, np.uint8)), ["value 21", "255"]),
         (make_mask(np.full((4, 6), 254, np.uint8)), ["value 254"]),
         (None, ["cannot be decoded"]),
     ],
 )
-def test_a_mask_that_cannot_be_is_named(year, tmp_path, mask, words):
+def test_an_unusable_mask_is_named(year, tmp_path, mask, words):
     path = year / "SegmentationClass/2007_01.png"
     mask.save(path) if mask else path.write_bytes(b"no image")
     refuse(tmp_path / "tfds", year, str(path), *words)
@@ -167,13 +168,13 @@ def test_grey_masks_of_the_same_values_and_one_pixel(year, tmp_path):
     assert source[1]["label"].tolist() == [[IGNORE]] and source[1]["image"].shape == (1, 1, 3)
 
 
-def test_folders_and_lists_that_are_not_there(year, tmp_path):
+def test_missing_folders_and_lists_are_refused(year, tmp_path):
     place, lists = tmp_path / "tfds", year / "ImageSets/Segmentation"
     refuse(place, tmp_path / "nowhere", "nowhere", "VOCdevkit")
     shutil.copytree(year, year.parent / "VOC2010")
     assert voc_segmentation.find_year(str(year.parent)) == year
     year.rename(year.parent / "VOC2011")
-    refuse(place, year.parent, "VOC2010, VOC2011", "give one")
+    refuse(place, year.parent, "VOC2010, VOC2011", "set it to one")
     (year.parent / "VOC2011").rename(year)
     (lists / "val.txt").write_text("2008_03\n2008_03\n")
     refuse(place, year, "val.txt", "once")
@@ -188,7 +189,7 @@ def test_folders_and_lists_that_are_not_there(year, tmp_path):
         open_voc(place, year)
 
 
-def test_a_disk_that_refuses_is_one_line_and_leaves_nothing(year, tmp_path, monkeypatch):
+def test_a_full_disk_gives_one_line_and_leaves_nothing(year, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -211,7 +212,7 @@ print(source[0]["label"].shape, {{"jax", "tensorflow"}} & sys.modules.keys())
     assert done.stdout.splitlines()[-1] == "(4, 6) set()"
 
 
-def test_what_tfds_writes_opens_without_decoding_the_palette(year, tmp_path):
+def test_records_of_tfds_keep_the_palette(year, tmp_path):
     record = open_voc(tmp_path / "tfds", year)._records[0]
     assert Image.open(io.BytesIO(record["segmentation_mask"])).mode == "P"
 
@@ -230,5 +231,5 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(year, tmp_path, name):
     for folder, source in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (tmp_path / f"outside.{source}").write_bytes((year / folder / f"2007_01.{source}").read_bytes())
     (year / "ImageSets/Segmentation/train.txt").write_text(f"2007_01\n{name}\n")
-    with pytest.raises(UserError, match=f"train.txt: names that lead out of .*: 1: {name}; take them off the list"):
+    with pytest.raises(UserError, match=f"train.txt: names that lead out of .*: 1: {name}; remove them from the list"):
         open_voc(tmp_path / "tfds", year)

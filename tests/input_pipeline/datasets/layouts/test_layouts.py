@@ -1,4 +1,4 @@
-"""Layouts: what is found in each of them, split by split, and one line for what is unclear. No file is decoded."""
+"""Layouts, with the files of each split, and a one-line error for unclear folders. No file is decoded."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ROWS = "0 0.5 0.5 0.2 0.2\n"
 
 
 def write(root, files):
-    """Write {path: text}, or paths alone; "{a,b}" in a path stands for several."""
+    """Write the files of `{path: text}`, or of paths alone, with YOLO rows in .txt files."""
     for path in files:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         text = files[path] if isinstance(files, dict) else ROWS if path.endswith(".txt") else ""
@@ -23,7 +23,7 @@ def write(root, files):
 
 
 def show(layout):
-    """{split: {name: annotation's name}}."""
+    """Return the names of images and of their annotations by split, as `{split: {image: annotation}}`."""
     return {
         split: {pair.name: pair.annotation and pair.annotation.name for pair in pairs}
         for split, pairs in layout.splits.items()
@@ -49,9 +49,9 @@ def refuse(find, root, *words):
     ],
 )
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_pipes_in_the_place_of_annotations_are_not_waited_for(tmp_path, find, pipe, files, make):
+def test_pipes_in_the_place_of_annotations_are_refused(tmp_path, find, pipe, files, make):
     make(write(tmp_path, files) / pipe)
-    refuse(find, tmp_path, "pipes, in the place of files: 1: ", pipe)
+    refuse(find, tmp_path, "broken links or pipes in the place of files: 1: ", pipe)
 
 
 # YOLO
@@ -90,7 +90,7 @@ FLAT = [
     "start", ["./images/", "images/", "/home/ann/set/images/", "C:\\ann\\set\\images\\", "data/images/"]
 )
 def test_lists_of_a_data_file_are_splits(tmp_path, start):
-    """Relative to the folder, or as another machine has them."""
+    """Their paths are relative to the folder, or come from another machine."""
     write(tmp_path, FLAT)
     write(tmp_path, {"data.yaml": "path: .\ntrain: train.txt\nval: val.txt\nnames: [x]"})
     write(tmp_path, {"train.txt": f"{start}b.jpg\n{start}a.jpg\n", "val.txt": f"{start}c.jpg"})
@@ -119,14 +119,14 @@ def test_folders_of_a_data_file_are_splits_and_others_keep_their_names(tmp_path,
 
 
 def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
-    """`train/images` is not there: images/ must not be taken for both splits."""
+    """`train/images` does not exist, and images/ must not be taken for both splits."""
     write(tmp_path, FLAT)
     write(tmp_path, {"data.yaml": "train: train/images\nval: valid/images\nnames: [x]"})
     layout = yolo.find(tmp_path)
     assert list(layout.splits) == ["train"] and len(layout.splits["train"]) == 3
     assert layout.remarks("train") == [
-        "data.yaml names train: train/images, which is not there or holds no image",
-        "data.yaml names val: valid/images, which is not there or holds no image",
+        "data.yaml names train: train/images, which is missing or holds no images",
+        "data.yaml names val: valid/images, which is missing or holds no images",
     ]
 
 
@@ -135,7 +135,7 @@ def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
     [(("train", "valid", "test"), ["test", "train", "valid"]), (("train", "valid", "val"), ["train", "val"])],
 )
 def test_a_split_keeps_the_name_of_its_folder(tmp_path, folders, expected):
-    """Runs of versions that looked at folders alone have trained on `valid`; a folder `val` next to it is another one."""
+    """Earlier versions read only folders and trained on `valid`. A folder `val` next to it is a different one."""
     for folder in folders:
         write(tmp_path, [f"{folder}/images/a.jpg", f"{folder}/labels/a.txt"])
     write(tmp_path, {"data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [x]"})
@@ -150,17 +150,17 @@ def test_darknet_data_file(tmp_path):
     write(tmp_path, {"train.txt": "data/obj_train_data/b.jpg"})
     layout = yolo.find(tmp_path)
     assert show(layout) == {"train": {"b.jpg": "b.txt"}}
-    assert "1 file of labels is of images that obj.data does not name: a.txt" in layout.remarks("train")
+    assert "1 label file is skipped (images that obj.data does not name): a.txt" in layout.remarks("train")
 
 
-def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_path):
+def test_images_without_labels_are_counted_and_without_any_there_is_no_split(tmp_path):
     write(tmp_path, ["images/train/a.jpg", "images/train/b.jpg", "labels/train/a.txt", "images/test/c.jpg"])
     write(tmp_path, {"data.yaml": "train: images/train\ntest: images/test\nnames: [x]"})
     layout = yolo.find(tmp_path)
     assert list(layout.splits) == ["train"]
     assert layout.remarks("train") == [
-        "test is not a split: no file of labels for its images (1)",
-        "1 image has no file of labels, and counts as an image without objects: b.jpg",
+        "test is not a split: none of its images has a label file (1)",
+        "1 image has no label file and counts as an image without objects: b.jpg",
     ]
 
 
@@ -169,12 +169,15 @@ def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_p
     [
         (
             ["images/train/a.jpg", "labels/train/a.txt", "labels/train/b.txt"],
-            ["images that are missing", "labels/train/b.txt"],
+            ["label files without their image", "labels/train/b.txt"],
         ),
-        (["images/train/a.jpg", "images/train/a.png", "labels/train/a.txt"], ["would share one file of labels"]),
-        (["images/train/a.jpg", "images/train/a.txt", "labels/train/a.txt"], ["two files of one image's labels"]),
-        (["set/train/images/a.jpg", "set/train/labels/a.txt"], ["holds set/, and that the split 'train'", "give "]),
-        (["a.jpg", "a.txt", "cam/b.jpg", "cam/b.txt"], ["in folders (cam) and outside these"]),
+        (["images/train/a.jpg", "images/train/a.png", "labels/train/a.txt"], ["would share one label file"]),
+        (["images/train/a.jpg", "images/train/a.txt", "labels/train/a.txt"], ["two label files of one image"]),
+        (
+            ["set/train/images/a.jpg", "set/train/labels/a.txt"],
+            ["holds set/, which holds the split 'train'", "set it to "],
+        ),
+        (["a.jpg", "a.txt", "cam/b.jpg", "cam/b.txt"], ["are in folders (cam), and others are not"]),
         (
             {"images/a.jpg": "", "labels/a.txt": ROWS, "a.yaml": "names: [x]", "b.yaml": "names: [y]"},
             ["a.yaml, b.yaml", "keep one"],
@@ -187,11 +190,11 @@ def test_images_without_labels_are_counted_and_a_split_without_any_is_none(tmp_p
                 "data.yaml": "train: t.txt",
                 "t.txt": "images/a.jpg\n../../etc/b.jpg\n",
             },
-            ["t.txt: lines that name no image", "../../etc/b.jpg"],
+            ["t.txt: lines that do not name an image", "../../etc/b.jpg"],
         ),
         (
             {"images/a.jpg": "", "labels/a.txt": ROWS, "data.yaml": "train: [images, more]"},
-            ["train names 'more', which is not there"],
+            ["train names 'more', which is missing"],
         ),
     ],
 )
@@ -232,7 +235,7 @@ def test_voc_lists_hold_names_with_spaces(tmp_path):
     )
     assert show(voc.find(tmp_path)) == {"train": {"my photo 1.jpg": "my photo 1.xml", "plain.jpg": "plain.xml"}}
     write(tmp_path, {"ImageSets/Main/train.txt": "my photo 2\nplain\n"})
-    refuse(voc.find, tmp_path, "files that are missing", "my photo 2.jpg", "my photo 2.xml")
+    refuse(voc.find, tmp_path, "missing files", "my photo 2.jpg", "my photo 2.xml")
 
 
 def test_voc_files_are_found_whatever_their_case_and_normal_form(tmp_path):
@@ -247,12 +250,12 @@ def test_voc_lists_hold_names_with_folders(tmp_path):
     write(tmp_path, {"ImageSets/Main/val.txt": "d/a.b\n"})
     layout = voc.find(tmp_path)
     assert show(layout) == {"val": {"d/a.b.png": "a.b.xml"}}
-    assert layout.remarks("val") == ["1 image is in no list of a split: a.b.jpg"]
+    assert layout.remarks("val") == ["1 image is not in any split's list: a.b.jpg"]
 
 
-def test_images_without_xml_are_left_out_and_named(tmp_path):
+def test_images_without_xml_are_skipped_and_named(tmp_path):
     layout = voc.find(write(tmp_path, ["train/a.jpg", "train/a.xml", "train/b.jpg", "others/c.jpg"]))
-    assert layout.remarks("train") == ["1 image without an XML file is left out: b.jpg"]
+    assert layout.remarks("train") == ["1 image without an XML file is skipped: b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,7 @@ def test_images_without_xml_are_left_out_and_named(tmp_path):
     [
         (["train/a.xml", "train/b.jpg"], ["annotations without their image", "train/a.xml"]),
         (["train/a.xml", "train/a.jpg", "train/a.png"], ["share one name", "a.jpg and "]),
-        (["set/train/a.xml", "set/train/a.jpg"], ["that the split 'train'"]),
+        (["set/train/a.xml", "set/train/a.jpg"], ["which holds the split 'train'"]),
     ],
 )
 def test_unclear_voc_folders(tmp_path, files, words):
@@ -305,7 +308,7 @@ def test_mask_layouts(tmp_path, files, split, kinds):
     assert set(example) == kinds and all(path.is_file() for path in example.values())
 
 
-def test_what_is_no_file_is_passed_over_and_named(tmp_path):
+def test_links_and_pipes_among_images_are_skipped_and_named(tmp_path):
     write(tmp_path, ["images/a.png", "masks/a.png"])
     (tmp_path / "images/b.png").symlink_to(tmp_path / "images/c.png")
     (tmp_path / "images/c.png").symlink_to(tmp_path / "images/b.png")
@@ -313,14 +316,14 @@ def test_what_is_no_file_is_passed_over_and_named(tmp_path):
     os.mkfifo(tmp_path / "images/e.png")
     examples, remarks = mask_folder.find_files(masks.find(tmp_path).splits["train"], False)
     assert [files["images"].name for files in examples] == ["a.png"]
-    assert remarks == ["3 files are passed over, not an image that is read here: b.png, c.png, e.png"]
+    assert remarks == ["3 files are skipped (not a supported image): b.png, c.png, e.png"]
 
 
 @pytest.mark.parametrize("find", [yolo.find, voc.find])
-def test_what_lies_among_images_and_is_none_is_named(tmp_path, find):
+def test_other_files_among_images_are_named(tmp_path, find):
     suffix = "txt" if find is yolo.find else "xml"
     layout = find(write(tmp_path, ["train/a.jpg", f"train/a.{suffix}", "train/clip.mp4", "elsewhere/x.mp4"]))
-    assert layout.remarks("train")[-1] == "1 file is passed over, not an image that is read here: clip.mp4"
+    assert layout.remarks("train")[-1] == "1 file is skipped (not a supported image): clip.mp4"
 
 
 def test_a_folder_that_holds_itself_is_walked_once(tmp_path):
@@ -340,8 +343,8 @@ def test_another_format_is_named_in_the_error(tmp_path, name):
     refuse(
         lambda root: recognise(name, root),
         tmp_path,
-        f"as {name} reads it",
+        f"does not have a layout of {name}",
         f"looks like {other}",
         f"--config.data.name={other}",
     )
-    refuse(lambda root: recognise(name, root / "empty"), tmp_path, f"as {name} reads it", "it needs")
+    refuse(lambda root: recognise(name, root / "empty"), tmp_path, f"does not have a layout of {name}", "which needs")
