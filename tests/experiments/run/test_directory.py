@@ -159,7 +159,7 @@ def test_a_lost_or_changed_wandb_id_is_that_of_the_checkpoint(tmp_path, capsys):
 def test_one_job_at_a_time(tmp_path, config):
     with (
         run_directory.claim(tmp_path, config),
-        pytest.raises(UserError, match="another process is training here"),
+        pytest.raises(UserError, match="another process is training in"),
         run_directory.claim(tmp_path, config),
     ):
         pass

@@ -59,7 +59,7 @@ def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path):
 def test_one_side_alone_is_an_error(folder):
     config = boxes.get_config()
     config.data.folder.root, config.data.image_size = str(folder), (64, 0)
-    with pytest.raises(UserError, match=r"image_size=\(64, 0\): give both sides, or \(0, 0\)"):
+    with pytest.raises(UserError, match=r"image_size=\(64, 0\) has one side of 0; give both sides, or \(0, 0\)"):
         settle(config, None)
 
 
