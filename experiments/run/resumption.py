@@ -64,7 +64,7 @@ def resume(
         )
     exact = keeps_rates(config.optim, step, before, steps)
     if not exact:
-        rates = [float(make_schedule(config.optim, planned)(step)) for planned in (before, steps)]
+        rates = [make_schedule(config.optim, planned)(step) for planned in (before, steps)]
         warn(
             f"config.train.steps={steps}: the run was planned for {before} steps, and its schedule depends on that number. From "
             f"step {step + 1} on it uses the learning rates of a run of {steps} steps ({rates[1]:.3g} next, not "

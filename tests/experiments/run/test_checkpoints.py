@@ -162,14 +162,14 @@ def test_older_notes_without_a_checksum_are_read(tmp_path):
     place.write_text(json.dumps(json.loads(place.read_text())["notes"]))
     assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
     edit_notes(place.parents[1], '"loader": 6', '"loader": 7')
-    with pytest.raises(UserError, match="notes are of step 6 and of batch 7"):
+    with pytest.raises(UserError, match="notes belong to step 6 and batch 7"):
         Checkpoints(tmp_path, 2).restore(make_state(0))
 
 
 def test_a_first_save_that_cannot_be_read_back_is_an_error_at_once(tmp_path):
     place = tmp_path / "a[b]"  # Orbax looks for its files by a pattern
     manager = Checkpoints(place, 2)
-    with pytest.raises(UserError, match="last/3 was written and cannot be read back"):
+    with pytest.raises(UserError, match="last/3 was written but cannot be read back"):
         manager.save(3, make_state(3), {"loader": 3})
     manager.close()
 
@@ -180,10 +180,10 @@ def test_an_error_points_to_the_other_checkpoint_only_where_that_is_usable(tmp_p
     manager.save(3, make_state(3), {}, kind="best")
     manager.close()
     os.truncate(largest_file(tmp_path / "checkpoints" / "best" / "3"), 10)
-    with pytest.raises(UserError, match="there is one with --checkpoint=last"):
+    with pytest.raises(UserError, match="use --checkpoint=last, which is usable"):
         Checkpoints(tmp_path, read_only=True).read("best")
     os.truncate(largest_file(tmp_path / "checkpoints" / "last" / "3"), 10)
-    with pytest.raises(UserError, match=r"holds no usable checkpoint \(.*\); restore one from a backup"):
+    with pytest.raises(UserError, match=r"contains no usable checkpoint \(.*\); restore one from a backup"):
         Checkpoints(tmp_path, read_only=True).read("best")
     assert capfd.readouterr().err == "", "one line is enough"
 

@@ -40,7 +40,7 @@ def test_who_is_one_of_several(arguments, environment, several):
     [(("host:1", None, None), "processes"), ((None, 2, 0), "coordinator"), (("host:1", 2, None), "process")],
 )
 def test_flags_that_are_incomplete_are_one_line(given, missing):
-    with pytest.raises(UserError, match=f"--{missing} is missing; several processes need --coordinator=HOST:PORT"):
+    with pytest.raises(UserError, match=f"--{missing} is missing; give all of --coordinator=HOST:PORT"):
         join(*given)
 
 

@@ -107,7 +107,7 @@ def test_what_follows_the_rows_of_a_checkpoint_may_be_anything(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda rows: [], r"has 0 of the 4 rows that were there when step 4 was saved"),
+        (lambda rows: [], r"has 0 of the 4 rows that it had when step 4 was saved"),
         (lambda rows: rows[:2], r"has 2 of the 4 rows"),
         (lambda rows: [*rows[:1], *rows[2:]], r"has 3 of the 4 rows"),
         (lambda rows: [*rows[:3], rows[3].replace(b"4", b"5")], r"has other rows"),
@@ -127,7 +127,7 @@ def test_rows_that_a_checkpoint_covers_are_not_lost_without_a_word(tmp_path, cap
     metrics = MetricsFile(path)
     metrics.cut(4, mark, accept_lost=True)
     assert (tmp_path / "metrics.jsonl.lost-1").read_bytes() == damaged
-    assert "going on without them" in capsys.readouterr().err
+    assert "continues without them" in capsys.readouterr().err
     steps = [row["step"] for row in metrics.rows()]
     assert steps == sorted(set(steps)) and all(step <= 4 for step in steps)
     again = metrics.mark
@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_di
     metrics.append(1, {"x": 1})
     before = metrics.path.read_bytes()
     full_disk(len(before) + 5)
-    with pytest.raises(UserError, match="cannot write step 2: .* make room"):
+    with pytest.raises(UserError, match="step 2 cannot be written .* make room"):
         metrics.append(2, {"x": 2})
     assert metrics.path.read_bytes() == before
 
@@ -196,6 +196,6 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_di
 def test_a_line_that_append_does_not_write_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "train/loss": 0.5}\n' + line + b"\n")
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: damaged, .*; repair or delete the line"):
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2 is damaged: .*; repair or delete the line"):
         list(MetricsFile(path).rows())
     assert path.read_bytes().endswith(line + b"\n")

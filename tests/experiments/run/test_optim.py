@@ -56,7 +56,7 @@ def test_a_trial_of_a_few_steps_has_a_shorter_warmup(warmup_steps, steps, highes
     if highest == warmup_steps:
         assert not told
     else:
-        said = f"config.optim.warmup_steps={warmup_steps} leaves nothing of config.train.steps={steps}"
+        said = f"config.optim.warmup_steps={warmup_steps} leaves no other step of config.train.steps={steps}"
         assert told == f"warning: {said}: the warm-up is shortened to {highest} step{'s' if highest != 1 else ''}\n"
 
 
@@ -64,7 +64,7 @@ def test_so_has_a_part_of_the_parameters(capsys):
     asked = fields(partition=(("head/", (("warmup_steps", 8),)),))
     optim.make_optimizer(asked, 4, list(PARAMS))
     optim.warn_of_short_warmup(asked, 4)
-    assert "of 'head/' warmup_steps=8 leaves nothing" in capsys.readouterr().err
+    assert "'head/': warmup_steps=8 leaves no other step" in capsys.readouterr().err
 
 
 def test_weight_decay_touches_kernels_only():

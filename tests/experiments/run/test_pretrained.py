@@ -64,7 +64,7 @@ def test_random_values_that_stay_frozen_are_warned_of(model, tmp_path, capsys):
     config = config.copy_and_resolve_references()
     config.optim.freeze = ("encoder/",)
     pretrained.fill(config, architecture, variables, CLASSES)
-    assert "arrays of encoder at the random values" in capsys.readouterr().err
+    assert "arrays of encoder at their random initial values" in capsys.readouterr().err
     torchvision_file(tmp_path / "w.safetensors", architecture, variables)
     config.pretrained = str(tmp_path / "w.safetensors")
     pretrained.fill(config, architecture, variables, CLASSES)
@@ -79,8 +79,8 @@ def test_the_report_counts_values_and_names_what_is_new():
         "scale": np.zeros(1),
     }
     line = pretrained.report("weights from FILE", variables, ["head/kernel", "backbone/b"])
-    assert line == "weights from FILE: 7 of 21 values; new here: 1 arrays of backbone, head"
-    assert pretrained.report("weights from FILE", variables, []).endswith("21 of 21 values; new here: none")
+    assert line == "weights from FILE: 7 of 21 values; not loaded: 1 arrays of backbone, head"
+    assert pretrained.report("weights from FILE", variables, []).endswith("21 of 21 values; not loaded: none")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_init_from_a_run_of_another_model_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(1, {"params": {"trunk/kernel": jnp.zeros((2, 2))}}, {})
     checkpoints.close()
-    with pytest.raises(UserError, match="no parameter of that run fits"):
+    with pytest.raises(UserError, match="has no parameter that fits this model"):
         pretrained.init_from(str(tmp_path), build()[2])
 
 
@@ -185,7 +185,7 @@ def test_other_classes_start_anew_and_are_reported(name, tmp_path):
     for path in variables:
         assert np.array_equal(loaded[path], variables[path]) == (path in new), path
     held = 90 if name in ("ssd300", *published.TWO_STAGES) else 91  # without a background
-    assert remark == f"; its {held} classes are not the data's 3, whose layer starts anew"
+    assert remark == f"; its {held} classes are not the data's 3, so the class layer stays random"
 
 
 def test_a_regions_boxes_are_by_class_and_in_our_order(tmp_path):

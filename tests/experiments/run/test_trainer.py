@@ -187,7 +187,7 @@ def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, 
     assert resumed.best.value == best
     assert resumed.checkpoints.steps("best") == ([] if step is None else [step])
     if step is None:
-        with pytest.raises(UserError, match="best holds no usable checkpoint; there is one with --checkpoint=last"):
+        with pytest.raises(UserError, match="best contains no usable checkpoint; use --checkpoint=last"):
             resumed.checkpoints.read("best")
     resumed.checkpoints.close()
 
