@@ -35,7 +35,7 @@ def test_all_that_are_there_go_on_at_once():
 def test_who_is_missing_is_named_everywhere():
     told = call((0, 3), (2, 3))
     assert told[0] == told[1]
-    assert told[0].startswith("process 1 of 3 is missing after 2 s; there are 0 on ")
+    assert told[0].startswith("process 1 of 3 is missing after 2 s (present: 0 on ")
 
 
 def test_without_process_0_the_others_say_where_they_looked():

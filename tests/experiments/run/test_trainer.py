@@ -220,7 +220,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_planned(tmp_path, data_dir):
     planned, extended = tmp_path / "planned", tmp_path / "extended"
     finish(make(planned, data_dir, steps=9, optim=optim))
     finish(make(extended, data_dir, steps=6, optim=optim))
-    with pytest.raises(UserError, match=r"train\.steps=5: .* is at step 6 of 6; give more than 6"):
+    with pytest.raises(UserError, match=r"train\.steps=5 .* is at step 6 of 6; give more than 6"):
         make(extended, data_dir, steps=5, optim=optim)
     trainer = make(extended, data_dir, steps=9, optim=optim)
     assert trainer.resumption.is_exact
