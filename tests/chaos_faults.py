@@ -278,7 +278,7 @@ def start_twice(run: Round) -> str:
     if running.is_running():
         code, said = run.start().finish()
         # The first one may have ended in the meantime.
-        assert code in (0, 1) and (code == 0 or "another process is training here" in said), (code, said)
+        assert code in (0, 1) and (code == 0 or "another process is training in" in said), (code, said)
     code, said = running.finish()
     assert code == 0, (code, said)
     return "started twice"

@@ -265,7 +265,7 @@ def test_a_stop_before_jax_has_loaded_has_its_exit_code(tmp_path, number, mode):
 def test_a_time_limit_before_the_first_step_says_so(tmp_path, data_dir):
     done = run(DEBUG, f"--workdir={tmp_path / 'run'}", "--config.train.max_minutes=0.001", data_dir=data_dir)
     assert done.returncode == 75 and done.stderr == "", done.stderr
-    assert done.stdout.startswith("stopped by train.max_minutes=0.001 before the first step: nothing to save, ")
+    assert done.stdout.startswith("stopped by train.max_minutes=0.001 before the first step, with nothing to save; ")
 
 
 def test_an_error_that_is_not_the_user_s_fails(tmp_path):

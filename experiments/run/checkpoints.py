@@ -1,17 +1,18 @@
 """Checkpoints that can be trusted after a kill, a full disk or a damaged file.
 
-`checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` the best by the config's metric. Orbax writes each
-under a temporary name and renames it when it is whole. Notes with a SHA-256 of their own are stored with the arrays and
-hold the SHA-256 of these, so that a checkpoint damaged later is recognised, moved aside and replaced by the one before.
+`checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` is the best by the config's metric. Orbax writes each one
+under a temporary name and renames it when it is complete. Notes are stored next to the arrays. They contain the SHA-256 of
+the arrays, and have a SHA-256 themselves. A checkpoint that is damaged later is thus detected, moved aside and replaced by
+the one before.
 
-`python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 over all its state arrays; with
-`--config` it prints the run's config instead, as config.json holds it.
+`python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 of all its state arrays. With `--config`
+it prints the run's config instead, in the form of config.json.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # first of all, because the imports take seconds
 
 import argparse
 import contextlib
@@ -39,22 +40,22 @@ KINDS = ("last", "best")
 
 
 class Checkpoints:
-    """The checkpoints of one run. `state` is a tree of arrays everywhere below; `notes` is JSON: what else resumes the run."""
+    """The checkpoints of one run. `state` is a tree of arrays. `notes` is JSON with everything else that a resume needs."""
 
     def __init__(self, workdir: str | pathlib.Path, keep: int = 1, read_only: bool = False):
         silence_repetitions()
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.read_only = read_only
-        self.longest_save = 0.0  # seconds from the call to the file, of those saved so far
+        self.longest_save = 0.0  # seconds, from the call of `save` to the complete file
         self._began = 0.0
-        self._read_back: set[str] = set()  # kinds whose first checkpoint of this process was read back
+        self._read_back: set[str] = set()  # kinds whose first checkpoint in this process was read back
         self._most = {"last": keep, "best": 1}
         try:
             here = [kind for kind in KINDS if not read_only or (self.folder / kind).is_dir()]
             self._managers = {kind: self._make_manager(kind) for kind in here}
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be used ({error.strerror}); move the run, or what is in its place"
+                f"{self.folder} cannot be used ({error.strerror}); move the run, or the file in its place"
             ) from error
 
     def _make_manager(self, kind: str) -> ocp.CheckpointManager:
@@ -65,21 +66,21 @@ class Checkpoints:
                 create=not self.read_only,
                 read_only=self.read_only,
                 cleanup_tmp_directories=not self.read_only,
-                lightweight_initialize=True,  # a damaged file of metadata is then an error of its checkpoint alone
+                lightweight_initialize=True,  # damaged metadata then affects only its own checkpoint
                 async_options=None if self.read_only else ocp.AsyncOptions(post_finalization_callback=self._note_time),
             ),
         )
 
     def steps(self, kind: str = "last") -> list[int]:
-        """Return the steps of the whole checkpoints on disk, oldest first."""
+        """Return the steps of the complete checkpoints on disk, oldest first."""
         return sorted(self._managers[kind].all_steps()) if kind in self._managers else []
 
     def save(self, step: int, state: Any, notes: dict, kind: str = "last") -> None:
-        """Start to write a checkpoint; returns when the arrays are copied. Raises UserError when an earlier write failed.
+        """Start to write a checkpoint, and return when the arrays are copied. Raises UserError if an earlier write failed.
 
-        Nothing older is removed before the new one is whole, and what was saved before is whole before this one begins:
-        a `last` that exists vouches for the `best` of its step. The first one of a kind is read back: that a checkpoint cannot
-        be read must not come out at the resume.
+        No older checkpoint is removed before the new one is complete. Earlier saves complete before this one begins, so a
+        `last` that exists implies that the `best` of its step is complete. The first checkpoint of each kind is read back,
+        so that an unreadable one is found now and not when the run resumes.
         """
         self.wait()
         if step in self.steps(kind):
@@ -102,7 +103,7 @@ class Checkpoints:
             self._read_back.add(kind)
 
     def wait(self) -> None:
-        """Block until everything saved is on disk. Raises UserError when a write failed."""
+        """Block until all saves are on disk. Raises UserError if a write failed."""
         for kind, manager in self._managers.items():
             try:
                 manager.wait_until_finished()
@@ -111,10 +112,10 @@ class Checkpoints:
                 raise self._write_failed(None, kind, error) from error
 
     def restore(self, like: Any, kind: str = "last") -> tuple[Any, dict] | None:
-        """Return the newest usable checkpoint in the shapes and shardings of `like` (a tree of arrays), and its notes.
+        """Return the newest usable checkpoint with the shapes and shardings of `like`, a tree of arrays, and its notes.
 
-        Where one cannot be read, or its SHA-256 differs, the one before is tried; once that is restored, the damaged one is
-        moved to `checkpoints/damaged` with a warning. None where there is no checkpoint; UserError where none is usable.
+        If a checkpoint cannot be read, or its SHA-256 differs, the one before is restored. The damaged one is then moved to
+        `checkpoints/damaged` with a warning. Returns None if there is no checkpoint. Raises UserError if none is usable.
         """
         steps, damaged = self.steps(kind), {}
         names = flatten(like)
@@ -135,13 +136,13 @@ class Checkpoints:
             return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
         if steps:
             raise UserError(
-                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({explain(damaged[steps[-1]])}); restore "
-                "one from a backup, or move the run away to start again"
+                f"{self.folder / kind}: none of the checkpoints {steps} can be read ({explain(damaged[steps[-1]])}); restore one "
+                "from a backup, or move the run away to start again"
             )
         return None
 
-    def read(self, kind: str = "last") -> tuple[dict[str, np.ndarray], dict]:
-        """Return the newest usable checkpoint as {path: array} on the host, and its notes. UserError where there is none."""
+    def read(self, kind: str = "last") -> tuple[dict[str, Any], dict]:
+        """Return the newest usable checkpoint as {path: array} on the host, and its notes. Raises UserError without one."""
         steps, damaged = self.steps(kind), {}
         for step in reversed(steps):
             try:
@@ -155,16 +156,16 @@ class Checkpoints:
             return found
         if kind in self._managers:
             self._look_again(kind)
-            if self.steps(kind) != steps:  # the run is still training and has replaced them
+            if self.steps(kind) != steps:  # the run is still training, and has replaced them
                 return self.read(kind)
         other = next((name for name in KINDS if name != kind and self._has_usable(name)), None)
-        remedy = "restore one from a backup" if steps else "train first, or name another --workdir"
-        remedy = f"there is one with --checkpoint={other}" if other else remedy
+        remedy = "restore one from a backup" if steps else "train first, or give another --workdir"
+        remedy = f"use --checkpoint={other}, which is usable" if other else remedy
         reason = f" ({explain(damaged[steps[-1]])})" if steps else ""
-        raise UserError(f"{self.folder / kind} holds no usable checkpoint{reason}; {remedy}")
+        raise UserError(f"{self.folder / kind} contains no usable checkpoint{reason}; {remedy}")
 
     def read_notes(self) -> dict | None:
-        """Return the notes of the newest checkpoint that has readable ones, without its arrays. None where there is none."""
+        """Return the newest readable notes, without reading arrays. None if there are none."""
         for kind in KINDS:
             for step in reversed(self.steps(kind)):
                 with contextlib.suppress(Exception):  # orbax raises errors of any type for a damaged file
@@ -172,7 +173,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait for the writers: an orbax manager that is not closed loses its last save."""
+        """Wait for the writers, and close the Orbax managers. A manager that is not closed loses its last save."""
         self.wait()
         for manager in self._managers.values():
             manager.close()
@@ -181,11 +182,11 @@ class Checkpoints:
         self.longest_save = max(self.longest_save, time.monotonic() - self._began)
 
     def _look_again(self, kind: str) -> None:
-        """List what is there now: another process, or this one, has moved a checkpoint."""
+        """Read the folder again, after this or another process has moved a checkpoint."""
         self._managers[kind].close()
         self._managers[kind] = self._make_manager(kind)
 
-    def _read(self, step: int, kind: str) -> tuple[dict[str, np.ndarray], dict]:
+    def _read(self, step: int, kind: str) -> tuple[dict[str, Any], dict]:
         notes = self._read_notes(step, kind)
         return self._read_arrays(step, kind, notes, None), notes
 
@@ -201,52 +202,54 @@ class Checkpoints:
             self._read(step, kind)
         except Exception as error:
             raise UserError(
-                f"{self.folder / kind / str(step)} was written and cannot be read back ({explain(error)}): no start could go on "
-                "from it; check the disk, or choose a --workdir on another one"
+                f"{self.folder / kind / str(step)} was written but cannot be read back ({explain(error)}), so the run could not "
+                "resume from it; check the disk, or choose a --workdir on another disk"
             ) from error
 
     def _read_notes(self, step: int, kind: str) -> dict:
         items = ocp.args.Composite(notes=ocp.args.JsonRestore())
         stored = self._managers[kind].restore(step, args=items)["notes"]
-        if "shapes" in stored:  # of an older run, whose notes have no checksum
+        if "shapes" in stored:  # from an older run, whose notes have no checksum
             notes = stored
         elif digest_json(notes := stored["notes"]) != stored["sha256"]:
-            raise ValueError("its notes are not the ones that were saved (SHA-256 differs)")
+            raise ValueError("its notes differ from the saved ones (SHA-256 differs)")
         if notes["step"] != step or notes.get("loader", step) != step:
-            raise ValueError(f"its notes are of step {notes['step']} and of batch {notes.get('loader')}")
+            raise ValueError(f"its notes belong to step {notes['step']} and batch {notes.get('loader')}")
         return notes
 
     def _read_arrays(self, step: int, kind: str, notes: dict, abstract: Arrays | None) -> dict[str, Any]:
-        """Read onto the devices as `abstract` says, or onto the host without it."""
+        """Read the arrays onto the devices in the layout of `abstract`, or onto the host without it."""
         like = _describe_on_host(notes) if abstract is None else abstract
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
         arrays = self._managers[kind].restore(step, args=items)["state"]
         if notes["sha256"] and abstract is not None and not all(map(is_here, arrays.values())):
-            self._read_arrays(step, kind, notes, None)  # no process could compute it from the parts that it holds
+            self._read_arrays(step, kind, notes, None)  # no process can compute the SHA-256 from its own parts
         elif any(describe(arrays, notes)[name] != notes[name] for name in ("sha256", "sums") if notes.get(name)):
-            raise ValueError("its arrays are not the ones that were saved (SHA-256 differs)")
+            raise ValueError("its arrays differ from the saved ones (SHA-256 differs)")
         return arrays
 
     def _check_fits(self, step: int, kind: str, shapes: Mapping[str, list[int]], abstract: Arrays) -> None:
-        """Raise UserError for a whole checkpoint of another model: the user's mistake, not damage."""
+        """Raise UserError if a checkpoint comes from another model, which is not damage."""
         wanted = {name: list(value.shape) for name, value in abstract.items()}
         differing = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
         if differing:
             name = differing[0]
             raise UserError(
-                f"{self.folder / kind / str(step)} is of another model: {len(differing)} arrays differ, first {name} "
-                f"(saved {shapes.get(name)}, config {wanted.get(name)}); use the config of that run or another --workdir"
+                f"{self.folder / kind / str(step)} comes from another model: {len(differing)} arrays differ, the first is {name} "
+                f"(saved {shapes.get(name)}, config {wanted.get(name)}); use the config of that run, or another --workdir"
             )
 
     def _check_room(self, size: int) -> None:
-        """Raise OSError where `size` bytes do not fit the disk: before the attempt it is one line, and no half file."""
+        """Raise OSError if the disk has less than `size` bytes left, before a partial file is written."""
         free = lead(lambda: shutil.disk_usage(self.folder).free)
         if free < size:
             raise OSError(f"it needs {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB left")
 
     def _set_aside(self, step: int, kind: str, error: Exception) -> None:
         place, target = self.folder / kind / str(step), self.folder / "damaged" / f"{kind}-{step}"
-        warn(f"checkpoint {place} cannot be used ({explain(error)}); moved to {target}, the one before is used")
+        warn(
+            f"checkpoint {place} cannot be used ({explain(error)}); it was moved to {target}, and the one before is used"
+        )
 
         def move() -> None:
             try:
@@ -254,17 +257,19 @@ class Checkpoints:
                 target.parent.mkdir(exist_ok=True)
                 place.rename(target)
             except OSError as failure:
-                raise UserError(f"{place}: cannot be moved to {target}: {failure.strerror}; move it away") from failure
+                raise UserError(
+                    f"{place} cannot be moved to {target} ({failure.strerror}); move it yourself"
+                ) from failure
 
         lead(move)
         self._look_again(kind)
 
     def _write_failed(self, step: int | None, kind: str, error: Exception) -> UserError:
         what = "a checkpoint" if step is None else f"checkpoint {step}"
-        earlier = _list_steps(self.folder / kind)  # the manager has dropped those that this one was to replace
-        rest = f"the earlier ones {earlier} are whole" if earlier else "the run has no earlier one"
+        earlier = _list_steps(self.folder / kind)  # not the manager's, which has dropped those to be replaced
+        rest = f"the earlier checkpoints {earlier} are complete" if earlier else "the run has no earlier checkpoint"
         return UserError(
-            f"{self.folder / kind}: {what} could not be written ({explain(error)}); {rest}: make room and start the same "
+            f"{self.folder / kind}: {what} could not be written ({explain(error)}); {rest}; make room and start the same "
             "command again"
         )
 
@@ -275,13 +280,13 @@ def exists(workdir: pathlib.Path) -> bool:
 
 
 def _list_steps(folder: pathlib.Path) -> list[int]:
-    """Return the steps of the checkpoints in a folder; one that is being written has another name."""
+    """Return the steps of the complete checkpoints in a folder. An incomplete one has a temporary name."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted(int(path.name) for path in paths if path.name.isdecimal() and path.is_dir())
 
 
 def read_white(workdir: pathlib.Path) -> int:
-    """Return the value of 16-bit images that the run in `workdir` reads as white. Older runs did not store it."""
+    """Return the value that the run in `workdir` reads as white in 16-bit images. Older runs did not store it."""
     notes = Checkpoints(workdir, read_only=True).read_notes() or {}
     return notes.get("white_level", WHITE)
 
@@ -293,21 +298,19 @@ def flatten(state: Any) -> dict[str, Any]:
 
 
 def _describe_on_host(notes: Mapping) -> dict[str, np.ndarray] | None:
-    """Return arrays like those of a checkpoint, for Orbax to read it onto any host. None for older notes, without types."""
+    """Return templates from which Orbax reads a checkpoint onto any host. None for older notes, which have no dtypes."""
     if "dtypes" not in notes:
         return None
     return {name: np.empty(shape, np.dtype(notes["dtypes"][name])) for name, shape in notes["shapes"].items()}
 
 
 def _owned(value: jax.Array) -> Any:
-    """Return a copy that outlives the donation of the step's buffers while the writer's thread still reads it."""
+    """Return a copy, which the writer's thread can read after the step has donated its buffers."""
     return np.array(value) if is_here(value) else value.copy()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Prints a checkpoint's step and the SHA-256 over all its state arrays."
-    )
+    parser = argparse.ArgumentParser(description="Print a checkpoint's step and the SHA-256 of all its state arrays.")
     parser.add_argument("workdir")
     parser.add_argument("--checkpoint", choices=KINDS, default="last")
     parser.add_argument("--config", action="store_true", help="print the run's config instead, to restore config.json")
@@ -321,7 +324,9 @@ def main() -> None:
     elif "config" in notes:
         print(resolve(ConfigDict(notes["config"])), end="")
     else:
-        sys.exit(f"error: {flags.workdir} is of an older version, whose checkpoints do not hold the config")
+        sys.exit(
+            f"error: the run in {flags.workdir} is older than this option: its checkpoints do not contain the config"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checksums of what a resume reads: arrays, wherever their parts are, and notes."""
+"""Checksums of the arrays of a checkpoint, wherever their parts are."""
 
 import functools
 import hashlib
@@ -11,18 +11,18 @@ import numpy as np
 from experiments.run.sharding import gather_text
 
 Arrays = Mapping[str, Any]
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the odd constants of the generator SplitMix64
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # odd constants of the generator SplitMix64
 MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
-CHUNK = 2**20  # elements that are hashed at a time
+CHUNK = 2**20  # elements hashed at a time
 
 
 def is_here(value: Any) -> bool:
-    """Return whether this process holds all of an array."""
+    """Return whether this process holds the whole array."""
     return isinstance(value, np.ndarray) or value.is_fully_addressable or value.is_fully_replicated
 
 
 def digest(arrays: Arrays) -> str:
-    """Return the SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes, sorted by name."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -32,20 +32,20 @@ def digest(arrays: Arrays) -> str:
 
 
 def describe(arrays: Arrays, like: Mapping | None = None) -> dict[str, Any]:
-    """Return the checksum of arrays as notes keep it: `sha256`, or `sums` where no process holds all of the arrays.
+    """Return the checksum of the arrays in the form that a checkpoint's notes store.
 
-    With the notes `like` it is the one of the two that these hold.
+    It is `sha256`, or `sums` if no process holds all of the arrays. If notes `like` are given, their kind is computed.
     """
     whole = all(map(is_here, arrays.values())) if like is None else like["sha256"] is not None
     return {"sha256": digest(arrays), "sums": None} if whole else {"sha256": None, "sums": sum_parts(arrays)}
 
 
 def sum_parts(arrays: Arrays) -> dict[str, str]:
-    """Return a checksum of 64 bits for each array, the same for every layout over devices and processes.
+    """Return a 64-bit checksum for each array that is the same for every layout over devices and processes.
 
-    It is the sum, modulo 2**64, of a hash of each element's place and bits. Each process adds those of the parts that it
-    holds; an array of numpy, which is whole in each of them, counts once. All processes must call it. A digest is stronger:
-    this is for arrays that no process holds whole.
+    It is the sum, modulo 2**64, of a hash of each element's place and bits. Each process sums the parts that it holds. A
+    numpy array is whole in every process and counts once. All processes must call this. `digest` is stronger; use this
+    only for arrays that no process holds whole.
     """
     own = {name: _sum_here(array) for name, array in arrays.items()}
     parted = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
@@ -57,7 +57,7 @@ def sum_parts(arrays: Arrays) -> dict[str, str]:
 
 
 def _sum_here(array: Any) -> int:
-    """The sum over the parts of an array that count here: where a part has several copies, the first one counts."""
+    """Sum the parts of an array in this process. Of several copies of a part only the first counts."""
     if isinstance(array, np.ndarray):
         return _sum_part(array, tuple(slice(size) for size in array.shape), array.shape)
     shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
@@ -87,7 +87,7 @@ def _sum_part(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function: each bit of the result depends on every bit of the value."""
+    """Apply SplitMix64's output function. Each bit of the result depends on every bit of the value."""
     with np.errstate(over="ignore"):
         mixed = values + GOLDEN
         for shift, factor in MIX:

@@ -1,4 +1,4 @@
-"""Which classes a model and a file of weights have, and where the one's are in the other."""
+"""The classes of a model and of a weight file, and how the columns of one map to the other."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,16 @@ from experiments.tasks.registry import find_task
 from input_pipeline.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from input_pipeline.sources import FOUND, open_source
 
-# Columns of detectors trained on COCO by its own numbers of the classes: 1 to 90, of which ten are not used, and 0.
+# Columns of a detector trained with COCO's own category ids: 0 (background) and 1 to 90, ten of them unused.
 NUMBERED = CATEGORY_IDS[-1] + 1
 
 
 def match_columns(held: int, class_names: Sequence[str], background: bool) -> list[int] | None:
-    """Returns which of a file's `held` columns each of a model's is, or None where they are of other classes.
+    """Return the file's column for each column of the model, or None if the file has other classes.
 
-    With a `background` it is the model's first. As many columns as the model's are the model's own. 91 are COCO's by number
-    where the 80 names are COCO's, in any order. One more than the model's without a background begin with one.
+    `held` is the number of columns in the file. With `background`, the model's first column is the background. If both have
+    the same number of columns, they match one to one. 91 columns follow COCO's category ids if the model's 80 names are
+    COCO's, in any order. If the model has no background and the file has one more column, the file's first is background.
     """
     first, wanted = [0] * background, len(class_names) + background
     if held == wanted:
@@ -28,12 +29,12 @@ def match_columns(held: int, class_names: Sequence[str], background: bool) -> li
 
 
 def read_classes(config: ConfigDict, data_dir: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the names of the classes of the config's dataset, and their numbers in its files.
+    """Return the class names of the config's dataset, and the category ids in its annotation files.
 
-    COCO's are known without its data. Raises UserError where the dataset is another one and cannot be opened.
+    Those of COCO need no data. Raises UserError if another dataset cannot be opened.
     """
     if config.data.name == "coco/2017":
         return CLASS_NAMES, CATEGORY_IDS
-    needs = (need for need in find_task(config.task.name).needs if need not in FOUND)  # finding takes long
+    needs = (need for need in find_task(config.task.name).needs if need not in FOUND)  # finding proposals takes long
     source = open_source(config.data, config.data.eval_split, data_dir, tuple(needs))
     return tuple(source.class_names), tuple(source.category_ids)

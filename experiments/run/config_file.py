@@ -1,4 +1,4 @@
-"""config.json: the config that a run was started with, and how another one differs from it. Imports no jax."""
+"""Read, compare and update config.json, the config of a run. Imports no jax."""
 
 import hashlib
 import json
@@ -11,47 +11,50 @@ from ml_collections import ConfigDict
 from errors import UserError
 from files import read_json, write_atomically
 
-# No result depends on these: a run resumes with other values, which config.json then holds.
+# No result depends on these fields. A run may resume with other values, and config.json then stores them.
 FREE = (
     *("train.max_minutes", "train.log_every", "train.checkpoint_every", "train.keep"),
     *("eval.pictures", "eval.picture_score", "data.num_threads", "data.prefetch"),
     *("wandb.mode", "wandb.project", "wandb.entity", "wandb.name", "wandb.group", "wandb.tags", "wandb.job_type"),
 )
-# A resume takes other values of these too, where what they stand for is the same (experiments/run/resumption.py).
+# These fields may change too when a run resumes, under the conditions of experiments/run/resumption.py.
 RESUMABLE = (*FREE, "train.steps", "data.folder.root", "data.proposals.folder")
 
 
 def resolve(config: ConfigDict) -> str:
-    """Returns the config as it is stored: JSON, sorted, every field with its value."""
+    """Return the config as sorted JSON text with every field, the content of config.json."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
-    """Returns the config as config.json gives it back: tuples are lists."""
+    """Return the config as values of JSON, where tuples are lists."""
     return json.loads(resolve(config))
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """Returns the config of the run in `workdir`, with the fields that are newer than the run. Raises UserError without a run."""
+    """Return the config of the run in `workdir`, completed with the fields that are newer than the run.
+
+    Raises UserError if there is no run.
+    """
     path = workdir / "config.json"
     try:
         stored = read_json(path, remedy=restore_config(workdir))
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} holds no run (no config.json); train first with --mode=train, or name its --workdir"
+            f"{workdir} contains no run (no config.json); train first with --mode=train, or give another --workdir"
         ) from None
     return _complete(_tuples(stored), path)
 
 
 def restore_config(workdir: pathlib.Path) -> str:
-    """Returns what to do about a config.json that was lost or changed: the checkpoints keep the config."""
-    return f"restore it: python -m experiments.run.checkpoints {workdir} --config prints it"
+    """Return the remedy for a lost or changed config.json. The checkpoints store the config too."""
+    return f"restore it from the output of python -m experiments.run.checkpoints {workdir} --config"
 
 
 def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
-    """Raises UserError unless the run's config equals `config` (in the given top-level fields only, if any are given).
+    """Raise UserError unless the run's config equals `config`. The fields of RESUMABLE may differ.
 
-    The fields of RESUMABLE may differ.
+    If `sections` are given, only these top-level fields are compared.
     """
     saved, given = _compare(workdir, config)
     differing = [name for name in _differing(saved, given) if not sections or name.split(".")[0] in sections]
@@ -60,15 +63,16 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
         name = differing[0]
         others = f" (and {len(differing) - 1} more fields)" if differing[1:] else ""
         raise UserError(
-            f"{workdir} holds a run with another config: {name} is {saved.get(name)!r} there, {given.get(name)!r} now"
-            f"{others}; use that config, or choose another --workdir. Where config.json was changed, {restore_config(workdir)}"
+            f"{workdir} contains a run with another config: {name} is {saved.get(name)!r} there, {given.get(name)!r} now"
+            f"{others}; use that config, or choose another --workdir. If config.json was changed, {restore_config(workdir)}"
         )
 
 
 def compare_trained(workdir: pathlib.Path, trained: Mapping, step: int, config: ConfigDict) -> dict[str, list]:
-    """Returns the fields that `config` changes of the config `trained` that the checkpoint of `step` keeps: [then, now].
+    """Return the fields that differ between a checkpoint's config `trained` and `config`, as {name: [then, now]}.
 
-    Raises UserError for one that may not change: config.json is not the run's any more.
+    `step` is the checkpoint's. Raises UserError if a field has changed that may not, because config.json is then no longer
+    the run's own.
     """
     then, now = flatten_json(trained), flatten(config)
     changed = {name: [then[name], now[name]] for name in sorted(then.keys() & now.keys()) if then[name] != now[name]}
@@ -82,33 +86,33 @@ def compare_trained(workdir: pathlib.Path, trained: Mapping, step: int, config: 
 
 
 def update(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Stores the values that `config`, otherwise the run's own, has for the fields of RESUMABLE."""
+    """Store the values of `config` for the fields of RESUMABLE. Its other fields equal those of the run."""
     saved, given = _compare(workdir, config)
     if any(saved[name] != given[name] for name in RESUMABLE):
         resumed = read_config(workdir)
-        with resumed.ignore_type():  # a whole number is a number, too
+        with resumed.ignore_type():  # an integer is accepted for a float
             resumed.update_from_flattened_dict({name: _tuples(given[name]) for name in RESUMABLE})
         write_atomically(workdir / "config.json", resolve(resumed).encode())
 
 
 def changes(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
-    """Returns what `config` changes in results: the fields that differ from the run's own, by name, fit for JSON."""
+    """Return the fields, by name, that affect results and differ from the run's config, as values of JSON."""
     saved, given = _compare(workdir, config)
     return {name: given.get(name) for name in _differing(saved, given)}
 
 
 def name_changes(changed: dict[str, Any]) -> str:
-    """Returns an ending for the names of files that are made with these changes: "" for none, or `-` and six digits."""
+    """Return a suffix for the names of files made with these changes, `-` and six digits, or "" for no changes."""
     return f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}" if changed else ""
 
 
 def _compare(workdir: pathlib.Path, config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of the run and of `config`, both with those that an experiment may leave out."""
+    """Return the fields of the run and of `config`, both completed with defaults."""
     return flatten(read_config(workdir)), flatten(_complete(config.to_dict(), pathlib.Path("--config")))
 
 
 def _complete(values: Any, path: pathlib.Path) -> ConfigDict:
-    from experiments.run.configuration import complete  # here, for it imports jax, and with it the model
+    from experiments.run.configuration import complete  # here because it imports jax
 
     return complete(values, path)
 
@@ -119,12 +123,12 @@ def _differing(saved: dict, given: dict) -> list[str]:
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of a config by their dotted names, fit for JSON."""
+    """Return the fields of a config by their dotted names, as values of JSON."""
     return flatten_json(to_json(config))
 
 
 def flatten_json(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves of a stored config by their dotted names, as they are stored: an older run lacks newer fields."""
+    """Return the leaves of a stored config by their dotted names. An older run lacks newer fields."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
@@ -135,7 +139,7 @@ def flatten_json(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _tuples(value):
-    """JSON has lists only; configs hold tuples."""
+    """Return a value of JSON with tuples in place of lists, as configs have them."""
     if isinstance(value, dict):
         return {name: _tuples(item) for name, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""One check of a whole config before anything is made, and the completion of an older one."""
+"""The check of a whole config before anything is built, and the completion of an older config."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,39 +11,40 @@ from errors import UserError
 from experiments.tasks.registry import TASK, check_pair
 from models.registry import MODEL
 
-WHOLE = ("partition", "lr_multipliers", "freeze", "ema", "accumulate")  # fields of config.optim that no part has
+WHOLE = ("partition", "lr_multipliers", "freeze", "ema", "accumulate")  # fields of config.optim that parts do not have
 NAMED = {"model": MODEL, "task": TASK}  # the sections whose fields depend on a name
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, in one line that names the field, unless each field of the config follows its rule."""
+    """Raise UserError if a field of the config breaks its rule. The error is one line that names the field."""
     values = config.to_dict()
     sections = {name: values.pop(name, {}) for name in NAMED}
     fields.check("config", values, Common)
-    names = [own.get("name") for own in (sections["task"], sections["model"]) if isinstance(own, Mapping)]
-    if len(names) == len(NAMED) and all(name and isinstance(name, str) for name in names):
-        check_pair(*names)  # before their fields: with the wrong name all of them are unknown
+    task, model = (own.get("name") if isinstance(own := sections[name], Mapping) else "" for name in ("task", "model"))
+    if task and model and isinstance(task, str) and isinstance(model, str):
+        check_pair(task, model)  # before their fields: with the wrong name all fields are unknown
     for name, rule in NAMED.items():
         fields.check(f"config.{name}", sections[name], rule)
     rules = {field: rule for field, (rule, _) in fields.fields_of(Optim).items() if field not in WHOLE}
     for pattern, changed in values["optim"]["partition"]:
         for field, value in changed:
-            where = f"config.optim.partition: of {pattern!r} {field}"
+            where = f"config.optim.partition, {pattern!r}: {field}"
             if field not in rules:
                 raise UserError(
-                    f"{where}: a part takes no such field; {fields.hint_at(field, rules)}its fields: {', '.join(rules)}"
+                    f"{where} is not a field of a part; {fields.hint_at(field, rules)}choose one of {', '.join(rules)}"
                 )
             fields.check(where, value, rules[field])
 
 
 def complete(stored: Mapping, path: pathlib.Path) -> ConfigDict:
-    """Returns the config stored at `path` with the defaults of the fields that it lacks: what the code does without them.
+    """Return the config stored at `path`, with defaults for the fields that it lacks.
 
-    Raises UserError for what is not a config, and for fields that the code does not know.
+    A default reproduces what the code did before the field existed. Raises UserError if `stored` is not a config or has
+    fields that the code does not know.
     """
     if not isinstance(stored, Mapping) or not all(isinstance(stored.get(name), Mapping) for name in NAMED):
         raise UserError(
-            f"{path} does not hold the config of a run; restore it from a backup or choose another --workdir"
+            f"{path} does not contain the config of a run; restore it from a backup, or choose another --workdir"
         )
     values = dict(stored)
     sections = {name: values.pop(name, {}) for name in NAMED}
@@ -53,11 +54,11 @@ def complete(stored: Mapping, path: pathlib.Path) -> ConfigDict:
     if unknown:
         others = f" and {len(unknown) - 5} more" if unknown[5:] else ""
         raise UserError(
-            f"{path} is of another version of this code, whose fields {', '.join(unknown[:5])}{others} this one does not "
-            "know; go on with that version (evidence.json has its commit), or start a new run with config.init_from"
+            f"{path} comes from another version of this code: it has the unknown fields {', '.join(unknown[:5])}{others}; use "
+            "that version (evidence.json names its commit), or start a new run with config.init_from"
         )
     named = {name: fields.fill(sections[name], rule) for name, rule in NAMED.items()}
     try:
         return ConfigDict(fields.fill(values, Common) | named)
-    except ValueError as error:  # a name with a dot, where a field should have a value
-        raise UserError(f"{path} does not hold the config of a run ({error}); restore it from a backup") from None
+    except ValueError as error:  # a name contains a dot
+        raise UserError(f"{path} does not contain the config of a run ({error}); restore it from a backup") from None

@@ -1,4 +1,4 @@
-"""What a step costs: the memory and the operations of a compiled one, which is compiled from shapes alone."""
+"""The memory and the operations of a step, compiled from shapes alone."""
 
 from typing import Any
 
@@ -18,8 +18,12 @@ from input_pipeline.truths import make_truth
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
-    """Return the megabytes of one call on one device: its arguments, those of them that its results take over, and the rest."""
+    """Return the memory of one call on one device in megabytes, by kind.
+
+    `reused` is the part of the arguments that the results take over.
+    """
     found = compiled.memory_analysis()
+    assert found is not None, "this backend does not report memory"
     parts = {
         "arguments": found.argument_size_in_bytes,
         "reused": found.alias_size_in_bytes,
@@ -31,7 +35,7 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 
 def compile_training(config: ConfigDict, task: Task, num_classes: int, mesh: Mesh) -> jax.stages.Compiled:
-    """Compile the training step of a config. Nothing is made: no variable, no batch."""
+    """Compile the training step of a config, without making variables or a batch."""
     architecture, shapes, trained = states.describe(config, num_classes)
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
 
@@ -48,7 +52,7 @@ def compile_training(config: ConfigDict, task: Task, num_classes: int, mesh: Mes
 def compile_evaluation(
     config: ConfigDict, task: Task, num_classes: int, canvas: Size, mesh: Mesh
 ) -> jax.stages.Compiled:
-    """Compile the step of evaluation, which predicts, for a batch on one canvas. Nothing is made."""
+    """Compile the evaluation step for a batch on one canvas, without making variables or a batch."""
     architecture, shapes, _ = states.describe(config, num_classes)
     lasting = architecture.lasting(shapes)
     batch = specify_batch(config, task, canvas, config.eval.batch_size, train=False)
@@ -59,13 +63,13 @@ def compile_evaluation(
 def specify_batch(
     config: ConfigDict, task: Task, canvas: Size, count: int, *, train: bool
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes of a batch; that of evaluation has no weight map."""
+    """Return the shapes of a batch. A batch of evaluation has no weight map."""
     keys = [key for key in make_truth(task.needs, config.data).keys if train or key != "weight_map"]
     shapes = specify((*ALWAYS, *keys), config.data, canvas, count)
     return {key: jax.ShapeDtypeStruct(shape, dtype) for key, (shape, dtype) in shapes.items()}
 
 
-def _spread(batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _spread(batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> Any:
     return _place(batch, dict.fromkeys(batch, sharding.batch_sharding(mesh)))
 
 

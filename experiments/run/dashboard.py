@@ -1,12 +1,12 @@
-"""The run as W&B shows it: opened, described and fed with the rows of metrics.jsonl, by the follower's process.
+"""The W&B run, which the follower's process opens, describes and feeds with the rows of metrics.jsonl.
 
-Every row is in W&B once, however often the run is killed and resumed, and W&B out of reach. wandb/cursor.json holds the
-newest step that was sent and the offline file that it went to. After a kill that file may lack the last rows, or have one
-that the cursor does not know of yet: the next session goes on after the newest row that the file really holds. An offline
-session is a folder of its own, and no two of them hold the same step.
+Each row reaches W&B once, however often the run is killed and resumed or W&B is out of reach. wandb/cursor.json stores the
+newest step that was sent and the offline file that received it. After a kill that file may lack the last rows, or contain one
+that is not in the cursor yet. The next session therefore continues after the newest row in the file. Each offline session is
+a separate folder, and no two of them contain the same step.
 
-Of a run online the server knows: a session begins after the newest row that the server names, and has ended well only when
-the server names the last one. What was handed to the wandb package in between counts for nothing.
+For an online run the server decides. A session begins after the newest row that the server reports, and succeeds only when
+the server reports the last one. Rows handed to the wandb package in between do not count.
 """
 
 import contextlib
@@ -18,37 +18,38 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from errors import UserError
 from experiments.run.sessions import read_sessions
 from files import leads_out, read_bytes, read_json, read_text, write_atomically
 from limits import RECORDS
 
-POLL_SECONDS = 1.0  # between two looks at metrics.jsonl, and what a power cut can lose of an offline run
-LINGER_SECONDS = 600  # a follower lives no longer than this after the run it follows
-EXIT_CODES = {"finished": 0, "stopped": os.EX_TEMPFAIL, "failed": 1}  # how a run can end, and what W&B hears of it
-EVIDENCE = ("git", "parameters", "devices", "packages")  # of evidence.json, shown next to the config
-RETRIES = 7 * 24 * 60  # of a request, a minute apart: a week. The package's own limit is 20 for all but the rows
-PATIENCE = (0.5, 1, 2, 4, 8)  # seconds between questions to the server, which may take a moment to count what came
-HEADER = 7  # bytes before a .wandb file's first record, and of each record: CRC-32, size, kind
-BLOCK = 32768  # bytes of a .wandb file; no record's header crosses the end of one
+POLL_SECONDS = 1.0  # between two reads of metrics.jsonl; a power cut can lose as much of an offline run
+LINGER_SECONDS = 600  # a follower lives at most this long after the run
+EXIT_CODES = {"finished": 0, "stopped": os.EX_TEMPFAIL, "failed": 1}  # the ends of a run, and their exit codes in W&B
+EVIDENCE = ("git", "parameters", "devices", "packages")  # fields of evidence.json that W&B shows next to the config
+RETRIES = 7 * 24 * 60  # of a request, one per minute for a week. The package retries 20 times, except for rows
+PATIENCE = (0.5, 1, 2, 4, 8)  # seconds between requests to the server, which may take a moment to count new rows
+HEADER = 7  # bytes of a .wandb file's header, and of each record's header: CRC-32, size, kind
+BLOCK = 32768  # bytes of a block in a .wandb file; no record's header crosses the end of a block
 
 
 class Dashboard:
-    """One session of a W&B run. `sent` is the newest step that was sent, in this session or before."""
+    """One session of a W&B run. `sent` is the newest step that was sent in this or an earlier session."""
 
     def __init__(self, workdir: Path, config: dict, run_id: str, mode: str):
-        """Opens the run, new or resumed; `mode` is that of choose_mode. Raises whatever W&B raises."""
+        """Open the run, new or resumed. `mode` comes from choose_mode. Raises the errors of W&B."""
         self.workdir, self._cursor = workdir, workdir / "wandb" / "cursor.json"
         self._evidence = _read_evidence(workdir)
         if self._cursor.exists():
-            time.sleep(1.1)  # an offline folder is named by the second, and no two sessions may share one
+            time.sleep(1.1)  # offline folders are named by the second, and sessions must not share one
         self._run = _open_run(workdir, config, run_id, mode, self._evidence)
         self._project = f"{config['wandb']['entity']}/{config['wandb']['project']}"
         self._noted = _read_cursor(workdir, self._cursor)
         is_same_project = self._noted.get("project", self._project) == self._project
         if not is_same_project:
-            self._noted = {"step": -1}  # another project has nothing of the run yet
+            self._noted = {"step": -1}  # another project has no row of the run yet
         if self._run.offline:
             self._file = os.path.relpath(self._run.settings.sync_file, workdir)
             self.sent = _sent_before(workdir, self._noted)
@@ -64,7 +65,7 @@ class Dashboard:
         self._note()
 
     def _define(self) -> None:
-        """The charts' x axis is the step of training; a summary is the last value, but of the score of train.best the best."""
+        """Set the training step as the charts' x axis, and the best value as the summary of the score of train.best."""
         self._run.define_metric("step", hidden=True)
         for section in ("train", "val", "time"):
             self._run.define_metric(f"{section}/*", step_metric="step")
@@ -72,17 +73,17 @@ class Dashboard:
             self._run.define_metric(self._best_name, step_metric="step", summary=self._choose.__name__)
 
     def send(self, rows: list[dict]) -> None:
-        """Sends those of the rows that W&B does not have, and notes how far that goes. Rows come from the first on."""
+        """Send the rows that W&B lacks, and update the cursor. Call this with all rows in order, from the first one."""
         for row in rows:
             is_new = row["step"] > self.sent
             if is_new:
-                # Committed, or W&B would keep it back until the next one comes, and lose it with a kill.
+                # Without a commit W&B would hold the row until the next one comes, and lose it at a kill.
                 self._run.log(_payload(self.workdir, row), step=row["step"], commit=True)
                 self.sent = row["step"]
             score = row.get(self._best_name)
             if score is not None:
                 self._best = score if self._best is None else self._choose(self._best, score)
-                if is_new:  # W&B's own best is that of this session alone
+                if is_new:  # W&B's own best covers this session only
                     self._run.summary.update({self._best_name: {self._choose.__name__: self._best}})
         if self._file is not None:
             self._note()
@@ -94,29 +95,29 @@ class Dashboard:
             self._noted = cursor
 
     def finish(self, outcome: str) -> None:
-        """Ends the session, and waits until W&B has it all. `outcome` is a key of EXIT_CODES.
+        """End the session, and wait until W&B has all rows. `outcome` is a key of EXIT_CODES.
 
-        Raises NotArrived where the server lacks a row, and what W&B raises.
+        Raises NotArrived if the server lacks a row, and the errors of W&B.
         """
         if outcome == "stopped":
-            self._run.mark_preempting()  # W&B then shows it as preempted, not as failed
+            self._run.mark_preempting()  # W&B then shows the run as preempted, not as failed
         self._run.finish(exit_code=EXIT_CODES[outcome])
         if self._file is None:
             self._confirm()
             self._note()
-        forget_wandb()  # the offline file is whole only when W&B's service has ended, and the next session reads it
+        forget_wandb()  # the offline file, which the next session reads, is complete only after W&B's service has ended
 
     def _confirm(self) -> None:
-        """Asks the server what it has, and uploads the pictures and tables it lacks.
+        """Check that the server has all rows, and upload the pictures and tables that it lacks.
 
-        The package gives up on a row or a file that is refused once for good, such as by a proxy, and does not report it.
+        The package drops a row or file after a final refusal, such as a proxy's, and does not report it.
         """
         import wandb
 
         run = wandb.Api().run(self._run.path)
         if self.sent > self._before:
             self._confirm_rows(run)
-        # Of all sessions: one may have died over its uploads.
+        # Of all sessions, because one may have died during its uploads.
         kept = {path.relative_to(folder).as_posix(): folder for folder, path in _media_files(self.workdir)}
         if kept:
             uploaded = {file.name for file in run.files(per_page=500) if file.size}
@@ -124,20 +125,24 @@ class Dashboard:
                 run.upload_file(str(kept[name] / name), root=str(kept[name]))
 
     def _confirm_rows(self, run) -> None:
+        found = None
         for seconds in PATIENCE:
             found = run.lastHistoryStep
             if found >= self.sent:
                 return
             time.sleep(seconds)
-        raise NotArrived(f"W&B has the steps up to {found}, of {self.sent}")
+        raise NotArrived(f"W&B has only the steps up to {found} of {self.sent}")
 
 
 class NotArrived(Exception):
-    """Rows that were sent are not at the server."""
+    """The server lacks rows that were sent."""
 
 
 def forget_wandb() -> None:
-    """Ends W&B's service, and waits for it. It may be what died: this may fail, and even ask to exit with its code."""
+    """End W&B's service, and wait for its end.
+
+    If the service has died, W&B may raise an error here, or even SystemExit. Both are ignored.
+    """
     with contextlib.suppress(Exception, SystemExit):
         import wandb
 
@@ -145,13 +150,13 @@ def forget_wandb() -> None:
 
 
 def _media_files(workdir: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields the pictures and tables that sessions online have sent, each after the folder that its name is relative to."""
+    """Yield (folder, path) of each picture and table of an online session. Its name in W&B is relative to the folder."""
     for folder in workdir.glob("wandb/run-*/files"):
         yield from ((folder, path) for path in folder.glob("media/**/*") if path.is_file())
 
 
 def choose_mode(config: dict) -> str:
-    """Returns `online` or `offline`. Asked before a run is opened: afterwards wandb.login has no answer."""
+    """Return `online` or `offline`. Call this before a run is opened, because wandb.login fails afterwards."""
     import wandb
 
     asked = config["wandb"]["mode"]
@@ -162,23 +167,27 @@ def choose_mode(config: dict) -> str:
 
 
 def _open_run(workdir: Path, config: dict, run_id: str, mode: str, evidence: dict):
-    """Opens the W&B run. An account out of reach raises after seconds: wandb.init would take a minute and a half."""
+    """Open the W&B run.
+
+    If the account is out of reach, this raises after seconds; wandb.init alone would take 90 seconds.
+    """
     import wandb
 
     asked = config["wandb"]
     if mode == "online":
-        wandb.Api(timeout=10)  # asks whose account it is
+        wandb.Api(timeout=10)  # requests the account
+    given: dict[str, Any] = {"name": workdir.name}
+    given |= {name: value for name, value in asked.items() if value} | {"mode": mode}
     return wandb.init(
         id=run_id,
         resume="allow",
-        mode=mode,
         dir=str(workdir),
         config=config | {"evidence": {name: evidence[name] for name in EVIDENCE if name in evidence}},
-        **{"name": workdir.name} | {name: value for name, value in asked.items() if name != "mode" and value},
+        **given,
         settings=wandb.Settings(
             console="off",
             quiet=True,
-            x_stats_pid=os.getppid(),  # the machine's figures are those of the training process
+            x_stats_pid=os.getppid(),  # the system metrics are those of the training process
             x_transaction_log_flush_interval=POLL_SECONDS,
             x_graphql_retry_max=RETRIES,
             x_file_transfer_retry_max=RETRIES,
@@ -189,19 +198,22 @@ def _open_run(workdir: Path, config: dict, run_id: str, mode: str, evidence: dic
 
 
 def _mark_uploaded(workdir: Path) -> None:
-    """Marks the offline folders as uploaded: the rows go online from metrics.jsonl, and `wandb sync` would append them again."""
+    """Mark the offline folders as uploaded.
+
+    The rows go online from metrics.jsonl, and `wandb sync` would append them again.
+    """
     for file in (workdir / "wandb").glob("offline-run-*/*.wandb"):
         file.with_suffix(".wandb.synced").touch()
 
 
 def _read_evidence(workdir: Path) -> dict:
-    """What evidence.json says of the newest session; nothing of a run that has none."""
+    """Return the newest session in evidence.json, {} if there is none."""
     sessions = read_sessions(workdir / "evidence.json")
     return sessions[-1] if sessions else {}
 
 
 def _read_cursor(workdir: Path, path: Path) -> dict:
-    """What was noted of earlier sessions. Of a damaged one, the newest step that any of their files holds."""
+    """Return the cursor. If it is damaged, return the newest step in any offline file instead."""
     try:
         noted = read_json(path)
         numbers, file = (noted.get("step"), noted.get("before", -1)), noted.get("file")
@@ -211,13 +223,13 @@ def _read_cursor(workdir: Path, path: Path) -> dict:
         return {"step": -1}
     except UserError as error:
         print(error)
-    print(f"{path} is damaged: the offline files say what has been sent")
+    print(f"{path} is damaged; the newest sent step is read from the offline files")
     files = (workdir / "wandb").glob("offline-run-*/run-*.wandb")
     return {"step": max((step for file in files for step in stored_steps(file)), default=-1)}
 
 
 def _sent_before(workdir: Path, cursor: dict) -> int:
-    """The newest step of earlier sessions. The offline file decides, unless it was removed after an upload."""
+    """Return the newest step of earlier sessions, from the offline file, or from the cursor if the file was removed."""
     file = cursor.get("file")
     if file is None or not (workdir / file).exists():
         return cursor["step"]
@@ -225,8 +237,13 @@ def _sent_before(workdir: Path, cursor: dict) -> int:
 
 
 def stored_steps(path: Path) -> Iterator[int]:
-    """Yields the step of each row in a .wandb file: protobuf records in LevelDB's log format. A torn end is left out."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    """Yield the step of each row in a .wandb file, without an incomplete last record.
+
+    The file contains protobuf records in LevelDB's log format.
+    """
+    from wandb.proto.wandb_internal_pb2 import (
+        Record,  # pyright: ignore[reportAttributeAccessIssue] - protobuf makes the class at run time
+    )
 
     content, at, parts = read_bytes(path, RECORDS), HEADER, b""
     while at + HEADER <= len(content):
@@ -238,14 +255,14 @@ def stored_steps(path: Path) -> Iterator[int]:
         if len(data) < size or zlib.crc32(content[at + 6 : at + 7] + data) != checksum:
             return
         at, parts = at + HEADER + size, parts + data
-        if kind in (1, 4):  # a whole record, or the last part of one
+        if kind in (1, 4):  # a complete record, or the last part of one
             record, parts = Record.FromString(parts), b""
             if record.WhichOneof("record_type") == "history":
                 yield record.history.step.num
 
 
 def _payload(workdir: Path, row: dict) -> dict:
-    """What W&B gets of one row: the same names as in metrics.jsonl, pictures and tables in place of their paths."""
+    """Return a row for W&B, with the names of metrics.jsonl and with pictures and tables in place of their paths."""
     return {name: _media(workdir, value) for name, value in row.items() if value is not None}
 
 
@@ -258,12 +275,12 @@ def _media(workdir: Path, value):
 
     try:
         if leads_out(value):
-            raise UserError("it leads out of the run's directory")
+            raise UserError("its path leads out of the run directory")
         if value.endswith(".csv"):
             names, *rows = csv.reader(read_text(workdir / value).splitlines())
             data = [[row[0], *(float(cell) if cell else math.nan for cell in row[1:])] for row in rows]
-            return wandb.Table(columns=names, data=data)
+            return wandb.Table(columns=[*names], data=data)
         return wandb.Image(str(workdir / value))
     except Exception as error:
-        print(f"{value}: sent as a name only, for it cannot be read: {error}")
+        print(f"{value} cannot be read ({error}); W&B gets only its name")
         return value

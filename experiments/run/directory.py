@@ -1,7 +1,7 @@
-"""A run's directory: who writes it, whose it is, and that only one job at a time trains in it.
+"""The run directory, with a lock that lets one job at a time train in it.
 
-Process 0 writes; the others wait for it through `lead`. Checkpoints alone are written by all processes, through Orbax, and
-need a file system that all of them share. Everything else is read by process 0 too, and sent to the others.
+Process 0 reads and writes every file except checkpoints. The other processes wait for it in `lead`, which sends them the
+result. All processes write checkpoints, through Orbax, and need a shared file system for them.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from files import open_lock, parse_json, read_text, write_atomically
 
 
 def writes() -> bool:
-    """Returns whether this process writes the run directory."""
+    """Return whether this process writes the run directory."""
     return jax.process_index() == 0
 
 
 def lead(work: Callable[[], Any]) -> Any:
-    """Calls `work` in process 0 alone and returns its result in every process; all of them must come here.
+    """Call `work` in process 0 alone, and return its result in every process. All processes must call this.
 
-    With more than one process the result goes through JSON. What `work` raises in process 0 is raised there, and as a
-    UserError in the others: none of them waits for a process that has failed.
+    With more than one process the result passes through JSON. An error of `work` is raised in process 0, and as a UserError
+    in the others, so that none waits for a process that has failed.
     """
     if jax.process_count() == 1:
         return work()
@@ -51,15 +51,15 @@ def lead(work: Callable[[], Any]) -> Any:
 
 
 def check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Raises UserError where `workdir` holds a run that `config` cannot resume. Changes nothing."""
+    """Raise UserError if `workdir` contains a run that `config` cannot resume. Changes nothing."""
     lead(lambda: _check_resumable(workdir, config))
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
-    """Holds `workdir` for training with `config`, new or resumed.
+    """Lock `workdir` for training with `config`, for a new or a resumed run.
 
-    Raises UserError, and changes nothing, where it belongs to another config, or another job is training in it.
+    Raises UserError, and changes nothing, if it belongs to another config or another job is training in it.
     """
     with contextlib.ExitStack() as held:
         lead(lambda: held.enter_context(_claim(workdir, config)))
@@ -75,13 +75,13 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
         raise UserError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another") from None
     with lock:
         try:
-            # The kernel drops the lock with the process, however that ends.
+            # The kernel releases the lock when the process ends, however it ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{workdir}: another process is training here; wait for it or choose another --workdir"
+                f"another process is training in {workdir}; wait for it, or choose another --workdir"
             ) from None
-        if config.members == 1 and not (workdir / "wandb_id").exists():  # of members, each is a run of W&B's
+        if config.members == 1 and not (workdir / "wandb_id").exists():  # with members, each member is a W&B run
             write_atomically(workdir / "wandb_id", f"{_choose_wandb_id(workdir)}\n".encode())
         if not (workdir / "config.json").exists():
             content = resolve(config).encode()
@@ -91,12 +91,15 @@ def _claim(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
 
 
 def adopt(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Stores in config.json what a resume changes in the run's config. Call it once nothing stands against the resume."""
+    """Store the fields that a resume changes in config.json. Call it after all checks of the resume have passed."""
     lead(lambda: update(workdir, config))
 
 
 def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
-    """Returns the W&B id of the run, which is `known` from its checkpoint: a file that was lost or changed is written anew."""
+    """Return the W&B id of the run.
+
+    `known` is the id in the run's checkpoint. If the file of the id was lost or changed, it is written again.
+    """
 
     def keep() -> str:
         place = workdir / "wandb_id"
@@ -106,7 +109,7 @@ def keep_wandb_id(workdir: pathlib.Path, known: str | None) -> str:
         if known is None or stored == known:
             return stored
         write_atomically(place, f"{known}\n".encode())
-        warn(f"{place} was lost or changed, and is written anew from the checkpoint: {known}")
+        warn(f"{place} was lost or changed; it is written again from the checkpoint, with {known}")
         return known
 
     return lead(keep)
@@ -116,11 +119,11 @@ def _check_resumable(workdir: pathlib.Path, config: ConfigDict) -> None:
     if (workdir / "config.json").exists():
         check_same(workdir, config)
     elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
-        raise UserError(f"{workdir} holds a run without its config.json; {restore_config(workdir)}")
+        raise UserError(f"{workdir} contains a run without its config.json; {restore_config(workdir)}")
 
 
 def _choose_wandb_id(workdir: pathlib.Path) -> str:
-    """Returns a new id for a new run, or the one that W&B knows it by: from its agent, or from older code that started it."""
+    """Return the id of a W&B sweep agent or of a run that older code started, or else a new id."""
     stored = workdir / "config.json"
     if stored.exists():
         return hash_config(read_text(stored), workdir.name)
@@ -128,6 +131,9 @@ def _choose_wandb_id(workdir: pathlib.Path) -> str:
 
 
 def hash_config(config_json: str, workdir_name: str) -> str:
-    """Returns the W&B id of a run started before ids were stored, 16 hexadecimal digits, regardless of the JSON's layout."""
+    """Return the W&B id, 16 hexadecimal digits, of a run that was started before ids were stored.
+
+    The id does not depend on the layout of the JSON text.
+    """
     config = json.dumps(json.loads(config_json), sort_keys=True)
     return hashlib.sha256(json.dumps([config, workdir_name]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""evidence.json: where, with what and how fast a run was made, so that its figures can be checked and made again."""
+"""Write evidence.json, the record of a run's code, packages, devices, data and speed, to check and repeat its figures."""
 
 import datetime
 import importlib.metadata
@@ -19,7 +19,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 
 
 class Evidence:
-    """One session of a run, from its start or resume to its end. The file keeps the sessions before it."""
+    """One session of a run, from its start or resume to its end. The file also keeps the earlier sessions."""
 
     def __init__(
         self,
@@ -33,12 +33,12 @@ class Evidence:
         plans: Sequence[Mapping[str, Any]],
         changed: Mapping[str, Sequence],
     ):
-        """Collect what is known at the start, and write it.
+        """Collect the facts of the start, and write them.
 
-        `step` is where the session starts, 0 or the restored one, `seeds` are those of config.seed, `parameters` the
-        number of parameters; `data` has the fingerprint of each split; `best` the `score` that chooses the best checkpoint,
-        and whether `smaller_is_better`. `plans` and `changed` are those of a Resumption.
-        Raises UserError where an earlier evidence.json is damaged or the disk refuses.
+        `step` is 0 or the restored step. `seeds` are those of config.seed. `parameters` is the number of parameters. `data`
+        holds the fingerprint of each split. `best` holds the `score` that chooses the best checkpoint, and
+        `smaller_is_better`. `plans` and `changed` are those of a Resumption. Raises UserError if an earlier evidence.json
+        is damaged or the write fails.
         """
         self.path = workdir / "evidence.json"
         self._earlier = read_sessions(self.path)
@@ -67,11 +67,11 @@ class Evidence:
         input_wait: float,
         saved: int | None = None,
     ) -> None:
-        """Write what the session has measured until `step`; call it at the end, and whenever it may be the end.
+        """Write the session's measurements up to `step`. Call this at the end, and whenever the run may end.
 
-        The run's steps use `devices_of_run` devices, in turn with the other ones of `runs_on_devices` runs: of members.
-        `saved` is the step of a checkpoint to go on from; at least one of these is whole by now.
-        `images_per_second` counts training images, `input_wait` is the share of time spent waiting for input, 0 to 1.
+        The run uses `devices_of_run` devices. `runs_on_devices` members share them in turn. `saved` is the step of a
+        complete checkpoint from which the run can resume. `images_per_second` counts training images. `input_wait` is the
+        share of time spent waiting for input, 0 to 1.
         """
         self._session |= {
             "updated": _now(),
@@ -93,7 +93,7 @@ class Evidence:
 
 
 def environment() -> dict:
-    """Return the code's commit, the packages' versions and the devices, as JSON can say them."""
+    """Return the code's commit, the package versions and the devices, as values of JSON."""
     devices = jax.devices()
     return {
         "git": commit(Path(__file__).parent),
@@ -110,7 +110,7 @@ def environment() -> dict:
 
 
 def commit(folder: Path) -> dict | None:
-    """Return the commit a folder is at, and whether its tree differs from it. None outside a repository or without git."""
+    """Return the git commit of a folder and whether its tree is dirty. None outside a repository or without git."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         return {"commit": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
@@ -119,7 +119,7 @@ def commit(folder: Path) -> dict | None:
 
 
 def flops(compiled: jax.stages.Compiled) -> float | None:
-    """Return one call's floating point operations, by XLA's count on one device. None where the backend does not say."""
+    """Return the floating-point operations of one call, as XLA counts them on one device. None if it does not count."""
     analysis = compiled.cost_analysis()
     return None if analysis is None or "flops" not in analysis else float(analysis["flops"])
 

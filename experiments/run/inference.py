@@ -1,4 +1,4 @@
-"""Applies a model to images of any size: views in, one prediction per image out."""
+"""Apply a model to images of any size. Views go in, one prediction per image comes out."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,14 +21,14 @@ from input_pipeline.views import ViewBatches, check_views
 
 
 class Interrupted(Exception):
-    """The work was asked to stop; it left nothing behind."""
+    """A stop was requested, and no partial work is left."""
 
 
 class Inference:
-    """A task's prediction for the images of a source. Compiles once per canvas; `compilations` counts them.
+    """A task's prediction for the images of a source, compiled once per canvas.
 
-    `terms` and `logs` are the task's, summed over the ground truth that the last pass has seen; pixels in which windows
-    overlap are in it as often as they are seen.
+    `compilations` counts the compilations. `terms` and `logs` are those of the task, summed over the ground truth of the last
+    pass. Pixels where windows overlap count once per window.
     """
 
     def __init__(self, config: ConfigDict, task: Task, results: Results, architecture: Architecture, mesh: Mesh):
@@ -42,16 +42,16 @@ class Inference:
         self._step = make_evaluation_step(task, architecture, mesh)
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
-        """Traces the model for a canvas of `size` without running it: what it does not accept is reported before a run begins.
+        """Trace the model for a canvas of `size` without running it, so that errors appear before a run begins.
 
-        Raises UserError where config.train.best is val/loss and the task has no loss in evaluation.
+        Raises UserError if config.train.best is val/loss and the task has no loss in evaluation.
         """
         batch = stack([blank(size, self.truth.blank(size))] * self.config.eval.batch_size)
         _, (terms, _) = jax.eval_shape(self._step, variables, batch)
         if self.config.train.best == "val/loss" and not terms:
             raise UserError(
-                f"config.train.best='val/loss': config.task.name={self.config.task.name!r} has no loss in evaluation; choose a "
-                "score of config.eval.metrics, such as val/AP50"
+                f"config.train.best='val/loss' is not available: config.task.name={self.config.task.name!r} has no loss in "
+                "evaluation; choose a score of config.eval.metrics, such as val/AP50"
             )
 
     @property
@@ -61,13 +61,15 @@ class Inference:
     def __call__(
         self, variables: Variables, source: Source, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Example, Prediction]]:
-        """Yield (index, example, prediction) of this process's images, each as soon as its last view is in.
+        """Yield (index, example, prediction) of each image of this process, once its last view is predicted.
 
         Raises Interrupted as soon as `stop()` is true.
         """
         self.terms, self.logs = {}, {}
         batches = self._batches(source)
-        parts: dict[int, list] = {}  # of the images under way: their assembly, and the number of views to come
+        parts: dict[
+            int, list
+        ] = {}  # unfinished images by index, each with its assembly and the number of views still to come
         for rows, pieces in batches:
             if stop():
                 raise Interrupted
@@ -88,10 +90,10 @@ class Inference:
                     yield piece.index, example, parts.pop(piece.index)[0].result()
                     batches.release(piece.index)
         if parts:
-            raise UserError(f"{source.name(min(parts))} is not of the size that its header says")
+            raise UserError(f"{source.name(min(parts))} has another size than its header says; replace the file")
 
     def compile(self, variables: Variables, source: Source) -> None:
-        """Compiles for the first canvas now, where a run has nothing to lose yet by a stop."""
+        """Compile for the first canvas, while a stop would lose nothing."""
         rows, _ = next(iter(self._batches(source)))
         self._compile_for(variables, sharding.put_batch(rows, self.mesh))
 
@@ -113,7 +115,7 @@ class Inference:
 
 
 def make_evaluation_step(task: Task, architecture: Architecture, mesh: Mesh) -> jax.stages.Wrapped:
-    """(variables, global batch) -> predictions for its rows, and the terms of the loss with what is logged beside them."""
+    """Make the step that maps (variables, global batch) to (predictions, (loss terms, logs))."""
 
     def step(variables: Variables, batch: Arrays) -> tuple[Arrays, tuple[Means, Means]]:
         outputs = task.apply(architecture.merge(variables), batch, train=False, rngs=None)
@@ -123,6 +125,6 @@ def make_evaluation_step(task: Task, architecture: Architecture, mesh: Mesh) -> 
 
 
 def _added(sums: Means, means: Means) -> Means:
-    """`means` of one batch added to the `sums` of those before it, in double precision on the host."""
+    """Add the `means` of one batch to the `sums` of the earlier ones, in double precision on the host."""
     means = jax.tree.map(lambda value: np.asarray(value, np.float64), jax.device_get(means))
     return jax.tree.map(np.add, sums, means) if sums else means

@@ -1,6 +1,6 @@
-"""What a run writes down as it goes: metrics.jsonl, evidence.json, and the results of its evaluations.
+"""The journal of a run: metrics.jsonl, evidence.json and the results of evaluations.
 
-Process 0 writes. All processes must call every method but `close`, and a write that fails is an error in all of them.
+Process 0 writes. All processes must call every method except `close`. A failed write is an error in all processes.
 """
 
 import pathlib
@@ -16,12 +16,15 @@ from experiments.run.metrics_file import MetricsFile
 class Journal:
     """The journal of the run in `workdir`, from its start or resume at a step to its end."""
 
+    _metrics: MetricsFile  # only in process 0, as is _evidence
+    _evidence: Evidence
+
     def __init__(
         self, workdir: pathlib.Path, *, last_row: int, mark: Mapping | None, accept_lost: bool, step: int, **session
     ):
         """Drop the rows that the restored checkpoint does not cover, and begin a session at `step`.
 
-        `last_row`, `mark` and `accept_lost` are what MetricsFile.cut takes; Evidence says what a `session` is.
+        `last_row`, `mark` and `accept_lost` go to MetricsFile.cut. `session` holds the other arguments of Evidence.
         """
         self.workdir = workdir
 
@@ -37,11 +40,14 @@ class Journal:
         return lead(lambda: list(self._metrics.rows()))
 
     def append(self, step: int, values: Mapping[str, object]) -> None:
-        """Write the row of a step."""
+        """Append the row of a step to metrics.jsonl."""
         lead(lambda: self._metrics.append(step, values))
 
     def sync(self) -> dict[str, Any]:
-        """Flush every row to disk: a checkpoint may only be saved after the rows that it covers. Returns their mark."""
+        """Flush every row to disk, and return the mark of the rows.
+
+        Call it before a checkpoint is saved, which may only cover rows that are on disk.
+        """
 
         def sync() -> dict[str, Any]:
             self._metrics.sync()
@@ -50,15 +56,18 @@ class Journal:
         return lead(sync)
 
     def keep(self, step: int, result: Evaluation) -> dict[str, str]:
-        """Write an evaluation's records, table and pictures. Returns the places of the latter two, for the step's row."""
+        """Write an evaluation's records, table and pictures, and return the paths of the last two for the step's row."""
         places = lead(lambda: write_result(self.workdir, f"val-{step:07d}", result, records="val"))
         return {f"val/{kind}": place for kind, place in places.items()}
 
     def measure(self, **measured) -> None:
-        """Write what the session has measured so far, as Evidence.update takes it."""
+        """Write the session's measurements so far. They are the arguments of Evidence.update."""
         lead(lambda: self._evidence.update(**measured))
 
     def close(self) -> None:
-        """Close the files. This one waits for no other process: it may be called after a failure of this process alone."""
+        """Close the files.
+
+        This waits for no other process, so it may be called after a failure of this process alone.
+        """
         if writes():
             self._metrics.close()

@@ -1,4 +1,4 @@
-"""A model that can be applied: of a run, or of published weights that need no training."""
+"""A trained model with its variables and classes, from a run or from published weights."""
 
 import hashlib
 import pathlib
@@ -21,26 +21,27 @@ DECIDING = {"data.name", "task.name"}  # fields on which the classes depend
 
 
 class Loaded(NamedTuple):
-    """The static half of a model, its variables and its classes, and where they come from."""
+    """The architecture, variables and classes of a model, and their origin."""
 
     architecture: Architecture
     variables: Variables
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]  # the classes' numbers in the data's own files; in masks they count from 0
+    category_ids: tuple[int, ...]  # ids of the classes in the data's own files; for masks 0, 1, 2 ...
     facts: dict[str, Any]  # for a record
-    changed: dict[str, Any]  # fields of the config that these do not tell: the values by name
-    name: str  # for names of files
-    words: str  # for a reader
-    white_level: int = 0  # of images of 16 bits; 0 where it is not known
+    changed: dict[str, Any]  # values, by name, of the config fields that `facts` do not determine
+    name: str  # for file names
+    words: str  # for a sentence
+    white_level: int = 0  # of 16-bit images; 0 if unknown
 
 
 def load_model(
     config: ConfigDict, workdir: pathlib.Path, checkpoint: str, weights: str, data_dir: str | None
 ) -> Loaded:
-    """Load the model of the run in `workdir`; where that holds none, of the run config.init_from, or of config.pretrained.
+    """Load the model of the run in `workdir`, else of the run config.init_from, else of the file config.pretrained.
 
-    `checkpoint` and `weights` are of a run, which has stored its classes. Those of a file are those of the config's dataset,
-    in `data_dir`. Raises UserError where the variables do not fit the config's model, and where the file has not all of them.
+    `checkpoint` and `weights` choose the variables of a run. A run has stored its classes. The classes of a file are those
+    of the config's dataset in `data_dir`. Raises UserError if the variables do not fit the config's model, or if the file
+    lacks some of them.
     """
     run = workdir
     if not (workdir / "config.json").exists():
@@ -50,11 +51,11 @@ def load_model(
             return _load_file(config, *read_classes(config, data_dir))
     architecture, variables, notes = load_run(config, run, checkpoint, weights)
     names, step = tuple(map(make_printable, notes["class_names"])), notes["step"]
-    ids = _number(config, tuple(notes.get("category_ids", range(1, 1 + len(names)))))  # older runs did not store them
+    ids = _number(config, tuple(notes.get("category_ids", range(1, 1 + len(names)))))  # older runs store no ids
     facts = {"run": str(run), "step": step, "checkpoint": checkpoint, "weights": weights}
-    told = f"{checkpoint}-{weights}-{step}", f"{checkpoint} checkpoint (step {step}), {weights} weights"
+    labels = f"{checkpoint}-{weights}-{step}", f"{checkpoint} checkpoint (step {step}), {weights} weights"
     white = config.data.white_level or notes.get("white_level", WHITE)
-    return Loaded(architecture, variables, names, ids, facts, changes(run, config), *told, white)
+    return Loaded(architecture, variables, names, ids, facts, changes(run, config), *labels, white)
 
 
 def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> Loaded:
@@ -64,25 +65,25 @@ def _load_file(config: ConfigDict, class_names: tuple[str, ...], category_ids: t
     parts = dict.fromkeys(name.split("/")[0] for name in architecture.lasting(dict.fromkeys(new)))
     if parts:
         raise UserError(
-            f"config.pretrained={path} has no values for {', '.join(parts)} of the model, and --workdir holds no run; give a "
-            "file with the whole model, of the dataset's classes, or train it first with --mode=train"
+            f"config.pretrained={path} has no values for {', '.join(parts)} of the model, and --workdir contains no run; give a "
+            "file with the whole model for the dataset's classes, or train first with --mode=train"
         )
     facts = {"step": 0, "pretrained": path, "sha256": hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}
     lasting = architecture.lasting(variables)
-    told = f"pretrained-{facts['sha256'][:6]}", f"weights from {path}"
+    labels = f"pretrained-{facts['sha256'][:6]}", f"weights from {path}"
     ids = _number(config, category_ids)
-    return Loaded(architecture, lasting, class_names, ids, facts, flatten(config), *told, config.data.white_level)
+    return Loaded(architecture, lasting, class_names, ids, facts, flatten(config), *labels, config.data.white_level)
 
 
 def _number(config: ConfigDict, category_ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the number of each class in the data's files. Masks store class indices; annotations have ids of their own."""
+    """Return the id of each class in the data's files. Masks store class indices, annotations store category ids."""
     return tuple(range(len(category_ids))) if "label" in find_task(config.task.name).needs else category_ids
 
 
 def find_classes(config: ConfigDict, workdir: pathlib.Path | None, data_dir: str | None) -> tuple[str, ...]:
-    """Return the names of a model's classes: those that the run in `workdir` has stored, or else those of the config's data.
+    """Return the class names that the run in `workdir` has stored, or else those of the config's data.
 
-    Raises UserError where neither is there.
+    Raises UserError if neither exists.
     """
     if workdir is not None and (workdir / "config.json").exists():
         differing = changes(workdir, config)

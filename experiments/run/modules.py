@@ -1,7 +1,7 @@
-"""A network module by module: parameters, outputs and operations, from one trace without values.
+"""The parameters, outputs and operations of each module of a network, from one trace without values.
 
-The operations are those of convolutions and matrix products, two for a multiplication with its addition, for each
-output whether padding adds to it or not. What XLA makes of them is in the figures of compiled steps.
+Operations are those of convolutions and matrix products. A multiplication with its addition counts as two, also where the
+input is padding. The figures of compiled steps show the operations after XLA's optimisation.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Arrays
 
 Path = tuple[str, ...]
-SCOPE = "module_%d_of_summary"  # what the operations of a module are written under
+SCOPE = "module_%d_of_summary"  # the scope of a module's operations
 
 
 class Row(NamedTuple):
-    """What is known of a module. `flops` and `parameters` are those of all that it holds."""
+    """One module of a network. `flops` and `parameters` include its submodules."""
 
     path: Path
     kind: str
     parameters: int
     calls: int
-    outputs: str  # shapes of the first call's
+    outputs: str  # shapes of the first call's outputs
     flops: int
 
 
@@ -38,9 +38,10 @@ def list_modules(
     batch: Mapping[str, jax.ShapeDtypeStruct],
     run: Callable[[nnx.Module, Arrays], Any],
 ) -> list[Row]:
-    """List the modules of a network in the order in which `run` of it and a batch calls them, each after what holds it.
+    """List the modules of a network in the order in which `run(network, batch)` calls them.
 
-    `variables` and `batch` are shapes. The network is traced, and nothing is computed.
+    A module comes after the module that contains it. `variables` and `batch` are shapes. The network is traced, and nothing is
+    computed.
     """
     paths: list[Path] = []
     kinds: dict[Path, str] = {}
@@ -70,7 +71,7 @@ def list_modules(
             return run(model, batch)
 
     traced = jax.make_jaxpr(trace)(dict(variables), dict(batch))
-    for path in kinds:  # those that are not called: what only holds others
+    for path in kinds:  # modules that are not called because they only contain others
         register(path)
     counts = [0] * len(paths)
     for number, flops in _count(traced.jaxpr, 0):
@@ -95,9 +96,9 @@ def _holds(path: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def _wrapped(kinds: set[type], call: Callable) -> Iterator[None]:
-    """Replace the classes' own `__call__` by `call(original, module, ...)`."""
+    """Replace the `__call__` of each class by `call(original, module, ...)`."""
     originals = {kind: kind.__call__ for kind in kinds if any("__call__" in vars(base) for base in kind.__mro__)}
-    stored = {kind: vars(kind).get("__call__") for kind in originals}  # None where it is inherited
+    stored = {kind: vars(kind).get("__call__") for kind in originals}  # None if it is inherited
     for kind, original in originals.items():
 
         def wrapper(module: nnx.Module, *arguments: Any, original: Callable = original, **named: Any) -> Any:
@@ -115,7 +116,7 @@ def _wrapped(kinds: set[type], call: Callable) -> Iterator[None]:
 
 
 def _describe(result: Any) -> str:
-    """Describe the shapes of an output: of one array, or by their names of several."""
+    """Return the shapes of an output as text, with names if it contains several arrays by name."""
     if hasattr(result, "shape"):
         return f"[{', '.join(map(str, result.shape))}]"
     if isinstance(result, Mapping):
@@ -124,7 +125,7 @@ def _describe(result: Any) -> str:
 
 
 def _count(jaxpr: core.Jaxpr, owner: int) -> Iterator[tuple[int, int]]:
-    """Yield (number of the module, operations) of each convolution and product; those without a scope are `owner`'s."""
+    """Yield (module number, operations) of each convolution and product. `owner` gets those without a scope."""
     for equation in jaxpr.eqns:
         scopes = re.findall(SCOPE.replace("%d", r"(\d+)"), str(equation.source_info.name_stack))
         number = int(scopes[-1]) if scopes else owner
@@ -132,26 +133,33 @@ def _count(jaxpr: core.Jaxpr, owner: int) -> Iterator[tuple[int, int]]:
             yield number, _count_convolution(equation)
         elif equation.primitive.name == "dot_general":
             (left, _), _ = equation.params["dimension_numbers"]
-            contracted = math.prod(equation.invars[0].aval.shape[axis] for axis in left)
-            yield number, 2 * equation.outvars[0].aval.size * contracted
+            contracted = math.prod(_shape(equation.invars[0])[axis] for axis in left)
+            yield number, 2 * math.prod(_shape(equation.outvars[0])) * contracted
         else:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
             inner = [list(_count(part, number)) for part in _find_jaxprs(equation.params)]
-            if equation.primitive.name == "cond":  # forms of one thing by platform, or alternatives: the dearest
+            if (
+                equation.primitive.name == "cond"
+            ):  # of alternatives, or forms for several platforms, the most expensive counts
                 inner = [max(inner, key=lambda counted: sum(flops for _, flops in counted))]
             yield from ((number, times * flops) for counted in inner for number, flops in counted)
 
 
 def _count_convolution(equation: core.JaxprEqn) -> int:
-    """Count two for each pair of a kernel position and what it meets: outputs, or inputs where zeros lie between them."""
-    inputs, kernel = (variable.aval for variable in equation.invars)
+    """Count two operations per kernel element and output position, or per input position if the inputs are dilated."""
+    inputs, kernel = map(_shape, equation.invars)
     numbers = equation.params["dimension_numbers"]
-    out_channels = kernel.shape[numbers.rhs_spec[0]]
-    met = math.prod(equation.outvars[0].aval.shape)
+    out_channels = kernel[numbers.rhs_spec[0]]
+    met = math.prod(_shape(equation.outvars[0]))
     if any(step > 1 for step in equation.params["lhs_dilation"]):
-        batch, *size = (inputs.shape[axis] for axis in (numbers.lhs_spec[0], *numbers.lhs_spec[2:]))
+        batch, *size = (inputs[axis] for axis in (numbers.lhs_spec[0], *numbers.lhs_spec[2:]))
         met = batch * math.prod(size) * out_channels
-    return 2 * met * kernel.size // out_channels
+    return 2 * met * math.prod(kernel) // out_channels
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    """Return the shape of an array in a jaxpr. jax's own types do not show it."""
+    return variable.aval.shape
 
 
 def _find_jaxprs(parameters: Mapping[str, Any]) -> Iterator[core.Jaxpr]:

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite, and what has made it so."""
+"""The check for a loss or gradient that is not finite, and a guess at the cause."""
 
 import collections
 from collections.abc import Callable
@@ -10,18 +10,23 @@ from ml_collections import ConfigDict
 from errors import UserError
 from wording import name_some
 
-LARGE = 1e4  # of a normalised pixel: 0..255 give 2 by the mean and the deviation of images, and 255 without either
-GROWTH = 1e3  # of the gradient's norm over the least so far, or of the loss: they were on their way to infinity
-NAMED = 8  # images of a batch
+LARGE = (
+    1e4  # of a normalised pixel. Pixels of 0..255 become about 2 with the mean and deviation of images, and 255 without
+)
+GROWTH = 1e3  # of the loss, or of the gradient's norm, relative to its smallest value so far. It was diverging
+NAMED = 8  # images of a batch that the error lists
 
 
 class NonFinite:
-    """Stops the run at a loss or gradient that is NaN or infinite; looks a few steps late, so that devices need not wait."""
+    """A check that stops the run at a loss or gradient that is NaN or infinite.
+
+    It checks each step a few steps later, so that devices need not wait.
+    """
 
     def __init__(self, name: Callable[[int], str], config: ConfigDict, label: str = "", depth: int = 2):
-        """`name` gives the name of an image by its index, `label` begins the message.
+        """Take a function that returns the `name` of an image by its index, and a `label` that begins the message.
 
-        `depth` steps may be under way before one is looked at.
+        `depth` steps may be running before one is checked.
         """
         self.name, self.config, self.label, self.depth = name, config, label, depth
         self.pending: collections.deque = collections.deque()
@@ -29,13 +34,13 @@ class NonFinite:
         self._last: dict[str, float] = {}
 
     def push(self, step: int, logs: dict[str, jax.Array], image_ids: np.ndarray) -> None:
-        """Note a step's logs. Raises UserError for an earlier step whose loss or gradient is not finite."""
-        self.pending.append((step, {"loss": logs["loss"], "gradient's norm": logs["grad_norm"]}, image_ids))
+        """Add a step's logs. Raises UserError if the loss or gradient of an earlier step is not finite."""
+        self.pending.append((step, {"loss": logs["loss"], "gradient norm": logs["grad_norm"]}, image_ids))
         while len(self.pending) > self.depth:
             self._check()
 
     def drain(self) -> None:
-        """Check all the steps noted, waiting for the devices."""
+        """Check all steps added so far, and wait for the devices."""
         while self.pending:
             self._check()
 
@@ -52,7 +57,7 @@ class NonFinite:
         self._least = {what: min(abs(value), self._least.get(what, np.inf)) for what, value in values.items()}
 
     def _explain_start(self) -> str:
-        """Nothing was learnt yet, and the pixels are whole numbers from 0 to 255: the settings or the weights are left."""
+        """Explain a fault of step 1. Pixels are integers from 0 to 255, so the settings or the initial weights cause it."""
         data = self.config.data
         ends = [max(mean, abs(255 - mean), -mean) / std for mean, std in zip(data.mean, data.std, strict=True)]
         if max(ends) > LARGE:
@@ -62,7 +67,7 @@ class NonFinite:
             )
         loaded = [f"config.{field}={self.config[field]}" for field in ("pretrained", "init_from") if self.config[field]]
         return (
-            "the images are finite, and nothing was learnt before; check "
+            "the images are finite and no step came before, so the settings or the initial weights cause it; check "
             f"{' and '.join([*loaded, 'the factors and weights of config.task'])}, and the ground truth with --mode=datacheck"
         )
 
@@ -74,8 +79,6 @@ class NonFinite:
         before = ", ".join(f"the {what} {value:.3g}" for what, value in self._last.items())
         grown = any(abs(value) > GROWTH * max(self._least[what], 1.0) for what, value in self._last.items())
         if grown:
-            return f"it was growing (one step before: {before}): {remedy}"
+            return f"it was growing (one step before: {before}); {remedy}"
         names = name_some([f"{index} ({self.name(index)})" for index in image_ids.tolist()], NAMED)
-        return (
-            f"{f'one step before: {before}; ' if before else ''}{remedy}, or look at the images of its batch: {names}"
-        )
+        return f"{f'one step before: {before}; ' if before else ''}{remedy}, or check the images of this batch: {names}"

@@ -1,7 +1,7 @@
-"""Fields that a config may leave to the data: they are settled once, and the run's config.json holds their values.
+"""Fields that a config may leave open, for the data to settle once. The run's config.json stores their values.
 
-config.data.name="folder" is the format of config.data.folder.root. config.data.image_size=(0, 0) is the median size of the
-training images, smaller where the longer side would be above config.data.longest, in multiples of STEP pixels.
+config.data.name="folder" stands for the format found in config.data.folder.root. config.data.image_size=(0, 0) stands for the
+median size of the training images, scaled down so that no side exceeds config.data.longest, in multiples of STEP pixels.
 """
 
 from typing import Any
@@ -11,18 +11,18 @@ from ml_collections import ConfigDict
 from errors import UserError
 
 FOLDER = "folder"
-STEP = 32  # pixels: the stride of most backbones
-MOST = 500  # images whose sizes are looked at, evenly chosen
+STEP = 32  # pixels, the stride of most backbones
+MOST = 500  # images whose sizes are read, evenly spaced
 
 
 def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None = None) -> ConfigDict:
-    """Return the config with these fields settled: as a run's `stored` config has them, else by the data.
+    """Return the config with its open fields settled by the data, or by the `stored` config of a run if there is one.
 
-    Raises UserError where the data cannot be opened.
+    Raises UserError if the data cannot be opened.
     """
     if config.data.name != FOLDER and all(config.data.image_size):
         return config
-    # Here, for they import jax, numpy and cv2: most configs leave nothing open, and a launcher starts without them.
+    # Imported here because most configs leave nothing open, and a launcher then starts without jax, numpy and cv2.
     from experiments.tasks.registry import find_task
     from input_pipeline.datasets.layouts.recognition import name_format
     from input_pipeline.sources import FOUND, open_source
@@ -33,15 +33,16 @@ def settle(config: ConfigDict, data_dir: str | None, stored: ConfigDict | None =
     if data.name == FOLDER:
         if not data.folder.root:
             raise UserError(
-                "config.data.name='folder' needs config.data.folder.root, the folder of your data; where the data is not here, "
-                "give config.data.name=coco_folder, or another format, and config.data.image_size"
+                "config.data.name='folder' needs config.data.folder.root, the folder of your data; if the data is not on this "
+                "machine, set config.data.name to a format, such as coco_folder, and set config.data.image_size"
             )
         data.name = name_format(data.folder.root, needs, data.folder.instances)
-        print(f"config.data.name={data.name}, by the layout of {data.folder.root}", flush=True)
+        print(f"config.data.name={data.name}, found from the layout of {data.folder.root}", flush=True)
     if not all(data.image_size):
         if any(data.image_size):
             raise UserError(
-                f"config.data.image_size={tuple(data.image_size)}: give both sides, or (0, 0) for the data's own"
+                f"config.data.image_size={tuple(data.image_size)} has one side of 0; give both sides, or (0, 0) for the data's "
+                "median size"
             )
         if stored is not None:
             data.image_size = tuple(stored.data.image_size)

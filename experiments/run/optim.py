@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules by name, from optax. Parameters are flat: {path: array}."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,30 +14,34 @@ from wording import count
 
 
 def shorten_warmup(warmup_steps: int, steps: int) -> int:
-    """Returns how many of a run's `steps` warm up: half of them where `warmup_steps` would leave nothing, as in a short trial."""
+    """Return the number of warm-up steps of a run of `steps` steps.
+
+    If `warmup_steps` would leave no other step, as in a short trial, half of the steps warm up.
+    """
     return warmup_steps if warmup_steps < steps else steps // 2
 
 
 def warn_of_short_warmup(optim: ConfigDict, steps: int) -> None:
-    """Warns of each warm-up, of the run or of a part of config.optim.partition, that is shortened."""
-    parts = [(f"config.optim.partition: of {pattern!r} ", dict(changed)) for pattern, changed in optim.partition]
+    """Warn about each warm-up that is shortened, of the run or of a part of config.optim.partition."""
+    parts = [(f"config.optim.partition, {pattern!r}: ", dict(changed)) for pattern, changed in optim.partition]
     for where, own in [("config.optim.", {"warmup_steps": optim.warmup_steps}), *parts]:
         asked = own.get("warmup_steps", 0)
         taken = shorten_warmup(asked, steps)
         if steps and taken < asked:
             warn(
-                f"{where}warmup_steps={asked} leaves nothing of config.train.steps={steps}: the warm-up is shortened to "
+                f"{where}warmup_steps={asked} leaves no other step of config.train.steps={steps}; the warm-up is shortened to "
                 f"{count(taken, 'step')}"
             )
 
 
 def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
-    """step -> learning rate: `warmup_steps` linear from `warmup_from` of lr, then the schedule that is named, over the rest.
+    """Make the function from a step to its learning rate.
 
-    For how many steps warm up, see `shorten_warmup`.
+    The rate rises linearly from `warmup_from` * lr to lr, then the named schedule covers the remaining steps. The number of
+    warm-up steps comes from `shorten_warmup`.
     """
     if not steps:
-        return optax.constant_schedule(optim.lr)  # that nobody asks
+        return optax.constant_schedule(optim.lr)  # never called
     warming = shorten_warmup(optim.warmup_steps, steps)
     rest = steps - warming
     schedules: dict[str, Callable[[], optax.Schedule]] = {
@@ -56,9 +60,9 @@ def make_schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def keeps_rates(optim: ConfigDict, done: int, before: int, steps: int) -> bool:
-    """Returns whether the first `done` learning rates of a run of `before` steps are those of a run of `steps` steps.
+    """Return whether runs of `before` and `steps` steps have the same first `done` learning rates.
 
-    Of each part of config.optim.partition too.
+    The parts of config.optim.partition are compared too.
     """
     parts = [optim, *(_changed(optim, changed) for _, changed in optim.partition)]
     for part in parts:
@@ -69,10 +73,10 @@ def keeps_rates(optim: ConfigDict, done: int, before: int, steps: int) -> bool:
 
 
 def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.GradientTransformation:
-    """Clipping, the optimiser, decoupled or classic weight decay, the schedule, and each path's own factor on it.
+    """Make the optimiser with clipping, decoupled or classic weight decay, the schedule, and each path's factor on it.
 
-    `names` are the paths of the trainable parameters; a pattern of `optim.lr_multipliers` or `optim.partition` that matches none
-    is an error. Each pattern of `optim.partition` has an optimiser of its own, clipping included.
+    `names` are the paths of the trainable parameters. Raises UserError if a pattern of `optim.lr_multipliers` or
+    `optim.partition` matches none. Each pattern of `optim.partition` has a separate optimiser with its own clipping.
     """
     factors = _factors(optim.lr_multipliers, names)
     if not optim.partition:
@@ -80,7 +84,7 @@ def make_optimizer(optim: ConfigDict, steps: int, names: list[str]) -> optax.Gra
     found = match("optim.partition", [pattern for pattern, _ in optim.partition], names)
     labels = {name: f"partition_{found[name]}" if name in found else "others" for name in names}
     fields = {f"partition_{index}": changed for index, (_, changed) in enumerate(optim.partition)} | {"others": ()}
-    chains = {
+    chains: dict[Hashable, optax.GradientTransformation] = {
         label: _chain(_changed(optim, changed), steps, {name: factors[name] for name in names if labels[name] == label})
         for label, changed in fields.items()
     }
@@ -95,12 +99,12 @@ def _changed(optim: ConfigDict, fields) -> ConfigDict:
 
 
 def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.GradientTransformation:
-    """`factors` on the learning rate of each parameter, by its path."""
+    """Make one optimiser. `factors` multiply the learning rate of each parameter, by its path."""
     optimizers: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.chain(
             optax.scale_by_adam(*optim.betas), optax.add_decayed_weights(optim.weight_decay, mask=_kernels)
         ),
-        # L2 in the gradient before the momentum, as in the papers of the SGD era and in torch.optim.SGD.
+        # L2 is added to the gradient before the momentum, as in older papers and in torch.optim.SGD.
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(optim.weight_decay, mask=_kernels), optax.trace(optim.momentum)
         ),
@@ -118,18 +122,18 @@ def _chain(optim: ConfigDict, steps: int, factors: dict[str, float]) -> optax.Gr
 
 
 def match(field: str, patterns, names) -> dict[str, int]:
-    """name -> index of the first pattern that matches its beginning. Raises UserError for a pattern without a match."""
+    """Return the index of the first pattern that matches the beginning of each name. Raises UserError without a match."""
     compiled = []
     for pattern in patterns:
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
-            raise UserError(f"config.{field}: {pattern!r} is not a regular expression ({error})") from None
+            raise UserError(f"config.{field}: {pattern!r} is not a regular expression ({error}); correct it") from None
     for pattern in compiled:
         if not any(map(pattern.match, names)):
             tops = sorted({name.split("/")[0] for name in names})
             raise UserError(
-                f"config.{field}: no parameter's path begins with {pattern.pattern!r}; paths begin with {tops}"
+                f"config.{field}: no parameter's path begins with {pattern.pattern!r}; use one of {tops}, or a longer path"
             )
     found = {name: next((i for i, pattern in enumerate(compiled) if pattern.match(name)), -1) for name in names}
     return {name: index for name, index in found.items() if index >= 0}

@@ -1,7 +1,7 @@
-"""Stopping when asked to, with the work saved: by SIGTERM and SIGUSR1 (a scheduler's notices), Ctrl-C or train.max_minutes.
+"""Stop a run and save its work at SIGTERM or SIGUSR1 (from a scheduler), at Ctrl-C or after train.max_minutes.
 
-The exit code says what became of the run: 0 when it is finished, UNFINISHED when it stopped and the same command goes on
-from what is saved, 1 when it failed. Imports nothing slow: main.py handles signals before it imports anything else.
+The exit code is 0 for a finished run, UNFINISHED for a stopped run that the same command resumes, and 1 for a failure.
+Imports nothing slow, because main.py handles signals before it imports anything else.
 """
 
 import atexit
@@ -14,34 +14,34 @@ import threading
 import time
 from collections.abc import Callable
 
-UNFINISHED = os.EX_TEMPFAIL  # 75: job systems know it as "try again"
+UNFINISHED = os.EX_TEMPFAIL  # 75, which job systems take as "try again"
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-GRACE = 5.0  # seconds that the loop has to notice, before a run that has nothing to lose is ended from outside it
-STARTED = time.monotonic()  # the start of the process, but for the interpreter's own
+GRACE = 5.0  # seconds for the loop to notice a stop; then a thread ends a run that has nothing to lose
+STARTED = time.monotonic()  # the start of the process, after that of the interpreter
 
 
 class Preemption:
-    """Context manager. Of a stop the loop hears by `requested`; it saves and returns.
+    """A context manager that reports stops to the loop. The loop asks `requested`, then saves and returns.
 
-    While XLA compiles, Python runs no signal handler, and the notice may be shorter than a compilation. A thread therefore
-    hears of the signal through a pipe and, if `nothing_to_lose` still holds after GRACE seconds, ends the process itself.
-    It does so too when max_minutes are over.
+    While XLA compiles, Python runs no signal handler, and a scheduler may allow less time than a compilation takes. A thread
+    therefore receives the signal through a pipe. If `nothing_to_lose` still holds after GRACE seconds, the thread ends the
+    process. It does the same when max_minutes are over.
     """
 
     def __init__(self, max_minutes: float = 0.0):
-        """`max_minutes` since the start of the process are a stop, too; 0 is no limit."""
+        """Set the time limit, in minutes since the start of the process. 0 means no limit."""
         self.max_minutes = max_minutes
         self.signal: int | None = None
         self.nothing_to_lose = True
-        self.finished = False  # the loop sets it when the last step is on disk: no later stop changes the exit code
+        self.finished = False  # set by the loop once the last step is on disk; later stops do not change the exit code
 
     def requested(self, reserve: float = 0.0) -> bool:
-        """Return whether to stop now. `reserve`: the seconds that saving takes, which the time limit leaves for it."""
+        """Return whether to stop now. The time limit comes earlier by `reserve`, the seconds that saving takes."""
         return self.signal is not None or self._seconds_left() <= reserve
 
     @property
     def cause(self) -> str:
-        """What to say of a stop that was requested."""
+        """The cause of a requested stop, as text."""
         if self.signal is not None:
             return "stopped"
         return (
@@ -52,7 +52,7 @@ class Preemption:
 
     @property
     def exit_code(self) -> int:
-        """0 or UNFINISHED, once the loop has returned."""
+        """The exit code after the loop has returned, 0 or UNFINISHED."""
         return 0 if self.finished else UNFINISHED
 
     def __enter__(self) -> "Preemption":
@@ -62,7 +62,7 @@ class Preemption:
 
     def __exit__(self, error_type, error, trace) -> None:
         if error is not None and self.signal is not None and self.nothing_to_lose:
-            self._end()  # a helper's process may have heard the same signal: its end is no failure of the run
+            self._end()  # a child process may have died of the same signal, which is not a failure of the run
         signal.set_wakeup_fd(self._earlier_pipe)
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
@@ -79,14 +79,14 @@ class Preemption:
             self._end_at_ctrl_c(read, GRACE)
         if self.nothing_to_lose and not self.finished:
             self._end()
-        if first is None:  # the time was up before a stop came; the handler may have noted this one already
+        if first is None:  # the time was up before a stop came; the handler may have set this already
             self.signal = _next_signal(read, math.inf)
         self._end_at_ctrl_c(read, math.inf)
 
     def _end_at_ctrl_c(self, read: int, seconds: float) -> None:
-        """For so long, let a Ctrl-C after the first stop end the process: the newest checkpoint stands.
+        """Let a Ctrl-C after the first stop end the process for so many seconds. The newest checkpoint stays valid.
 
-        An exception could be raised anywhere instead, and get lost where Python ignores exceptions.
+        An exception instead could be raised anywhere, and be lost where Python ignores exceptions.
         """
         end = time.monotonic() + seconds
         while (number := _next_signal(read, end - time.monotonic())) is not None:
@@ -96,7 +96,7 @@ class Preemption:
 
     def _end(self) -> None:
         remedy = "start the same command again" + ("" if self.signal is not None else ", with more minutes")
-        print(f"{self.cause} before the first step: nothing to save, {remedy}", flush=True)
+        print(f"{self.cause} before the first step, with nothing to save; {remedy}", flush=True)
         os._exit(UNFINISHED)
 
     def _seconds_left(self) -> float:
@@ -104,37 +104,37 @@ class Preemption:
 
 
 def exit_at_once(code: int = UNFINISHED) -> None:
-    """Make every stop from now on end the process at once with `code`: there is nothing to save, or not any more."""
+    """Make every later stop end the process at once with `code`. Call this when there is nothing left to save."""
 
     def end(read: int) -> None:
         os.read(read, 1)
         if code == UNFINISHED:
-            os.write(sys.__stderr__.fileno(), b"stopped: start the same command again\n")
+            os.write(2, b"stopped: start the same command again\n")
         os._exit(code)
 
-    sys.stdout.flush()  # the end is too sudden for it
+    sys.stdout.flush()  # os._exit does not flush it
     atexit.register(_ignore_stops)
-    _hear(end)  # before the handlers, which would lose a stop that comes in between
+    _hear(end)  # before the handlers are set, so that no stop in between is lost
     for number in STOPS:
-        signal.signal(number, lambda *_: None)  # the thread acts, even where Python runs no handler
+        signal.signal(number, lambda *_: None)  # the thread acts, even while Python runs no handler
 
 
 def _ignore_stops() -> None:
-    """Let a stop that comes while the interpreter ends change nothing: it takes its handlers away, and would die of it."""
+    """Ignore stops while the interpreter ends. It removes its handlers, and a stop would then kill it."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _next_signal(read: int, seconds: float) -> int | None:
-    """Wait for the number of a signal from the pipe of `_hear`. Returns None where none comes in time."""
+    """Wait for a signal's number from the pipe of `_hear`, and return it. Returns None if none comes in time."""
     longest = None if math.isinf(seconds) else min(max(seconds, 0.0), 1e9)
     return os.read(read, 1)[0] if select.select([read], [], [], longest)[0] else None
 
 
 def _hear(listen: Callable[[int], None]) -> int:
-    """Call `listen` in a thread with a pipe that gets the number of each signal, as soon as the kernel delivers it.
+    """Call `listen` in a thread, with the reading end of a pipe that receives the number of each signal at once.
 
-    Returns the end for writing of the pipe that got them before.
+    Returns the writing end of the pipe that received them before.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)

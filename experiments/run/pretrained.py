@@ -1,4 +1,4 @@
-"""Variables that exist already: a run's own checkpoint, another run's, or a file of weights."""
+"""Load variables from a checkpoint of this or another run, or from a weight file."""
 
 import pathlib
 import re
@@ -20,9 +20,10 @@ from models.weights import Classes
 def load_run(
     config: ConfigDict, workdir: pathlib.Path, checkpoint: str, weights: str
 ) -> tuple[Architecture, Variables, dict]:
-    """A run's model with the variables of its `best` or `last` checkpoint (`ema`, `raw` or `auto`), and the notes.
+    """Return a run's architecture, its variables from a checkpoint, and the checkpoint's notes.
 
-    `config` may differ from the run's in everything but the model. Raises UserError where they do not fit.
+    `checkpoint` is `best` or `last`. `weights` is `ema`, `raw` or `auto`. `config` may differ from the run's, but not in
+    config.model. Raises UserError if the variables do not fit the config's model.
     """
     check_same(workdir, config, sections=("model",))
     arrays, notes = Checkpoints(workdir, read_only=True).read(checkpoint)
@@ -36,10 +37,10 @@ def load_run(
 def fill(
     config: ConfigDict, architecture: Architecture, variables: Variables, class_names: Sequence[str]
 ) -> tuple[Variables, list[str]]:
-    """`variables` with those of config.pretrained, then of config.init_from, and the names of those that neither has.
+    """Fill `variables` from config.pretrained, then from config.init_from, and return the names that neither has.
 
-    What comes from where is printed, and random values that config.optim.freeze would keep are warned of. `class_names` are
-    the model's. Raises UserError where they do not fit the model.
+    Prints how many values come from each source. Warns about random values that config.optim.freeze would keep.
+    `class_names` are the model's. Raises UserError if a source does not fit the model.
     """
     new = list(variables)
     if config.pretrained:
@@ -53,8 +54,8 @@ def fill(
     if frozen:
         parts = ", ".join(sorted({name.split("/")[0] for name in frozen}))
         warn(
-            f"config.optim.freeze keeps {len(frozen)} arrays of {parts} at the random values that they start with; set "
-            "config.pretrained or config.init_from, or freeze less"
+            f"config.optim.freeze keeps {len(frozen)} arrays of {parts} at their random initial values; set config.pretrained or "
+            "config.init_from, or freeze less"
         )
     return variables, new
 
@@ -62,11 +63,11 @@ def fill(
 def load_weights(
     path: str, architecture: Architecture, variables: Variables, class_names: Sequence[str]
 ) -> tuple[Variables, list[str], str]:
-    """`variables` with those that a local .safetensors file has, the names of those that it does not have, and a remark.
+    """Fill `variables` from a local .safetensors file, and return the names that it lacks, and a remark.
 
-    The model says which keys it knows. Where the file's classes are not those of `class_names`, the class layer stays as it
-    is and the remark says so. Raises UserError for a file that cannot be read, a key without a place, one that is missing,
-    or another shape.
+    The model maps the file's keys to its variables. If the file's classes are not `class_names`, the class layer keeps its
+    initial values, and the remark says so. Raises UserError if the file cannot be read, has an unknown key, lacks a key or
+    has another shape.
     """
     weights = read_weights(pathlib.Path(path), "config.pretrained")
     model = architecture.merge(variables)
@@ -74,8 +75,8 @@ def load_weights(
     if doubt := model.caution(weights.keys()):
         warn(f"config.pretrained={path}: {doubt}")
     wanted = {key for key, _ in arrays.values()}
-    _check_keys(path, "has no key", wanted - weights.keys(), "it is of another network")
-    _check_keys(path, "has the unknown key", weights.keys() - wanted - unused, "it is of another network, or width")
+    _check_keys(path, "has no key", wanted - weights.keys(), "use a file for this network")
+    _check_keys(path, "has the unknown key", weights.keys() - wanted - unused, "use a file for this network and width")
     loaded, remark = {}, ""
     for place, (key, convert) in arrays.items():
         name = "/".join(map(str, place))
@@ -84,51 +85,57 @@ def load_weights(
             own = _choose_classes(value, classes[place], class_names)
             if own is None:
                 held = value.shape[-1] // classes[place].groups - classes[place].background
-                remark = f"; its {held} classes are not the data's {len(class_names)}, whose layer starts anew"
+                remark = f"; its {held} classes are not the data's {len(class_names)}, so the class layer stays random"
                 continue
             value = own
         if name not in variables or value.shape != variables[name].shape:
             shape = tuple(variables[name].shape) if name in variables else None
             raise UserError(
-                f"config.pretrained={path}: {key} gives {name} the shape {value.shape}, the model has {shape}"
+                f"config.pretrained={path}: {key} has the shape {value.shape} for {name}, but the model has {shape}; use a file "
+                "for this network, or change config.model"
             )
         loaded[name] = value
     return variables | loaded, [name for name in variables if name not in loaded], remark
 
 
 def _choose_classes(array: np.ndarray, axis: Classes, class_names: Sequence[str]) -> np.ndarray | None:
-    """`array` [..., groups * classes of the file] with the model's classes, or None where the file has others."""
+    """Return `array` with the columns of the model's classes, or None if the file has other classes.
+
+    `array` is [..., groups * classes of the file].
+    """
     groups = array.reshape(*array.shape[:-1], axis.groups, -1)
     columns = match_columns(groups.shape[-1], class_names, axis.background)
     return None if columns is None else groups[..., columns].reshape(*array.shape[:-1], -1)
 
 
 def report(source: str, variables: Variables, new: Iterable[str]) -> str:
-    """One line: how many values of `variables` come from `source`, and in which parts of the model the `new` ones are."""
+    """Return one line with the number of values that come from `source`, and the parts of the model that are `new`."""
     new = set(new)
     taken = sum(value.size for name, value in variables.items() if name not in new)
     parts = Counter(name.split("/")[0] for name in variables if name in new)
     whole = Counter(name.split("/")[0] for name in variables)
     named = [part if count == whole[part] else f"{count} arrays of {part}" for part, count in parts.items()]
     total = sum(value.size for value in variables.values())
-    return f"{source}: {taken:,} of {total:,} values; new here: {', '.join(named) or 'none'}"
+    return f"{source}: {taken:,} of {total:,} values; not loaded: {', '.join(named) or 'none'}"
 
 
 def init_from(workdir: str, variables: Variables) -> tuple[Variables, list[str]]:
-    """`variables` with those of another run's best checkpoint (its newest, where it kept no best).
+    """Fill `variables` from another run's best checkpoint, or from its newest if it has no best.
 
-    Those whose shape differs (a head for other classes) or that the other run does not have keep their own start; their
-    names are returned. Raises UserError where nothing fits.
+    Variables that have another shape there (a head for other classes), or that the other run lacks, keep their values. Their
+    names are returned. Raises UserError if nothing fits.
     """
     checkpoints = Checkpoints(pathlib.Path(workdir), read_only=True)
     if not checkpoints.steps("best") + checkpoints.steps("last"):
-        raise UserError(f"config.init_from={workdir} holds no checkpoint; give the workdir of a run that has saved one")
+        raise UserError(
+            f"config.init_from={workdir} contains no checkpoint; give the workdir of a run that has saved one"
+        )
     arrays, _ = checkpoints.read("best" if checkpoints.steps("best") else "last")
     other = select(arrays, "auto")
     fitting = {n: other[n] for n, value in variables.items() if n in other and other[n].shape == value.shape}
     if not fitting:
         raise UserError(
-            f"config.init_from={workdir}: no parameter of that run fits this model; use a run of the same model"
+            f"config.init_from={workdir} has no parameter that fits this model; use a run of the same model"
         )
     return variables | fitting, sorted(variables.keys() - fitting.keys())
 
@@ -137,4 +144,4 @@ def _check_keys(path: str, problem: str, keys: Iterable[str], cause: str) -> Non
     keys = sorted(keys)
     if keys:
         others = f" (and {len(keys) - 1} more)" if keys[1:] else ""
-        raise UserError(f"config.pretrained={path} {problem} {keys[0]!r}{others}: {cause}")
+        raise UserError(f"config.pretrained={path} {problem} {keys[0]!r}{others}; {cause}")

@@ -1,4 +1,4 @@
-"""What an export computes: a task's prediction as one function of arrays, for any number of images of one size."""
+"""The program of an export, a task's prediction as one function of arrays for any number of images of one size."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +16,10 @@ from input_pipeline.batch import specify as specify_batch
 
 
 class Program(NamedTuple):
-    """A network with its task: `predict(variables, inputs)`, both by name, and `specify(count)`, the inputs' shapes.
+    """A network with its task.
 
-    The count of images is a number or a symbol.
+    `predict(variables, inputs)` takes both by name. `specify(count)` returns the inputs' shapes, where the count of images
+    is a number or a symbol.
     """
 
     predict: Callable[[Variables, Arrays], Arrays]
@@ -28,8 +29,9 @@ class Program(NamedTuple):
 def make_program(config: ConfigDict, architecture: Architecture, task: Task) -> Program:
     """Make the program of a config for its canvas.
 
-    Its inputs are `image`; of detectors whose config.data.fit leaves a border, `area` [B,4], the part of the canvas that
-    shows the image; of detectors of regions, `proposals` with `proposal_mask`. Raises UserError for several canvases.
+    Every program takes `image`. A detector whose config.data.fit leaves a border also takes `area` [B,4], the part of the
+    canvas that shows the image. A detector of given regions also takes `proposals` and `proposal_mask`. Raises UserError if
+    the config has several canvases.
     """
     canvas = find_canvas(config)
     keys = ("image", *(PROPOSALS if "proposals" in task.needs else ()))
@@ -44,7 +46,7 @@ def make_program(config: ConfigDict, architecture: Architecture, task: Task) -> 
         count = inputs["image"].shape[0]
         area = inputs.get("area", jnp.broadcast_to(jnp.array([0, 0, *canvas], jnp.float32), (count, 4)))
         top, left, bottom, right = area.T
-        # As if the image had been stored as large as it is shown, and put there.
+        # The image is treated as stored at the size at which the canvas shows it.
         one, zero = jnp.ones_like(top), jnp.zeros_like(top)
         placed = jnp.stack([jnp.stack([one, zero, -left], -1), jnp.stack([zero, one, -top], -1)], 1)
         batch = {name: value for name, value in inputs.items() if name != "area"} | {
@@ -58,11 +60,11 @@ def make_program(config: ConfigDict, architecture: Architecture, task: Task) -> 
 
 
 def find_canvas(config: ConfigDict) -> Size:
-    """Return the size of the images that a config's network sees in evaluation. Raises UserError where it has several."""
+    """Return the canvas size of evaluation, (height, width). Raises UserError if the config has several canvases."""
     canvas, *others = list_canvases(config.data)
     if others:
         raise UserError(
-            f"config.data.canvases holds {1 + len(others)} sizes, and an export is of one; choose it, such as "
+            f"config.data.canvases has {1 + len(others)} sizes, but an export takes one; choose one, such as "
             f"--config.data.canvases='(({canvas[0]},{canvas[1]}),)'"
         )
     return canvas

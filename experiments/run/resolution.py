@@ -1,11 +1,12 @@
-"""Configs, resolved and checked in a process of its own: what a launcher asks, which imports no jax and starts no device.
+"""Resolve and check configs in a separate process, for a launcher that imports no jax and starts no device.
 
     python -m experiments.run.resolution < request.json
 
-A request holds `runs`, a list of {"config": FILE:VARIANT, "fields": ["--config.NAME=VALUE", ...]}, `stored`, a list of run
-directories, and `data_dir`. The answer holds for each run {"fields": {NAME: value}, "smaller_is_better": bool}, complete with the
-defaults of its model and task, with what the data decides, and with the direction of the score in config.train.best, or {"error":
-line}; and for each run directory the fields of its config.json, complete too, or null where this code cannot read it.
+A request contains `runs`, a list of {"config": FILE:VARIANT, "fields": ["--config.NAME=VALUE", ...]}, `stored`, a list of run
+directories, and `data_dir`. The answer contains for each run {"fields": {NAME: value}, "smaller_is_better": bool} or {"error":
+line}. The fields include the defaults of the model and task and the fields that the data settles. `smaller_is_better` is the
+direction of the score in config.train.best. For each run directory the answer contains all fields of its config.json, or null if
+this code cannot read it.
 """
 
 import json
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def ask(request: dict) -> dict:
-    """Answers a request in another process. Raises UserError where that fails."""
+    """Answer a request in another process. Raises UserError if that fails."""
     command = [sys.executable, "-m", "experiments.run.resolution"]
     others = os.environ.get("PYTHONPATH")
     environment = os.environ | {
@@ -37,7 +38,7 @@ def ask(request: dict) -> dict:
         encoding="utf-8",
         errors="replace",
         env=environment,
-        start_new_session=True,  # Ctrl-C is for the launcher, which may have runs to save
+        start_new_session=True,  # only the launcher gets Ctrl-C, because it may have runs to save
     )
     if done.returncode != 0:
         raise UserError(
@@ -47,13 +48,13 @@ def ask(request: dict) -> dict:
 
 
 def resolve(request: dict) -> dict:
-    """Answers a request in this process."""
+    """Answer a request in this process."""
     stored = {place: _read(pathlib.Path(place)) for place in request["stored"]}
     return {"runs": [_resolve(request["data_dir"], **run) for run in request["runs"]], "stored": stored}
 
 
 def _resolve(data_dir: str | None, config: str, fields: list[str]) -> dict:
-    from experiments.run.best import is_smaller_better  # here, for they import numpy and jax
+    from experiments.run.best import is_smaller_better  # here because these import numpy and jax
     from experiments.run.configuration import check, complete
 
     try:
@@ -78,7 +79,7 @@ def _read(workdir: pathlib.Path) -> dict | None:
 
 def main() -> None:
     request, answers = json.load(sys.stdin), sys.stdout
-    sys.stdout = sys.stderr  # what a config file prints is no part of the answer
+    sys.stdout = sys.stderr  # what a config file prints must not enter the answer
     json.dump(resolve(request), answers)
 
 

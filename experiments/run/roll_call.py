@@ -1,7 +1,7 @@
-"""A roll call before jax joins its processes: which of them is missing, and why. jax alone aborts without a name.
+"""A roll call before jax joins its processes, which names each missing process and the reason.
 
-Process 0 listens on the coordinator's port, which is then known to be open, and gives it back before jax needs it. Imports no
-jax.
+jax alone aborts without a name. Process 0 listens on the coordinator's port, which proves that the port is open, and frees it
+before jax needs it. Imports no jax.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ import time
 from errors import UserError
 
 PAUSE = 0.2  # seconds between two attempts
-LENGTH = 2**16  # of what is said
+LENGTH = 2**16  # of a message, in bytes
 
 
 def call_the_roll(coordinator: str, count: int, number: int, seconds: float) -> None:
-    """Wait until all `count` processes have said that they are there; this one is `number`. All of them call this.
+    """Wait until all `count` processes are present. Each process calls this with its own `number`.
 
-    Raises UserError in all that are there, with those that are missing after `seconds`, that come twice, or that expect
-    another count.
+    Raises UserError in every process that is present if one is missing after `seconds`, comes twice or expects another
+    count. The error names it.
     """
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(
-            f"--coordinator={coordinator!r} is not HOST:PORT; give the first process's, such as 10.0.0.2:1234"
+            f"--coordinator={coordinator!r} is not HOST:PORT; give the address of process 0, such as 10.0.0.2:1234"
         )
     own = {"number": number, "count": count, "host": socket.gethostname()}
     verdict = _listen(int(port), own, seconds) if number == 0 else _answer(host, int(port), own, seconds)
@@ -33,7 +33,7 @@ def call_the_roll(coordinator: str, count: int, number: int, seconds: float) -> 
 
 
 def _listen(port: int, own: dict, seconds: float) -> str:
-    """Hear who is there, and tell everyone what is wrong. Returns it, "" for nothing."""
+    """Collect who is present, send the verdict to everyone, and return it. "" means that all is well."""
     deadline, said = time.monotonic() + seconds, [own]
     with contextlib.ExitStack() as stack:
         try:
@@ -65,7 +65,7 @@ def _open_server(port: int) -> socket.socket:
 
 
 def _answer(host: str, port: int, own: dict, seconds: float) -> str:
-    """Say that this process is there, and hear what is wrong."""
+    """Report this process to process 0 and return the verdict. "" means that all is well."""
     deadline, reason = time.monotonic() + seconds, "no answer"
     while time.monotonic() < deadline:
         try:
@@ -79,13 +79,13 @@ def _answer(host: str, port: int, own: dict, seconds: float) -> str:
             reason = getattr(error, "strerror", None) or str(error)
         time.sleep(PAUSE)
     return (
-        f"process {own['number']} on {own['host']} has not reached process 0 at {host}:{port} in {seconds:.0f} s ({reason}); see "
-        "that process 0 runs there, and that the port is open"
+        f"process {own['number']} on {own['host']} has not reached process 0 at {host}:{port} in {seconds:.0f} s ({reason}); "
+        "check that process 0 runs there and that the port is open"
     )
 
 
 def judge(said: list[dict], count: int, seconds: float) -> str:
-    """Return what is wrong with those that are there, "" for nothing."""
+    """Return the faults of the processes that are present. "" means that all is well."""
     hosts: dict[int, list[str]] = {}
     for one in said:
         hosts.setdefault(one["number"], []).append(one["host"])
@@ -94,14 +94,12 @@ def judge(said: list[dict], count: int, seconds: float) -> str:
         for one in said
         if one["count"] != count
     ]
-    wrong += [
-        f"{' and '.join(names)} both say that they are process {one}" for one, names in hosts.items() if names[1:]
-    ]
+    wrong += [f"{' and '.join(names)} both claim to be process {one}" for one, names in hosts.items() if names[1:]]
     missing = sorted(set(range(count)) - hosts.keys())
     if missing and not wrong:
         present = ", ".join(f"{one} on {names[0]}" for one, names in sorted(hosts.items()))
         wrong.append(
-            f"process {', '.join(map(str, missing))} of {count} is missing after {seconds:.0f} s; there are {present}: start it, "
-            "or see why it cannot reach process 0"
+            f"process {', '.join(map(str, missing))} of {count} is missing after {seconds:.0f} s (present: {present}); start it, "
+            "or check why it cannot reach process 0"
         )
     return "; ".join(wrong)

@@ -1,4 +1,4 @@
-"""The sessions in evidence.json, each from a start of a run to its end, as other programs read them. Imports no jax."""
+"""Read the sessions in evidence.json. A session lasts from a start of a run to its end. Imports no jax."""
 
 import datetime
 from collections.abc import Sequence
@@ -9,20 +9,23 @@ from typing import Any
 from errors import UserError
 from files import REMEDY, digest_json, read_json
 
-# What a session holds, where it does: older ones lack some.
+# Optional fields of a session and their types. Older sessions lack some.
 HELD = {"data": dict, "packages": dict, "devices": dict, "best": dict, "git": (dict, NoneType)}
 
 
 def read_sessions(path: Path) -> list[dict]:
-    """Returns the sessions of an evidence.json, the oldest first, none without a file. Raises UserError for a damaged one."""
+    """Return the sessions of an evidence.json, the oldest first.
+
+    Returns an empty list if the file does not exist. Raises UserError if it is damaged.
+    """
     try:
         stored = read_json(path)
     except FileNotFoundError:
         return []
     sessions = stored.get("sessions")
     if not isinstance(sessions, list) or not all(map(_is_session, sessions)):
-        raise UserError(f"{path} does not hold the sessions of a run; {REMEDY}")
-    is_older = not any("plans" in own for own in sessions)  # than the checksum
+        raise UserError(f"{path} does not contain the sessions of a run; {REMEDY}")
+    is_older = not any("plans" in own for own in sessions)  # written before the checksum existed
     if stored.get("sha256", digest_json(sessions) if is_older else None) != digest_json(sessions):
         raise UserError(f"{path} was changed since it was written; {REMEDY}")
     return sessions
@@ -35,7 +38,10 @@ def _is_session(value: Any) -> bool:
 
 
 def measure_seconds(sessions: Sequence[dict]) -> float | None:
-    """Returns how long a run has trained, over all of its sessions, until its newest checkpoint. None where they do not say."""
+    """Return the training time of all sessions until the newest checkpoint, in seconds.
+
+    Returns None if a session lacks its times.
+    """
     try:
         spans = [(own["started"], own.get("updated", own["started"])) for own in sessions]
         moments = [[datetime.datetime.fromisoformat(moment) for moment in span] for span in spans]

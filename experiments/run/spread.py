@@ -1,4 +1,4 @@
-"""Scores over seeds: their mean, and how far to trust it."""
+"""The mean of scores over seeds, and its confidence interval."""
 
 import json
 import math
@@ -15,7 +15,10 @@ FILE = "members.json"
 
 
 def find_interval(values: Sequence[float], share: float = 0.95) -> tuple[float, float, float]:
-    """Return the mean of the values and the ends of its confidence interval, by Student's t. One value has no interval: nan."""
+    """Return the mean of the values, and the lower and upper end of its confidence interval by Student's t.
+
+    For one value both ends are nan.
+    """
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.nan, math.nan
@@ -24,14 +27,17 @@ def find_interval(values: Sequence[float], share: float = 0.95) -> tuple[float, 
 
 
 def find_half_width(count: int, share: float = 0.95) -> float:
-    """Return half the width of the confidence interval of the mean of `count` values, 2 or more, in their standard deviations."""
+    """Return half the width of the confidence interval of a mean, in standard deviations of the values.
+
+    `count` is the number of values, 2 or more.
+    """
     return float(stdtrit(count - 1, (1 + share) / 2)) / math.sqrt(count)
 
 
 def measure_spread(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the scores of the members' last rows, their means and 95 % intervals. A score is left out where one lacks it.
+    """Return the scores of the members' last rows, with their means and 95 % intervals.
 
-    An undefined value (null) is left out of the mean, and `count` says how many are in it.
+    The mean leaves out undefined values (null). `count` is the number of values in it.
     """
     first = next(iter(rows.values()))
     names = [
@@ -51,13 +57,13 @@ def measure_spread(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write_spread(workdir: pathlib.Path, spread: Mapping[str, Any]) -> None:
-    """Write it to members.json in the directory of the members."""
+    """Write the spread to members.json in the directory of the members."""
     write_atomically(workdir / FILE, json.dumps(spread, indent=2).encode() + b"\n")
 
 
 def format_spread(spread: Mapping[str, Any]) -> str:
-    """Format the scores as aligned text: mean, 95 % interval, and how many members have a defined value."""
-    rows = [("score", "mean", "95% from", "to", "members")]
+    """Format the scores as aligned text, with mean, 95 % interval and the number of members with a defined value."""
+    rows: list[tuple[str, ...]] = [("score", "mean", "95% from", "to", "members")]
     for name, found in spread["scores"].items():
         numbers = ["-" if found[key] is None else format(found[key], ".4f") for key in ("mean", "low", "high")]
         rows.append((name.removeprefix("val/"), *numbers, str(found["count"])))

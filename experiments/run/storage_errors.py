@@ -1,8 +1,9 @@
-"""The errors of the libraries that store checkpoints: each in one line, and once.
+"""Errors of the libraries that store checkpoints, each reported once in one line.
 
-The arrays of a checkpoint are read or written one by one. Orbax raises the error of the first one that fails, which becomes one
-line of ours. It logs it too. The others fail as well, when nobody waits for them any more: asyncio logs them, and Python prints
-what tensorstore's threads and dropped coroutines raise. Hundreds of lines of tracebacks then bury the one that counts.
+The arrays of a checkpoint are read or written one by one. Orbax raises and logs the error of the first array that fails, and
+this project reports it in one line. The other arrays fail later, when nothing waits for them. asyncio logs these errors, and
+Python prints the errors of tensorstore's threads and of dropped coroutines. Hundreds of lines of tracebacks then bury the one
+line that counts.
 """
 
 import json
@@ -13,21 +14,21 @@ import sys
 import types
 
 LIBRARIES = ("asyncio", "concurrent", "orbax", "tensorstore")
-LONGEST = 200  # characters of what a library says
-SYSTEM = re.compile(r"os_error_code='(\d+)'")  # in tensorstore's words
-CODES = {  # that tensorstore's words begin with
-    "NOT_FOUND": "a file of it is missing",
-    "DATA_LOSS": "a file of it is damaged",
-    "FAILED_PRECONDITION": "a file of it is damaged",
-    "INVALID_ARGUMENT": "a file of it is damaged",
-    "OUT_OF_RANGE": "a file of it is cut short",
-    "PERMISSION_DENIED": "a file of it may not be read",
+LONGEST = 200  # characters of a library's message
+SYSTEM = re.compile(r"os_error_code='(\d+)'")  # in tensorstore's messages
+CODES = {  # tensorstore's messages begin with one of these
+    "NOT_FOUND": "one of its files is missing",
+    "DATA_LOSS": "one of its files is damaged",
+    "FAILED_PRECONDITION": "one of its files is damaged",
+    "INVALID_ARGUMENT": "one of its files is damaged",
+    "OUT_OF_RANGE": "one of its files is cut short",
+    "PERMISSION_DENIED": "one of its files may not be read",
 }
 
 
 def explain(error: Exception) -> str:
-    """Returns the cause of a library's error in a few words: the system's, where there is one, or else its first line."""
-    causes = [error]
+    """Return the cause of a library's error in a few words, from the system's error code if there is one."""
+    causes: list[BaseException] = [error]
     while (earlier := causes[-1].__cause__ or causes[-1].__context__) is not None and earlier not in causes:
         causes.append(earlier)
     if any(isinstance(cause, json.JSONDecodeError | UnicodeDecodeError) for cause in causes):
@@ -43,9 +44,9 @@ def explain(error: Exception) -> str:
 
 
 def silence_repetitions() -> None:
-    """Drops what these libraries print in addition to what they raise, from the first call to the end of the process.
+    """Drop what these libraries print in addition to the errors they raise, until the process ends.
 
-    An error that has passed through any other code, such as ours, is printed as before.
+    An error that has passed through other code, such as this project's, is printed as before.
     """
     if isinstance(sys.unraisablehook, _Hook):
         return
@@ -55,7 +56,7 @@ def silence_repetitions() -> None:
 
 
 class _Hook:
-    """What Python calls with an error that nothing can catch."""
+    """A hook that Python calls with an error that nothing can catch."""
 
     def __init__(self, earlier):
         self.earlier = earlier
@@ -66,12 +67,12 @@ class _Hook:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether asyncio should log a record. The errors that tensorstore gives to a future itself have no traceback."""
+    """Return whether asyncio should log a record. Errors that tensorstore itself sets on a future have no traceback."""
     return not record.exc_info or (record.exc_info[2] is not None and not _is_theirs(record.exc_info[2]))
 
 
 def _is_theirs(trace: types.TracebackType | None) -> bool:
-    """Whether an error has passed through the code of these libraries alone."""
+    """Return whether an error has passed only through the code of these libraries."""
     names = []
     while trace is not None:
         names.append(trace.tb_frame.f_globals.get("__name__", "").partition(".")[0])

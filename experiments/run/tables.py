@@ -1,4 +1,4 @@
-"""Tables as text: of scores, a row for each class and then the scores of all, and of anything."""
+"""Tables as text. A table of scores has one row per class, then the overall scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,10 @@ from wording import make_printable
 
 
 def tabulate_classes(scores: Mapping[str, float | None]) -> list[list[str]]:
-    """Make rows of text, a class and its scores each, below the names of the scores; none where no score is of a class."""
+    """Return a row of titles and one row per class with its scores, as text.
+
+    Returns no rows if there are no per-class scores.
+    """
     kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in scores if "/" in name))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in scores if "/" in name))
     rows = [[name, *(_text(scores.get(f"{kind}/{name}")) for kind in kinds)] for name in names]
@@ -15,7 +18,7 @@ def tabulate_classes(scores: Mapping[str, float | None]) -> list[list[str]]:
 
 
 def format_table(scores: Mapping[str, float | None]) -> str:
-    """Format the scores as aligned text: those of the classes, then those of all. An undefined one is `-`."""
+    """Format scores as aligned text, per-class scores first, then overall scores. An undefined score is `-`."""
     rows, whole = tabulate_classes(scores), [name for name in scores if "/" not in name]
     rows = [[make_printable(row[0]), *row[1:]] for row in rows]
     first = max(map(len, [row[0] for row in rows] + whole))
@@ -28,7 +31,7 @@ def format_table(scores: Mapping[str, float | None]) -> str:
 
 
 def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the rows, the first of them the titles, as lines in columns: numbers to the right."""
+    """Return the rows as lines with aligned columns. The first row holds the titles, and numbers align right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in zip(*rows, strict=True)]
     return [
@@ -41,7 +44,7 @@ def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def format_score(value: float | None) -> str:
-    """Format a score with four digits; an undefined one is `-`."""
+    """Format a score with four decimals, or `-` if it is undefined."""
     return _text(value) or "-"
 
 

@@ -1,4 +1,4 @@
-"""Files of weights, .safetensors: arrays by name."""
+"""Read and pack weight files (.safetensors), which hold arrays by name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,10 @@ from wording import name_some
 
 
 def read_weights(path: Path, field: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a file.
+    """Return the arrays of a weight file by name.
 
-    Raises UserError, which names the `field` that gave the path, where it cannot be read, or holds a value that is not finite.
+    Raises UserError if the file cannot be read or holds a value that is not finite. The error names `field`, the config
+    field that gave the path.
     """
     try:
         arrays = load_file(path)
@@ -24,10 +25,10 @@ def read_weights(path: Path, field: str) -> dict[str, np.ndarray]:
         ) from None
     wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if wrong:
-        raise UserError(f"{field}={path} has values that are not finite, in {name_some(wrong, 3)}; give another file")
+        raise UserError(f"{field}={path} holds values that are not finite, in {name_some(wrong, 3)}; give another file")
     return arrays
 
 
 def pack_weights(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the content of a file with these arrays."""
+    """Return the bytes of a .safetensors file with these arrays."""
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})

@@ -276,7 +276,7 @@ def test_a_best_loss_needs_a_loss_in_evaluation():
     architecture, shapes, _ = states.describe(config, 3)
     inference = Inference(config, task, make_results(task.needs, config.eval, CLASSES), architecture, mesh)
     with pytest.raises(
-        UserError, match="config.train.best='val/loss': .*'faster_rcnn' has no loss in evaluation; choose a score"
+        UserError, match="config.train.best='val/loss' is .*'faster_rcnn' has no loss in evaluation; choose a score"
     ):
         inference.check(shapes, (64, 64))
 

@@ -185,7 +185,7 @@ def test_the_files_work_without_this_code(run, tmp_path, capsys):
         *model.class_names,
     ):
         assert words in card, words
-    assert "What lies beyond" not in card, "a stretched image fills its canvas"
+    assert "The border" not in card, "a stretched image fills its canvas"
 
 
 def test_a_run_has_its_classes_without_the_data(run):

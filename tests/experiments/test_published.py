@@ -114,7 +114,7 @@ def test_a_file_is_evaluated_without_training(untrained, data_dir, tmp_path, cap
     config, place = untrained
     evaluate(command(config, tmp_path / "run", data_dir=data_dir))
     printed = capsys.readouterr().out
-    assert "new here: none" in printed and f"8 images of validation[:8], weights from {place}" in printed
+    assert "not loaded: none" in printed and f"8 images of validation[:8], weights from {place}" in printed
     (record,) = (tmp_path / "run/records").glob("*.json")
     summary = json.loads(record.read_text())
     assert summary["sha256"] == hashlib.sha256(place.read_bytes()).hexdigest()

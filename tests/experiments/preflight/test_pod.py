@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem_of_process_0(tmp_path, dat
 @pytest.mark.slow
 def test_a_missing_host_is_named(flags):
     ((code, _, said),) = start([NOTHING], *flags)
-    assert code == 1 and "error: process 1 of 2 is missing after 30 s; there are 0 on " in said
+    assert code == 1 and "error: process 1 of 2 is missing after 30 s (present: 0 on " in said
 
 
 class Notes:

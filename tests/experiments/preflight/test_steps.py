@@ -141,7 +141,7 @@ def test_many_small_slices_are_slow():
 
 def test_an_impossible_mesh_is_one_line(known):  # noqa: F811
     known.mesh = (2, -1, 1)
-    with pytest.raises(UserError, match="does not lay out 1 device"):
+    with pytest.raises(UserError, match="does not fit 1 device"):
         compile_here(known)
 
 

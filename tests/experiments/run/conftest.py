@@ -1,4 +1,4 @@
-"""Shared by the tests of what is sent to W&B."""
+"""Fixtures of the tests of W&B."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def no_account(tmp_path, monkeypatch):
-    """No W&B account or setting of the machine's is in reach."""
+    """An environment without W&B accounts or settings of this machine."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The best evaluation: which direction is better, and what an undefined score is."""
+"""The best evaluation, with the better direction of each score and undefined scores."""
 
 import math
 
@@ -17,7 +17,7 @@ def make(name):
 
 
 @pytest.mark.parametrize("name", ["val/miou", "Rand", "train/loss", ""])
-def test_an_unknown_score_is_one_clear_line(name):
+def test_an_unknown_score_is_reported_in_one_line(name):
     with pytest.raises(UserError, match=r"config.train.best=.* choose one of val/Rand, .*, val/loss") as caught:
         make(name)
     assert "\n" not in str(caught.value)
@@ -30,7 +30,7 @@ def test_an_unknown_score_is_one_clear_line(name):
 def test_errors_and_losses_are_better_when_smaller(name, improving):
     best = make(name)
     assert [best.update(value) for value in improving] == [True] * 3
-    assert [best.update(value) for value in improving] == [False] * 3  # neither a worse one nor the same again
+    assert [best.update(value) for value in improving] == [False] * 3  # neither a worse value nor the same value again
     assert best.value == improving[-1] and str(best) == f"best {name} {improving[-1]:.4f}"
 
 

@@ -44,7 +44,7 @@ def equal(left, right) -> bool:
     return digest(flatten(left)) == digest(flatten(right))
 
 
-def test_restores_what_was_saved_bit_by_bit(tmp_path):
+def test_a_restored_checkpoint_is_bit_identical(tmp_path):
     save(tmp_path, [3, 6, 9])
     state, notes = Checkpoints(tmp_path, 2).restore(make_state(0))
     assert equal(state, make_state(9))
@@ -53,7 +53,7 @@ def test_restores_what_was_saved_bit_by_bit(tmp_path):
     assert Checkpoints(tmp_path, 2).steps() == [6, 9]
 
 
-def test_a_damaged_file_that_no_resume_reads_does_no_harm(tmp_path):
+def test_damage_to_a_file_that_no_resume_reads_is_harmless(tmp_path):
     save(tmp_path, [3, 6])
     place = tmp_path / "checkpoints" / "last" / "6" / "_CHECKPOINT_METADATA"
     place.write_text('{"unknown": 1, "custom_metadata": {}}')
@@ -61,7 +61,7 @@ def test_a_damaged_file_that_no_resume_reads_does_no_harm(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["checkpoints", "checkpoints/damaged"])
-def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path, place):
+def test_a_file_in_place_of_a_folder_is_reported_in_one_line(tmp_path, place):
     save(tmp_path, [3, 6])
     shutil.rmtree(tmp_path / "checkpoints" / "last" / "6" / "state")
     if place == "checkpoints":
@@ -71,12 +71,12 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path, place):
         Checkpoints(tmp_path, 2).restore(make_state(0))
 
 
-def test_nothing_saved_is_none(tmp_path):
+def test_restore_without_a_checkpoint_returns_none(tmp_path):
     assert Checkpoints(tmp_path, 2).restore(make_state(0)) is None
 
 
 def test_saved_arrays_do_not_follow_donated_buffers(tmp_path):
-    """The writer's thread must hold copies: the next step reuses the memory at once."""
+    """The writer's thread must hold copies, because the next step reuses the memory at once."""
     manager, state = Checkpoints(tmp_path, 1), {"x": jnp.zeros(1_000_000)}
     advance = jax.jit(lambda state: {"x": state["x"] + 1}, donate_argnums=0)
     manager.save(1, state, {})
@@ -125,7 +125,7 @@ def edit_notes(folder: pathlib.Path, old: str, new: str) -> None:
         "no state",
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capfd, damage):
+def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(tmp_path, capfd, damage):
     save(tmp_path, [3, 6])
     damage(tmp_path / "checkpoints" / "last" / "6")
     manager = Checkpoints(tmp_path, 2)
@@ -138,8 +138,8 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, capfd, d
     assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
 
 
-def test_no_flipped_bit_of_the_notes_passes(tmp_path):
-    """Whichever it is: the notes decide what a resume does, and no array's checksum covers them."""
+def test_every_flipped_bit_of_the_notes_is_detected(tmp_path):
+    """The notes control a resume, and the checksum of the arrays does not cover them."""
     save(tmp_path, [6])
     place = tmp_path / "checkpoints" / "last" / "6" / "notes" / "metadata"
     content, reader = place.read_bytes(), Checkpoints(tmp_path, read_only=True)
@@ -152,7 +152,7 @@ def test_no_flipped_bit_of_the_notes_passes(tmp_path):
 
 
 def reader_notes(content: bytes) -> dict:
-    """The notes in a file: a flipped bit may hit a blank, and change nothing."""
+    """Return the notes in a file. A flipped bit may hit white space and change nothing."""
     return json.loads(content)["notes"]
 
 
@@ -162,28 +162,28 @@ def test_older_notes_without_a_checksum_are_read(tmp_path):
     place.write_text(json.dumps(json.loads(place.read_text())["notes"]))
     assert equal(Checkpoints(tmp_path, 2).restore(make_state(0))[0], make_state(6))
     edit_notes(place.parents[1], '"loader": 6', '"loader": 7')
-    with pytest.raises(UserError, match="notes are of step 6 and of batch 7"):
+    with pytest.raises(UserError, match="notes belong to step 6 and batch 7"):
         Checkpoints(tmp_path, 2).restore(make_state(0))
 
 
 def test_a_first_save_that_cannot_be_read_back_is_an_error_at_once(tmp_path):
-    place = tmp_path / "a[b]"  # Orbax looks for its files by a pattern
+    place = tmp_path / "a[b]"  # Orbax takes the path as a glob pattern
     manager = Checkpoints(place, 2)
-    with pytest.raises(UserError, match="last/3 was written and cannot be read back"):
+    with pytest.raises(UserError, match="last/3 was written but cannot be read back"):
         manager.save(3, make_state(3), {"loader": 3})
     manager.close()
 
 
-def test_an_error_points_to_the_other_checkpoint_only_where_that_is_usable(tmp_path, capfd):
+def test_an_error_names_the_other_checkpoint_only_if_it_is_usable(tmp_path, capfd):
     manager = Checkpoints(tmp_path, 1)
     manager.save(3, make_state(3), {})
     manager.save(3, make_state(3), {}, kind="best")
     manager.close()
     os.truncate(largest_file(tmp_path / "checkpoints" / "best" / "3"), 10)
-    with pytest.raises(UserError, match="there is one with --checkpoint=last"):
+    with pytest.raises(UserError, match="use --checkpoint=last, which is usable"):
         Checkpoints(tmp_path, read_only=True).read("best")
     os.truncate(largest_file(tmp_path / "checkpoints" / "last" / "3"), 10)
-    with pytest.raises(UserError, match=r"holds no usable checkpoint \(.*\); restore one from a backup"):
+    with pytest.raises(UserError, match=r"contains no usable checkpoint \(.*\); restore one from a backup"):
         Checkpoints(tmp_path, read_only=True).read("best")
     assert capfd.readouterr().err == "", "one line is enough"
 
@@ -191,12 +191,12 @@ def test_an_error_points_to_the_other_checkpoint_only_where_that_is_usable(tmp_p
 def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):
     save(tmp_path, [3])
     os.truncate(largest_file(tmp_path / "checkpoints" / "last" / "3"), 10)
-    for _ in range(2):  # the second start must not find an empty folder and begin anew
+    for _ in range(2):  # the second start must not find an empty folder and start from scratch
         with pytest.raises(UserError, match="none of the checkpoints"):
             Checkpoints(tmp_path, 2).restore(make_state(0))
 
 
-def test_another_model_is_an_error_and_not_damage(tmp_path):
+def test_a_checkpoint_of_another_model_is_refused_and_not_moved(tmp_path):
     save(tmp_path, [3])
     other = make_state(0) | {"params": {"stem/kernel": jnp.zeros((64, 301))}}
     with pytest.raises(UserError, match=r"another model.*stem/kernel"):
@@ -204,7 +204,7 @@ def test_another_model_is_an_error_and_not_damage(tmp_path):
     assert Checkpoints(tmp_path, 2).steps() == [3]
 
 
-def test_the_best_checkpoint_lives_beside_the_newest(tmp_path):
+def test_the_best_checkpoint_is_kept_next_to_the_newest(tmp_path):
     manager = Checkpoints(tmp_path, 1)
     for step in (1, 2, 3):
         manager.save(step, make_state(step), {})
@@ -217,7 +217,7 @@ def test_the_best_checkpoint_lives_beside_the_newest(tmp_path):
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_usable(tmp_path):
-    """A limit on the size of files stands for the disk that is full: every write beyond it fails in the same place."""
+    """A limit on the file size stands for a full disk. Every write beyond it fails in the same place."""
     save(tmp_path, [3])
     program = f"""
 import resource, sys
@@ -241,7 +241,7 @@ except UserError as error:
     assert equal(Checkpoints(tmp_path, 1).restore(make_state(0))[0], make_state(6))
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     save(tmp_path, [3])
     manager = Checkpoints(tmp_path, 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=1000))
@@ -253,16 +253,16 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkey
     assert sorted(path.name for path in (tmp_path / "checkpoints" / "last").iterdir()) == ["3"]
 
 
-def test_a_newest_checkpoint_vouches_for_the_best_of_its_step(tmp_path):
+def test_the_best_checkpoint_is_complete_before_the_newest_of_its_step(tmp_path):
     manager = Checkpoints(tmp_path, 1)
     for step in (1, 2, 3):
         manager.save(step, make_state(step), {}, kind="best")
         manager.save(step, make_state(step), {})
-        assert manager.steps("best") == [step], "the best one is whole before the newest begins"
+        assert manager.steps("best") == [step], "the best is complete before the newest begins"
     manager.close()
 
 
-def test_a_reader_survives_the_replacement_of_what_it_was_about_to_read(tmp_path):
+def test_a_reader_finds_the_checkpoint_that_replaces_the_one_it_listed(tmp_path):
     manager = Checkpoints(tmp_path, 1)
     manager.save(1, make_state(1), {})
     manager.wait()
@@ -292,13 +292,13 @@ def test_the_command_prints_the_config(tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out) == {"seed": {"init": 0}}
 
 
-def test_the_digest_sees_names_dtypes_and_shapes():
+def test_the_digest_depends_on_names_dtypes_and_shapes():
     base = {"a": np.zeros(4, np.float32)}
     others = [{"b": np.zeros(4, np.float32)}, {"a": np.zeros(4, np.int32)}, {"a": np.zeros((2, 2), np.float32)}]
     assert len({digest(arrays) for arrays in [base, *others]}) == 4
 
 
-def test_the_sums_of_parts_are_those_of_the_whole_and_see_each_bit():
+def test_the_sums_of_parts_equal_those_of_the_whole_and_depend_on_each_bit():
     rng = np.random.default_rng(0)
     for dtype in (jnp.bfloat16, jnp.float32, jnp.int32, jnp.bool_):
         array = np.asarray(jnp.asarray(rng.integers(0, 2, size=(8, 6, 3))).astype(dtype))

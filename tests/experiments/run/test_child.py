@@ -1,4 +1,4 @@
-"""A program that lives no longer than its launcher, where the kernel helps and where it does not."""
+"""A program that ends with its launcher, with and without the help of the kernel."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ print(os.getpid(), *sys.argv[1:], __name__, os.path.basename(sys.path[0]), flush
 time.sleep(float(sys.argv[1]))
 sys.exit(7)
 """
-# A launcher that starts the program, and then ends or does not.
+# A launcher that starts the program and then sleeps.
 LAUNCHER = """
 import os, subprocess, sys, time
 read, write = os.pipe()
@@ -45,7 +45,7 @@ def program(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_program_dies_with_its_launcher(program, way):
     if way == "kernel" and sys.platform != "linux":
-        pytest.skip("the kernel of Linux")
+        pytest.skip("needs the kernel of Linux")
     command = [sys.executable, "-c", LAUNCHER, WAYS[way], str(program), "60"]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     pid = int(launcher.stdout.readline().split()[0])
@@ -57,18 +57,19 @@ def test_the_program_dies_with_its_launcher(program, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_program_runs_as_if_it_were_started_itself(program, way):
+def test_the_program_runs_as_if_started_directly(program, way):
     read, write = os.pipe()
     command = [sys.executable, "-P", "-c", WAYS[way], str(os.getpid()), str(read), str(program), "0", "a b"]
     done = subprocess.run(command, capture_output=True, text=True, pass_fds=(read,))
-    os.close(read), os.close(write)
+    os.close(read)
+    os.close(write)
     assert done.returncode == 7
     assert done.stdout.split()[1:] == ["0", "a", "b", "__main__", program.parent.name]
 
 
-def test_a_launcher_that_has_ended_already_starts_nothing(program):
+def test_nothing_starts_if_the_launcher_has_already_ended(program):
     if sys.platform != "linux":
-        pytest.skip("the kernel of Linux")
+        pytest.skip("needs the kernel of Linux")
     done = subprocess.run(
         [sys.executable, "-P", child.__file__, "1", "0", str(program), "0"], capture_output=True, text=True
     )

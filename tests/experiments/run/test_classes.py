@@ -13,15 +13,15 @@ NINETY = tuple(map(str, range(90)))
 @pytest.mark.parametrize(
     ("held", "names", "background", "columns"),
     [
-        (7, SEVEN, False, [0, 1, 2, 3, 4, 5, 6]),  # as many as there are
+        (7, SEVEN, False, [0, 1, 2, 3, 4, 5, 6]),  # the same number of classes
         (8, SEVEN, True, [0, 1, 2, 3, 4, 5, 6, 7]),
-        (8, SEVEN, False, [1, 2, 3, 4, 5, 6, 7]),  # a background that we do not have
+        (8, SEVEN, False, [1, 2, 3, 4, 5, 6, 7]),  # the model has no background
         (7, SEVEN, True, None),
         (9, SEVEN, False, None),
         (91, SEVEN, False, None),
         (91, CLASS_NAMES, False, COCO),
         (91, CLASS_NAMES, True, [0, *COCO]),
-        (91, CLASS_NAMES[::-1], False, COCO[::-1]),  # by name, not by place
+        (91, CLASS_NAMES[::-1], False, COCO[::-1]),  # matched by name, not by position
         (91, (*CLASS_NAMES[:-1], "unicorn"), False, None),
         (91, (*CLASS_NAMES[:-1], "unicorn"), True, None),
         (91, (*CLASS_NAMES, "unicorn"), False, None),
@@ -32,7 +32,7 @@ NINETY = tuple(map(str, range(90)))
         (91, (*NINETY, "more"), False, list(range(91))),
     ],
 )
-def test_the_columns_of_a_file_are_found_or_refused(held, names, background, columns):
+def test_columns_of_a_file_are_matched_or_refused(held, names, background, columns):
     assert match_columns(held, names, background) == columns
 
 
@@ -53,7 +53,7 @@ def test_coco_numbers_its_classes_with_gaps():
     assert {name: numbers[name] for name in known} == known and numbers["toothbrush"] == 90
 
 
-def test_no_proposal_is_found_for_the_names_of_classes(monkeypatch):
+def test_reading_class_names_needs_no_proposals(monkeypatch):
     class Task:
         needs = ("boxes", "proposals")
 

@@ -1,4 +1,4 @@
-"""The check of a whole config, and the completion of an older one."""
+"""The check of a whole config, and the completion of an older config."""
 
 import importlib
 import math
@@ -26,7 +26,7 @@ def make() -> ConfigDict:
 
 
 def refuse(config: ConfigDict) -> str:
-    """The one line that a config is refused with."""
+    """Return the one-line error that refuses a config."""
     with pytest.raises(UserError) as caught:
         configuration.check(config)
     assert "\n" not in str(caught.value)
@@ -34,7 +34,7 @@ def refuse(config: ConfigDict) -> str:
 
 
 def leaves(section: type, prefix: str = "") -> dict[str, object]:
-    """{path: rule} of the fields of a section that are not sections."""
+    """Return the rule of each field of a section by its path, without subsections."""
     found = {}
     for name, (rule, _) in fields.fields_of(section).items():
         if isinstance(rule, type) and rule.__module__ != "builtins":
@@ -123,7 +123,7 @@ def test_a_wrong_type_is_refused_in_every_field(path):
         ("model.padding", "full", "'valid' or 'same'"),
     ],
 )
-def test_a_value_out_of_its_range_is_one_line(path, value, wanted):
+def test_a_value_out_of_range_is_reported_in_one_line(path, value, wanted):
     config = make()
     put(config, path, value)
     line = refuse(config)
@@ -142,7 +142,7 @@ def test_a_value_out_of_its_range_is_one_line(path, value, wanted):
         ("max_detections", 0),
     ],
 )
-def test_a_field_of_a_detector_out_of_its_range_is_one_line(field, value):
+def test_a_detector_field_out_of_range_is_reported_in_one_line(field, value):
     config = common.get_config()
     detectors.use_light_ssd(config)
     configuration.check(config)
@@ -150,7 +150,7 @@ def test_a_field_of_a_detector_out_of_its_range_is_one_line(field, value):
     assert f"config.task.{field}={value} is out of its range" in refuse(config)
 
 
-def test_a_task_has_its_own_fields_alone():
+def test_a_task_accepts_only_its_own_fields():
     config = common.get_config()
     detectors.use_light_yolov1(config)
     config.task.lambda_cord = 1.0
@@ -168,7 +168,7 @@ def test_a_backbone_is_checked_too():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
-def test_a_seed_in_its_range_is_used_whole(seed):
+def test_all_bits_of_a_seed_are_used(seed):
     import grain
     import jax
     from flax import nnx
@@ -219,7 +219,7 @@ def test_an_older_config_is_completed():
     assert configuration.complete(config.to_dict(), PATH) == config
 
 
-def test_a_config_of_another_version_is_one_line():
+def test_a_config_of_another_version_is_refused_in_one_line():
     stored = make().to_dict() | {"seed": 0}
     stored["optim"]["rates"] = ()
     stored["task"]["ohem"] = (0.7, 0.25)
@@ -239,23 +239,23 @@ def test_a_config_of_another_version_is_one_line():
 
 
 @pytest.mark.parametrize("stored", [[1], {"model": 5, "task": {}}, {"seed": {}}, "text"])
-def test_what_is_not_a_config_is_one_line(stored):
-    with pytest.raises(UserError, match=r"run/config\.json does not hold the config of a run"):
+def test_a_file_that_is_not_a_config_is_refused_in_one_line(stored):
+    with pytest.raises(UserError, match=r"run/config\.json does not contain the config of a run"):
         configuration.complete(stored, PATH)
 
 
-def test_a_part_of_the_optimiser_has_fields_of_its_own():
+def test_a_part_of_the_optimiser_accepts_only_its_own_fields():
     config = make()
     config.optim.partition = (("head/", (("lr", 0.1), ("betas", (0.5, 0.9)))),)
     configuration.check(config)
     config.optim.partition = (("head/", (("momentm", 0.1),)),)
-    assert "of 'head/' momentm: a part takes no such field; did you mean 'momentum'?" in refuse(config)
+    assert "'head/': momentm is not a field of a part; did you mean 'momentum'?" in refuse(config)
     config.optim.partition = (("head/", (("ema", 0.1),)),)
-    assert "ema: a part takes no such field" in refuse(config)
+    assert "ema is not a field of a part" in refuse(config)
 
 
-def test_a_task_of_another_model_is_refused_by_its_name():
-    """Not by its fields, all of which are unknown then."""
+def test_a_task_for_another_model_is_refused_by_its_name():
+    """The name is checked before the fields, which are all unknown for another model."""
     config = make()
     config.task.name = "ssd"
     assert "config.task.name='ssd' reads default boxes, and config.model.name='unet' produces logits" in refuse(config)

@@ -1,4 +1,4 @@
-"""What the real W&B keeps of a run, read back with its own reader."""
+"""The files that the real W&B package writes, read back with its own reader."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ ID = "0123456789abcdef"
 
 @pytest.fixture
 def workdir(tmp_path, no_account):
-    """A run directory, and no W&B account or setting of the machine's in reach."""
+    """A run directory, without W&B accounts or settings of this machine."""
     folder = tmp_path / "lr=0.001,seed=2"
     folder.mkdir()
     config = get_config()
@@ -60,7 +60,7 @@ def records(folder, kind: str) -> list[dict]:
 
 
 def history(folder) -> list[dict]:
-    """The rows of an offline folder, without what W&B adds."""
+    """Return the rows of an offline folder, without the fields that W&B adds."""
     found = []
     for record in records(folder, "history"):
         assert record["step"]["num"] == record["item"]["step"] == record["item"]["_step"]
@@ -70,7 +70,7 @@ def history(folder) -> list[dict]:
 
 @pytest.mark.slow
 def test_a_resumed_run_is_one_run_whose_folders_share_no_step(workdir):
-    """As the follower leaves it: the later folder holds what comes after the earlier one."""
+    """The follower writes only rows to the later folder that are not in the earlier one."""
     metrics = MetricsFile(workdir / "metrics.jsonl")
     running = Follower(workdir, get_config().wandb, 20.0)
     running.start()
@@ -94,7 +94,7 @@ def test_a_resumed_run_is_one_run_whose_folders_share_no_step(workdir):
     assert drawn == {"step": 10, "val/mIoU": 0.5, "val/IoU/sky": 0.25, "rates": [0.5, 0.25]}
     assert plain == {"step": 20, "train/loss": 0.25}
     assert history(second) == [{"step": 30, "train/loss": 0.125, "val/mIoU": 0.25, "val/IoU/sky": 0.125}]
-    # One run, in the order of time, is what `wandb sync` makes of folders with one id and project.
+    # `wandb sync` joins folders with the same id and project to one run, in order of time.
     (one,), (other,) = records(first, "run"), records(second, "run")
     assert one["run_id"] == other["run_id"] == ID and one["project"] == other["project"]
     assert one["start_time"] < other["start_time"]
@@ -102,7 +102,7 @@ def test_a_resumed_run_is_one_run_whose_folders_share_no_step(workdir):
     assert [records(folder, "exit")[0].get("exit_code", 0) for folder in (first, second)] == [75, 0]
 
 
-def test_the_workspace_compares_by_itself(workdir):
+def test_the_workspace_has_axes_groups_and_the_best_score(workdir):
     session = open_dashboard(workdir)
     session.send([{"step": 10, "train/loss": 0.5, "val/mIoU": 0.75}, {"step": 20, "train/loss": 0.25, "val/mIoU": 0.5}])
     session.finish("finished")
@@ -126,7 +126,7 @@ def test_the_workspace_compares_by_itself(workdir):
 
 
 @pytest.mark.parametrize(("smaller", "expected"), [(False, {"max": 0.75}), (True, {"min": 0.25})])
-def test_the_best_of_a_resumed_run_is_that_of_all_its_sessions(workdir, smaller, expected):
+def test_the_best_score_covers_all_sessions(workdir, smaller, expected):
     session = {"best": {"score": "val/mIoU", "smaller_is_better": smaller}}
     (workdir / "evidence.json").write_text(json.dumps({"sessions": [session]}))
     rows = [{"step": step, "val/mIoU": value} for step, value in ((1, 0.25), (2, 0.75), (3, None), (4, 0.5))]
@@ -139,7 +139,7 @@ def test_the_best_of_a_resumed_run_is_that_of_all_its_sessions(workdir, smaller,
 
 @pytest.fixture
 def crashed(workdir):
-    """A run whose session sent steps 1 to 5, which the cursor knows of."""
+    """A run whose session sent steps 1 to 5 and stored them in the cursor."""
     session = open_dashboard(workdir)
     session.send([{"step": step, "train/loss": 0.5} for step in range(1, 6)])
     session.finish("failed")
@@ -147,7 +147,7 @@ def crashed(workdir):
 
 
 def resume(workdir, last: int = 6) -> list[list[int]]:
-    """The steps in each folder after a session that is given the steps up to `last`."""
+    """Run a session with the steps up to `last`, and return the steps in each folder."""
     session = open_dashboard(workdir)
     session.send([{"step": step, "train/loss": 0.5} for step in range(1, last + 1)])
     session.finish("finished")
@@ -156,7 +156,7 @@ def resume(workdir, last: int = 6) -> list[list[int]]:
     return found
 
 
-def test_what_a_power_cut_took_from_the_file_is_sent_again(crashed):
+def test_rows_lost_by_a_power_cut_are_sent_again(crashed):
     (file,) = folders(crashed)[0].glob("*.wandb")
     whole = file.read_bytes()
     sizes = range(len(whole), 0, -41)
@@ -169,7 +169,7 @@ def steps_of(file, content: bytes):
     return dashboard.stored_steps(file)
 
 
-def test_a_torn_or_damaged_end_of_a_file_ends_what_is_read(crashed):
+def test_reading_stops_at_a_torn_or_damaged_record(crashed):
     (file,) = folders(crashed)[0].glob("*.wandb")
     whole = file.read_bytes()
     for size in range(0, len(whole), 41):
@@ -180,19 +180,19 @@ def test_a_torn_or_damaged_end_of_a_file_ends_what_is_read(crashed):
     assert list(steps_of(file, whole + bytes(100))) == [1, 2, 3, 4, 5]
 
 
-def test_a_row_that_was_sent_before_the_cursor_knew_is_not_sent_again(crashed):
+def test_a_row_that_is_not_in_the_cursor_yet_is_not_sent_twice(crashed):
     cursor = crashed / "wandb" / "cursor.json"
     cursor.write_text(json.dumps(json.loads(cursor.read_text()) | {"step": 3}))
     assert resume(crashed) == [[1, 2, 3, 4, 5], [6]]
 
 
 @pytest.mark.parametrize("damage", ["[1]", '{"step": 3, "file": 7}'])
-def test_of_a_damaged_cursor_the_offline_files_say_what_was_sent(crashed, damage):
+def test_offline_files_replace_a_damaged_cursor(crashed, damage):
     (crashed / "wandb" / "cursor.json").write_text(damage)
     assert resume(crashed) == [[1, 2, 3, 4, 5], [6]]
 
 
-def test_after_an_upload_the_folder_may_be_removed(crashed):
+def test_the_folder_may_be_removed_after_an_upload(crashed):
     (folder,) = folders(crashed)
     folder.rename(crashed / "uploaded")
     session = open_dashboard(crashed)
@@ -211,14 +211,14 @@ def test_a_file_of_many_blocks_is_read(workdir):
 
 
 def test_an_offline_run_opens_in_the_terminal_and_closes_again(crashed):
-    """`wandb beta leet` on a terminal of its own shows the run; q ends it."""
+    """`wandb beta leet` in a new terminal shows the run, and q ends it."""
     terminal, inner = pty.openpty()
     command, environment = [*WANDB, "beta", "leet", str(folders(crashed)[0])], os.environ | {"TERM": "xterm-256color"}
     leet = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=environment, start_new_session=True)
     os.close(inner)
     termios.tcsetwinsize(terminal, (40, 140))
     shown, asked, end = b"", False, time.monotonic() + 60
-    with contextlib.suppress(OSError):  # of a terminal whose program has ended
+    with contextlib.suppress(OSError):  # if the program of the terminal has ended
         while time.monotonic() < end:
             if select.select([terminal], [], [], 0.1)[0]:
                 shown += os.read(terminal, 65536)

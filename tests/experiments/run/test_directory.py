@@ -1,4 +1,4 @@
-"""A run directory belongs to one run, and keeps its W&B id when the config's fields change."""
+"""A run directory belongs to one run, and keeps its W&B id when fields of the config change."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def claim(workdir, config) -> str:
 
 
 def forget(workdir, *names: str) -> dict:
-    """Make config.json what code would have written that did not know these fields."""
+    """Rewrite config.json as code without these fields would have written it."""
     stored = json.loads((workdir / "config.json").read_text())
     for name in names:
         *sections, field = name.split(".")
@@ -36,14 +36,14 @@ def forget(workdir, *names: str) -> dict:
 
 
 def test_the_wandb_id_of_older_code_is_stable():
-    # A golden value: another id for the same config would start a second W&B run for every older run that is resumed.
+    # A golden value. Another id for the same config would start a second W&B run for every resumed older run.
     assert hash_config('{"seed": 0, "model": {"name": "unet"}}', "first") == "7e44e006de9cacee"
     assert hash_config('{"model":{"name":"unet"},\n "seed":0}\n', "first") == "7e44e006de9cacee"
     ids = {hash_config(config, name) for config in ('{"seed": 0}', '{"seed": 1}') for name in ("a", "b")}
     assert len(ids) == 4 and all(len(id) == 16 and int(id, 16) >= 0 for id in ids)
 
 
-def test_a_wandb_id_is_made_once_and_is_the_run_s_own(tmp_path, config):
+def test_each_run_has_its_own_wandb_id_from_its_first_start(tmp_path, config):
     first = claim(tmp_path / "a" / "run", config)
     assert len(first) == 16 and int(first, 16) >= 0
     assert claim(tmp_path / "a" / "run", config) == first
@@ -52,7 +52,7 @@ def test_a_wandb_id_is_made_once_and_is_the_run_s_own(tmp_path, config):
     assert claim(tmp_path / "a" / "renamed", config) == first
 
 
-def test_a_run_of_a_w_and_b_agent_has_the_id_that_the_agent_gave_it(tmp_path, config, monkeypatch):
+def test_a_run_of_a_wandb_agent_has_the_agents_id(tmp_path, config, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "abc123")
     assert claim(tmp_path / "alone", config) != "abc123", "no agent: two runs may see this variable"
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
@@ -61,7 +61,7 @@ def test_a_run_of_a_w_and_b_agent_has_the_id_that_the_agent_gave_it(tmp_path, co
     assert claim(tmp_path / "a", config) == "abc123"
 
 
-def test_a_run_of_older_code_keeps_the_id_of_its_own_config(tmp_path, config):
+def test_a_run_of_older_code_keeps_the_id_of_its_config(tmp_path, config):
     claim(tmp_path, config)
     (tmp_path / "wandb_id").unlink()
     stored = forget(tmp_path, "optim.partition", "data.augment.mosaic", "wandb.group")
@@ -69,7 +69,7 @@ def test_a_run_of_older_code_keeps_the_id_of_its_own_config(tmp_path, config):
     assert json.loads((tmp_path / "config.json").read_text()) == stored
 
 
-def test_fields_that_a_run_does_not_know_have_their_defaults(tmp_path, config):
+def test_fields_newer_than_the_run_have_their_defaults(tmp_path, config):
     claim(tmp_path, config)
     forget(tmp_path, "optim.partition", "data.augment.mosaic", "eval")
     config_file.check_same(tmp_path, config.copy_and_resolve_references(), sections=("optim", "data"))
@@ -78,7 +78,7 @@ def test_fields_that_a_run_does_not_know_have_their_defaults(tmp_path, config):
         config_file.check_same(tmp_path, config, sections=("data",))
 
 
-def test_fields_of_the_model_and_the_task_are_not_made_up(tmp_path, config):
+def test_required_fields_of_model_and_task_are_not_filled_in(tmp_path, config):
     claim(tmp_path, config)
     forget(tmp_path, "model.dtype")
     assert "dtype" not in config_file.read_config(tmp_path).model
@@ -87,7 +87,7 @@ def test_fields_of_the_model_and_the_task_are_not_made_up(tmp_path, config):
         config_file.read_config(tmp_path)
 
 
-def test_an_experiment_may_leave_out_fields_of_the_model_that_have_defaults(tmp_path):
+def test_an_experiment_may_omit_model_fields_with_defaults(tmp_path):
     config = ssd_shapes.get_config("debug")
     assert "steps" not in config.model
     claim(tmp_path, config)
@@ -98,7 +98,7 @@ def test_an_experiment_may_leave_out_fields_of_the_model_that_have_defaults(tmp_
         config_file.check_same(tmp_path, config)
 
 
-def test_changes_are_named_and_name_files(tmp_path, config):
+def test_changes_have_names_and_a_file_suffix(tmp_path, config):
     claim(tmp_path, config)
     assert config_file.changes(tmp_path, config) == {} and config_file.name_changes({}) == ""
     config.eval.scales = (1.0, 0.5)
@@ -109,7 +109,7 @@ def test_changes_are_named_and_name_files(tmp_path, config):
     assert config_file.name_changes(changed) != config_file.name_changes({"eval.batch_size": 2})
 
 
-def test_fields_that_no_result_depends_on_may_change_and_are_stored(tmp_path, config):
+def test_fields_without_effect_on_results_may_change_and_are_stored(tmp_path, config):
     claim(tmp_path, config)
     stored = json.loads((tmp_path / "config.json").read_text())
     config.train.max_minutes = 90
@@ -117,7 +117,7 @@ def test_fields_that_no_result_depends_on_may_change_and_are_stored(tmp_path, co
     assert config_file.changes(tmp_path, config) == {}
     run_directory.check_resumable(tmp_path, config)
     claim(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text()) == stored, "something may still stand against the resume"
+    assert json.loads((tmp_path / "config.json").read_text()) == stored, "later checks may still refuse the resume"
     run_directory.adopt(tmp_path, config)
     stored["train"]["max_minutes"] = 90
     stored["wandb"] |= {"mode": "offline", "group": "others", "tags": ["a", "b"]}
@@ -130,7 +130,7 @@ def test_fields_that_may_change_exist(config):
     assert wandb <= set(config_file.FREE)
 
 
-def test_a_config_that_is_not_the_one_of_the_checkpoint_is_an_error(tmp_path, config):
+def test_a_config_that_differs_from_the_checkpoints_is_refused(tmp_path, config):
     trained = json.loads(config_file.resolve(config))
     assert config_file.compare_trained(tmp_path, trained, 5, config) == {}
     config.train.log_every = 7
@@ -144,7 +144,7 @@ def test_a_config_that_is_not_the_one_of_the_checkpoint_is_an_error(tmp_path, co
         config_file.compare_trained(tmp_path, trained, 5, config)
 
 
-def test_a_lost_or_changed_wandb_id_is_that_of_the_checkpoint(tmp_path, capsys):
+def test_a_lost_or_changed_wandb_id_is_restored_from_the_checkpoint(tmp_path, capsys):
     assert run_directory.keep_wandb_id(tmp_path, None) == ""
     for damage in (None, "0123456789abcdee", "\udcff"):
         if damage is not None:
@@ -156,23 +156,23 @@ def test_a_lost_or_changed_wandb_id_is_that_of_the_checkpoint(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_one_job_at_a_time(tmp_path, config):
+def test_a_second_job_in_the_same_directory_is_refused(tmp_path, config):
     with (
         run_directory.claim(tmp_path, config),
-        pytest.raises(UserError, match="another process is training here"),
+        pytest.raises(UserError, match="another process is training in"),
         run_directory.claim(tmp_path, config),
     ):
         pass
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_a_lock_that_is_not_a_file_is_one_line_at_once(tmp_path, config, make):
+def test_a_lock_that_is_not_a_file_is_refused_at_once(tmp_path, config, make):
     make(tmp_path / ".lock")
     with pytest.raises(UserError, match=r"\.lock is not a file; move it away"):
         claim(tmp_path, config)
 
 
-def test_a_config_that_no_start_could_read_is_not_stored(tmp_path, config):
+def test_a_config_that_a_resume_could_not_read_is_not_stored(tmp_path, config):
     config.wandb.name = "x" * (2**20)
     config.wandb.unlock()
     config.wandb.deep = json.loads("[" * 60 + "]" * 60)
@@ -182,7 +182,7 @@ def test_a_config_that_no_start_could_read_is_not_stored(tmp_path, config):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
-def test_a_run_without_its_config_is_left_alone(tmp_path, config, name):
+def test_a_run_without_its_config_is_refused_and_unchanged(tmp_path, config, name):
     (tmp_path / name).write_text("")
     for use in (run_directory.check_resumable, claim):
         with pytest.raises(UserError, match="without its config.json"):

@@ -1,4 +1,4 @@
-"""Which processes are several, and what is said of flags that do not fit."""
+"""The rules that make a process one of several, and the errors for incomplete flags."""
 
 import pytest
 
@@ -31,7 +31,7 @@ SLURM = {
         ([], {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, True),
     ],
 )
-def test_who_is_one_of_several(arguments, environment, several):
+def test_flags_and_environment_decide_whether_there_are_several(arguments, environment, several):
     assert are_several(["main.py", *arguments], environment) == several
 
 
@@ -39,12 +39,12 @@ def test_who_is_one_of_several(arguments, environment, several):
     ("given", "missing"),
     [(("host:1", None, None), "processes"), ((None, 2, 0), "coordinator"), (("host:1", 2, None), "process")],
 )
-def test_flags_that_are_incomplete_are_one_line(given, missing):
-    with pytest.raises(UserError, match=f"--{missing} is missing; several processes need --coordinator=HOST:PORT"):
+def test_incomplete_flags_are_refused_in_one_line(given, missing):
+    with pytest.raises(UserError, match=f"--{missing} is missing; give all of --coordinator=HOST:PORT"):
         join(*given)
 
 
-def test_one_process_joins_nobody():
+def test_a_single_process_joins_no_other():
     join(None, None, None)
     join(None, 1, None)
 
@@ -57,7 +57,7 @@ The tasks have crashed.
 """
 
 
-def test_jaxs_last_words_become_one_line():
+def test_jaxs_log_of_an_abort_becomes_one_line():
     assert NOISE.match(LAST_WORDS)
     assert _explain(LAST_WORDS).startswith("stopped: process 1, 3 of this run has ended or cannot be reached")
     assert _explain("UNAVAILABLE: Socket closed").startswith("stopped: process 0 of this run")

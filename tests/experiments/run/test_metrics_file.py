@@ -17,7 +17,7 @@ from experiments.run.metrics_file import MetricsFile
 ROOT = Path(__file__).parents[3]
 
 
-def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path):
+def test_rows_are_read_back_with_null_for_values_that_are_not_finite(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     values = {
         "train/loss": np.float32(0.5), "val/mIoU": float("nan"), "rates": [1, float("inf"), np.float64(2.5)],
@@ -55,7 +55,7 @@ def test_a_cut_keeps_the_first_steps_byte_for_byte(tmp_path, rows, step, torn):
     metrics.close()
 
 
-def test_a_cut_leaves_a_reader_its_lines(tmp_path):
+def test_a_cut_does_not_disturb_a_reader(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     for step in range(4):
         metrics.append(step, {"x": step})
@@ -76,7 +76,7 @@ def test_damage_in_the_middle_names_the_line(tmp_path, damage):
     before = path.read_bytes()
     metrics = MetricsFile(path)
     for use in (lambda: metrics.cut(1), lambda: list(metrics.rows())):
-        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: damaged"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
             use()
     assert path.read_bytes() == before
 
@@ -88,7 +88,7 @@ def write(path, count):
     return metrics
 
 
-def test_what_follows_the_rows_of_a_checkpoint_may_be_anything(tmp_path):
+def test_rows_after_those_of_a_checkpoint_are_not_checked(tmp_path):
     path = tmp_path / "metrics.jsonl"
     mark = write(path, 3).mark
     kept = path.read_bytes()
@@ -97,7 +97,7 @@ def test_what_follows_the_rows_of_a_checkpoint_may_be_anything(tmp_path):
         metrics = MetricsFile(path)
         metrics.cut(3, mark)
         assert path.read_bytes() == kept and metrics.mark == mark
-    older = kept + b"\xff\n"  # of a run whose checkpoints keep no mark
+    older = kept + b"\xff\n"  # for a run whose checkpoints store no mark
     path.write_bytes(older)
     metrics = MetricsFile(path)
     metrics.cut(3)
@@ -107,7 +107,7 @@ def test_what_follows_the_rows_of_a_checkpoint_may_be_anything(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda rows: [], r"has 0 of the 4 rows that were there when step 4 was saved"),
+        (lambda rows: [], r"has 0 of the 4 rows that it had when step 4 was saved"),
         (lambda rows: rows[:2], r"has 2 of the 4 rows"),
         (lambda rows: [*rows[:1], *rows[2:]], r"has 3 of the 4 rows"),
         (lambda rows: [*rows[:3], rows[3].replace(b"4", b"5")], r"has other rows"),
@@ -115,7 +115,7 @@ def test_what_follows_the_rows_of_a_checkpoint_may_be_anything(tmp_path):
         (lambda rows: rows[::-1], r"has other rows"),
     ],
 )
-def test_rows_that_a_checkpoint_covers_are_not_lost_without_a_word(tmp_path, capsys, damage, words):
+def test_lost_rows_of_a_checkpoint_are_an_error_or_a_warning(tmp_path, capsys, damage, words):
     path = tmp_path / "metrics.jsonl"
     mark = write(path, 4).mark
     rows = [line + b"\n" for line in path.read_bytes().splitlines()]
@@ -127,23 +127,23 @@ def test_rows_that_a_checkpoint_covers_are_not_lost_without_a_word(tmp_path, cap
     metrics = MetricsFile(path)
     metrics.cut(4, mark, accept_lost=True)
     assert (tmp_path / "metrics.jsonl.lost-1").read_bytes() == damaged
-    assert "going on without them" in capsys.readouterr().err
+    assert "continues without them" in capsys.readouterr().err
     steps = [row["step"] for row in metrics.rows()]
     assert steps == sorted(set(steps)) and all(step <= 4 for step in steps)
     again = metrics.mark
     metrics.append(5, {"x": 5})
-    MetricsFile(path).cut(4, again)  # the next checkpoint covers what is there now
+    MetricsFile(path).cut(4, again)  # the next checkpoint covers the remaining rows
     assert [row["step"] for row in MetricsFile(path).rows()] == steps
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
-def test_what_is_not_a_file_is_one_line_at_once(tmp_path, make):
+def test_a_path_that_is_not_a_file_is_refused_at_once(tmp_path, make):
     make(tmp_path / "metrics.jsonl")
     with pytest.raises(UserError, match=r"metrics\.jsonl is (a folder|a pipe).*and not a file"):
         MetricsFile(tmp_path / "metrics.jsonl")
 
 
-def test_a_missing_file_is_one_clear_line(tmp_path):
+def test_a_missing_file_is_reported_in_one_line(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     metrics.path.unlink()
     with pytest.raises(UserError, match="metrics.jsonl does not exist"):
@@ -173,12 +173,12 @@ def test_kill_9_loses_no_line_that_was_written(tmp_path):
     assert [row["step"] for row in metrics.rows()][:said] == list(range(said))
 
 
-def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_disk):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_partial_row(tmp_path, full_disk):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     metrics.append(1, {"x": 1})
     before = metrics.path.read_bytes()
     full_disk(len(before) + 5)
-    with pytest.raises(UserError, match="cannot write step 2: .* make room"):
+    with pytest.raises(UserError, match="step 2 cannot be written .* make room"):
         metrics.append(2, {"x": 2})
     assert metrics.path.read_bytes() == before
 
@@ -193,9 +193,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_line(tmp_path, full_di
         b'{"step": 1}', b'{"step": 0}',
     ],
 )  # fmt: skip
-def test_a_line_that_append_does_not_write_is_named(tmp_path, line):
+def test_a_line_that_append_could_not_have_written_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "train/loss": 0.5}\n' + line + b"\n")
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: damaged, .*; repair or delete the line"):
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2 is damaged: .*; repair or delete the line"):
         list(MetricsFile(path).rows())
     assert path.read_bytes().endswith(line + b"\n")

@@ -11,7 +11,7 @@ from experiments.run.open_fields import settle
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five images in COCO's layout, whose median size is 150x260, and masks of the same images."""
+    """Five images in COCO's layout with a median size of 150x260, and masks of the same images."""
     root = tmp_path / "set"
     content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     for number, size in enumerate(((90, 60), (260, 150), (200, 150), (400, 300), (300, 150)), 1):
@@ -30,25 +30,25 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("longest", "size"), [(512, (160, 256)), (130, (64, 128)), (20, (32, 32))], ids=["own", "smaller", "least"]
 )
-def test_the_data_decides_on_format_and_size(folder, tmp_path, capsys, longest, size):
+def test_the_data_settles_format_and_size(folder, tmp_path, capsys, longest, size):
     config = boxes.get_config()
     config.data.folder.root, config.data.longest = str(folder), longest
     settled = settle(config, str(tmp_path / "tfds"))
     assert settled.data.name == "coco_folder" and tuple(settled.data.image_size) == size
     out = capsys.readouterr().out
     assert "config.data.name=coco_folder" in out and "median of 5 training images is 150x260" in out
-    assert config.data.name == "folder", "the given config stays as it is"
+    assert config.data.name == "folder", "the given config is not changed"
     assert settle(settled, None) is settled
 
 
-def test_the_same_folder_has_masks(folder, tmp_path):
+def test_masks_of_the_same_folder_are_found(folder, tmp_path):
     config = masks.get_config()
     config.data.folder.root = str(folder)
     settled = settle(config, str(tmp_path / "tfds"))
     assert settled.data.name == "image_mask" and tuple(settled.data.image_size) == (160, 256)
 
 
-def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path):
+def test_a_resumed_run_keeps_its_image_size(folder, tmp_path):
     config = boxes.get_config()
     config.data.folder.root = str(folder)
     stored = settle(config, str(tmp_path / "tfds"))
@@ -56,17 +56,17 @@ def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path):
     assert tuple(settle(config, None, stored).data.image_size) == (96, 96)
 
 
-def test_one_side_alone_is_an_error(folder):
+def test_a_single_side_is_refused(folder):
     config = boxes.get_config()
     config.data.folder.root, config.data.image_size = str(folder), (64, 0)
-    with pytest.raises(UserError, match=r"image_size=\(64, 0\): give both sides, or \(0, 0\)"):
+    with pytest.raises(UserError, match=r"image_size=\(64, 0\) has one side of 0; give both sides, or \(0, 0\)"):
         settle(config, None)
 
 
 @pytest.mark.parametrize(
     ("root", "said"),
     [
-        ("", "needs config.data.folder.root.*give config.data.name=coco_folder.*image_size"),
+        ("", "needs config.data.folder.root.*set config.data.name to a format, such as coco_folder.*image_size"),
         ("nowhere", "is not a folder"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
     ],
 )
 def test_boxes_that_are_refused_are_not_taken_for_masks(tmp_path, files, words):
-    """The error of the right format is not hidden by one on masks that nobody has."""
+    """The error of the right format is not hidden by an error on masks that do not exist."""
     for path in files:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("0 0.5 0.5 0.1 0.1")
@@ -104,7 +104,7 @@ def test_boxes_that_are_refused_are_not_taken_for_masks(tmp_path, files, words):
 
 
 def test_a_list_of_classes_in_json_is_not_coco(folder, tmp_path):
-    """As Label Studio leaves it next to YOLO's labels."""
+    """Label Studio writes such a list next to YOLO's labels."""
     for kind in ("annotations", "images", "masks"):
         shutil.rmtree(folder / kind)
     (folder / "train/1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
@@ -116,8 +116,8 @@ def test_a_list_of_classes_in_json_is_not_coco(folder, tmp_path):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_set_one_folder_too_high_is_named(folder, tmp_path, masked):
-    """As archives are often unpacked."""
+def test_a_dataset_one_folder_lower_is_named(folder, tmp_path, masked):
+    """Archives are often unpacked this way."""
     for kind in ("images", "masks"):
         shutil.rmtree(folder / kind)
     if masked:
@@ -130,7 +130,7 @@ def test_a_set_one_folder_too_high_is_named(folder, tmp_path, masked):
         settle(config, None)
 
 
-def test_a_folder_of_two_formats_is_a_choice(folder):
+def test_a_folder_of_two_formats_needs_a_choice(folder):
     for kind in ("images", "masks"):
         shutil.rmtree(folder / kind)
     (folder / "train/1.txt").write_text("0 0.5 0.5 0.1 0.1\n")

@@ -39,7 +39,7 @@ def updates(gradient=1.0, steps=10, **changes):
         (dict(schedule="cosine", warmup_steps=20), {10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
     ],
 )
-def test_schedules(changes, expected):
+def test_schedules_have_the_expected_rates(changes, expected):
     schedule = optim.make_schedule(fields(lr=1.0, **changes), 100)
     assert {step: pytest.approx(value, abs=1e-6) for step, value in expected.items()} == {
         step: float(schedule(step)) for step in expected
@@ -56,18 +56,18 @@ def test_a_trial_of_a_few_steps_has_a_shorter_warmup(warmup_steps, steps, highes
     if highest == warmup_steps:
         assert not told
     else:
-        said = f"config.optim.warmup_steps={warmup_steps} leaves nothing of config.train.steps={steps}"
-        assert told == f"warning: {said}: the warm-up is shortened to {highest} step{'s' if highest != 1 else ''}\n"
+        said = f"config.optim.warmup_steps={warmup_steps} leaves no other step of config.train.steps={steps}"
+        assert told == f"warning: {said}; the warm-up is shortened to {highest} step{'s' if highest != 1 else ''}\n"
 
 
-def test_so_has_a_part_of_the_parameters(capsys):
+def test_a_part_of_the_parameters_has_a_shorter_warmup_too(capsys):
     asked = fields(partition=(("head/", (("warmup_steps", 8),)),))
     optim.make_optimizer(asked, 4, list(PARAMS))
     optim.warn_of_short_warmup(asked, 4)
-    assert "of 'head/' warmup_steps=8 leaves nothing" in capsys.readouterr().err
+    assert "'head/': warmup_steps=8 leaves no other step" in capsys.readouterr().err
 
 
-def test_weight_decay_touches_kernels_only():
+def test_weight_decay_affects_only_kernels():
     decayed = updates(gradient=0.0, name="adamw", lr=0.1, schedule="constant", weight_decay=0.5)
     np.testing.assert_allclose(decayed["encoder/conv/kernel"], -0.1 * 0.5 * 2.0)
     np.testing.assert_allclose(decayed["encoder/norm/scale"], 0.0)
@@ -93,7 +93,7 @@ def test_lr_multipliers_take_the_first_match():
 
 
 def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
-    """Its fields replace the others', clipping is each part's own, rates are everybody's, decay spares biases in both."""
+    """Its fields replace the others, clipping is per part, multipliers apply to all, and decay leaves out biases in both."""
     parted = updates(
         gradient=1.0,
         name="sgd",
@@ -104,7 +104,7 @@ def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
         lr_multipliers=(("head/kernel", 0.1),),
         partition=(("head/", (("lr", 0.5), ("clip", 0.0))),),
     )
-    norm = np.sqrt(4 + 2)  # of the encoder's six gradients
+    norm = np.sqrt(4 + 2)  # over the encoder's six gradients
     np.testing.assert_allclose(parted["encoder/conv/kernel"], -1 / norm, rtol=1e-6)
     np.testing.assert_allclose(parted["head/kernel"], -0.05, rtol=1e-6)
     decayed = updates(
@@ -133,7 +133,7 @@ def test_clipping_is_by_the_global_norm():
         (dict(partition=(("hed/", (("lr", 0.1),)),)), ["optim.partition", "hed/", "head"]),
     ],
 )
-def test_mistakes_are_one_clear_line(changes, names):
+def test_wrong_patterns_are_reported_in_one_line(changes, names):
     with pytest.raises(UserError) as caught:
         updates(**changes)
     assert "\n" not in str(caught.value)

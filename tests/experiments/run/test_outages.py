@@ -125,7 +125,7 @@ def test_what_an_outage_over_the_end_keeps_back_is_sent_by_the_command_of_the_wa
     online.server.outage = "missing"
     online.train()
     assert online.end(follower) != 0
-    assert "not everything reached W&B in 2 s: `echo finished | " in (online.workdir / "log").read_text()
+    assert "W&B did not receive all rows within 2 s; `echo finished | " in (online.workdir / "log").read_text()
     online.server.outage = None
     online.by_hand()
     online.assert_all_arrived_once(pictures=2)

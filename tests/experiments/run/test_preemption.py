@@ -95,7 +95,7 @@ def test_a_process_deaf_in_a_compilation_with_nothing_to_lose_is_ended(number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75
-    assert output == "stopped before the first step: nothing to save, start the same command again\n"
+    assert output == "stopped before the first step, with nothing to save; start the same command again\n"
 
 
 def test_the_time_limit_ends_a_compilation():

@@ -16,7 +16,7 @@ from input_pipeline.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from tests import published
 
 CLASSES = ("ant", "boar", "fox")
-PYRAMID = {"retinanet": dict(norm="none"), "fcos": dict(norm="group")}  # what files have
+PYRAMID = {"retinanet": dict(norm="none"), "fcos": dict(norm="group")}  # the norms of published files
 
 
 def build(classes: int = 3, **fields):
@@ -32,7 +32,7 @@ def model():
 
 
 def torchvision_file(path, architecture, variables, **changes):
-    """A file with torchvision's names and layouts, its values random; `changes` adds keys, or with None takes them out."""
+    """Write a file with torchvision's names and layouts and random values. `changes` adds keys, or removes them by None."""
     encoder = architecture.merge(variables).encoder
     names, unused, _ = encoder.pretrained(["features.0.0.weight", "classifier.1.bias"])
     rng, weights = np.random.default_rng(0), {}
@@ -59,19 +59,19 @@ def test_every_encoder_variable_comes_from_the_file(model, tmp_path):
     assert set(new) == {name for name in variables if not name.startswith("encoder/")}
 
 
-def test_random_values_that_stay_frozen_are_warned_of(model, tmp_path, capsys):
+def test_random_values_that_stay_frozen_give_a_warning(model, tmp_path, capsys):
     config, architecture, variables, _ = model
     config = config.copy_and_resolve_references()
     config.optim.freeze = ("encoder/",)
     pretrained.fill(config, architecture, variables, CLASSES)
-    assert "arrays of encoder at the random values" in capsys.readouterr().err
+    assert "arrays of encoder at their random initial values" in capsys.readouterr().err
     torchvision_file(tmp_path / "w.safetensors", architecture, variables)
     config.pretrained = str(tmp_path / "w.safetensors")
     pretrained.fill(config, architecture, variables, CLASSES)
     assert not capsys.readouterr().err
 
 
-def test_the_report_counts_values_and_names_what_is_new():
+def test_the_report_counts_values_and_names_missing_parts():
     variables = {
         "backbone/a": np.zeros((2, 3)),
         "backbone/b": np.zeros(4),
@@ -79,8 +79,8 @@ def test_the_report_counts_values_and_names_what_is_new():
         "scale": np.zeros(1),
     }
     line = pretrained.report("weights from FILE", variables, ["head/kernel", "backbone/b"])
-    assert line == "weights from FILE: 7 of 21 values; new here: 1 arrays of backbone, head"
-    assert pretrained.report("weights from FILE", variables, []).endswith("21 of 21 values; new here: none")
+    assert line == "weights from FILE: 7 of 21 values; not loaded: 1 arrays of backbone, head"
+    assert pretrained.report("weights from FILE", variables, []).endswith("21 of 21 values; not loaded: none")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_report_counts_values_and_names_what_is_new():
         (dict(features__0__0__weight=np.zeros((1, 3, 3, 3), np.float32)), ["features.0.0.weight", "shape"]),
     ],
 )
-def test_a_file_that_does_not_match_is_an_error(model, tmp_path, changes, words):
+def test_a_file_that_does_not_match_is_refused(model, tmp_path, changes, words):
     _, architecture, variables, _ = model
     torchvision_file(tmp_path / "w.safetensors", architecture, variables, **changes)
     with pytest.raises(UserError) as caught:
@@ -108,7 +108,7 @@ def test_weights_of_another_padding_are_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
-def test_a_file_that_is_no_safetensors_is_one_line(model, tmp_path, content):
+def test_a_file_that_is_not_safetensors_is_refused_in_one_line(model, tmp_path, content):
     _, architecture, variables, _ = model
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"w.safetensors cannot be read") as caught:
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_safetensors_is_one_line(model, tmp_path, content):
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_init_from_takes_all_but_the_changed_head(tmp_path, ema):
+def test_init_from_loads_all_except_the_changed_head(tmp_path, ema):
     config, _, variables, trained = build()
     variables = {name: value + 1 for name, value in variables.items()}
     optimizer = make_optimizer(config.optim, config.train.steps, trained)
@@ -131,11 +131,11 @@ def test_init_from_takes_all_but_the_changed_head(tmp_path, ema):
         np.testing.assert_array_equal(value, other[name] if name in fresh else variables[name], err_msg=name)
 
 
-def test_init_from_a_run_of_another_model_is_an_error(tmp_path):
+def test_init_from_a_run_of_another_model_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(1, {"params": {"trunk/kernel": jnp.zeros((2, 2))}}, {})
     checkpoints.close()
-    with pytest.raises(UserError, match="no parameter of that run fits"):
+    with pytest.raises(UserError, match="has no parameter that fits this model"):
         pretrained.init_from(str(tmp_path), build()[2])
 
 
@@ -151,7 +151,7 @@ def of_classes(variables):
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_a_detectors_classes_are_cocos_by_their_numbers(name, tmp_path):
+def test_a_detectors_classes_match_coco_by_category_id(name, tmp_path):
     names = CLASS_NAMES[::-1]
     config, architecture, variables = detector(name, names, **PYRAMID.get(name, {}))
     arrays = published.draw_file(name, config)
@@ -177,7 +177,7 @@ def test_a_detectors_classes_are_cocos_by_their_numbers(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_other_classes_start_anew_and_are_reported(name, tmp_path):
+def test_other_classes_stay_random_and_are_reported(name, tmp_path):
     config, architecture, variables = detector(name, CLASSES, **PYRAMID.get(name, {}))
     save_file(published.draw_file(name, config), tmp_path / "w.safetensors")
     loaded, new, remark = pretrained.load_weights(str(tmp_path / "w.safetensors"), architecture, variables, CLASSES)
@@ -185,11 +185,11 @@ def test_other_classes_start_anew_and_are_reported(name, tmp_path):
     for path in variables:
         assert np.array_equal(loaded[path], variables[path]) == (path in new), path
     held = 90 if name in ("ssd300", *published.TWO_STAGES) else 91  # without a background
-    assert remark == f"; its {held} classes are not the data's 3, whose layer starts anew"
+    assert remark == f"; its {held} classes are not the data's 3, so the class layer stays random"
 
 
-def test_a_regions_boxes_are_by_class_and_in_our_order(tmp_path):
-    """The layer of both has (x, y) of each class there, and here the classes of each coordinate, (y, x)."""
+def test_per_class_boxes_are_reordered_to_yx(tmp_path):
+    """The file has (x, y) for each class; the model has all classes for each coordinate, in the order (y, x)."""
     config, architecture, variables = detector("faster_rcnn", CLASS_NAMES)
     arrays = published.draw_file("faster_rcnn", config)
     save_file(arrays, tmp_path / "w.safetensors")
@@ -201,13 +201,16 @@ def test_a_regions_boxes_are_by_class_and_in_our_order(tmp_path):
             np.testing.assert_array_equal(ours[:, 81 * coordinate + 1 + place], expected)
 
 
-def test_a_part_of_a_detector_that_is_missing_is_an_error(tmp_path):
+def test_a_detector_file_with_missing_or_unknown_keys_is_refused(tmp_path):
     config, architecture, variables = detector("ssd300", CLASSES)
     arrays = published.draw_file("ssd300", config, 4)
     for changed, words in (
         ({"backbone.extra.9.0.bias": np.zeros(3, np.float32)}, "unknown key 'backbone.extra.9.0.bias'"),
         ({"head.regression_head.module_list.2.bias": None}, "no key 'head.regression_head.module_list.2.bias'"),
-        ({"backbone.scale_weight": np.zeros(7, np.float32)}, "backbone.scale_weight gives l2_norm/scale the shape"),
+        (
+            {"backbone.scale_weight": np.zeros(7, np.float32)},
+            "backbone.scale_weight has the shape .* for l2_norm/scale",
+        ),
     ):
         files = {key: value for key, value in (arrays | changed).items() if value is not None}
         save_file(files, tmp_path / "w.safetensors")

@@ -157,7 +157,7 @@ def test_all_processes_wait_for_the_claim_and_hear_how_it_went(tmp_path):
     with open(workdir / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         messages = run_together(CLAIM.format(workdir=str(workdir)), 2)
-    assert messages[0] == messages[1] and "another process is training here" in messages[0]
+    assert messages[0] == messages[1] and "another process is training in" in messages[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the child")

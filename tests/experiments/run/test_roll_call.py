@@ -35,18 +35,18 @@ def test_all_that_are_there_go_on_at_once():
 def test_who_is_missing_is_named_everywhere():
     told = call((0, 3), (2, 3))
     assert told[0] == told[1]
-    assert told[0].startswith("process 1 of 3 is missing after 2 s; there are 0 on ")
+    assert told[0].startswith("process 1 of 3 is missing after 2 s (present: 0 on ")
 
 
 def test_without_process_0_the_others_say_where_they_looked():
     (told,) = call((1, 2))
     assert told.startswith("process 1 on ") and "has not reached process 0 at localhost:" in told
-    assert "see that process 0 runs there, and that the port is open" in told
+    assert "check that process 0 runs there and that the port is open" in told
 
 
 def test_two_of_one_number_are_named():
     said = [{"number": number, "count": 3, "host": host} for number, host in ((0, "a"), (1, "b"), (1, "c"))]
-    assert judge(said, 3, 1) == "b and c both say that they are process 1"
+    assert judge(said, 3, 1) == "b and c both claim to be process 1"
 
 
 def test_another_count_is_named():

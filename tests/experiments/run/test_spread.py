@@ -5,8 +5,8 @@ import pytest
 from experiments.run.spread import find_interval, format_spread, measure_spread
 
 
-def test_the_interval_is_student_s():
-    """Of 1, 2, 3, 4: standard deviation sqrt(5/3), and t of three degrees of freedom is 3.18245 in every table."""
+def test_the_interval_is_that_of_student():
+    """The values 1, 2, 3, 4 have the standard deviation sqrt(5/3). Tables give t = 3.18245 for three degrees of freedom."""
     mean, low, high = find_interval([1.0, 2.0, 3.0, 4.0])
     half = 3.182446 * math.sqrt(5 / 3) / 2
     assert (mean, low, high) == pytest.approx((2.5, 2.5 - half, 2.5 + half), rel=1e-6)
@@ -16,7 +16,7 @@ def test_the_interval_is_student_s():
     assert mean == 1.0 and math.isnan(low) and math.isnan(high)
 
 
-def test_scores_of_the_last_rows_and_undefined_ones():
+def test_the_spread_covers_the_last_rows_and_leaves_out_undefined_scores():
     rows = {
         "seed=0": {"step": 9, "train/loss": 1.0, "val/AP": 0.5, "val/IoU/cat": None, "val/examples": "a.png"},
         "seed=1": {"step": 9, "train/loss": 2.0, "val/AP": 0.7, "val/IoU/cat": 0.25, "val/examples": "b.png"},

@@ -75,8 +75,8 @@ def test_the_line_of_a_full_disk_or_a_damaged_file_stands_alone(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == len(sizes) + 8 and all(line.startswith("error: ") for line in lines), done.stdout
     full, damaged = lines[: len(sizes)], lines[len(sizes) :]
-    assert all("File too large" in line and "the earlier ones [1] are whole" in line for line in full)
-    assert all("a file of it is" in line for line in damaged)
+    assert all("File too large" in line and "the earlier checkpoints [1] are complete" in line for line in full)
+    assert all("one of its files is" in line for line in damaged)
 
 
 def raise_in_a_destructor():
@@ -116,6 +116,6 @@ def test_names_the_cause():
     )
     wrapped = RuntimeError("Encountered error\nwith details")
     wrapped.__cause__ = ValueError("NOT_FOUND: no such file")
-    assert explain(wrapped) == "a file of it is missing"
+    assert explain(wrapped) == "one of its files is missing"
     assert explain(RuntimeError("\nEncountered error\nwith details")) == "Encountered error"
     assert explain(KeyError()) == "KeyError"

@@ -1,7 +1,7 @@
 from experiments.run.tables import format_table, tabulate_classes
 
 
-def test_the_table_has_a_row_a_class_and_then_the_means():
+def test_the_table_has_one_row_per_class_and_then_the_means():
     scores = {"mIoU": 0.5, "IoU/sky": 1.0, "IoU/tree": float("nan"), "accuracy/sky": 0.25, "loss": 2.0}
     assert tabulate_classes(scores) == [["class", "IoU", "accuracy"], ["sky", "1.0000", "0.2500"], ["tree", "", ""]]
     lines = format_table(scores).splitlines()

@@ -187,7 +187,7 @@ def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, 
     assert resumed.best.value == best
     assert resumed.checkpoints.steps("best") == ([] if step is None else [step])
     if step is None:
-        with pytest.raises(UserError, match="best holds no usable checkpoint; there is one with --checkpoint=last"):
+        with pytest.raises(UserError, match="best contains no usable checkpoint; use --checkpoint=last"):
             resumed.checkpoints.read("best")
     resumed.checkpoints.close()
 
@@ -220,7 +220,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_planned(tmp_path, data_dir):
     planned, extended = tmp_path / "planned", tmp_path / "extended"
     finish(make(planned, data_dir, steps=9, optim=optim))
     finish(make(extended, data_dir, steps=6, optim=optim))
-    with pytest.raises(UserError, match=r"train\.steps=5: .* is at step 6 of 6; give more than 6"):
+    with pytest.raises(UserError, match=r"train\.steps=5 .* is at step 6 of 6; give more than 6"):
         make(extended, data_dir, steps=5, optim=optim)
     trainer = make(extended, data_dir, steps=9, optim=optim)
     assert trainer.resumption.is_exact
