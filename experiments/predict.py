@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from errors import UserError, print_lines, warn
 from experiments.command_line import Command
@@ -20,6 +19,7 @@ from experiments.run import sharding
 from experiments.run.config_file import name_changes
 from experiments.run.inference import Inference
 from experiments.run.model import load_model
+from experiments.run.out_of_memory import explain_evaluation
 from experiments.tasks.registry import make_task
 from files import expand_user, write_atomically
 from input_pipeline.decoding import (
@@ -35,6 +35,7 @@ from input_pipeline.decoding import (
 )
 from input_pipeline.proposals import SearchedOnRequest
 from input_pipeline.remarks import name_files, name_others, note_white
+from terminal import Count
 from wording import count, make_file_name
 
 
@@ -77,12 +78,13 @@ def predict(command: Command) -> None:
         print("finding proposals in every image by selective search; some seconds for one of 500 pixels", flush=True)
         source = SearchedOnRequest(images, config.data)
     files = results.writer(folder, paths, model.category_ids, _number(config.data, paths))
-    with tqdm(total=len(paths), unit="image", disable=None) as progress:
-        for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
+    inference = Inference(config, task, results, model.architecture, mesh)
+    with Count("predictions", len(paths)) as progress, explain_evaluation(config, lambda: inference.programs):
+        for index, example, prediction in inference(variables, source):
             if index not in images.unreadable:
                 path = paths[index]
                 written.extend(files.add(path, names[path], example["image"], prediction))
-            progress.update()
+            progress.add()
     written.extend(files.close())
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
     for line in (*name_files("read upright, as the EXIF orientation says", images.turned()), *images.note_depth()):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from errors import UserError, print_lines
 from experiments.command_line import Command
@@ -14,12 +13,14 @@ from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run.inference import Inference
 from experiments.run.model import load_model
+from experiments.run.out_of_memory import explain_evaluation
 from experiments.run.state import Variables
 from experiments.tasks.base import Arrays, Means, Task
 from experiments.tasks.registry import make_task
 from files import claim_folder, expand_user
 from input_pipeline.proposals import Store, place_store
 from input_pipeline.sources import Part, Source, open_source, read_part
+from terminal import Count
 from wording import count
 
 # What tasks read that have a first stage: in evaluation its proposals are their `regions`.
@@ -63,7 +64,8 @@ def propose(command: Command) -> None:
             data, name = read_part(config.data, part)
             source = open_source(data, name, command.data_dir, ("boxes",))
             store = place_store(folder, source, data.name, name)
-            _fill(store, source, inference, variables, f"{data.name} {name}")
+            with explain_evaluation(config, lambda: inference.programs):
+                _fill(store, source, inference, variables, f"{data.name} {name}")
     print(f"{model.words}; a detector reads them with --config.data.proposals.method=folder")
     print_lines(f"--config.data.proposals.folder={folder}")
 
@@ -91,11 +93,11 @@ class FirstStage:
 
 def _fill(store: Store, source: Source, inference: Inference, variables: Variables, title: str) -> None:
     missing = store.missing()
-    with tqdm(total=sum(map(len, missing)), unit="image", desc=title, disable=None) as progress:
+    with Count(f"{title}: proposals", sum(map(len, missing))) as progress:
         for indices in missing:
             found = dict(_find(inference, variables, Part(source, indices)))
             store.write(indices, [found[index] for index in range(len(indices))])
-            progress.update(len(indices))
+            progress.add(len(indices))
     print_lines(f"{title}: proposals of {count(len(source), 'image')} in {store.folder}")
 
 

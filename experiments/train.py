@@ -9,8 +9,11 @@ from experiments.datacheck import before_training
 from experiments.run import directory as run_directory
 from experiments.run.follower import Follower
 from experiments.run.members import Members, split
+from experiments.run.out_of_memory import explain_training
 from experiments.run.preemption import Preemption
+from experiments.run.screen import describe_run
 from experiments.run.trainer import Trainer
+from terminal import print_rows
 
 FOLLOWER_SECONDS = 15.0  # that the end of a run waits for W&B, before it leaves the follower to finish by itself
 
@@ -24,14 +27,17 @@ def train(command: Command) -> int:
     places = {workdir: config} | (split(config, workdir) if config.members > 1 else {})
     for place, own in places.items():
         run_directory.check_resumable(place, own)
-    with Preemption(config.train.max_minutes) as stop:
+    with Preemption(config.train.max_minutes) as stop, explain_training(config):
         trainer = (Members if config.members > 1 else Trainer)(config, workdir, command.data_dir, stop)
         with contextlib.ExitStack() as claims:
             for place, own in places.items():
                 claims.enter_context(run_directory.claim(place, own))
             trainer.restore(command.accept_lost_rows)
-            for run in trainer.runs:
+            reports = [
                 run_directory.lead(lambda run=run: before_training(run.config, run.task, run.source, run.workdir))
+                for run in trainer.runs
+            ]
+            print_rows(describe_run(trainer.runs, workdir, trainer.words, reports[0]))
             # Only now: the followers must not send lines that the restore takes back.
             with _follow(trainer.runs) as close:
                 trainer.run(workdir / "profile" if command.profile and run_directory.writes() else None)

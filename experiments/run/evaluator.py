@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
 import jax
@@ -20,6 +20,7 @@ from experiments.pictures.png import write_png
 from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.inference import Inference
+from experiments.run.out_of_memory import explain_evaluation
 from experiments.run.state import Architecture, Variables
 from experiments.run.tables import tabulate_classes
 from experiments.tasks.base import Mean, Means, Task
@@ -70,7 +71,7 @@ class Evaluator:
         drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
         records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
         shown: dict[int, tuple] = {}
-        for index, example, prediction in self.inference(variables, self.source, stop):
+        for index, example, prediction in self._predict(variables, stop):
             row = {"image_id": index, "name": self.source.name(index), "source_id": self.source.image_id(index)}
             for metric in metrics:
                 row[metric.name] = metric.measure(prediction, example)
@@ -87,6 +88,10 @@ class Evaluator:
             scores |= metric.compute()
             pictures |= metric.pictures()
         return Evaluation(scores, records, count, pictures, self._draw(shown))
+
+    def _predict(self, variables: Variables, stop: Callable[[], bool]) -> Iterator[tuple[int, Example, Prediction]]:
+        with explain_evaluation(self.config, lambda: self.inference.programs):
+            yield from self.inference(variables, self.source, stop)
 
     def _draw(self, shown: Mapping[int, tuple[Example, Prediction]]) -> DrawnExamples:
         drawn = []

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from errors import UserError
 from experiments.run import sharding
@@ -22,6 +21,7 @@ from input_pipeline.sources import Part, Source
 from input_pipeline.stored_arrays import read_arrays, write_arrays
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches
+from terminal import Count
 from wording import count
 
 BLOCK = 16  # images of a file: what a kill can lose
@@ -135,7 +135,7 @@ def store_features(
     step, compiled = jax.jit(describe, out_shardings=sharding.batch_sharding(mesh)), {}
     missing = stored.missing()
     done = len(source) - sum(map(len, missing))
-    with tqdm(total=len(source), initial=done, unit="image", desc="features", disable=None) as progress:
+    with Count("features", len(source), done) as progress:
         for number, indices in enumerate(missing):
             found: list[dict[str, np.ndarray]] = []
             for rows, pieces in ViewBatches(Part(source, indices), truth, config.data, config.eval):
@@ -154,7 +154,7 @@ def store_features(
             size = stored.write(indices, {name: np.concatenate([own[name] for own in found]) for name in found[0]})
             if not number:
                 _check_room(folder, size * (len(missing) - 1), len(source))
-            progress.update(len(indices))
+            progress.add(len(indices))
     stored.compilations = len(compiled)
     size = sum(place.stat().st_size for place in folder.glob("*.npz"))
     print(f"features of {count(len(source), 'image')}, {size / 2**20:,.0f} MiB, in {folder}", flush=True)

@@ -9,7 +9,7 @@ from input_pipeline.loader import TrainLoader
 from input_pipeline.relabelling import relabel
 from input_pipeline.sources import Source, open_source
 from input_pipeline.truths import make_truth
-from wording import count, count_being
+from wording import count_being
 
 
 class Inputs:
@@ -47,7 +47,7 @@ class Inputs:
         )
 
     def introduce(self, config: ConfigDict) -> None:
-        """Prints what there is to train and to evaluate on, and warns of what is missing."""
+        """Print how the splits are read where it may surprise, and warn of what is missing."""
         for split, part in ((config.data.train_split, self.source), (config.data.eval_split, self.eval_source)):
             say(split, part)
         if self.source.absent:
@@ -55,10 +55,6 @@ class Inputs:
                 f"{config.data.train_split} has no pixel of {', '.join(self.source.absent)}: such a class cannot be learned, "
                 "and is not part of the mean scores unless it is predicted"
             )
-        print(
-            f"{config.data.name}: {count(len(self.source), 'image')} to train on, {len(self.eval_source)} to evaluate on, "
-            f"{count(len(self.source.class_names), 'class')}"
-        )
 
 
 def say(split: str, source: Source) -> None:

@@ -2,14 +2,17 @@
 
 import concurrent.futures
 import pathlib
+import time
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from experiments.run.lane import Lane, Run
+from experiments.run.out_of_memory import explain_training
 from experiments.run.processes import Agreement
 from experiments.run.progress import Clock, Progress
+from experiments.run.screen import describe_compiled
 
 
 class Loop:
@@ -30,16 +33,14 @@ class Loop:
     def run(self, trace: pathlib.Path | None) -> bool:
         """Runs to the last step, or to a stop: False then. What is saved is on disk. `trace`: where to write a profile."""
         self.agree = Agreement()
-        self.progress, self.clock = Progress(self.first, self.train.steps), Clock()
+        self.progress, self.clock = Progress(self.first, self.train.steps, self.train.best, self._find_best), Clock()
         last = min(self.first + 5, self.train.steps)
         self._traced = range(max(self.first + 1, last - 2), last + 1) if trace else range(0)
-        for run in self.runs:
-            if run.first:
-                self.progress.say(f"resumed {run.workdir} at step {run.first} of {self.train.steps}")
         try:
-            finished = self._steps(trace)
-            for run in self.runs:
-                run.checkpoints.wait()
+            with explain_training(self.runs[0].config, lambda: [lane.compiled for lane in self.lanes]):
+                finished = self._steps(trace)
+                for run in self.runs:
+                    run.checkpoints.wait()
             self.stop.finished = finished
             return finished
         finally:
@@ -91,9 +92,11 @@ class Loop:
         self.clock.count(self.train.batch_size)
 
     def _compile(self, rows: dict[str, np.ndarray]) -> None:
-        self.progress.say("compiling the training step and the evaluation")
-        with concurrent.futures.ThreadPoolExecutor(len(self.lanes)) as pool:
+        began = time.perf_counter()
+        work = self.progress.during("compiling the training step and the evaluation", plain=True)
+        with work, concurrent.futures.ThreadPoolExecutor(len(self.lanes)) as pool:
             list(pool.map(lambda lane: lane.compile(rows), self.lanes))
+        self.progress.say(describe_compiled(self.lanes[0], time.perf_counter() - began))
         self.clock.restart()
         self.progress.restart()
 
@@ -106,7 +109,7 @@ class Loop:
             for row in rows:
                 row.update({f"time/{name}": value for name, value in rates.items()})
             loss = float(np.mean([row["train/loss"] for row in rows]))
-            self.progress.report(step, loss, rates["images_per_second"] * len(under_way))
+            self.progress.report(step, loss, rates["images_per_second"] * len(under_way), rates["input_wait"])
         self.progress.step()
         if self.evaluates_at(step) or self.saves_at(step):
             self._settle()
@@ -115,6 +118,12 @@ class Loop:
         if self.evaluates_at(step):
             self.clock.restart()
         return all(done)
+
+    def _find_best(self) -> float | None:
+        """Return the best score of all runs so far, None before the first one."""
+        values = [run.best.value for run in self.runs if run.best.value is not None]
+        choose = min if self.runs[0].best.smaller_is_better else max
+        return choose(values, default=None)
 
     def _settle(self) -> None:
         for lane in self.lanes:

@@ -41,7 +41,7 @@ class Members:
             )
         make = VmappedLane if config.vmap and len(self.runs) > len(meshes) else Lane
         self.lanes = [make(self.runs[first :: len(meshes)]) for first in range(len(meshes))]
-        print(describe(config, len(meshes)))
+        self.words = describe(config, len(meshes))  # how they share devices
 
     def restore(self, accept_lost_rows: bool = False) -> None:
         """Brings each run to its own newest checkpoint. Those that are ahead then wait for the others."""

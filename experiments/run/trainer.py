@@ -57,7 +57,7 @@ class Trainer:
 
         `peer` is a run with another config.seed.init alone. They share the data, and what is compiled for the same mesh.
         """
-        self.config, self.workdir, self.stop, self.runs = config, workdir, stop, [self]
+        self.config, self.workdir, self.stop, self.runs, self.words = config, workdir, stop, [self], ""
         self.mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
         if self.mesh.shape["member"] > 1:
             raise UserError(
@@ -202,7 +202,8 @@ class Trainer:
             self.nonfinite.drain()
             began = time.perf_counter()
             try:
-                result = self.evaluator(self.evaluated(), stop=self.loop.is_stopping)
+                with self.loop.progress.during(f"{self.label}evaluating"):
+                    result = self.evaluator(self.evaluated(), stop=self.loop.is_stopping)
             except Interrupted:
                 self.save(step, row)
                 return False
