@@ -29,6 +29,11 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     done = run(DEBUG, f"--workdir={workdir}", "--profile", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
     assert "predictions next to the ground truth" in done.stdout and "mIoU" in done.stdout
+    first = done.stdout[done.stdout.index("data  ") :].splitlines()
+    names = ["data", "model", "training", "augmentation", "evaluation", "devices", "results", "compiling", "compiled"]
+    assert [line.split()[0] for line in first[: len(names)]] == names
+    assert "600 images to train on" in first[0] and "trained parameters" in first[1] and "GFLOP an image" in first[8]
+    assert first[9].startswith("step 1/6  loss ") and "input-bound" in first[9] and "\x1b" not in done.stdout
     return workdir
 
 

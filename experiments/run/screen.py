@@ -110,7 +110,7 @@ def _describe_training(config: ConfigDict, images: int, is_solved: bool) -> str:
     parts = f" in {optim.accumulate} parts" if optim.accumulate > 1 else ""
     return (
         f"{train.steps:,} steps of {train.batch_size} images of {_write_size(config.data.image_size)}{parts} "
-        f"({epochs:,.{1 if epochs >= 0.1 else 3}f} epochs); {optim.name}, lr {optim.lr:g}, {optim.schedule}"
+        f"({epochs:,.{0 if epochs >= 10 else 1 if epochs >= 0.1 else 2}f} epochs); {optim.name}, lr {optim.lr:g}, {optim.schedule}"
     )
 
 
