@@ -107,10 +107,11 @@ def _describe_training(config: ConfigDict, images: int, is_solved: bool) -> str:
     if not train.steps:
         return "no steps: what the run starts with is scored and saved"
     epochs = train.steps * train.batch_size / images
+    digits = 0 if epochs >= 10 else 1 if epochs >= 0.1 else 2
     parts = f" in {optim.accumulate} parts" if optim.accumulate > 1 else ""
     return (
         f"{train.steps:,} steps of {train.batch_size} images of {_write_size(config.data.image_size)}{parts} "
-        f"({epochs:,.{0 if epochs >= 10 else 1 if epochs >= 0.1 else 2}f} epochs); {optim.name}, lr {optim.lr:g}, {optim.schedule}"
+        f"({epochs:,.{digits}f} epochs); {optim.name}, lr {optim.lr:g}, {optim.schedule}"
     )
 
 
