@@ -1,4 +1,4 @@
-"""Progress of long work: a live line on a terminal, plain lines elsewhere.
+"""Progress of long work, as a live line on a terminal and as plain lines elsewhere.
 
 The live line is at the bottom of the terminal and is drawn again in place. Lines that are printed meanwhile appear above it,
 each on its own stream. `rich` is imported only where a line is drawn. Every part may import this file.
@@ -24,21 +24,21 @@ Parts = tuple[float, Sequence[str]]  # the share that is done, and the words, th
 
 
 def can_draw() -> bool:
-    """Return whether a line can be drawn in place: stdout and stderr are terminals, and not dumb ones."""
+    """Return whether a line can be drawn in place. Both stdout and stderr must be terminals, and not dumb ones."""
     return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def format_time(seconds: float) -> str:
-    """Format a time as 5:07 or 1:02:03."""
+    """Format a time as `5:07` or `1:02:03`."""
     minutes, rest = divmod(max(round(seconds), 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def compose(parts: Parts, width: int, *, unicode: bool = True) -> list[tuple[str, str]]:
-    """Compose a line of at most `width` cells, as (text, style): the first words, a bar where there is room, the others.
+    """Compose a line of at most `width` cells, as pairs of a text and its style.
 
-    Words for which there is no room are left out, the last ones first.
+    A bar follows the first words where there is room. Words for which there is no room are left out, the last ones first.
     """
     from rich.cells import cell_len, set_cell_size
 
@@ -94,7 +94,7 @@ class LiveLine:
 
 
 class _Screen:
-    """The terminal: the lines that are live, and whether the last printed line has ended."""
+    """The terminal, with the lines that are live. It knows whether the last printed line has ended."""
 
     def __init__(self):
         self.lock = threading.RLock()
@@ -165,10 +165,13 @@ class _Above:
 
 
 class Count:
-    """A context that shows how many images are done: a live line, or a plain line after the first ones and every minute."""
+    """A context that shows how many images are done.
+
+    It draws a live line on a terminal. Elsewhere it prints a line after the first images and then every minute.
+    """
 
     def __init__(self, title: str, total: int, done: int = 0):
-        """`title` says what is counted, such as "proposals"; `done` images were done before."""
+        """Begin at `done` of `total` images. `title` names what is made of them, such as "proposals"."""
         self._title, self._total, self._first, self._done = title, total, done, done
         self._began, self._next = time.monotonic(), 0.0
         self._line = LiveLine(self._describe) if can_draw() else None

@@ -1,4 +1,4 @@
-"""The loop: one for every model and task, and for one run or several. It depends on none of them."""
+"""The training loop of one run or several. It is the same for every model and task."""
 
 import concurrent.futures
 import pathlib
@@ -16,9 +16,9 @@ from experiments.run.screen import describe_compiled
 
 
 class Loop:
-    """Takes the steps of runs that see the same batches, in lockstep, from the one that is least far.
+    """The loop over the steps of runs that see the same batches. It begins at the step of the run with the fewest steps done.
 
-    A run that was saved at a later step waits until the others have come to it.
+    A run that was saved at a later step waits until the others have reached it.
     """
 
     def __init__(self, lanes: Sequence[Lane]):
@@ -31,7 +31,10 @@ class Loop:
             run.loop = self
 
     def run(self, trace: pathlib.Path | None) -> bool:
-        """Runs to the last step, or to a stop: False then. What is saved is on disk. `trace`: where to write a profile."""
+        """Run to the last step or to a stop. Returns whether the last step was reached.
+
+        All checkpoints are on disk then. A profile is written to `trace`, None for no profile.
+        """
         self.agree = Agreement()
         self.progress, self.clock = Progress(self.first, self.train.steps, self.train.best, self._find_best), Clock()
         last = min(self.first + 5, self.train.steps)
@@ -48,17 +51,19 @@ class Loop:
             self.loader.close()
 
     def is_stopping(self) -> bool:
-        """Whether a stop was requested in any process, or the time is up but for what saving all runs takes."""
+        """Return whether any process should stop, at a request or because the time left is just enough to save all runs."""
         return self.agree(self.stop.requested(reserve=sum(run.checkpoints.longest_save for run in self.runs)))
 
     def evaluates_at(self, step: int) -> bool:
+        """Return whether an evaluation follows the step."""
         return step == self.train.steps or step % self.train.eval_every == 0
 
     def saves_at(self, step: int) -> bool:
+        """Return whether a checkpoint follows the step."""
         return step == self.train.steps or step % self.train.checkpoint_every == 0
 
     def _steps(self, trace: pathlib.Path | None) -> bool:
-        """False when a stop came."""
+        """Take all steps. Returns False at a stop."""
         for step in range(self.first, self.train.steps + 1):
             under_way = [run for run in self.runs if run.first < step]
             if under_way:
@@ -73,7 +78,7 @@ class Loop:
         return True
 
     def _advance(self, step: int, under_way: Sequence[Run], trace: pathlib.Path | None) -> None:
-        """Starts a step of each run."""
+        """Start a step of each run."""
         with self.clock.waiting():
             rows = next(self.loader)
         if step == self.first + 1:
@@ -101,7 +106,7 @@ class Loop:
         self.progress.restart()
 
     def _conclude(self, step: int, under_way: Sequence[Run]) -> bool:
-        """What is due after a step of each run. False when a stop came in between."""
+        """Log, evaluate and save after a step of each run, where it is due. Returns False if a stop comes in between."""
         rows: list[dict] = [{} for _ in under_way]
         if step % self.train.log_every == 0 or step == self.train.steps:
             rows = [run.describe(step) for run in under_way]
@@ -113,7 +118,7 @@ class Loop:
         self.progress.step()
         if self.evaluates_at(step) or self.saves_at(step):
             self._settle()
-        # Of all, after a stop too: then each keeps its line for later.
+        # Every run finishes the step, also after a stop: each then keeps its row for later.
         done = [run.finish(step, row) for run, row in zip(under_way, rows, strict=True)]
         if self.evaluates_at(step):
             self.clock.restart()
@@ -130,7 +135,7 @@ class Loop:
             lane.settle()
 
     def _save(self, step: int, runs: Sequence[Run]) -> bool:
-        """Saves runs at a stop that came after `step`. Returns False: they have not finished."""
+        """Save runs at a stop after `step`. Returns False, because they have not finished."""
         self._settle()
         for run in runs:
             run.save(step)

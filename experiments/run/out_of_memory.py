@@ -1,4 +1,4 @@
-"""A lack of memory in one line: how much was needed, how much there is, and which fields lower it."""
+"""The one line of a run whose memory does not suffice, with the sizes and the fields that lower them."""
 
 import contextlib
 import re
@@ -65,11 +65,11 @@ def _describe(text: str, programs: Iterable[jax.stages.Compiled | None]) -> Iter
     if capacity:
         yield f" on a device with {format_bytes(capacity)}"
     for size in find_memory(programs)[-1:]:
-        yield f"; the compiled step takes {format_bytes(size)} of a device"
+        yield f"; the compiled step needs {format_bytes(size)} on a device"
 
 
 def read_size(text: str) -> float | None:
-    """Return the bytes that an error says could not be allocated; None where it does not say."""
+    """Return the bytes that could not be allocated, by the text of an error. None where the text does not say."""
     found = ASKED.search(text)
     if not found:
         return None

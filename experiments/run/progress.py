@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes on: a live line on a terminal, plain lines elsewhere."""
+"""The progress of a run, as a live line on a terminal and as plain lines elsewhere."""
 
 import contextlib
 import time
@@ -25,11 +25,11 @@ class Progress:
             self._line.__enter__()
 
     def restart(self) -> None:
-        """Measure the time left from now on: what came before, the compilation, does not repeat."""
+        """Estimate the time left from now on. Earlier work, such as the compilation, does not repeat."""
         self._began = time.perf_counter()
 
     def step(self) -> None:
-        """Count a step."""
+        """Count one more step."""
         self._step += 1
 
     def report(self, step: int, loss: float, images_per_second: float, input_wait: float) -> None:

@@ -1,4 +1,7 @@
-"""The first screen of a run: what is trained on what, what decides, and where results go; then what the compiled steps take."""
+"""The first screen of a run, a summary of its config, its data, its model and its devices.
+
+The memory and the operations of the compiled steps follow when they are known.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A lack of memory: real failed allocations, and the words of the accelerators."""
+"""Allocations that really fail, and the errors of the accelerators, become one line."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_an_allocation_that_fails_names_what_lowers_it(config):
     with pytest.raises(UserError) as caught, explain_training(config, lambda: [None, step]):
         jax.block_until_ready(step(1.0))
     assert str(caught.value) == (
-        "the memory does not suffice for training: 17.6 TB could not be allocated; the compiled step takes 17.6 TB of a device; "
+        "the memory does not suffice for training: 17.6 TB could not be allocated; the compiled step needs 17.6 TB on a device; "
         "lower config.train.batch_size=16 or config.data.image_size=(64, 64), raise config.optim.accumulate=1, set "
         "config.train.remat=True or set config.model.dtype=bfloat16"
     )

@@ -1,4 +1,4 @@
-"""What a run prints while it goes on: plain lines, and the live line of a terminal."""
+"""The plain lines and the live line that a run prints while it trains."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The first screen: its rows for a segmenter and for a detector, and the line about what was compiled."""
+"""The rows of the first screen for a segmenter and for a detector, and the line about the compiled steps."""
 
 import pathlib
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ class Split:
 
 
 def make_run(config, *, fresh: bool = True, first: int = 0, workdir: str = "runs/a", solves: tuple = ()):
-    """A run as the screen sees it: 30 trained values and 4 others."""
+    """Make a run with all that the screen reads, with 30 trained values and 4 others."""
     return SimpleNamespace(
         config=config,
         workdir=pathlib.Path(workdir),
