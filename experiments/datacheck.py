@@ -6,6 +6,7 @@ for are the usual cause of an mAP of 0.
 
 import json
 import pathlib
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -13,7 +14,7 @@ from errors import print_lines, warn
 from experiments.command_line import Command
 from experiments.example_sheets import choose_folder, draw_source, name_files
 from experiments.label_counts import count_labels, describe, list_flags, median_frequency_weights
-from experiments.object_counts import check_objects, list_box_flags, print_report
+from experiments.object_counts import check_objects, list_box_flags, print_report, warn_of_objects
 from experiments.results.registry import make_results
 from experiments.run.inputs import say
 from experiments.tasks.base import Task
@@ -58,11 +59,15 @@ def _check_labels(config: ConfigDict, source: Source) -> list[str]:
     return list_flags(median_frequency_weights(counts))
 
 
-def before_training(config: ConfigDict, task: Task, source: Source, workdir: pathlib.Path) -> None:
-    """Checks a detector's objects once a run: what was found is printed and kept in WORKDIR/datacheck.json."""
+def before_training(config: ConfigDict, task: Task, source: Source, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Check a detector's objects once a run, and warn of what will reduce the precision.
+
+    Returns the report, which WORKDIR/datacheck.json keeps; None where there was nothing to check.
+    """
     place = workdir / "datacheck.json"
     if "boxes" not in task.needs or place.exists():
-        return
+        return None
     report = check_objects(config, task, source)
-    print_report(report)
+    warn_of_objects(report)
     write_atomically(place, json.dumps(report, indent=2).encode() + b"\n")
+    return report

@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: scores a checkpoint of a run, or published weights, on any split."""
+"""`--mode=evaluate`, which scores a checkpoint of a run or published weights on any split."""
 
 import json
 import time
@@ -25,9 +25,9 @@ from wording import count
 def evaluate(command: Command) -> None:
     """Score a checkpoint of the run in --workdir on config.data.eval_split, print the table and write the records.
 
-    The config may differ from the run's in everything but the model. The result names the fields that differ, in its JSON
-    under `config`, and its files are not those of another config's result. Where --workdir holds no run, the weights are
-    those of the run config.init_from or of the file config.pretrained.
+    The config may differ from that of the run in everything but the model. The JSON of the result names the fields that differ
+    under `config`, and results of different configs have different file names. Where --workdir holds no run, the weights come
+    from the run config.init_from or the file config.pretrained.
     """
     workdir, config = command.directory(), command.run_config()
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
@@ -42,7 +42,7 @@ def evaluate(command: Command) -> None:
     began = time.perf_counter()
     result = Evaluator(config, task, results, model.architecture, source, mesh)(variables)
     seconds = time.perf_counter() - began
-    # The name says which split it is.
+    # The file name contains the split.
     others = {field: value for field, value in model.changed.items() if field != "data.eval_split"}
     name = f"{config.data.eval_split}-{model.name}{name_changes(others)}".replace("/", "_")
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from errors import warn
 from experiments.box_fitting import fit_boxes, write_flags
-from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise
+from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise, warn_of_recall
 from experiments.reading import read_each
 from experiments.run import state as states
 from experiments.tasks.dense import Detection, Geometry
@@ -141,7 +141,7 @@ def _quartiles(values: np.ndarray) -> list[float]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Prints a report on objects, and warns of what will reduce the precision."""
+    """Print a report on objects, and warn of what will reduce the precision."""
     per_image, padding = report["objects_per_image"], report["padding"]
     print(
         f"{report['split']}: {count(report['images'], 'image')} ({report['images_without_objects']} without objects), "
@@ -158,6 +158,16 @@ def print_report(report: dict[str, Any]) -> None:
         if values:
             print(f"{side} in network pixels: {values[0]:g} to {values[4]:g}, median {values[2]:g}")
     print(f"padding: {count(padding['max_boxes'], 'object')} per image")
+    if report["matchable"] is not None:
+        print(f"matchable: {_share(report['matchable'])} of the objects")
+    if "proposals" in report:
+        print_recall(report["proposals"])
+    warn_of_objects(report)
+
+
+def warn_of_objects(report: Mapping[str, Any]) -> None:
+    """Warn of what will reduce the precision, by a report on objects."""
+    per_image, padding = report["objects_per_image"], report["padding"]
     if report["bad_boxes"]:
         warn(f"bad boxes were dropped: {name_some(report['bad_boxes'], SHOWN, '; ')}")
     absent = [name for name, row in report["classes"].items() if not row["learned"]]
@@ -171,12 +181,10 @@ def print_report(report: dict[str, Any]) -> None:
     share = report["matchable"]
     if share is None:
         warn(f"{report['split']} has no training object")
-    else:
-        print(f"matchable: {_share(share)} of the objects")
-        if share < ENOUGH:
-            warn(f"only {_share(share)} of the objects can be matched by this model at this size; {_remedy(report)}")
+    elif share < ENOUGH:
+        warn(f"only {_share(share)} of the objects can be matched by this model at this size; {_remedy(report)}")
     if "proposals" in report:
-        print_recall(report["proposals"])
+        warn_of_recall(report["proposals"])
 
 
 def _remedy(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`--mode=predict`: applies a checkpoint to images of any size, and writes the predictions at the images' own size."""
+"""`--mode=predict`, which applies a checkpoint to images of any size and writes predictions of the same size."""
 
 import glob
 import hashlib
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from errors import UserError, print_lines, warn
 from experiments.command_line import Command
@@ -20,6 +19,7 @@ from experiments.run import sharding
 from experiments.run.config_file import name_changes
 from experiments.run.inference import Inference
 from experiments.run.model import load_model
+from experiments.run.out_of_memory import explain_evaluation
 from experiments.tasks.registry import make_task
 from files import expand_user, write_atomically
 from input_pipeline.decoding import (
@@ -35,20 +35,21 @@ from input_pipeline.decoding import (
 )
 from input_pipeline.proposals import SearchedOnRequest
 from input_pipeline.remarks import name_files, name_others, note_white
+from terminal import Count
 from wording import count, make_file_name
 
 
 def predict(command: Command) -> None:
-    """Apply a checkpoint of the run in --workdir to --inputs: an image, a folder with sub-folders of them, or a glob.
+    """Apply a checkpoint of the run in --workdir to --inputs, which is an image, a folder with sub-folders, or a glob.
 
-    Where --workdir holds no run, the weights are those of the run config.init_from or of the file config.pretrained; with a
-    file the classes are those of the config's dataset. COCO's are known without it.
+    Where --workdir holds no run, the weights come from the run config.init_from or the file config.pretrained. With a file the
+    classes are those of the config's dataset; the classes of COCO are known without the data.
 
-    What cannot be read is named and counted. Raises UserError where there is nothing to read, where --output holds files
+    Files that cannot be read are named and counted. Raises UserError where no image can be read, where --output holds files
     already, and in a job of several processes.
     """
     if jax.process_count() > 1:
-        raise UserError("--mode=predict works in one process; start it without the others")
+        raise UserError("--mode=predict works in one process only; start a single one")
     workdir, config = command.directory(), command.run_config()
     inputs, output = command.inputs, command.output
     paths, others = find_images(inputs, workdir)
@@ -58,13 +59,13 @@ def predict(command: Command) -> None:
     folder = expand_user(output).absolute() if output else None
     made_with = model.facts | {"config": model.changed}
     if folder is None:
-        # A name of its own for every input: two photos of one name must not share a result.
+        # Every input has its own folder: two photos of the same name must not share a result.
         place = hashlib.sha256(str(expand_user(inputs).absolute()).encode()).hexdigest()[:6]
         name = f"{model.name}{name_changes(model.changed)}"
         folder = workdir / "predictions" / name / place
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={output} exists and is not an empty folder; name a new one")
-    if config.eval.method == "canvas":  # a way of scoring; what is written has the image's own size
+    if config.eval.method == "canvas":  # is for scores; predictions are written at the size of the image
         config = config.copy_and_resolve_references()
         config.eval.method = "whole"
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
@@ -74,15 +75,18 @@ def predict(command: Command) -> None:
     names, written = output_names(paths), []
     source = images
     if "proposals" in task.needs:
-        print("finding proposals in every image by selective search; some seconds for one of 500 pixels", flush=True)
+        print(
+            "finding proposals in every image by selective search: some seconds for an image of 500 pixels", flush=True
+        )
         source = SearchedOnRequest(images, config.data)
     files = results.writer(folder, paths, model.category_ids, _number(config.data, paths))
-    with tqdm(total=len(paths), unit="image", disable=None) as progress:
-        for index, example, prediction in Inference(config, task, results, model.architecture, mesh)(variables, source):
+    inference = Inference(config, task, results, model.architecture, mesh)
+    with Count("predictions", len(paths)) as progress, explain_evaluation(config, lambda: inference.programs):
+        for index, example, prediction in inference(variables, source):
             if index not in images.unreadable:
                 path = paths[index]
                 written.extend(files.add(path, names[path], example["image"], prediction))
-            progress.update()
+            progress.add()
     written.extend(files.close())
     write_atomically(folder / "made_with.json", json.dumps(made_with, indent=2).encode() + b"\n")
     for line in (*name_files("read upright, as the EXIF orientation says", images.turned()), *images.note_depth()):
@@ -95,23 +99,23 @@ def predict(command: Command) -> None:
 
 
 def _number(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
-    """Return the ids that the files of the run's own dataset give the images, [] where not all have one."""
+    """Return the ids of the images in the files of the run's own dataset. Empty where not all images have one."""
     if data.name != "coco_folder":
         return []
-    from input_pipeline.datasets.coco_folder import number_images  # here, for it imports tfds, which takes seconds
+    from input_pipeline.datasets.coco_folder import number_images  # imported here because tfds takes seconds
 
     return number_images(data, paths)
 
 
 class ImageFiles:
-    """Image files as a source without labels. One that cannot be read is named in a warning, and a black pixel."""
+    """Image files as a source without labels. A warning names a file that cannot be read, and its image is a black pixel."""
 
     class_names, fingerprint, dropped, absent = (), "", (), ()
 
     def __init__(self, paths: list[pathlib.Path], white: int, largest: int):
         self.paths, self.white, self.largest = paths, white, largest
         self.unreadable: set[int] = set()
-        self.peak = 0  # of the images of 16 bits that were read
+        self.peak = 0  # the largest value in the images of 16 bits that were read
         self._turned: set[int] = set()
 
     def __len__(self) -> int:
@@ -133,11 +137,11 @@ class ImageFiles:
             return {"image": np.zeros((1, 1, 3), np.uint8)}
 
     def turned(self) -> list[str]:
-        """The names of the images that carry an EXIF orientation, of those that were read."""
+        """Return the names of the images with an EXIF orientation, among those that were read."""
         return [self.paths[index].name for index in sorted(self._turned)]
 
     def note_depth(self) -> tuple[str, ...]:
-        """What there is to say of images of 16 bits, and of those that are dark."""
+        """Return remarks on images of 16 bits, with the remedy if they look dark."""
         fits = choose_white(self.peak)
         dark = f"; for images that are too dark, --config.data.white_level={fits}" if fits < self.white else ""
         return tuple(line + dark for line in note_white(self.peak, self.white))
@@ -146,14 +150,15 @@ class ImageFiles:
         return str(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        # From the pixels, not the header: a file that is cut short must not be planned at its full size.
+        # From the pixels, not from the header: a truncated file does not have its full size.
         return self[index]["image"].shape[:2]
 
 
 def find_images(inputs: str | None, workdir: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """Return the images that `--inputs` names, sorted, and other files that lie among them. Raises UserError without images.
+    """Return the images that `--inputs` names, sorted, and the other files among them.
 
-    A folder is searched with its sub-folders, but for hidden ones and for `workdir`, which holds pictures of ours.
+    A folder is searched with its sub-folders, except for hidden ones and `workdir`, which holds pictures of the run.
+    Raises UserError without images.
     """
     if not inputs:
         raise UserError("--inputs is missing; give an image, a folder of images, or a glob in quotes")
@@ -172,13 +177,16 @@ def find_images(inputs: str | None, workdir: pathlib.Path) -> tuple[list[pathlib
         paths = [path for path in found if is_image(path)]
         others = [path for path in found if not is_image(path)]
     if not paths:
-        problem = f"--inputs={inputs}: no such file, and no image in such a folder or glob"
+        problem = f"--inputs={inputs} is not a file, and not a folder or a glob with images"
         raise UserError("; ".join([problem, *name_others(others)]))
     return sorted(paths), others
 
 
 def output_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """Return a name for each path's results: its place below the folder that all lie in, without suffix unless two share it."""
+    """Return a name for the results of each path.
+
+    It is the path relative to the common folder, without the suffix unless two paths would share the name.
+    """
     common = os.path.commonpath([path.absolute().parent for path in paths])
     places = {path: path.absolute().relative_to(common) for path in paths}
     names = {path: place.with_suffix("").as_posix() for path, place in places.items()}

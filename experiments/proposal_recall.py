@@ -41,13 +41,19 @@ def summarise(best: np.ndarray, held: list[int], most: int) -> dict[str, Any]:
 
 
 def print_recall(report: dict[str, Any]) -> None:
-    """Prints such a report, and warns where the proposals miss many objects."""
+    """Print such a report."""
     per_image, recall = report["per_image"], report["recall"]
     print(f"proposals: {per_image['mean']:.0f} per image and {per_image['most']} at most")
     counts = list(recall[str(OVERLAPS[0])])
     print(f"{'recall of the best':18}" + "".join(f"  {count:>7}" for count in counts))
     for least, row in recall.items():
         print(f"{f'at IoU {least}':18}" + "".join(f"  {_share(share):>7}" for share in row.values()))
+
+
+def warn_of_recall(report: dict[str, Any]) -> None:
+    """Warn where the proposals miss many objects, by such a report."""
+    recall = report["recall"]
+    counts = list(recall[str(OVERLAPS[0])])
     at_most = recall[str(OVERLAPS[0])][counts[-1]]
     if at_most is not None and at_most < ENOUGH:
         warn(

@@ -1,4 +1,4 @@
-"""`--mode=propose`: stores the proposals of a trained first stage, for detectors that read them."""
+"""`--mode=propose`, which stores the proposals of a trained first stage for detectors that read them."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from errors import UserError, print_lines
 from experiments.command_line import Command
@@ -14,38 +13,40 @@ from experiments.results.registry import make_results
 from experiments.run import sharding
 from experiments.run.inference import Inference
 from experiments.run.model import load_model
+from experiments.run.out_of_memory import explain_evaluation
 from experiments.run.state import Variables
 from experiments.tasks.base import Arrays, Means, Task
 from experiments.tasks.registry import make_task
 from files import claim_folder, expand_user
 from input_pipeline.proposals import Store, place_store
 from input_pipeline.sources import Part, Source, open_source, read_part
+from terminal import Count
 from wording import count
 
-# What tasks read that have a first stage: in evaluation its proposals are their `regions`.
+# `reads` of the tasks with a first stage. In evaluation its proposals are their `regions`.
 READS = ("proposals and regions", "proposals, regions and masks")
 
 
 def propose(command: Command) -> None:
     """Store the proposals that the run in --workdir makes for config.data.train_split and config.data.eval_split.
 
-    Images are seen as in an evaluation without augmentation, and config.task.proposals says how many an image keeps.
-    --output is the folder, WORKDIR/proposals if it is not given: config.data.proposals.folder of a detector that reads
-    them. Images that have proposals there keep them, so a start after a kill goes on where it was.
+    Images are seen as in an evaluation without augmentation, and config.task.proposals limits the proposals of an image. The
+    folder is --output, or WORKDIR/proposals; a detector reads it as config.data.proposals.folder. Images that have proposals
+    there keep them, so a start after a kill goes on.
 
     Raises UserError for a task without a first stage, for an --output of other weights, and in a job of several processes.
     """
     if jax.process_count() > 1:
-        raise UserError("--mode=propose works in one process; start it without the others")
+        raise UserError("--mode=propose works in one process only; start a single one")
     workdir, config = command.directory(), command.run_config().copy_and_resolve_references()
     config.eval.update(method="whole", flip=False, scales=(1.0,), metrics=("coco",))
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
     if task.reads not in READS:
         raise UserError(
-            f"config.task.name={config.task.name!r} makes no proposals; give the --workdir of a Faster R-CNN or Mask R-CNN"
+            f"config.task.name={config.task.name!r} makes no proposals; use the --workdir of a Faster R-CNN or Mask R-CNN"
         )
-    # Where fit=crop needs several windows, an image keeps as many of them all.
+    # Where fit=crop needs several windows, the limit holds for all windows of an image together.
     config.data.white_level = model.white_level
     config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
     folder = expand_user(command.output).absolute() if command.output else workdir / "proposals"
@@ -63,13 +64,14 @@ def propose(command: Command) -> None:
             data, name = read_part(config.data, part)
             source = open_source(data, name, command.data_dir, ("boxes",))
             store = place_store(folder, source, data.name, name)
-            _fill(store, source, inference, variables, f"{data.name} {name}")
+            with explain_evaluation(config, lambda: inference.programs):
+                _fill(store, source, inference, variables, f"{data.name} {name}")
     print(f"{model.words}; a detector reads them with --config.data.proposals.method=folder")
     print_lines(f"--config.data.proposals.folder={folder}")
 
 
 class FirstStage:
-    """A task whose detections are the proposals of the `task`, in their order and all of the class 0."""
+    """A task whose detections are the proposals of another task, in their order and all of class 0."""
 
     needs = ("boxes",)
 
@@ -83,7 +85,7 @@ class FirstStage:
         return {}, {}
 
     def predict(self, outputs: Arrays, batch: Arrays) -> Arrays:
-        """The second stage is not in it, and XLA leaves that out."""
+        """Return the proposals. They do not depend on the second stage, so XLA removes it."""
         boxes, valid = outputs["regions"], outputs["region_mask"]
         scores = jnp.broadcast_to(jnp.linspace(1.0, 0.0, valid.shape[1]), valid.shape)
         return {"boxes": boxes, "scores": scores, "classes": jnp.zeros(valid.shape, jnp.int32), "valid": valid}
@@ -91,11 +93,11 @@ class FirstStage:
 
 def _fill(store: Store, source: Source, inference: Inference, variables: Variables, title: str) -> None:
     missing = store.missing()
-    with tqdm(total=sum(map(len, missing)), unit="image", desc=title, disable=None) as progress:
+    with Count(f"{title}: proposals", sum(map(len, missing))) as progress:
         for indices in missing:
             found = dict(_find(inference, variables, Part(source, indices)))
             store.write(indices, [found[index] for index in range(len(indices))])
-            progress.update(len(indices))
+            progress.add(len(indices))
     print_lines(f"{title}: proposals of {count(len(source), 'image')} in {store.folder}")
 
 

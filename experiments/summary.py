@@ -1,4 +1,7 @@
-"""`--mode=summary`: a network module by module, and what its steps cost. Loads no image, and makes no variable."""
+"""`--mode=summary`, a table of the modules of a network and the cost of its steps.
+
+It loads no image and makes no variable.
+"""
 
 import math
 
@@ -21,7 +24,7 @@ from input_pipeline.batch import list_canvases
 TITLES = ("module", "type", "parameters", "MFLOP", "output")
 PARTS = {  # of a compiled step's memory
     "arguments": "arguments",
-    "results": "outputs",  # that are not written over arguments
+    "results": "outputs",  # without those that are written over arguments
     "between": "temporaries",
     "code": "code",
 }
@@ -30,8 +33,8 @@ PARTS = {  # of a compiled step's memory
 def summary(command: Command) -> None:
     """Print the modules of the network of --config or of the run in --workdir, and the cost of its two steps.
 
-    A run that has a checkpoint needs no data; otherwise the names of the classes are read from it. Steps are compiled for the
-    devices that are here.
+    The names of the classes are read from the run's checkpoint, or without one from the data. Steps are compiled for the
+    devices of this machine.
     """
     config = command.run_config()
     class_names = find_classes(config, command.directory() if command.workdir else None, command.data_dir)
@@ -41,7 +44,7 @@ def summary(command: Command) -> None:
 
 
 def describe_modules(config: ConfigDict, task: Task, num_classes: int) -> list[str]:
-    """Return a table of the modules, and of what all have, for one image on the first canvas."""
+    """Return a table of the modules and their totals, for one image on the first canvas."""
     architecture, shapes, trained = states.describe(config, num_classes)
     (canvas, *_), lasting = list_canvases(config.data), architecture.lasting(shapes)
     batch = specify_batch(config, task, canvas, 1, train=False)
@@ -63,16 +66,16 @@ def describe_modules(config: ConfigDict, task: Task, num_classes: int) -> list[s
         *align([TITLES, *cells]),
         "",
         totals + (f"; {only:,} exist only to train" if only else ""),
-        f"MFLOP: of convolutions and matrix products, for one image of {canvas[0]}x{canvas[1]}; parameters: with statistics",
+        f"MFLOP: convolutions and matrix products of one image of {canvas[0]}x{canvas[1]}; parameters: with batch statistics",
     ]
 
 
 def describe_steps(config: ConfigDict, task: Task, num_classes: int) -> list[str]:
-    """Return a table of the compiled steps: operations, and megabytes on one device by kind."""
+    """Return a table of the compiled steps, with their operations and the megabytes of one device by kind."""
     mesh = sharding.make_mesh(config.mesh)
     steps = {}
     if task.solves:
-        print(f"config.task.name={config.task.name!r} has no steps of training")
+        print(f"config.task.name={config.task.name!r} has no training steps")
     else:
         size = _words(config.train.batch_size, config.data.image_size)
         steps[f"training, {size}"] = compile_training(config, task, num_classes, mesh)
@@ -87,7 +90,7 @@ def describe_steps(config: ConfigDict, task: Task, num_classes: int) -> list[str
     device = jax.devices()[0].device_kind
     return [
         *align([("step", "GFLOP", *(f"{title} MB" for title in PARTS.values())), *rows]),
-        f"compiled for {jax.device_count()} x {device}; GFLOP: XLA's count, with a loop's body once",
+        f"compiled for {jax.device_count()} x {device}; GFLOP: XLA's count, in which the body of a loop counts once",
     ]
 
 

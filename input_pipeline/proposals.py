@@ -20,27 +20,24 @@ import os
 import pathlib
 import re
 import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from errors import UserError
 from files import expand_user, open_lock, write_atomically
 from input_pipeline.batch import Example, Size
 from input_pipeline.stored_arrays import read_arrays, write_arrays
+from terminal import Count
 
 SHARD = 16  # images per file: a kill loses at most this much work of each process
 RECENT = 8  # files whose content is kept in memory
 SEED = 1
 VERSION = 1  # raise it whenever the same pixels and settings give other boxes: it is part of the stored ones' name
-EVERY = 60.0  # seconds between printed lines of progress, when the output is not a terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,46 +240,26 @@ def _fill(store: Store, source: Any, search: SelectiveSearch, processes: int, ti
         f"they are stored in {store.folder}",
         flush=True,
     )
-    pool, progress = start_processes(processes), _Progress(left)
+    pool = start_processes(processes)
     ahead: collections.deque[tuple[range, list[concurrent.futures.Future]]] = collections.deque()
-    try:
-        for indices in missing:
-            images = (source[index]["image"] for index in indices)
-            ahead.append(
-                (indices, [pool.submit(search.find, search.shrink(image), image.shape[:2]) for image in images])
-            )
-            if len(ahead) > processes:
+    with Count("proposals", left) as progress:
+        try:
+            for indices in missing:
+                images = (source[index]["image"] for index in indices)
+                ahead.append(
+                    (indices, [pool.submit(search.find, search.shrink(image), image.shape[:2]) for image in images])
+                )
+                if len(ahead) > processes:
+                    _keep(store, *ahead.popleft(), progress)
+            while ahead:
                 _keep(store, *ahead.popleft(), progress)
-        while ahead:
-            _keep(store, *ahead.popleft(), progress)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        progress.close()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _keep(store: Store, indices: range, found: list[concurrent.futures.Future], progress: "_Progress") -> None:
+def _keep(store: Store, indices: range, found: list[concurrent.futures.Future], progress: Count) -> None:
     store.write(indices, [future.result() for future in found])
     progress.add(len(indices))
-
-
-class _Progress:
-    """A progress bar on a terminal. Elsewhere a line after the first files, and then one every minute."""
-
-    def __init__(self, total: int):
-        self._bar = tqdm(total=total, unit="image", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        self._total, self._done, self._began, self._next = total, 0, time.monotonic(), 0.0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        self._bar.update(count)
-        now = time.monotonic()
-        if self._bar.disable and now >= self._next:
-            left = tqdm.format_interval((self._total - self._done) * (now - self._began) / self._done)
-            print(f"proposals of {self._done}/{self._total} images  {left} left", flush=True)
-            self._next = now + EVERY
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 @contextlib.contextmanager

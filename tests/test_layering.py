@@ -22,10 +22,11 @@ HOST = {
 HOST |= {"experiments.results", "experiments.metrics", "experiments.pictures"}
 DEVICE = {"jax", "flax", "optax", "numpy", "ml_collections", "jaxtyping"}
 
-LEAVES = {"errors", "files", "fields", "limits", "wording"}  # everyone may import these
+LEAVES = {"errors", "files", "fields", "limits", "terminal", "wording"}  # everyone may import these
 RULES = {  # the longest prefix of a module's name decides
     ("errors",): {"wording"},
     ("files", "fields", "limits", "wording"): set(),
+    ("terminal",): {"rich", "wording"},
     ("configs",): {"ml_collections", "configs"},
     ("models.ops",): {"jax", "jaxtyping", "numpy", "models.ops"},
     ("models",): {"flax", "jax", "jaxtyping", "numpy", "models"},
@@ -39,7 +40,7 @@ RULES = {  # the longest prefix of a module's name decides
         "yaml",
         "input_pipeline",
     }
-    | {"faster_coco_eval", "tqdm", "pillow_heif"},
+    | {"faster_coco_eval", "pillow_heif"},
     ("experiments.tasks",): DEVICE | {"models", "input_pipeline.batch", "experiments.tasks", "experiments.solvers"},
     ("experiments.solvers",): {"numpy", "sklearn"},
     ("experiments.results", "experiments.metrics", "experiments.pictures"): HOST,
@@ -75,7 +76,7 @@ RULES = {  # the longest prefix of a module's name decides
     },
     ("experiments", "benchmarks"): DEVICE
     | {"absl", "configs", "models", "input_pipeline", "experiments", "benchmarks"}
-    | {"orbax", "wandb", "safetensors", "tqdm", "torch", "scipy", "jax2onnx", "onnxruntime"},
+    | {"orbax", "wandb", "safetensors", "torch", "scipy", "jax2onnx", "onnxruntime"},
     ("main",): {"absl", "ml_collections", "experiments"},
 }
 HOMES = {  # a package that has one home
@@ -86,16 +87,9 @@ HOMES = {  # a package that has one home
     "scipy": {"experiments.run.spread", "experiments.compare.significance"},
     "sklearn": {"experiments.solvers"},
     "pillow_heif": {"input_pipeline.contents"},
-    "tqdm": {
-        "experiments.run.progress",
-        "experiments.run.features",
-        "experiments.predict",
-        "experiments.propose",
-        "input_pipeline.proposals",
-    },
     "jax2onnx": {"experiments.onnx"},
     "onnxruntime": {"experiments.onnx"},
-    "rich": {"experiments.sweep.table"},
+    "rich": {"terminal", "experiments.sweep.table"},
     "optuna": {"experiments.sweep.study"},
     "sqlalchemy": {"experiments.sweep.study"},
     "submitit": {"experiments.sweep.slurm"},
@@ -140,7 +134,7 @@ def test_imports_respect_the_layers(name):
     prefix, allowed = max(
         (prefix, allowed) for prefixes, allowed in RULES.items() for prefix in prefixes if below(name, prefix)
     )
-    allowed = allowed | (LEAVES if prefix not in ("errors", "wording") else set())
+    allowed = allowed | (LEAVES if prefix not in ("errors", "terminal", "wording") else set())
     foreign = {other for other in IMPORTS[name] if not any(below(other, known) for known in allowed)}
     assert not foreign, f"{name} may import {sorted(allowed)} only"
 

@@ -1,4 +1,4 @@
-"""main.py as a user meets it: what a mistake looks like, and what a run leaves behind."""
+"""main.py from the outside, with the line of each mistake and the files that a run leaves behind."""
 
 import hashlib
 import json
@@ -29,6 +29,11 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     done = run(DEBUG, f"--workdir={workdir}", "--profile", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
     assert "predictions next to the ground truth" in done.stdout and "mIoU" in done.stdout
+    first = done.stdout[done.stdout.index("data  ") :].splitlines()
+    names = ["data", "model", "training", "augmentation", "evaluation", "devices", "results", "compiling", "compiled"]
+    assert [line.split()[0] for line in first[: len(names)]] == names
+    assert "600 images to train on" in first[0] and "trained parameters" in first[1] and "GFLOP an image" in first[8]
+    assert first[9].startswith("step 1/6  loss ") and "input-bound" in first[9] and "\x1b" not in done.stdout
     return workdir
 
 
@@ -149,7 +154,7 @@ def test_evaluate_repeats_the_score_of_training(trained, data_dir):
 
 @pytest.fixture
 def older(trained, tmp_path) -> pathlib.Path:
-    """A run of code that did not know three of the fields, and did not store the W&B id."""
+    """A run of older code, without three of the fields and without a stored W&B id."""
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     config = json.loads((workdir / "config.json").read_text())
@@ -168,7 +173,7 @@ def test_a_run_that_lacks_newer_fields_resumes_evaluates_and_predicts(older, dat
     assert done.returncode == 0, done.stderr
     assert "at step 3 of 6" in done.stdout
     assert [strip(row) for row in rows(older)] == [strip(row) for row in before]
-    # sha256 of [its config, its name]: the id that the code gave which started it.
+    # The older code took the sha256 of [config, name] as the id.
     config = json.dumps(json.loads(stored), sort_keys=True)
     expected = hashlib.sha256(json.dumps([config, older.name]).encode()).hexdigest()[:16]
     assert (older / "wandb_id").read_text() == f"{expected}\n" and (older / "config.json").read_text() == stored
@@ -192,7 +197,7 @@ def test_a_run_that_lacks_a_field_of_its_model_is_one_line(older, data_dir):
 
 
 @pytest.mark.slow
-def test_evaluate_takes_fields_over_the_run_s_own_config(trained, data_dir):
+def test_evaluate_takes_fields_over_the_config_of_the_run(trained, data_dir):
     def evaluate(*flags: str) -> set[str]:
         done = run(
             "--mode=evaluate", "--checkpoint=last", "--weights=raw", f"--workdir={trained}", *flags, data_dir=data_dir
@@ -214,7 +219,7 @@ def test_evaluate_takes_fields_over_the_run_s_own_config(trained, data_dir):
     assert evaluate(DEBUG, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
 
 
-def test_predict_takes_fields_over_the_run_s_own_config(trained, tmp_path):
+def test_predict_takes_fields_over_the_config_of_the_run(trained, tmp_path):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "image.png")
     for flags in ([], ["--config.eval.flip=True"]):
         done = run(
@@ -240,7 +245,7 @@ def test_a_mistake_in_a_field_of_a_run_is_one_line(trained, arguments, words):
     assert done.stderr.startswith("error: ") and all(word in done.stderr for word in words), done.stderr
 
 
-def test_a_config_that_is_no_json_is_one_line(tmp_path):
+def test_a_config_that_is_not_json_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
     done = run("--mode=evaluate", f"--workdir={tmp_path}")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "config.json is not JSON" in done.stderr
@@ -268,7 +273,7 @@ def test_a_time_limit_before_the_first_step_says_so(tmp_path, data_dir):
     assert done.stdout.startswith("stopped by train.max_minutes=0.001 before the first step, with nothing to save; ")
 
 
-def test_an_error_that_is_not_the_user_s_fails(tmp_path):
+def test_an_error_of_the_code_has_a_traceback(tmp_path):
     (tmp_path / "config.py").write_text("def get_config(): 1 / 0\n")
     done = run(f"--config={tmp_path / 'config.py'}")
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr

@@ -1,4 +1,4 @@
-"""Scores a model on a split: every image counts exactly once, for any batch size and number of devices."""
+"""The scores of a model on a split. Every image counts exactly once, for any batch size and number of devices."""
 
 import csv
 import dataclasses
@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
 import jax
@@ -20,6 +20,7 @@ from experiments.pictures.png import write_png
 from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.inference import Inference
+from experiments.run.out_of_memory import explain_evaluation
 from experiments.run.state import Architecture, Variables
 from experiments.run.tables import tabulate_classes
 from experiments.tasks.base import Mean, Means, Task
@@ -27,14 +28,15 @@ from files import write_atomically
 from input_pipeline.sources import Source
 from wording import make_cell
 
-IN_MEMORY = 2**24  # bytes of records; more of them go to a temporary file
+IN_MEMORY = 2**24  # bytes of records that stay in memory; more go to a temporary file
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """`scores` by name, `records` (one line of JSON per image), the number of `images`, and `pictures`.
+    """The result of an evaluation.
 
-    `pictures` are [H,W,3] uint8 by name: `examples` next to their ground truth, and what the metrics draw. `drawn` holds the
+    `scores` by name, `records` with one line of JSON per image, the number of `images`, and `pictures` by name, [H,W,3] uint8.
+    The picture `examples` shows predictions next to the ground truth; the others are drawn by the metrics. `drawn` holds the
     same examples one by one.
     """
 
@@ -46,7 +48,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates any variables of one model on one split, each image once, at its own size."""
+    """The evaluation of one model on one split, each image once, at its own size. The variables may change."""
 
     def __init__(
         self,
@@ -61,16 +63,16 @@ class Evaluator:
         self.inference = Inference(config, task, results, architecture, mesh)
 
     def __call__(self, variables: Variables, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Evaluate `variables`. Memory grows with the metrics' counts alone, and with the records of all processes.
+        """Evaluate `variables`. Only the counts of the metrics and the records of all processes grow with the split.
 
         Raises Interrupted as soon as `stop()` is true.
         """
         metrics, count = self.results.metrics(), len(self.source)
-        # By index, so that they are the same images each time, regardless of the order of the canvases.
+        # Chosen by index: the same images each time, regardless of the order of the canvases.
         drawn = set(np.linspace(0, count - 1, min(self.config.eval.pictures, count)).round().astype(int).tolist())
-        records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and drops it
+        records = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller reads and closes it
         shown: dict[int, tuple] = {}
-        for index, example, prediction in self.inference(variables, self.source, stop):
+        for index, example, prediction in self._predict(variables, stop):
             row = {"image_id": index, "name": self.source.name(index), "source_id": self.source.image_id(index)}
             for metric in metrics:
                 row[metric.name] = metric.measure(prediction, example)
@@ -88,6 +90,10 @@ class Evaluator:
             pictures |= metric.pictures()
         return Evaluation(scores, records, count, pictures, self._draw(shown))
 
+    def _predict(self, variables: Variables, stop: Callable[[], bool]) -> Iterator[tuple[int, Example, Prediction]]:
+        with explain_evaluation(self.config, lambda: self.inference.programs):
+            yield from self.inference(variables, self.source, stop)
+
     def _draw(self, shown: Mapping[int, tuple[Example, Prediction]]) -> DrawnExamples:
         drawn = []
         for index in sorted(shown):
@@ -98,9 +104,9 @@ class Evaluator:
 
 
 def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
-    """Gather the rows of all processes into `records` and the empty `metrics`, everywhere in the same order.
+    """Gather the rows of all processes into `records` and the empty `metrics`, in the same order in every process.
 
-    Sums of floats, and what is decided by them, are then the same in all processes.
+    Sums of floats, and decisions that depend on them, are then the same in all processes.
     """
     records.seek(0)
     texts = sharding.gather_text(records.read().decode())
@@ -113,9 +119,9 @@ def _merge(metrics: list[Metric], records: IO[bytes]) -> None:
 
 
 def reduce_means(terms: Means, logs: Means) -> dict[str, float]:
-    """`loss`, each term without its factor, and what is logged; nan where nothing counted.
+    """Return `loss`, each term without its factor, and the logged scalars. A value is nan where its weight is 0.
 
-    A term that nothing counted for adds nothing to a loss of others.
+    A term whose weight is 0 adds nothing to the loss of the others.
     """
     scalars = {name: _quotient(mean) for name, mean in (terms | logs).items()}
     counted = [term.factor * scalars[name] for name, term in terms.items() if max(term.weight, term.floor) > 0]
@@ -128,9 +134,9 @@ def _quotient(mean: Mean) -> float:
 
 
 def write_result(workdir: pathlib.Path, name: str, result: Evaluation, records: str) -> dict[str, str]:
-    """Write records/RECORDS.jsonl, and predictions/NAME-*: the per-class table and the pictures. Returns their places.
+    """Write records/RECORDS.jsonl, and the per-class table and the pictures as predictions/NAME-*. Returns their places.
 
-    predictions/RECORDS-examples.zip replaces that of an earlier evaluation.
+    predictions/RECORDS-examples.zip replaces the file of an earlier evaluation.
     """
     result.records.seek(0)
     write_atomically(workdir / "records" / f"{records}.jsonl", result.records)

@@ -1,4 +1,4 @@
-"""Features of a split's regions, stored once in the folder of the run that learns from them."""
+"""Features of the regions of a split, stored once in the folder of the run that learns from them."""
 
 import pathlib
 import shutil
@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from errors import UserError
 from experiments.run import sharding
@@ -22,17 +21,18 @@ from input_pipeline.sources import Part, Source
 from input_pipeline.stored_arrays import read_arrays, write_arrays
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches
+from terminal import Count
 from wording import count
 
-BLOCK = 16  # images of a file: what a kill can lose
+BLOCK = 16  # images per file, which a kill can lose
 OTHERS = (
-    "holds features of other weights or data than config.init_from and config.data name now; delete it to compute them anew, "
+    "holds features of other weights or data than config.init_from and config.data name now; delete it to compute them again, "
     "or choose another --workdir"
 )
 
 
 class Block(Mapping[str, np.ndarray]):
-    """The arrays of one file by name, each read when it is asked for."""
+    """The arrays of one file by name. Each is read when it is needed."""
 
     def __init__(self, place: pathlib.Path):
         self._place = place
@@ -48,10 +48,10 @@ class Block(Mapping[str, np.ndarray]):
 
 
 class StoredFeatures:
-    """The arrays that `task.describe` gives of the `count` images of a split, in files of BLOCK images below `folder`.
+    """The arrays that `task.describe` returns for the `count` images of a split, in files of BLOCK images in `folder`.
 
-    A file is there whole or not at all. Iterating yields each file's Block, rows of all its images together, and raises
-    Interrupted as soon as a stop is requested. `compilations` counts the programs that have made what this one has stored.
+    A file is complete or does not exist. Iterating yields the Block of each file, with the rows of all its images, and raises
+    Interrupted as soon as a stop is requested. `compilations` counts the programs that were compiled to make the arrays.
     """
 
     def __init__(self, folder: pathlib.Path, count: int, stop: Preemption):
@@ -65,11 +65,11 @@ class StoredFeatures:
             yield Block(self._place(indices))
 
     def missing(self) -> list[range]:
-        """The images of each file that is not there yet."""
+        """Return the images of each file that does not exist yet."""
         return [indices for indices in self._ranges if not self._place(indices).exists()]
 
     def write(self, indices: range, arrays: Mapping[str, np.ndarray]) -> int:
-        """Keeps the arrays of the images `indices`, which are one of `missing`. Returns the bytes of the file."""
+        """Write the arrays of the images `indices`, one range of `missing`. Returns the bytes of the file."""
         size = write_arrays(self._place(indices), arrays)
         self._stop.nothing_to_lose = False
         return size
@@ -79,17 +79,17 @@ class StoredFeatures:
 
 
 def check_stage(config: ConfigDict, task: Task, variables: Variables, fresh: bool) -> None:
-    """Checks a run of a SolvedTask; `variables` are those that it starts with, `fresh` that it does not resume.
+    """Check a run of a SolvedTask. It starts with `variables`, and is `fresh` if it does not resume.
 
-    Raises UserError for steps of training, for a model without the variables that are solved for, and for a start without
-    what the stage builds on.
+    Raises UserError for training steps, for a model without the variables to solve for, and for a start without the weights of
+    the stage before.
     """
     if not task.solves:
         return
     name = config.task.name
     if config.train.steps:
         raise UserError(
-            f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; write 0"
+            f"config.train.steps={config.train.steps}: config.task.name={name!r} is solved for, not trained; use 0"
         )
     lacking = [path for path in task.solves if path not in variables]
     if lacking:
@@ -100,8 +100,8 @@ def check_stage(config: ConfigDict, task: Task, variables: Variables, fresh: boo
     zero = [path for path in task.builds_on if fresh and not np.asarray(variables[path]).any()]
     if zero:
         raise UserError(
-            f"config.task.name={name!r} builds on {zero[0]}, which is still zero; start from a run of the stage before it "
-            "(config.init_from)"
+            f"config.task.name={name!r} needs trained values of {zero[0]}, which are zero; set "
+            "config.init_from to a run of the stage before it"
         )
 
 
@@ -115,14 +115,14 @@ def store_features(
     folder: pathlib.Path,
     stop: Preemption,
 ) -> StoredFeatures:
-    """Stores what `task` describes of each image of `source`, seen as in an evaluation: without augmentation.
+    """Store the arrays that `task.describe` returns for each image of `source`, seen as in an evaluation without augmentation.
 
-    Images that are stored already stay. Raises UserError where `folder` holds those of other weights or data, where the
-    disk has no room for all, where an image takes several windows, and in a job of several processes; Interrupted as soon
-    as a stop is requested.
+    Images that are stored already are kept. Raises UserError where `folder` holds features of other weights or data, where the
+    disk is too small for all, where an image takes several windows, and in a job of several processes. Raises Interrupted as
+    soon as a stop is requested.
     """
     if jax.process_count() > 1:
-        raise UserError(f"config.task.name={config.task.name!r} works in one process; start it without the others")
+        raise UserError(f"config.task.name={config.task.name!r} works in one process only; start a single one")
     config = config.copy_and_resolve_references()
     config.eval.update(method="whole", flip=False, scales=(1.0,))
     facts = {"weights": digest(jax.device_get(variables)), "data": source.fingerprint}
@@ -135,7 +135,7 @@ def store_features(
     step, compiled = jax.jit(describe, out_shardings=sharding.batch_sharding(mesh)), {}
     missing = stored.missing()
     done = len(source) - sum(map(len, missing))
-    with tqdm(total=len(source), initial=done, unit="image", desc="features", disable=None) as progress:
+    with Count("features", len(source), done) as progress:
         for number, indices in enumerate(missing):
             found: list[dict[str, np.ndarray]] = []
             for rows, pieces in ViewBatches(Part(source, indices), truth, config.data, config.eval):
@@ -144,7 +144,7 @@ def store_features(
                 if any(piece.count > 1 for piece in pieces):
                     raise UserError(
                         f"config.data.fit={config.data.fit!r} shows an image of {config.data.train_split} in several windows, "
-                        "and a region would count in each; give config.data.canvases that hold it"
+                        "and a region would count in each; set config.data.canvases to sizes that hold a whole image"
                     )
                 batch = sharding.put_batch(rows, mesh)
                 if batch["image"].shape not in compiled:
@@ -154,7 +154,7 @@ def store_features(
             size = stored.write(indices, {name: np.concatenate([own[name] for own in found]) for name in found[0]})
             if not number:
                 _check_room(folder, size * (len(missing) - 1), len(source))
-            progress.update(len(indices))
+            progress.add(len(indices))
     stored.compilations = len(compiled)
     size = sum(place.stat().st_size for place in folder.glob("*.npz"))
     print(f"features of {count(len(source), 'image')}, {size / 2**20:,.0f} MiB, in {folder}", flush=True)

@@ -55,6 +55,11 @@ class Inference:
             )
 
     @property
+    def programs(self) -> list[Callable]:
+        """The compiled steps, one per canvas."""
+        return list(self._compiled.values())
+
+    @property
     def compilations(self) -> int:
         return len(self._compiled)
 

@@ -1,4 +1,4 @@
-"""Runs that share devices: who takes a step when, and in which compiled program."""
+"""Runs that share devices, and the compiled programs that take their steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from experiments.run.step import compile_step
 from input_pipeline.batch import check_batch
 
 Run = Any  # a Trainer, which imports this file
-# On a CPU, jax 0.10.2 gives reductions of a mapped step to YNNPACK, and these give members the values of other members
-# (jax issue 39103). Without them the step is a fifth slower, and right.
+# On a CPU, jax 0.10.2 runs the reductions of a mapped step with YNNPACK, which mixes up the values of members (jax issue
+# 39103). Without YNNPACK the step is a fifth slower, and correct.
 EXACT = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class Lane:
-    """Runs on the same devices that take their steps in turn, in one program: that of a run alone, bit for bit.
+    """Runs on the same devices that take their steps in turn, in the program of a single run.
 
-    A run whose checkpoint is ahead of the others' waits until they have come to its step.
+    Their results are those of single runs bit for bit. A run whose checkpoint is ahead waits until the others reach its step.
     """
 
     def __init__(self, runs: Sequence[Run]):
@@ -32,36 +32,36 @@ class Lane:
 
     @property
     def flops(self) -> float | None:
-        """The floating point operations of a step of one run, as evidence.flops says them."""
+        """The floating point operations of a step of one run, as evidence.flops counts them."""
         return flops(self.compiled) if self.compiled else None
 
     def compile(self, rows: dict[str, np.ndarray]) -> None:
-        """Compiles the step for batches like `rows`, and the evaluation."""
+        """Compile the step for batches like `rows`, and the evaluation."""
         first = self.runs[0]
         check_batch(rows, first.truth.keys)
         self.compile_step(sharding.put_batch(rows, self.mesh))
         first.evaluator.inference.compile(first.evaluated(), first.evaluator.source)
 
     def compile_step(self, batch: dict[str, jax.Array]) -> None:
-        """Compiles the step alone."""
+        """Compile the step alone."""
         first = self.runs[0]
         self.compiled = compile_step(first.train_step, first.state, batch, first.key)
 
     def advance(self, step: int, rows: dict[str, np.ndarray]) -> None:
-        """Starts step `step` of each run that is not ahead of it. Devices work on when this returns."""
+        """Start step `step` of each run that is not ahead of it, without waiting for the devices."""
         batch = sharding.put_batch(rows, self.mesh)
         for run in self.runs:
             if run.first < step:
                 run.state, run.logs = self.compiled(run.state, batch, run.key)
 
     def settle(self) -> None:
-        """Gives each run its state, where it is to be read: evaluated or saved."""
+        """Give each run its own state, before it is evaluated or saved."""
 
 
 class VmappedLane(Lane):
-    """Runs on the same devices whose steps are one: the step mapped over a stack of their states.
+    """Runs on the same devices whose steps are one program, the step mapped over a stack of their states.
 
-    A run alone comes to the same numbers but for rounding. What a run comes to does not depend on the others' values.
+    A single run has the same numbers except for rounding. The result of a run does not depend on the values of the others.
     """
 
     def __init__(self, runs: Sequence[Run]):
@@ -74,7 +74,7 @@ class VmappedLane(Lane):
         )
         self._keys = jnp.stack([run.key for run in runs])
         self._states: Any = None
-        self._step = 0  # that they have taken
+        self._step = 0  # the last step that they have taken
 
     @property
     def flops(self) -> float | None:
@@ -94,7 +94,7 @@ class VmappedLane(Lane):
     def advance(self, step: int, rows: dict[str, np.ndarray]) -> None:
         batch = sharding.put_batch(rows, self.mesh)
         for slot, run in enumerate(self.runs):
-            if run.first == step - 1:  # its slot was computed along with the others' while it waited
+            if run.first == step - 1:  # its slot was computed with the others while it waited
                 self._states = self._put(self._states, slot, run.state)
         self._states, logs = self.compiled(self._states, batch, self._keys)
         for run, own in zip(self.runs, logs, strict=True):

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone, trained together: each in its own directory, as if it were trained alone."""
+"""Runs that differ only in their seed and train together, each in its own directory, as if it were trained alone."""
 
 import math
 import pathlib
@@ -21,10 +21,10 @@ LAST_SEED = 2**32 - 1
 
 
 class Members:
-    """The runs of a config with `members` more than 1: made once; then `restore`, then `run`.
+    """The runs of a config with `members` greater than 1. Make them, then call `restore`, then `run`.
 
-    They see the same batches. Members with devices of their own take their steps at the same time; those that share devices
-    take them in turn, in the program of a run alone, or with config.vmap as one.
+    They see the same batches. Members with devices of their own take their steps at the same time. Members that share devices
+    take them in turn in the program of a single run, or as one step with config.vmap.
     """
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, stop: Preemption):
@@ -32,7 +32,7 @@ class Members:
         meshes = lay_out(config)
         self.runs: list[Trainer] = []
         for number, (place, own) in enumerate(split(config, workdir).items()):
-            # Member k is on the devices k % M of M: its peer is the first one there, for what is compiled is of a device.
+            # Member k is on mesh k % M of M. Its peer is the first member there: programs are compiled for devices.
             peer = self.runs[number % len(meshes) if number >= len(meshes) else 0] if self.runs else None
             self.runs.append(Trainer(own, place, data_dir, stop, meshes[number % len(meshes)], peer))
         if self.runs[0].task.solves:
@@ -41,16 +41,19 @@ class Members:
             )
         make = VmappedLane if config.vmap and len(self.runs) > len(meshes) else Lane
         self.lanes = [make(self.runs[first :: len(meshes)]) for first in range(len(meshes))]
-        print(describe(config, len(meshes)))
+        self.words = describe(config, len(meshes))  # how they share devices
 
     def restore(self, accept_lost_rows: bool = False) -> None:
-        """Brings each run to its own newest checkpoint. Those that are ahead then wait for the others."""
+        """Restore each run from its own newest checkpoint. Runs that are ahead then wait for the others."""
         for run in self.runs:
             run.restore(accept_lost_rows)
         adopt(self.workdir, self.config)
 
     def run(self, trace: pathlib.Path | None) -> None:
-        """From the restored steps to the last one, or to a stop; `stop.finished` says which. `trace`: a profile's folder."""
+        """Train from the restored steps to the last one, or to a stop. `stop.finished` says which.
+
+        A profile is written to `trace`, None for no profile.
+        """
         try:
             if Loop(self.lanes).run(trace):
                 spread = measure_spread({run.workdir.name: run.journal.rows()[-1] for run in self.runs})
@@ -68,14 +71,14 @@ class Members:
 
 
 def split(config: ConfigDict, workdir: pathlib.Path) -> dict[pathlib.Path, ConfigDict]:
-    """Returns the directory and the config of each member: those of the same run alone.
+    """Return the directory and the config of each member, as a single run with its seed has them.
 
     Raises UserError for seeds beyond 32 bits.
     """
     last = config.seed.init + config.members - 1
     if last > LAST_SEED:
         raise UserError(
-            f"config.members={config.members}: the last member's seed.init would be {last}, at most {LAST_SEED} is possible; "
+            f"config.members={config.members}: the last member's seed.init would be {last}, and the largest is {LAST_SEED}; "
             "lower config.seed.init"
         )
     return dict(_split(config, workdir))
@@ -93,14 +96,15 @@ def _split(config: ConfigDict, workdir: pathlib.Path) -> Iterator[tuple[pathlib.
 
 
 def lay_out(config: ConfigDict) -> list[Mesh]:
-    """Returns the meshes that the members share, member k on the k-th modulo their number.
+    """Return the meshes that the members share. Member k uses mesh k modulo their number.
 
-    config.mesh's first size is their number. The neutral (1, -1, 1) gives each member devices of its own, as far as they go.
-    Raises UserError where the members do not divide over the meshes, and in a job of several processes.
+    The first size of config.mesh is their number. With (1, -1, 1) each member gets devices of its own
+    if there are enough.
+    Raises UserError where the members cannot be divided evenly over the meshes, and in a job of several processes.
     """
     if jax.process_count() > 1:
         raise UserError(
-            f"config.members={config.members} works in one process; start it without the others, or one run a seed"
+            f"config.members={config.members} works in one process only; start one process, or one run per seed"
         )
     count, (first, *others) = jax.device_count(), config.mesh
     if first == 1 and -1 in others:
@@ -109,13 +113,14 @@ def lay_out(config: ConfigDict) -> list[Mesh]:
     meshes = sharding.split_members(sharding.make_mesh((first, *others)))
     if config.members % len(meshes):
         raise UserError(
-            f"config.members={config.members} does not divide over the {len(meshes)} of config.mesh[0]; use a multiple"
+            f"config.members={config.members} is not a multiple of the {len(meshes)} groups of devices of "
+            "config.mesh[0]; use a multiple"
         )
     return meshes
 
 
 def describe(config: ConfigDict, lanes: int) -> str:
-    """Returns a line that says who shares devices with whom."""
+    """Return a line that says which members share devices."""
     each, own = config.members // lanes, jax.device_count() // lanes
     devices = f"{own} device{'s' * (own > 1)}"
     if each == 1:
@@ -126,7 +131,7 @@ def describe(config: ConfigDict, lanes: int) -> str:
 
 
 def _close(runs: list[Trainer]) -> None:
-    """Closes every run, also where closing one of them fails."""
+    """Close every run, even if closing one of them fails."""
     if runs:
         try:
             runs[0].close()

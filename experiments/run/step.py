@@ -1,4 +1,4 @@
-"""One optimiser step over a global batch, for any model and task."""
+"""The optimiser step over a global batch, for any model and task."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,16 +22,17 @@ Step = Callable[[TrainState, Arrays, jax.Array], tuple[TrainState, Arrays]]
 def make_train_step(
     config: ConfigDict, task: Task, architecture: Architecture, optimizer: optax.GradientTransformation
 ) -> Step:
-    """(state, global batch, the run's key) -> (next state, scalars to log). Pure; to be jitted with the state donated.
+    """Return the function (state, global batch, the run's key) -> (next state, scalars to log).
 
-    With `optim.accumulate` = k the batch is worked through in k parts. Each term of the loss is divided by its weight over
-    the whole batch, so that the step is the large batch's own (batch statistics excepted, which are those of a part).
-    Randomness is fold_in(key, step). With `train.remat` the backward pass computes again what no `layers.keep` marks.
+    It is pure, and meant to be jitted with the state donated. With `optim.accumulate` = k the batch is processed in k parts.
+    Each term of the loss is divided by its weight over the whole batch, so the step equals that of the whole batch, except
+    for batch statistics, which are those of a part. Randomness is fold_in(key, step). With `train.remat` the backward pass
+    computes again the activations that `layers.keep` does not mark.
     """
     parts, decay = config.optim.accumulate, config.optim.ema
 
     def run(params: Variables, rest: Variables, batch: Arrays, key: jax.Array) -> tuple[Means, Means, Variables]:
-        """Terms, logs, and `rest` as the network left it."""
+        """Return the terms, the logs, and `rest` as the network left it."""
         model = architecture.merge(params | rest)
         outputs = task.apply(model, batch, train=True, rngs=nnx.Rngs(key))
         after = states.variables_of(model)
@@ -42,7 +43,7 @@ def make_train_step(
         run = recompute(run)
 
     def differentiate(params, rest, batch, key, weights: Arrays | None):
-        """(gradients, (terms, logs, rest)); the terms are divided by `weights`, or where there are none by their own."""
+        """Return (gradients, (terms, logs, rest)). The terms are divided by `weights`, or by their own where it is None."""
 
         def loss(params):
             terms, logs, after = run(params, rest, batch, key)
@@ -54,11 +55,11 @@ def make_train_step(
         return jax.grad(loss, has_aux=True)(params)
 
     def accumulate(params, rest, batch, key):
-        # Row i goes to part i % k, so that every device keeps its own rows.
+        # Row i goes to part i % k: every device keeps its own rows.
         split = jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), batch)
         numbered = jnp.arange(parts), split
 
-        # The weights alone: XLA drops the parts of the network that they do not depend on.
+        # The weights alone. XLA drops the parts of the network that they do not depend on.
         def weigh(carry, index_and_rows):
             index, rows = index_and_rows
             terms, _, _ = run(params, rest, rows, jax.random.fold_in(key, index))
@@ -96,9 +97,9 @@ def make_train_step(
 def compile_step(
     step: Step, state: TrainState, batch: Arrays, key: jax.Array, options: dict | None = None
 ) -> jax.stages.Compiled:
-    """Compiled once, ahead of time: a batch of another shape is then an error, never a silent second compilation.
+    """Compile a step ahead of time. A batch of another shape is then an error, never a silent second compilation.
 
-    `options` are XLA's.
+    `options` are options of XLA.
     """
     shardings = jax.tree.map(lambda array: array.sharding, state)
     lowered = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, key)
@@ -106,5 +107,5 @@ def compile_step(
 
 
 def _with_weight(term: Mean, weight: jax.Array) -> Mean:
-    """The term divided by `weight`, which is a constant to the gradient."""
+    """Return the term with `weight` as its divisor, a constant for the gradient."""
     return dataclasses.replace(term, weight=jax.lax.stop_gradient(weight))

@@ -1,4 +1,4 @@
-"""A run: what its config names, its state, and what it keeps in its directory. The loop takes its steps."""
+"""A run, with all that its config names, its state and its directory. The loop takes its steps."""
 
 import os
 import pathlib
@@ -38,10 +38,10 @@ from input_pipeline.batch import list_canvases
 
 
 class Trainer:
-    """A run: everything that its config names, made once; then `restore`, then `run`.
+    """A run. It is made from its config, then call `restore`, then `run`.
 
-    metrics.jsonl gets at most one line per step: every `log_every` steps the training scalars of that very step, every
-    `eval_every` steps the scores. Names that begin with `time/` are the only ones that differ when a run is repeated.
+    metrics.jsonl gets at most one row per step. Every `log_every` steps the row has the training scalars of that step, and
+    every `eval_every` steps the scores. When a run is repeated, only values whose names begin with `time/` differ.
     """
 
     def __init__(
@@ -53,11 +53,13 @@ class Trainer:
         mesh: Mesh | None = None,
         peer: "Trainer | None" = None,
     ):
-        """`mesh` is what lends devices to the run; without it, config.mesh lays out all of them.
+        """Make everything that the config names.
 
-        `peer` is a run with another config.seed.init alone. They share the data, and what is compiled for the same mesh.
+        The run uses the devices of `mesh`; without one, config.mesh lays out all devices. `peer` is a run that differs only in
+        config.seed.init. The two share the data, and on the same mesh the compiled evaluation.
+        Raises UserError for fields that do not fit the data, the model or the devices.
         """
-        self.config, self.workdir, self.stop, self.runs = config, workdir, stop, [self]
+        self.config, self.workdir, self.stop, self.runs, self.words = config, workdir, stop, [self], ""
         self.mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
         if self.mesh.shape["member"] > 1:
             raise UserError(
@@ -77,11 +79,11 @@ class Trainer:
         )
         check_stage(config, self.task, self.state.params | self.state.rest, self.fresh)
         self.train_step = make_train_step(config, self.task, self.architecture, optimizer)
-        self.others = 0  # compilations of what is neither the step nor the evaluation
+        self.others = 0  # compilations in addition to the step and the evaluation
         self.key = jax.random.key(config.seed.init)
         self.schedule = make_schedule(config.optim, config.train.steps)
         self.evaluator = self._make_evaluator() if peer is None or peer.mesh != self.mesh else peer.evaluator
-        self.label = "" if mesh is None else f"{workdir.name}: "  # before what is said of one of several runs
+        self.label = "" if mesh is None else f"{workdir.name}: "  # begins messages about one of several runs
         self.nonfinite = NonFinite(self.source.name, config, self.label)
         self.loader = self.inputs.load(config) if peer is None else peer.loader
         if peer is None and writes():
@@ -96,9 +98,9 @@ class Trainer:
         return evaluator
 
     def restore(self, accept_lost_rows: bool = False) -> None:
-        """Brings state, data and metrics.jsonl to the newest checkpoint; without one, to the start.
+        """Restore the state, the data's position and metrics.jsonl from the newest checkpoint, or begin at the start.
 
-        With `accept_lost_rows` it is a warning, not an error, where metrics.jsonl lacks rows that the checkpoint covers.
+        Rows that the checkpoint covers and metrics.jsonl lacks are an error, with `accept_lost_rows` a warning.
         """
         self.checkpoints = Checkpoints(self.workdir, self.config.train.keep)
         self.state, notes = self.checkpoints.restore(self.state) or (self.state, None)
@@ -121,12 +123,15 @@ class Trainer:
         )
         for row in self.journal.rows():
             self.best.update(row.get(self.best.name))
-        self.best.update(notes.get("best"))  # where its row was lost, too
+        self.best.update(notes.get("best"))  # its row may be lost
         self.wandb_id = keep_wandb_id(self.workdir, notes.get("wandb_id"))
         adopt(self.workdir, self.config)
 
     def run(self, trace: pathlib.Path | None) -> None:
-        """From the restored step to the last one, or to a stop; `stop.finished` says which. `trace`: where to write a profile."""
+        """Train from the restored step to the last one, or to a stop. `stop.finished` says which.
+
+        A profile is written to `trace`, None for no profile.
+        """
         try:
             finished = Loop([Lane([self])]).run(trace)
             if finished and self.task.solves:
@@ -140,19 +145,19 @@ class Trainer:
             self.close()
 
     def close(self) -> None:
-        """Close what is written: an orbax manager that is not closed loses its last save."""
+        """Close the files and the checkpoints. An orbax manager that is not closed loses its last save."""
         try:
             self.checkpoints.close()
         finally:
             self.journal.close()
 
     def begin(self) -> bool:
-        """What is due at the restored step, before the next one. False when a stop came."""
-        # A stop during an evaluation left that step's line in the notes of its checkpoint, to be completed.
+        """Do what is due at the restored step, before the next one. Returns False at a stop."""
+        # A stop during an evaluation leaves that step's row in the notes of its checkpoint, to be completed.
         return self._begin() if self.fresh else self.pending is None or self.finish(self.first, self.pending)
 
     def _begin(self) -> bool:
-        """What is due before the first step of a new run. False when a stop came."""
+        """Do what is due before the first step of a new run. Returns False at a stop."""
         row = {}
         if self.task.solves:
             try:
@@ -168,20 +173,20 @@ class Trainer:
         return self.config.train.steps > 0 or self.finish(0, row)
 
     def describe(self, step: int) -> dict:
-        """The training scalars of the step that was taken last, as its line has them."""
+        """Return the training scalars of the last step, for its row."""
         row = {f"train/{name}": float(value) for name, value in jax.device_get(self.logs).items()}
         plan = {} if self.resumption.is_exact else {"train/planned_steps": self.config.train.steps}
         return row | {"train/lr": float(self.schedule(step - 1))} | plan
 
     def _saved(self) -> str:
-        """What a stop has left to go on from."""
+        """Describe what is saved at a stop."""
         if self.checkpoints.steps():
             return f"step {self.checkpoints.steps()[-1]} is saved"
         stored = any((self.workdir / "features").glob("*.npz"))
-        return "what is stored of the features stays" if stored else "nothing is saved yet"
+        return "the features stored so far are kept" if stored else "nothing is saved yet"
 
     def _closing_words(self) -> str:
-        """The last step's scores, where its picture is, and what to do next."""
+        """Return the scores of the last step, the place of its picture, and the next command to try."""
         last = self.journal.rows()[-1]
         scores = {name.removeprefix("val/"): value for name, value in last.items() if name.startswith("val/")}
         drawn = scores.pop("examples", None)
@@ -196,13 +201,14 @@ class Trainer:
         return "\n".join([*lines, f"next, on images of yours: {command}"])
 
     def finish(self, step: int, row: dict) -> bool:
-        """What is due after a step: its evaluation, its line, its checkpoints. False when a stop came in between."""
+        """Evaluate, write the row and save the checkpoints after a step, where they are due. Returns False at a stop."""
         is_best = False
         if self.loop.evaluates_at(step):
             self.nonfinite.drain()
             began = time.perf_counter()
             try:
-                result = self.evaluator(self.evaluated(), stop=self.loop.is_stopping)
+                with self.loop.progress.during(f"{self.label}evaluating"):
+                    result = self.evaluator(self.evaluated(), stop=self.loop.is_stopping)
             except Interrupted:
                 self.save(step, row)
                 return False
@@ -219,10 +225,11 @@ class Trainer:
         return True
 
     def evaluated(self) -> states.Variables:
+        """Return the variables that evaluations use."""
         return states.evaluation_weights(self.state, self.architecture)
 
     def save(self, step: int, row: dict | None = None, kind: str = "last") -> None:
-        """`row` is the step's line, where it is still to be completed and written."""
+        """Save a checkpoint. `row` is the step's row, where it still has to be completed and written."""
         self.nonfinite.drain()
         mark = self.journal.sync()
         notes = {
@@ -242,7 +249,7 @@ class Trainer:
         compilations = self.evaluator.inference.compilations + (self.lane.compiled is not None) + self.others
         rates = self.loop.clock.total()
         devices = {"devices_of_run": self.mesh.size, "runs_on_devices": len(self.lane.runs)}
-        saved = step if kind == "last" else None  # the first one was read back
+        saved = step if kind == "last" else None  # the first one was read back to check it
         self.journal.measure(
             step=step, saved=saved, flops_per_step=self.lane.flops, compilations=compilations, **devices, **rates
         )
@@ -251,9 +258,9 @@ class Trainer:
 def initialise_run(
     config: ConfigDict, mesh: Mesh, class_names: tuple[str, ...], fresh: bool = True
 ) -> tuple[Architecture, TrainState, optax.GradientTransformation]:
-    """The model of a config and its state before step 1, on the devices.
+    """Make the model of a config, its state before step 1 on the devices, and its optimiser.
 
-    `fresh` reads what config.pretrained and config.init_from name; a run that resumes needs neither.
+    `fresh` reads the weights that config.pretrained and config.init_from name; a run that resumes needs neither.
     """
     architecture, _, trained = states.describe(config, len(class_names))
     variables = states.initialise(config, len(class_names), config.seed.init)
@@ -266,6 +273,6 @@ def initialise_run(
 
 
 def summary(step: int, result: Evaluation) -> str:
-    """Says in a line what an evaluation found over all classes."""
+    """Write the scores of an evaluation over all classes in one line."""
     means = "  ".join(f"{name} {format_score(value)}" for name, value in result.scores.items() if "/" not in name)
     return f"step {step}  val: {means}"

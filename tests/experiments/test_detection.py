@@ -358,9 +358,9 @@ def test_datacheck_counts_objects_and_matchable_ones(tmp_path, capsys):
         and "config.data.max_boxes=2" in printed.err
         and "brighten it" in printed.err
     )
-    assert "red" in printed.out
-    before_training(config, task, source, tmp_path)
-    assert not capsys.readouterr().out, "once per run"
+    assert not printed.out, "the first screen has a row of it"
+    assert before_training(config, task, source, tmp_path) is None, "once per run"
+    assert not capsys.readouterr().err
 
 
 def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch):
@@ -381,7 +381,7 @@ def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch
     config, task, *_ = make()
     config.data.fit = "stretch"
     source = Proposed(SIZES)
-    before_training(config, task, source, tmp_path)
+    print_report(before_training(config, task, source, tmp_path))
     report = json.loads((tmp_path / "datacheck.json").read_text())["proposals"]
     every = [source.objects(index)[1] for index in range(len(source))]
     learned = [objects["classes"] != 1 for objects in every]

@@ -1,4 +1,4 @@
-"""predict: what it reads and how it names results; images of a user's own have no stored proposals, so they are found."""
+"""The images that predict reads, the names of its results, and the proposals of images that have none stored."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Nothing(registry.Model):
 
 
 class EchoTask(Detection):
-    """Detects what is proposed, with a score that falls with the rank."""
+    """A detector that returns the proposals, with a score that falls with the rank."""
 
     needs = ("boxes", "proposals")
     reads, advice = "nothing", ""
@@ -113,11 +113,11 @@ def test_a_folder_is_searched_with_its_sub_folders_and_results_keep_them(tmp_pat
 def test_inputs_without_an_image_say_what_was_passed_over(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(
-        UserError, match="no image in such a folder or glob; 1 file is skipped \\(HEIC\\): a.heic; .*pillow-heif"
+        UserError, match="not a folder or a glob with images; 1 file is skipped \\(HEIC\\): a.heic; .*pillow-heif"
     ):
         module.find_images(str(tmp_path), tmp_path / "run")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UserError, match="no image in such a folder or glob; 1 file is skipped .*: pipe.png"):
+    with pytest.raises(UserError, match="not a folder or a glob with images; 1 file is skipped .*: pipe.png"):
         module.find_images(str(tmp_path / "pipe.png"), tmp_path / "run")
     with pytest.raises(UserError, match="no such file"):
         module.find_images(str(tmp_path / "*.png"), tmp_path / "run")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise
+from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise, warn_of_recall
 
 BOXES = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 44, 44]])
 PROPOSALS = np.array(
@@ -39,6 +39,7 @@ def test_the_report_and_what_is_printed(capsys):
         "recall": {"0.5": {"10": 0.25, "20": 0.75}, "0.7": {"10": 0.0, "20": 0.5}},
     }
     print_recall(report)
+    warn_of_recall(report)
     told = capsys.readouterr()
     assert [line.split() for line in told.out.splitlines()[1:]] == [
         ["recall", "of", "the", "best", "10", "20"],
@@ -47,6 +48,6 @@ def test_the_report_and_what_is_printed(capsys):
     ]
     assert told.out.startswith("proposals: 6 per image and 8 at most\n")
     assert "only 75.0% of the objects have a proposal" in told.err and len(told.err.splitlines()) == 1
-    print_recall(summarise(best[:2], [3, 8], 20))
-    print_recall(summarise(best[:0], [3, 8], 20))
+    warn_of_recall(summarise(best[:2], [3, 8], 20))
+    warn_of_recall(summarise(best[:0], [3, 8], 20))
     assert not capsys.readouterr().err

@@ -29,7 +29,7 @@ class Proposing(Nothing):
 
 
 class BrightnessTask(Detection):
-    """Proposes the upper part of an image, as much of it as the image is bright, then the whole; and has room for more."""
+    """A first stage that proposes the upper part of an image, larger for a brighter image, and then the whole image."""
 
     reads, advice = "proposals and regions", ""
     proposals, proposal_iou = (KEPT, KEPT), 0.7
@@ -54,7 +54,7 @@ class BrightnessTask(Detection):
 
 
 def make(monkeypatch, name="nothing"):
-    """(the config of a run, what load_model returns)."""
+    """Make the config of a run, and the result of load_model."""
     monkeypatch.setitem(registry.MODELS, "nothing", f"{__name__}:Proposing")
     monkeypatch.setitem(TASKS, "brightness", f"{__name__}:BrightnessTask")
     config = common.get_config()

@@ -141,7 +141,7 @@ def test_the_box_regression_explains_its_targets(stages):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (dict(train=dict(steps=5)), "config.train.steps=5: config.task.name='svm' is solved for, not trained; write 0"),
+        (dict(train=dict(steps=5)), "config.train.steps=5: config.task.name='svm' is solved for, not trained; use 0"),
         (dict(model=dict(head="softmax")), "config.model.name='sppnet' does not have; set config.model.head='svm'"),
     ],
 )
@@ -152,7 +152,7 @@ def test_fields_that_do_not_fit_a_stage_are_one_line(fields, words, tmp_path, da
 
 @pytest.mark.slow
 def test_a_stage_without_its_predecessor_is_refused(tmp_path, stages, data_dir):
-    with pytest.raises(UserError, match="builds on box_head/margins/kernel, which is still zero"):
+    with pytest.raises(UserError, match="needs trained values of box_head/margins/kernel, which are zero"):
         make(make_config("regression", init_from=str(stages["network"])), tmp_path / "run", data_dir)
 
 

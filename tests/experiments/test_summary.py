@@ -1,4 +1,4 @@
-"""The summary of a network: counts by hand, and every family's."""
+"""The summary of a network, against counts by hand and for every family."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_memory_is_that_of_what_goes_in_and_out(known):
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*FAMILIES, SVM)]
 )
 def test_every_family_has_a_summary(name):
-    """Its modules have all parameters, and what is called once has as many operations as its parts."""
+    """The modules have all parameters, and a module that is called once has as many operations as its parts."""
     config = read_experiment(f"configs/{name}" if ":" in name else f"configs/{name}.py:debug", [])
     title, whole, *rows = describe_modules(config, make_task(config, CLASSES), len(CLASSES))
     assert title.split()[0] == "module" and whole.startswith(config.model.name)
@@ -125,4 +125,4 @@ def test_a_task_without_steps_has_no_training(capsys):
     config = read_experiment(f"configs/{SVM}", [])
     lines = describe_steps(config, make_task(config, CLASSES), len(CLASSES))
     assert len(lines) == 3 and lines[1].startswith("inference")
-    assert "has no steps of training" in capsys.readouterr().out
+    assert "has no training steps" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Evaluation of a model that can be reckoned by hand: scores at the original size, windows, and what is held meanwhile."""
+"""Evaluation of a model whose scores can be computed by hand, with its views, its windows and its memory."""
 
 import io
 import json
@@ -27,7 +27,7 @@ TILES = {"image": 320, "truth": 320, "prediction": 320}
 
 
 class Threshold(registry.Model):
-    """The class of a pixel is whether its red is above a parameter; `margin` pixels at each side are not answered."""
+    """A model that answers whether the red of a pixel is above a parameter, except in `margin` pixels at each side."""
 
     produces = "logits of pixels"
 
@@ -41,7 +41,7 @@ class Threshold(registry.Model):
 
 
 class Images:
-    """Random blocks of dark and light; the label is wrong in the first row."""
+    """Images of random dark and light blocks. The label is wrong in the first row."""
 
     class_names, fingerprint, dropped, absent = CLASSES, "", (), ()
 
@@ -69,7 +69,7 @@ class Images:
 
 
 class Bare(Images):
-    """Without labels."""
+    """The same images without labels."""
 
     def __getitem__(self, index):
         return {"image": super().__getitem__(index)["image"]}
@@ -131,7 +131,7 @@ def test_scores_are_those_of_the_original_pixels(fields, tmp_path):
 
 
 def test_stretched_images_are_scored_at_their_own_size():
-    """On a canvas of another size: a block of the image is a block there, and every pixel counts once."""
+    """A block of the image is a block on a canvas of another size, and every pixel counts once."""
 
     class Halves(Images):
         def __getitem__(self, index):
@@ -169,7 +169,7 @@ def test_a_stop_interrupts():
         Evaluator(config, task, results, architecture, Images([(16, 16)] * 9), mesh)(variables, stop=lambda: True)
 
 
-def test_it_compiles_once_a_canvas():
+def test_it_compiles_once_per_canvas():
     config, task, results, architecture, variables, mesh = make(canvases=((16, 24), (24, 16)))
     inference = Inference(config, task, results, architecture, mesh)
     for _ in range(2):
@@ -177,8 +177,8 @@ def test_it_compiles_once_a_canvas():
     assert inference.compilations == 2
 
 
-def test_no_labels_no_scores():
-    """As in prediction: the loss has nothing to count."""
+def test_without_labels_there_are_no_scores():
+    """Prediction has no ground truth either."""
 
     config, task, results, architecture, variables, mesh = make()
     inference = Inference(config, task, results, architecture, mesh)
@@ -196,7 +196,7 @@ def test_a_term_without_a_weight_adds_nothing_to_the_loss_of_the_split():
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_overlap_tile_equals_the_whole_image(overlap):
-    """Ronneberger et al. 2015, figure 2: an unpadded U-Net in tiles says what it says of the image in one, mirrored around."""
+    """An unpadded U-Net predicts the same in tiles as for the whole mirrored image (Ronneberger et al. 2015, figure 2)."""
 
     class Noise(Bare):
         def __getitem__(self, index):

@@ -1,4 +1,4 @@
-"""The white level of 16-bit images: the training split's, kept in the run, for every split and new images."""
+"""The white level of 16-bit images comes from the training split, and the run keeps it for all other images."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from experiments.run.inputs import Inputs
 
 @pytest.fixture
 def config(tmp_path):
-    """Images of 12 bits to train on, darker ones to evaluate on."""
+    """A config of 12-bit training images and darker evaluation images."""
     for split, top in (("train", 3900), ("val", 900)):
         for kind in ("images", "masks"):
             (tmp_path / "set" / split / kind).mkdir(parents=True)
@@ -25,7 +25,7 @@ def config(tmp_path):
     return config
 
 
-def test_the_training_splits_white_is_that_of_both(config, tmp_path, capsys):
+def test_both_splits_have_the_white_of_the_training_split(config, tmp_path, capsys):
     inputs = Inputs(config, str(tmp_path / "tfds"))
     assert inputs.source.white == inputs.eval_source.white == 4095
     assert inputs.source[0]["image"].max() == 3900 * 255 // 4095
@@ -35,7 +35,7 @@ def test_the_training_splits_white_is_that_of_both(config, tmp_path, capsys):
     assert config.data.white_level == 0, "the config is that of the run"
 
 
-def test_a_run_goes_on_with_its_own(config, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_white(config, tmp_path, monkeypatch):
     older = Inputs(config, str(tmp_path / "tfds"), white=65535)
     assert older.source[0]["image"].max() == 3900 // 257
     for notes, white in (({"white_level": 1023}, 1023), ({}, 65535), (None, 65535)):
@@ -43,6 +43,6 @@ def test_a_run_goes_on_with_its_own(config, tmp_path, monkeypatch):
         assert checkpoints.read_white(tmp_path / "run") == white
 
 
-def test_a_field_is_stronger_than_the_rule(config, tmp_path):
+def test_the_field_overrides_the_rule(config, tmp_path):
     config.data.white_level = 16383
     assert Inputs(config, str(tmp_path / "tfds"), white=4095).source.white == 16383

@@ -1,4 +1,4 @@
-"""Members are runs alone that are trained together: the same directories, bit for bit, also after kills."""
+"""Members that train together have the same directories as single runs, bit for bit, also after kills."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
 from tests.processes import run_together
 
-# Relative, of a vmapped member and the run alone, over six steps of SGD; the norm is that of a small gradient.
+# Relative differences of a vmapped member and a single run after six steps of SGD. The norm is that of a small gradient.
 TOLERANCE = {
     "train/loss": 1e-5,
     "train/cross_entropy": 1e-5,
@@ -32,14 +32,14 @@ TOLERANCE = {
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing in the loop may catch it."""
+    """A stand-in for a kill. Nothing in the loop may catch it."""
 
 
 def make_config(**fields):
     config = unet_shapes.get_config("debug")
     config.model.update(depth=0.1, decoder=(8, 8, 8, 8))
     config.train.update(eval_every=2, checkpoint_every=2)
-    config.optim.update(name="sgd", lr=0.05)  # adam makes much of the last digit of a small gradient
+    config.optim.update(name="sgd", lr=0.05)  # adam amplifies the last digit of a small gradient
     config.update_from_flattened_dict(fields)
     return config
 
@@ -54,7 +54,7 @@ def make(workdir, data_dir, **fields):
 
 
 def read(workdir):
-    """What a run has come to: its rows but for times, and the digests of its checkpoints."""
+    """Return the result of a run, its rows without times and the digests of its checkpoints."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     rows = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in lines]
     found = [Checkpoints(workdir, read_only=True).read(kind) for kind in ("last", "best")]
@@ -79,7 +79,7 @@ def alone(tmp_path_factory, data_dir):
 
 
 @pytest.mark.slow
-def test_members_on_one_device_are_runs_alone_bit_for_bit_after_a_stop_and_kills(alone, tmp_path, data_dir, capsys):
+def test_members_on_one_device_equal_single_runs_bit_for_bit_after_a_stop_and_kills(alone, tmp_path, data_dir, capsys):
     # A kill between the checkpoints of step 2: one member has it, the other has none.
     group = make(tmp_path, data_dir)
     saves = group.runs[1].checkpoints
@@ -94,7 +94,7 @@ def test_members_on_one_device_are_runs_alone_bit_for_bit_after_a_stop_and_kills
     group = make(tmp_path, data_dir)
     assert [run.first for run in group.runs] == [2, 0]
 
-    # A stop in the evaluation of step 4, of the first member: both keep their line for later.
+    # A stop in the evaluation of step 4 of the first member: both keep their row for later.
     evaluator, calls = group.runs[0].evaluator, []
 
     class Evaluator:
@@ -144,7 +144,7 @@ def test_members_on_one_device_are_runs_alone_bit_for_bit_after_a_stop_and_kills
 
 
 @pytest.mark.slow  # the vmapped step compiles for half a minute
-def test_vmapped_members_equal_runs_alone_but_for_rounding_and_survive_a_kill(alone, tmp_path, data_dir):
+def test_vmapped_members_equal_single_runs_except_for_rounding_and_survive_a_kill(alone, tmp_path, data_dir):
     undisturbed = make(tmp_path / "undisturbed", data_dir, vmap=True, members=3)
     undisturbed.run(None)
     for name in names(undisturbed):
@@ -195,7 +195,7 @@ def test_each_member_has_the_directory_of_a_run_alone(tmp_path, data_dir, capsys
     assert ids[0] != ids[1]
     session = json.loads((tmp_path / "seed=3" / "evidence.json").read_text())["sessions"][-1]
     assert (session["devices_of_run"], session["runs_on_devices"]) == (1, 2)
-    # A member goes on as a run alone, of the same config but for W&B's names.
+    # A member goes on as a single run of the same config, except for the names of W&B.
     del fields["members"]
     own = make_config(**fields | {"seed.init": 4})
     place = str(tmp_path / "seed=4")
@@ -216,7 +216,7 @@ def test_each_member_has_the_directory_of_a_run_alone(tmp_path, data_dir, capsys
         ({"members": 2, "train.batch_size": 6, "optim.accumulate": 4}, "train.batch_size=6 does not divide over 4"),
     ],
 )
-def test_what_does_not_fit_is_one_line(fields, words, tmp_path, data_dir):
+def test_a_wrong_number_of_members_is_one_line(fields, words, tmp_path, data_dir):
     with pytest.raises(UserError, match=words):
         Members(make_config(**fields), tmp_path, data_dir, Preemption())
 
@@ -252,11 +252,11 @@ print(json.dumps(said))
 
 
 @pytest.mark.slow
-def test_members_on_devices_of_their_own_are_runs_alone_bit_for_bit(alone, tmp_path, data_dir):
+def test_members_on_devices_of_their_own_equal_single_runs_bit_for_bit(alone, tmp_path, data_dir):
     (said,) = run_together(PROGRAM.format(workdir=str(tmp_path), data_dir=data_dir), 1, devices=2)
     two, four, three, data, wrong = said["meshes"]
     assert two == four == [[0], [1]] and three == data == [[0, 1]]
-    assert wrong == "config.members=3 does not divide over the 2 of config.mesh[0]; use a multiple"
+    assert wrong == "config.members=3 is not a multiple of the 2 groups of devices of config.mesh[0]; use a multiple"
     assert [lane for _, lane in said["runs"]] == [True, True] and len({device for device, _ in said["runs"]}) == 2
     assert said["collectives"] == []
     for seed in (0, 1):

@@ -1,4 +1,4 @@
-"""The training step on a model small enough to reason about; the real models' steps are run by test_configs."""
+"""The training step of a model that is small enough to reason about. test_configs runs the steps of the real models."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ KEY = jax.random.key(0)
 
 
 class Tiny(registry.Model):
-    """Two convolutions, a normalisation between them, dropout before the second."""
+    """Two convolutions with a normalisation between them and dropout before the second."""
 
     produces = "logits of pixels"
 
@@ -92,8 +92,8 @@ def test_accumulation_equals_the_large_batch(parts):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_what_is_computed_again_is_the_same(parts):
-    """The gradients, the dropout and the batch statistics."""
+def test_recomputed_activations_change_nothing(parts):
+    """The gradients, the dropout and the batch statistics are the same."""
     kept, logs = run(norm="batch", dropout=0.5, accumulate=parts)
     again, again_logs = run(norm="batch", dropout=0.5, accumulate=parts, remat=True)
     assert float(again_logs["loss"]) == pytest.approx(float(logs["loss"]), rel=1e-6)
@@ -164,7 +164,9 @@ def test_freezing_everything_is_an_error():
 
 
 class ManyTerms:
-    """Terms of different denominators: pixels; the pixels that the network itself is sure of; images with class 2; none.
+    """Terms with different denominators.
+
+    They are pixels, the pixels of which the network itself is sure, images with class 2, and none.
 
     Most parts of `make_batch` have no pixel of class 2, so that the third weight is 0 there.
     """
@@ -200,14 +202,14 @@ class ManyTerms:
 
 
 def make_rare_batch():
-    """Part 0 of four alone has pixels of class 2."""
+    """A batch in which only part 0 of four has pixels of class 2."""
     batch = make_batch()
     rows = np.arange(8)[:, None, None] % 4 > 0
     return batch | {"label": np.where(rows & (batch["label"] == 2), 1, batch["label"]).astype(np.uint8)}
 
 
 def gradient_of_the_whole(batch):
-    """The loss of ManyTerms, and its gradient with every weight held constant, in one piece and without the step."""
+    """Return the loss of ManyTerms and its gradient with constant weights, in one piece and without the step."""
     _, state, _ = make()
     config = common.get_config()
     config.model.update(name="tiny", norm="group", dropout=0.0, dtype="float32")
@@ -233,14 +235,14 @@ def test_every_term_has_its_own_denominator_over_the_whole_batch(parts):
     before = {name: np.array(value) for name, value in state.params.items()}
     after, logs = jax.jit(step)(state, sharding.put_batch(batch, mesh), KEY)
     assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
-    for name, value in gradient.items():  # that of the bias before the norm is nothing but rounding
+    for name, value in gradient.items():  # the gradient of the bias before the norm is only rounding
         np.testing.assert_allclose(before[name] - after.params[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
     assert float(logs["brightness"]) == pytest.approx(batch["image"].sum() / 8, rel=1e-5)
     assert {"pixels", "sure", "rare", "floored", "brightness", "loss", "grad_norm"} == logs.keys()
 
 
 def test_the_pass_that_weighs_the_parts_runs_no_network():
-    """Where no weight depends on the outputs: as many convolutions with four parts as with one."""
+    """Four parts have as many convolutions as one, where no weight depends on the outputs."""
 
     def convolutions(parts):
         step, state, mesh = make(accumulate=parts)

@@ -1,4 +1,4 @@
-"""The loop in this process: stops and kills at moments that a signal from outside would hit by luck only."""
+"""The loop in this process, with stops and kills at moments that a signal from outside would hit only by luck."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from experiments.run.trainer import Trainer
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing in the loop may catch it."""
+    """A stand-in for a kill. Nothing in the loop may catch it."""
 
 
 def make(workdir, data_dir, accept_lost_rows=False, optim=None, **fields):
@@ -45,7 +45,7 @@ def stop_in_evaluation(trainer):
 
 
 def script_losses(trainer, losses):
-    """The loss that each evaluation finds."""
+    """Make each evaluation return the next of `losses`."""
     evaluator, losses = trainer.evaluator, iter(losses)
 
     class Evaluator:
@@ -88,7 +88,7 @@ def reference(tmp_path_factory, data_dir):
     return workdir
 
 
-def test_a_stop_in_an_evaluation_and_a_kill_after_it_write_every_line_once(reference, tmp_path, data_dir):
+def test_a_stop_in_an_evaluation_and_a_kill_after_it_write_every_row_once(reference, tmp_path, data_dir):
     workdir = tmp_path / "run"
     trainer = make(workdir, data_dir)
     stop_in_evaluation(trainer)
@@ -109,7 +109,7 @@ def test_a_stop_in_an_evaluation_and_a_kill_after_it_write_every_line_once(refer
         assert digest(left) == digest(right)
 
 
-def test_a_stop_in_the_last_evaluation_is_made_up_for_once(reference, tmp_path, data_dir, capsys):
+def test_a_stop_in_the_last_evaluation_is_completed_once(reference, tmp_path, data_dir, capsys):
     workdir = tmp_path / "run"
     trainer = make(workdir, data_dir, eval_every=6)
     stop_in_evaluation(trainer)
@@ -156,7 +156,7 @@ def test_the_time_limit_stops_in_steps_and_evaluations_but_not_after_the_last(
     assert trainer.checkpoints.steps()[-1] == 3 and [row["step"] for row in rows(workdir)] == [1, 2]
     assert trainer.stop.exit_code == 75
 
-    # A stop that comes with the last save is too late to be one.
+    # A stop during the last save comes too late.
     monkeypatch.setattr(preemption, "STARTED", time.monotonic())
     trainer = make(workdir, data_dir)
     save = trainer.checkpoints.save

@@ -391,7 +391,7 @@ def test_a_folder_of_negatives_alone_is_scored_with_the_classes_of_a_run(tmp_pat
     config = boxes.get_config("debug")
     config.data.update(name=name, train_split="val", eval_split="val")
     config.data.folder.root = str(root)
-    with pytest.raises(UserError, match=f"val of {name} has no object and names no class"):
+    with pytest.raises(UserError, match=f"val of {name} has neither objects nor class names"):
         Inputs(config, str(tmp_path / "tfds"))
 
 
