@@ -6,15 +6,18 @@ colour says which pixels are one instance, not what it is: hundreds of one class
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.pictures.frames import draw_mark, find_outcomes, list_outcomes
 from experiments.pictures.labels import ROWS, turn_grey
-from experiments.pictures.pairs import TILE, Rows, compare, enlarge
-from experiments.pictures.palette import OKABE_ITO, choose_ink, class_colour
+from experiments.pictures.legend import Entry
+from experiments.pictures.outcomes import Outcome
+from experiments.pictures.pairs import TILE, Rows, Style, compare, enlarge
+from experiments.pictures.palette import INK, OKABE_ITO, choose_ink, class_colour
 from input_pipeline import masks
 from input_pipeline.masks import Mask, Part
 
@@ -22,7 +25,8 @@ OPACITY = 0.45  # of an instance's colour inside its contour
 REACH = 4  # pixels: boxes that are nearer are neighbours
 THICK = 30  # pixels of an instance's shorter side for each pixel of its contour
 ROOM, SPACE = 4, 2  # times its own area is the least box that a name stands in, or beside
-STRIPE = 4  # pixels of a stripe in what counts for nothing
+STRIPE = 4  # pixels of a stripe in what is not counted, and of a dash of a false alarm's contour
+MARK, SMALLEST_MARK = 14, 6  # pixels of a mark; an instance of less than twice the smallest has none
 
 
 def choose_colours(boxes: np.ndarray, reach: float = REACH) -> np.ndarray:
@@ -45,7 +49,7 @@ def choose_colours(boxes: np.ndarray, reach: float = REACH) -> np.ndarray:
     return chosen
 
 
-def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_names: Sequence[str]) -> np.ndarray:
+def draw_instances(image: np.ndarray, found: Rows, class_names: Sequence[str]) -> np.ndarray:
     """Draw detections, boxes, classes, scores and masks, over the image, which turns grey.
 
     An image of less than 896 pixels is enlarged by a whole factor. Names of classes, where there are several, and scores
@@ -56,33 +60,24 @@ def draw_instances(image: np.ndarray, found: Mapping[str, np.ndarray], class_nam
     return np.asarray(draw_instance_rows(canvas, (factor, factor), found, class_names))
 
 
-def compare_instances(
-    images: Sequence[np.ndarray],
-    truths: Sequence[Rows],
-    predictions: Sequence[Rows],
-    class_names: Sequence[str],
-    least_score: float = 0.0,
-) -> np.ndarray:
-    """Draw N examples of any sizes: ground truth and prediction side by side.
-
-    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores, and are
-    drawn from `least_score` on. Crowds and difficult objects are striped. Returns [H,W,3] uint8.
-    """
-    return compare(images, truths, predictions, draw_instance_rows, class_names, [], least_score)
-
-
 def draw_instance_rows(
     canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
 ) -> Image.Image:
-    """Draw the instances, small ones on top, then their names; `scale` (vertical, horizontal) is the canvas's."""
+    """Draw the instances, small ones on top, then their names; `scale` (vertical, horizontal) is the canvas's.
+
+    A hit is filled inside its contour, a false alarm has a dashed contour, and a missed object has a contour alone; a mark
+    stands in each, except in small hits. What is not counted is striped.
+    """
     pixels = turn_grey(np.asarray(canvas))
     boxes = rows["boxes"] * (scale * 2)
     colours = [class_colour(index) for index in choose_colours(boxes)]
-    striped = rows["crowd"] | rows["difficult"] if "crowd" in rows else np.zeros(len(boxes), bool)
+    outcomes = [Outcome(outcome) for outcome in find_outcomes(rows)]
     moved = masks.move(rows["masks"], np.diag([scale[1], scale[0], 1.0]))
     for index in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(-1), kind="stable"):
-        _draw_instance(pixels, moved[index], boxes[index], colours[index], striped[index])
+        _draw_instance(pixels, moved[index], boxes[index], colours[index], outcomes[index])
     canvas = Image.fromarray(pixels)
+    if "outcomes" in rows:
+        _draw_marks(canvas, boxes, outcomes)
     _draw_names(canvas, boxes, _list_names(rows, class_names), colours)
     return canvas
 
@@ -102,7 +97,7 @@ def draw_framed_rows(
 
 
 def _draw_instance(
-    pixels: np.ndarray, mask: Mask, box: np.ndarray, colour: tuple[int, int, int], striped: bool
+    pixels: np.ndarray, mask: Mask, box: np.ndarray, colour: tuple[int, int, int], outcome: Outcome
 ) -> None:
     """Draw on `pixels` [H,W,3] a translucent mask with a contour inside it; of one without a pixel the box's frame."""
     part = _cover(mask, pixels.shape[:2])
@@ -117,16 +112,31 @@ def _draw_instance(
         return
     window = np.ones((2 * line + 1,) * 2, np.uint8)
     core = cv2.erode(seen.view(np.uint8), window, borderType=cv2.BORDER_CONSTANT, borderValue=0).view(bool)
-    if striped:
-        y, x = np.indices(seen.shape, sparse=True)
+    y, x = np.indices(seen.shape, sparse=True)
+    contour = seen & ~core
+    if outcome == Outcome.NOT_COUNTED:
         inside = inside & ((y + x) // STRIPE % 2 == 0)
+    elif outcome == Outcome.FALSE_ALARM:
+        contour &= (y + x) // STRIPE % 2 == 0
+    elif outcome == Outcome.MISSED:
+        inside = np.zeros((), bool)
     canvas = pixels[part]
     # In strips: of all rows of a large instance the numbers in between would be gigabytes.
     for first in range(0, len(canvas), ROWS):
         rows = slice(first, first + ROWS)
         fill = inside[rows] & core[rows] if inside.ndim else inside & core[rows]
         canvas[rows][fill] = (OPACITY * np.array(colour) + (1 - OPACITY) * canvas[rows][fill]).round()
-        canvas[rows][seen[rows] & ~core[rows]] = colour
+        canvas[rows][contour[rows]] = colour
+
+
+def _draw_marks(canvas: Image.Image, boxes: np.ndarray, outcomes: Sequence[Outcome]) -> None:
+    """Draw the mark of each outcome in the middle of its box, black with a white border, where the box has room."""
+    draw = ImageDraw.Draw(canvas)
+    for (top, left, bottom, right), outcome in zip(boxes.tolist(), outcomes, strict=True):
+        size = min(MARK, min(bottom - top, right - left) / 2)
+        if size >= SMALLEST_MARK:
+            for ink, line in (("white", 4), ("black", 2)):
+                draw_mark(draw, outcome, ((left + right) / 2, (top + bottom) / 2), size, ink, line)
 
 
 def _cover(mask: Mask, size: tuple[int, int]) -> Part:
@@ -137,10 +147,11 @@ def _cover(mask: Mask, size: tuple[int, int]) -> Part:
 
 
 def _list_names(rows: Rows, class_names: Sequence[str]) -> list[str]:
-    """List what there is to say of each instance: its class, where there are several, and its score."""
+    """List the name of each instance: its class, where there are several, and its score, if it has one."""
     named = [class_names[index] if len(class_names) > 1 else "" for index in rows["classes"].tolist()]
-    scores = [f"{score:.2f}" for score in rows["scores"].tolist()] if "scores" in rows else [""] * len(named)
-    return [f"{name} {score}".strip() for name, score in zip(named, scores, strict=True)]
+    scores = rows["scores"].tolist() if "scores" in rows else [math.nan] * len(named)
+    written = ("" if math.isnan(score) else f"{score:.2f}" for score in scores)
+    return [f"{name} {score}".strip() for name, score in zip(named, written, strict=True)]
 
 
 def _draw_names(canvas: Image.Image, boxes: np.ndarray, names: list[str], colours: list[tuple[int, int, int]]) -> None:
@@ -180,3 +191,45 @@ def _place_name(
         if place.min() >= 0 and place[2] <= size[0] and place[3] <= size[1] and not hidden.any():
             return place
     return None
+
+
+def draw_instance_sample(outcome: Outcome, size: int) -> Image.Image:
+    """Draw an instance with its mark as the swatch of an outcome."""
+    pixels = np.full((size, size, 3), 255, np.uint8)
+    _draw_instance(pixels, Mask(np.ones((size, size), bool)), np.array([0, 0, size, size]), INK, outcome)
+    swatch = Image.fromarray(pixels)
+    draw_mark(ImageDraw.Draw(swatch), outcome, (size / 2, size / 2), size * 0.4, "black", max(1, size // 10))
+    return swatch
+
+
+def list_instance_entries(every: Sequence[Rows], class_names: Sequence[str], least_score: float | None) -> list[Entry]:
+    """List the legend's entries: that a colour is one instance, and the outcomes that are drawn."""
+    return [(draw_colours, "a colour is one object"), *list_outcomes(every, draw_instance_sample, least_score)]
+
+
+def draw_colours(size: int) -> Image.Image:
+    """Draw the swatch of colours that mean no class: four squares of the palette."""
+    swatch, half = Image.new("RGB", (size, size)), size // 2
+    for index, place in enumerate(itertools.product((0, half), repeat=2)):
+        swatch.paste(OKABE_ITO[index], (*place, size, size))
+    return swatch
+
+
+INSTANCES = Style(draw_instance_rows, list_instance_entries)
+FRAMED_INSTANCES = Style(draw_framed_rows, list_instance_entries)
+
+
+def compare_instances(
+    images: Sequence[np.ndarray],
+    truths: Sequence[Rows],
+    predictions: Sequence[Rows],
+    class_names: Sequence[str],
+    least_score: float = 0.0,
+) -> np.ndarray:
+    """Draw N examples of any sizes: ground truth and prediction side by side.
+
+    `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores, and are
+    drawn from `least_score` on. Hits, false alarms and missed objects, see `judge`, have other contours and marks. Crowds and
+    difficult objects are striped. Returns [H,W,3] uint8.
+    """
+    return compare(images, truths, predictions, INSTANCES, class_names, least_score)

@@ -1,24 +1,45 @@
-"""What pictures of examples share: their columns, and the legend of their classes."""
+"""The legend of a picture: what its colours and its marks mean."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.palette import INK, class_colour, colour_mask
+from experiments.pictures.palette import INK, class_colour, colour_mask, find_background
 from input_pipeline.batch import IGNORE
 
-ROWS_OF_ONE_COLUMN = 4  # more examples than this stand in two columns
-
-
-Entry = tuple[int | None, str]  # a class's index, None for pixels without a class, and what it says
+# A class's index, None for pixels without a class, or a function that draws a square of some pixels.
+Swatch = int | None | Callable[[int], Image.Image]
+Entry = tuple[Swatch, str]  # with what it means
 
 
 def list_classes(present: Iterable[np.ndarray], class_names: Sequence[str]) -> list[Entry]:
     """List the entries of the classes whose indices are `present`, in arrays of any shape; 255 means unlabelled."""
     every = sorted({index for indices in present for index in np.unique(indices).tolist()})
     return [(index, class_names[index]) if index < len(class_names) else (None, "no label") for index in every]
+
+
+def count_classes(classes: np.ndarray, class_names: Sequence[str]) -> list[Entry]:
+    """List the entries of the `classes` [N] of objects, each with its number of objects."""
+    every, counts = np.unique(classes, return_counts=True)
+    return [
+        (index, f"{class_names[index]}: {count}") for index, count in zip(every.tolist(), counts.tolist(), strict=True)
+    ]
+
+
+def list_label_classes(present: Iterable[np.ndarray], class_names: Sequence[str]) -> list[Entry]:
+    """List the entries of label maps as `list_classes` does, the background, if there is one, without a colour."""
+    entries, background = list_classes(present, class_names), find_background(class_names)
+    uncoloured = [(draw_empty, f"{name} (not coloured)") if own == background else (own, name) for own, name in entries]
+    return entries if background is None else uncoloured
+
+
+def draw_empty(size: int) -> Image.Image:
+    """Draw the swatch of a class without a colour: a white square with a thin frame."""
+    swatch = Image.new("RGB", (size, size), "white")
+    ImageDraw.Draw(swatch).rectangle((0, 0, size - 1, size - 1), outline=INK)
+    return swatch
 
 
 def lay_legend(entries: list[Entry], font: ImageFont.FreeTypeFont, width: int) -> tuple[int, list[tuple[int, int]]]:
@@ -40,14 +61,16 @@ def draw_legend(
     places: list[tuple[int, int]],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """Draw the colours and the names of `entries` at their `places`, counted from `start` (x, y); None is hatched."""
+    """Draw the swatches and the names of `entries` at their `places`, counted from `start` (x, y); None is hatched."""
     draw, size = ImageDraw.Draw(canvas), int(font.size)
-    for (index, name), (x, y) in zip(entries, places, strict=True):
+    for (swatch, name), (x, y) in zip(entries, places, strict=True):
         left, top = start[0] + x, start[1] + y
-        if index is None:
+        if swatch is None:
             canvas.paste(Image.fromarray(colour_mask(np.full((size, size), IGNORE, np.uint8))), (left, top))
+        elif isinstance(swatch, int):
+            canvas.paste(class_colour(swatch), (left, top, left + size, top + size))
         else:
-            canvas.paste(class_colour(index), (left, top, left + size, top + size))
+            canvas.paste(swatch(size), (left, top))
         draw.text((left + size * 3 // 2, top + size // 2), name, fill=INK, font=font, anchor="lm")
 
 

@@ -12,6 +12,17 @@ from input_pipeline.batch import IGNORE
 
 HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a class
 INK = (60, 60, 60)
+FAINT = (222, 222, 222)  # of a grid
+SHADES = ((247, 251, 255), (92, 158, 208), (8, 40, 96))  # 0, 50 and 100 percent: darker is more, in grey as well
+BACKGROUNDS = {
+    "background",
+    "bg",
+    "void",
+    "none",
+    "nothing",
+    "unlabelled",
+    "unlabeled",
+}  # names of a class without objects
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness; "Color Universal Design", 2008.
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66))
@@ -53,6 +64,15 @@ def palette() -> np.ndarray:
 def class_colour(index: int) -> tuple[int, int, int]:
     """Return the colour of an object's class. After 255 classes the colours repeat; no class is grey."""
     return tuple(palette()[index % IGNORE].tolist())
+
+
+def find_background(class_names: Sequence[str]) -> int | None:
+    """Return the index of the first class that is named as the background, None if there is none.
+
+    The names are `background`, `bg`, `void`, `none`, `nothing`, `unlabelled` and `unlabeled`, in capitals too. Pictures
+    of label maps do not colour this class.
+    """
+    return next((index for index, name in enumerate(class_names) if name.casefold() in BACKGROUNDS), None)
 
 
 def _appearance(colours: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_box_metrics
-from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes
-from experiments.pictures.legend import add_strip, list_classes
-from experiments.pictures.pairs import draw_detections, draw_tile
+from experiments.pictures.boxes import BOXES, compare_boxes, draw_boxes
+from experiments.pictures.legend import Entry, add_strip, count_classes
+from experiments.pictures.pairs import draw_pair, draw_tile
 from experiments.pictures.png import write_png
 from experiments.pictures.scores import describe_shown, keep_confident
 from experiments.pictures.sheet import Sheet
@@ -28,10 +28,9 @@ class BoxResults(Results):
     """Scores boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = ("boxes", "scores", "classes")
-    legend = True  # a colour is a class
     make_metrics = staticmethod(make_box_metrics)
     compare = staticmethod(compare_boxes)
-    draw_rows = staticmethod(draw_box_rows)
+    style = truth_style = BOXES
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
@@ -49,21 +48,18 @@ class BoxResults(Results):
         return self.compare(images, examples, predictions, self.class_names, self.evaluation.picture_score)
 
     def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
-        image, how = example["image"], (self.draw_rows, self.class_names)
-        detections = draw_detections(image, prediction, *how, self.evaluation.picture_score, longer)
-        return {"truth": np.asarray(draw_tile(image, example, *how, longer)), "prediction": np.asarray(detections)}
+        least, draw = self.evaluation.picture_score, self.style.draw
+        truth, detections = draw_pair(example["image"], example, prediction, draw, self.class_names, least, longer)
+        return {"truth": np.asarray(truth), "prediction": np.asarray(detections)}
 
     def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
-        sheet = Sheet(captions)
-        classes: set[int] = set()
+        sheet, style = Sheet(captions), self.truth_style
+        kept = []
         for example in examples:
-            sheet.add(self.draw_truth(example, sheet.longer))
-            classes.update(example["classes"].tolist())
-        return sheet.draw(list_classes([np.array(sorted(classes), int)], self.class_names) if self.legend else [])
-
-    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
-        """Draw an example's objects over its image, whose longer side becomes `longer` pixels."""
-        return np.asarray(draw_tile(example["image"], example, self.draw_rows, self.class_names, longer))
+            tile = draw_tile(example["image"], example, style.draw, self.class_names, sheet.longer)
+            sheet.add(np.asarray(tile))
+            kept.append({name: example[name] for name in ("classes", "crowd", "difficult")})
+        return sheet.draw(style.list_entries(kept, self.class_names, None))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -125,7 +121,8 @@ class DetectionWriter(Writer):
     `image_id` is the data's own number of the image, of `image_ids`. Where these are empty it is the number in the file's name
     if all are named as COCO's files are, else `file_name`: a text, which nobody takes for the number of another image.
     `file_name` and `category_name` say the same in words. Where two files share a name, `file_name` has their folders too.
-    A picture shows the detections of `picture_score` or more, and says so below the image; detections.json has all.
+    A picture shows the detections of `picture_score` or more. Below the image it names this score, and the classes that are
+    shown with their numbers of detections. detections.json has all detections.
     """
 
     kind = "boxes"  # of the pictures, in their names
@@ -166,8 +163,11 @@ class DetectionWriter(Writer):
                 }
             )
         picture = self.folder / f"{name}_{self.kind}.png"
-        drawn = self._draw(image, keep_confident(prediction, self.picture_score))
-        write_png(picture, add_strip(drawn, [], describe_shown(prediction["scores"], self.picture_score)))
+        shown, remark = (
+            keep_confident(prediction, self.picture_score),
+            describe_shown(prediction["scores"], self.picture_score),
+        )
+        write_png(picture, add_strip(self._draw(image, shown), self._list_entries(shown), remark))
         return [picture]
 
     def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:
@@ -176,7 +176,11 @@ class DetectionWriter(Writer):
 
     def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
         """Draw the detections `shown` over the image."""
-        return draw_boxes(image, shown["boxes"], shown["classes"], shown["scores"], self.class_names)
+        return draw_boxes(image, shown, self.class_names)
+
+    def _list_entries(self, shown: Prediction) -> list[Entry]:
+        """List the legend's entries of the detections `shown`: their classes, each with the number of its detections."""
+        return count_classes(shown["classes"], self.class_names)
 
     def close(self) -> list[Path]:
         """Write detections.json, sorted by the images' numbers."""

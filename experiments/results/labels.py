@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_label_metrics
-from experiments.pictures.labels import compare_labels, draw_label, overlay
-from experiments.pictures.legend import add_strip, list_classes
+from experiments.pictures.labels import compare_labels, draw_tiles, overlay
+from experiments.pictures.legend import add_strip, list_label_classes
+from experiments.pictures.palette import find_background
 from experiments.pictures.png import write_mask, write_png
 from experiments.pictures.sheet import Sheet
 from experiments.results.base import Assembly, Results, Writer
 
-TILE = 512  # pixels of an example's longer side in a picture
 ROWS = 64  # rows that are resampled at a time
 
 
@@ -39,32 +39,21 @@ class LabelResults(Results):
         return make_label_metrics(self.evaluation.metrics, self.class_names)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        """Draw all in the first one's shape, no larger than TILE pixels."""
-        shrink = min(1.0, TILE / max(examples[0]["label"].shape))
-        size = tuple(max(1, round(shrink * side)) for side in examples[0]["label"].shape)
-
-        def stacked(rows: Sequence[Example | Prediction], name: str, how: int) -> np.ndarray:
-            return np.stack([cv2.resize(row[name], size[::-1], interpolation=how) for row in rows])
-
-        images = stacked(examples, "image", cv2.INTER_AREA)
-        labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
-        return compare_labels(images, *labels, self.class_names)
+        images, labels = ([example[name] for example in examples] for name in ("image", "label"))
+        return compare_labels(images, labels, [prediction["label"] for prediction in predictions], self.class_names)
 
     def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
-        shape = example["label"].shape
-        factor = longer / max(shape)
-        size = tuple(max(1, round(factor * side)) for side in shape[::-1])
-        image = cv2.resize(example["image"], size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-        labels = {"truth": example["label"], "prediction": prediction["label"]}
-        resized = {name: cv2.resize(own, size, interpolation=cv2.INTER_NEAREST) for name, own in labels.items()}
-        return {"image": image} | {name: overlay(image, label) for name, label in resized.items()}
+        labels = example["label"], prediction["label"]
+        tiles = draw_tiles(example["image"], labels, self.class_names, longer)
+        return dict(zip(("image", "truth", "prediction"), tiles, strict=True))
 
     def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
         sheet, classes = Sheet(captions, wide=True), np.zeros(256, bool)
         for example in examples:
-            sheet.add(draw_label(example["image"], example["label"], sheet.longer))
+            tiles = draw_tiles(example["image"], [example["label"]], self.class_names, sheet.longer)
+            sheet.add(np.concatenate(tiles, 1))
             classes[example["label"]] = True
-        return sheet.draw(list_classes([np.flatnonzero(classes)], self.class_names))
+        return sheet.draw(list_label_classes([np.flatnonzero(classes)], self.class_names))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -84,8 +73,9 @@ class MaskWriter(Writer):
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
         mask, drawn = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
         write_mask(mask, prediction["label"])
-        entries = list_classes(prediction["label"], self.class_names)  # row by row
-        write_png(drawn, add_strip(overlay(image, prediction["label"]), entries))
+        entries = list_label_classes(prediction["label"], self.class_names)  # row by row
+        coloured = overlay(image, prediction["label"], find_background(self.class_names))
+        write_png(drawn, add_strip(coloured, entries))
         return [mask, drawn]
 
     def close(self) -> list[Path]:

@@ -7,8 +7,14 @@ import numpy as np
 
 from experiments.metrics.base import Example, Prediction
 from experiments.metrics.registry import make_mask_metrics
-from experiments.pictures.instances import compare_instances, draw_framed_rows, draw_instance_rows, draw_instances
-from experiments.pictures.pairs import draw_tile
+from experiments.pictures.instances import (
+    FRAMED_INSTANCES,
+    INSTANCES,
+    compare_instances,
+    draw_colours,
+    draw_instances,
+)
+from experiments.pictures.legend import Entry, count_classes
 from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
 from input_pipeline.annotations.masks import encode_pixels
 from input_pipeline.masks import Mask, bound, collect, touch
@@ -21,17 +27,13 @@ class MaskResults(BoxResults):
     """Scores masks and their boxes in the images' own pixels, as config.eval.metrics says."""
 
     shown = (*BoxResults.shown, "masks")
-    legend = False  # a colour is an instance
     make_metrics = staticmethod(make_mask_metrics)
     compare = staticmethod(compare_instances)
-    draw_rows = staticmethod(draw_instance_rows)
+    style = INSTANCES
+    truth_style = FRAMED_INSTANCES  # with the boxes as annotated, which need not fit the masks
 
     def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
-
-    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
-        """Draw masks and, as they need not fit each other, the frames of the boxes as annotated."""
-        return np.asarray(draw_tile(example["image"], example, draw_framed_rows, self.class_names, longer))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -104,3 +106,8 @@ class InstanceWriter(DetectionWriter):
 
     def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
         return draw_instances(image, shown, self.class_names)
+
+    def _list_entries(self, shown: Prediction) -> list[Entry]:
+        """List the legend's entry of the detections `shown`: a colour is one of them, whatever its class."""
+        counted = ", ".join(text for _, text in count_classes(shown["classes"], self.class_names))
+        return [(draw_colours, f"a colour is one object; {counted}")] if counted else []
