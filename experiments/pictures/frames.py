@@ -11,15 +11,17 @@ from experiments.pictures.legend import Entry
 from experiments.pictures.outcomes import IOU, Outcome
 from experiments.pictures.palette import INK, choose_ink
 
-DASH = 5  # lengths of a dash and of the space after it, in widths of its line
+DASH = 3  # lengths of a dash and of the space after it, in widths of its line
+DASHES = 7  # dashes and spaces on a short side
 SPACE = 2  # length of the space after a dot, in widths of its line
+WIDE = 3  # heights of a sample in a legend
 CORNER = 4  # sides of a box for each length of its corners, where these alone are drawn
 
 Colour = tuple[int, int, int]
 
 
 class Sample(Protocol):
-    """Draws what an outcome looks like in a legend, in a square of `size` pixels."""
+    """Draws what an outcome looks like in a legend, `size` pixels high."""
 
     def __call__(self, outcome: Outcome, size: int) -> Image.Image: ...
 
@@ -55,7 +57,7 @@ def _cut_side(start: int, end: int, line: int, outcome: Outcome) -> list[tuple[i
         corner = max(line, length // CORNER)
         return [(start, start + corner), (end - corner, end)] if 2 * corner < length else [(start, end)]
     dot = outcome == Outcome.NOT_COUNTED
-    drawn = line if dot else max(line, min(DASH * line, length // DASH))  # a short side has two spaces at least
+    drawn = line if dot else max(line, min(DASH * line, length // DASHES))
     step = drawn + (SPACE * line if dot else drawn)
     return [(place, min(place + drawn, end)) for place in range(start, end, step)]
 
@@ -76,11 +78,11 @@ def draw_mark(
 
 
 def draw_frame_sample(outcome: Outcome, size: int) -> Image.Image:
-    """Draw a frame with its mark as the swatch of an outcome."""
-    swatch = Image.new("RGB", (size, size), "white")
+    """Draw a frame with its mark as the swatch of an outcome, `size` pixels high."""
+    swatch = Image.new("RGB", (WIDE * size, size), "white")
     draw = ImageDraw.Draw(swatch)
-    draw_frame(draw, (1, 1, size - 1, size - 1), max(2, size // 8), INK, outcome)
-    draw_mark(draw, outcome, (size / 2, size / 2), size * 0.4, INK, max(1, size // 10))
+    draw_frame(draw, (1, 1, swatch.width - 1, size - 1), 2, INK, outcome)
+    draw_mark(draw, outcome, (swatch.width / 2, size / 2), size * 0.5, INK, 2)
     return swatch
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from experiments.pictures.frames import draw_mark, find_outcomes, list_outcomes
+from experiments.pictures.frames import WIDE, draw_mark, find_outcomes, list_outcomes
 from experiments.pictures.labels import ROWS, turn_grey
 from experiments.pictures.legend import Entry
 from experiments.pictures.outcomes import Outcome
 from experiments.pictures.pairs import TILE, Rows, Style, compare, enlarge
-from experiments.pictures.palette import INK, OKABE_ITO, choose_ink, class_colour
+from experiments.pictures.palette import OKABE_ITO, choose_ink, class_colour
 from input_pipeline import masks
 from input_pipeline.masks import Mask, Part
 
@@ -118,8 +118,10 @@ def _draw_instance(
         inside = inside & ((y + x) // STRIPE % 2 == 0)
     elif outcome == Outcome.FALSE_ALARM:
         contour &= (y + x) // STRIPE % 2 == 0
-    elif outcome == Outcome.MISSED:
+    edge = np.zeros(seen.shape, bool)
+    if outcome == Outcome.MISSED:  # without a colour inside, only an edge that sets it off shows it on any image
         inside = np.zeros((), bool)
+        edge = core & ~cv2.erode(core.view(np.uint8), window, borderType=cv2.BORDER_CONSTANT, borderValue=0).view(bool)
     canvas = pixels[part]
     # In strips: of all rows of a large instance the numbers in between would be gigabytes.
     for first in range(0, len(canvas), ROWS):
@@ -127,6 +129,7 @@ def _draw_instance(
         fill = inside[rows] & core[rows] if inside.ndim else inside & core[rows]
         canvas[rows][fill] = (OPACITY * np.array(colour) + (1 - OPACITY) * canvas[rows][fill]).round()
         canvas[rows][contour[rows]] = colour
+        canvas[rows][edge[rows]] = ImageColor.getrgb(choose_ink(colour))
 
 
 def _draw_marks(canvas: Image.Image, boxes: np.ndarray, outcomes: Sequence[Outcome]) -> None:
@@ -194,11 +197,12 @@ def _place_name(
 
 
 def draw_instance_sample(outcome: Outcome, size: int) -> Image.Image:
-    """Draw an instance with its mark as the swatch of an outcome."""
-    pixels = np.full((size, size, 3), 255, np.uint8)
-    _draw_instance(pixels, Mask(np.ones((size, size), bool)), np.array([0, 0, size, size]), INK, outcome)
+    """Draw an instance with its mark as the swatch of an outcome, `size` pixels high."""
+    pixels = np.full((size, WIDE * size, 3), 255, np.uint8)
+    whole = Mask(np.ones(pixels.shape[:2], bool))
+    _draw_instance(pixels, whole, np.array([0, 0, *pixels.shape[:2]]), class_colour(0), outcome)
     swatch = Image.fromarray(pixels)
-    draw_mark(ImageDraw.Draw(swatch), outcome, (size / 2, size / 2), size * 0.4, "black", max(1, size // 10))
+    _draw_marks(swatch, np.array([[0, 0, *pixels.shape[:2]]]), [outcome])
     return swatch
 
 

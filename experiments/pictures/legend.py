@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.pictures.palette import INK, class_colour, colour_mask, find_background
 from input_pipeline.batch import IGNORE
 
-# A class's index, None for pixels without a class, or a function that draws a square of some pixels.
+# A class's index, None for pixels without a class, or a function that draws a picture of some pixels' height.
 Swatch = int | None | Callable[[int], Image.Image]
 Entry = tuple[Swatch, str]  # with what it means
 
@@ -45,13 +45,20 @@ def draw_empty(size: int) -> Image.Image:
 def lay_legend(entries: list[Entry], font: ImageFont.FreeTypeFont, width: int) -> tuple[int, list[tuple[int, int]]]:
     """Return the height of the legend, and the place (x, y) of each entry in lines of at most `width` pixels."""
     x, y, places = 0, int(font.size) // 2, []
-    for _, name in entries:
-        needed = int(font.size * 3 + font.getlength(name))
+    for entry in entries:
+        needed = measure_entry(entry, font)
         if x and x + needed > width:
             x, y = 0, y + int(font.size) * 3 // 2
         places.append((x, y))
         x += needed
     return y + int(font.size) * 3 // 2, places
+
+
+def measure_entry(entry: Entry, font: ImageFont.FreeTypeFont) -> int:
+    """Return the width of an entry, with the space after it, in pixels."""
+    swatch, name = entry
+    size = int(font.size)
+    return (swatch(size).width if callable(swatch) else size) + int(size * 2 + font.getlength(name))
 
 
 def draw_legend(
@@ -66,12 +73,13 @@ def draw_legend(
     for (swatch, name), (x, y) in zip(entries, places, strict=True):
         left, top = start[0] + x, start[1] + y
         if swatch is None:
-            canvas.paste(Image.fromarray(colour_mask(np.full((size, size), IGNORE, np.uint8))), (left, top))
+            picture = Image.fromarray(colour_mask(np.full((size, size), IGNORE, np.uint8)))
         elif isinstance(swatch, int):
-            canvas.paste(class_colour(swatch), (left, top, left + size, top + size))
+            picture = Image.new("RGB", (size, size), class_colour(swatch))
         else:
-            canvas.paste(swatch(size), (left, top))
-        draw.text((left + size * 3 // 2, top + size // 2), name, fill=INK, font=font, anchor="lm")
+            picture = swatch(size)
+        canvas.paste(picture, (left, top))
+        draw.text((left + picture.width + size // 2, top + size // 2), name, fill=INK, font=font, anchor="lm")
 
 
 def add_strip(picture: np.ndarray, entries: list[Entry], remark: str = "") -> np.ndarray:
@@ -82,7 +90,7 @@ def add_strip(picture: np.ndarray, entries: list[Entry], remark: str = "") -> np
     height, width = picture.shape[:2]
     text = max(13, round(math.sqrt(height * width) / 48))
     font = ImageFont.load_default(size=text)
-    words = [3 * text + font.getlength(name) for _, name in entries] + [text + font.getlength(remark)]
+    words = [text + measure_entry(entry, font) for entry in entries] + [text + font.getlength(remark)]
     total = max(width, math.ceil(max(words)))
     top = text * 7 // 4 if remark else 0
     legend, places = lay_legend(entries, font, total) if entries else (0, [])

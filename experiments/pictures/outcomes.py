@@ -28,10 +28,12 @@ def judge(
     """Return the detections of `least_score` or more, then the objects that they miss, each with its outcome.
 
     `truth` has boxes [N,4], classes, crowd and difficult [N]; `found` has boxes [D,4], classes and scores [D]. Where both
-    have masks of an image of `size` (height, width), these are compared in place of the boxes. As in COCO's tools, each detection by
-    falling score takes the free object of its class that it overlaps most, with an IoU of at least 0.5: it is a hit. Other
-    detections are false alarms. Crowds and difficult objects are not counted, nor are detections of them: a crowd by the
-    part of the detection that lies in it. The rows have `outcomes`, and a score of nan for missed objects.
+    have masks, in an image of `size` (height, width), these are compared in place of the boxes.
+
+    As in COCO's tools, each detection by falling score takes the free object of its class that it overlaps most, with an
+    IoU of at least 0.5, and is a hit. Other detections are false alarms. Crowds and difficult objects are not counted, nor
+    are detections of them. A detection is one of a crowd where half of it or more lies in the crowd. The rows have
+    `outcomes`, and a score of nan for missed objects.
     """
     kept = keep_confident(found, least_score)
     overlaps = _measure_overlaps(truth, kept, size)

@@ -6,70 +6,121 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.palette import HATCH, INK, class_colour, colour_mask, luminance
+from experiments.pictures.palette import FAINT, HATCH, INK, SHADES, class_colour, colour_mask, luminance
 from input_pipeline.batch import IGNORE
 
 MOST_NUMBERED_CLASSES = 40  # a confusion matrix of more has colours alone
-SHADES = ((247, 251, 255), (92, 158, 208), (8, 40, 96))  # 0, 50 and 100 percent: darker is more, in grey as well
 LIGHT = 0.65  # from this part on a shade is so dark that white is read better on it
 MOST_COLOURED_CURVES = 16  # of more classes the best and the worst have colours and names, the others are grey
 PLOT = 480  # pixels of a side of the square that curves are drawn in
+MARGIN = 4  # pixels around it, for lines along its sides
+RECALL, PRECISION = "recall (found part of the objects)", "precision (correct part of the detections)"
 LIGHT_LINE = 0.6  # from this luminance on a line on white needs a border
-FAINT = (222, 222, 222)  # of a grid
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Plot where the pixels or objects of each true class went, in percent of that class; darker is more.
+    """Plot where the pixels of each true class went, in percent of that class; darker is more.
 
     `counts` [C,C] has the true classes along the rows. A cell that counts nothing stays blank. The row of a class that is
     not in the ground truth is hatched. Returns [H,W,3] uint8.
     """
-    count = len(class_names)
+    labelled = counts.sum(1, keepdims=True)
+    parts = np.divide(counts, labelled, out=np.zeros(counts.shape), where=labelled > 0)
+    decimals = 1 if len(class_names) <= 10 else 0
+    texts = [
+        [f"{100 * part:.{decimals}f}" if count else "" for part, count in zip(*rows, strict=True)]
+        for rows in zip(parts, counts, strict=True)
+    ]
+    return _plot_cells(parts, texts, class_names, "pixels in % of the true class")
+
+
+def plot_box_confusion(counts: np.ndarray, class_names: Sequence[str], iou: float, score: float) -> np.ndarray:
+    """Plot how many objects of each true class were found, as which class; darker is a larger part of the true class.
+
+    `counts` [C+1,C+1] has the true classes along the rows. The last column counts missed objects. The last row counts
+    false alarms: it has no true objects, so that its cells have no colour. The title names the `iou` from which on a
+    detection finds an object, and the least `score` of a detection. Returns [H,W,3] uint8.
+    """
+    labelled = counts.sum(1, keepdims=True)
+    parts = np.divide(counts, labelled, out=np.zeros(counts.shape), where=labelled > 0)
+    parts[-1] = np.nan
+    texts = [[str(count) if count else "" for count in row] for row in counts.tolist()]
+    title = f"number of objects, IoU {iou:g} or more, score {score:g} or more"
+    return _plot_cells(parts, texts, class_names, title, ("background (missed)", "background (false alarms)"))
+
+
+def _plot_cells(
+    parts: np.ndarray,
+    texts: Sequence[Sequence[str]],
+    class_names: Sequence[str],
+    title: str,
+    last: tuple[str, str] | None = None,
+) -> np.ndarray:
+    """Plot a matrix of `parts` [C,C], 0 to 1, each cell with its text; where a row of parts is nan, without colours.
+
+    `last` names a last column and a last row, which the classes do not; a line sets them off.
+    """
+    count = len(parts)
     numbered = count <= MOST_NUMBERED_CLASSES
     cell = min(96, max(34, 640 // count)) if numbered else 14
-    font = ImageFont.load_default(size=15 if numbered else 11)
-    number, decimals = ImageFont.load_default(size=min(20, cell * 2 // 5)), 1 if count <= 10 else 0
-    gap = 12
+    font, gap = ImageFont.load_default(size=15 if numbered else 11), 12
+    number = ImageFont.load_default(size=min(20, cell * 2 // 5) if numbered else 11)
+    longest = max((number.getlength(text) for row in texts for text in row), default=0)
+    cell = max(cell, math.ceil(longest) + 6) if numbered else cell
     line = 2 * gap + int(font.size)  # an axis title
-    names = gap + math.ceil(max(font.getlength(name) for name in class_names))
-    left, side = line + names, count * cell
-    width, height = max(left + side, 560) + 2 * gap, left + side + line + gap  # at least as wide as the scale
-    canvas = Image.new("RGB", (width, height), "white")
+    along, across = (*class_names, *(last or ())[:1]), (*class_names, *(last or ())[1:])
+    names = gap + math.ceil(max(font.getlength(name) for name in (*along, *across)))
+    left, top, side = line + names, 2 * line + names, count * cell
+    # A last row without colours says nothing but by its numbers: in small cells they read upwards, in a higher row.
+    tall = max(2 * cell, math.ceil(longest) + 6) if last and not numbered else cell
+    legend = _draw_scale(font, last is None)
+    width = max(left + side, legend.width + gap, math.ceil(font.getlength(title)) + gap) + 2 * gap
+    canvas = Image.new("RGB", (width, top + side - cell + tall + line + gap), "white")
     draw = ImageDraw.Draw(canvas)
-    middle = left + side // 2
-    draw.text((middle, line // 2), "prediction", fill=INK, font=font, anchor="mm")
-    _draw_upwards(canvas, (line // 2, middle + int(font.getlength("ground truth")) // 2), "ground truth", font)
-    labelled = counts.sum(1)
-    for index, name in enumerate(class_names):
-        middle = left + index * cell + cell // 2
-        draw.text((left - gap // 2, middle), name, fill=INK, font=font, anchor="rm")
-        _draw_upwards(canvas, (middle, left - gap // 2), name, font)
-        if not labelled[index]:
-            hatch = colour_mask(np.full((cell, side), IGNORE, np.uint8))
-            canvas.paste(Image.fromarray(hatch), (left, middle - cell // 2))
-    for true, predicted in np.argwhere(counts):
-        part = counts[true, predicted] / labelled[true]
-        x, y = left + predicted * cell, left + true * cell
-        draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(part))
+    draw.text((gap, line // 2), title, fill=INK, font=font, anchor="lm")
+    draw.text((left + side // 2, line * 3 // 2), "prediction", fill=INK, font=font, anchor="mm")
+    half = int(font.getlength("ground truth")) // 2
+    _draw_upwards(canvas, (line // 2, top + side // 2 + half), "ground truth", font)
+    for index, (column, row) in enumerate(zip(along, across, strict=True)):
+        x, y = left + index * cell, top + index * cell
+        high = tall if index == count - 1 else cell
+        draw.text((left - gap // 2, y + high // 2), row, fill=INK, font=font, anchor="rm")
+        _draw_upwards(canvas, (x + cell // 2, top - gap // 2), column, font)
+        if not parts[index].any():
+            hatch = colour_mask(np.full((high, side), IGNORE, np.uint8))
+            canvas.paste(Image.fromarray(hatch), (left, y))
+    for (true, predicted), part in np.ndenumerate(parts):
+        text, x, y = texts[true][predicted], left + predicted * cell, top + true * cell
+        if text and not np.isnan(part):
+            draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(part))
+        ink = "white" if part >= LIGHT else "black"
         if numbered:
-            text, ink = f"{100 * part:.{decimals}f}", "black" if part < LIGHT else "white"
             draw.text((x + cell / 2, y + cell / 2), text, fill=ink, font=number, anchor="mm")
-    draw.rectangle((left - 1, left - 1, left + side, left + side), outline=HATCH[0])
-    _draw_scale(canvas, (gap, height - line), font)
+        elif text and np.isnan(part):
+            _draw_upwards(canvas, (x + cell // 2, y + tall - 3), text, number)
+    right, bottom = left + side, top + side - cell + tall
+    draw.rectangle((left - 1, top - 1, right, bottom), outline=HATCH[0])
+    if last:
+        draw.line((left, bottom - tall, right, bottom - tall), fill=INK, width=2)
+        draw.line((right - cell, top, right - cell, bottom), fill=INK, width=2)
+    canvas.paste(legend, (gap, bottom + gap))
     return np.asarray(canvas)
 
 
-def _draw_scale(canvas: Image.Image, place: tuple[int, int], font: ImageFont.FreeTypeFont) -> None:
-    """Draw what the colours of a confusion matrix mean, in a line from (x, y) on."""
-    draw, (x, y), size = ImageDraw.Draw(canvas), place, int(font.size)
-    for step in range(10 * size):
-        draw.line((x + step, y, x + step, y + size), fill=_shade(step / (10 * size - 1)))
-    x += 10 * size
-    text = "  0 to 100 % of the true class"
-    draw.text((x, y + size // 2), text, fill=INK, font=font, anchor="lm")
-    x += int(font.getlength(text)) + 2 * size
-    canvas.paste(Image.fromarray(colour_mask(np.full((size, 2 * size), IGNORE, np.uint8))), (x, y))
-    draw.text((x + 2 * size, y + size // 2), "  not in the ground truth", fill=INK, font=font, anchor="lm")
+def _draw_scale(font: ImageFont.FreeTypeFont, every_row: bool) -> Image.Image:
+    """Draw what the colours of a confusion matrix mean, of every row or of all but the last."""
+    size = int(font.size)
+    texts = "0 to 100 % of the row" + ("" if every_row else ", but of the last"), "not in the ground truth"
+    first, second = (math.ceil(font.getlength(text)) for text in texts)
+    canvas = Image.new("RGB", (15 * size + first + second, 2 * size), "white")
+    draw, x = ImageDraw.Draw(canvas), 10 * size
+    for step in range(x):
+        draw.line((step, 0, step, size), fill=_shade(step / (x - 1)))
+    draw.text((x + size // 2, size // 2), texts[0], fill=INK, font=font, anchor="lm")
+    x += first + 2 * size
+    canvas.paste(Image.fromarray(colour_mask(np.full((size, 2 * size), IGNORE, np.uint8))), (x, 0))
+    draw.text((x + size * 5 // 2, size // 2), texts[1], fill=INK, font=font, anchor="lm")
+    return canvas
 
 
 def _shade(part: float) -> tuple[int, int, int]:
@@ -82,7 +133,7 @@ def plot_precision_recall(
     class_names: Sequence[str],
     title: str,
 ) -> np.ndarray:
-    """Plot for each class its score and its curve: rising recalls, and the precision that holds up to each.
+    """Plot the curve of each class, rising recalls and the precision that holds up to each, and list its score.
 
     Of more than 16 classes the 8 of the highest and the 8 of the lowest score have colours and names, the others are
     grey. A class without ground truth, None, has no curve. Returns [H,W,3] uint8.
@@ -95,6 +146,7 @@ def plot_precision_recall(
     lines = [f"{scores[index]:.3f}  {class_names[index]}" for index in named]
     if grey:
         lines.insert(half, f"{len(grey)} other classes")
+    lines.insert(0, "AP and class")
     missing = len(curves) - len(known)
     if missing:
         lines.append(f"{missing} {'class is' if missing == 1 else 'classes are'} not in the ground truth")
@@ -105,21 +157,23 @@ def plot_precision_recall(
     draw = ImageDraw.Draw(canvas)
     mean = f", mean AP {np.mean([scores[index] for index in known]):.3f}" if known else ""
     draw.text((left + PLOT // 2, top // 2), title + mean, fill=INK, font=font, anchor="mm")
-    draw.text((left + PLOT // 2, top + PLOT + 3 * gap + 4), "recall", fill=INK, font=font, anchor="mm")
-    _draw_upwards(canvas, (gap, top + PLOT // 2 + int(font.getlength("precision")) // 2), "precision", font)
+    draw.text((left + PLOT // 2, top + PLOT + 3 * gap + 4), RECALL, fill=INK, font=font, anchor="mm")
+    _draw_upwards(canvas, (gap, top + PLOT // 2 + int(font.getlength(PRECISION)) // 2), PRECISION, font)
     for tick in range(0, 11, 2):
         part = PLOT * tick // 10
         draw.text((left + part, top + PLOT + 9), f"{tick / 10:.1f}", fill=INK, font=font, anchor="mt")
         draw.text((left - 6, top + PLOT - part), f"{tick / 10:.1f}", fill=INK, font=font, anchor="rm")
     colours = [HATCH[1]] * len(grey) + [class_colour(index) for index in named[::-1]]
-    canvas.paste(_draw_curves([curves[index] for index in grey + named[::-1]], colours), (left, top))
+    drawn = _draw_curves([curves[index] for index in grey + named[::-1]], colours)
+    canvas.paste(drawn, (left - MARGIN, top - MARGIN))
     swatches = [class_colour(index) for index in named]
     swatches[half:half] = [HATCH[1]] * bool(grey)
     for row, text in enumerate(lines):
         x, y = left + PLOT + 3 * gap, top + row * line + line // 2
-        if row < len(swatches):
-            border = INK if luminance(swatches[row]) > LIGHT_LINE else None
-            draw.rectangle((x, y - 3, x + 21, y + 3), fill=swatches[row], outline=border)
+        if 0 < row <= len(swatches):  # below the heading
+            colour = swatches[row - 1]
+            border = INK if luminance(colour) > LIGHT_LINE else None
+            draw.rectangle((x, y - 3, x + 21, y + 3), fill=colour, outline=border)
         draw.text((x + 30, y), text, fill=INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
@@ -146,7 +200,7 @@ def plot_points(points: Sequence[tuple[str, float, float]], x_title: str, y_titl
         draw.line((left, y, left + width, y), fill=FAINT)
         draw.text((left - 6, y), f"{tick:g}", fill=INK, font=small, anchor="rm")
     draw.rectangle((left, top, left + width, top + height), outline=HATCH[0])
-    draw.text((left + width / 2, top + height + 4 * gap), x_title, fill=INK, font=font, anchor="mm")
+    draw.text((left + width / 2, top + height + 4 * gap), f"{x_title} (logarithmic)", fill=INK, font=font, anchor="mm")
     _draw_upwards(canvas, (gap, top + height // 2 + int(font.getlength(y_title)) // 2), y_title, font)
     x = left + width * (logarithms - x_ends[0]) / (x_ends[1] - x_ends[0])
     y = top + height * (y_ends[1] - values) / (y_ends[1] - y_ends[0])
@@ -210,19 +264,24 @@ def _find_room(
 def _draw_curves(
     curves: Sequence[tuple[np.ndarray, np.ndarray]], colours: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
-    """Draw the curves in a square from (0, 0) to (1, 1), the last one on top, at twice the size for smooth lines."""
-    side = 2 * PLOT
-    canvas = Image.new("RGB", (side, side), "white")
+    """Draw the curves in a square from (0, 0) to (1, 1), the last one on top, with MARGIN pixels around it.
+
+    They are drawn at twice the size for smooth lines.
+    """
+    side, margin = 2 * PLOT, 2 * MARGIN
+    canvas = Image.new("RGB", (side + 2 * margin,) * 2, "white")
     draw = ImageDraw.Draw(canvas)
     for tick in range(0, 11, 2):
         part = min(side * tick // 10, side - 2)
-        draw.rectangle((part, 0, part + 1, side), fill=FAINT)
-        draw.rectangle((0, side - 2 - part, side, side - 1 - part), fill=FAINT)
+        across, down, end = margin + part, margin + side - 2 - part, margin + side - 1
+        draw.rectangle((across, margin, across + 1, end), fill=FAINT)
+        draw.rectangle((margin, down, end, down + 1), fill=FAINT)
     for (recalls, precision), colour in zip(curves, colours, strict=True):
         reached = precision > 0
         x = np.concatenate([[0], recalls[reached].repeat(2)])[:-1]
         y = precision[reached].repeat(2)
-        points = [tuple(point) for point in np.stack([2 + x * (side - 5), 2 + (1 - y) * (side - 5)], -1).tolist()]
+        places = margin + 2 + np.stack([x, 1 - y], -1) * (side - 5)
+        points = [tuple(point) for point in places.tolist()]
         if colour == HATCH[1]:
             draw.line(points, fill=colour, width=3)
             continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.legend import Entry, draw_legend, lay_legend
+from experiments.pictures.legend import Entry, draw_legend, lay_legend, measure_entry
 from experiments.pictures.palette import INK
 
 WIDTH = 2400  # pixels that a sheet has, unless its tiles would be too small
@@ -39,7 +39,7 @@ class Sheet:
         lefts = np.cumsum([GAP, *(width + GAP for width in widths)]).tolist()
         tops = np.cumsum([GAP, *(max(tile.shape[0] for tile in row) + caption + GAP for row in rows)]).tolist()
         legend, places = lay_legend(entries, font, lefts[-1] - 2 * GAP) if entries else (0, [])
-        needed = max((3 * TEXT + math.ceil(font.getlength(name)) for _, name in entries), default=0) + 2 * GAP
+        needed = max((measure_entry(entry, font) for entry in entries), default=0) + 2 * GAP
         canvas = Image.new("RGB", (max(lefts[-1], needed), tops[-1] + legend + (GAP if entries else 0)), "white")
         drawing = ImageDraw.Draw(canvas)
         for number, (tile, words) in enumerate(zip(self.tiles, self.captions, strict=True)):

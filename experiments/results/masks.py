@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.metrics.base import Example, Prediction
+from experiments.metrics.base import Prediction
 from experiments.metrics.registry import make_mask_metrics
 from experiments.pictures.instances import (
     FRAMED_INSTANCES,
