@@ -110,7 +110,7 @@ def _plot_cells(
 def _draw_scale(font: ImageFont.FreeTypeFont, every_row: bool) -> Image.Image:
     """Draw what the colours of a confusion matrix mean, of every row or of all but the last."""
     size = int(font.size)
-    texts = "0 to 100 % of the row" + ("" if every_row else ", but of the last"), "not in the ground truth"
+    texts = "0 to 100 % of the row" + ("" if every_row else "; the last row has no colours"), "not in the ground truth"
     first, second = (math.ceil(font.getlength(text)) for text in texts)
     canvas = Image.new("RGB", (15 * size + first + second, 2 * size), "white")
     draw, x = ImageDraw.Draw(canvas), 10 * size

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.pictures import palette as colours
-from experiments.pictures.palette import colour_mask, palette
+from experiments.pictures.palette import colour_mask, find_background, palette
 from input_pipeline.batch import IGNORE
 from tests.experiments.pictures.colours import lab
 
@@ -47,3 +47,19 @@ def test_pixels_without_a_class_are_hatched_in_grey():
     drawn = colour_mask(label)
     np.testing.assert_array_equal(drawn[0, 0], palette()[3])
     assert {tuple(colour) for colour in drawn.reshape(-1, 3)[1:].tolist()} == set(colours.HATCH)
+
+
+@pytest.mark.parametrize(
+    ("names", "index"),
+    [
+        (("background", "circle"), 0),
+        (("pet", "background", "border"), 1),
+        (("Void", "road"), 0),
+        (("sky", "building", "road"), None),
+        (("membrane", "cell"), None),
+        (("backgrounds", "background_car"), None),
+        ((), None),
+    ],
+)
+def test_the_background_is_a_class_of_that_name(names, index):
+    assert find_background(names) == index
