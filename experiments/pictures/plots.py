@@ -13,7 +13,6 @@ MOST_NUMBERED_CLASSES = 40  # a confusion matrix of more has colours alone
 LIGHT = 0.65  # from this part on a shade is so dark that white is read better on it
 MOST_COLOURED_CURVES = 16  # of more classes the best and the worst have colours and names, the others are grey
 PLOT = 480  # pixels of a side of the square that curves are drawn in
-MARGIN = 4  # pixels around it, for lines along its sides
 RECALL, PRECISION = "recall (found part of the objects)", "precision (correct part of the detections)"
 LIGHT_LINE = 0.6  # from this luminance on a line on white needs a border
 
@@ -164,8 +163,7 @@ def plot_precision_recall(
         draw.text((left + part, top + PLOT + 9), f"{tick / 10:.1f}", fill=INK, font=font, anchor="mt")
         draw.text((left - 6, top + PLOT - part), f"{tick / 10:.1f}", fill=INK, font=font, anchor="rm")
     colours = [HATCH[1]] * len(grey) + [class_colour(index) for index in named[::-1]]
-    drawn = _draw_curves([curves[index] for index in grey + named[::-1]], colours)
-    canvas.paste(drawn, (left - MARGIN, top - MARGIN))
+    canvas.paste(_draw_curves([curves[index] for index in grey + named[::-1]], colours), (left, top))
     swatches = [class_colour(index) for index in named]
     swatches[half:half] = [HATCH[1]] * bool(grey)
     for row, text in enumerate(lines):
@@ -264,24 +262,19 @@ def _find_room(
 def _draw_curves(
     curves: Sequence[tuple[np.ndarray, np.ndarray]], colours: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
-    """Draw the curves in a square from (0, 0) to (1, 1), the last one on top, with MARGIN pixels around it.
-
-    They are drawn at twice the size for smooth lines.
-    """
-    side, margin = 2 * PLOT, 2 * MARGIN
-    canvas = Image.new("RGB", (side + 2 * margin,) * 2, "white")
+    """Draw the curves in a square from (0, 0) to (1, 1), the last one on top, at twice the size for smooth lines."""
+    side = 2 * PLOT
+    canvas = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(canvas)
     for tick in range(0, 11, 2):
         part = min(side * tick // 10, side - 2)
-        across, down, end = margin + part, margin + side - 2 - part, margin + side - 1
-        draw.rectangle((across, margin, across + 1, end), fill=FAINT)
-        draw.rectangle((margin, down, end, down + 1), fill=FAINT)
+        draw.rectangle((part, 0, part + 1, side), fill=FAINT)
+        draw.rectangle((0, side - 2 - part, side, side - 1 - part), fill=FAINT)
     for (recalls, precision), colour in zip(curves, colours, strict=True):
         reached = precision > 0
         x = np.concatenate([[0], recalls[reached].repeat(2)])[:-1]
         y = precision[reached].repeat(2)
-        places = margin + 2 + np.stack([x, 1 - y], -1) * (side - 5)
-        points = [tuple(point) for point in places.tolist()]
+        points = [tuple(point) for point in np.stack([2 + x * (side - 5), 2 + (1 - y) * (side - 5)], -1).tolist()]
         if colour == HATCH[1]:
             draw.line(points, fill=colour, width=3)
             continue

@@ -115,12 +115,6 @@ def test_curves_stand_where_their_numbers_are():
     assert not rows[1].size and rows[2].max() < rows[0].min()  # the higher score first; b has no curve
 
 
-def test_a_curve_along_a_side_is_as_thick_as_others():
-    drawn = plot_precision_recall([curve(1.0, 0.7), curve(0.5, 0.7)], [0.7, 0.35], ["a", "b"], "IoU")
-    lines = [np.flatnonzero(shares(drawn[:, 60 + 100], palette()[index])) for index in (0, 1)]
-    assert min(map(len, lines)) >= 2 and lines[0][0] < 48 <= lines[0][-1], "it reaches over the side"
-
-
 def test_a_curve_steps_down_at_the_recall_it_reached():
     steps = np.array([0.25, 0.5, 0.75]), np.array([1.0, 0.7, 0.3])
     drawn = plot_precision_recall([steps], [0.5], ["a"], "")
