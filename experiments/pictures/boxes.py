@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from experiments.pictures.font import load_font
 from experiments.pictures.frames import draw_frame, draw_frame_sample, draw_mark, find_outcomes, list_outcomes
 from experiments.pictures.legend import Entry, list_classes
 from experiments.pictures.outcomes import Outcome
@@ -19,7 +20,7 @@ from experiments.pictures.palette import choose_ink, class_colour
 def draw_boxes(image: np.ndarray, rows: Rows, class_names: Sequence[str]) -> np.ndarray:
     """Draw boxes over an image in the colours of their classes, each with the name of its class and its score.
 
-    `rows` are as in `draw_box_rows`. A small image is enlarged by a whole factor, so that names can be read. Returns
+    `rows` are as in `draw_box_rows`. A small image is enlarged by a whole factor, so that names can be read. Return
     [H,W,3] uint8.
     """
     factor = max(1, TILE // max(image.shape[:2]))
@@ -34,20 +35,21 @@ def draw_box_rows(tile: Image.Image, scale: tuple[float, float], rows: Rows, cla
     """
     draw, outcomes = ImageDraw.Draw(tile), find_outcomes(rows)
     text = max(13, round(math.sqrt(tile.width * tile.height) / 32))
-    font, line = ImageFont.load_default(size=text), max(3, text // 6)
+    font, line = load_font(text), max(3, text // 6)
     scores = rows["scores"] if "scores" in rows else np.full(len(outcomes), np.nan)
-    order = np.argsort(-scores, kind="stable")  # the most certain first, those without a score last
+    classes: list[int] = rows["classes"].tolist()
+    order: list[int] = np.argsort(-scores, kind="stable").tolist()  # the most certain first, those without a score last
     corners = (rows["boxes"] * (scale * 2)).round().astype(int)[:, [1, 0, 3, 2]].tolist()
     for index in order[::-1]:  # the most certain on top
-        draw_frame(draw, corners[index], line, class_colour(rows["classes"][index]), Outcome(outcomes[index]))
+        draw_frame(draw, corners[index], line, class_colour(classes[index]), Outcome(outcomes[index]))
     taken: list[tuple[int, int, int, int]] = []
     for index in order:  # the most certain one chooses its place first
-        name = class_names[rows["classes"][index]] + ("" if np.isnan(scores[index]) else f" {scores[index]:.2f}")
+        name = class_names[classes[index]] + ("" if np.isnan(scores[index]) else f" {scores[index]:.2f}")
         marked = "outcomes" in rows and outcomes[index] != Outcome.NOT_COUNTED
         wide = math.ceil(font.getlength(name)) + text // 2 + marked * text
         place = left, top, right, bottom = _place_name(corners[index], (wide, text * 5 // 4), tile.size, taken)
         taken.append(place)
-        colour, middle = class_colour(rows["classes"][index]), (top + bottom) / 2
+        colour, middle = class_colour(classes[index]), (top + bottom) / 2
         ink = choose_ink(colour)
         draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
         if marked:
@@ -101,6 +103,6 @@ def compare_boxes(
 
     `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores, and are drawn from
     `least_score` on. Hits, false alarms and missed objects, see `judge`, have other frames and marks. Crowds and difficult
-    objects are dotted. The legend has the classes that are drawn, and explains the frames. Returns [H,W,3] uint8.
+    objects are dotted. The legend has the classes that are drawn, and explains the frames. Return [H,W,3] uint8.
     """
     return compare(images, truths, predictions, BOXES, class_names, least_score)

@@ -1,7 +1,7 @@
 """Pictures of instances: masks over an image, and predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels, masks [N] of `Mask` in their frame. A
-colour says which pixels are one instance, not what it is: hundreds of one class touch each other.
+colour shows which pixels are one instance, not its class: hundreds of one class may touch each other.
 """
 
 import itertools
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
+from experiments.pictures.font import load_font
 from experiments.pictures.frames import WIDE, draw_mark, find_outcomes, list_outcomes
 from experiments.pictures.labels import ROWS, turn_grey
 from experiments.pictures.legend import Entry
@@ -24,16 +25,17 @@ from input_pipeline.masks import Mask, Part
 OPACITY = 0.45  # of an instance's colour inside its contour
 REACH = 4  # pixels: boxes that are nearer are neighbours
 THICK = 30  # pixels of an instance's shorter side for each pixel of its contour
-ROOM, SPACE = 4, 2  # times its own area is the least box that a name stands in, or beside
+ROOM, SPACE = 4, 2  # least area of the box in which, or next to which, a name stands, in areas of the name
 STRIPE = 4  # pixels of a stripe in what is not counted, and of a dash of a false alarm's contour
 MARK, SMALLEST_MARK = 14, 6  # pixels of a mark; an instance of less than twice the smallest has none
 
 
 def choose_colours(boxes: np.ndarray, reach: float = REACH) -> np.ndarray:
-    """Choose an index of the palette for each of the boxes [N,4], another one for each two nearer than `reach` pixels.
+    """Choose an index of the palette for each of the boxes [N,4], so that boxes nearer than `reach` pixels differ.
 
-    A greedy colouring: the boxes with the most neighbours choose first, of the colours that no neighbour has the one used
-    least. They are the palette's most distinct ones; a box that has all of them around it takes a further one.
+    The colouring is greedy: the boxes with the most neighbours choose first, and take the least used colour that no
+    neighbour has. The colours are the palette's most distinct ones. A box whose neighbours have all of them takes a
+    further one.
     """
     low, high = boxes[:, :2], boxes[:, 2:] + reach
     near = np.all((low[:, None] < high[None]) & (low[None] < high[:, None]), -1)
@@ -50,10 +52,10 @@ def choose_colours(boxes: np.ndarray, reach: float = REACH) -> np.ndarray:
 
 
 def draw_instances(image: np.ndarray, found: Rows, class_names: Sequence[str]) -> np.ndarray:
-    """Draw detections, boxes, classes, scores and masks, over the image, which turns grey.
+    """Draw detections, which have boxes, classes, scores and masks, over the image, which turns grey.
 
-    An image of less than 896 pixels is enlarged by a whole factor. Names of classes, where there are several, and scores
-    stand where there is room. Returns [H,W,3] uint8.
+    An image of less than 896 pixels is enlarged by a whole factor. Scores, and names of classes if there are several,
+    stand where there is room. Return [H,W,3] uint8.
     """
     factor = math.ceil(2 * TILE / max(image.shape[:2]))
     canvas = enlarge(image, factor)
@@ -63,7 +65,7 @@ def draw_instances(image: np.ndarray, found: Rows, class_names: Sequence[str]) -
 def draw_instance_rows(
     canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
 ) -> Image.Image:
-    """Draw the instances, small ones on top, then their names; `scale` (vertical, horizontal) is the canvas's.
+    """Draw the instances on a canvas of `scale` (vertical, horizontal), small ones on top, then their names.
 
     A hit is filled inside its contour, a false alarm has a dashed contour, and a missed object has a contour alone; a mark
     stands in each, except in small hits. What is not counted is striped.
@@ -72,8 +74,9 @@ def draw_instance_rows(
     boxes = rows["boxes"] * (scale * 2)
     colours = [class_colour(index) for index in choose_colours(boxes)]
     outcomes = [Outcome(outcome) for outcome in find_outcomes(rows)]
-    moved = masks.move(rows["masks"], np.diag([scale[1], scale[0], 1.0]))
-    for index in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(-1), kind="stable"):
+    moved: list[Mask] = masks.move(rows["masks"], np.diag([scale[1], scale[0], 1.0])).tolist()
+    order: list[int] = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(-1), kind="stable").tolist()
+    for index in order:
         _draw_instance(pixels, moved[index], boxes[index], colours[index], outcomes[index])
     canvas = Image.fromarray(pixels)
     if "outcomes" in rows:
@@ -99,7 +102,7 @@ def draw_framed_rows(
 def _draw_instance(
     pixels: np.ndarray, mask: Mask, box: np.ndarray, colour: tuple[int, int, int], outcome: Outcome
 ) -> None:
-    """Draw on `pixels` [H,W,3] a translucent mask with a contour inside it; of one without a pixel the box's frame."""
+    """Draw on `pixels` [H,W,3] a translucent mask with a contour inside it. A mask without a pixel shows its box."""
     part = _cover(mask, pixels.shape[:2])
     seen = masks.paint(mask, part)
     inside = seen
@@ -112,7 +115,7 @@ def _draw_instance(
         return
     window = np.ones((2 * line + 1,) * 2, np.uint8)
     core = cv2.erode(seen.view(np.uint8), window, borderType=cv2.BORDER_CONSTANT, borderValue=0).view(bool)
-    y, x = np.indices(seen.shape, sparse=True)
+    y, x = np.ogrid[: seen.shape[0], : seen.shape[1]]
     contour = seen & ~core
     if outcome == Outcome.NOT_COUNTED:
         inside = inside & ((y + x) // STRIPE % 2 == 0)
@@ -123,7 +126,7 @@ def _draw_instance(
         inside = np.zeros((), bool)
         edge = core & ~cv2.erode(core.view(np.uint8), window, borderType=cv2.BORDER_CONSTANT, borderValue=0).view(bool)
     canvas = pixels[part]
-    # In strips: of all rows of a large instance the numbers in between would be gigabytes.
+    # In strips: the intermediate arrays of all rows of a large instance would be gigabytes.
     for first in range(0, len(canvas), ROWS):
         rows = slice(first, first + ROWS)
         fill = inside[rows] & core[rows] if inside.ndim else inside & core[rows]
@@ -143,7 +146,7 @@ def _draw_marks(canvas: Image.Image, boxes: np.ndarray, outcomes: Sequence[Outco
 
 
 def _cover(mask: Mask, size: tuple[int, int]) -> Part:
-    """Return the rows and columns of a picture of `size` that hold the mask, which no map has turned."""
+    """Return the rows and columns of a picture of `size` that hold the mask, which must not be rotated."""
     (top, left), (height, width) = mask.corner, mask.pixels.shape
     (x0, y0, _), (x1, y1, _) = (mask.matrix @ point for point in ((left, top, 1), (left + width, top + height, 1)))
     return masks.touch(np.array([y0, x0, y1, x1]), size)
@@ -158,9 +161,9 @@ def _list_names(rows: Rows, class_names: Sequence[str]) -> list[str]:
 
 
 def _draw_names(canvas: Image.Image, boxes: np.ndarray, names: list[str], colours: list[tuple[int, int, int]]) -> None:
-    """Draw each name inside its box if the box is large enough, else beside the box if that place is free; else not at all."""
+    """Draw each name inside its box if the box is large enough, else next to it if that place is free, else nowhere."""
     text = max(12, round(math.sqrt(canvas.width * canvas.height) / 48))
-    font, draw = ImageFont.load_default(size=text), ImageDraw.Draw(canvas)
+    font, draw = load_font(text), ImageDraw.Draw(canvas)
     taken = np.zeros((0, 4))
     for index, name in enumerate(names):
         size = text * 5 // 4, math.ceil(font.getlength(name)) + text // 2
@@ -214,8 +217,8 @@ def list_instance_entries(every: Sequence[Rows], class_names: Sequence[str], lea
 def draw_colours(size: int) -> Image.Image:
     """Draw the swatch of colours that mean no class: four squares of the palette."""
     swatch, half = Image.new("RGB", (size, size)), size // 2
-    for index, place in enumerate(itertools.product((0, half), repeat=2)):
-        swatch.paste(OKABE_ITO[index], (*place, size, size))
+    for index, (x, y) in enumerate(itertools.product((0, half), repeat=2)):
+        swatch.paste(OKABE_ITO[index], (x, y, size, size))
     return swatch
 
 
@@ -234,6 +237,6 @@ def compare_instances(
 
     `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores, and are
     drawn from `least_score` on. Hits, false alarms and missed objects, see `judge`, have other contours and marks. Crowds and
-    difficult objects are striped. Returns [H,W,3] uint8.
+    difficult objects are striped. Return [H,W,3] uint8.
     """
     return compare(images, truths, predictions, INSTANCES, class_names, least_score)

@@ -39,7 +39,7 @@ def overlay(image: np.ndarray, label: np.ndarray, background: int | None = None)
     The class `background` has no colour: the grey image shows there. The pixels of other classes have the full colour
     within 1 to 3 pixels of another class, by the image's size. Where a class borders the background, a black or white
     line lies in the background: the one that contrasts with the class's colour, so that the outline can be seen on dark
-    and bright images. Returns [H,W,3] uint8.
+    and bright images. Return [H,W,3] uint8.
     """
     drawn = np.empty(image.shape, np.uint8)
     reach = measure_outline(label.shape)
@@ -95,7 +95,7 @@ def compare_labels(
 ) -> np.ndarray:
     """Draw N examples of any sizes: image, ground truth and prediction side by side, titles above, the legend below.
 
-    Each example keeps its proportions. The legend has the classes that occur. Returns [H,W,3] uint8.
+    Each example keeps its proportions. The legend has the classes that occur. Return [H,W,3] uint8.
     """
     tiles = [draw_tiles(image, pair, class_names) for image, *pair in zip(images, labels, predictions, strict=True)]
     entries = list_label_classes((*labels, *predictions), class_names)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.pictures.font import load_font
 from experiments.pictures.palette import INK, class_colour, colour_mask, find_background
 from input_pipeline.batch import IGNORE
 
@@ -16,8 +17,11 @@ Entry = tuple[Swatch, str]  # with what it means
 
 def list_classes(present: Iterable[np.ndarray], class_names: Sequence[str]) -> list[Entry]:
     """List the entries of the classes whose indices are `present`, in arrays of any shape; 255 means unlabelled."""
-    every = sorted({index for indices in present for index in np.unique(indices).tolist()})
-    return [(index, class_names[index]) if index < len(class_names) else (None, "no label") for index in every]
+    entries: list[Entry] = []
+    every: set[int] = {index for indices in present for index in np.unique(indices).tolist()}
+    for index in sorted(every):
+        entries.append((index, class_names[index]) if index < len(class_names) else (None, "no label"))
+    return entries
 
 
 def count_classes(classes: np.ndarray, class_names: Sequence[str]) -> list[Entry]:
@@ -31,8 +35,9 @@ def count_classes(classes: np.ndarray, class_names: Sequence[str]) -> list[Entry
 def list_label_classes(present: Iterable[np.ndarray], class_names: Sequence[str]) -> list[Entry]:
     """List the entries of label maps as `list_classes` does, the background, if there is one, without a colour."""
     entries, background = list_classes(present, class_names), find_background(class_names)
-    uncoloured = [(draw_empty, f"{name} (not coloured)") if own == background else (own, name) for own, name in entries]
-    return entries if background is None else uncoloured
+    if background is None:
+        return entries
+    return [(draw_empty, f"{name} (not coloured)") if own == background else (own, name) for own, name in entries]
 
 
 def draw_empty(size: int) -> Image.Image:
@@ -83,13 +88,13 @@ def draw_legend(
 
 
 def add_strip(picture: np.ndarray, entries: list[Entry], remark: str = "") -> np.ndarray:
-    """Put a strip with a remark and a legend below a picture [H,W,3], which stays as it is at the top left.
+    """Put a strip with a remark and a legend below a picture [H,W,3], whose pixels stay at the top left.
 
-    A picture that is too narrow for the words gets a white margin at its right. Returns [H,W,3] uint8.
+    A picture that is too narrow for the text gets a white margin at its right. Return [H,W,3] uint8.
     """
     height, width = picture.shape[:2]
     text = max(13, round(math.sqrt(height * width) / 48))
-    font = ImageFont.load_default(size=text)
+    font = load_font(text)
     words = [text + measure_entry(entry, font) for entry in entries] + [text + font.getlength(remark)]
     total = max(width, math.ceil(max(words)))
     top = text * 7 // 4 if remark else 0

@@ -58,12 +58,17 @@ def _measure_overlaps(truth: Mapping[str, np.ndarray], found: Mapping[str, np.nd
     """Return the IoU [D,N] of each detection with each object; with a crowd, the part of the detection that lies in it."""
     if not len(found["boxes"]) or not len(truth["boxes"]):
         return np.zeros((len(found["boxes"]), len(truth["boxes"])))
-    regions = []
-    for rows in (found, truth):
-        if "masks" in found and "masks" in truth:
-            runs = (encode_pixels(own, size).decode() for own in rows["masks"])
-            regions.append([{"size": list(size), "counts": text} for text in runs])
-        else:
-            corners = rows["boxes"][:, [1, 0, 3, 2]].astype(np.float64)
-            regions.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], -1))
-    return np.asarray(mask.iou(*regions, truth["crowd"].astype(int).tolist()))
+    masked = "masks" in found and "masks" in truth
+    ours, theirs = (_list_masks(rows, size) if masked else _list_boxes(rows) for rows in (found, truth))
+    return np.asarray(mask.iou(ours, theirs, truth["crowd"].astype(int).tolist()))
+
+
+def _list_masks(rows: Mapping[str, np.ndarray], size: Size) -> list:
+    """List the masks as run lengths in an image of `size`, as COCO's tools want them."""
+    return [{"size": list(size), "counts": encode_pixels(own, size).decode()} for own in rows["masks"]]
+
+
+def _list_boxes(rows: Mapping[str, np.ndarray]) -> list:
+    """List the boxes as [left, top, width, height], as COCO's tools want them."""
+    top, left, bottom, right = rows["boxes"].astype(np.float64).T
+    return np.stack([left, top, right - left, bottom - top], -1).tolist()

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from experiments.pictures.font import load_font
 from experiments.pictures.legend import Entry, draw_legend, lay_legend
 from experiments.pictures.outcomes import judge
 from experiments.pictures.palette import INK
 from experiments.pictures.scores import describe_none, keep_confident
 
-TILE = 448  # pixels of the longer side of an example; objects over an image alone leave a larger one as it is
+TILE = 448  # pixels of the longer side of an example; a single image that is larger stays as it is
 ROWS_OF_ONE_COLUMN = 4  # more examples than this stand in two columns
 Rows = Mapping[str, np.ndarray]  # an example's objects, its detections, or what `judge` returns
 # Takes a tile, its scale (vertical, horizontal) to the image's pixels, the rows to draw, and the names of the classes.
@@ -32,7 +33,7 @@ class Style(NamedTuple):
 def enlarge(image: np.ndarray, factor: int) -> Image.Image:
     """Return the picture of an image [H,W,3], enlarged by a whole factor."""
     picture = Image.fromarray(image)
-    if factor == 1:  # a large one need not be there twice
+    if factor == 1:  # without a copy of a large image
         return picture
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
@@ -62,7 +63,7 @@ def draw_pair(
     truth_tile, tile = (draw_tile(image, rows, draw, class_names, longer) for rows in (truth, judged))
     remark = describe_none(prediction["scores"], least_score)
     if remark:
-        writing, font = ImageDraw.Draw(tile), ImageFont.load_default(size=max(11, longer // 24))
+        writing, font = ImageDraw.Draw(tile), load_font(max(11, longer // 24))
         width, height = math.ceil(font.getlength(remark)) + int(font.size), int(font.size) * 3 // 2
         writing.rectangle((0, tile.height - height, width, tile.height), fill="white")
         writing.text((int(font.size) // 2, tile.height - height // 2), remark, fill=INK, font=font, anchor="lm")
@@ -79,7 +80,7 @@ def compare(
 ) -> np.ndarray:
     """Draw N examples of any sizes: ground truth and prediction side by side, the legend below.
 
-    Detections are drawn from `least_score` on, which the title names. Returns [H,W,3] uint8.
+    Detections are drawn from `least_score` on, which the title names. Return [H,W,3] uint8.
     """
     tiles = [
         draw_pair(image, truth, prediction, style.draw, class_names, least_score)
@@ -95,12 +96,12 @@ def arrange(
 ) -> np.ndarray:
     """Arrange examples of tiles, whose longer side is TILE pixels or less, under `titles`, above the legend of `entries`.
 
-    Returns [H,W,3] uint8.
+    Return [H,W,3] uint8.
     """
     tiles = [tile if isinstance(tile, Image.Image) else Image.fromarray(tile) for row in examples for tile in row]
     columns, parts = 1 if len(examples) <= ROWS_OF_ONE_COLUMN else 2, len(titles)
     text, gap = 18, 10
-    font, panel = ImageFont.load_default(size=text), parts * (TILE + gap) - gap
+    font, panel = load_font(text), parts * (TILE + gap) - gap
     total, title, per_row = columns * panel + (columns + 1) * 2 * gap, 2 * text, parts * columns
     heights = [max(tile.height for tile in tiles[first : first + per_row]) for first in range(0, len(tiles), per_row)]
     tops = [title + sum(heights[:row]) + row * gap for row in range(len(heights) + 1)]

@@ -1,27 +1,31 @@
 """Plots of scores: confusion matrices and precision-recall curves, [H,W,3] uint8 RGB."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.pictures.font import load_font
 from experiments.pictures.palette import FAINT, HATCH, INK, SHADES, class_colour, colour_mask, luminance
 from input_pipeline.batch import IGNORE
 
-MOST_NUMBERED_CLASSES = 40  # a confusion matrix of more has colours alone
-LIGHT = 0.65  # from this part on a shade is so dark that white is read better on it
-MOST_COLOURED_CURVES = 16  # of more classes the best and the worst have colours and names, the others are grey
+Box = tuple[float, float, float, float]  # (left, top, right, bottom) in pixels of a picture
+
+MOST_NUMBERED_CLASSES = 40  # a confusion matrix with more has no numbers
+LIGHT = 0.65  # from this part on a shade is so dark that white has more contrast
+MOST_COLOURED_CURVES = 16  # with more classes only the best and the worst have colours and names
 PLOT = 480  # pixels of a side of the square that curves are drawn in
 RECALL, PRECISION = "recall (found part of the objects)", "precision (correct part of the detections)"
 LIGHT_LINE = 0.6  # from this luminance on a line on white needs a border
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Plot where the pixels of each true class went, in percent of that class; darker is more.
+    """Plot the predicted classes of each true class's pixels, in percent of the true class; darker is more.
 
-    `counts` [C,C] has the true classes along the rows. A cell that counts nothing stays blank. The row of a class that is
-    not in the ground truth is hatched. Returns [H,W,3] uint8.
+    `counts` [C,C] has the true classes along the rows. A cell without a pixel stays blank. The row of a class that is not
+    in the ground truth is hatched. Return [H,W,3] uint8.
     """
     labelled = counts.sum(1, keepdims=True)
     parts = np.divide(counts, labelled, out=np.zeros(counts.shape), where=labelled > 0)
@@ -38,7 +42,7 @@ def plot_box_confusion(counts: np.ndarray, class_names: Sequence[str], iou: floa
 
     `counts` [C+1,C+1] has the true classes along the rows. The last column counts missed objects. The last row counts
     false alarms: it has no true objects, so that its cells have no colour. The title names the `iou` from which on a
-    detection finds an object, and the least `score` of a detection. Returns [H,W,3] uint8.
+    detection finds an object, and the least `score` of a detection. Return [H,W,3] uint8.
     """
     labelled = counts.sum(1, keepdims=True)
     parts = np.divide(counts, labelled, out=np.zeros(counts.shape), where=labelled > 0)
@@ -62,8 +66,8 @@ def _plot_cells(
     count = len(parts)
     numbered = count <= MOST_NUMBERED_CLASSES
     cell = min(96, max(34, 640 // count)) if numbered else 14
-    font, gap = ImageFont.load_default(size=15 if numbered else 11), 12
-    number = ImageFont.load_default(size=min(20, cell * 2 // 5) if numbered else 11)
+    font, gap = load_font(15 if numbered else 11), 12
+    number = load_font(min(20, cell * 2 // 5) if numbered else 11)
     longest = max((number.getlength(text) for row in texts for text in row), default=0)
     cell = max(cell, math.ceil(longest) + 6) if numbered else cell
     line = 2 * gap + int(font.size)  # an axis title
@@ -88,8 +92,9 @@ def _plot_cells(
         if not parts[index].any():
             hatch = colour_mask(np.full((high, side), IGNORE, np.uint8))
             canvas.paste(Image.fromarray(hatch), (left, y))
-    for (true, predicted), part in np.ndenumerate(parts):
-        text, x, y = texts[true][predicted], left + predicted * cell, top + true * cell
+    for true, predicted in itertools.product(range(count), repeat=2):
+        text, part = texts[true][predicted], parts[true, predicted]
+        x, y = left + predicted * cell, top + true * cell
         if text and not np.isnan(part):
             draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(part))
         ink = "white" if part >= LIGHT else "black"
@@ -123,7 +128,8 @@ def _draw_scale(font: ImageFont.FreeTypeFont, every_row: bool) -> Image.Image:
 
 
 def _shade(part: float) -> tuple[int, int, int]:
-    return tuple(round(float(np.interp(part, (0, 0.5, 1), channel))) for channel in zip(*SHADES, strict=True))
+    red, green, blue = (round(float(np.interp(part, (0, 0.5, 1), channel))) for channel in zip(*SHADES, strict=True))
+    return red, green, blue
 
 
 def plot_precision_recall(
@@ -132,16 +138,17 @@ def plot_precision_recall(
     class_names: Sequence[str],
     title: str,
 ) -> np.ndarray:
-    """Plot the curve of each class, rising recalls and the precision that holds up to each, and list its score.
+    """Plot the curve of each class, and list its score. A curve has rising recalls, and the precision up to each.
 
-    Of more than 16 classes the 8 of the highest and the 8 of the lowest score have colours and names, the others are
-    grey. A class without ground truth, None, has no curve. Returns [H,W,3] uint8.
+    If there are more than 16 classes, the 8 with the highest and the 8 with the lowest scores have colours and names, and
+    the others are grey. A class without ground truth has None in place of a curve. Return [H,W,3] uint8.
     """
-    known = sorted((index for index, curve in enumerate(curves) if curve is not None), key=lambda index: -scores[index])
+    drawn = {index: curve for index, curve in enumerate(curves) if curve is not None}
+    known = sorted(drawn, key=lambda index: -scores[index])
     half = MOST_COLOURED_CURVES // 2
     grey = known[half:-half] if len(known) > MOST_COLOURED_CURVES else []
     named = [index for index in known if index not in grey]
-    font, gap = ImageFont.load_default(size=15), 12
+    font, gap = load_font(15), 12
     lines = [f"{scores[index]:.3f}  {class_names[index]}" for index in named]
     if grey:
         lines.insert(half, f"{len(grey)} other classes")
@@ -163,7 +170,7 @@ def plot_precision_recall(
         draw.text((left + part, top + PLOT + 9), f"{tick / 10:.1f}", fill=INK, font=font, anchor="mt")
         draw.text((left - 6, top + PLOT - part), f"{tick / 10:.1f}", fill=INK, font=font, anchor="rm")
     colours = [HATCH[1]] * len(grey) + [class_colour(index) for index in named[::-1]]
-    canvas.paste(_draw_curves([curves[index] for index in grey + named[::-1]], colours), (left, top))
+    canvas.paste(_draw_curves([drawn[index] for index in grey + named[::-1]], colours), (left, top))
     swatches = [class_colour(index) for index in named]
     swatches[half:half] = [HATCH[1]] * bool(grey)
     for row, text in enumerate(lines):
@@ -177,17 +184,16 @@ def plot_precision_recall(
 
 
 def plot_points(points: Sequence[tuple[str, float, float]], x_title: str, y_title: str) -> np.ndarray:
-    """Plot named points (name, x, y), x above 0 on a logarithmic axis. A name avoids the others and the points, if it can.
+    """Plot named points (name, x, y), with x > 0 on a logarithmic axis. A name avoids other names and points if it can.
 
-    Returns [H,W,3] uint8.
+    Return [H,W,3] uint8.
     """
-    font, small, gap = ImageFont.load_default(size=15), ImageFont.load_default(size=13), 12
+    font, small, gap = load_font(15), load_font(13), 12
     left, top, width, height = 6 * gap, 2 * gap, PLOT * 3 // 2, PLOT
     canvas = Image.new("RGB", (left + width + 2 * gap, top + height + 5 * gap), "white")
     draw = ImageDraw.Draw(canvas)
-    logarithms, values = (
-        np.array(list(own), float) for own in (map(math.log10, _column(points, 1)), _column(points, 2))
-    )
+    logarithms = np.array([math.log10(x) for _, x, _ in points])
+    values = np.array([y for _, _, y in points], float)
     x_ends, y_ends = _widen(logarithms, 0.12), _widen(values, 0.12)
     for tick in _log_ticks(*x_ends):
         x = left + width * (math.log10(tick) - x_ends[0]) / (x_ends[1] - x_ends[0])
@@ -207,18 +213,14 @@ def plot_points(points: Sequence[tuple[str, float, float]], x_title: str, y_titl
         a, b, colour = x[index], y[index], class_colour(index)
         draw.ellipse((a - 6, b - 6, a + 6, b + 6), fill=colour, outline=INK)
         size = font.getlength(name), font.size
-        box = _find_room(_places(a, b, size), taken, (left, top, left + width, top + height))
+        box = _find_room(_list_places(a, b, size), taken, (left, top, left + width, top + height))
         taken.append(box)
         draw.text((box[0], (box[1] + box[3]) / 2), name, fill=INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
 
-def _column(points: Sequence[tuple], number: int) -> list:
-    return [point[number] for point in points]
-
-
 def _widen(values: np.ndarray, share: float) -> tuple[float, float]:
-    """The ends of an axis that shows `values` with room at both sides."""
+    """Return the ends of an axis that shows `values` with room at both sides."""
     room = share * (values.max() - values.min()) or 0.1
     return float(values.min() - room), float(values.max() + room)
 
@@ -230,27 +232,25 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _even_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two ends, about six of them."""
+    """Return about six round numbers between two ends."""
     step = 10 ** math.floor(math.log10(high - low))
     step = min((step * factor for factor in (0.1, 0.2, 0.5, 1.0)), key=lambda own: abs((high - low) / own - 6))
     first = math.ceil(low / step)
     return [round(number * step, 10) for number in range(first, math.floor(high / step) + 1)]
 
 
-def _places(x: float, y: float, size: tuple[float, float]) -> list[tuple[float, float, float, float]]:
-    """The boxes (left, top, right, bottom) around a point in which its name may stand, the best first."""
+def _list_places(x: float, y: float, size: tuple[float, float]) -> list[Box]:
+    """List the places of a name of `size` (width, height) around its point, the best one first."""
     width, height = size
     corners = [(x + 10, y - height / 2), (x - 10 - width, y - height / 2)]
     corners += [(x - width / 2, y + sign * distance - height / 2) for distance in (18, 32, 46) for sign in (-1, 1)]
     return [(left, top, left + width, top + height) for left, top in corners]
 
 
-def _find_room(
-    places: list[tuple[float, ...]], taken: list[tuple[float, ...]], area: tuple[float, ...]
-) -> tuple[float, ...]:
-    """The first of the places that is in the area and shares no pixel with what is taken, or else the first of all."""
+def _find_room(places: list[Box], taken: list[Box], area: Box) -> Box:
+    """Return the first place that lies in the area and overlaps no taken one, the first of all if there is none."""
 
-    def is_free(box: tuple[float, ...]) -> bool:
+    def is_free(box: Box) -> bool:
         inside = box[0] > area[0] and box[1] > area[1] and box[2] < area[2] and box[3] < area[3]
         return inside and not any(
             box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
@@ -285,7 +285,7 @@ def _draw_curves(
 
 
 def _draw_upwards(canvas: Image.Image, start: tuple[int, int], text: str, font: ImageFont.FreeTypeFont) -> None:
-    """Draw text that reads from (x, y) upwards, with its middle line at x."""
+    """Draw text upwards from (x, y), with its middle line at x."""
     size = math.ceil(font.getlength(text)), 2 * int(font.size)
     tile = Image.new("L", size)
     ImageDraw.Draw(tile).text((0, size[1] // 2), text, fill=255, font=font, anchor="lm")

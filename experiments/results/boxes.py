@@ -25,7 +25,7 @@ COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # 000000000139, or COCO_val20
 
 
 class BoxResults(Results):
-    """Scores boxes in the images' own pixels, as config.eval.metrics says."""
+    """Scores boxes in the images' own pixels, with the metrics of config.eval.metrics."""
 
     shown = ("boxes", "scores", "classes")
     make_metrics = staticmethod(make_box_metrics)
@@ -34,7 +34,7 @@ class BoxResults(Results):
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
-        self.metrics()  # refuses a metric that does not score boxes
+        self.metrics()  # raises UserError for a metric that does not score boxes
 
     def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "BoxAssembly":
         return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
@@ -68,16 +68,16 @@ class BoxResults(Results):
 
 
 class BoxAssembly(Assembly):
-    """Collects what is detected in the views of an image, in the image's own pixels and inside it.
+    """Collects the detections in the views of an image, in the image's own pixels and clipped to it.
 
-    Views are windows, mirror images and zooms. Of several views, the best `count` detections stay, and of detections of one
-    class that overlap by more than `iou` the best one. Those of a single view stay as the task has chosen them.
+    Views are windows, mirror images and zooms. With several views, detections of one class that overlap by more than `iou`
+    are reduced to the best one, and the best `count` of the rest are kept. The detections of a single view stay as they are.
 
-    Where a window's border cuts an object, the view finds a part of it. The part goes if the whole is found too, with a
-    higher score, and the part is more than `iou` of it; a smaller part stays as a detection of its own.
+    A view finds only a part of an object that its window's border cuts. The part is dropped if the whole object is found
+    too, with a higher score, and the part is more than `iou` of it. A smaller part stays as a detection of its own.
     """
 
-    fields = ("boxes", "scores", "classes")  # of a view's detections: what goes where their boxes go
+    fields = ("boxes", "scores", "classes")  # the columns of a view's detections that are kept
 
     def __init__(self, size: tuple[int, int], iou: float, count: int):
         self.size, self.iou, self.count = size, iou, count
@@ -96,7 +96,7 @@ class BoxAssembly(Assembly):
         self._views.append({name: values[kept] for name, values in row.items()})
 
     def _place(self, found: Prediction, boxes: np.ndarray, matrix: np.ndarray) -> Prediction:
-        """Return the detections that a view has `found` as the image has them: `boxes` [D,4] in its pixels are clipped."""
+        """Return the detections that a view has `found`, with their `boxes` [D,4] in pixels of the image, clipped to it."""
         return found | {"boxes": np.clip(boxes, 0, [*self.size, *self.size])}
 
     def result(self) -> Prediction:
@@ -110,17 +110,18 @@ class BoxAssembly(Assembly):
     def _suppress(self, every: Prediction) -> np.ndarray:
         """Return the indices of the detections that stay, by falling score."""
         corners = np.concatenate([every["boxes"][:, 1::-1], every["boxes"][:, 3:1:-1] - every["boxes"][:, 1::-1]], -1)
-        kept = cv2.dnn.NMSBoxesBatched(corners, every["scores"], every["classes"], 0.0, self.iou)
+        scores, classes = every["scores"].tolist(), every["classes"].tolist()
+        kept = cv2.dnn.NMSBoxesBatched(corners.tolist(), scores, classes, 0.0, self.iou)
         kept = np.asarray(kept, np.intp).reshape(-1)
         return kept[np.argsort(-every["scores"][kept], kind="stable")]
 
 
 class DetectionWriter(Writer):
-    """Writes NAME_boxes.png for each image, and detections.json of them all: COCO's results, an entry for each detection.
+    """Writes NAME_boxes.png for each image, and detections.json with COCO's results, one entry per detection.
 
-    `image_id` is the data's own number of the image, of `image_ids`. Where these are empty it is the number in the file's name
-    if all are named as COCO's files are, else `file_name`: a text, which nobody takes for the number of another image.
-    `file_name` and `category_name` say the same in words. Where two files share a name, `file_name` has their folders too.
+    `image_id` is the data's own number of the image, from `image_ids`. If these are empty, it is the number in the file's
+    name if all files have COCO's names, else `file_name`: a text cannot be mistaken for the number of another image.
+    `file_name` and `category_name` repeat both in words. If two files share a name, `file_name` has their folders too.
     A picture shows the detections of `picture_score` or more. Below the image it names this score, and the classes that are
     shown with their numbers of detections. detections.json has all detections.
     """
@@ -171,7 +172,7 @@ class DetectionWriter(Writer):
         return [picture]
 
     def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:
-        """List for each detection in an image of `size` the fields that say where it is, in addition to its box."""
+        """List the fields of each detection's place in an image of `size`, in addition to its box."""
         return [{} for _ in prediction["boxes"]]
 
     def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
@@ -190,7 +191,7 @@ class DetectionWriter(Writer):
 
 
 def _read_numbers(paths: Sequence[Path]) -> list[int]:
-    """The images' numbers, where all files are named as COCO's are and no two alike; else none."""
+    """Return the images' numbers if all files have COCO's names and no two have the same number, else []."""
     named = [COCO_NAME.fullmatch(path.stem) for path in paths]
     numbers = [int(match[1]) for match in named if match]
     return numbers if len(set(numbers)) == len(paths) else []

@@ -1,4 +1,4 @@
-"""Predictions of a class for every pixel."""
+"""Predictions of a class for each pixel."""
 
 import math
 from collections import Counter
@@ -22,13 +22,13 @@ ROWS = 64  # rows that are resampled at a time
 
 
 class LabelResults(Results):
-    """Scores the most probable classes, as config.eval.metrics says; pixels labelled 255 count nowhere."""
+    """Scores the most probable classes with the metrics of config.eval.metrics, without the pixels labelled 255."""
 
     shown = ("label",)
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
-        # A metric that does not score these labels is refused here.
+        # Raises UserError for a metric that does not score these labels.
         self._keeps_probability = any("probability" in metric.reads for metric in self.metrics())
 
     def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "ProbabilityAssembly":
@@ -63,7 +63,7 @@ class LabelResults(Results):
 class MaskWriter(Writer):
     """Writes NAME_mask.png (class indices) and NAME_overlay.png for each image.
 
-    The overlay has the image's pixels at its top left, and the legend of the classes that were found below them.
+    The overlay has the image's pixels at its top left, and the legend of the predicted classes below them.
     """
 
     def __init__(self, folder: Path, class_names: tuple[str, ...]):
@@ -82,7 +82,7 @@ class MaskWriter(Writer):
 
 
 class Seen(NamedTuple):
-    """What a view shows of an image: pixels of it, and the places of their centres in the view's probabilities."""
+    """The pixels of an image that a view shows, and the places of their centres in the view's probabilities."""
 
     probability: np.ndarray  # [h,w,C]
     rows: range
@@ -92,10 +92,11 @@ class Seen(NamedTuple):
 
 
 class ProbabilityAssembly(Assembly):
-    """Averages the class probabilities that an image's views give each of its pixels, and takes the most probable class.
+    """Averages the class probabilities of an image's views at each pixel, and takes the most probable class.
 
-    Rows are done as soon as no view is to come that shows them: the probabilities of all pixels of a large image would be
-    gigabytes. `matrices` are those of all views; without them, rows are done at the end. `keep` keeps the probabilities.
+    Rows are finished after the last view that shows them: the probabilities of all pixels of a large image would be
+    gigabytes. `matrices` are those of all views; without them, rows are finished at the end. `keep` keeps the
+    probabilities.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class ProbabilityAssembly(Assembly):
     ):
         self._size, self._num_classes = size, num_classes
         self._to_come = Counter(map(_find_first_row, matrices))  # views by the first row that they can show
-        self._open: list[Seen] = []  # the views of rows that are not done, in the order in which they came
+        self._open: list[Seen] = []  # the views of rows that are not finished, in the order of their arrival
         self._done = 0  # rows
         self._label = np.zeros(size, np.uint8)
         self._kept = np.zeros((*size, num_classes), np.float32) if keep else None
@@ -127,7 +128,7 @@ class ProbabilityAssembly(Assembly):
             self._finish(min((row for row, views in self._to_come.items() if views > 0), default=self._done))
 
     def _finish(self, end: int) -> None:
-        """Do the rows up to `end`."""
+        """Finish the rows up to `end`."""
         end = min(end, self._size[0])
         for first in range(self._done, end, ROWS):
             self._finish_strip(range(first, min(first + ROWS, end)))
@@ -151,7 +152,7 @@ class ProbabilityAssembly(Assembly):
             self._kept[strip.start : strip.stop] = total
 
     def result(self) -> Prediction:
-        """Return `label` [H,W] uint8, and `probability` [H,W,C] float32 where it is kept. Call it once."""
+        """Return `label` [H,W] uint8, and `probability` [H,W,C] float32 if it is kept. Call this once."""
         self._finish(self._size[0])
         return {"label": self._label} | ({} if self._kept is None else {"probability": self._kept})
 

@@ -165,7 +165,7 @@ def test_points_stand_where_their_numbers_are_and_names_next_to_them():
 def test_names_of_near_points_do_not_cover_one_another():
     taken = []
     for x, y in ((100, 100), (103, 104), (99, 97), (101, 110)):
-        box = plots._find_room(plots._places(x, y, (60, 15)), taken, (0, 0, 400, 300))
+        box = plots._find_room(plots._list_places(x, y, (60, 15)), taken, (0, 0, 400, 300))
         assert not any(
             box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
         )
