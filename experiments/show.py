@@ -32,8 +32,8 @@ def show(command: Command) -> None:
     if not 1 <= step <= config.train.steps:
         raise UserError(f"--step={step}: config.train.steps={config.train.steps}; steps count from 1, name one of them")
     workdir = command.directory() if command.workdir else None
-    trained = workdir is not None and checkpoints.exists(workdir)
-    inputs = Inputs(config, command.data_dir, checkpoints.read_white(workdir) if trained else 0)
+    white = checkpoints.read_white(workdir) if workdir is not None and checkpoints.exists(workdir) else 0
+    inputs = Inputs(config, command.data_dir, white)
     if workdir is not None and (workdir / "config.json").exists():
         _check_run(workdir, config, inputs)
     source = inputs.source

@@ -32,7 +32,7 @@ import numpy as np
 from errors import UserError
 from experiments.metrics import coco_files, precision, weighted_precision
 from experiments.metrics.precision import Detections, ScoringTables, Truths
-from experiments.pictures.plots import plot_confusion, plot_precision_recall
+from experiments.pictures.plots import plot_box_confusion, plot_precision_recall
 
 
 class Style(NamedTuple):
@@ -129,12 +129,12 @@ class AveragePrecision:
         """Draw `confusion` where it is a style, and the curves of the first other one at IoU 0.5."""
         drawn = {}
         if "confusion" in self.styles:
-            names = (*self.class_names, "background")
-            drawn["confusion"] = plot_confusion(precision.confusion(self._tables()), names)
+            counts = precision.confusion(self._tables())
+            drawn["confusion"] = plot_box_confusion(counts, self.class_names, precision.VOC_IOU, precision.CONFIDENT)
         for style, result in list(self._scored().items())[:1]:
             name = "AP50" if "AP50" in result.classes[0] else "AP"
             scores = [values[name] for values in result.classes]
-            title = f"IoU 0.5, {self.known[style].title}"
+            title = f"IoU {precision.VOC_IOU:g}, {self.known[style].title}"
             drawn[self.curves] = plot_precision_recall(result.curves, scores, self.class_names, title)
         return drawn
 

@@ -1,9 +1,10 @@
-"""The examples that an evaluation draws, one by one in a zip file, so that those of several runs can stand side by side.
+"""A zip file with the pictures of an evaluation, one for each example, which shows several runs side by side.
 
-`names.json` holds the names of the classes, and of each example its index in the split, its image's name and its tiles:
-INDEX-truth.webp, INDEX-prediction.webp and, of label maps, INDEX-image.webp.
+`names.json` holds the names of the classes, and for each example its index in the split, its image's name and its tiles:
+INDEX-truth.webp, INDEX-prediction.webp and, for label maps, INDEX-image.webp.
 """
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -21,12 +22,13 @@ from limits import EXAMPLES, MB
 
 LONGER_SIDE = 320  # pixels of a tile
 QUALITY = 80
-METHOD = 2  # of 0 to 6: half the time of the default, for 4 % more bytes
+METHOD = 2  # effort, 0 to 6: half the time of the default, 4 % more bytes
 NAMES = "names.json"
 
 
-class DrawnExample(NamedTuple):
-    """One example: its place in the split, its image's name, and its tiles by name, as WebP."""
+@dataclasses.dataclass(frozen=True)
+class DrawnExample:
+    """One example with its place in the split, its image's name, and its tiles by name, as WebP."""
 
     index: int
     name: str
@@ -41,13 +43,13 @@ class DrawnExamples(NamedTuple):
 
 
 def write_examples(path: Path, drawn: DrawnExamples) -> None:
-    """Write the examples, whole or not at all; the same examples are the same bytes."""
+    """Write the examples, all or none. The same examples give the same bytes."""
     names = [
         {"index": own.index, "name": own.name, "tiles": {name: f"{own.index}-{name}.webp" for name in own.tiles}}
         for own in drawn.examples
     ]
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:  # not compressed, for WebP is
+    with zipfile.ZipFile(content, "w") as archive:  # not compressed: WebP is already
         archive.writestr(zipfile.ZipInfo(NAMES), json.dumps({"classes": list(drawn.class_names), "examples": names}))
         for own, entry in zip(drawn.examples, names, strict=True):
             for name, tile in own.tiles.items():
@@ -56,11 +58,13 @@ def write_examples(path: Path, drawn: DrawnExamples) -> None:
 
 
 def read_examples(path: Path) -> DrawnExamples:
-    """Read what `write_examples` wrote. Raises FileNotFoundError, and UserError where the file is damaged."""
+    """Read a file of `write_examples`. Raise FileNotFoundError, or UserError for a damaged file."""
     content = read_bytes(path, EXAMPLES)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(own.file_size for own in archive.infolist()) > EXAMPLES:  # which a zip file can hide in a few bytes
+            if (
+                sum(own.file_size for own in archive.infolist()) > EXAMPLES
+            ):  # a few bytes of a zip file can hold gigabytes
                 raise UserError(f"{path} holds more than {EXAMPLES / MB:g} MB; {REMEDY}")
             names = parse_json(archive.read(NAMES), f"{path}, {NAMES}")
             examples = [
@@ -72,7 +76,7 @@ def read_examples(path: Path) -> DrawnExamples:
         drawn = DrawnExamples(names["classes"], examples)
     except UserError:
         raise
-    # zipfile raises errors of many types for a damaged file.
+    # zipfile raises many types of errors for a damaged file.
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -1,26 +1,26 @@
 """Pictures of label maps: over the image, and predictions next to the ground truth.
 
-Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where there is none.
+Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where a pixel is unlabelled.
 """
 
-import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.legend import ROWS_OF_ONE_COLUMN, draw_legend, lay_legend, list_classes
-from experiments.pictures.palette import INK, colour_mask
+from experiments.pictures.legend import list_label_classes
+from experiments.pictures.pairs import TILE, arrange
+from experiments.pictures.palette import choose_ink, colour_mask, find_background, palette
+from input_pipeline.batch import IGNORE
 
 OPACITY = 0.6  # of a class colour over the grey image
-ROWS = 256  # that are drawn at a time: of all rows of a large image the numbers in between would be gigabytes
-SMALLEST_TILE = 192  # pixels of the shorter side; smaller images are enlarged by a whole factor
-LARGEST_TILE = 768  # pixels of the longer side that enlarging does not exceed
+ROWS = 256  # drawn at a time: the intermediate arrays of all rows of a large image would be gigabytes
+OUTLINE = 500  # pixels of the longer side for each pixel of an outline
+THICKEST = 3  # pixels of an outline
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """Return the brightness of an image, [H,W,1] float64 from 0 to 255: every hue drawn on it is then a meaning."""
+    """Return the brightness of an image, [H,W,1] float64 from 0 to 255: every hue drawn on it then has a meaning."""
     return (image @ np.array([0.299, 0.587, 0.114]))[..., None]
 
 
@@ -33,65 +33,70 @@ def turn_grey(image: np.ndarray) -> np.ndarray:
     return turned
 
 
-def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, label: np.ndarray, background: int | None = None) -> np.ndarray:
     """Draw the colours of the classes over the image, which turns grey, so that every hue is a class.
 
-    The borders between classes have the full colour. Returns [H,W,3] uint8.
+    The class `background` has no colour: the grey image shows there. The pixels of other classes have the full colour
+    within 1 to 3 pixels of another class, by the image's size. Where a class borders the background, a black or white
+    line lies in the background: the one that contrasts with the class's colour, so that the outline can be seen on dark
+    and bright images. Return [H,W,3] uint8.
     """
     drawn = np.empty(image.shape, np.uint8)
+    reach = measure_outline(label.shape)
     for first in range(0, len(label), ROWS):
-        rows, below = slice(first, first + ROWS), label[first + 1 : first + ROWS + 1]
-        part = label[rows]
-        colours = colour_mask(part)
-        blend = (OPACITY * colours + (1 - OPACITY) * grey(image[rows])).round().astype(np.uint8)
-        border = np.zeros(part.shape, bool)
-        border[:, :-1] |= part[:, :-1] != part[:, 1:]
-        border[: len(below)] |= part[: len(below)] != below
-        drawn[rows] = np.where(border[..., None], colours, blend)
+        rows, start = slice(first, first + ROWS), max(0, first - reach)
+        part, inner = label[start : first + ROWS + reach], slice(first - start, first - start + ROWS)
+        other, part = _find_other(part, reach)[inner], part[inner]
+        colours, shades = colour_mask(part), grey(image[rows])
+        border = other != part
+        opacity = np.where(border, 1.0, OPACITY)[..., None]
+        drawn[rows] = (opacity * colours + (1 - opacity) * shades).round()
+        if background is not None:
+            behind = part == background
+            drawn[rows][behind] = shades[behind].round()
+            line = behind & border & (other != IGNORE)
+            drawn[rows][line] = _list_inks()[other[line]][:, None]
     return drawn
 
 
-def draw_label(image: np.ndarray, label: np.ndarray, longer: int) -> np.ndarray:
-    """Draw an image and its label over it side by side, each with a longer side of `longer` pixels. Returns [H,W,3] uint8."""
-    factor = longer / max(label.shape)
-    size = tuple(max(1, round(factor * side)) for side in label.shape[::-1])
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-    label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
-    return np.concatenate([image, overlay(image, label)], 1)
+def measure_outline(shape: Sequence[int]) -> int:
+    """Return how many pixels wide an outline is in a picture of `shape` (height, width, ...)."""
+    return min(THICKEST, max(1, round(max(shape[:2]) / OUTLINE)))
+
+
+def _find_other(label: np.ndarray, reach: int) -> np.ndarray:
+    """Return for each pixel [H,W] another class within `reach` pixels, its own if there is none."""
+    window = np.ones((2 * reach + 1,) * 2, np.uint8)
+    largest = cv2.dilate(label, window)
+    return np.where(largest != label, largest, cv2.erode(label, window))
+
+
+def _list_inks() -> np.ndarray:
+    """Return for each class index the grey level of the ink that contrasts with its colour, [256] uint8."""
+    return np.array([0 if choose_ink(colour) == "black" else 255 for colour in palette()], np.uint8)
+
+
+def draw_tiles(
+    image: np.ndarray, labels: Sequence[np.ndarray], class_names: Sequence[str], longer: int = TILE
+) -> list[np.ndarray]:
+    """Draw an image, and each of its label maps over it. The longer side of each becomes `longer` pixels."""
+    factor = longer / max(image.shape[:2])
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    resized = (cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST) for label in labels)
+    return [image, *(overlay(image, label, find_background(class_names)) for label in resized)]
 
 
 def compare_labels(
-    images: np.ndarray, labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    class_names: Sequence[str],
 ) -> np.ndarray:
-    """Draw N examples: image, ground truth and prediction side by side, titles above, the legend below.
+    """Draw N examples of any sizes: image, ground truth and prediction side by side, titles above, the legend below.
 
-    `images` [N,H,W,3], `labels` and `predictions` [N,H,W]. Small images are enlarged. The legend has the classes that
-    occur. Returns [H,W,3] uint8.
+    Each example keeps its proportions. The legend has the classes that occur. Return [H,W,3] uint8.
     """
-    count, height, width = labels.shape
-    factor = max(1, min(math.ceil(SMALLEST_TILE / min(height, width)), LARGEST_TILE // max(height, width)))
-    height, width = height * factor, width * factor
-    text = max(15, height // 15)
-    font, gap = ImageFont.load_default(size=text), max(6, text // 2)
-    columns = 1 if count <= ROWS_OF_ONE_COLUMN else 2
-    panel = 3 * width + 2 * gap  # one example
-    total = columns * panel + (columns + 1) * 2 * gap
-    title = 2 * text
-    bottom = title + math.ceil(count / columns) * (height + gap)
-    entries = list_classes((labels, predictions), class_names)
-    legend, places = lay_legend(entries, font, total - 4 * gap)
-    canvas = Image.new("RGB", (total, bottom + legend + gap), "white")
-    draw = ImageDraw.Draw(canvas)
-    for column in range(columns):
-        for part, name in enumerate(("image", "ground truth", "prediction")):
-            middle = 2 * gap + column * (panel + 2 * gap) + part * (width + gap) + width // 2
-            draw.text((middle, title // 2), name, fill=INK, font=font, anchor="mm")
-    for example in range(count):
-        row, column = divmod(example, columns)
-        left, top = 2 * gap + column * (panel + 2 * gap), title + row * (height + gap)
-        image = np.asarray(Image.fromarray(images[example]).resize((width, height), Image.Resampling.BICUBIC))
-        enlarged = (label[example].repeat(factor, 0).repeat(factor, 1) for label in (labels, predictions))
-        for part, tile in enumerate([image, *(overlay(image, label) for label in enlarged)]):
-            canvas.paste(Image.fromarray(tile), (left + part * (width + gap), top))
-    draw_legend(canvas, (2 * gap, bottom), entries, places, font)
-    return np.asarray(canvas)
+    tiles = [draw_tiles(image, pair, class_names) for image, *pair in zip(images, labels, predictions, strict=True)]
+    entries = list_label_classes((*labels, *predictions), class_names)
+    return arrange(tiles, ("image", "ground truth", "prediction"), entries)

@@ -1,6 +1,6 @@
-"""The colours of classes, one and the same in every run, and the text that is read best on them.
+"""The colours of classes, which are the same in every run, and the ink that contrasts with them.
 
-Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where there is none.
+Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where a pixel is unlabelled.
 """
 
 import functools
@@ -10,10 +10,21 @@ import numpy as np
 
 from input_pipeline.batch import IGNORE
 
-HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of the pixels without a class
+HATCH = ((148, 148, 148), (196, 196, 196))  # stripes of unlabelled pixels
 INK = (60, 60, 60)
+FAINT = (222, 222, 222)  # of a grid
+SHADES = ((247, 251, 255), (92, 158, 208), (8, 40, 96))  # 0, 50 and 100 percent: darker is more, in grey as well
+BACKGROUNDS = {
+    "background",
+    "bg",
+    "void",
+    "none",
+    "nothing",
+    "unlabelled",
+    "unlabeled",
+}  # names of a class without objects
 
-# Okabe and Ito's colours, told apart with every common kind of colour blindness; "Color Universal Design", 2008.
+# Okabe and Ito's colours, which differ with every common kind of colour blindness; "Color Universal Design", 2008.
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66))
 
 # Linear RGB as seen without the red, and without the green cones: Vienot, Brettel and Mollon, 1999.
@@ -27,10 +38,10 @@ OKLAB = ((0.210454, 0.793618, -0.004072), (1.977998, -2.428592, 0.450594), (0.02
 
 @functools.cache
 def palette() -> np.ndarray:
-    """Return [256,3] uint8, the colour of each class index. Index 255, no class, is grey.
+    """Return the colour of each class index, [256,3] uint8. Index 255, unlabelled, is grey.
 
-    After the colours of Okabe and Ito comes, one by one, the colour farthest from all before it, with any kind of colour
-    vision.
+    The colours of Okabe and Ito come first. Each further colour is the one farthest from all before it, with any kind of
+    colour vision.
     """
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(OKABE_ITO)] = OKABE_ITO
@@ -51,12 +62,21 @@ def palette() -> np.ndarray:
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
-    """Return the colour of an object's class. After 255 classes the colours repeat; no class is grey."""
+    """Return the colour of an object's class. The colours repeat after 255 classes; no class is grey."""
     return tuple(palette()[index % IGNORE].tolist())
 
 
+def find_background(class_names: Sequence[str]) -> int | None:
+    """Return the index of the first class that is named as the background, None if there is none.
+
+    The names are `background`, `bg`, `void`, `none`, `nothing`, `unlabelled` and `unlabeled`, in capitals too. Pictures
+    of label maps do not colour this class.
+    """
+    return next((index for index, name in enumerate(class_names) if name.casefold() in BACKGROUNDS), None)
+
+
 def _appearance(colours: np.ndarray) -> np.ndarray:
-    """Convert [N,3] sRGB colours to [3,N,3] Oklab: seen with all cones, without the red, without the green ones."""
+    """Convert [N,3] sRGB colours to [3,N,3] Oklab, seen with all cones, without the red and without the green ones."""
     value = colours / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     views = np.stack([linear, linear @ np.transpose(PROTANOPIA), linear @ np.transpose(DEUTERANOPIA)])
@@ -64,19 +84,19 @@ def _appearance(colours: np.ndarray) -> np.ndarray:
 
 
 def _distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return [N], the smallest distance over the kinds of vision; the plain one counts most, for most people have it."""
+    """Return the smallest distance [N] over the kinds of vision. Normal vision counts most: most people have it."""
     return np.min(np.linalg.norm(colours - other, axis=-1) * np.array([[1.0], [1.5], [1.5]]), axis=0)
 
 
 def colour_mask(label: np.ndarray) -> np.ndarray:
-    """Draw each pixel in the colour of its class, [H,W,3] uint8; pixels without a class are hatched in grey."""
-    y, x = np.indices(label.shape, sparse=True)
+    """Draw each pixel in the colour of its class, [H,W,3] uint8. Unlabelled pixels are hatched in grey."""
+    y, x = np.ogrid[: label.shape[0], : label.shape[1]]
     hatch = np.array(HATCH, np.uint8)[(y + x) // 4 % 2]
     return np.where((label == IGNORE)[..., None], hatch, palette()[label])
 
 
 def choose_ink(colour: Sequence[int]) -> str:
-    """Return black or white: what is read better on `colour`, by the contrast of the web's guidelines (WCAG)."""
+    """Return "black" or "white", the one with more contrast to `colour` by the web's guidelines (WCAG)."""
     return "black" if (luminance(colour) + 0.05) ** 2 > 0.05 * 1.05 else "white"
 
 

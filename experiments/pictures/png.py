@@ -1,4 +1,4 @@
-"""PNG files: whole, or not there at all."""
+"""PNG files, which are written whole or not at all."""
 
 import io
 import itertools
@@ -12,21 +12,21 @@ from files import write_atomically
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write [H,W,3] RGB or [H,W] grey uint8 as PNG, whole or not at all. Raises UserError where the disk refuses."""
+    """Write [H,W,3] RGB or [H,W] grey uint8 as PNG, whole or not at all. Raise UserError if that fails."""
     _write(path, Image.fromarray(picture))
 
 
 def write_mask(path: Path, label: np.ndarray) -> None:
-    """Write a label map as a palette PNG: the pixels are class indices, and every viewer shows their colours."""
+    """Write a label map as a palette PNG, whose pixels are class indices that every viewer shows in colours."""
     mask = Image.fromarray(label)
     mask.putpalette(palette().tobytes())
     _write(path, mask)
 
 
 def write_new_png(path: Path, picture: np.ndarray) -> Path:
-    """Write [H,W,3] RGB uint8 as PNG, to `path` or, where that holds something else, to NAME-2.png, NAME-3.png ...
+    """Write [H,W,3] RGB uint8 as PNG to `path`. If that holds something else, write NAME-2.png, NAME-3.png ...
 
-    Returns the file that holds the picture; one that holds it already is left as it is.
+    Return the file that holds the picture. A file that already holds it stays as it is.
     """
     content = _encode(Image.fromarray(picture))
     places = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))

@@ -1,4 +1,4 @@
-"""Which detections a picture shows, and what it says of the others."""
+"""The detections that a picture shows, and the remark on those that it leaves out."""
 
 from collections.abc import Mapping
 
@@ -6,23 +6,23 @@ import numpy as np
 
 
 def keep_confident(detections: Mapping[str, np.ndarray], least_score: float) -> dict[str, np.ndarray]:
-    """Keep the detections that are worth drawing: hundreds of weak ones would hide the image."""
+    """Keep the detections of `least_score` or more. Hundreds of weak ones would hide the image."""
     kept = detections["scores"] >= least_score
     return {name: values[kept] for name, values in detections.items()}
 
 
 def describe_shown(scores: np.ndarray, least_score: float) -> str:
-    """Say which of the detections with `scores` [N] are drawn, and where none is, how far the best one is from that."""
+    """Return a remark on `scores` [N]: which detections are drawn or, if none is, the best score."""
     if not len(scores):
         return "no detection"
     if scores.max() >= least_score:
         return f"scores of {least_score:g} or more"
-    # As many digits as keep it from being rounded up to what it does not reach.
+    # With enough digits that it is not rounded up to the least score.
     written = (f"{scores.max():.{digits}f}" for digits in range(2, 10))
     best = next((text for text in written if float(text) < least_score), scores.max())
     return f"best {best}, none of {least_score:g} or more"
 
 
 def describe_none(scores: np.ndarray, least_score: float) -> str:
-    """Say why no detection is drawn; "" where one is."""
+    """Return why no detection is drawn, "" if one is."""
     return "" if (scores >= least_score).any() else describe_shown(scores, least_score)

@@ -1,4 +1,4 @@
-"""A sheet of examples: a grid of tiles with a caption above each, and the legend of their classes below."""
+"""A sheet of examples, which is a grid of tiles with a caption above each, and the legend below."""
 
 import math
 from collections.abc import Sequence
@@ -6,20 +6,21 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.pictures.legend import Entry, draw_legend, lay_legend
+from experiments.pictures.font import load_font
+from experiments.pictures.legend import Entry, draw_legend, lay_legend, measure_entry
 from experiments.pictures.palette import INK
 
-WIDTH = 2400  # pixels that a sheet has, unless its tiles would be too small
+WIDTH = 2400  # pixels of a sheet, unless its tiles would be too small
 LARGEST, SMALLEST = 448, 112  # pixels of a tile's longer side
 GAP = 8
 TEXT = 13
 
 
 class Sheet:
-    """Takes the tiles one by one, in the order of their captions, and then draws all of them."""
+    """A sheet that takes the tiles one by one, in the order of their captions, and then draws all of them."""
 
     def __init__(self, captions: Sequence[str], *, wide: bool = False):
-        """`wide` is for tiles of two pictures side by side. `longer` is the longer side that one picture is to have."""
+        """Lay out the sheet. `wide` is for tiles of two pictures. `longer` becomes the longer side of one picture."""
         self.captions, self.parts = captions, 2 if wide else 1
         square = max(1, math.ceil(math.sqrt(len(captions) / self.parts)))
         self.columns = min(
@@ -29,17 +30,18 @@ class Sheet:
         self.tiles: list[np.ndarray] = []
 
     def add(self, tile: np.ndarray) -> None:
+        """Add the next tile, [H,W,3] uint8."""
         self.tiles.append(tile)
 
     def draw(self, entries: list[Entry]) -> np.ndarray:
-        """Draw the tiles, and the legend of `entries`. Returns [H,W,3] uint8."""
-        font, caption = ImageFont.load_default(size=TEXT), TEXT * 3 // 2
+        """Draw the tiles, and the legend of `entries`. Return [H,W,3] uint8."""
+        font, caption = load_font(TEXT), TEXT * 3 // 2
         rows = [self.tiles[first : first + self.columns] for first in range(0, len(self.tiles), self.columns)]
         widths = [max(row[place].shape[1] for row in rows if place < len(row)) for place in range(len(rows[0]))]
         lefts = np.cumsum([GAP, *(width + GAP for width in widths)]).tolist()
         tops = np.cumsum([GAP, *(max(tile.shape[0] for tile in row) + caption + GAP for row in rows)]).tolist()
         legend, places = lay_legend(entries, font, lefts[-1] - 2 * GAP) if entries else (0, [])
-        needed = max((3 * TEXT + math.ceil(font.getlength(name)) for _, name in entries), default=0) + 2 * GAP
+        needed = max((measure_entry(entry, font) for entry in entries), default=0) + 2 * GAP
         canvas = Image.new("RGB", (max(lefts[-1], needed), tops[-1] + legend + (GAP if entries else 0)), "white")
         drawing = ImageDraw.Draw(canvas)
         for number, (tile, words) in enumerate(zip(self.tiles, self.captions, strict=True)):
@@ -53,7 +55,7 @@ class Sheet:
 
 
 def shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """Return the text, with its middle left out where it is wider than `width` pixels: names differ at their ends."""
+    """Return the text, without its middle if it is wider than `width` pixels. Names differ at their ends."""
     kept = len(text)
     shown = text
     while font.getlength(shown) > width and kept > 1:

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_box_metrics
-from experiments.pictures.boxes import compare_boxes, draw_box_rows, draw_boxes
-from experiments.pictures.legend import add_strip, list_classes
-from experiments.pictures.pairs import draw_detections, draw_tile
+from experiments.pictures.boxes import BOXES, compare_boxes, draw_boxes
+from experiments.pictures.legend import Entry, add_strip, count_classes
+from experiments.pictures.pairs import draw_pair, draw_tile
 from experiments.pictures.png import write_png
 from experiments.pictures.scores import describe_shown, keep_confident
 from experiments.pictures.sheet import Sheet
@@ -25,17 +25,16 @@ COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # 000000000139, or COCO_val20
 
 
 class BoxResults(Results):
-    """Scores boxes in the images' own pixels, as config.eval.metrics says."""
+    """Scores boxes in the images' own pixels, with the metrics of config.eval.metrics."""
 
     shown = ("boxes", "scores", "classes")
-    legend = True  # a colour is a class
     make_metrics = staticmethod(make_box_metrics)
     compare = staticmethod(compare_boxes)
-    draw_rows = staticmethod(draw_box_rows)
+    style = truth_style = BOXES
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
-        self.metrics()  # refuses a metric that does not score boxes
+        self.metrics()  # raises UserError for a metric that does not score boxes
 
     def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "BoxAssembly":
         return BoxAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
@@ -49,21 +48,18 @@ class BoxResults(Results):
         return self.compare(images, examples, predictions, self.class_names, self.evaluation.picture_score)
 
     def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
-        image, how = example["image"], (self.draw_rows, self.class_names)
-        detections = draw_detections(image, prediction, *how, self.evaluation.picture_score, longer)
-        return {"truth": np.asarray(draw_tile(image, example, *how, longer)), "prediction": np.asarray(detections)}
+        least, draw = self.evaluation.picture_score, self.style.draw
+        truth, detections = draw_pair(example["image"], example, prediction, draw, self.class_names, least, longer)
+        return {"truth": np.asarray(truth), "prediction": np.asarray(detections)}
 
     def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
-        sheet = Sheet(captions)
-        classes: set[int] = set()
+        sheet, style = Sheet(captions), self.truth_style
+        kept = []
         for example in examples:
-            sheet.add(self.draw_truth(example, sheet.longer))
-            classes.update(example["classes"].tolist())
-        return sheet.draw(list_classes([np.array(sorted(classes), int)], self.class_names) if self.legend else [])
-
-    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
-        """Draw an example's objects over its image, whose longer side becomes `longer` pixels."""
-        return np.asarray(draw_tile(example["image"], example, self.draw_rows, self.class_names, longer))
+            tile = draw_tile(example["image"], example, style.draw, self.class_names, sheet.longer)
+            sheet.add(np.asarray(tile))
+            kept.append({name: example[name] for name in ("classes", "crowd", "difficult")})
+        return sheet.draw(style.list_entries(kept, self.class_names, None))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -72,16 +68,16 @@ class BoxResults(Results):
 
 
 class BoxAssembly(Assembly):
-    """Collects what is detected in the views of an image, in the image's own pixels and inside it.
+    """Collects the detections in the views of an image, in the image's own pixels and clipped to it.
 
-    Views are windows, mirror images and zooms. Of several views, the best `count` detections stay, and of detections of one
-    class that overlap by more than `iou` the best one. Those of a single view stay as the task has chosen them.
+    Views are windows, mirror images and zooms. With several views, detections of one class that overlap by more than `iou`
+    are reduced to the best one, and the best `count` of the rest are kept. The detections of a single view stay as they are.
 
-    Where a window's border cuts an object, the view finds a part of it. The part goes if the whole is found too, with a
-    higher score, and the part is more than `iou` of it; a smaller part stays as a detection of its own.
+    A view finds only a part of an object that its window's border cuts. The part is dropped if the whole object is found
+    too, with a higher score, and the part is more than `iou` of it. A smaller part stays as a detection of its own.
     """
 
-    fields = ("boxes", "scores", "classes")  # of a view's detections: what goes where their boxes go
+    fields = ("boxes", "scores", "classes")  # the columns of a view's detections that are kept
 
     def __init__(self, size: tuple[int, int], iou: float, count: int):
         self.size, self.iou, self.count = size, iou, count
@@ -100,7 +96,7 @@ class BoxAssembly(Assembly):
         self._views.append({name: values[kept] for name, values in row.items()})
 
     def _place(self, found: Prediction, boxes: np.ndarray, matrix: np.ndarray) -> Prediction:
-        """Return the detections that a view has `found` as the image has them: `boxes` [D,4] in its pixels are clipped."""
+        """Return the detections that a view has `found`, with their `boxes` [D,4] in pixels of the image, clipped to it."""
         return found | {"boxes": np.clip(boxes, 0, [*self.size, *self.size])}
 
     def result(self) -> Prediction:
@@ -114,18 +110,20 @@ class BoxAssembly(Assembly):
     def _suppress(self, every: Prediction) -> np.ndarray:
         """Return the indices of the detections that stay, by falling score."""
         corners = np.concatenate([every["boxes"][:, 1::-1], every["boxes"][:, 3:1:-1] - every["boxes"][:, 1::-1]], -1)
-        kept = cv2.dnn.NMSBoxesBatched(corners, every["scores"], every["classes"], 0.0, self.iou)
+        scores, classes = every["scores"].tolist(), every["classes"].tolist()
+        kept = cv2.dnn.NMSBoxesBatched(corners.tolist(), scores, classes, 0.0, self.iou)
         kept = np.asarray(kept, np.intp).reshape(-1)
         return kept[np.argsort(-every["scores"][kept], kind="stable")]
 
 
 class DetectionWriter(Writer):
-    """Writes NAME_boxes.png for each image, and detections.json of them all: COCO's results, an entry for each detection.
+    """Writes NAME_boxes.png for each image, and detections.json with COCO's results, one entry per detection.
 
-    `image_id` is the data's own number of the image, of `image_ids`. Where these are empty it is the number in the file's name
-    if all are named as COCO's files are, else `file_name`: a text, which nobody takes for the number of another image.
-    `file_name` and `category_name` say the same in words. Where two files share a name, `file_name` has their folders too.
-    A picture shows the detections of `picture_score` or more, and says so below the image; detections.json has all.
+    `image_id` is the data's own number of the image, from `image_ids`. If these are empty, it is the number in the file's
+    name if all files have COCO's names, else `file_name`: a text cannot be mistaken for the number of another image.
+    `file_name` and `category_name` repeat both in words. If two files share a name, `file_name` has their folders too.
+    A picture shows the detections of `picture_score` or more. Below the image it names this score, and the classes that are
+    shown with their numbers of detections. detections.json has all detections.
     """
 
     kind = "boxes"  # of the pictures, in their names
@@ -166,17 +164,24 @@ class DetectionWriter(Writer):
                 }
             )
         picture = self.folder / f"{name}_{self.kind}.png"
-        drawn = self._draw(image, keep_confident(prediction, self.picture_score))
-        write_png(picture, add_strip(drawn, [], describe_shown(prediction["scores"], self.picture_score)))
+        shown, remark = (
+            keep_confident(prediction, self.picture_score),
+            describe_shown(prediction["scores"], self.picture_score),
+        )
+        write_png(picture, add_strip(self._draw(image, shown), self._list_entries(shown), remark))
         return [picture]
 
     def _list_regions(self, prediction: Prediction, size: tuple[int, int]) -> list[dict]:
-        """List for each detection in an image of `size` the fields that say where it is, in addition to its box."""
+        """List the fields of each detection's place in an image of `size`, in addition to its box."""
         return [{} for _ in prediction["boxes"]]
 
     def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
         """Draw the detections `shown` over the image."""
-        return draw_boxes(image, shown["boxes"], shown["classes"], shown["scores"], self.class_names)
+        return draw_boxes(image, shown, self.class_names)
+
+    def _list_entries(self, shown: Prediction) -> list[Entry]:
+        """List the legend's entries of the detections `shown`: their classes, each with the number of its detections."""
+        return count_classes(shown["classes"], self.class_names)
 
     def close(self) -> list[Path]:
         """Write detections.json, sorted by the images' numbers."""
@@ -186,7 +191,7 @@ class DetectionWriter(Writer):
 
 
 def _read_numbers(paths: Sequence[Path]) -> list[int]:
-    """The images' numbers, where all files are named as COCO's are and no two alike; else none."""
+    """Return the images' numbers if all files have COCO's names and no two have the same number, else []."""
     named = [COCO_NAME.fullmatch(path.stem) for path in paths]
     numbers = [int(match[1]) for match in named if match]
     return numbers if len(set(numbers)) == len(paths) else []

@@ -1,4 +1,4 @@
-"""Predictions of a class for every pixel."""
+"""Predictions of a class for each pixel."""
 
 import math
 from collections import Counter
@@ -6,30 +6,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.metrics.base import Example, Metric, Prediction
 from experiments.metrics.registry import make_label_metrics
-from experiments.pictures.labels import compare_labels, draw_label, overlay
-from experiments.pictures.legend import add_strip, list_classes
+from experiments.pictures.labels import compare_labels, draw_tiles, overlay
+from experiments.pictures.legend import add_strip, list_label_classes
+from experiments.pictures.palette import find_background
 from experiments.pictures.png import write_mask, write_png
 from experiments.pictures.sheet import Sheet
 from experiments.results.base import Assembly, Results, Writer
 
-TILE = 512  # pixels of an example's longer side in a picture
 ROWS = 64  # rows that are resampled at a time
 
 
 class LabelResults(Results):
-    """Scores the most probable classes, as config.eval.metrics says; pixels labelled 255 count nowhere."""
+    """Scores the most probable classes with the metrics of config.eval.metrics, without the pixels labelled 255."""
 
     shown = ("label",)
 
     def __init__(self, evaluation: ConfigDict, class_names: tuple[str, ...]):
         self.evaluation, self.class_names = evaluation, class_names
-        # A metric that does not score these labels is refused here.
+        # Raises UserError for a metric that does not score these labels.
         self._keeps_probability = any("probability" in metric.reads for metric in self.metrics())
 
     def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "ProbabilityAssembly":
@@ -39,32 +38,21 @@ class LabelResults(Results):
         return make_label_metrics(self.evaluation.metrics, self.class_names)
 
     def picture(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
-        """Draw all in the first one's shape, no larger than TILE pixels."""
-        shrink = min(1.0, TILE / max(examples[0]["label"].shape))
-        size = tuple(max(1, round(shrink * side)) for side in examples[0]["label"].shape)
-
-        def stacked(rows: Sequence[Example | Prediction], name: str, how: int) -> np.ndarray:
-            return np.stack([cv2.resize(row[name], size[::-1], interpolation=how) for row in rows])
-
-        images = stacked(examples, "image", cv2.INTER_AREA)
-        labels = (stacked(rows, "label", cv2.INTER_NEAREST) for rows in (examples, predictions))
-        return compare_labels(images, *labels, self.class_names)
+        images, labels = ([example[name] for example in examples] for name in ("image", "label"))
+        return compare_labels(images, labels, [prediction["label"] for prediction in predictions], self.class_names)
 
     def tiles(self, example: Example, prediction: Prediction, longer: int) -> dict[str, np.ndarray]:
-        shape = example["label"].shape
-        factor = longer / max(shape)
-        size = tuple(max(1, round(factor * side)) for side in shape[::-1])
-        image = cv2.resize(example["image"], size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-        labels = {"truth": example["label"], "prediction": prediction["label"]}
-        resized = {name: cv2.resize(own, size, interpolation=cv2.INTER_NEAREST) for name, own in labels.items()}
-        return {"image": image} | {name: overlay(image, label) for name, label in resized.items()}
+        labels = example["label"], prediction["label"]
+        tiles = draw_tiles(example["image"], labels, self.class_names, longer)
+        return dict(zip(("image", "truth", "prediction"), tiles, strict=True))
 
     def sheet(self, examples: Iterable[Example], captions: Sequence[str]) -> np.ndarray:
         sheet, classes = Sheet(captions, wide=True), np.zeros(256, bool)
         for example in examples:
-            sheet.add(draw_label(example["image"], example["label"], sheet.longer))
+            tiles = draw_tiles(example["image"], [example["label"]], self.class_names, sheet.longer)
+            sheet.add(np.concatenate(tiles, 1))
             classes[example["label"]] = True
-        return sheet.draw(list_classes([np.flatnonzero(classes)], self.class_names))
+        return sheet.draw(list_label_classes([np.flatnonzero(classes)], self.class_names))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -75,7 +63,7 @@ class LabelResults(Results):
 class MaskWriter(Writer):
     """Writes NAME_mask.png (class indices) and NAME_overlay.png for each image.
 
-    The overlay has the image's pixels at its top left, and the legend of the classes that were found below them.
+    The overlay has the image's pixels at its top left, and the legend of the predicted classes below them.
     """
 
     def __init__(self, folder: Path, class_names: tuple[str, ...]):
@@ -84,8 +72,9 @@ class MaskWriter(Writer):
     def add(self, path: Path, name: str, image: np.ndarray, prediction: Prediction) -> list[Path]:
         mask, drawn = self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png"
         write_mask(mask, prediction["label"])
-        entries = list_classes(prediction["label"], self.class_names)  # row by row
-        write_png(drawn, add_strip(overlay(image, prediction["label"]), entries))
+        entries = list_label_classes(prediction["label"], self.class_names)  # row by row
+        coloured = overlay(image, prediction["label"], find_background(self.class_names))
+        write_png(drawn, add_strip(coloured, entries))
         return [mask, drawn]
 
     def close(self) -> list[Path]:
@@ -93,7 +82,7 @@ class MaskWriter(Writer):
 
 
 class Seen(NamedTuple):
-    """What a view shows of an image: pixels of it, and the places of their centres in the view's probabilities."""
+    """The pixels of an image that a view shows, and the places of their centres in the view's probabilities."""
 
     probability: np.ndarray  # [h,w,C]
     rows: range
@@ -103,10 +92,11 @@ class Seen(NamedTuple):
 
 
 class ProbabilityAssembly(Assembly):
-    """Averages the class probabilities that an image's views give each of its pixels, and takes the most probable class.
+    """Averages the class probabilities of an image's views at each pixel, and takes the most probable class.
 
-    Rows are done as soon as no view is to come that shows them: the probabilities of all pixels of a large image would be
-    gigabytes. `matrices` are those of all views; without them, rows are done at the end. `keep` keeps the probabilities.
+    Rows are finished after the last view that shows them: the probabilities of all pixels of a large image would be
+    gigabytes. `matrices` are those of all views; without them, rows are finished at the end. `keep` keeps the
+    probabilities.
     """
 
     def __init__(
@@ -114,7 +104,7 @@ class ProbabilityAssembly(Assembly):
     ):
         self._size, self._num_classes = size, num_classes
         self._to_come = Counter(map(_find_first_row, matrices))  # views by the first row that they can show
-        self._open: list[Seen] = []  # the views of rows that are not done, in the order in which they came
+        self._open: list[Seen] = []  # the views of rows that are not finished, in the order of their arrival
         self._done = 0  # rows
         self._label = np.zeros(size, np.uint8)
         self._kept = np.zeros((*size, num_classes), np.float32) if keep else None
@@ -138,7 +128,7 @@ class ProbabilityAssembly(Assembly):
             self._finish(min((row for row, views in self._to_come.items() if views > 0), default=self._done))
 
     def _finish(self, end: int) -> None:
-        """Do the rows up to `end`."""
+        """Finish the rows up to `end`."""
         end = min(end, self._size[0])
         for first in range(self._done, end, ROWS):
             self._finish_strip(range(first, min(first + ROWS, end)))
@@ -162,7 +152,7 @@ class ProbabilityAssembly(Assembly):
             self._kept[strip.start : strip.stop] = total
 
     def result(self) -> Prediction:
-        """Return `label` [H,W] uint8, and `probability` [H,W,C] float32 where it is kept. Call it once."""
+        """Return `label` [H,W] uint8, and `probability` [H,W,C] float32 if it is kept. Call this once."""
         self._finish(self._size[0])
         return {"label": self._label} | ({} if self._kept is None else {"probability": self._kept})
 

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.metrics.base import Example, Prediction
+from experiments.metrics.base import Prediction
 from experiments.metrics.registry import make_mask_metrics
-from experiments.pictures.instances import compare_instances, draw_framed_rows, draw_instance_rows, draw_instances
-from experiments.pictures.pairs import draw_tile
+from experiments.pictures.instances import (
+    FRAMED_INSTANCES,
+    INSTANCES,
+    compare_instances,
+    draw_colours,
+    draw_instances,
+)
+from experiments.pictures.legend import Entry, count_classes
 from experiments.results.boxes import BoxAssembly, BoxResults, DetectionWriter
 from input_pipeline.annotations.masks import encode_pixels
 from input_pipeline.masks import Mask, bound, collect, touch
@@ -18,20 +24,16 @@ PROBABLE = 0.5  # a pixel of a higher probability belongs to the object
 
 
 class MaskResults(BoxResults):
-    """Scores masks and their boxes in the images' own pixels, as config.eval.metrics says."""
+    """Scores masks and their boxes in the images' own pixels, with the metrics of config.eval.metrics."""
 
     shown = (*BoxResults.shown, "masks")
-    legend = False  # a colour is an instance
     make_metrics = staticmethod(make_mask_metrics)
     compare = staticmethod(compare_instances)
-    draw_rows = staticmethod(draw_instance_rows)
+    style = INSTANCES
+    truth_style = FRAMED_INSTANCES  # with the boxes as annotated, which need not fit the masks
 
     def assembly(self, size: tuple[int, int], matrices: Sequence[np.ndarray] = ()) -> "MaskAssembly":
         return MaskAssembly(size, self.evaluation.merge_iou, self.evaluation.max_detections)
-
-    def draw_truth(self, example: Example, longer: int) -> np.ndarray:
-        """Draw masks and, as they need not fit each other, the frames of the boxes as annotated."""
-        return np.asarray(draw_tile(example["image"], example, draw_framed_rows, self.class_names, longer))
 
     def writer(
         self, folder: Path, paths: Sequence[Path], category_ids: Sequence[int], image_ids: Sequence[int]
@@ -40,10 +42,10 @@ class MaskResults(BoxResults):
 
 
 class MaskAssembly(BoxAssembly):
-    """Collects boxes as `BoxAssembly` does, and the masks of those that stay.
+    """Collects boxes as `BoxAssembly` does, and their masks.
 
-    A view's `masks` [D,h,w] float32 are probabilities at the centres of a grid over each box as the view has it: what the
-    image's border cuts off a box moves no mask.
+    A view's `masks` [D,h,w] float32 are probabilities at the centres of a grid over each box of the view. Clipping a box to
+    the image does not move its mask.
     """
 
     fields = (*BoxAssembly.fields, "masks")
@@ -62,11 +64,11 @@ class MaskAssembly(BoxAssembly):
 
 
 def paste(probability: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> Mask:
-    """Find the pixels of an image of `size` that belong to an object: those of a probability above 0.5.
+    """Find the pixels of an image of `size` that belong to an object, with a probability above 0.5.
 
-    `probability` [h,w] is known at the centres of a grid over `box` (top, left, bottom, right), in pixels, and between them
-    linearly; it is 0 one cell beyond the last ones, so that no pixel outside the box belongs to the object. He et al. 2017,
-    section 3.1, with the border of torchvision's and Detectron2's pasting. Only the box's pixels are made.
+    `probability` [h,w] is known at the centres of a grid over `box` (top, left, bottom, right), in pixels, and linear
+    between them. It is 0 one cell beyond the last centres, so that no pixel outside the box belongs to the object. He et
+    al. 2017, section 3.1, with the border of torchvision's and Detectron2's pasting. Only the box's pixels are computed.
     """
     part = touch(box, size)
     low, high = np.split(np.asarray(box, np.float64), 2)
@@ -74,7 +76,7 @@ def paste(probability: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> Ma
         _weigh_cells(np.arange(pixels.start, pixels.stop) + 0.5, start, end, count)
         for pixels, start, end, count in zip(part, low, high, probability.shape, strict=True)
     )
-    # In strips: of all pixels of a large box the probabilities would be gigabytes.
+    # In strips: the probabilities of all pixels of a large box would be gigabytes.
     pixels = np.empty((len(rows), len(columns)), bool)
     for first in range(0, len(rows), STRIP):
         pixels[first : first + STRIP] = rows[first : first + STRIP] @ probability @ columns.T > PROBABLE
@@ -85,15 +87,15 @@ def paste(probability: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> Ma
 
 
 def _weigh_cells(places: np.ndarray, start: float, end: float, count: int) -> np.ndarray:
-    """Return [P,count], the weights in linear sampling at P `places` of `count` cells from `start` to `end`."""
+    """Return the weights [P,count] of `count` cells from `start` to `end` in linear sampling at P `places`."""
     cells = (places - start) * count / (end - start) - 0.5  # from the first one's centre
     return np.maximum(1 - np.abs(cells[:, None] - np.arange(count)), 0)
 
 
 class InstanceWriter(DetectionWriter):
-    """Writes NAME_instances.png for each image, and detections.json with a `segmentation` in each entry.
+    """Writes NAME_instances.png for each image, and detections.json with COCO's `segmentation` in each entry.
 
-    It is COCO's: {"size": [height, width], "counts": the text of the mask's runs}.
+    A segmentation is {"size": [height, width], "counts": the mask's run lengths as a text}.
     """
 
     kind = "instances"
@@ -104,3 +106,8 @@ class InstanceWriter(DetectionWriter):
 
     def _draw(self, image: np.ndarray, shown: Prediction) -> np.ndarray:
         return draw_instances(image, shown, self.class_names)
+
+    def _list_entries(self, shown: Prediction) -> list[Entry]:
+        """List the legend's entry of the detections `shown`: a colour is one of them, whatever its class."""
+        counted = ", ".join(text for _, text in count_classes(shown["classes"], self.class_names))
+        return [(draw_colours, f"a colour is one object; {counted}")] if counted else []

@@ -1,10 +1,11 @@
-"""Pictures of boxes: every colour, name and line stands where it should be."""
+"""Pictures of boxes: every colour, name, mark and line stands where it should be."""
 
 import numpy as np
 import pytest
 
-from experiments.pictures import boxes as pictures
-from experiments.pictures.boxes import compare_boxes, draw_boxes
+from experiments.pictures.boxes import BOXES, compare_boxes, draw_boxes
+from experiments.pictures.outcomes import Outcome
+from experiments.pictures.pairs import TILE
 from experiments.pictures.palette import class_colour, luminance, palette
 from experiments.pictures.plots import plot_precision_recall
 from experiments.pictures.scores import keep_confident
@@ -14,16 +15,17 @@ from tests.experiments.pictures.test_plots import curve, legend_of, plotted
 GREY = np.full((450, 600, 3), 128, np.uint8)
 
 
-def drawn_on_grey(*boxes, classes=None, scores=None, names=("cat", "dog", "owl"), dashed=None):
-    boxes = np.array(boxes, float).reshape(-1, 4)
-    classes = np.arange(len(boxes)) if classes is None else np.array(classes)
-    if scores is None:
-        return draw_boxes(GREY, boxes, classes, None, names, dashed)
-    shown = keep_confident({"boxes": boxes, "classes": classes, "scores": np.array(scores, np.float32)}, 0.25)
-    return draw_boxes(GREY, shown["boxes"], shown["classes"], shown["scores"], names, dashed)
+def drawn_on_grey(*boxes, classes=None, scores=None, names=("cat", "dog", "owl"), outcomes=None):
+    rows = {"boxes": np.array(boxes, float).reshape(-1, 4)}
+    rows["classes"] = np.arange(len(boxes)) if classes is None else np.array(classes)
+    if outcomes is not None:
+        rows["outcomes"] = np.array(outcomes)
+    if scores is not None:
+        rows = keep_confident(rows | {"scores": np.array(scores, np.float32)}, 0.25)
+    return draw_boxes(GREY, rows, names)
 
 
-def test_a_box_is_a_frame_in_its_classs_colour_inside_its_edges():
+def test_a_box_is_a_frame_in_the_colour_of_its_class_inside_its_edges():
     drawn = drawn_on_grey((100.2, 150, 300, 449.6), classes=[1])
     assert drawn.shape == GREY.shape and (GREY == 128).all()
     for y, x in ((200, 150), (200, 449), (299, 300), (100, 400), (200, 152), (297, 300)):
@@ -47,13 +49,48 @@ def test_names_and_frames_stand_out_on_any_background(index):
     assert ((light + 0.05) / 0.05, 1.05 / (light + 0.05))[chosen] > 4.5
 
 
-def test_a_dashed_frame_is_about_half_there():
-    box = (100, 100, 300, 400)
-    whole, broken = (
-        shares(drawn_on_grey(box, dashed=np.array([flag])), palette()[0])[120:280] for flag in (False, True)
-    )
-    assert 0.35 * whole.sum() < broken.sum() < 0.65 * whole.sum()
-    assert not (broken & ~whole).any()
+def frame_of(outcome):
+    """The pixels of the frame's colour, without the rows in which its name stands."""
+    drawn = drawn_on_grey((100, 100, 300, 400), outcomes=[outcome])
+    return shares(drawn, palette()[0])[120:]
+
+
+def test_outcomes_have_other_frames():
+    """Whole, dashed, corners alone and dotted: of the whole frame's pixels, fewer and others each time."""
+    whole, dashed, corners, dotted = map(frame_of, Outcome)
+    for part, low, high in ((dashed, 0.4, 0.65), (corners, 0.3, 0.6), (dotted, 0.2, 0.5)):
+        assert not (part & ~whole).any() and low * whole.sum() < part.sum() < high * whole.sum()
+    lengths = []
+    for part in (whole, dashed, corners, dotted):
+        lower = np.flatnonzero(np.diff(part[178].astype(int), prepend=0))  # row 298, in the lower side
+        lengths.append((lower[1::2] - lower[::2]).tolist())
+    assert lengths[0] == [300] and lengths[2] == [75, 75]
+    assert min(lengths[1][:-1]) >= 9 and max(lengths[3]) == 3
+
+
+@pytest.mark.parametrize("side", [4, 12, 24, 40])
+def test_outcomes_of_small_boxes_differ_too(side):
+    """By their marks if not by their frames: no two of the pictures are alike."""
+    drawn = [drawn_on_grey((200, 200, 200 + side, 200 + side), outcomes=[outcome]).tobytes() for outcome in Outcome]
+    assert len(set(drawn)) == len(Outcome)
+
+
+@pytest.mark.parametrize("index", [0, 6])
+def test_outcomes_have_other_marks_and_the_class_stays_readable(index):
+    names, box = [f"class {k}" for k in range(7)], (100, 100, 300, 400)
+    plain = drawn_on_grey(box, classes=[index], names=names)
+    name = shares(plain, class_colour(index))[:99]
+    width = np.flatnonzero(name.any(0))
+    tags = []
+    for outcome in Outcome:
+        drawn = drawn_on_grey(box, classes=[index], names=names, outcomes=[outcome])
+        columns = np.flatnonzero(shares(drawn, class_colour(index))[:99].any(0))
+        mark = len(columns) - len(width)
+        assert (mark > 10) == (outcome != Outcome.NOT_COUNTED)
+        # The name is there whole, to the right of the mark.
+        np.testing.assert_array_equal(drawn[:99, 104 + mark : 101 + len(columns)], plain[:99, 104 : 101 + len(width)])
+        tags.append(drawn[70:99, 100 : 100 + max(mark, 1)].tobytes())
+    assert len(set(tags)) == len(Outcome)
 
 
 def test_weak_detections_are_not_drawn_and_the_score_is():
@@ -88,10 +125,10 @@ def test_names_stay_in_the_picture(box):
 
 def test_a_small_image_is_enlarged_and_none_needs_a_box():
     image = np.zeros((20, 32, 3), np.uint8)
-    none = np.zeros((0, 4)), np.zeros(0, int)
-    assert draw_boxes(image, *none, np.zeros(0), ["a"]).shape == (20 * 14, 32 * 14, 3)
-    np.testing.assert_array_equal(draw_boxes(GREY, *none, None, ["a"]), GREY)
-    drawn = draw_boxes(image, np.array([[10.0, 10, 18, 20]]), np.array([0]), None, ["a"])
+    none = {"boxes": np.zeros((0, 4)), "classes": np.zeros(0, int)}
+    assert draw_boxes(image, none | {"scores": np.zeros(0)}, ["a"]).shape == (20 * 14, 32 * 14, 3)
+    np.testing.assert_array_equal(draw_boxes(GREY, none, ["a"]), GREY)
+    drawn = draw_boxes(image, {"boxes": np.array([[10.0, 10, 18, 20]]), "classes": np.array([0])}, ["a"])
     assert drawn[17 * 14, 10 * 14].tolist() == palette()[0].tolist()
     assert not drawn[: 8 * 14].any()
 
@@ -102,37 +139,75 @@ def boxed(*boxes, classes, **more):
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 7])
-def test_a_comparison_of_boxes_shows_each_truth_beside_its_prediction(count):
+def test_a_comparison_of_boxes_shows_each_truth_next_to_its_prediction(count):
     sizes = [(100, 200), (300, 150), (64, 64), (30, 448), (1000, 900), (448, 448), (77, 200)][:count]
     images = [np.full((*size, 3), (30, 100 + 10 * index, 200), np.uint8) for index, size in enumerate(sizes)]
     # The same part of each image: from 40 % to 90 % of its height and from 20 % to 80 % of its width.
     places = [np.array([0.4 * h, 0.2 * w, 0.9 * h, 0.8 * w]) for h, w in sizes]
     truths = [boxed(place, classes=[0]) for place in places]
-    predictions = [boxed(place, place, classes=[2, 3], scores=np.array([0.8, 0.1], np.float32)) for place in places]
+    # The first detection is a hit, the second one is weak.
+    predictions = [boxed(place, place, classes=[0, 3], scores=np.array([0.8, 0.1], np.float32)) for place in places]
     drawn = compare_boxes(images, truths, predictions, ["cat", "dog", "owl", "fox"], 0.25)
     assert drawn.dtype == np.uint8
     for image, size in zip(images, sizes, strict=True):
-        height, width = (round(side * pictures.TILE / max(size)) for side in size)
+        height, width = (round(side * TILE / max(size)) for side in size)
         y = np.flatnonzero(shares(drawn, image[0, 0]).any(1))
         x = np.flatnonzero(shares(drawn, image[0, 0])[y[-1]])  # the last line of the tiles, below the boxes
         assert y[-1] - y[0] + 1 == height  # its shape is kept
-        assert len(x) == 2 * width and x[width] - x[0] == pictures.TILE + 10  # two tiles, side by side
-        for start, colour in ((x[0], 0), (x[width], 2)):
+        assert len(x) == 2 * width and x[width] - x[0] == TILE + 10  # two tiles, side by side
+        for start in (x[0], x[width]):
             line = y[0] + round(0.9 * height) - 2  # on the lower side of the box
             for column in (round(0.2 * width) + 1, round(0.8 * width) - 2):
-                assert drawn[line, start + column].tolist() == palette()[colour].tolist()
-    for index, shown in enumerate((True, False, True, False)):  # also in the legend; 0.1 is too weak
+                assert drawn[line, start + column].tolist() == palette()[0].tolist()
+    for index, shown in enumerate((True, False, False, False)):  # also in the legend; 0.1 is too weak
         assert shares(drawn, palette()[index]).any() == shown
 
 
-def test_a_comparison_dashes_what_counts_for_nothing():
+def split(drawn):
+    """The tiles of the ground truth and of the prediction, and the legend, of a comparison of one square example."""
+    return drawn[36 : 36 + TILE, 20 : 20 + TILE], drawn[36 : 36 + TILE, 30 + TILE : -20], drawn[36 + TILE :]
+
+
+def test_a_comparison_dots_what_is_not_counted():
     image, box = np.full((448, 448, 3), 128, np.uint8), (50, 50, 400, 400)
     nothing = boxed(classes=[], scores=np.zeros(0))
-    amounts = [
-        shares(compare_boxes([image], [boxed(box, classes=[0]) | flag], [nothing], ["cat"]), palette()[0]).sum()
-        for flag in ({}, {"crowd": np.array([True])}, {"difficult": np.array([True])})
+    flags = {}, {"crowd": np.array([True])}, {"difficult": np.array([True])}
+    pictures = [
+        split(compare_boxes([image], [boxed(box, classes=[0]) | flag], [nothing], ["cat"], 0.25)) for flag in flags
     ]
+    amounts = [shares(truth, palette()[0]).sum() for truth, _, _ in pictures]
     assert amounts[1] == amounts[2] < 0.75 * amounts[0]
+    missed = [shares(prediction, palette()[0]).any() for _, prediction, _ in pictures]
+    assert missed == [True, False, False], "what is not counted cannot be missed"
+    assert pictures[0][2].tobytes() != pictures[1][2].tobytes(), "the legend explains the dots"
+
+
+def test_a_comparison_tells_hits_false_alarms_and_missed_objects_apart():
+    image, names = np.full((448, 448, 3), 128, np.uint8), ["cat", "dog"]
+    boxes = [(60, 20, 200, 200), (60, 240, 200, 430), (260, 20, 420, 200)]
+    truth = boxed(*boxes, classes=[0, 0, 0])
+    # The first is found, the second one has another class, and the third one is not found.
+    found = boxed(*boxes[:2], classes=[0, 1], scores=np.array([0.9, 0.8]))
+    tiles = split(compare_boxes([image], [truth], [found], names, 0.25))
+    whole, drawn = (shares(tile, palette()[0]) for tile in tiles[:2])
+    low = slice(120, 198)  # of the first two boxes, below their names
+    assert (drawn[low, :220] == whole[low, :220]).all(), "a hit is a whole frame"
+    assert 0 < drawn[low, 220:].sum() < 0.7 * whole[low, 220:].sum(), "a missed object has its corners alone"
+    dog = shares(tiles[1], palette()[1])
+    assert 0 < dog[low, 220:].sum() < whole[low, 220:].sum() and not dog[:, :220].any()
+    missed = drawn[300:, :220].sum()
+    assert 0 < missed < 0.6 * whole[300:, :220].sum()
+
+
+def test_the_legend_explains_outcomes_the_overlap_and_the_score():
+    image = np.full((448, 448, 3), 128, np.uint8)
+    rows = boxed((60, 20, 200, 200), classes=[0], scores=np.ones(1))
+    entries = [text for _, text in BOXES.list_entries([rows], ["cat"], 0.3)]
+    assert entries[0] == "cat" and [text.partition(":")[0] for text in entries[1:]] == ["hit", "false alarm", "missed"]
+    assert "score 0.3 or more" in entries[1] and "IoU 0.5 or more" in entries[1]
+    assert [text for _, text in BOXES.list_entries([rows], ["cat"], None)] == ["cat"], "without predictions"
+    drawn, other = (split(compare_boxes([image], [rows], [rows], ["cat"], score))[2] for score in (0.3, 0.4))
+    assert drawn.tobytes() != other.tobytes()
 
 
 def test_any_number_of_classes_has_colours_and_none_is_the_grey_of_no_class():
@@ -144,7 +219,7 @@ def test_any_number_of_classes_has_colours_and_none_is_the_grey_of_no_class():
     image, box = np.full((448, 448, 3), 128, np.uint8), (50, 50, 400, 400)
     nothing = boxed(classes=[], scores=np.zeros(0))
     for index in (255, 256, 1202):
-        drawn = draw_boxes(image, np.array([box]), np.array([index]), None, names)
+        drawn = draw_boxes(image, {"boxes": np.array([box]), "classes": np.array([index])}, names)
         assert drawn[200, 51].tolist() == list(class_colour(index))
         legend = compare_boxes([image], [boxed(box, classes=[index])], [nothing], names)[36 + 448 :]
         assert shares(legend, class_colour(index)).sum() == 18 * 18

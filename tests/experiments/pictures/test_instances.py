@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.pictures.instances import OPACITY, REACH, choose_colours, compare_instances, draw_instances
+from experiments.pictures.instances import (
+    INSTANCES,
+    OPACITY,
+    REACH,
+    choose_colours,
+    compare_instances,
+    draw_instances,
+)
+from experiments.pictures.outcomes import Outcome
 from experiments.pictures.palette import OKABE_ITO, class_colour
 from input_pipeline.masks import Mask, collect
 from tests.experiments.pictures.colours import shares
@@ -138,7 +146,7 @@ def test_a_small_image_is_enlarged_with_its_masks():
     assert (draw_instances(image, found(), ["cell"]) == 90).all()
 
 
-def test_a_comparison_shows_each_truth_beside_its_prediction_and_stripes_what_counts_for_nothing():
+def test_a_comparison_shows_each_truth_next_to_its_prediction_and_stripes_what_is_not_counted():
     images = [np.full((*size, 3), 60, np.uint8) for size in ((448, 300), (224, 448))]
     plain, boxes = annotated((100, 100, 200, 200)), (100, 100, 200, 200)
     drawn = compare_instances(images, [plain] * 2, [found(boxes), found()], ["cell"])
@@ -146,15 +154,51 @@ def test_a_comparison_shows_each_truth_beside_its_prediction_and_stripes_what_co
     colour, middle = OKABE_ITO[0], 36 + 448 // 2  # below the title, in the first row
     line = np.flatnonzero(shares(drawn[36 + 150], colour))
     assert len(line) == 2 * 2 * 2 and line[4] - line[0] == 448 + 10
-    below = shares(drawn[36 + 448 + 10 :], colour)
-    assert below.any(0)[: drawn.shape[1] // 2].any() and not below[:, drawn.shape[1] // 2 :].any()
     assert drawn[middle, 20 + (448 - 300) // 2 + 5].tolist() == [60] * 3
-    flagged = [plain | {name: np.array([True])} for name in ("crowd", "difficult")]
     fill = (OPACITY * np.array(colour) + (1 - OPACITY) * 60).round()
+    below = drawn[36 + 448 + 10 :][:224]
+    for half, filled in zip(np.split(below, [drawn.shape[1] // 2], 1), (True, False), strict=True):
+        assert shares(half, colour).any() and shares(half, fill).any() == filled, "a missed object is not filled"
+    flagged = [plain | {name: np.array([True])} for name in ("crowd", "difficult")]
     whole, *striped = (
         shares(compare_instances(images[:1], [truth], [found()], ["cell"]), fill).sum() for truth in (plain, *flagged)
     )
     assert 0.4 * whole < striped[0] == striped[1] < 0.6 * whole
+
+
+def drawn_as(outcome, box=(100, 200, 300, 400)):
+    return draw_instances(PURPLE, instances(box) | {"outcomes": np.array([outcome])}, ["cell"])
+
+
+def test_outcomes_have_other_contours_and_fillings():
+    colour = OKABE_ITO[0]
+    hit, false_alarm, missed, not_counted = map(drawn_as, Outcome)
+    lines, fills = zip(
+        *(
+            (shares(own, colour).sum(), shares(own, blend(colour)).sum())
+            for own in (hit, false_alarm, missed, not_counted)
+        ),
+        strict=True,
+    )
+    assert lines[0] == lines[2] == lines[3] > 1000 and 0.4 * lines[0] < lines[1] < 0.6 * lines[0], "dashed"
+    assert fills[2] == 0 < fills[3] < 0.6 * fills[0] and fills[1] == pytest.approx(fills[0], rel=0.02)
+    marks = [own[280 // 2 + 40 : 220, 280:320].tobytes() for own in (hit, false_alarm, missed)]
+    assert len(set(marks)) == 3
+    bare = draw_instances(PURPLE, instances((100, 200, 300, 400)), ["cell"])
+    assert not written(bare) and not written(not_counted) and min(map(written, (hit, false_alarm, missed))) > 20
+
+
+def test_a_small_instance_has_no_mark():
+    assert (
+        written(drawn_as(Outcome.HIT, (100, 200, 110, 210))) == 0 < written(drawn_as(Outcome.HIT, (100, 200, 112, 212)))
+    )
+
+
+def test_the_legend_says_that_a_colour_is_an_instance():
+    rows = annotated((100, 100, 200, 200))
+    texts = [text for _, text in INSTANCES.list_entries([rows], ["cell"], 0.25)]
+    assert texts[0] == "a colour is one object" and len(texts) == 4
+    assert [text for _, text in INSTANCES.list_entries([rows], ["cell"], None)] == texts[:1]
 
 
 def test_hundreds_of_instances_are_drawn_in_a_moment():

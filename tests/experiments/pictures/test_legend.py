@@ -1,8 +1,9 @@
 """The legend below a picture."""
 
 import numpy as np
+from PIL import ImageFont
 
-from experiments.pictures.legend import add_strip, list_classes
+from experiments.pictures.legend import add_strip, count_classes, lay_legend, list_classes, list_label_classes
 from experiments.pictures.palette import HATCH, palette
 
 PICTURE = np.full((40, 30, 3), 7, np.uint8)
@@ -30,3 +31,22 @@ def test_a_strip_leaves_the_picture_and_has_room_for_its_words():
         assert (drawn[40:] == colour).all(-1).any()
     assert (drawn[40:, -1] == 255).all(), "no word is cut"
     assert add_strip(PICTURE, [], "").shape[0] < 40 + 13
+
+
+def test_the_background_is_not_coloured_and_says_so():
+    (swatch, text), figure = list_label_classes([np.array([0, 1])], ("background", "figure"))
+    assert figure == (1, "figure") and text == "background (not coloured)"
+    assert callable(swatch) and np.asarray(swatch(9))[4, 4].tolist() == [255] * 3
+    assert list_label_classes([np.array([0])], ("sky",)) == [(0, "sky")]
+
+
+def test_classes_are_counted():
+    assert count_classes(np.array([2, 0, 2]), ("a", "b", "c")) == [(0, "a: 1"), (2, "c: 2")]
+    assert count_classes(np.zeros(0, int), ("a",)) == []
+
+
+def test_entries_break_into_lines_and_a_wide_swatch_has_its_room():
+    font = ImageFont.load_default(size=13)
+    wide = list_label_classes([np.array([0])], ("background",))[0][0], "one"
+    height, places = lay_legend([(0, "one"), wide, (1, "a name that is far too long for the first line")], font, 150)
+    assert places[0][1] == places[1][1] < places[2][1] < height and places[1][0] > places[0][0] == places[2][0] == 0

@@ -1,10 +1,15 @@
 """The palette is fixed and its colours can be told apart."""
 
+import ast
+import pathlib
+import re
+
 import numpy as np
 import pytest
+from PIL import ImageColor
 
 from experiments.pictures import palette as colours
-from experiments.pictures.palette import colour_mask, palette
+from experiments.pictures.palette import choose_ink, colour_mask, find_background, luminance, palette
 from input_pipeline.batch import IGNORE
 from tests.experiments.pictures.colours import lab
 
@@ -47,3 +52,62 @@ def test_pixels_without_a_class_are_hatched_in_grey():
     drawn = colour_mask(label)
     np.testing.assert_array_equal(drawn[0, 0], palette()[3])
     assert {tuple(colour) for colour in drawn.reshape(-1, 3)[1:].tolist()} == set(colours.HATCH)
+
+
+@pytest.mark.parametrize(
+    ("names", "index"),
+    [
+        (("background", "circle"), 0),
+        (("pet", "background", "border"), 1),
+        (("Void", "road"), 0),
+        (("sky", "building", "road"), None),
+        (("membrane", "cell"), None),
+        (("backgrounds", "background_car"), None),
+        ((), None),
+    ],
+)
+def test_the_background_is_a_class_of_that_name(names, index):
+    assert find_background(names) == index
+
+
+NUMBERS = {(18, 32, 46), (1, 2, 3), (1, 2, 5)}  # places and ticks, which look like colours to `list_colours`
+
+
+def list_colours(path):
+    """List the colours that a source writes itself: tuples of three levels, texts of hex digits, and names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Tuple) and len(node.elts) == 3:
+            levels = [own.value for own in node.elts if isinstance(own, ast.Constant)]
+            if len(levels) == 3 and all(type(level) is int and 0 <= level <= 255 for level in levels):
+                yield tuple(levels)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.lower()
+            if re.fullmatch("#([0-9a-f]{3}|[0-9a-f]{6})", name) or name in ImageColor.colormap:
+                yield name
+
+
+def test_every_colour_comes_from_the_palette():
+    """Other pictures of the project write none but black and white; marks and lines tell outcomes apart, not colours."""
+    folder = pathlib.Path(colours.__file__).parent
+    sources = [path for path in folder.glob("*.py") if path.name != "palette.py"]
+    sources += [path for name in ("results", "metrics") for path in (folder.parent / name).glob("*.py")]
+    sources += [folder.parent / "compare" / name for name in ("gallery.py", "curves.py", "recall.py")]
+    written = {colour for path in sources for colour in list_colours(path)}
+    assert len(sources) > 20 and written - NUMBERS <= {"black", "white"}
+
+
+def test_shades_and_greys_are_told_apart_in_grey():
+    """With any colour vision, or none: each by its lightness alone."""
+    for group in (colours.SHADES, (colours.INK, *colours.HATCH, colours.FAINT, (255, 255, 255))):
+        lightness = np.sort(lab(np.array(group))[:, 0])
+        assert np.diff(lightness).min() > 8
+
+
+@pytest.mark.parametrize("ground", [(0, 0, 0), (255, 255, 255), (128, 128, 128)])
+def test_each_colour_or_its_ink_stands_out_on_any_ground(ground):
+    """What has a border of its ink, frames and outlines, is seen on dark and on bright images."""
+    light = luminance(ground) + 0.05
+    for colour in palette()[:255].tolist():
+        ink = 0.0 if choose_ink(colour) == "black" else 1.0
+        contrasts = [max(own, light) / min(own, light) for own in (luminance(colour) + 0.05, ink + 0.05)]
+        assert max(contrasts) > 3

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.pictures import plots
 from experiments.pictures.palette import HATCH, class_colour, colour_mask, palette
-from experiments.pictures.plots import plot_confusion, plot_precision_recall
+from experiments.pictures.plots import plot_box_confusion, plot_confusion, plot_precision_recall
 from input_pipeline.batch import IGNORE
 from tests.experiments.pictures.colours import corner, lab, shares
 
@@ -45,10 +45,44 @@ def test_an_empty_confusion_matrix_is_hatched_all_over():
     assert sum(shares(drawn, stripe).sum() for stripe in HATCH) > (4 * 96) ** 2
 
 
+def test_a_confusion_matrix_of_boxes_colours_all_rows_but_the_last(monkeypatch):
+    """Raw counts in the cells, each row's colours by the row's sum, false alarms without, the thresholds in the title."""
+    counts = np.array([[3, 0, 1], [0, 0, 0], [200, 7, 0]])
+    written, cells = {}, []
+    plot = plots._plot_cells
+
+    def look(parts, texts, class_names, title, last):
+        written.update(texts=texts, title=title)
+        cells.append(parts)
+        return plot(parts, texts, class_names, title, last)
+
+    monkeypatch.setattr(plots, "_plot_cells", look)
+    drawn = plot_box_confusion(counts, ["a", "b"], 0.5, 0.25)
+    assert written["texts"] == [["3", "", "1"], ["", "", ""], ["200", "7", ""]]
+    assert "IoU 0.5" in written["title"] and "score 0.25" in written["title"]
+    np.testing.assert_array_equal(cells[0], [[0.75, 0, 0.25], [0, 0, 0], [np.nan] * 3])
+    top, left = corner(drawn, plots._shade(0.75), 96)
+    assert corner(drawn, plots._shade(0.25), 94).tolist() == [top, left + 2 * 96 + 2]  # beyond the line
+    last = drawn[top + 2 * 96 + 2 : top + 3 * 96, left : left + 3 * 96]
+    assert (last.max(-1) - last.min(-1) == 0).all(), "numbers in black on white"
+    row = drawn[top + 96 : top + 2 * 96 - 2, left : left + 190]
+    np.testing.assert_array_equal(row, colour_mask(np.full(row.shape[:2], IGNORE, np.uint8)))
+    more = plot_box_confusion(counts * 10, ["a", "b"], 0.5, 0.25)
+    assert more.shape == drawn.shape and (more != drawn).any(), "counts are not parts"
+
+
+@pytest.mark.parametrize("count", [1, 12, 41, 150])
+def test_large_counts_of_boxes_have_room(count):
+    counts = np.full((count + 1, count + 1), 123_456)
+    drawn = plot_box_confusion(counts, [f"class {index}" for index in range(count)], 0.5, 0.25)
+    right = np.flatnonzero((drawn != 255).any((0, 2)))
+    assert right[-1] < drawn.shape[1] - 10 and (drawn != 255).any()
+
+
 def test_the_shades_are_told_apart_in_grey_and_their_numbers_are_legible():
     parts = np.linspace(0, 1, 101)
     lightness = lab(np.array([plots._shade(part) for part in parts]))[:, 0]
-    assert (np.diff(lightness) < 0).all()  # darker is more
+    assert (np.diff(lightness) < 0).all(), "darker is more"
     luminance = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
     contrast = np.where(parts < plots.LIGHT, (luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05))
     assert contrast.min() > 4.4  # the web's guidelines want 4.5 of small text, 3 of large
@@ -113,7 +147,7 @@ def test_no_curve_is_a_picture_too(recwarn):
     assert plotted(one, 0.5, 0.5) == [255] * 3 and not recwarn
 
 
-def test_points_stand_where_their_numbers_are_and_names_beside_them():
+def test_points_stand_where_their_numbers_are_and_names_next_to_them():
     names = ["one", "two", "three", "four"]
     points = [(name, 10.0**index, 0.5 + 0.1 * index) for index, name in enumerate(names)]
     drawn = plots.plot_points(points, "images a second", "AP")
@@ -131,7 +165,7 @@ def test_points_stand_where_their_numbers_are_and_names_beside_them():
 def test_names_of_near_points_do_not_cover_one_another():
     taken = []
     for x, y in ((100, 100), (103, 104), (99, 97), (101, 110)):
-        box = plots._find_room(plots._places(x, y, (60, 15)), taken, (0, 0, 400, 300))
+        box = plots._find_room(plots._list_places(x, y, (60, 15)), taken, (0, 0, 400, 300))
         assert not any(
             box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
         )

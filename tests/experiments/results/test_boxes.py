@@ -248,6 +248,8 @@ def test_a_picture_says_below_the_image_what_it_shows(tmp_path):
         assert drawn[:448].any() == (score >= 0.25) and (drawn[:448, 448:] == 255).all()
         strips.append(drawn[448:].tobytes())
     assert strips[3] == strips[4] and len(set(strips)) == 4
+    (legend,) = make().writer(tmp_path, [], (), ())._list_entries(prediction)
+    assert legend == (0, "red: 1")
     assert make().picture([EMPTY | {"image": image}], [prediction]).shape[1] == 2 * 448 + 10 + 40
 
 

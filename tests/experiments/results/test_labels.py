@@ -9,13 +9,14 @@ from PIL import Image
 from configs import common
 from errors import UserError
 from experiments.pictures.labels import overlay as draw_overlay
+from experiments.pictures.labels import turn_grey
 from experiments.pictures.palette import palette
 from experiments.results.labels import ProbabilityAssembly
 from experiments.results.registry import make_results
 from input_pipeline.augment import geometry
 from input_pipeline.views import plan_views
 
-CLASSES = ("a", "b", "c")
+CLASSES = ("background", "b", "c")
 
 
 def make(**evaluation):
@@ -127,18 +128,22 @@ def test_writes_the_classes_at_the_images_size(tmp_path):
     assert writer.close() == []
     np.testing.assert_array_equal(np.asarray(Image.open(mask)), label)
     drawn = np.asarray(Image.open(overlay))
-    np.testing.assert_array_equal(drawn[:20, :10], draw_overlay(image, label))
+    np.testing.assert_array_equal(drawn[:20, :10], draw_overlay(image, label, 0))
     for index in range(3):  # the legend below has the classes that are there, and room for their names
         assert (drawn[20:] == palette()[index]).all(-1).any() == (index > 0)
     assert drawn.shape[1] > 10 and (drawn[:20, 10:] == 255).all()
 
 
-def test_draws_images_of_any_size():
+def test_examples_of_any_sizes_keep_their_proportions_and_the_background_its_grey():
     examples = [
-        {"image": np.zeros((*size, 3), np.uint8), "label": np.zeros(size, np.uint8)} for size in [(20, 30), (40, 10)]
+        {"image": np.full((*size, 3), (10, 90 + size[0], 200), np.uint8), "label": np.zeros(size, np.uint8)}
+        for size in [(20, 30), (40, 10)]
     ]
     picture = make().picture(examples, examples)
     assert picture.dtype == np.uint8 and picture.ndim == 3
+    for example, shape in zip(examples, ((299, 448), (448, 112)), strict=True):
+        for colour, count in ((example["image"][0, 0], 1), (turn_grey(example["image"][:1])[0, 0], 2)):
+            assert (picture == colour).all(-1).sum() >= count * shape[0] * shape[1]
 
 
 @pytest.mark.parametrize("size", [(20, 30), (500, 400)])

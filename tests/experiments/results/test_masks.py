@@ -272,3 +272,10 @@ def test_a_perfect_detectors_grids_score_almost_one_and_weak_ones_are_not_drawn(
 def test_a_score_that_masks_do_not_have(metrics):
     with pytest.raises(UserError, match=r"config.eval.metrics.*coco_boundaries"):
         make(metrics=metrics)
+
+
+def test_the_legend_of_a_picture_counts_the_objects_of_each_class(tmp_path):
+    writer = make().writer(tmp_path, [], (), ())
+    ((_, text),) = writer._list_entries({"classes": np.array([1, 0, 1])})
+    assert text == f"a colour is one object; {scored.NAMES[0]}: 1, {scored.NAMES[1]}: 2"
+    assert writer._list_entries({"classes": np.zeros(0, int)}) == []
