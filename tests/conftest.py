@@ -13,7 +13,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+# Types and shapes in the annotations of these packages are checked at each call. An int is a float, as PEP 484 says.
+HOOKED = ["experiments.tasks", "experiments.metrics"]
+jaxtyping.install_import_hook(HOOKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # No deadlines: a busy machine is not a failure.
 hypothesis.settings.register_profile("shared", deadline=None)
