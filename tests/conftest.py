@@ -16,7 +16,8 @@ import hypothesis  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
-# Types and shapes in the annotations of these packages are checked at each call. An int is a float, as PEP 484 says.
+# Calls in these packages are checked against the shapes in their annotations; an int passes for a float. The packages must
+# not be imported before.
 HOOKED = ["experiments.tasks", "experiments.metrics"]
 jaxtyping.install_import_hook(HOOKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

@@ -14,9 +14,10 @@ or cells; c classes; a anchors; m objects of an image; n any boxes; r regions; p
 a cell. Boxes are (top, left, bottom, right) in pixels of the input. The keys of a batch are in input_pipeline/batch.py.
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar, no_type_check
+from typing import Any, Generic, TypeVar, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ class Mean:
 Means = dict[str, Mean]
 
 
-class Task(Protocol[ModelT]):
+class Task(abc.ABC, Generic[ModelT]):
     """Turns a model's outputs into terms of a loss and into predictions. jax traces its methods.
 
     Only `apply` may draw random numbers or choose by the ground truth, such as a sample of regions: it puts the choice into the
@@ -71,20 +72,20 @@ class Task(Protocol[ModelT]):
     trains: tuple[str, ...]  # submodules that exist only to train and that the model must have, such as a discriminator
     solves: tuple[str, ...] = ()  # names of the variables that a SolvedTask solves for
 
+    @abc.abstractmethod
     def apply(self, model: ModelT, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Outputs:
         """Run the network once. Return its outputs, and the geometry that `loss` and `predict` need, such as anchors."""
-        ...
 
+    @abc.abstractmethod
     def loss(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
         """Return the terms of the loss by name, and further scalars to log."""
-        ...
 
+    @abc.abstractmethod
     def predict(self, outputs: Outputs, batch: Arrays) -> Arrays:
         """Return the predictions by name, arrays of fixed shapes [B,...]."""
-        ...
 
 
-class SolvedTask(Task[ModelT], Protocol):
+class SolvedTask(Task[ModelT]):
     """A task that is solved for once instead of trained by steps: R-CNN's SVMs and box regressions.
 
     Before the first step, the loop stores what `describe` returns for every batch, and `solve` computes variables of the model
@@ -94,16 +95,16 @@ class SolvedTask(Task[ModelT], Protocol):
     remedy: str  # for the error where the model lacks the variables `solves`
     builds_on: tuple[str, ...]  # variables that an earlier run must have solved for: not zeros
 
+    @abc.abstractmethod
     def describe(self, model: ModelT, batch: Arrays) -> tuple[Arrays, Bool[Array, "b n"]]:
         """Return what to store of a batch, arrays [B,N,...] by name, and a mask of the rows to keep. jax traces it."""
-        ...
 
+    @abc.abstractmethod
     def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.ndarray], Mapping[str, float]]:
         """Return the variables `solves` by name, and scalars to log.
 
         `stored` yields blocks of the rows that `describe` returned, and can be read several times.
         """
-        ...
 
 
 def total_loss(terms: Means) -> Float[Array, ""] | int:

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from errors import UserError
-from experiments.tasks.base import AnyArray, ArrayLike, Arrays, Mean, Means, Outputs, Task, image_size, normalise
+from experiments.tasks.base import AnyArray, ArrayLike, Arrays, Mean, Outputs, Task, image_size, normalise
 from fields import Count, Share
 from input_pipeline.batch import Size
 from models.layers import keep
@@ -61,7 +61,7 @@ class Detector(Protocol):
 DetectorT = TypeVar("DetectorT", bound=Detector, contravariant=True)
 
 
-class Detection(Task[DetectorT], abc.ABC):
+class Detection(Task[DetectorT]):
     """A detector with one stage. It runs the network, assigns objects to anchors, and suppresses overlapping detections.
 
     A subclass adds `loss` and `decode`. It adds `matchable` for `--mode=datacheck`, which counts the objects that can be
@@ -97,10 +97,6 @@ class Detection(Task[DetectorT], abc.ABC):
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.nms_candidates, self.max_detections = nms_candidates, max_detections
-
-    @abc.abstractmethod
-    def loss(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
-        """Return the terms of the loss by name, and further scalars to log."""
 
     @abc.abstractmethod
     def decode(self, outputs: Outputs, size: Size) -> tuple[Boxes, Scores]:

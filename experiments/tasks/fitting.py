@@ -26,7 +26,7 @@ def measure(
 
 def cluster(
     values: Real[np.ndarray, " n"], weights: Real[np.ndarray, " n"], count: int
-) -> Float[np.ndarray, "{count}"]:
+) -> Float[np.ndarray, " {count}"]:
     """Return `count` ascending centres of weighted values by k-means (Lloyd's), which starts at the values' quantiles.
 
     A centre without values stays in place.

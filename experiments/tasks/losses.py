@@ -13,7 +13,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, UInt8
 
 from errors import UserError
 from fields import NotNegative, Range, Share

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from experiments.solvers import SVMSettings, fit_regressions, fit_svms
-from experiments.tasks.base import Arrays, Means, Outputs, normalise
+from experiments.tasks.base import Arrays, Means, Outputs, SolvedTask, normalise
 from experiments.tasks.dense import COVERED, Detection, Geometry
 from experiments.tasks.regions import VARIANCES
 from fields import Count, Positive, Share
@@ -22,8 +22,8 @@ from models.ops import boxes as ops
 from models.ops import coding
 
 
-class Stage(Detection[RegionModel]):
-    """A SolvedTask for a model with `head="svm"`.
+class Stage(Detection[RegionModel], SolvedTask[RegionModel]):
+    """A stage that trains a model with `head="svm"`.
 
     A detection's score is 1 / (1 + exp(-margin)). It is 0.5 at the SVM's decision border. Scores have the order of the
     margins, but they are not probabilities.
