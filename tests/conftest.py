@@ -13,7 +13,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+# Calls in these packages are checked against the shapes in their annotations; an int passes for a float. The packages must
+# not be imported before.
+HOOKED = ["experiments.tasks", "experiments.metrics"]
+jaxtyping.install_import_hook(HOOKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # No deadlines: a busy machine is not a failure.
 hypothesis.settings.register_profile("shared", deadline=None)

@@ -1,18 +1,19 @@
-"""Segmentation scores from one confusion matrix: IoU, accuracy and Dice, per class and in the mean."""
+"""Segmentation scores from one confusion matrix, which are IoU, accuracy and Dice, per class and as means."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Int64, Integer, Num
 
-from experiments.metrics.base import mean_defined
+from experiments.metrics.base import Metric, Picture, Prediction, mean_defined
 from experiments.pictures.plots import plot_confusion
-from input_pipeline.batch import IGNORE
+from input_pipeline.batch import IGNORE, Example
 
 
-class Confusion:
+class Confusion(Metric):
     """Counts pixels by true and predicted class in `counts` [C,C] int64, so that billions of pixels stay exact.
 
-    The true classes are along the rows. Pixels labelled 255 count nowhere.
+    The rows are the true classes. Pixels labelled 255 do not count.
     """
 
     name = "confusion"
@@ -22,8 +23,11 @@ class Confusion:
         self.class_names = class_names
         self.counts = np.zeros((len(class_names), len(class_names)), np.int64)
 
-    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> list[list[int]]:
-        """Count `label` [H,W] uint8 of both: [[true class, predicted class, pixels], ...], the cells that are not 0."""
+    def measure(self, prediction: Prediction, truth: Example) -> list[list[int]]:
+        """Count the pixels of both `label` [H,W] uint8.
+
+        Returns [[true class, predicted class, pixels], ...], the cells that are not 0.
+        """
         classes = len(self.class_names)
         counted = truth["label"] != IGNORE
         cell = truth["label"][counted].astype(np.intp) * classes + prediction["label"][counted]
@@ -37,14 +41,16 @@ class Confusion:
             self.counts[true, predicted] += pixels
 
     def compute(self) -> dict[str, float]:
-        """Return the scores by name. A class neither in the ground truth nor predicted is nan and not in the mean.
+        """Return the scores by name. A class neither in the ground truth nor predicted is nan, and not in the means.
 
-        The accuracies and frequency_weighted_IoU are those of Long et al. 2015, section 5: a class's accuracy is the part
-        of its true pixels that was found, nan where there are none.
+        The accuracies and frequency_weighted_IoU are those of Long et al. 2015, section 5. A class's accuracy is the share of
+        its true pixels that was found, nan if there are none.
         """
         return {name: float(value) for name, value in self._score(*_margins(self.counts)).items()}
 
-    def resample(self, parts: Sequence[list[list[int]]], weights: np.ndarray) -> dict[str, np.ndarray]:
+    def resample(
+        self, parts: Sequence[list[list[int]]], weights: Integer[np.ndarray, "r n"]
+    ) -> dict[str, Float[np.ndarray, " r"]]:
         counts = np.zeros((len(parts), 3, len(self.class_names)))  # whole numbers below 2^53 are exact
         for image, part in enumerate(parts):
             true, predicted, pixels = np.array(part, np.int64).reshape(-1, 3).T
@@ -53,8 +59,13 @@ class Confusion:
                 np.add.at(counts[image, margin], classes, own)
         return self._score(*np.moveaxis(np.tensordot(weights.astype(np.float64), counts, axes=1), 1, 0))
 
-    def _score(self, hit: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-        """Score pixels [...,C] by class: those found, those of the ground truth, those predicted."""
+    def _score(
+        self,
+        hit: Num[np.ndarray, "*batch c"],
+        labelled: Num[np.ndarray, "*batch c"],
+        predicted: Num[np.ndarray, "*batch c"],
+    ) -> dict[str, Float[np.ndarray, "*batch"] | np.float64]:
+        """Score the numbers of pixels of each class that are found, in the ground truth, and predicted."""
         scores, total = class_scores(hit, labelled, predicted), labelled.sum(-1)
         with np.errstate(invalid="ignore"):
             means = {
@@ -70,15 +81,17 @@ class Confusion:
             for index, name in enumerate(self.class_names)
         }
 
-    def pictures(self) -> dict[str, np.ndarray]:
+    def pictures(self) -> dict[str, Picture]:
         return {"confusion": plot_confusion(self.counts, self.class_names)}
 
 
-def class_scores(hit: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the per-class IoU, Dice and accuracy (recall), [...,C] each, of the pixels [...,C] of each class.
+def class_scores(
+    hit: Num[np.ndarray, "*batch c"], labelled: Num[np.ndarray, "*batch c"], predicted: Num[np.ndarray, "*batch c"]
+) -> dict[str, Float[np.ndarray, "*batch c"]]:
+    """Return the per-class IoU, Dice and accuracy (recall) from the numbers of pixels of each class.
 
-    IoU and Dice are nan where a class has no pixel in the ground truth or the prediction, accuracy where it has none in
-    the ground truth.
+    IoU and Dice are nan if a class has no pixel in the ground truth or the prediction, and accuracy if it has none in the
+    ground truth.
     """
     with np.errstate(invalid="ignore"):
         return {
@@ -88,5 +101,7 @@ def class_scores(hit: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -
         }
 
 
-def _margins(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _margins(
+    counts: Int64[np.ndarray, "c c"],
+) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, " c"], Int64[np.ndarray, " c"]]:
     return np.diagonal(counts), counts.sum(1), counts.sum(0)

@@ -1,24 +1,27 @@
-"""Scores of the segments that borders cut an image into, independent of the borders' width: the ISBI 2012 challenge's."""
+"""Scores of the ISBI 2012 challenge, which compare the segments between borders and do not depend on the borders' width."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from jaxtyping import Bool, Float, Int32, Integer
 
 from errors import UserError
-from input_pipeline.batch import IGNORE
+from experiments.metrics.base import Metric, Picture, Prediction
+from input_pipeline.batch import IGNORE, Example
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the probability that a pixel is inside a segment
 ARGMAX = THRESHOLDS.index(0.5)
 
 
-class Partition:
-    """Foreground-restricted Rand and information scores after border thinning; Arganda-Carreras et al. 2015.
+class Partition(Metric):
+    """Foreground-restricted Rand and information scores after border thinning (Arganda-Carreras et al. 2015).
 
-    Class 0 is the border, class 1 what it separates. True segments are the 4-connected components of label 1, predicted
-    ones those of probability > threshold, grown until they meet: that thins a border to the line between two segments.
-    The pixels of the true segments count, so the width of the true border does not matter either. No predicted segment
-    at all scores 0. An image without a true segment is in no mean. Raises UserError unless there are two classes.
+    Class 0 is the border, and class 1 the segments that it separates. True segments are the 4-connected components of label
+    1. Predicted segments are those of probability > threshold, grown until they meet, which thins a border to the line
+    between two segments. Only pixels of true segments count, so the width of the true border does not matter either. An image
+    without a predicted segment scores 0. An image without a true segment is not in the means. Raises UserError unless there
+    are two classes.
     """
 
     name = "partition"
@@ -29,16 +32,16 @@ class Partition:
         if len(class_names) != 2:
             raise UserError(
                 f"config.eval.metrics: 'partition' scores two classes, a border (0) and what it separates (1), but the "
-                f"data has {len(class_names)}; leave it out"
+                f"data has {len(class_names)}; remove it"
             )
         self.sums = np.zeros((len(THRESHOLDS), 2))  # of the Rand and the information score
         self.images = self.wrong = self.counted = 0
 
-    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
-        """Measure `probability` [H,W,2] and `label` [H,W] uint8 against the true `label` [H,W] uint8.
+    def measure(self, prediction: Prediction, truth: Example) -> dict:
+        """Compare `probability` [H,W,2] and `label` [H,W] uint8 with the true `label` [H,W] uint8.
 
-        `scores` are [Rand, information] at each of THRESHOLDS, none where the ground truth has no segment; `wrong` and
-        `counted` are pixels.
+        Returns `scores`, [Rand, information] at each of THRESHOLDS and empty if the ground truth has no segment, and the
+        numbers of pixels `wrong` and `counted`.
         """
         counted = truth["label"] != IGNORE
         inside = truth["label"] == 1
@@ -56,26 +59,31 @@ class Partition:
         self.counted += part["counted"]
 
     def compute(self) -> dict[str, float]:
-        """Return the scores: `Rand` and `information` are means over the images at threshold 0.5, the argmax of two classes.
+        """Return the scores by name.
 
-        `Rand_max` and `information_max` are the largest mean over the thresholds, by which the challenge ranks.
-        `pixel_error` is the part of all pixels that is wrong: smaller is better.
+        `Rand` and `information` are means over the images at threshold 0.5, the argmax of two classes. `Rand_max` and
+        `information_max` are the largest means over the thresholds, by which the challenge ranks. `pixel_error` is the share
+        of all pixels that is wrong.
         """
         scores = _score(self.sums, np.array([self.images, self.wrong, self.counted], np.float64))
         return {name: float(value) for name, value in scores.items()}
 
-    def resample(self, parts: Sequence[dict], weights: np.ndarray) -> dict[str, np.ndarray]:
+    def resample(
+        self, parts: Sequence[dict], weights: Integer[np.ndarray, "r n"]
+    ) -> dict[str, Float[np.ndarray, " r"]]:
         none = np.zeros((len(THRESHOLDS), 2))
         sums = np.array([part["scores"] or none for part in parts])
         counts = np.array([[bool(part["scores"]), part["wrong"], part["counted"]] for part in parts], np.float64)
         return _score(np.tensordot(weights.astype(np.float64), sums, axes=1), weights @ counts)
 
-    def pictures(self) -> dict[str, np.ndarray]:
+    def pictures(self) -> dict[str, Picture]:
         return {}
 
 
-def _score(sums: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Score `sums` [...,thresholds,2] of Rand and information, and `counts` [...,3]: images, wrong and counted pixels."""
+def _score(
+    sums: Float[np.ndarray, "*batch thresholds 2"], counts: Float[np.ndarray, "*batch 3"]
+) -> dict[str, Float[np.ndarray, "*batch"] | np.float64]:
+    """Score the sums of Rand and information, and the counts of images, wrong pixels and counted pixels."""
     images, wrong, counted = np.moveaxis(counts, -1, 0)
     with np.errstate(invalid="ignore"):
         rand, information = np.moveaxis(sums / images[..., None, None], -1, 0)
@@ -89,30 +97,32 @@ def _score(sums: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def connected_components(mask: np.ndarray) -> np.ndarray:
-    """Number the 4-connected components of `mask` [H,W] bool from 1: [H,W] int32, 0 outside the mask."""
-    return cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1]
+def connected_components(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    """Number the 4-connected components of a mask from 1; 0 is outside the mask."""
+    return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1], np.int32)
 
 
-def thin(inside: np.ndarray) -> np.ndarray:
-    """Give each pixel its nearest component of `inside` [H,W] bool: [H,W] int32 without a border; all 0 without any."""
+def thin(inside: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    """Assign each pixel to its nearest component of a mask, so that no border remains; all are 0 for an empty mask."""
     segments = connected_components(inside)
     if not segments.any():
         return segments
-    # Names each border pixel's nearest pixel inside by a number of its own, which leads to that pixel's component.
-    nearest = cv2.distanceTransformWithLabels(
+    # Each pixel inside has a number of its own, and `nearest` holds the number of the pixel inside that is nearest.
+    numbers = cv2.distanceTransformWithLabels(
         (~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )[1]
+    nearest = np.asarray(numbers, np.int32)
     component = np.zeros(nearest.max() + 1, np.int32)
     component[nearest[inside]] = segments[inside]
     return component[nearest]
 
 
-def score(true: np.ndarray, predicted: np.ndarray) -> list[float]:
-    """Score the segments [N] of N > 0 pixels: [Rand, information], each from 0 to 1; 0 in `predicted` means no segment.
+def score(true: Integer[np.ndarray, " n"], predicted: Integer[np.ndarray, " n"]) -> list[float]:
+    """Return [Rand, information], each from 0 to 1, of the segments of n > 0 pixels.
 
-    With p_ij the part of the pixels in true segment i and predicted segment j, and its sums t_i and s_j: the F-scores
-    2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). One segment in both has no information and scores 1.
+    p_ij is the share of the pixels in true segment i and predicted segment j, with the sums t_i and s_j. The scores are the
+    F-scores 2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). If both have one segment only, there is no
+    information, and the score is 1. A value of 0 in `predicted` is no segment.
     """
     if not predicted.any():
         return [0.0, 0.0]
@@ -126,7 +136,7 @@ def score(true: np.ndarray, predicted: np.ndarray) -> list[float]:
     return [float(rand), float(information)]
 
 
-def _entropy(parts: np.ndarray) -> float:
+def _entropy(parts: Float[np.ndarray, " n"]) -> float:
     """Return the entropy in nats."""
     parts = parts[parts > 0]
     return float(-np.sum(parts * np.log(parts)))

@@ -1,4 +1,4 @@
-"""Metrics by their names in config.eval.metrics. To add one, write its file and add a line here."""
+"""The metrics by their names in config.eval.metrics. To add one, write its file and add a line here."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -17,36 +17,39 @@ LABEL_METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
     "boundary": BoundaryIoU,
     "partition": Partition,
 }
-# Names of one class are one metric.
+# Names with the same class make one metric.
 BOX_METRICS: dict[str, type[AveragePrecision]] = dict.fromkeys((*STYLES, "confusion"), AveragePrecision)
 MASK_METRICS = BOX_METRICS | dict.fromkeys(MASK_STYLES, MaskPrecision)
 ERRORS = frozenset().union(*(kind.smaller_is_better for kind in {*LABEL_METRICS.values(), *MASK_METRICS.values()}))
 
 
 def make_label_metrics(names: Collection[str], class_names: tuple[str, ...]) -> list[Metric]:
-    """Make the empty metrics of label maps. Raises UserError for no name, an unknown one, or one that wants other classes."""
+    """Make empty metrics of label maps.
+
+    Raises UserError without a name, for an unknown one, and for a metric that does not support the classes.
+    """
     if not names:
-        raise UserError(f"config.eval.metrics=() scores nothing; choose of {', '.join(LABEL_METRICS)}")
+        raise UserError(f"config.eval.metrics=() scores nothing; choose from {', '.join(LABEL_METRICS)}")
     _check(names, LABEL_METRICS, "labels")
     return [LABEL_METRICS[name](class_names) for name in names]
 
 
 def make_box_metrics(names: Collection[str], class_names: tuple[str, ...], most: int = precision.MOST) -> list[Metric]:
-    """Make the empty metrics of boxes; COCO's look at the `most` best detections of a class in an image.
+    """Make empty metrics of boxes. COCO's use the `most` best detections of a class in an image.
 
-    Raises UserError for an unknown name, and where none is a score.
+    Raises UserError for an unknown name, and if no name is a score.
     """
     for name in names:
         if name in MASK_STYLES:
             raise UserError(
-                f"config.eval.metrics: {name!r} scores masks, and this task predicts boxes alone; choose of "
+                f"config.eval.metrics: {name!r} scores masks, and this task predicts boxes alone; choose from "
                 f"{', '.join(BOX_METRICS)}"
             )
     return _make_styled(names, class_names, most, BOX_METRICS, "boxes")
 
 
 def make_mask_metrics(names: Collection[str], class_names: tuple[str, ...], most: int = precision.MOST) -> list[Metric]:
-    """Make the empty metrics of masks and their boxes; else as `make_box_metrics`."""
+    """Make empty metrics of masks and their boxes, otherwise like `make_box_metrics`."""
     return _make_styled(names, class_names, most, MASK_METRICS, "masks")
 
 
@@ -57,13 +60,12 @@ def _make_styled(
     known: Mapping[str, type[AveragePrecision]],
     kind: str,
 ) -> list[Metric]:
-    """Make a metric of each class in `known` that `names` name, with its names as styles."""
+    """Make one metric for each class in `known` that has one of `names`, with these names as its styles."""
     _check(names, known, kind)
     if set(names) <= {"confusion"}:
         *others, last = (name for name in known if name != "confusion")
         raise UserError(
-            f"config.eval.metrics={tuple(names)} gives {kind} no score; name one of {', '.join(others)} and {last} at "
-            "least, in addition to confusion"
+            f"config.eval.metrics={tuple(names)} gives {kind} no score; add at least one of {', '.join(others)} and {last}"
         )
     kinds = dict.fromkeys(known[name] for name in names)
     return [made(class_names, tuple(name for name in names if known[name] is made), most) for made in kinds]
@@ -73,5 +75,5 @@ def _check(names: Collection[str], known: Collection[str], kind: str) -> None:
     for name in names:
         if name not in known:
             raise UserError(
-                f"config.eval.metrics: {name!r} does not score {kind}; {hint_at(name, known)}choose of {', '.join(known)}"
+                f"config.eval.metrics: {name!r} does not score {kind}; {hint_at(name, known)}choose from {', '.join(known)}"
             )

@@ -1,42 +1,47 @@
-"""Fast R-CNN's loss of regions that are proposed beforehand (Girshick 2015, "Fast R-CNN", section 2.3)."""
+"""Fast R-CNN's loss on stored proposals (Girshick 2015, "Fast R-CNN", section 2.3)."""
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Bool, Float
 
-from experiments.tasks.base import Arrays, Means, normalise
+from experiments.tasks.base import Arrays, Means, Outputs, normalise
+from experiments.tasks.dense import Geometry
 from experiments.tasks.regions import RegionDetection
 from input_pipeline.batch import Size
+from models.detection.regions import RegionModel
 
 
-class FastRCNNTask(RegionDetection):
-    """The class and the box of each of an image's stored proposals; its fields are RegionDetection's.
+class FastRCNNTask(RegionDetection[RegionModel]):
+    """Predicts a class and a box for each of an image's stored proposals. Its fields are RegionDetection's.
 
-    It serves every model of regions: whether a model shares its features among them is not its concern.
+    It fits every model of regions, whether or not the regions share features.
     """
 
     needs = ("boxes", "proposals")
     reads = "regions"
     advice = ""
 
-    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
-        """Run the network on `regions` [B,R,4], which have a mask `region_mask` [B,R].
+    def apply(self, model: RegionModel, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Outputs:
+        """Run the network on `regions` [B,R,4], with the mask `region_mask` [B,R].
 
-        In evaluation they are the proposals, in training a sample of them and of the objects' boxes, with their targets.
+        In evaluation the regions are the proposals. In training they are a sample of proposals and ground-truth boxes, and
+        the outputs contain their targets.
         """
         features = model.features(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)
         regions = {"regions": batch["proposals"], "region_mask": batch["proposal_mask"]}
         if train:
-            regions = self.sample_regions(*regions.values(), batch, rngs.sampling())
+            assert rngs is not None
+            regions = self.sample_regions(batch["proposals"], batch["proposal_mask"], batch, rngs.sampling())
         return regions | model.classify(features, regions["regions"], train=train, rngs=rngs)
 
-    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
-        """Equation 1, over all sampled regions. Evaluation samples nothing and has no terms."""
+    def loss(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
+        """Return equation 1's terms over all sampled regions. Evaluation samples nothing and has no terms."""
         logs = {"boxes_lost": self.boxes_lost(batch)}
         if "region_classes" not in outputs:
             return {}, logs
         terms, matched = self.region_terms(outputs, batch)
         return terms, logs | matched
 
-    def matchable(self, geometry: object, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Tell that all boxes can be learned: in training they are regions themselves."""
+    def matchable(self, geometry: Geometry, boxes: Float[np.ndarray, "m 4"], size: Size) -> Bool[np.ndarray, " m"]:
+        """Return True for all boxes, which are themselves regions in training."""
         return np.ones(len(boxes), bool)

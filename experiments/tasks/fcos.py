@@ -1,5 +1,9 @@
-"""FCOS's loss (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection"): places in objects learn them."""
+"""FCOS's loss, without anchors (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection").
 
+Each place of the features, called a location in the paper, predicts the object that it lies in.
+"""
+
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -7,32 +11,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Bool, Float, Int
 
-from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import Geometry, Levels, PyramidDetection, join
+from experiments.tasks.base import AnyArray, Arrays, Mean, Means
+from experiments.tasks.dense import Levels, PyramidDetection, join
 from experiments.tasks.detection_losses import sigmoid_focal
 from fields import NotNegative, Positive, Share
 from input_pipeline.batch import Size
+from models.detection.fcos import FCOS
 from models.layers import keep
 from models.ops import boxes as ops
 from models.ops import coding
 
 
 class Targets(NamedTuple):
-    """Targets of the places, [A] or, of a batch, [B,A]."""
+    """Training targets of the places of an image, or of a batch with the leading axis b."""
 
-    positive: jax.Array  # bool, the place has an object
-    counted: jax.Array  # bool, it has one or is background; else a crowd, or an object not trained on, may be there
-    classes: jax.Array  # int32, of the object; arbitrary where there is none
-    boxes: jax.Array  # [A,4], of the object; arbitrary but finite where there is none
-    centerness: jax.Array  # of the place in the object's box, 0 to 1; 0 where there is none
+    positive: Bool[Array, "*b a"]  # the place has an object
+    counted: Bool[Array, "*b a"]  # it has an object or is background; False near crowds and objects not trained on
+    classes: Int[Array, "*b a"]  # of the object; arbitrary if there is none
+    boxes: Float[Array, "*b a 4"]  # of the object; arbitrary but finite if there is none
+    centerness: Float[Array, "*b a"]  # of the place in the object's box, 0 to 1; 0 if there is none
 
 
-class FCOSTask(PyramidDetection):
+class FCOSTask(PyramidDetection[FCOS]):
     """The sum of a focal loss, 1 - GIoU and a cross-entropy of centerness over places.
 
-    The first and the last are divided by the number of places with an object in the whole batch, the boxes' loss by the
-    sum of their weights; all by 1 where that is less.
+    The focal loss and the cross-entropy are divided by the number of places with an object in the global batch, and the boxes'
+    loss by the sum of its weights. Each divisor is at least 1.
     """
 
     reads = "boxes of places"
@@ -51,20 +57,20 @@ class FCOSTask(PyramidDetection):
         box_weights: Literal["centerness", "equal"],
         **detection,
     ):
-        """Takes its own fields, and those of Detection.
+        """Take the fields of Detection and these.
 
-        A place has an object if it lies in its box, less than `radius` strides of its level from the box's centre in each
-        direction, and if the farthest edge is within the level's range: `reach` strides at most, half of that at least. The
-        finest level has no least distance, the coarsest no largest. The paper's ranges, 64 pixels for a stride of 8, are a
-        `reach` of 8. `alpha` and `gamma` are those of the focal loss. `box_weights` says how much a place counts in the
-        boxes' loss: by the centerness of its target, as in the authors' code, or equally, as in torchvision.
+        A place has an object if three conditions hold. It lies in the object's box. It is less than `radius` strides of its
+        level from the box's centre in each direction. The farthest edge is at most `reach` strides away, and at least half of
+        that; the finest level has no lower limit and the coarsest no upper limit. A `reach` of 8 gives the paper's ranges, 64
+        pixels for a stride of 8. `alpha` and `gamma` are the focal loss's. `box_weights` weights a place in the boxes' loss by
+        the centerness of its target, as in the authors' code, or equally, as in torchvision.
         """
         super().__init__(**detection)
         self.radius, self.reach, self.alpha, self.gamma = radius, reach, alpha, gamma
         self.box_weights = box_weights
 
     def loss(self, outputs: Levels, batch: Arrays) -> tuple[Means, Means]:
-        """The three parts (equation 2, and section 3.3)."""
+        """Return the three terms (equation 2, and section 3.3)."""
         own = join(outputs, batch)
         positive, counted, classes, boxes, centerness = self.targets(own["anchors"], batch)
 
@@ -72,7 +78,7 @@ class FCOSTask(PyramidDetection):
         focal = sigmoid_focal(own["logits"], truth, alpha=self.alpha, gamma=self.gamma)
         classification = jnp.sum(focal, where=counted[..., None])
 
-        # where, not a product with the mask: far from every object distances may be of any size.
+        # where, not a product with the mask: far from every object the distances may have any size.
         distances = jnp.where(positive[..., None], own["distances"], 0.0)
         overlap = ops.giou(coding.decode_distances(distances, own["anchors"][None]), boxes)
         weight = centerness if self.box_weights == "centerness" else positive.astype(jnp.float32)
@@ -89,13 +95,19 @@ class FCOSTask(PyramidDetection):
         }
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
 
-    def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
-        """The targets of the places in the middle of `anchors` [A,4], for each image of a batch.
+    def targets(self, anchors: Float[Array, "a 4"], batch: Arrays) -> Targets:
+        """Return the targets of the places at the anchors' centres, for each image of a batch.
 
-        Of several objects a place gets the one of the smallest area (section 3.1), and of equal ones the first.
+        A place that fits several objects gets the one with the smallest area (section 3.1), and the first of equal ones.
         """
 
-        def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
+        def assign(
+            boxes: Float[Array, "m 4"],
+            classes: Int[Array, " m"],
+            learned: Bool[Array, " m"],
+            left: Bool[Array, " m"],
+            crowd: Bool[Array, " m"],
+        ) -> Targets:
             fits = self.find_fits(boxes, anchors, jnp)
             index, positive = choose(boxes, fits & learned[:, None], jnp)
             middle = ops.to_centres(anchors)[:, :2]
@@ -115,13 +127,12 @@ class FCOSTask(PyramidDetection):
         targets = jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
         return jax.tree.map(keep, targets._replace(counted=targets.counted & batch["example_mask"][:, None]))
 
-    def find_fits(self, boxes: jax.Array, anchors: jax.Array, xp: ModuleType) -> jax.Array:
-        """[M,A] bool: whether the place in the middle of each of anchors [A,4] may learn each of boxes [M,4].
-
-        `xp` is numpy or jax.numpy.
-        """
+    def find_fits(
+        self, boxes: Float[AnyArray, "m 4"], anchors: Float[AnyArray, "a 4"], xp: ModuleType
+    ) -> Bool[AnyArray, "m a"]:
+        """Return whether the place at each anchor's centre may learn each box. `xp` is numpy or jax.numpy."""
         middle, stride = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
-        before = middle - boxes[:, None, :2]  # [M,A,2], of the top left corner
+        before = middle - boxes[:, None, :2]  # [M,A,2], distances from the top and the left edge
         after = boxes[:, None, 2:] - middle
         inside = xp.minimum(before, after).min(-1) > 0
         central = xp.abs(before - after).max(-1) / 2 < self.radius * stride
@@ -130,8 +141,10 @@ class FCOSTask(PyramidDetection):
         most = xp.where(stride == stride.max(), xp.inf, self.reach * stride)
         return inside & central & (least <= farthest) & (farthest <= most)
 
-    def decode(self, outputs: Levels, size: Size) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        """A score is the root of the class's probability times the centerness, as in the authors' code."""
+    def decode(
+        self, outputs: Levels, size: Size
+    ) -> tuple[tuple[Float[Array, "b _ 4"], ...], tuple[Float[Array, "b _ c"], ...]]:
+        """Return boxes and scores, the square root of class probability times centerness as in the authors' code."""
         levels = zip(outputs["distances"], outputs["anchors"], strict=True)
         boxes = tuple(coding.decode_distances(distances, own.reshape(1, -1, 4)) for distances, own in levels)
         levels = zip(outputs["logits"], outputs["centerness"], strict=True)
@@ -139,8 +152,13 @@ class FCOSTask(PyramidDetection):
             jnp.sqrt(jax.nn.sigmoid(logits) * jax.nn.sigmoid(centerness)[..., None]) for logits, centerness in levels
         )
 
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Those that have a place, which no smaller object has taken."""
+    def matchable(
+        self,
+        geometry: Mapping[str, tuple[Float[np.ndarray, "_ _ k 4"], ...]],
+        boxes: Float[np.ndarray, "m 4"],
+        size: Size,
+    ) -> Bool[np.ndarray, " m"]:
+        """Return which boxes get a place that no smaller object takes."""
         if not len(boxes):
             return np.zeros(0, bool)
         anchors = np.concatenate([level.reshape(-1, 4) for level in geometry["anchors"]])
@@ -148,14 +166,19 @@ class FCOSTask(PyramidDetection):
         return np.isin(np.arange(len(boxes)), index[positive])
 
 
-def choose(boxes: jax.Array, fits: jax.Array, xp: ModuleType) -> tuple[jax.Array, jax.Array]:
-    """The smallest of boxes [M,4] that `fits` [M,A] at each place: (its index [A], whether there is one [A])."""
+def choose(
+    boxes: Float[AnyArray, "m 4"], fits: Bool[AnyArray, "m a"], xp: ModuleType
+) -> tuple[Int[AnyArray, " a"], Bool[AnyArray, " a"]]:
+    """Return the index of the smallest box that fits each place, and whether there is one."""
     areas = xp.prod(boxes[:, 2:] - boxes[:, :2], -1)
     return xp.where(fits, areas[:, None], xp.inf).argmin(0), fits.any(0)
 
 
-def measure_centerness(distances: jax.Array, positive: jax.Array) -> jax.Array:
-    """sqrt(min(t, b) / max(t, b) * min(l, r) / max(l, r)) [...] of distances [...,4]; 0 where not `positive` (equation 3)."""
+def measure_centerness(distances: Float[Array, "*batch 4"], positive: Bool[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Return the centerness from the distances (t, l, b, r) of positive places, and 0 elsewhere (equation 3).
+
+    It is sqrt(min(t, b) / max(t, b) * min(l, r) / max(l, r)).
+    """
     before, after = distances[..., :2], distances[..., 2:]
     share = jnp.minimum(before, after) / jnp.where(positive[..., None], jnp.maximum(before, after), 1.0)
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, jnp.prod(share, -1), 1.0)), 0.0)

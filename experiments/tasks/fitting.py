@@ -1,7 +1,7 @@
-"""Boxes of a detector that fit given objects: k-means over the objects' sizes and shapes, on the host.
+"""Anchors that fit given objects, by k-means over the objects' sizes and shapes on the host.
 
-A size is the root of a box's area, a shape its width / height; both are clustered by their logarithms, in which a factor is a
-distance. No step is random.
+The size of a box is the square root of its area, and its shape is width / height. Both are clustered by their logarithms, so
+that equal factors are equal distances. No step is random.
 """
 
 import itertools
@@ -9,22 +9,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Real
 
-STEPS = 50  # of k-means at most; a few settle it
-LEAST_STEP = np.log(1.15)  # between sizes: of objects that are all alike, nearer ones would be one box twice
-ROUND = np.log(1.25)  # shapes nearer to a square than this are left to the squares
+STEPS = 50  # of k-means at most; it converges after a few
+LEAST_STEP = np.log(1.15)  # between sizes: if all objects are alike, nearer sizes would repeat one box
+ROUND = np.log(1.25)  # squares cover the shapes that are nearer to a square than this
 
 
-def measure(boxes: np.ndarray, unit: Sequence[float] = (1.0, 1.0)) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the logarithms of sizes [N] and shapes [N] of boxes [N,4], whose sides count in `unit` (height, width)."""
+def measure(
+    boxes: Real[np.ndarray, "n 4"], unit: Sequence[float] = (1.0, 1.0)
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return the logarithms of sizes and of shapes, with sides in units of `unit` (height, width)."""
     height, width = ((boxes[:, 2:] - boxes[:, :2]) / np.asarray(unit)).T
     return np.log(height * width) / 2, np.log(width / height)
 
 
-def cluster(values: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
-    """Returns `count` rising centres of `values` [N] with `weights` [N]: k-means (Lloyd's), from the values' quantiles.
+def cluster(
+    values: Real[np.ndarray, " n"], weights: Real[np.ndarray, " n"], count: int
+) -> Float[np.ndarray, " {count}"]:
+    """Return `count` ascending centres of weighted values by k-means (Lloyd's), which starts at the values' quantiles.
 
-    A centre without values stays where it is.
+    A centre without values stays in place.
     """
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
@@ -42,12 +47,12 @@ def cluster(values: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
 
 
 def propose_default_boxes(
-    boxes: np.ndarray, weights: np.ndarray, size: tuple[int, int], maps: int
+    boxes: Real[np.ndarray, "n 4"], weights: Real[np.ndarray, " n"], size: tuple[int, int], maps: int
 ) -> Iterator[dict[str, Any]]:
-    """Yields `sizes` of SSD's default boxes on a number of `maps`, then `sizes` and `ratios`, few ratios first.
+    """Yield `sizes` of SSD's default boxes on a number of `maps`, then `sizes` and `ratios`, few ratios first.
 
-    boxes [N,4] are in pixels of an input of `size`, and have `weights` [N]. The first maps, 1, 2 ... or all, share the centres of
-    the objects' sizes; those that are too coarse for the objects go on from there.
+    The boxes are in pixels of an input of `size`. The first 1, 2, ... or all maps get the centres of the objects' sizes. The
+    maps after them are too coarse for the objects and get growing sizes.
     """
     sizes, shapes = measure(boxes, size)
     long = (np.abs(shapes) > ROUND) & (weights > 0)
@@ -56,7 +61,7 @@ def propose_default_boxes(
         centres = np.concatenate([centres, centres[-1] + np.log(1.5) * np.arange(1, maps - fine + 1)])
         for place in range(1, len(centres)):
             centres[place] = max(centres[place], centres[place - 1] + LEAST_STEP)
-        fields = {"sizes": _round(np.exp(centres))}
+        fields: dict[str, Any] = {"sizes": _round(np.exp(centres))}
         if ratios:
             wide = np.unique(_round(np.exp(cluster(np.abs(shapes[long]), weights[long], ratios))))
             fields["ratios"] = (tuple(wide.tolist()),) * maps
@@ -64,12 +69,16 @@ def propose_default_boxes(
 
 
 def propose_anchors(
-    boxes: np.ndarray, weights: np.ndarray, strides: Sequence[int], octaves: int, *, spans: bool
+    boxes: Real[np.ndarray, "n 4"],
+    weights: Real[np.ndarray, " n"],
+    strides: Sequence[int],
+    octaves: int,
+    *,
+    spans: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Yields `scale` of the anchors of a pyramid's levels for their own `octaves`, then that with `octaves` and `ratios`.
+    """Yield `scale` of a pyramid's anchors for the given `octaves`, then `scale`, `octaves` and `ratios`.
 
-    boxes [N,4] are in pixels, and have `weights` [N]; few anchors come first. Where there is one level and the model `spans`,
-    its `span` is fitted too.
+    The boxes are in pixels. Few anchors come first. If `spans` is set and the pyramid has one level, `span` is fitted too.
     """
     sizes, shapes = measure(boxes)
     levels, spans = np.log(strides), spans and len(strides) == 1
@@ -83,12 +92,17 @@ def propose_anchors(
 
 
 def _fit_ladder(
-    sizes: np.ndarray, weights: np.ndarray, levels: np.ndarray, octaves: int, *, free: bool
+    sizes: Float[np.ndarray, " n"],
+    weights: Real[np.ndarray, " n"],
+    levels: Float[np.ndarray, " levels"],
+    octaves: int,
+    *,
+    free: bool,
 ) -> tuple[float, float]:
-    """Returns the logarithm of the scale, and the span: k-means whose centres are a ladder that moves as a whole.
+    """Return the logarithm of the scale, and the span, by k-means whose centres form a ladder that moves as a whole.
 
-    The centres are offset + level + span * log(2) * octave / octaves. The finest begins at the smallest objects; the span is
-    1, or moves too where it is `free`.
+    The centres are offset + level + span * log(2) * octave / octaves. The finest one starts at the smallest objects. The span
+    is 1, or is fitted too if it is `free`.
     """
     octave = np.tile(np.arange(octaves), len(levels)) * np.log(2) / octaves
     level = np.repeat(levels, octaves)
@@ -109,6 +123,6 @@ def _fit_ladder(
     return float(offset), float(span)
 
 
-def _round(values: np.ndarray | Sequence[float]) -> tuple[float, ...]:
-    """Three digits: what a person can read, and more than an overlap tells apart."""
+def _round(values: Float[np.ndarray, " n"] | Sequence[float]) -> tuple[float, ...]:
+    """Round to three digits, which a person can read and which change no IoU noticeably."""
     return tuple(float(f"{value:.3g}") for value in values)

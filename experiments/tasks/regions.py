@@ -1,28 +1,32 @@
-"""What detectors of regions share: the sampling of an image's regions, and their two losses (Girshick 2015, "Fast R-CNN")."""
+"""The base class of detectors of regions, with their sampling and their two losses (Girshick 2015, "Fast R-CNN")."""
 
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from errors import UserError
-from experiments.tasks.base import Arrays, Mean, Means
+from experiments.tasks.base import Arrays, Mean, Means, Outputs
 from experiments.tasks.dense import Detection
 from experiments.tasks.detection_losses import smooth_l1
 from fields import Count, NotNegative, Share
 from input_pipeline.batch import Size
+from models.detection.regions import RegionModel
 from models.layers import keep
 from models.ops import coding, sampling
 from models.ops.boxes import pairwise_iou
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the authors' code
+RegionT = TypeVar("RegionT", bound=RegionModel, contravariant=True)
 
 
-class RegionDetection(Detection):
-    """A detector that tells the class and the box of regions, which come from elsewhere.
+class RegionDetection(Detection[RegionT]):
+    """A detector that predicts a class and a box for each of given regions.
 
-    In training the ground truth's boxes join them, so that an image with objects has foreground from the first step on.
+    In training the ground-truth boxes join the regions, so that an image with objects has foreground from the first step.
     """
 
     def __init__(
@@ -36,12 +40,12 @@ class RegionDetection(Detection):
         box_weight: NotNegative = 1.0,
         **detection,
     ):
-        """Takes its own fields, and those of Detection.
+        """Take the fields of Detection and these.
 
-        Of an image's regions and its objects' own boxes `regions` are sampled, at most `region_share` of them with an IoU of
-        `region_iou` or more with an object; the others are background, and have one of `background_iou` or more (section
-        2.3). Smooth L1 bends at `beta`. `box_weight` is the factor on the boxes' part of the loss (lambda of equation 1); with 0,
-        boxes are not learned and stay as they are proposed.
+        `regions` of an image's regions and ground-truth boxes are sampled (section 2.3). At most `region_share` of them have
+        an IoU of `region_iou` or more with an object. The others are background, and their largest IoU is `background_iou`
+        or more. Smooth L1 bends at `beta`. `box_weight` multiplies the boxes' term of the loss (lambda of equation 1). With 0,
+        boxes are not learned and stay as proposed.
 
         Raises UserError for a background_iou above region_iou.
         """
@@ -53,8 +57,10 @@ class RegionDetection(Detection):
         self.region_iou, self.background_iou = region_iou, background_iou
         self.regions, self.region_share, self.beta, self.box_weight = regions, region_share, beta, box_weight
 
-    def sample_regions(self, proposals: jax.Array, mask: jax.Array, batch: Arrays, key: jax.Array) -> Arrays:
-        """Sample S `regions` [B,S,4] of each image from its proposals and its objects' boxes, with their targets."""
+    def sample_regions(
+        self, proposals: Float[Array, "b p 4"], mask: Bool[Array, "b p"], batch: Arrays, key: PRNGKeyArray
+    ) -> Arrays:
+        """Sample `regions` [B,S,4] from each image's proposals and ground-truth boxes, with their targets."""
         boxes = jnp.concatenate([proposals, batch["boxes"]], 1)
         there = jnp.concatenate([mask, self.learnable(batch)], 1)
         targets = self.assign(boxes, batch, low=self.region_iou, high=self.region_iou, low_quality=False)
@@ -69,12 +75,12 @@ class RegionDetection(Detection):
             "region_mask": mask,
             "region_classes": jnp.where(positive, classes + 1, 0),
             "region_boxes": pick(targets.boxes, index),
-            "region_objects": jnp.take_along_axis(targets.index, index, 1),
+            "region_objects": jnp.take_along_axis(targets.objects, index, 1),
         }
         return jax.tree.map(keep, sampled)
 
-    def region_terms(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
-        """Equation 1: the terms of the classes and of the boxes, each over all sampled regions, and what is logged."""
+    def region_terms(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
+        """Return equation 1's terms of classes and boxes, each a mean over all sampled regions, and scalars to log."""
         chosen, truth = outputs["region_mask"], jax.nn.one_hot(outputs["region_classes"], outputs["logits"].shape[-1])
         foreground = chosen & (outputs["region_classes"] > 0)
         cost = optax.softmax_cross_entropy(outputs["logits"], truth)
@@ -88,8 +94,8 @@ class RegionDetection(Detection):
         }
         return terms, {"matched": self.mean_per_image(matched, batch)}
 
-    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
-        """Decode a box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
+    def decode(self, outputs: Outputs, size: Size) -> tuple[Float[Array, "b r c 4"], Float[Array, "b r c"]]:
+        """Decode a box for each region and class, and its score, which is -inf in padding."""
         offsets = outputs["offsets"][:, :, 1:]
         if not self.box_weight:
             offsets = jnp.zeros_like(offsets)
@@ -98,20 +104,25 @@ class RegionDetection(Detection):
         return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
 
 
-def sum_errors(offsets: jax.Array, wanted: jax.Array, positive: jax.Array, beta: float) -> jax.Array:
-    """Sum smooth L1 over the offsets [B,S,4] of those that are `positive` [B,S]."""
+def sum_errors(
+    offsets: Float[Array, "b s 4"], wanted: Float[Array, "b s 4"], positive: Bool[Array, "b s"], beta: float
+) -> Float[Array, ""]:
+    """Sum smooth L1 over the offsets of the positive samples."""
     return jnp.sum(smooth_l1(jnp.where(positive[..., None], offsets - wanted, 0.0), beta))
 
 
 def draw_sample(
-    key: jax.Array, counted: jax.Array, positive: jax.Array, count: int, share: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sample among those that are `counted` [B,A], `positive` [B,A] or not: (index [B,count], mask, is_positive)."""
+    key: PRNGKeyArray, counted: Bool[Array, "b a"], positive: Bool[Array, "b a"], count: int, share: float
+) -> tuple[Int[Array, "b {count}"], Bool[Array, "b {count}"], Bool[Array, "b {count}"]]:
+    """Sample `count` of the counted anchors of each image, at most `share` of them positive.
+
+    Returns their indices, a mask of the places that are filled, and which of them are positive.
+    """
     draw = jax.vmap(partial(sampling.sample, count=count, share=share))
     keys = jax.random.split(key, len(counted))
     return jax.tree.map(keep, draw(keys, counted & positive, counted & ~positive))
 
 
-def pick(boxes: jax.Array, index: jax.Array) -> jax.Array:
-    """boxes [B,A,4] at index [B,S]: [B,S,4]."""
+def pick(boxes: Float[Array, "b a 4"], index: Int[Array, "b s"]) -> Float[Array, "b s 4"]:
+    """Return the boxes at each image's indices."""
     return jnp.take_along_axis(boxes, index[..., None], 1)

@@ -1,5 +1,6 @@
-"""Tasks by the name that `config.task.name` selects."""
+"""The tasks by their names in `config.task.name`. To add one, write its file and add a line here."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from ml_collections import ConfigDict
@@ -28,25 +29,26 @@ TASK = Annotated[dict, NAMED]
 
 
 def find_task(name: str) -> type[Task]:
-    """The class of a task, whose `needs` are known before its data is opened. Raises UserError for an unknown name."""
+    """Return the class of a task, whose `needs` are known before any data is open. Raises UserError for an unknown name."""
     return NAMED.load(name)
 
 
 def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
-    """Makes the task of a config for a dataset's classes.
+    """Make the task of a config for a dataset's classes.
 
-    Raises UserError for an unknown name, for wrong fields, and for a model that does not go with it.
+    Raises UserError for an unknown name, for wrong fields, and for a model that the task cannot read.
     """
     values = config.task.to_dict()
     fields.check("config.task", values, TASK)
     name, data = values.pop("name"), config.data
-    task = find_task(name)(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
+    make: Callable[..., Task] = find_task(name)
+    task = make(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
     check_pair(name, config.model.name)
     return task
 
 
 def check_pair(task_name: str, model_name: str) -> None:
-    """Raises UserError for a task that cannot read what the model produces, or that trains a part which it has not."""
+    """Raise UserError if the task cannot read the model's outputs, or trains a submodule that the model lacks."""
     task, model = find_task(task_name), NAMED_MODEL.load(model_name)
     if task.reads != model.produces:
         fitting = ", ".join(name for name in TASKS if find_task(name).reads == model.produces)

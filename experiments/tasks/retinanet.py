@@ -1,17 +1,16 @@
-"""RetinaNet's loss (Lin et al. 2017, "Focal Loss for Dense Object Detection"): every anchor counts, easy ones hardly."""
+"""RetinaNet's loss, in which easy anchors weigh little (Lin et al. 2017, "Focal Loss for Dense Object Detection")."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from jaxtyping import Array, Bool, Float
 
-from experiments.tasks.base import Arrays, Mean, Means
+from experiments.tasks.base import ArrayLike, Arrays, Mean, Means
 from experiments.tasks.dense import (
     ANCHOR_ADVICE,
-    Geometry,
     Levels,
     PyramidDetection,
     Targets,
@@ -23,14 +22,15 @@ from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
 from experiments.tasks.fitting import propose_anchors
 from fields import NotNegative, Share
 from input_pipeline.batch import Size
+from models.detection.retinanet import RetinaNet
 from models.ops import boxes as ops
 from models.ops import coding
 
 VARIANCES = (1.0, 1.0, 1.0, 1.0)
 
 
-class RetinaNetTask(PyramidDetection):
-    """Sums over anchors, divided by the number of those with an object in the whole batch, and by 1 where there is none."""
+class RetinaNetTask(PyramidDetection[RetinaNet]):
+    """Losses summed over anchors and divided by the number of anchors with an object in the global batch, at least 1."""
 
     reads = "anchors of a pyramid"
     advice = ANCHOR_ADVICE
@@ -48,12 +48,12 @@ class RetinaNetTask(PyramidDetection):
         box_weight: NotNegative,
         **detection,
     ):
-        """Takes its own fields, and those of Detection.
+        """Take the fields of Detection and these.
 
-        An anchor with an IoU of `positive_iou` or more is an object's, one below `negative_iou` is background, and one
-        between counts nowhere; with `low_quality` each object's best anchor is its own at any IoU. `alpha` and `gamma` are
-        those of the focal loss. `box_loss` is a smooth L1 of the offsets that bends at `beta` (0: L1), or 1 - GIoU of the
-        decoded boxes; `box_weight` is the factor on it.
+        An anchor with an IoU of `positive_iou` or more has an object, one below `negative_iou` is background, and one
+        between does not count. With `low_quality` each object also gets its best anchor, at any IoU. `alpha` and `gamma` are
+        the focal loss's. `box_loss` is the smooth L1 loss of offsets, which bends at `beta` (0 for L1), or 1 - GIoU of the
+        decoded boxes. `box_weight` is the factor on it.
 
         Raises UserError for a negative_iou above positive_iou.
         """
@@ -64,7 +64,7 @@ class RetinaNetTask(PyramidDetection):
         self.box_loss, self.beta, self.box_weight = box_loss, beta, box_weight
 
     def loss(self, outputs: Levels, batch: Arrays) -> tuple[Means, Means]:
-        """The focal loss of all classes, and the boxes' loss with the factor `box_weight` (section 4.1)."""
+        """Return the focal loss of all classes, and the boxes' loss with the factor `box_weight` (section 4.1)."""
         own = join(outputs, batch)
         positive, counted, classes, boxes, _ = self.targets(own["anchors"], batch)
 
@@ -72,7 +72,7 @@ class RetinaNetTask(PyramidDetection):
         focal = sigmoid_focal(own["logits"], truth, alpha=self.alpha, gamma=self.gamma)
         classification = jnp.sum(focal, where=counted[..., None])
 
-        # where, not a product with the mask: far from every object offsets may be of any size.
+        # where, not a product with the mask: far from every object the offsets may have any size.
         chosen = positive[..., None]
         if self.box_loss == "giou":
             decoded = coding.decode(jnp.where(chosen, own["offsets"], 0.0), own["anchors"][None], variances=VARIANCES)
@@ -88,22 +88,28 @@ class RetinaNetTask(PyramidDetection):
         }
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
 
-    def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
-        """The targets of the anchors [A,4] for each image of a batch."""
-        matching = dict(low=self.negative_iou, high=self.positive_iou, low_quality=self.low_quality)
-        return self.assign(anchors, batch, **matching)
+    def targets(self, anchors: Float[ArrayLike, "a 4"], batch: Arrays) -> Targets:
+        """Return the targets of the anchors for each image of a batch."""
+        return self.assign(anchors, batch, low=self.negative_iou, high=self.positive_iou, low_quality=self.low_quality)
 
-    def decode(self, outputs: Levels, size: Size) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    def decode(
+        self, outputs: Levels, size: Size
+    ) -> tuple[tuple[Float[Array, "b _ 4"], ...], tuple[Float[Array, "b _ c"], ...]]:
         levels = zip(outputs["offsets"], outputs["anchors"], strict=True)
         boxes = tuple(coding.decode(offsets, own.reshape(1, -1, 4), variances=VARIANCES) for offsets, own in levels)
         return boxes, tuple(map(jax.nn.sigmoid, outputs["logits"]))
 
     def propose_fields(
-        self, model: nnx.Module, boxes: np.ndarray, weights: np.ndarray, size: Size
+        self, model: RetinaNet, boxes: Float[np.ndarray, "n 4"], weights: Float[np.ndarray, " n"], size: Size
     ) -> Iterator[dict[str, Any]]:
-        """Scale, octaves and ratios of the anchors."""
+        """Yield scale, octaves and ratios of the anchors."""
         return propose_anchors(boxes, weights, model.strides, model.octaves, spans=False)
 
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Those that an anchor overlaps by config.task.positive_iou."""
+    def matchable(
+        self,
+        geometry: Mapping[str, tuple[Float[np.ndarray, "_ _ k 4"], ...]],
+        boxes: Float[np.ndarray, "m 4"],
+        size: Size,
+    ) -> Bool[np.ndarray, " m"]:
+        """Return which boxes have an IoU of config.task.positive_iou or more with an anchor."""
         return match_grids(boxes, geometry["anchors"], self.positive_iou)

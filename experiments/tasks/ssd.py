@@ -1,42 +1,41 @@
-"""SSD's loss (Liu et al. 2016, section 2.2): matched default boxes, hard negatives, smooth L1 and softmax."""
+"""SSD's loss on matched default boxes and hard negatives (Liu et al. 2016, section 2.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
 
-from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import COVERED, Detection, Geometry, match_anchors
+from experiments.tasks.base import ArrayLike, Arrays, Mean, Means, Outputs
+from experiments.tasks.dense import COVERED, Detection, match_anchors
 from experiments.tasks.fitting import propose_default_boxes
 from fields import NotNegative, Range
 from input_pipeline.batch import Size
+from models.detection.ssd import SSD
 from models.layers import keep
 from models.ops import boxes as ops
 from models.ops import coding, matching, sampling
 
-VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the released networks: offsets are of about unit size
+VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of the released networks: offsets have about unit size
 
 
 class Targets(NamedTuple):
-    """Targets of the default boxes, [A] or, of a batch, [B,A]."""
+    """Training targets of the default boxes of an image, or of a batch with the leading axis b."""
 
-    positive: jax.Array  # bool, the box has an object
-    negative: (
-        jax.Array
-    )  # bool, it is background; neither where a crowd, or an object that is not trained on, may be in it
-    classes: jax.Array  # int32, 0 for background and the object's class + 1
-    offsets: jax.Array  # [A,4], of the object's box; arbitrary but finite where there is no object
+    positive: Bool[Array, "*b a"]  # the box has an object
+    negative: Bool[Array, "*b a"]  # the box is background; it is neither near crowds and objects not trained on
+    classes: Int[Array, "*b a"]  # 0 for background, else the object's class + 1
+    offsets: Float[Array, "*b a 4"]  # of the object's box; arbitrary but finite if there is none
 
 
-class SSDTask(Detection):
-    """Sums over default boxes, divided by the number of those with an object.
+class SSDTask(Detection[SSD]):
+    """Losses summed over default boxes and divided by the number of boxes with an object.
 
-    In each image the negatives of largest loss count, config.task.negatives_per_positive for each positive; an image without an
-    object to learn has none, and so adds nothing.
+    In each image only the negatives with the largest losses count, config.task.negatives_per_positive for each positive. An
+    image without an object to learn therefore adds nothing.
     """
 
     reads = "default boxes"
@@ -52,17 +51,17 @@ class SSDTask(Detection):
         localisation_weight: NotNegative,
         **detection,
     ):
-        """Takes its own fields, and those of Detection.
+        """Take the fields of Detection and these.
 
-        A default box with an IoU of `match_iou` or more is an object's. `localisation_weight` is the factor (alpha) on
-        the boxes' part of the loss.
+        A default box with an IoU of `match_iou` or more has an object. `localisation_weight` is the factor (alpha) on the
+        term `localisation`.
         """
         super().__init__(**detection)
         self.match_iou, self.negatives_per_positive = match_iou, negatives_per_positive
         self.localisation_weight = localisation_weight
 
-    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
-        """Cross-entropy, and smooth L1 of the offsets with the factor `localisation_weight`: equations 1 to 3."""
+    def loss(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
+        """Return the cross-entropy of classes, and the smooth L1 loss of offsets (equations 1 to 3)."""
         positive, negative, classes, offsets = self.targets(outputs["anchors"], batch)
 
         # One-hot instead of take_along_axis, whose gradient is a scatter.
@@ -72,7 +71,7 @@ class SSDTask(Detection):
         hard = keep(jax.vmap(sampling.hardest)(jax.lax.stop_gradient(cross_entropy), negative, most))
         classification = jnp.sum(cross_entropy, where=positive | hard)
 
-        # where, not a product with the mask: far from every object offsets may be of any size.
+        # where, not a product with the mask: far from every object the offsets may have any size.
         error = jnp.where(positive[..., None], outputs["offsets"] - offsets, 0.0)
         localisation = jnp.sum(optax.huber_loss(error, delta=1.0))
 
@@ -83,10 +82,16 @@ class SSDTask(Detection):
         }
         return terms, {"matched": self.mean_per_image(matched, batch), "boxes_lost": self.boxes_lost(batch)}
 
-    def targets(self, anchors: jax.Array, batch: Arrays) -> Targets:
-        """The targets of the default boxes [A,4] for each image of a batch."""
+    def targets(self, anchors: Float[ArrayLike, "a 4"], batch: Arrays) -> Targets:
+        """Return the targets of the default boxes for each image of a batch."""
 
-        def assign(boxes: jax.Array, classes: jax.Array, learned: jax.Array, left: jax.Array, crowd: jax.Array):
+        def assign(
+            boxes: Float[Array, "m 4"],
+            classes: Int[Array, " m"],
+            learned: Bool[Array, " m"],
+            left: Bool[Array, " m"],
+            crowd: Bool[Array, " m"],
+        ) -> Targets:
             iou = ops.pairwise_iou(boxes, anchors)
             match = matching.bipartite(iou, learned, threshold=self.match_iou)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
@@ -100,16 +105,21 @@ class SSDTask(Detection):
         left = batch["valid"] & ~crowd & ~learned  # difficult ones
         return jax.tree.map(keep, jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd))
 
-    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
+    def decode(self, outputs: Outputs, size: Size) -> tuple[Float[Array, "b a 4"], Float[Array, "b a c"]]:
         boxes = coding.decode(outputs["offsets"], outputs["anchors"], variances=VARIANCES)
         return boxes, jax.nn.softmax(outputs["logits"])[..., 1:]
 
     def propose_fields(
-        self, model: nnx.Module, boxes: np.ndarray, weights: np.ndarray, size: Size
+        self, model: SSD, boxes: Float[np.ndarray, "n 4"], weights: Float[np.ndarray, " n"], size: Size
     ) -> Iterator[dict[str, Any]]:
-        """Sizes and ratios of the default boxes."""
+        """Yield sizes and ratios of the default boxes."""
         return propose_default_boxes(boxes, weights, size, len(model.ratios))
 
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Those that a default box overlaps by config.task.match_iou; of others too one box learns, the best."""
+    def matchable(
+        self, geometry: Mapping[str, Float[np.ndarray, "a 4"]], boxes: Float[np.ndarray, "m 4"], size: Size
+    ) -> Bool[np.ndarray, " m"]:
+        """Return which boxes have an IoU of config.task.match_iou or more with a default box.
+
+        Of every other box only the best default box learns.
+        """
         return match_anchors(boxes, geometry["anchors"], self.match_iou)

@@ -1,6 +1,6 @@
-"""The stages of R-CNN after its network (Girshick et al. 2014, "Rich feature hierarchies ..."): SVMs, then a regression of boxes.
+"""R-CNN's last two stages, SVMs and box regressions (Girshick et al. 2014, "Rich feature hierarchies ...").
 
-Each is solved for on stored features of regions, before the first step, and has no loss.
+Each is solved for on stored features of regions, before the first step. It has no loss and no steps of training.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,21 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Bool, Float
 
 from experiments.solvers import SVMSettings, fit_regressions, fit_svms
-from experiments.tasks.base import Arrays, Means, normalise
-from experiments.tasks.dense import COVERED, Detection
+from experiments.tasks.base import Arrays, Means, Outputs, SolvedTask, normalise
+from experiments.tasks.dense import COVERED, Detection, Geometry
 from experiments.tasks.regions import VARIANCES
 from fields import Count, Positive, Share
 from input_pipeline.batch import Size
+from models.detection.regions import RegionModel
 from models.ops import boxes as ops
 from models.ops import coding
 
 
-class Stage(Detection):
-    """A task of a model with `head="svm"`. Detections are scored by 1 / (1 + exp(-margin)): 0.5 is the SVM's border.
+class Stage(Detection[RegionModel], SolvedTask[RegionModel]):
+    """A stage that trains a model with `head="svm"`.
 
-    The order of the scores is the order of the margins. A score is not a probability.
+    A detection's score is 1 / (1 + exp(-margin)). It is 0.5 at the SVM's decision border. Scores have the order of the
+    margins, but they are not probabilities.
     """
 
     needs = ("boxes", "proposals")
@@ -32,36 +35,36 @@ class Stage(Detection):
     remedy = "set config.model.head='svm'"
     builds_on = ()
 
-    def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
-        """Run the network on the proposals, `regions` [B,R,4] with their mask `region_mask` [B,R]."""
+    def apply(self, model: RegionModel, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Outputs:
+        """Run the network on the proposals, `regions` [B,R,4] with the mask `region_mask` [B,R]."""
         outputs = model.classify(self.features(model, batch), batch["proposals"], train=False)
         return {"regions": batch["proposals"], "region_mask": batch["proposal_mask"]} | outputs
 
-    def features(self, model: nnx.Module, batch: Arrays) -> dict[int, jax.Array]:
-        """Compute the features of whole images, {stride: [B,h,w,C]}."""
+    def features(self, model: RegionModel, batch: Arrays) -> dict[int, Float[Array, "b _h _w _c"]]:
+        """Compute the features of whole images by stride."""
         return model.features(normalise(batch["image"], self.mean, self.std), train=False)
 
-    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
+    def loss(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
         return {}, {"boxes_lost": self.boxes_lost(batch)}
 
-    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
-        """Decode a box for each region and class, [B,R,C,4], and its score [B,R,C], which is -inf in padding."""
+    def decode(self, outputs: Outputs, size: Size) -> tuple[Float[Array, "b r c 4"], Float[Array, "b r c"]]:
+        """Decode a box for each region and class, and its score, which is -inf in padding."""
         boxes = coding.decode(outputs["offsets"][:, :, 1:], outputs["regions"][:, :, None], variances=VARIANCES)
         scores = jax.nn.sigmoid(outputs["logits"][..., 1:] - outputs["logits"][..., :1])
         return boxes, jnp.where(outputs["region_mask"][..., None], scores, -jnp.inf)
 
-    def matchable(self, geometry: object, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Tell that all boxes can be learned from."""
+    def matchable(self, geometry: Geometry, boxes: Float[np.ndarray, "m 4"], size: Size) -> Bool[np.ndarray, " m"]:
+        """Return True for all boxes, because all can be learned from."""
         return np.ones(len(boxes), bool)
 
 
 class SVMTask(Stage):
-    """A linear SVM for each class on fc7 (section 2.3).
+    """A linear SVM for each class on the features of fc7 (section 2.3).
 
-    Its positives are the objects themselves, and its negatives the proposals and the objects with an IoU below `negative_iou`
-    with each object of the class. The others do not count, nor does what lies on an object that is not trained on.
-    Hard negatives are mined in `passes` over all images, and an SVM is solved for again after `hard_negatives` new ones. The
-    other fields are those of solvers.SVMSettings.
+    The positives of a class are its objects. Its negatives are the proposals and objects with an IoU below `negative_iou` with
+    each of its objects, those not trained on included. All other regions do not count. Hard negatives are mined in `passes`
+    over all images, and an SVM is solved for again after `hard_negatives` new ones. The other fields are those of
+    solvers.SVMSettings.
     """
 
     solves = ("box_head/margins/kernel", "box_head/margins/bias")
@@ -82,10 +85,11 @@ class SVMTask(Stage):
         self.negative_iou = negative_iou
         self.settings = SVMSettings(cost, positive_weight, bias_scale, feature_norm, hard_negatives, passes)
 
-    def describe(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array]:
-        """Describe objects and proposals: `features` [B,N,fc], the class each is a `positive` of, and `negative` [B,N,C].
+    def describe(self, model: RegionModel, batch: Arrays) -> tuple[Arrays, Bool[Array, "b n"]]:
+        """Return `features` [B,N,fc], `positive` [B,N] and `negative` [B,N,C] of objects and proposals, and their mask.
 
-        `positive` [B,N] is -1 for none.
+        `positive` is the class that a region is a positive of, -1 for none. `negative` is True for the classes that it is a
+        negative of.
         """
         boxes, learned = jnp.concatenate([batch["boxes"], batch["proposals"]], 1), self.learnable(batch)
         _, hidden = model.describe(self.features(model, batch), boxes)
@@ -102,17 +106,17 @@ class SVMTask(Stage):
         return described, jnp.concatenate([learned, batch["proposal_mask"]], 1) & batch["example_mask"][:, None]
 
     def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Solve for the SVMs. What is logged is each class's objective."""
+        """Solve for the SVMs, and log each class's objective."""
         weights, biases, objectives = fit_svms(stored, len(self.class_names), self.settings)
         logs = {f"objective/{name}": value for name, value in zip(self.class_names, objectives, strict=True)}
         return dict(zip(self.solves, (weights[None, None], biases), strict=True)), logs
 
 
 class BoxRegression(Stage):
-    """A linear regression of boxes for each class, on what the head sees of a region: pool5 (appendix C).
+    """A linear regression of boxes for each class, on the features of pool5 (appendix C).
 
-    It learns from the proposals with an IoU above `regression_iou` with an object, each from the object that it overlaps most.
-    `ridge` is the weight of the squared norm, of features that are scaled to a norm of `feature_norm` on average.
+    It learns from the proposals with an IoU above `regression_iou` with an object. The target of a proposal is the object with
+    the largest IoU. `ridge` weights the squared norm, for features that are scaled to an average norm of `feature_norm`.
     """
 
     solves = ("box_head/offsets/kernel", "box_head/offsets/bias")
@@ -122,8 +126,8 @@ class BoxRegression(Stage):
         super().__init__(**detection)
         self.regression_iou, self.ridge, self.feature_norm = regression_iou, ridge, feature_norm
 
-    def describe(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array]:
-        """Describe the proposals: `features` [B,P,D], and the `class` [B,P] and the `targets` [B,P,4] of each one's object."""
+    def describe(self, model: RegionModel, batch: Arrays) -> tuple[Arrays, Bool[Array, "b p"]]:
+        """Return `features` [B,P,D] of the proposals, `class` [B,P] and `targets` [B,P,4] of their objects, and a mask."""
         proposals = batch["proposals"]
         pooled, _ = model.describe(self.features(model, batch), proposals)
         overlaps = jnp.where(self.learnable(batch)[:, None], ops.pairwise_iou(proposals, batch["boxes"]), 0.0)
@@ -137,7 +141,7 @@ class BoxRegression(Stage):
         return described, batch["proposal_mask"] & (overlaps.max(-1) > self.regression_iou)
 
     def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Solve for the regressions. What is logged is the share of each class's targets that they explain."""
+        """Solve for the regressions, and log the share of the variance of each class's targets that they explain."""
         count = len(self.class_names)
         weights, biases, explained = fit_regressions(stored, count, ridge=self.ridge, feature_norm=self.feature_norm)
         logs = {f"explained/{name}": value for name, value in zip(self.class_names, explained, strict=True)}

@@ -1,16 +1,19 @@
-"""YOLO's objective (Redmon et al. 2016, sections 2 to 2.2): each object is predicted by the cell that its centre lies in."""
+"""YOLO's loss, in which the cell that contains an object's centre predicts it (Redmon et al. 2016, sections 2 to 2.2)."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from experiments.tasks.base import Arrays, Mean, Means
-from experiments.tasks.dense import Detection, Geometry
+from experiments.tasks.base import AnyArray, Arrays, Mean, Means, Outputs, image_size
+from experiments.tasks.dense import Detection
 from fields import NotNegative
 from input_pipeline.batch import Size
+from models.detection.yolov1 import YOLOv1
 from models.ops import anchors
 from models.ops import boxes as ops
 
@@ -18,22 +21,22 @@ PARTS = ("coordinates", "sizes", "confidence", "no_object", "classes")
 
 
 class Cells(NamedTuple):
-    """Targets of a grid; where `filled` is False, `box` and `index` mean nothing."""
+    """Training targets of the cells of a grid."""
 
-    filled: jax.Array  # [B,R,C] bool: an object is this cell's
-    box: jax.Array  # [B,R,C,4] of that object, in pixels
-    index: jax.Array  # [B,R,C] int32, its class
-    left: jax.Array  # [B,R,C] bool: holds something that is not trained on: left out of the no-object term
+    filled: Bool[Array, "b h w"]  # the cell has an object
+    box: Float[Array, "b h w 4"]  # of the object, in pixels; arbitrary if there is none
+    classes: Int[Array, "b h w"]  # of the object; arbitrary if there is none
+    left: Bool[Array, "b h w"]  # a crowd or an object not trained on is there: the no-object term leaves the cell out
 
 
-class YOLOv1Task(Detection):
-    """The sum of equation 3 over an image's cells, a mean over images. For the raw outputs see models.detection.yolov1.
+class YOLOv1Task(Detection[YOLOv1]):
+    """Equation 3, summed over an image's cells and averaged over images. models/detection/yolov1.py defines the raw outputs.
 
-    A cell has one object: the first in the batch's order whose centre lies in it; the others are logged as `unmatched`,
-    for each image. Of the cell's boxes, the one with the highest IoU is responsible, and among equals (when none
-    overlaps the object at all) the one whose four coordinates have the least squared errors.
+    A cell has one object, the first in the batch's order whose centre lies in it. The number of other objects per image is
+    logged as `unmatched`. The cell's box with the highest IoU is responsible for the object. Among equals (when none overlaps
+    the object) it is the one whose four coordinates have the smallest squared errors.
 
-    The network predicts the square roots that equation 3 compares, and its sizes are their squares; below zero, zero.
+    The network predicts the square roots that equation 3 compares. Sizes are their squares, and 0 for negative ones.
     """
 
     reads = "cells of a grid"
@@ -42,18 +45,19 @@ class YOLOv1Task(Detection):
     )
 
     def __init__(self, *, lambda_coord: NotNegative, lambda_noobj: NotNegative, **detection):
-        """Takes the fields of Detection, and the two factors of equation 3: on places and sizes, and on empty cells."""
+        """Take the fields of Detection, and equation 3's factors on coordinates and sizes, and on empty cells."""
         super().__init__(**detection)
         self.lambda_coord, self.lambda_noobj = lambda_coord, lambda_noobj
 
-    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[Means, Means]:
-        """The five parts of equation 3; logs `boxes_lost` and `unmatched` objects, for each image."""
-        size, counted = batch["image"].shape[1:3], batch["example_mask"]
-        # Zeros are right about a row without objects: padding costs nothing and has no gradient.
+    def loss(self, outputs: Outputs, batch: Arrays) -> tuple[Means, Means]:
+        """Return the five parts of equation 3. Log `boxes_lost` and `unmatched` objects per image."""
+        size, counted = image_size(batch), batch["example_mask"]
+        # Zeros are correct for a row without objects: padding costs nothing and has no gradient.
         predicted = {name: jnp.where(_columns(counted, 4), outputs[name], 0.0) for name in ("confidence", "classes")}
         predicted["boxes"] = jnp.where(_columns(counted, 5), outputs["boxes"], 0.0)
         learnable = self.learnable(batch)
-        cells = fill_cells(batch, learnable, outputs["cells"].shape[:2], size)
+        rows, columns, _ = outputs["cells"].shape
+        cells = fill_cells(batch, learnable, (rows, columns), size)
         factors = {
             "coordinates": self.lambda_coord,
             "sizes": self.lambda_coord,
@@ -65,22 +69,24 @@ class YOLOv1Task(Detection):
         unmatched = jnp.sum(learnable, dtype=jnp.float32) - jnp.sum(cells.filled, dtype=jnp.float32)
         return terms, {"boxes_lost": self.boxes_lost(batch), "unmatched": self.mean_per_image(unmatched, batch)}
 
-    def decode(self, outputs: Arrays, size: Size) -> tuple[jax.Array, jax.Array]:
-        """A score is a box's confidence times its cell's probability of the class (section 2), neither below zero."""
+    def decode(self, outputs: Outputs, size: Size) -> tuple[Float[Array, "b n 4"], Float[Array, "b n c"]]:
+        """Return each box, and its confidence times its cell's class probabilities, neither below 0 (section 2)."""
         boxes = decode(outputs["boxes"], size)
         confidence, classes = (jnp.maximum(outputs[name], 0.0) for name in ("confidence", "classes"))
         scores = confidence[..., None] * classes[..., None, :]
         return boxes.reshape(boxes.shape[0], -1, 4), scores.reshape(boxes.shape[0], -1, scores.shape[-1])
 
-    def matchable(self, geometry: Geometry, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Those that are the first in their cell."""
-        first = np.zeros(len(boxes), bool)
-        first[np.unique(cell_of(boxes, geometry["cells"].shape[:2], size), return_index=True)[1]] = True
+    def matchable(
+        self, geometry: Mapping[str, Float[np.ndarray, "h w 4"]], boxes: Float[np.ndarray, "m 4"], size: Size
+    ) -> Bool[np.ndarray, " m"]:
+        """Return which boxes are the first in their cell."""
+        first, (rows, columns, _) = np.zeros(len(boxes), bool), geometry["cells"].shape
+        first[np.unique(cell_of(boxes, (rows, columns), size), return_index=True)[1]] = True
         return first
 
 
-def cell_of(boxes: jax.Array | np.ndarray, grid: Size, size: Size) -> jax.Array | np.ndarray:
-    """The number [...] int32, row by row, of the grid's cell in which the centre of each box [...,4] in pixels lies."""
+def cell_of(boxes: Float[AnyArray, "*batch 4"], grid: Size, size: Size) -> Int[AnyArray, "*batch"]:
+    """Return the index, row by row, of the cell that contains the centre of each box."""
     rows, columns = (
         ((boxes[..., axis] + boxes[..., axis + 2]) / 2 * (grid[axis] / size[axis]))
         .astype("int32")
@@ -90,10 +96,10 @@ def cell_of(boxes: jax.Array | np.ndarray, grid: Size, size: Size) -> jax.Array 
     return rows * grid[1] + columns
 
 
-def fill_cells(batch: Arrays, learnable: jax.Array, grid: Size, size: Size) -> Cells:
-    """The objects that are `learnable` [B,M] in the cells of an image of `size`.
+def fill_cells(batch: Arrays, learnable: Bool[Array, "b m"], grid: Size, size: Size) -> Cells:
+    """Assign the learnable objects to the cells of an image of `size`.
 
-    Left is a cell whose centre lies in a crowd region, or that would be a difficult object's if those were trained on.
+    A cell is `left` if its centre lies in a crowd, or if it contains the centre of a difficult object not trained on.
     """
     boxes, crowd = batch["boxes"], batch["valid"] & batch["crowd"]
     everywhere = jnp.arange(grid[0] * grid[1], dtype=jnp.int32)[None, :, None]
@@ -106,32 +112,35 @@ def fill_cells(batch: Arrays, learnable: jax.Array, grid: Size, size: Size) -> C
     return Cells(
         filled=inside.any(-1).reshape(-1, *grid),
         box=jnp.take_along_axis(boxes, owner[..., None], 1).reshape(-1, *grid, 4),
-        index=jnp.take_along_axis(batch["classes"], owner, 1).reshape(-1, *grid),
+        classes=jnp.take_along_axis(batch["classes"], owner, 1).reshape(-1, *grid),
         left=left.any(-1).reshape(-1, *grid),
     )
 
 
-def encode(boxes: jax.Array, size: Size) -> jax.Array:
-    """(y, x, square root of h, of w) [B,R,C,4] of boxes [B,R,C,4] in pixels, each by the cell that it stands at.
+def encode(boxes: Float[Array, "b h w 4"], size: Size) -> Float[Array, "b h w 4"]:
+    """Return the coordinates (y, x, square root of h, square root of w) of boxes, one at each cell.
 
-    y and x are the centre's, from the cell's top left corner in units of the cell; h and w are fractions of the image.
+    (y, x) is the centre's distance from the cell's top left corner, in units of the cell. h and w are fractions of the
+    image's sides.
     """
-    corner, sides = _lattice(boxes.shape[1:3], size)
+    corner, sides = _lattice(boxes, size)
     centres = ops.to_centres(boxes)
     return jnp.concatenate([(centres[..., :2] - corner) / sides, jnp.sqrt(centres[..., 2:] / _array(size))], -1)
 
 
-def decode(coordinates: jax.Array, size: Size) -> jax.Array:
-    """Boxes [B,R,C,K,4] in pixels of coordinates [B,R,C,K,4] as in `encode`, K of them at each cell."""
-    corner, sides = (values[..., None, :] for values in _lattice(coordinates.shape[1:3], size))
+def decode(coordinates: Float[Array, "b h w k 4"], size: Size) -> Float[Array, "b h w k 4"]:
+    """Return the boxes in pixels of coordinates as in `encode`, k at each cell."""
+    corner, sides = (values[..., None, :] for values in _lattice(coordinates, size))
     middle = corner + coordinates[..., :2] * sides
     return ops.from_centres(jnp.concatenate([middle, jnp.maximum(coordinates[..., 2:], 0) ** 2 * _array(size)], -1))
 
 
-def find_responsible(coordinates: jax.Array, cells: Cells, size: Size) -> tuple[jax.Array, jax.Array]:
-    """Which [B,R,C,K] bool of the boxes that are predicted, `coordinates` [B,R,C,K,4], is an object's, and its IoU.
+def find_responsible(
+    coordinates: Float[Array, "b h w k 4"], cells: Cells, size: Size
+) -> tuple[Bool[Array, "b h w k"], Float[Array, "b h w"]]:
+    """Return which predicted box of each filled cell is responsible for its object, and this box's IoU.
 
-    Both are constants: one True in each filled cell and none elsewhere, and the IoU [B,R,C] of that one.
+    Both are constants of the gradient. Cells without an object have no responsible box.
     """
     coordinates = lax.stop_gradient(coordinates)
     iou = ops.iou(decode(coordinates, size), cells.box[..., None, :])
@@ -142,29 +151,31 @@ def find_responsible(coordinates: jax.Array, cells: Cells, size: Size) -> tuple[
     return chosen & cells.filled[..., None], best[..., 0]
 
 
-def measure(outputs: Arrays, cells: Cells, size: Size) -> tuple[jax.Array, ...]:
-    """The sums of the squared errors of equation 3 over a batch, a scalar for each of PARTS, without lambdas."""
+def measure(outputs: Outputs, cells: Cells, size: Size) -> tuple[Float[Array, ""], ...]:
+    """Return the sums of squared errors of equation 3 over a batch, one for each of PARTS, without the lambdas."""
     responsible, iou = find_responsible(outputs["boxes"], cells, size)
     truth = encode(cells.box, size)[..., None, :]
     errors = jnp.where(responsible[..., None], (outputs["boxes"] - truth) ** 2, 0.0)
     confidence = outputs["confidence"]
     found = jnp.where(responsible, (confidence - iou[..., None]) ** 2, 0.0)
     empty = jnp.where(responsible | cells.left[..., None], 0.0, confidence**2)
-    classes = (outputs["classes"] - jax.nn.one_hot(cells.index, outputs["classes"].shape[-1])) ** 2
+    classes = (outputs["classes"] - jax.nn.one_hot(cells.classes, outputs["classes"].shape[-1])) ** 2
     classes = jnp.where(cells.filled[..., None], classes, 0.0)
     return tuple(map(jnp.sum, (errors[..., :2], errors[..., 2:], found, empty, classes)))
 
 
-def _lattice(grid: Size, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The top left corner and the sides, [1,R,C,2] each, of every cell."""
-    cells = anchors.cells(size, grid)[None]
+def _lattice(
+    like: Float[Array, "b h w *rest"], size: Size
+) -> tuple[Float[np.ndarray, "1 h w 2"], Float[np.ndarray, "1 h w 2"]]:
+    """Return the top left corner and the sides of each cell of a grid."""
+    cells = anchors.cells(size, (like.shape[1], like.shape[2]))[None]
     return cells[..., :2], cells[..., 2:] - cells[..., :2]
 
 
-def _array(size: Size) -> np.ndarray:
+def _array(size: Size) -> Float[np.ndarray, "2"]:
     return np.asarray(size, np.float32)
 
 
-def _columns(rows: jax.Array, ndim: int) -> jax.Array:
-    """[B] -> [B,1,...] of `ndim` axes."""
+def _columns(rows: Shaped[Array, " b"], ndim: int) -> Shaped[Array, "b *_"]:
+    """Add axes of length 1 at the end, up to `ndim` axes."""
     return rows.reshape(-1, *(1,) * (ndim - 1))

@@ -479,8 +479,8 @@ def test_a_loss_that_is_off_is_not_computed():
 @pytest.mark.parametrize(
     ("class_weights", "line"),
     [
-        ((1.0, 2.0), r"config.task.class_weights has 2 values, but there are 3 classes"),
-        ((0.0, 0.0, 0.0), r"config.task.class_weights=.* one must be above 0"),
+        ((1.0, 2.0), r"config.task.class_weights has 2 values, but the data has 3 classes"),
+        ((0.0, 0.0, 0.0), r"config.task.class_weights=.* set one above 0"),
     ],
 )
 def test_class_weights_that_make_no_sense_are_refused(class_weights, line):
