@@ -1,4 +1,4 @@
-"""Shared by all tests: where compiled programs are kept, and where real data may be."""
+"""Settings and fixtures shared by all tests."""
 
 import os
 import pathlib
@@ -13,7 +13,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+# Calls in these packages are checked against the shapes in their annotations; an int passes for a float. The packages must
+# not be imported before.
+jaxtyping.install_import_hook(["models.ops"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # No deadlines: a busy machine is not a failure.
 hypothesis.settings.register_profile("shared", deadline=None)
