@@ -1,4 +1,4 @@
-"""Shared by all tests: where compiled programs are kept, and where real data may be."""
+"""Settings and fixtures shared by all tests."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ import pytest  # noqa: E402
 
 # Calls in these packages are checked against the shapes in their annotations; an int passes for a float. The packages must
 # not be imported before.
-HOOKED = ["experiments.tasks", "experiments.metrics"]
+HOOKED = ["models.ops", "experiments.tasks", "experiments.metrics"]
 jaxtyping.install_import_hook(HOOKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # No deadlines: a busy machine is not a failure.

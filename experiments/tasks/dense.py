@@ -157,7 +157,7 @@ class Detection(Task[DetectorT]):
             on_left = (iou >= low) & left[:, None]
             background = ~found.ignored & ~on_crowd.any(1) & ~on_left.any(0)
             return Targets(
-                found.positive, found.positive | background, classes[found.index], boxes[found.index], found.index
+                found.positive, found.positive | background, classes[found.objects], boxes[found.objects], found.objects
             )
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]

@@ -97,8 +97,8 @@ class SSDTask(Detection[SSD]):
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
             on_left = (iou >= self.match_iou) & left[:, None]
             background = ~match.positive & ~on_crowd.any(1) & ~on_left.any(0)
-            offsets = coding.encode(boxes[match.index], anchors, variances=VARIANCES)
-            classes = jnp.where(match.positive, classes[match.index] + 1, 0)
+            offsets = coding.encode(boxes[match.objects], anchors, variances=VARIANCES)
+            classes = jnp.where(match.positive, classes[match.objects] + 1, 0)
             return Targets(match.positive, background, classes, offsets)
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]

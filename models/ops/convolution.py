@@ -1,9 +1,9 @@
 """Convolutions that XLA's CPU backend runs or differentiates slowly, in forms that it runs fast.
 
-Everything is [batch, height, width, channels]; kernels are [height, width, in, out]. Each function computes what lax
-computes: on the CPU by other operations, elsewhere by lax itself. The platform is chosen when the program is lowered,
-so a program compiled here for a TPU is the TPU's. The backward passes are written out, because differentiating the
-CPU forms would give as slow a mixture of paddings and copies as they avoid.
+Features are [batch, height, width, channels]; kernels are [height, width, in, out]. Each function computes the same as lax:
+on the CPU by other operations, elsewhere by lax itself. The platform is chosen when the program is lowered, so a program
+compiled on a CPU for a TPU has the TPU's form. The backward passes are written by hand, because JAX's derivatives of the CPU
+forms would again be slow mixtures of paddings and copies.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +12,22 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 Padding = str | Sequence[tuple[int, int]]
-Pads = tuple[tuple[int, int], tuple[int, int]]  # (before, after) of height and width
+Pads = tuple[tuple[int, int], ...]  # (before, after) of height and width
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, groups: int, dilation: int = 1
-) -> jax.Array:
-    """lax's own convolution: level with other libraries on the CPU where it is neither 1x1 nor depthwise.
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw _in d"],
+    stride: int,
+    padding: Padding,
+    groups: int,
+    dilation: int = 1,
+) -> Float[Array, "b _h _w d"]:
+    """Run lax's own convolution, which is as fast as other libraries on the CPU unless it is 1x1 or depthwise.
 
     `padding` is "SAME", "VALID" or ((top, bottom), (left, right)).
     """
@@ -37,22 +43,22 @@ def convolve(
 
 
 def _backward(function: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
-    """The gradients that JAX derives for `function` of (x, kernel), as a function of (x, kernel, gradient of y)."""
+    """Return the gradients that JAX derives for `function(x, kernel)`, as a function of (x, kernel, gradient of y)."""
     return lambda x, kernel, dy: jax.vjp(function, x, kernel)[1](dy)
 
 
 def _matmul(a: jax.Array, b: jax.Array, contract: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
-    """Matrix product over axis `contract[0]` of a and `contract[1]` of b, summed in float32."""
+    """Multiply matrices over axis `contract[0]` of a and `contract[1]` of b, with sums in float32."""
     dimensions = (((contract[0],), (contract[1],)), ((), ()))
     return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32).astype(dtype)
 
 
-# 1x1 convolution: a matrix product of pixels and channels.
+# A 1x1 convolution is a matrix product of pixels and channels.
 
 
 @jax.custom_vjp
-def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """1x1 convolution of x [B,H,W,in] with kernel [1,1,in,out]."""
+def pointwise(x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c d"]) -> Float[Array, "b h w d"]:
+    """Run a 1x1 convolution."""
     return lax.platform_dependent(x, kernel, cpu=_pointwise, default=_native_pointwise)
 
 
@@ -82,7 +88,7 @@ def _pointwise_backward(saved, dy):
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
-# Depthwise convolution: a sum of shifted products over an input that is padded once.
+# A depthwise convolution is a sum of shifted products over an input that is padded once.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -91,8 +97,10 @@ def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, dilatio
     return lax.platform_dependent(x, kernel, cpu=fast, default=native)
 
 
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, dilation: int = 1) -> jax.Array:
-    """Convolution of each channel of x [B,H,W,C] by itself with kernel [h,w,1,C]; the rest as in `convolve`."""
+def depthwise(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], stride: int, padding: Padding, dilation: int = 1
+) -> Float[Array, "b _h _w c"]:
+    """Convolve each channel with its own kernel; `padding` is that of `convolve`."""
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], _reach(kernel, dilation), (stride, stride), padding)
     return _depthwise(x, kernel, stride, tuple(map(tuple, padding)), dilation)
@@ -103,13 +111,13 @@ def _native_depthwise(stride, pads, dilation, x, kernel):
 
 
 def _reach(kernel: jax.Array, dilation: int) -> tuple[int, ...]:
-    """Rows and columns from a kernel's first position to its last, when `dilation` spreads them."""
+    """Return the rows and columns that a kernel covers when `dilation` spreads its taps."""
     return tuple((taps - 1) * dilation + 1 for taps in kernel.shape[:2])
 
 
 def _pad(x: jax.Array, pads: Pads, dilation: int = 1) -> jax.Array:
-    """x with zeros around it, and `dilation - 1` between its pixels; a negative pad crops."""
-    # Without the barrier XLA would fuse the padding into each of its readers, and test every index for the border.
+    """Pad x with zeros around it and `dilation - 1` zeros between its pixels; a negative pad crops."""
+    # Without the barrier XLA fuses the padding into each of its readers, and tests every index for the border.
     config = ((0, 0, 0), *((before, after, dilation - 1) for before, after in pads), (0, 0, 0))
     return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), config))
 
@@ -117,7 +125,7 @@ def _pad(x: jax.Array, pads: Pads, dilation: int = 1) -> jax.Array:
 def _windows(
     x: jax.Array, size: tuple[int, int], stride: int, shape: tuple[int, int], dilation: int = 1
 ) -> list[jax.Array]:
-    """For every position in a kernel of `size`, row by row, the pixels [B,*shape,C] of x that it meets."""
+    """Return the pixels [B,*shape,C] of x under each tap of a kernel of `size`, row by row."""
     height, width = ((count - 1) * stride + 1 for count in shape)
     return [
         x[:, top : top + height : stride, left : left + width : stride]
@@ -131,7 +139,7 @@ def _shifted_sum(stride, pads, dilation, x, kernel):
     shape = tuple((length - span) // stride + 1 for length, span in zip(padded.shape[1:3], reach, strict=True))
     weights = kernel.reshape(-1, x.shape[-1]).astype(jnp.float32)
     windows = _windows(padded, kernel.shape[:2], stride, shape, dilation)
-    return sum(window * weight for window, weight in zip(windows, weights, strict=True)).astype(x.dtype)
+    return jnp.asarray(sum(window * weight for window, weight in zip(windows, weights, strict=True)), x.dtype)
 
 
 def _depthwise_gradients(stride, pads, dilation, x, kernel, dy):
@@ -142,8 +150,8 @@ def _depthwise_gradients(stride, pads, dilation, x, kernel, dy):
     after = [x.shape[1 + i] + reach[i] - 1 - before[i] - spread[i] for i in range(2)]
     padded = _pad(dy, tuple(zip(before, after, strict=True)), dilation=stride)
     dx = _shifted_sum(1, ((0, 0), (0, 0)), dilation, padded, kernel[::-1, ::-1]).astype(x.dtype)
-    # One reduction with an output for each position in the kernel reads dy once, and XLA runs it without storing the
-    # products. It works on one image at a time: they fit the cache, and the threads share them out.
+    # One reduction with an output for each tap reads dy once, and XLA runs it without storing the products. It works on
+    # one image at a time: an image fits the cache, and the threads share the images.
     dy = dy.astype(jnp.float32)
     windows = _windows(_pad(x, pads), kernel.shape[:2], stride, shape, dilation)
     products = [window * dy for window in windows]
@@ -157,24 +165,27 @@ def _depthwise_forward(x, kernel, stride, pads, dilation):
 
 
 def _depthwise_backward(stride, pads, dilation, saved, dy):
-    native, fast = (partial(form, stride, pads, dilation) for form in (_native_depthwise, _depthwise_gradients))
+    native = partial(_native_depthwise, stride, pads, dilation)
+    fast = partial(_depthwise_gradients, stride, pads, dilation)
     return lax.platform_dependent(*saved, dy, cpu=fast, default=_backward(native))
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-# Transposed convolution: where the stride divides the kernel's size, the kernel is n x n blocks of stride x stride, and
-# a pixel adds each of them to a whole cell of the output. Otherwise XLA's forward pass is fast, its gradients are not.
+# Transposed convolution. If the stride divides the kernel's size, the kernel has n x n blocks of stride x stride taps, and a
+# pixel adds each block to a whole cell of the output. Otherwise XLA's forward pass is fast, but its gradients are slow.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def transpose(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Transposed convolution of x [B,H,W,in] with a square kernel [k,k,in,out] to [B,stride*H,stride*W,out].
+def transpose(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int
+) -> Float[Array, "b {stride}*h {stride}*w d"]:
+    """Run a transposed convolution with a square kernel.
 
-    It is the gradient of a SAME convolution, as Keras's Conv2DTranspose(padding="same"): with p = max(k - stride, 0)
-    // 2, pixel i of x adds x[i] kernel[j] to pixel i*stride + j - p of the output. `lax.conv_transpose` mirrors the
-    kernel unless `transpose_kernel=True`: weights from Keras or PyTorch would come out wrong.
+    It is the gradient of a SAME convolution, like Keras's Conv2DTranspose(padding="same"). With p = max(k - stride, 0)
+    // 2, pixel i of x adds x[i] kernel[j] to pixel i*stride + j - p of the output. `lax.conv_transpose` mirrors the kernel
+    unless `transpose_kernel=True`, so weights from Keras or PyTorch would give wrong results there.
     """
     native = partial(_native_transpose, stride)
     if kernel.shape[0] % stride:
@@ -192,7 +203,7 @@ def _native_transpose(stride, x, kernel):
 
 
 def _output_pads(size: int, stride: int) -> tuple[int, int]:
-    """Pixels of the full output before and after those that are kept; below zero where zeros are added instead."""
+    """Return the pixels to cut before and after the full output; a negative number adds zeros instead."""
     before = max(size - stride, 0) // 2
     return before, size - stride - before
 
@@ -221,7 +232,7 @@ def _block_gradients(stride, x, kernel, dy):
     full = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), (*pads, 0), (*pads, 0), (0, 0, 0)))
     cells = full.reshape(batch, height + count - 1, stride, width + count - 1, stride, -1).transpose(0, 1, 3, 2, 4, 5)
     blocks = [cells[:, i : i + height, j : j + width] for i in range(count) for j in range(count)]
-    # A row for every pixel of x, as in `_window_gradients`, but in the order of blocks.
+    # One row for each pixel of x, as in `_window_gradients`, but in the order of blocks.
     patches = jnp.stack(blocks, 3).reshape(batch * height * width, -1)
     weights = kernel.reshape(count, stride, count, stride, channels, -1).transpose(0, 2, 1, 3, 5, 4)
     dx = _matmul(patches, weights.reshape(-1, channels), (1, 0), x.dtype).reshape(x.shape)
@@ -233,7 +244,7 @@ def _block_gradients(stride, x, kernel, dy):
 def _window_gradients(stride, x, kernel, dy):
     size, shape = kernel.shape[:2], x.shape[1:3]
     pads = _output_pads(size[0], stride)
-    # A row for every pixel of x: what it added to, position by position. Both gradients are then a matrix product.
+    # One row for each pixel of x, with the outputs that it added to, tap by tap. Each gradient is then a matrix product.
     windows = _windows(_pad(dy, (pads, pads)), size, stride, shape)
     patches = jnp.concatenate(windows, -1).reshape(-1, len(windows) * dy.shape[-1])
     weights = kernel.swapaxes(2, 3).reshape(-1, x.shape[-1])

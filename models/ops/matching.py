@@ -1,35 +1,40 @@
-"""Which ground truth each anchor learns, from the overlaps [M,A] of M ground truth objects and A anchors of one image.
+"""Assignment of ground-truth objects to anchors, from the overlaps of m objects with the a anchors of one image.
 
-Rows that are not `valid` take part in nothing, regardless of their values. Equal overlaps go to the lower index, of the object
-and then of the anchor. An object that overlaps no anchor gets none. Over a batch: jax.vmap.
+Rows that are not `valid` are ignored, regardless of their values. Of equal overlaps the lower index wins, of the object and
+then of the anchor. An object that overlaps no anchor gets none. Use jax.vmap for a batch.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 
 class Matching(NamedTuple):
-    index: jax.Array  # [A] int32, the object of each anchor; 0 where it has none
-    positive: jax.Array  # [A] bool, the anchor has an object
-    ignored: jax.Array  # [A] bool, neither positive nor negative
+    """The object of each anchor."""
+
+    objects: Int32[Array, " a"]  # the index of each anchor's object; 0 where it has none
+    positive: Bool[Array, " a"]  # the anchor has an object
+    ignored: Bool[Array, " a"]  # the anchor is neither positive nor negative
 
 
-def _only(valid: jax.Array, iou: jax.Array) -> jax.Array:
-    """iou [M,A] with -1 in the rows that are not valid; stored, for values that are compared for equality later."""
+def _only(valid: Bool[Array, " m"], iou: Float[Array, "m a"]) -> Float[Array, "m a"]:
+    """Return the overlaps with -1 in the rows that are not valid.
+
+    The barrier stores them, because their values are compared for equality later.
+    """
     return lax.optimization_barrier(jnp.where(valid[:, None], lax.stop_gradient(iou), -1))
 
 
-def _matching(index: jax.Array, positive: jax.Array, ignored: jax.Array) -> Matching:
+def _matching(index: Int[Array, " a"], positive: Bool[Array, " a"], ignored: Bool[Array, " a"]) -> Matching:
     return Matching(jnp.where(positive, index, 0).astype(jnp.int32), positive, ignored)
 
 
-def by_argmax(iou: jax.Array, valid: jax.Array) -> Matching:
-    """Each object gets the one anchor that it overlaps most; of two objects, the anchor keeps the one it overlaps more.
+def by_argmax(iou: Float[Array, "m a"], valid: Bool[Array, " m"]) -> Matching:
+    """Assign each object to the anchor that it overlaps most.
 
-    The rest are negatives. iou [M,A], valid [M].
+    If two objects have the same best anchor, the anchor keeps the one with the larger overlap. Other anchors are negatives.
     """
     iou = _only(valid, iou)
     anchors = jnp.arange(iou.shape[1])
@@ -38,13 +43,15 @@ def by_argmax(iou: jax.Array, valid: jax.Array) -> Matching:
     return _matching(index, claims.any(0), jnp.zeros_like(claims[0]))
 
 
-def by_threshold(iou: jax.Array, valid: jax.Array, *, low: float, high: float, low_quality: bool) -> Matching:
-    """Each anchor learns the object that it overlaps most, from `high` on; below `low` it is a negative.
+def by_threshold(
+    iou: Float[Array, "m a"], valid: Bool[Array, " m"], *, low: float, high: float, low_quality: bool
+) -> Matching:
+    """Assign to each anchor the object that it overlaps most, if the overlap is `high` or more.
 
-    Between the two it is ignored. With `low_quality` each object's best anchors, with all ties, are positive at any
-    overlap (Ren et al. 2015, Faster R-CNN, section 3.1.2, condition i); such an anchor still learns the object that it
-    overlaps most itself, which may be another one. RetinaNet (Lin et al. 2017, section 4) is 0.4 and 0.5 without.
-    iou [M,A], valid [M].
+    An anchor is a negative below `low`, and ignored between the two. With `low_quality` each object's best anchors, with
+    all ties, are positive at any overlap (Ren et al. 2015, Faster R-CNN, section 3.1.2, condition i). Such an anchor still
+    learns the object that it overlaps most itself, which may be another one. RetinaNet (Lin et al. 2017, section 4) uses
+    0.4 and 0.5 without `low_quality`.
     """
     iou = _only(valid, iou)
     best = iou.max(0)
@@ -54,19 +61,18 @@ def by_threshold(iou: jax.Array, valid: jax.Array, *, low: float, high: float, l
     return _matching(iou.argmax(0), positive, (best >= low) & ~positive)
 
 
-def bipartite(iou: jax.Array, valid: jax.Array, *, threshold: float) -> Matching:
-    """SSD's matching (Liu et al. 2016, section 2.2): one anchor for each object, then those with enough overlap.
+def bipartite(iou: Float[Array, "m a"], valid: Bool[Array, " m"], *, threshold: float) -> Matching:
+    """Assign one anchor to each object, then all anchors with enough overlap, as SSD does (Liu et al. 2016, section 2.2).
 
-    First pairs are taken by falling overlap, each of an object and an anchor that are both still free, so that no anchor
-    serves two objects. Then each other anchor gets the object that it overlaps most if that is `threshold` or more.
-    iou [M,A], valid [M].
+    First, pairs of a free object and a free anchor are taken by falling overlap, so that no anchor serves two objects. Then
+    each other anchor gets the object that it overlaps most, if the overlap is `threshold` or more.
     """
     iou = _only(valid, iou)
     truths = jnp.arange(iou.shape[0])
 
-    # A free pair that is the best one of its row and of its column is taken sooner or later, so all such pairs are
-    # taken at once. The best free pair of all is one of them, so there are at most M rounds, and usually a few: taking
-    # one pair per round took 24 times longer on a CPU (8 images, 100 objects, 8,732 anchors).
+    # A free pair that is the best one of its row and of its column is taken sooner or later, so each round takes all such
+    # pairs. The best free pair of all is one of them, so there are at most M rounds, and usually few. One pair per round
+    # took 24 times longer on a CPU (8 images, 100 objects, 8,732 anchors).
     def settle(carry):
         waiting, index, taken = carry
         overlap = jnp.where(taken, -1, iou)

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression at fixed shapes. Over a batch: jax.vmap."""
+"""Greedy non-maximum suppression at fixed shapes, for one image. Use jax.vmap for a batch."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,31 +6,31 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from models.ops import boxes as ops
 
 
 def suppress(
-    boxes: jax.Array,
-    scores: jax.Array,
-    valid: jax.Array,
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    valid: Bool[Array, " n"],
     *,
     iou: float,
     count: int,
-    classes: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """The first `count` boxes that remain when, by falling score, each kept box drops all others with IoU above `iou`.
+    classes: Int[Array, " n"] | None = None,
+) -> tuple[Int32[Array, " {count}"], Bool[Array, " {count}"]]:
+    """Keep at most `count` boxes by falling score; each kept box drops all others with an IoU above `iou`.
 
-    boxes [N,4], scores [N] finite, valid [N] bool; with `classes` [N] a box drops only those of its own class. Of equal
-    scores the lower index comes first. Returns (indices [count] int32 by falling score, mask [count]); an index outside
-    the mask is 0.
+    Scores must be finite. With `classes` a box drops only boxes of its own class. Of equal scores the lower index comes
+    first. Returns (indices, mask) by falling score; an index outside the mask is 0.
     """
     boxes, scores = lax.stop_gradient((boxes, scores))
     places = jnp.arange(len(scores))
 
-    # A round for each box that is kept, and none for those that it drops. On a CPU, for 8 images of 20 classes of 400
+    # One round for each box that is kept, and none for the boxes that it drops. On a CPU, for 8 images of 20 classes of 400
     # clustered boxes, forms that sort and compare all pairs (row by row, in blocks, by iteration) took 3 to 9 times
-    # longer; for scattered boxes, of which nearly all are kept, 1.3 to 2.6 times.
+    # longer; for scattered boxes, most of which are kept, 1.3 to 2.6 times.
     def more(carry):
         kept, left, _ = carry
         return (kept < count) & (left > -jnp.inf).any()
@@ -41,7 +41,7 @@ def suppress(
         dropped = ops.iou(boxes[best], boxes) > iou
         if classes is not None:
             dropped &= classes == classes[best]
-        dropped |= places == best  # itself too when it has no area
+        dropped |= places == best  # the box itself too, even without area
         return kept + 1, jnp.where(dropped, -jnp.inf, left), indices.at[kept].set(best)
 
     start = 0, jnp.where(valid, scores, -jnp.inf), jnp.zeros(count, jnp.int32)
@@ -50,13 +50,19 @@ def suppress(
 
 
 def detect(
-    boxes: jax.Array, scores: jax.Array, *, score: float, iou: float, candidates: int, count: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The `count` best detections of an image, after suppression within each class.
+    boxes: Float[Array, "n 4"] | Float[Array, "n c 4"],
+    scores: Float[Array, "n c"],
+    *,
+    score: float,
+    iou: float,
+    candidates: int,
+    count: int,
+) -> tuple[Float[Array, "{count} 4"], Float[Array, " {count}"], Int32[Array, " {count}"], Bool[Array, " {count}"]]:
+    """Return the `count` best detections of an image, after suppression within each class.
 
-    boxes [N,4], or [N,C,4] with one for each class; scores [N,C] of the foreground classes. A class's `candidates` best
-    boxes with a score of `score` or more are looked at; classes never suppress one another. Returns (boxes [count,4],
-    scores [count], classes [count] int32, mask [count]) by falling score, zeros outside the mask.
+    Boxes are shared by the classes, or one for each class; scores are those of the foreground classes. Each class
+    considers its `candidates` best boxes with a score of `score` or more; classes never suppress one another. Returns
+    (boxes, scores, classes, mask) by falling score, with zeros outside the mask.
     """
     places = min(candidates, len(scores))
     scores = jnp.where(scores >= score, scores, -jnp.inf).T
@@ -75,52 +81,59 @@ def detect(
 
 
 def detect_levels(
-    boxes: Sequence[jax.Array], scores: Sequence[jax.Array], *, score: float, iou: float, candidates: int, count: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """As `detect`, from the levels of a pyramid, each of which has boxes [N,4] and scores [N,C] of its own.
+    boxes: Sequence[Float[Array, "_n 4"]],
+    scores: Sequence[Float[Array, "_n c"]],
+    *,
+    score: float,
+    iou: float,
+    candidates: int,
+    count: int,
+) -> tuple[Float[Array, "{count} 4"], Float[Array, " {count}"], Int32[Array, " {count}"], Bool[Array, " {count}"]]:
+    """Return the same as `detect`, from the boxes and the scores of each level of a pyramid.
 
-    A level's `candidates` best pairs of a box and a class with a score of `score` or more are looked at, all levels'
-    together. Of equal scores the first level comes first, and in it the lower box, then the lower class.
+    Each level contributes its `candidates` best pairs of a box and a class with a score of `score` or more. All pairs are
+    then suppressed together, within each class. Of equal scores the first level comes first, then the lower box, then the
+    lower class.
     """
     levels = [_best_pairs(*level, score, candidates) for level in zip(boxes, scores, strict=True)]
-    boxes, scores, classes = (jnp.concatenate(part) for part in zip(*levels, strict=True))
-    kept, mask = suppress(boxes, scores, scores > -jnp.inf, iou=iou, count=count, classes=classes)
-    found = (
-        jnp.where(mask[:, None], boxes[kept], 0),
-        jnp.where(mask, scores[kept], 0),
+    found, values, classes = (jnp.concatenate(part) for part in zip(*levels, strict=True))
+    kept, mask = suppress(found, values, values > -jnp.inf, iou=iou, count=count, classes=classes)
+    best = (
+        jnp.where(mask[:, None], found[kept], 0),
+        jnp.where(mask, values[kept], 0),
         jnp.where(mask, classes[kept], 0),
     )
-    return *found, mask
+    return *best, mask
 
 
 def propose(
-    boxes: Sequence[jax.Array],
-    objectness: Sequence[jax.Array],
+    boxes: Sequence[Float[Array, "_n 4"]],
+    objectness: Sequence[Float[Array, " _n"]],
     *,
     shortest: float,
     iou: float,
     candidates: int,
     count: int,
-) -> tuple[jax.Array, jax.Array]:
-    """The `count` best boxes of an image from the levels of a pyramid, (boxes [count,4], mask [count]) by falling objectness.
+) -> tuple[Float[Array, "{count} 4"], Bool[Array, " {count}"]]:
+    """Return the `count` best boxes of an image from the levels of a pyramid.
 
-    A level has boxes [N,4] and finite objectness [N]. Its `candidates` best are looked at, those with a side below
-    `shortest` are dropped, and levels never suppress one another (Lin et al. 2017, Feature Pyramid Networks, section 4.1).
-    Zeros outside the mask.
+    Objectness must be finite. Each level considers its `candidates` best boxes and drops those with a side below `shortest`
+    pixels; levels never suppress one another (Lin et al. 2017, Feature Pyramid Networks, section 4.1). Returns (boxes,
+    mask) by falling objectness, with zeros outside the mask.
     """
     best = [lax.top_k(values, min(candidates, len(values))) for values in objectness]
     scores = jnp.concatenate([own for own, _ in best])
     level = jnp.concatenate([jnp.full(len(own), number) for number, (own, _) in enumerate(best)])
-    boxes = jnp.concatenate([own[chosen] for own, (_, chosen) in zip(boxes, best, strict=True)])
-    valid = (boxes[:, 2:] - boxes[:, :2] >= shortest).all(1)
-    kept, mask = suppress(boxes, scores, valid, iou=iou, count=count, classes=level)
-    return jnp.where(mask[:, None], boxes[kept], 0), mask
+    found = jnp.concatenate([own[chosen] for own, (_, chosen) in zip(boxes, best, strict=True)])
+    valid = (found[:, 2:] - found[:, :2] >= shortest).all(1)
+    kept, mask = suppress(found, scores, valid, iou=iou, count=count, classes=level)
+    return jnp.where(mask[:, None], found[kept], 0), mask
 
 
 def _best_pairs(
-    boxes: jax.Array, scores: jax.Array, score: float, candidates: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(boxes [K,4], scores [K], classes [K] int32) of the best pairs by falling score; -inf where there is none."""
+    boxes: Float[Array, "n 4"], scores: Float[Array, "n c"], score: float, candidates: int
+) -> tuple[Float[Array, "k 4"], Float[Array, " k"], Int32[Array, " k"]]:
+    """Return (boxes, scores, classes) of the best pairs by falling score; a missing pair has the score -inf."""
     num_classes = scores.shape[1]
     scores = jnp.where(scores >= score, scores, -jnp.inf).reshape(-1)
     scores, best = lax.top_k(scores, min(candidates, len(scores)))

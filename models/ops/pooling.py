@@ -1,4 +1,4 @@
-"""Max pooling, with a gradient that XLA's CPU backend runs fast; models.ops.convolution says how it is chosen."""
+"""Max pooling with a gradient that XLA's CPU backend runs fast, chosen as models.ops.convolution describes."""
 
 import math
 from functools import partial
@@ -6,16 +6,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from models.ops.convolution import Padding, Pads
 
 
-def max_pool(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
-    """The largest value of each channel in windows of size x size pixels of x [B,H,W,C], `stride` apart: [B,H',W',C].
+def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: Padding) -> Float[Array, "b _h _w c"]:
+    """Return the largest value of each channel in windows of size x size pixels, which are `stride` pixels apart.
 
     `padding` is "SAME", "VALID" or ((top, bottom), (left, right)); padded pixels count as -inf. "SAME" with size =
-    stride = 2 keeps the half window at the end of an odd size, as Caffe's rounding up does. Where several pixels of a
-    window are the largest, the first one of them, row by row, gets the gradient.
+    stride = 2 keeps the half window at the end of an odd size, as Caffe does by rounding up. Of several largest pixels in a
+    window, the first one, row by row, gets the gradient.
     """
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), padding)
@@ -45,11 +46,11 @@ def _gradient(size, stride, pads, x, y, dy):
             free = free & ~hit
             shares.append(jnp.where(hit, dy, zero))
 
-    # In one dimension, pixel i * stride + j of the padded input is number j of window i, j + stride of window i - 1 ...
+    # In one dimension, pixel i * stride + j of the padded input is number j of window i, number j + stride of window i - 1 ...
     more = math.ceil(size / stride) - 1  # windows before i that still reach the pixel
 
     def phase(top: int, left: int) -> jax.Array:
-        """The gradient of every stride-th row and column of the padded input, from row `top` and column `left` on."""
+        """Return the gradient of every stride-th row and column of the padded input, from row `top` and column `left` on."""
         total = zero
         for i, row in enumerate(range(top, size, stride)):
             for j, column in enumerate(range(left, size, stride)):

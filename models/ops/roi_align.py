@@ -1,10 +1,10 @@
 """RoIAlign (He et al. 2017, "Mask R-CNN", section 3): features of boxes, sampled without rounding.
 
-The functions take arrays alone and need nothing else of this project. Their shapes are fixed, so that one compiled program
-serves all: padding may hold any finite boxes. They are linear in the features and carry no gradient to the boxes.
+Shapes are fixed, so one compiled program serves all images; padding may contain any finite boxes. The functions are linear
+in the features, and boxes get no gradient.
 
-There are two forms, equal but for rounding. On a TPU, where large gathers are slow, each box's rows and columns are weighted
-sums of all; elsewhere its places are gathered.
+There are two forms, which are equal except for rounding. On a TPU, where large gathers are slow, each box's rows and columns
+are weighted sums of all rows and columns. Elsewhere the pixels around each place are gathered.
 """
 
 from collections.abc import Mapping
@@ -14,49 +14,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int32
 
-CHUNK = 64  # boxes whose rows a matrix product makes at a time: of 800x1344 images 150 MB
+from models.ops import ArrayLike
+
+CHUNK = 64  # boxes whose rows one matrix product computes: 150 MB for images of 800x1344
 
 
 def roi_align(
-    features: jax.Array,
-    boxes: jax.Array,
+    features: Float[Array, "b h w c"],
+    boxes: Float[ArrayLike, "b r 4"],
     *,
     stride: float,
     size: tuple[int, int],
     samples: int = 2,
     aligned: bool = True,
-) -> jax.Array:
-    """Features [B,H,W,C] in boxes [B,R,4] to [B,R,*size,C]: the mean of `samples` x `samples` places in each of `size` bins.
+) -> Float[Array, "b r {size[0]} {size[1]} c"]:
+    """Return the mean of `samples` x `samples` places in each of `size` (rows, columns) bins of each box.
 
-    Boxes are yxyx pixels of the image, `stride` of which are a pixel of the features. A place is sampled bilinearly, the
-    border's pixels extend by one pixel beyond it, and farther places are 0. `aligned` says that pixels have their centres
-    at half a pixel, as everywhere in this project; without, centres are at whole pixels and a box has one pixel of the
-    features at least, as in the first implementations and in torchvision's detectors.
+    Boxes are yxyx pixels of the image; `stride` of them are one pixel of the features. A place is sampled bilinearly. Pixels
+    at the border extend one pixel beyond it; farther places are 0. With `aligned`, pixels have their centres at half a
+    pixel, as everywhere in this project. Without it, centres are at whole pixels and a box has at least one pixel of the
+    features, as in the first implementations and in torchvision's detectors.
     """
     form = partial(_align, (float(stride),), tuple(size), samples, aligned)
     return form((features,), boxes, jnp.zeros(boxes.shape[:-1], jnp.int32))
 
 
 def roi_align_pyramid(
-    features: Mapping[int, jax.Array],
-    boxes: jax.Array,
+    features: Mapping[int, Float[Array, "b _h _w c"]],
+    boxes: Float[ArrayLike, "b r 4"],
     *,
     size: tuple[int, int],
     samples: int = 2,
     aligned: bool = True,
-) -> jax.Array:
-    """As `roi_align`, from features {stride: [B,h,w,C]}: each box from its level by `assign_levels`."""
+) -> Float[Array, "b r {size[0]} {size[1]} c"]:
+    """Run `roi_align` on features by their strides, with each box on its level of `assign_levels`."""
     strides = tuple(sorted(features))
     levels = assign_levels(boxes, strides)
     form = partial(_align, tuple(map(float, strides)), tuple(size), samples, aligned)
     return form(tuple(features[stride] for stride in strides), boxes, levels)
 
 
-def assign_levels(boxes: jax.Array, strides: tuple[int, ...]) -> jax.Array:
-    """The level of boxes [...,4] among `strides`, powers of two in rising order: [...] int32 (Lin et al. 2017, equation 1).
+def assign_levels(boxes: Float[ArrayLike, "*batch 4"], strides: tuple[int, ...]) -> Int32[Array, "*batch"]:
+    """Return the level of each box among `strides`, powers of two in rising order (Lin et al. 2017, equation 1).
 
-    A box as large as ImageNet's images, 224 x 224, has the stride 16, one of half its sides the stride 8.
+    A box as large as ImageNet's images, 224 x 224, gets the stride 16; a box with half its sides gets the stride 8.
     """
     sides = (boxes[..., 2:] - boxes[..., :2]).clip(0)
     # A box of exactly a power of two must not fall to the level below by rounding.
@@ -76,7 +79,7 @@ def _forward(strides, size, samples, aligned, features, boxes, levels):
 
 def _backward(strides, size, samples, aligned, saved, dy):
     features, boxes, levels = saved
-    # In float32: where many boxes share a pixel, a sum in bfloat16 loses what is small.
+    # In float32: where many boxes share a pixel, a sum in bfloat16 loses small values.
     zeros = tuple(jnp.zeros(level.shape, jnp.float32) for level in features)
 
     def transposed(form, boxes, levels, dy):
@@ -93,7 +96,7 @@ _align.defvjp(_forward, _backward)
 
 
 def _by_gathers(strides, size, samples, aligned, features, boxes, levels):
-    """Four pixels for each place, from one table of all levels' pixels."""
+    """Align by gathering four pixels for each place from one table of all levels' pixels."""
     channels = features[0].shape[-1]
     table = jnp.concatenate([level.reshape(level.shape[0], -1, channels) for level in features], 1)
     heights, widths = (np.array([level.shape[axis] for level in features]) for axis in (1, 2))
@@ -111,7 +114,7 @@ def _by_gathers(strides, size, samples, aligned, features, boxes, levels):
         share = place - low
         return (low, (1 - share) * known), (high, share * known)
 
-    total = 0.0
+    total = jnp.zeros(())
     for row, row_weight in taps(0, height):
         for column, column_weight in taps(1, width):
             index = first[..., None, None] + row[..., :, None] * width[..., None, None] + column[..., None, :]
@@ -123,8 +126,8 @@ def _by_gathers(strides, size, samples, aligned, features, boxes, levels):
 
 
 def _by_matrices(strides, size, samples, aligned, features, boxes, levels):
-    """The rows and the columns of each box as weighted sums of all rows and columns: two matrix products for each level."""
-    total = 0.0
+    """Align by two matrix products per level, which weight all rows and all columns for each box."""
+    total = jnp.zeros(())
     for level, (stride, pixels) in enumerate(zip(strides, features, strict=True)):
         rows, columns = (
             _weights(places(boxes, axis, stride, size[axis] * samples, aligned), pixels.shape[axis + 1], samples)
@@ -136,31 +139,37 @@ def _by_matrices(strides, size, samples, aligned, features, boxes, levels):
 
 
 def _combine(pixels, rows, columns):
-    """pixels [H,W,C], rows [R,h,H] and columns [R,w,W] -> [R,h,w,C] float32, some boxes at a time."""
-    exact = dict(precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    """Combine pixels [H,W,C] by rows [R,h,H] and columns [R,w,W] to [R,h,w,C] float32, some boxes at a time."""
+    einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
     @jax.checkpoint  # the rows [h,W,C] of all boxes together do not fit into memory
     def combine(own):
-        lines = jnp.einsum("ph,hwc->pwc", own[0].astype(pixels.dtype), pixels, **exact)
-        return jnp.einsum("qw,pwc->pqc", own[1], lines, **exact)
+        lines = einsum("ph,hwc->pwc", own[0].astype(pixels.dtype), pixels)
+        return einsum("qw,pwc->pqc", own[1], lines)
 
     return lax.map(combine, (rows, columns), batch_size=CHUNK)
 
 
 def _weights(place, length, samples):
-    """Bilinear weights [R,n/samples,length] of places [R,n] on a line of `length` pixels, the mean of `samples` each."""
+    """Return bilinear weights [R,n/samples,length] of places [R,n] on a line of `length` pixels, means of `samples` each."""
     known = (place >= -1) & (place <= length)
     distance = jnp.abs(place.clip(0, length - 1)[..., None] - jnp.arange(length))
     weights = (1 - distance).clip(0) * known[..., None]
     return weights.reshape(*place.shape[:-1], -1, samples, length).mean(-2)
 
 
-def places(boxes, axis, stride, count, aligned):
-    """Where `count` places lie along an axis of boxes [...,4], evenly: [...,count], in pixels of the features.
+def places(
+    boxes: Float[ArrayLike, "*batch 4"],
+    axis: int,
+    stride: float | Float[Array, "*batch 1"],
+    count: int,
+    aligned: bool,
+) -> Float[Array, "*batch {count}"]:
+    """Return `count` evenly spaced places along an axis of each box, in pixels of the features.
 
-    The centre of the first pixel is 0.
+    Place 0 is the centre of the first pixel.
     """
-    start, end = (boxes[..., axis + edge, None] / stride for edge in (0, 2))
+    start, end = (jnp.asarray(boxes)[..., axis + edge, None] / stride for edge in (0, 2))
     length = end - start if aligned else jnp.maximum(end - start, 1.0)
     return start - 0.5 * aligned + (jnp.arange(count) + 0.5) * length / count
 

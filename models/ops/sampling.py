@@ -1,18 +1,18 @@
-"""Which of an image's anchors or proposals count in a loss. Over a batch: jax.vmap."""
+"""Selection of an image's anchors or proposals that count in a loss. Use jax.vmap for a batch."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32, Key
 
 
 def sample(
-    key: jax.Array, positive: jax.Array, negative: jax.Array, *, count: int, share: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A random choice of `count`, of which at most `share` are positive (Ren et al. 2015, Faster R-CNN, section 3.1.3).
+    key: Key[Array, ""], positive: Bool[Array, " n"], negative: Bool[Array, " n"], *, count: int, share: float
+) -> tuple[Int32[Array, " {count}"], Bool[Array, " {count}"], Bool[Array, " {count}"]]:
+    """Draw `count` candidates, at most `share` of them positive (Ren et al. 2015, Faster R-CNN, section 3.1.3).
 
-    positive and negative [N] bool exclude each other. Negatives fill the places that positives leave, never the
-    reverse. Returns (indices [count] int32, mask [count], is_positive [count]), the positives first; an index outside
-    the mask is 0.
+    No candidate is both positive and negative. Negatives fill the places that positives leave free, never the reverse.
+    Returns (indices, mask, is_positive), the positives first; an index outside the mask is 0.
     """
     order = jax.random.uniform(key, positive.shape)
 
@@ -30,10 +30,10 @@ def sample(
     return jnp.where(mask, indices[kept], 0), mask, mask & (kept < len(chosen))
 
 
-def hardest(losses: jax.Array, candidates: jax.Array, count: jax.Array) -> jax.Array:
-    """Mask [N] of the `count` (scalar) candidates [N] bool of the largest losses [N]; of equal ones the lower index.
+def hardest(losses: Float[Array, " n"], candidates: Bool[Array, " n"], count: Int[Array, ""]) -> Bool[Array, " n"]:
+    """Return the mask of the `count` candidates with the largest losses, or of all candidates if there are fewer.
 
-    All candidates where there are fewer. Liu et al. 2016, SSD, section 2.2, hard negative mining.
+    Of equal losses the lower index comes first. This is SSD's hard negative mining (Liu et al. 2016, section 2.2).
     """
     order = jnp.argsort(jnp.where(candidates, -losses, jnp.inf), stable=True)
     rank = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)), unique_indices=True)

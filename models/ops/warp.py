@@ -1,23 +1,26 @@
 """Regions cut out of images and warped to one size, with context (Girshick et al. 2014, "Rich feature hierarchies for
-accurate object detection and semantic segmentation", section 2.1 and appendix A): what R-CNN's network sees.
+accurate object detection and semantic segmentation", section 2.1 and appendix A): the input of R-CNN's network.
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from models.ops import ArrayLike
 from models.ops.roi_align import places, roi_align
 
 
-def warp(images: jax.Array, boxes: jax.Array, *, size: int, context: int = 16) -> jax.Array:
-    """Images [B,H,W,C] in boxes [B,R,4], yxyx pixels, to [B,R,size,size,C]: each box at [context, size - context] of it.
+def warp(
+    images: Float[Array, "b h w c"], boxes: Float[ArrayLike, "b r 4"], *, size: int, context: int = 16
+) -> Float[Array, "b r {size} {size} c"]:
+    """Warp each box, in yxyx pixels, to the pixels from `context` to `size - context` of a square.
 
-    Both sides of a box are stretched alone, whatever its shape. Around it the image goes on at the same scales, `context`
-    pixels of the result wide, which must be less than half of `size`. Pixels are sampled bilinearly at their centres, and
-    the image's border extends to the image's edge. Beyond the edge is 0: the mean, where images are normalised. The
-    authors' program rounds the outer edges to whole pixels of the image; here nothing is rounded.
+    Height and width are scaled separately. `context` pixels of the square around the box, fewer than half of `size`, show
+    the image around it at the same scales. Pixels are sampled bilinearly at their centres, and the image's border extends to
+    the image's edge. Beyond the edge the result is 0, which is the mean of normalised images. The authors' program rounds
+    the outer edges to whole pixels of the image; here nothing is rounded.
 
-    The result has R * size * size pixels for each image, so a caller that has many boxes takes some at a time. Images get
-    gradients, boxes get none. Shapes are fixed, and padding may hold any finite boxes.
+    The result has r * size * size pixels for each image, so callers with many boxes pass some at a time. Images get
+    gradients, boxes get none. Shapes are fixed, and padding may contain any finite boxes.
     """
     margin = context / (size - 2 * context) * (boxes[..., 2:] - boxes[..., :2])
     outer = boxes + jnp.concatenate([-margin, margin], -1)

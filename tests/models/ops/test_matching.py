@@ -79,7 +79,7 @@ ORACLES = {
 
 
 def owners(result):
-    return np.where(result.positive, result.index, -1).tolist()
+    return np.where(result.positive, result.objects, -1).tolist()
 
 
 @pytest.mark.parametrize("name", MATCHERS)
@@ -89,7 +89,7 @@ def test_matchings_equal_loops(name, iou, valid):
     expected, ignored = ORACLES[name](iou, valid)
     assert owners(result) == expected
     assert result.ignored.tolist() == ignored
-    assert (result.index[~result.positive] == 0).all() and result.index.dtype == jnp.int32
+    assert (result.objects[~result.positive] == 0).all() and result.objects.dtype == jnp.int32
     assert JITTED[name]._cache_size() == 1
 
 

@@ -135,7 +135,11 @@ def test_detection_on_levels_of_a_batch_is_a_loop_over_its_images():
 def test_hand_computed_suppression():
     # The second overlaps the first by 2/4 and the third by 2/4; the first and the third overlap by 1/5.
     boxes = jnp.array([(0, 0, 1, 3), (0, 1, 1, 4), (0, 2, 1, 5)], jnp.float32)
-    function = jax.jit(lambda scores, iou: nms.suppress(boxes, scores, jnp.ones(3, bool), iou=iou, count=3))
+
+    @partial(jax.jit, static_argnums=1)
+    def function(scores, iou):
+        return nms.suppress(boxes, scores, jnp.ones(3, bool), iou=iou, count=3)
+
     indices, mask = function(np.float32([0.9, 0.8, 0.7]), 0.45)
     assert indices.tolist() == [0, 2, 0] and mask.tolist() == [True, True, False]  # what is dropped drops nothing
     indices, mask = function(np.float32([0.7, 0.9, 0.8]), 0.45)

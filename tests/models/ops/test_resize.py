@@ -83,7 +83,7 @@ def test_doubling_is_nearest_sampling_of_any_size():
     for height in (1, 2, 3, 6, 13):
         for width in (height, 15 - height):
             small = -(-height // 2), -(-width // 2)
-            x = np.arange(2 * small[0] * small[1], dtype=np.float32).reshape(1, *small, 2)
+            x = jnp.arange(2.0 * small[0] * small[1]).reshape(1, *small, 2)
             rows = [i * small[0] // height for i in range(height)]
             columns = [j * small[1] // width for j in range(width)]
-            np.testing.assert_array_equal(double(x, (height, width)), x[:, rows][:, :, columns])
+            np.testing.assert_array_equal(double(x, (height, width)), np.asarray(x)[:, rows][:, :, columns])
