@@ -1,5 +1,6 @@
-"""How the code reports what went wrong. Every part may import this file; it imports wording alone."""
+"""Errors and warnings in one printable line. Every part may import this file, which imports only wording."""
 
+import io
 import os
 import signal
 import sys
@@ -9,9 +10,9 @@ from wording import make_printable
 
 
 class UserError(ValueError):
-    """An error of the user, the data or the machine, in one line: what is wrong, where, and what to do about it.
+    """An error of the user, the data or the machine in one line with place, cause and remedy.
 
-    Names of files and classes in it may hold anything: what would break the line or steer a terminal is replaced.
+    Characters that would break the line or control a terminal are replaced, as names of files and classes may have any.
     """
 
     def __init__(self, message: object):
@@ -19,19 +20,19 @@ class UserError(ValueError):
 
 
 def print_lines(*lines: str) -> None:
-    """Prints each as one line on stdout: names of files and classes in them may hold anything."""
+    """Print each text as one line on stdout, with unprintable characters replaced."""
     print("\n".join(map(make_printable, lines)), flush=True)
 
 
 def warn(message: str) -> None:
-    """Prints one line on stderr about something that went wrong and was dealt with."""
+    """Print one line on stderr about a problem that the code has handled."""
     print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
 
 
 def explain_system(error: OSError) -> UserError:
-    """Returns the line of an error of the system that no code has foreseen: a name too long, a folder that may not be read.
+    """Return a one-line error for an unforeseen error of the system, such as a name too long or a missing permission.
 
-    Raises the error again where the system has not said what it is.
+    Raises the error again if it has no number of the system.
     """
     if error.errno is None:
         raise error
@@ -40,19 +41,20 @@ def explain_system(error: OSError) -> UserError:
 
 
 def print_anything() -> None:
-    """Makes printing never fail: what the locale's encoding lacks is printed as ? on stdout, where Python would raise."""
-    sys.stdout.reconfigure(errors="replace")
+    """Print characters that the locale's encoding lacks as ? on stdout, instead of raising UnicodeEncodeError."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def begin_command(code: int | None = None) -> None:
-    """Makes Ctrl-C, an error of the user's and one of the system end this command with a line instead of a traceback.
+    """End this command with one line instead of a traceback on Ctrl-C, a UserError or an error of the system.
 
-    Call it before what takes time is imported. What is open is closed on the way out; a second Ctrl-C does not wait for that.
-    The exit code of Ctrl-C is `code`, or that of a process that SIGINT has ended.
+    Call it before slow imports. Open files are closed on the way out; a second Ctrl-C does not wait for that. Ctrl-C exits with
+    `code`, or by default like a process that SIGINT has ended.
     """
     print_anything()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # a command in the background hears no Ctrl-C; and what was set already stays
+        return  # a command in the background ignores Ctrl-C, and an earlier handler stays
     ended, report, unraisable = [], sys.excepthook, sys.unraisablehook
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
@@ -61,7 +63,7 @@ def begin_command(code: int | None = None) -> None:
         raise KeyboardInterrupt
 
     def end(kind, error, trace) -> None:
-        if not ended:  # else the error is of an interrupt, whatever a library has made of it
+        if not ended:  # else the interrupt caused the error, perhaps converted by a library
             if isinstance(error, OSError) and error.errno is not None:
                 error = explain_system(error)
             if isinstance(error, UserError):
@@ -69,12 +71,12 @@ def begin_command(code: int | None = None) -> None:
             else:
                 report(kind, error, trace)
             return
-        print(
-            "stopped" if code is None else "stopped: start the same command again to go on", file=sys.stderr, flush=True
-        )
         if code is None:
+            print("stopped", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGINT)
-        os._exit(code)
+        else:
+            print("stopped: start the same command again to go on", file=sys.stderr, flush=True)
+            os._exit(code)
 
     signal.signal(signal.SIGINT, interrupt)
     sys.excepthook = end

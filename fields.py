@@ -1,16 +1,16 @@
-"""One rule for each field of a config: its type, length, range and choices, declared as an annotation and checked here.
+"""Rules for the fields of configs, which are annotations of type, length, range and choices.
 
-A rule is what typing says of a parameter:
+A rule is written with typing:
 
-    int  float  bool  str               a float may be written as a whole number, and is finite; a bool is not a number
+    int  float  bool  str               a float is finite and may be written as a whole number; a bool is not a number
     Literal["a", "b"]                   choices
-    Annotated[float, Range(0, 1)]       a range, with ends that belong to it unless they are open
-    tuple[int, int]  tuple[int, ...]    a length, or any; and the rule of each value
+    Annotated[float, Range(0, 1)]       a range, which includes its ends unless they are open
+    tuple[int, int]  tuple[int, ...]    a length, fixed or any, and the rule of each value
     X | Y                               either
     a class with annotated attributes   a section: fields with their rules and defaults
-    Annotated[dict, Named(...)]         a mapping whose `name` picks a class, whose signature holds the rules of the others
+    Annotated[dict, Named(...)]         a mapping whose `name` picks a class; its signature has the rules of the other fields
 
-A field that later code adds has a default, so that the config of an older run can be filled. Every part may import this file.
+A field that later code adds has a default, which fills the configs of older runs. Every part may import this file.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ MISSING = inspect.Parameter.empty
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`; an end that is `open` does not belong to it."""
+    """Numbers from `low` to `high`, without the ends that are `open`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -49,14 +49,14 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """The classes of one `kind` by name, each as "module:Class"; `given` are the parameters that code supplies."""
+    """The classes of one `kind` by name, each as `module:Class`. The code supplies the parameters in `given`."""
 
-    kind: str  # where such a mapping is in a config: "model", "model.backbone", "task"
+    kind: str  # place of the mapping in a config: "model", "model.backbone", "task"
     known: Mapping[str, str]
     given: frozenset[str]
 
     def load(self, name: str, where: str = "") -> type:
-        """Imports the class only now. Raises UserError for an unknown name, which stands at `where` (config.KIND)."""
+        """Import and return a class. Raises UserError for an unknown name, with its place `where` (config.KIND)."""
         if not isinstance(name, str) or name not in self.known:
             raise UserError(
                 f"{where or f'config.{self.kind}'}.name: unknown {self.kind.split('.')[-1]} {name!r}; "
@@ -75,13 +75,13 @@ Size = tuple[Count, Count]  # (height, width) in pixels
 
 
 def hint_at(wrong: str, known: Iterable[str]) -> str:
-    """Returns "did you mean 'NAME'? " for the name in `known` that is nearest to `wrong`, "" where none is near."""
+    """Return "did you mean 'NAME'? " with the name in `known` nearest to `wrong`, or "" if none is near."""
     near = difflib.get_close_matches(wrong, list(known), n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any, Any]]:
-    """{field: (its rule, its default or MISSING)} of a section, or of the class that `name` picks at `where`."""
+    """Return {field: (rule, default or MISSING)} of a section, or of the class that `name` picks at `where`."""
     named = find_named(rule)
     if named is None:
         return {field: (own, getattr(rule, field, MISSING)) for field, own in _hints(rule).items()}
@@ -91,9 +91,9 @@ def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any
 
 
 def check(where: str, value: Any, rule: Any) -> None:
-    """Raises UserError, naming the field at `where`, unless `value` follows `rule`."""
+    """Raise UserError, naming the field at `where`, unless `value` follows `rule`."""
     named = find_named(rule)
-    if rule is MISSING:  # a parameter without an annotation; a test allows none in the classes of a registry
+    if rule is MISSING:  # a parameter without an annotation, which a test forbids in classes of a registry
         return
     if named is None and not _is_section(rule):
         if not _follows(value, rule):
@@ -122,10 +122,7 @@ def check(where: str, value: Any, rule: Any) -> None:
 
 
 def find_unknown(value: Mapping, rule: Any, prefix: str = "") -> list[str]:
-    """The paths of the fields in `value` and its sections that `rule` does not know.
-
-    And of fields that should be sections but are not.
-    """
+    """Return the paths of fields in `value` and its sections that are not in `rule`, or that should be sections."""
     known, found = fields_of(rule, value.get("name", "")), []
     for field, own in value.items():
         if field in known and (_is_section(known[field][0]) or find_named(known[field][0]) is not None):
@@ -140,7 +137,7 @@ def find_unknown(value: Mapping, rule: Any, prefix: str = "") -> list[str]:
 
 
 def fill(value: Mapping, rule: Any) -> dict:
-    """The fields in `value`, and the defaults of those that it lacks, of its sections too."""
+    """Return the fields in `value` with the defaults of missing ones, also in its sections."""
     known = fields_of(rule, value.get("name", ""))
     filled = dict(value)
     for field, (own, default) in known.items():
@@ -153,12 +150,12 @@ def fill(value: Mapping, rule: Any) -> dict:
 
 
 def defaults(section: type) -> dict:
-    """The fields of a section with their defaults; a field without one is left out."""
+    """Return the fields of a section that have defaults, with these."""
     return fill({}, section)
 
 
 def describe(rule: Any) -> str:
-    """What a value must be, in words."""
+    """Return a rule in words."""
     origin, arguments = get_origin(rule), get_args(rule)
     if origin is Annotated:
         return ", ".join([describe(arguments[0]), *map(str, arguments[1:])])
@@ -178,7 +175,7 @@ def describe(rule: Any) -> str:
 
 
 def _parameters(classes: Sequence[type]) -> dict[str, tuple[Any, Any]]:
-    """{parameter: (its rule, its default)} of the first class; where it takes `**others`, those of its parents too."""
+    """Return {parameter: (rule, default)} of the first class, and of its parents if it takes `**others`."""
     first, *parents = classes
     target = first.__init__
     hints, parameters = _hints(target), inspect.signature(target).parameters
@@ -209,13 +206,13 @@ def _follows(value: Any, rule: Any, ranges: bool = True) -> bool:
     return type(value) is rule and (rule is not int or not ranges or _is_storable(value))
 
 
-def _is_storable(value: int) -> bool:
-    """Whether a whole number is one that config.json gives back."""
+def _is_storable(value: float) -> bool:
+    """Return whether config.json can store a whole number."""
     return abs(value) < 10 ** (DIGITS - 1)
 
 
 def _choices(rule: Any) -> tuple[str, ...]:
-    """The texts that a rule, or one inside it, allows as choices."""
+    """Return the texts that a rule, or a rule inside it, allows as choices."""
     if get_origin(rule) is Literal:
         return tuple(choice for choice in get_args(rule) if isinstance(choice, str))
     return tuple(choice for own in get_args(rule) for choice in _choices(own))
@@ -226,7 +223,7 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def find_named(rule: Any) -> Named | None:
-    """The Named of a rule for a mapping whose `name` picks a class; None for another rule."""
+    """Return the Named of a rule for a mapping whose `name` picks a class, or None for another rule."""
     return next((extra for extra in get_args(rule)[1:] if isinstance(extra, Named)), None)
 
 

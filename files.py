@@ -1,4 +1,4 @@
-"""Files: written so that they are there whole or not at all, and read so that whatever they hold, a reader ends in bounds.
+"""Files, written completely or not at all, and read within limits of time and memory.
 
 Every part may import this file.
 """
@@ -20,25 +20,25 @@ from limits import DEEPEST, DIGITS, MB, RUN_FILE
 
 LIMITS = "docs/security.md#limits"
 REMEDY = "correct it, restore it from a backup, or move it away"
-MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes, of the machine
-SMALL = 256 * MB  # that any machine has
-BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # of memory for a byte of JSON, and for a list or an object, as they were measured
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes of this machine
+SMALL = 256 * MB  # any machine has this much
+BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # measured memory per byte of JSON, and per list or object
 
 
 class MissingFile(UserError, FileNotFoundError):
-    """A file is missing. Callers that can do without it catch this; elsewhere it is reported in one line."""
+    """A file is missing. Callers that do not need it catch this error; otherwise the user sees one line."""
 
 
 def expand_user(path: str | Path) -> Path:
-    """Returns the path with the home folder in the place of `~` or `~NAME`. An unknown user leaves it unchanged."""
+    """Return the path with `~` or `~NAME` replaced by the home folder. An unknown user leaves it unchanged."""
     return Path(os.path.expanduser(path))
 
 
 def read_bytes(path: Path, most: int = RUN_FILE, remedy: str = REMEDY) -> bytes:
-    """Returns what a file of at most `most` bytes holds.
+    """Return the content of a file of at most `most` bytes.
 
-    Raises MissingFile where there is none, and UserError for a larger one, before it is read, for what is not a plain file (a
-    folder, a pipe, a device, a loop of links), and for what cannot be read.
+    Raises MissingFile if it is missing. Raises UserError if it is larger, before it is read, if it is not a plain file (a folder,
+    a pipe, a device, a loop of links), and if it cannot be read.
     """
     try:
         found = path.stat()
@@ -47,7 +47,7 @@ def read_bytes(path: Path, most: int = RUN_FILE, remedy: str = REMEDY) -> bytes:
             raise UserError(f"{path} is {kind}, and not a file; {remedy}")
         if found.st_size <= most:
             with open(path, "rb") as file:
-                content = file.read(most + 1)  # it may have grown, or be of a kind that has no size
+                content = file.read(most + 1)  # it may have grown, or its kind has no size
             if len(content) <= most:
                 return content
     except (FileNotFoundError, NotADirectoryError):
@@ -64,9 +64,9 @@ def read_bytes(path: Path, most: int = RUN_FILE, remedy: str = REMEDY) -> bytes:
 
 
 def read_text(path: Path, most: int = RUN_FILE, remedy: str = REMEDY, errors: str = "strict") -> str:
-    """Returns what a file of text in UTF-8 holds; `errors` says what becomes of bytes that are none, as in bytes.decode.
+    """Return the content of a text file in UTF-8, decoded with `errors` as in bytes.decode.
 
-    Raises what `read_bytes` does, and UserError for what is not UTF-8.
+    Raises the errors of `read_bytes`, and UserError if the content is not UTF-8.
     """
     try:
         return read_bytes(path, most, remedy).decode("utf-8-sig", errors)
@@ -75,19 +75,20 @@ def read_text(path: Path, most: int = RUN_FILE, remedy: str = REMEDY, errors: st
 
 
 def read_json(path: Path, most: int = RUN_FILE, kind: type = dict, remedy: str = REMEDY, digits: int = DIGITS) -> Any:
-    """Returns what a file of JSON holds, of `kind` dict, list, or object for any.
+    """Return the value in a JSON file, of `kind` dict or list, or object for any kind.
 
-    Raises what `read_bytes` does, and UserError for what is not JSON, or not of that kind.
+    Raises the errors of `read_bytes` and of `parse_json`.
     """
     return parse_json(read_bytes(path, most, remedy), path, kind, remedy, digits)
 
 
 def parse_json(content: bytes, where: object, kind: type = dict, remedy: str = REMEDY, digits: int = DIGITS) -> Any:
-    """Returns the value of `kind` in JSON that is found at `where`. Raises UserError for anything else.
+    """Return the value of `kind` in the JSON `content` of the file `where`.
 
-    That is: what is not JSON, deeper than DEEPEST, has a whole number of more than `digits` digits, or does not fit in memory.
+    Raises UserError if it is not JSON, has another kind, is nested deeper than DEEPEST, has an integer of more than `digits`
+    digits, or does not fit in memory.
     """
-    brackets = content.count(b"[") + content.count(b"{")  # as far as they do not stand in texts, lists and objects
+    brackets = content.count(b"[") + content.count(b"{")  # lists and objects, and brackets in texts
     needed = BYTES_OF_JSON * len(content) + BYTES_OF_LIST * brackets
     if needed > max(MEMORY, SMALL):
         raise UserError(
@@ -127,15 +128,15 @@ def _parse_whole(digits: int, text: str) -> int:
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether a path in a file of somebody else's leads out of the folder that it is relative to."""
+    """Return whether a path from an untrusted file leads out of the folder that it is relative to."""
     path = PurePath(name)
     return path.is_absolute() or ".." in path.parts
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """Opens a file to lock, made with its folder where it is missing.
+    """Open a file to lock, and create it and its folder if they are missing.
 
-    Raises OSError where the disk refuses, and UserError for what is not a file: to open a pipe has no end.
+    Raises OSError if the disk refuses, and UserError if it is not a file, as opening a pipe could block forever.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
@@ -144,14 +145,14 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def digest_json(value: Any) -> str:
-    """Returns the SHA-256 of a value of JSON, regardless of its layout in a file."""
+    """Return the SHA-256 of a JSON value, regardless of its layout in a file."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
     """Write a file so that a kill or a power cut leaves the old content or the new one, never a mixture.
 
-    Folders that are missing are made. Raises UserError where the disk refuses.
+    Creates missing folders. Raises UserError if the disk refuses.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -163,7 +164,7 @@ def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the rename itself survives a power cut only when the folder is on the disk
+            os.fsync(folder)  # the rename survives a power cut only after the folder is on the disk
         finally:
             os.close(folder)
     except OSError as error:
@@ -173,9 +174,9 @@ def write_atomically(path: Path, content: bytes | IO[bytes]) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> bool:
-    """Write a folder of files so that it is there with all of them or not at all. Returns False where it was there already.
+    """Write a folder with all of its files or not at all. Returns False if it existed already with these files.
 
-    Raises UserError, and changes nothing, where it is there with another content of one of them, and where the disk refuses.
+    Raises UserError, and changes nothing, if one of its files has another content, and if the disk refuses.
     """
     if folder.exists():
         for name, content in files.items():
@@ -185,7 +186,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> bool:
         return False
     temporary = folder.with_name(folder.name + ".tmp")
     try:
-        if temporary.exists():  # of a write that was killed
+        if temporary.exists():  # left by a write that was killed
             shutil.rmtree(temporary)
         for name, content in files.items():
             write_atomically(temporary / name, content)
@@ -196,9 +197,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> bool:
 
 
 def claim_folder(folder: Path, facts: Mapping[str, Any], refusal: str) -> None:
-    """Write into a folder what its files are made with: `facts`.
+    """Write `facts` into a folder, which say how its files are made.
 
-    Raises UserError, with the words of `refusal`, where the folder holds files that are made with something else.
+    Raises UserError with the text `refusal` if the folder has other facts.
     """
     place, content = folder / "made_with.json", json.dumps(facts, indent=2).encode() + b"\n"
     if place.exists() and place.read_bytes() != content:

@@ -1,12 +1,12 @@
-"""A RetinaNet on an EfficientNet-Lite0, for your own images with boxes: COCO's JSON, VOC's XML or YOLO's text, as they lie.
+"""A RetinaNet on an EfficientNet-Lite0, for your own images with boxes in COCO's, VOC's or YOLO's format.
 
     python main.py --mode=datacheck --config=configs/boxes.py --config.data.folder.root=DIR
     python main.py --config=configs/boxes.py --workdir=runs/mine --config.data.folder.root=DIR \\
         --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
-docs/data.md lists the layouts, docs/models.md says where the weights are. Format and image size are found in the data, and the
-run keeps them. Where there is one split alone, --config.data.holdout=0.2 holds out a fifth of it.
-`boxes.py:light` has a narrow ResNet-10 and trains from scratch: 400 steps of 4 at 256 pixels, for a CPU.
+docs/data.md lists the layouts, docs/models.md says where the weights are. Format and image size are read from the data and
+stored in the run. If there is only one split, --config.data.holdout=0.2 holds out a fifth of it.
+`boxes.py:light` trains a narrow ResNet-10 from scratch on a CPU: 400 steps of 4 images at 256 pixels.
 """
 
 from ml_collections import ConfigDict

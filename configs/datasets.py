@@ -1,26 +1,26 @@
-"""Datasets, one function each: where the examples come from, their size and augmentation, and how they are scored.
+"""Datasets, one function each, which set the source of examples, image size, augmentation and scores.
 
-What a dataset says of the task (the weights of its classes) goes into `config.task`: the model's function comes first.
+Some also set fields of `config.task`, such as class weights: call the function of the model first.
 """
 
 from ml_collections import ConfigDict
 
 
 def use_camvid(config: ConfigDict) -> None:
-    """Takes CamVid's 11 classes: `data.folder.root` holds train, val and classes.txt. Crops of 360x480 images."""
+    """Use CamVid's 11 classes in crops of 360x480. `data.folder.root` holds train, val and classes.txt."""
     config.data.update(name="image_mask", eval_split="val", fit="crop", image_size=(360, 480))
     config.data.folder.ignore_value = 11
     config.data.augment.update(scale=(0.6, 1.6), aspect=1.1, rotation=5.0)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
     config.eval.batch_size = 4
-    # The square root of median frequency (Eigen and Fergus 2015) over the train split, as `--mode=datacheck` counts it.
+    # The square root of median frequency (Eigen and Fergus 2015) over the train split, from `--mode=datacheck`.
     frequency = (0.2794, 0.2018, 4.789, 0.1491, 1.0, 0.4235, 3.846, 1.98, 0.789, 6.385, 8.819)
     config.task.class_weights = tuple(round(weight**0.5, 3) for weight in frequency)
     config.task.losses.dice.factor = 0.5
 
 
 def use_isbi(config: ConfigDict) -> None:
-    """Takes ISBI 2012's membranes and cells for an unpadded U-Net: border weights, elastic deformations, overlap-tile."""
+    """Use ISBI 2012's membranes and cells for an unpadded U-Net, with border weights, elastic deformations and overlap-tile."""
     config.data.update(name="image_mask", eval_split="val", fit="crop", border="mirror", image_size=(572, 572))
     config.data.update(margin=92, weight_map=(10.0, 5.0))
     config.data.folder.instances = "components"
@@ -31,33 +31,33 @@ def use_isbi(config: ConfigDict) -> None:
 
 
 def use_voc_segmentation(config: ConfigDict) -> None:
-    """Takes VOC's 20 classes and background: `data.folder.root` is a VOCdevkit; 500x500 at the images' own scale."""
+    """Use VOC's 20 classes and background at 500x500 and the images' own scale. `data.folder.root` is a VOCdevkit."""
     config.data.update(name="voc_segmentation", eval_split="val", fit="crop", image_size=(500, 500))
     config.eval.batch_size = 4
 
 
 def use_image_masks(config: ConfigDict) -> None:
-    """Takes images with a PNG mask each, in your own folder, `data.folder.root`."""
+    """Use your own images with a PNG mask each, in `data.folder.root`."""
     config.data.update(name="image_mask", eval_split="val", image_size=(256, 256))
     config.data.augment.update(scale=(0.8, 1.6), rotation=10.0)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
 
 
 def use_own(config: ConfigDict) -> None:
-    """Takes your own folder, `data.folder.root`, in any format and at any size: the data decides on both."""
+    """Use your own folder, `data.folder.root`, and find its format and image size."""
     config.data.update(name="folder", eval_split="val", image_size=(0, 0), fit="letterbox")
     config.data.augment.update(scale=(0.75, 1.5), aspect=1.2)
     config.data.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
 
 
 def use_own_boxes(config: ConfigDict) -> None:
-    """Takes your own images with boxes."""
+    """Use your own images with boxes."""
     use_own(config)
     use_boxes(config, (0, 0))
 
 
 def use_pets(config: ConfigDict) -> None:
-    """Takes Oxford-IIIT Pet's three classes at 128x128, scored at that size as TensorFlow's tutorial does."""
+    """Use Oxford-IIIT Pet's three classes at 128x128, scored at that size as TensorFlow's tutorial does."""
     config.data.update(name="oxford_iiit_pet", eval_split="test")
     config.eval.method = "canvas"
     config.data.augment.update(scale=(0.8, 1.6), aspect=1.2, rotation=20.0)
@@ -65,44 +65,44 @@ def use_pets(config: ConfigDict) -> None:
 
 
 def use_shapes(config: ConfigDict) -> None:
-    """Takes the synthetic dataset of geometric figures, 64x64, with a class for each pixel."""
+    """Use the synthetic dataset of geometric figures at 64x64, with a class for each pixel."""
     config.data.update(name="shapes", image_size=(64, 64))
 
 
 def use_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """Takes what datasets of boxes share: whole images, fitted to `size`, and COCO's scores."""
+    """Use whole images, fitted to `size`, and COCO's scores, as all datasets of boxes do."""
     config.eval.metrics = ("coco", "confusion")
     config.data.image_size = size
     config.train.best = "val/AP50"
 
 
 def score_masks(config: ConfigDict) -> None:
-    """Scores the masks of objects too, and keeps the checkpoint by COCO's score of them."""
+    """Score the masks of objects too, and choose the best checkpoint by their COCO score."""
     config.eval.metrics = ("coco", "coco_masks", "confusion")
     config.train.best = config.train.best.replace("val/", "val/mask_")
 
 
 def use_shapes_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """Takes the synthetic dataset of geometric figures with their boxes."""
+    """Use the synthetic dataset of geometric figures with boxes."""
     use_boxes(config, size)
     config.data.max_boxes = 8
     config.data.augment.scale = (0.8, 1.25)
 
 
 def use_shapes_proposals(config: ConfigDict) -> None:
-    """Takes the synthetic dataset of geometric figures with their boxes, and the best 200 proposals of each picture."""
+    """Use the synthetic dataset of geometric figures with boxes and the best 200 proposals per image."""
     use_shapes_boxes(config, (96, 96))
     config.data.max_proposals = 200
     config.data.proposals.min_side = 6
 
 
 def enlarge_shapes(config: ConfigDict) -> None:
-    """Enlarges the figures by a third, as the papers of regions on shared features do: from 375 pixels to 600, with VOC."""
+    """Enlarge the figures by a third, as SPP-net's and Fast R-CNN's papers enlarge VOC from 375 pixels to 600."""
     config.data.image_size = (128, 128)
 
 
 def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
-    """Takes VOC 2007 and 2012, train and validation, scored on VOC 2007 test by that year's metric; stretched to `size`."""
+    """Use VOC 2007 and 2012 train and validation, stretched to `size`, and score VOC 2007 test by that year's metric."""
     use_boxes(config, size)
     config.eval.metrics = ("voc07", "confusion")
     years, parts = ("voc/2007", "voc/2012"), ("train", "validation")
@@ -112,7 +112,7 @@ def use_voc_boxes(config: ConfigDict, size: tuple[int, int]) -> None:
 
 
 def use_voc_boxes_at_600(config: ConfigDict) -> None:
-    """Takes VOC 2007 and 2012 as `use_voc_boxes`, 600 pixels at the shorter side and 1000 at most at the longer one."""
+    """Use the data of `use_voc_boxes` with 600 pixels at the shorter side and at most 1000 at the longer one."""
     use_voc_boxes(config, (1000, 1000))
     wide = ((600, 600), (600, 800), (600, 1000))
     canvases = (*wide, *((width, height) for height, width in wide[1:]))
@@ -120,7 +120,7 @@ def use_voc_boxes_at_600(config: ConfigDict) -> None:
 
 
 def use_voc_proposals_at_600(config: ConfigDict) -> None:
-    """Takes VOC 2007 and 2012 as `use_voc_boxes_at_600`, with the proposals of R-CNN's code and statistics of ImageNet."""
+    """Use the data of `use_voc_boxes_at_600` with the proposals of R-CNN's code and ImageNet's statistics."""
     use_voc_boxes_at_600(config)
     use_statistics_of_imagenet(config)
     config.data.augment.crop = False
@@ -128,13 +128,13 @@ def use_voc_proposals_at_600(config: ConfigDict) -> None:
 
 
 def use_voc_proposals(config: ConfigDict) -> None:
-    """Takes VOC 2007 alone with the proposals of R-CNN's code, at its own scale: no image of it has a side above 500 pixels."""
+    """Use VOC 2007 alone at its own scale, up to 500 pixels, with the proposals of R-CNN's code."""
     use_voc_proposals_at_600(config)
     config.data.update(image_size=(500, 500), fit="crop", canvases=(), train_split="train+validation")
 
 
 def use_bccd(config: ConfigDict) -> None:
-    """Takes BCCD's red and white blood cells and platelets: `data.folder.root` is its VOC folder, images of 480x640."""
+    """Use BCCD's red and white blood cells and platelets. `data.folder.root` is its VOC folder with images of 480x640."""
     use_boxes(config, (256, 320))
     config.data.update(name="voc_folder", eval_split="val", max_boxes=40)
     config.data.augment.update(scale=(0.75, 1.5), aspect=1.2)
@@ -142,17 +142,17 @@ def use_bccd(config: ConfigDict) -> None:
 
 
 def use_bccd_enlarged(config: ConfigDict) -> None:
-    """Takes BCCD at nearly its own size, for platelets are small, and mirrors its cells top for bottom too."""
+    """Use BCCD at nearly its own size, as platelets are small, with vertical flips."""
     use_bccd(config)
     config.data.image_size = (448, 576)
     config.data.augment.update(scale=(0.8, 1.25), vertical_flip=0.5)
 
 
 def use_nuclei(config: ConfigDict) -> None:
-    """Takes the nuclei of the Data Science Bowl 2018: `data.folder.root` has SPLIT/images, and ids in SPLIT/instances.
+    """Use the nuclei of the Data Science Bowl 2018. `data.folder.root` has SPLIT/images, and ids in SPLIT/instances.
 
-    Most nuclei are 10 to 25 pixels wide, so training and evaluation see an image at about twice its size. One holds up to
-    375 nuclei: a detector needs more detections than elsewhere.
+    Most nuclei are 10 to 25 pixels wide, so images are enlarged about twice. An image has up to 375 nuclei, so a detector needs
+    more detections than usual.
     """
     use_boxes(config, (384, 384))
     canvases = ((256, 256), (256, 320), (384, 384), (384, 512), (512, 512), (544, 704))
@@ -166,9 +166,9 @@ def use_nuclei(config: ConfigDict) -> None:
 
 
 def use_coco(config: ConfigDict) -> None:
-    """Takes COCO 2017's 80 classes, in evaluation 800 pixels at the shorter side, as torchvision's detectors see them.
+    """Use COCO 2017's 80 classes, evaluated at 800 pixels at the shorter side like torchvision's detectors.
 
-    The canvases are those that torchvision pads COCO's usual shapes to: its anchors depend on the padded size.
+    The canvases are the padded sizes of COCO's usual shapes in torchvision, as its anchors depend on them.
     """
     use_boxes(config, (1024, 1024))
     wide = ((800, 800), (800, 1088), (800, 1216), (800, 1344))
@@ -178,37 +178,37 @@ def use_coco(config: ConfigDict) -> None:
 
 
 def use_coco_masks(config: ConfigDict) -> None:
-    """Takes COCO 2017's 80 classes with their masks from its own files, `data.folder.root`; else as `use_coco`."""
+    """Use the data of `use_coco` with masks, from COCO's own files in `data.folder.root`."""
     use_coco(config)
     config.data.update(name="coco_folder", train_split="train2017", eval_split="val2017")
     score_masks(config)
 
 
 def use_coco_stretched(config: ConfigDict, size: tuple[int, int]) -> None:
-    """Takes COCO 2017's 80 classes, stretched to `size`; evaluation samples as torchvision's SSD does."""
+    """Use COCO 2017's 80 classes, stretched to `size`, and sampled in evaluation like torchvision's SSD."""
     use_boxes(config, size)
     config.data.update(name="coco/2017", antialias=False)
     config.train.best = "val/AP"
 
 
 def use_coco8(config: ConfigDict) -> None:
-    """Takes eight images of COCO 2017 to overfit: a correct detector overfits them, a broken one does not."""
+    """Use eight images of COCO 2017, which a correct detector overfits and a broken one does not."""
     use_boxes(config, (192, 192))
     config.data.update(name="coco/2017", train_split="train[8:16]", eval_split="train[8:16]")
     config.data.augment.flip = 0.0
 
 
 def use_statistics_of_imagenet(config: ConfigDict) -> None:
-    """Normalises images like those on which weights with torchvision's names were trained."""
+    """Normalise images as in the training of torchvision's ImageNet weights."""
     config.data.update(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 def use_statistics_of_efficientnet_lite(config: ConfigDict) -> None:
-    """Normalises images like those on which EfficientNet-Lite's weights were trained."""
+    """Normalise images as in the training of EfficientNet-Lite's weights."""
     config.data.update(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 
 
 def use_statistics_of_vgg_ssd(config: ConfigDict) -> None:
-    """Normalises images like those on which torchvision's SSD300 was trained: a mean of ImageNet, and values to 255."""
+    """Normalise images as in the training of torchvision's SSD300, with ImageNet's mean and values up to 255."""
     mean = tuple(255 * share for share in (0.48235, 0.45882, 0.40784))
     config.data.update(mean=mean, std=(1.0, 1.0, 1.0))

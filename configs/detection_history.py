@@ -1,14 +1,14 @@
-"""The history of detection on the synthetic figures: ten detectors, from R-CNN to FCOS, on one trunk, budget and evaluator.
+"""Ten detectors, from R-CNN to FCOS, on the synthetic figures with one trunk, one budget and one evaluator.
 
     python -m experiments.sweep --config=configs/detection_history.py --workdir=runs/detection --tfds_data_dir=data
     python -m benchmarks.history runs/detection --tfds_data_dir=data
 
-The first trains them, the second makes the table and the picture (RESULTS.md). They are those of configs/*_shapes.py but for:
-* The trunk is a ResNet-10 at half width with group normalisation. R-CNN, SPP-net, Fast R-CNN and the first Faster R-CNN take its
-  features of stride 8, and SSD has default boxes on its strides 8, 16 and 32; the others have a pyramid on it. YOLO's network is
-  its own, and its images have 112x112 pixels where the others' have 96x96.
-* The budget is 5,120 training images, 320 steps of 16. R-CNN has half of them, 640 steps of 4: it takes as long as any. SPP-net
-  starts from R-CNN's trunk, which does not learn any more.
+The first command trains them, the second makes the table and the picture (RESULTS.md). They differ from configs/*_shapes.py in:
+* The trunk is a ResNet-10 at half width with group normalisation. R-CNN, SPP-net, Fast R-CNN and the first Faster R-CNN use its
+  features of stride 8. SSD has default boxes on its strides 8, 16 and 32. The others have a pyramid on it. YOLO has its own
+  network, and images of 112x112 pixels instead of 96x96.
+* The budget is 5,120 training images, 320 steps of 16. R-CNN gets half of them, 640 steps of 4, as it is slow. SPP-net starts
+  from R-CNN's trunk, which stays frozen.
 """
 
 from configs import sweeps

@@ -1,9 +1,9 @@
-"""Fast R-CNN (Girshick 2015) on the synthetic figures: features once an image, and all layers learn in one stage.
+"""Fast R-CNN (Girshick 2015) on the synthetic figures, with shared features and one training stage.
 
     python main.py --config=configs/fast_rcnn_shapes.py --workdir=runs/fast_rcnn_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.961, AP 0.691 after thirteen minutes next to much other work, and after about four on a quiet
-machine (RESULTS.md). `:svm` puts SVMs in the place of the softmax, as in section 5.4.
+Expected on two CPU cores: AP50 0.961, AP 0.691 after thirteen minutes next to much other work, or about four on a quiet
+machine (RESULTS.md). `:svm` replaces the softmax by SVMs, as in section 5.4.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
-"""Faster R-CNN (Ren et al. 2015) on COCO 2017, ResNet-50 and an FPN, where torchvision's fasterrcnn_resnet50_fpn stands.
+"""Faster R-CNN (Ren et al. 2015) on COCO 2017 with ResNet-50 and an FPN, matching torchvision's fasterrcnn_resnet50_fpn.
 
     python main.py --mode=evaluate --config=configs/faster_rcnn_r50_fpn_coco.py --workdir=runs/faster_rcnn_coco \\
         --tfds_data_dir=DIR --config.pretrained=FASTERRCNN_RESNET50_FPN.safetensors
 
-FASTERRCNN_RESNET50_FPN.safetensors has the published weights by torchvision's names (docs/detection.md). Published by
-torchvision for them (COCO_V1), not reproduced here, is an AP of 37.0 on val2017. To train instead, leave --mode out and give
-RESNET50.safetensors, ImageNet's weights; that recipe needs GPUs, is half as long as torchvision's and has not been run.
-A light one for two CPU cores is configs/faster_rcnn_shapes.py.
+FASTERRCNN_RESNET50_FPN.safetensors has the published weights by torchvision's names (docs/detection.md). Published
+by torchvision (COCO_V1), not reproduced here: AP 37.0 on val2017. To train, omit --mode and give RESNET50.safetensors with
+ImageNet weights. That recipe needs GPUs, is half as long as torchvision's and has not been run.
+For two CPU cores use configs/faster_rcnn_shapes.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""A light Faster R-CNN on the synthetic figures: both stages, in minutes and without a download.
+"""A light Faster R-CNN on the synthetic figures, trained in minutes without a download.
 
     python main.py --config=configs/faster_rcnn_shapes.py --workdir=runs/faster_rcnn_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.978, AP 0.723 after five minutes, next to other work (RESULTS.md).
-faster_rcnn_shapes.py:one_level has the trunk of configs/fast_rcnn_shapes.py, to compare the two.
+Expected on two CPU cores: AP50 0.978, AP 0.723 after five minutes, next to other work (RESULTS.md).
+`faster_rcnn_shapes.py:one_level` has the trunk of configs/fast_rcnn_shapes.py, for comparison.
 """
 
 from ml_collections import ConfigDict

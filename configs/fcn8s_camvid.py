@@ -1,13 +1,13 @@
-"""FCN-8s (Long, Shelhamer and Darrell 2015), all at once, on CamVid's 11 classes, from scratch.
+"""FCN-8s (Long, Shelhamer and Darrell 2015), trained all at once on CamVid's 11 classes, from scratch.
 
     python main.py --config=configs/fcn8s_camvid.py --workdir=runs/fcn8s_camvid --config.data.folder.root=DIR
 
-DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
-From VGG-16's weights instead (with batch normalisation, torchvision's names), which need images normalised as in their training:
-`--config.pretrained=VGG16_BN.safetensors --config.data.mean='(123.675,116.28,103.53)' --config.data.std='(58.395,57.12,57.375)'`.
-The full recipe needs a GPU and has not been run.
-`fcn8s_camvid.py:light` (quarter width, 20 minutes on two busy CPU cores) has mIoU 0.551 on val
-at 360x480; RESULTS.md has its command.
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 means no class) and classes.txt.
+To start from VGG-16's weights (with batch normalisation, torchvision's names), normalise images as in their training:
+`--config.pretrained=VGG16_BN.safetensors --config.data.mean='(123.675,116.28,103.53)'
+--config.data.std='(58.395,57.12,57.375)'`. The full recipe needs a GPU and has not been run.
+`fcn8s_camvid.py:light` has a quarter of the width. Expected on two busy CPU cores: mIoU 0.551 on val at 360x480 after
+20 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""A light FCOS on eight images of COCO, to overfit: does the whole detector work?
+"""A light FCOS that overfits eight images of COCO, to check the whole detector.
 
     python main.py --config=configs/fcos_coco8.py --workdir=runs/fcos_coco8 --tfds_data_dir=DIR
 
-To expect on two CPU cores: AP50 1.000, AP 1.000 (RESULTS.md).
+Expected on two CPU cores: AP50 1.000, AP 1.000 (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""A light FCOS on the synthetic figures: all that a detector needs, in minutes and without a download.
+"""A light FCOS on the synthetic figures, trained in minutes without a download.
 
     python main.py --config=configs/fcos_shapes.py --workdir=runs/fcos_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.983, AP 0.705 after two and a half minutes, next to other work (RESULTS.md).
+Expected on two CPU cores: AP50 0.983, AP 0.705 after two and a half minutes, next to other work (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

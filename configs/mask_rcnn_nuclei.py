@@ -1,11 +1,11 @@
-"""A light Mask R-CNN on the nuclei of the Data Science Bowl 2018, on an EfficientNet-Lite0 from ImageNet's weights.
+"""A light Mask R-CNN on an EfficientNet-Lite0 with ImageNet weights, for the nuclei of the Data Science Bowl 2018.
 
     python main.py --config=configs/mask_rcnn_nuclei.py --workdir=runs/mask_rcnn_nuclei \\
         --config.data.folder.root=DSB2018 --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
-DSB2018 has SPLIT/images and SPLIT/instances, a PNG of ids for each image; docs/models.md says where the weights are.
-To expect: AP50 0.860, AP 0.531, and of masks AP50 0.865, AP 0.555, on the 50 images of val, after 7 minutes on an H100 next to
-other trainings. With 400 detections an image: COCO's limit of 100 hides a seventh of these nuclei (RESULTS.md).
+DSB2018 holds SPLIT/images and SPLIT/instances, a PNG of ids for each image; docs/models.md says where the weights are.
+Expected on an H100: AP50 0.860, AP 0.531, and of masks AP50 0.865, AP 0.555, on the 50 images of val after 7 minutes next to
+other trainings. Scores count 400 detections per image; COCO's limit of 100 hides a seventh of these nuclei (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

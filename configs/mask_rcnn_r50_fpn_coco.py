@@ -1,14 +1,14 @@
-"""Mask R-CNN (He et al. 2017) on COCO 2017, ResNet-50 and an FPN, where torchvision's maskrcnn_resnet50_fpn stands.
+"""Mask R-CNN (He et al. 2017) on COCO 2017 with ResNet-50 and an FPN, matching torchvision's maskrcnn_resnet50_fpn.
 
     python main.py --mode=evaluate --config=configs/mask_rcnn_r50_fpn_coco.py --workdir=runs/mask_rcnn_coco \\
         --config.data.folder.root=COCO --config.pretrained=MASKRCNN_RESNET50_FPN.safetensors
 
-COCO has annotations/instances_train2017.json and instances_val2017.json, with the images in train2017 and val2017: tfds's
+COCO holds annotations/instances_train2017.json and instances_val2017.json, and the images in train2017 and val2017; tfds's
 COCO has no masks. MASKRCNN_RESNET50_FPN.safetensors has the published weights by torchvision's names (docs/detection.md).
-Published by torchvision for them (COCO_V1), not reproduced here, is an AP of 37.9 of boxes and 34.6 of masks on val2017. To
-train instead, leave --mode out and give RESNET50.safetensors, ImageNet's weights; that recipe needs GPUs, is half as long
-as torchvision's and has not been run. A step of two images of 800x1344 takes 4.5 GB of a GPU, 2.4 GB in bfloat16
-(RESULTS.md). A light one for two CPU cores is configs/mask_rcnn_shapes.py.
+Published by torchvision (COCO_V1), not reproduced here: AP 37.9 of boxes and 34.6 of masks on val2017. To train, omit --mode
+and give RESNET50.safetensors with ImageNet weights. That recipe needs GPUs, is half as long as torchvision's and has not been
+run. A step of two images of 800x1344 takes 4.5 GB of a GPU, 2.4 GB in bfloat16 (RESULTS.md).
+For two CPU cores use configs/mask_rcnn_shapes.py.
 """
 
 from ml_collections import ConfigDict

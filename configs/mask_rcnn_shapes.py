@@ -1,8 +1,8 @@
-"""A light Mask R-CNN on the synthetic figures: their boxes and their masks, in minutes and without a download.
+"""A light Mask R-CNN on the boxes and masks of the synthetic figures, trained in minutes without a download.
 
     python main.py --config=configs/mask_rcnn_shapes.py --workdir=runs/mask_rcnn_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.976, AP 0.688, and of masks AP50 0.974, AP 0.728, after six minutes (RESULTS.md).
+Expected on two CPU cores: AP50 0.976, AP 0.688, and of masks AP50 0.974, AP 0.728, after six minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -2,11 +2,11 @@
 
     python main.py --config=configs/pix2pix_camvid.py --workdir=runs/pix2pix_camvid --config.data.folder.root=DIR
 
-DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 means no class) and classes.txt.
 The full recipe needs a GPU and has not been run.
 `pix2pix_camvid.py:generator` trains the generator without the discriminator.
-`pix2pix_camvid.py:light` (width 24, depth 6, 18 minutes on two busy CPU cores) has mIoU 0.421 on val
-at 360x480; RESULTS.md has its command.
+`pix2pix_camvid.py:light` has width 24 and depth 6. Expected on two busy CPU cores: mIoU 0.421 on val at 360x480 after
+18 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     (segmenters.use_pix2pix_generator if variant == "generator" else segmenters.use_pix2pix)(config)
     datasets.use_camvid(config)
     schedules.train_on_camvid(config)
-    # Maps are halved eight times: whole images at 256x256, as the paper has them.
+    # Whole images at 256x256, as in the paper: feature maps are halved eight times.
     config.data.update(fit="stretch", image_size=(256, 256))
     config.data.augment.scale = (0.8, 1.6)
     if variant == "light":

@@ -1,4 +1,4 @@
-"""R-CNN (Girshick et al. 2014) on the synthetic figures: the network runs once for every region.
+"""R-CNN (Girshick et al. 2014) on the synthetic figures, with one run of the network per region.
 
     python main.py --config=configs/rcnn_shapes.py --workdir=runs/rcnn_shapes --tfds_data_dir=data
     python main.py --config=configs/rcnn_shapes.py:svm --workdir=runs/rcnn_svm --tfds_data_dir=data \\
@@ -6,9 +6,9 @@
     python main.py --config=configs/rcnn_shapes.py:regression --workdir=runs/rcnn_regression --tfds_data_dir=data \\
         --config.init_from=runs/rcnn_svm
 
-The first trains the network with a softmax and boxes, which is a detector by itself. The others are the paper's later stages
-on its features: a linear SVM for each class, then a regression of boxes for each class.
-To expect on two CPU cores: AP50 0.960, AP 0.736 after seven minutes next to other trainings; then 0.953, 0.731 and 0.961, 0.755
+The first command trains the network with a softmax and boxes, which is a complete detector. The others are the paper's later
+stages on its features: one linear SVM per class, then one regression of boxes per class.
+Expected on two CPU cores: AP50 0.960, AP 0.736 after seven minutes next to other trainings; then 0.953, 0.731 and 0.961, 0.755
 after eleven minutes each next to much other work (RESULTS.md).
 """
 

@@ -1,4 +1,4 @@
-"""R-CNN (Girshick et al. 2014) on PASCAL VOC 2007 as published, with VGG-16: three stages, on selective search's proposals.
+"""R-CNN (Girshick et al. 2014) on PASCAL VOC 2007 as published, with VGG-16, selective search and three stages.
 
     python main.py --config=configs/rcnn_voc.py --workdir=runs/rcnn_voc --tfds_data_dir=DIR \\
         --config.pretrained=VGG16.safetensors
@@ -7,11 +7,11 @@
     python main.py --config=configs/rcnn_voc.py:regression --workdir=runs/rcnn_voc_regression --tfds_data_dir=DIR \\
         --config.init_from=runs/rcnn_voc_svm
 
-The network is fine-tuned to tell the classes of warped regions; then a linear SVM for each class learns on its stored fc7, and a
-linear regression of boxes on its stored pool5. VGG16.safetensors has ImageNet's weights by torchvision's names. The second
-stage stores up to 164 GB below its workdir, and removes them in the end. The recipe needs a GPU and has not been run.
-Published, not reproduced here, is an mAP (11 points, on VOC 2007 test) of 66.0 (Girshick 2015, table 1), and of 58.5 with
-AlexNet (Girshick et al. 2014, table 2). A light one for two CPU cores is configs/rcnn_shapes.py.
+The network is fine-tuned to classify warped regions. Then one linear SVM per class learns on its stored fc7, and one linear
+regression of boxes on its stored pool5. VGG16.safetensors has ImageNet weights by torchvision's names. The second stage stores
+up to 164 GB in its workdir, and removes them at the end. The recipe needs a GPU and has not been run.
+Published, not reproduced here: mAP (11 points, VOC 2007 test) 66.0 (Girshick 2015, table 1), and 58.5 with AlexNet (Girshick et
+al. 2014, table 2). For two CPU cores use configs/rcnn_shapes.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
-"""RetinaNet (Lin et al. 2017) on COCO 2017, ResNet-50 and an FPN, where torchvision's retinanet_resnet50_fpn stands.
+"""RetinaNet (Lin et al. 2017) on COCO 2017 with ResNet-50 and an FPN, matching torchvision's retinanet_resnet50_fpn.
 
     python main.py --mode=evaluate --config=configs/retinanet_coco.py --workdir=runs/retinanet_coco --tfds_data_dir=DIR \\
         --config.pretrained=RETINANET_RESNET50_FPN.safetensors
 
 RETINANET_RESNET50_FPN.safetensors has the published weights by torchvision's names (docs/detection.md). Published by
-torchvision for them (COCO_V1), not reproduced here, is an AP of 36.4 on val2017. To train instead, leave --mode out and give
-RESNET50.safetensors, ImageNet's weights; that recipe needs GPUs, is half as long as torchvision's and has not been run.
-Light ones for two CPU cores are configs/retinanet_shapes.py and configs/retinanet_coco8.py.
+torchvision (COCO_V1), not reproduced here: AP 36.4 on val2017. To train, omit --mode and give RESNET50.safetensors with
+ImageNet weights. That recipe needs GPUs, is half as long as torchvision's and has not been run.
+For two CPU cores use configs/retinanet_shapes.py or configs/retinanet_coco8.py.
 """
 
 from ml_collections import ConfigDict

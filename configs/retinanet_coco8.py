@@ -1,8 +1,8 @@
-"""A light RetinaNet on eight images of COCO, to overfit: does the whole detector work?
+"""A light RetinaNet that overfits eight images of COCO, to check the whole detector.
 
     python main.py --config=configs/retinanet_coco8.py --workdir=runs/retinanet_coco8 --tfds_data_dir=DIR
 
-To expect on two CPU cores: AP50 0.995, AP 0.995 after seven minutes, next to other work (RESULTS.md).
+Expected on two CPU cores: AP50 0.995, AP 0.995 after seven minutes, next to other work (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

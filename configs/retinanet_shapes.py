@@ -1,8 +1,8 @@
-"""A light RetinaNet on the synthetic figures: all that a detector needs, in minutes and without a download.
+"""A light RetinaNet on the synthetic figures, trained in minutes without a download.
 
     python main.py --config=configs/retinanet_shapes.py --workdir=runs/retinanet_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.970, AP 0.690 after three and a half minutes, next to other work (RESULTS.md).
+Expected on two CPU cores: AP50 0.970, AP 0.690 after three and a half minutes, next to other work (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

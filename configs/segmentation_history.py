@@ -1,12 +1,12 @@
-"""The history of segmentation on the synthetic figures: five networks, from FCN-32s to DeepLabV3+, on one trunk and budget.
+"""Five networks, from FCN-32s to DeepLabV3+, on the synthetic figures with one trunk and one budget.
 
     python -m experiments.sweep --config=configs/segmentation_history.py --workdir=runs/segmentation --tfds_data_dir=data
     python -m benchmarks.history runs/segmentation --tfds_data_dir=data
 
-The first trains them, the second makes the table and the picture (RESULTS.md). `--config=FILE:METHOD` is one of them.
-The trunk is a VGG-11 at quarter width with batch normalisation: below FCN's scores, as the contracting path of U-Net, and below
-DeepLabV3+, which sees its stride 16 through ASPP. FCN-16s and FCN-8s are trained all at once, not from the coarser one. The
-budget is 9,600 training images, 600 steps of 16, of 96x96 pixels.
+The first command trains them, the second makes the table and the picture (RESULTS.md). `--config=FILE:METHOD` is one of them.
+The trunk is a VGG-11 at quarter width with batch normalisation: the backbone of FCN and of DeepLabV3+ (ASPP at stride 16), and
+the contracting path of U-Net. FCN-16s and FCN-8s are trained all at once, not from the coarser network. The budget is 9,600
+training images of 96x96 pixels, 600 steps of 16.
 """
 
 from ml_collections import ConfigDict

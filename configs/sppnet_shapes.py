@@ -1,10 +1,10 @@
-"""SPP-net with a softmax (He et al. 2014) on the synthetic figures: features once an image, and R-CNN's layers below them.
+"""SPP-net with a softmax (He et al. 2014) on the synthetic figures, with features of a trained R-CNN.
 
     python main.py --config=configs/sppnet_shapes.py --workdir=runs/sppnet_shapes --tfds_data_dir=data \\
         --config.init_from=runs/rcnn_shapes
 
-The trunk is that of a run of configs/rcnn_shapes.py, and does not learn.
-To expect on two CPU cores: AP50 0.955, AP 0.666 after seven minutes next to much other work (RESULTS.md). `:svm` and
+The features are computed once per image. The trunk comes from a run of configs/rcnn_shapes.py and stays frozen.
+Expected on two CPU cores: AP50 0.955, AP 0.666 after seven minutes next to much other work (RESULTS.md). `:svm` and
 `:regression` are the later stages of the paper, as in configs/rcnn_shapes.py.
 """
 

@@ -1,4 +1,4 @@
-"""SPP-net (He et al. 2014) on PASCAL VOC 2007 as published, with VGG-16: three stages, on selective search's proposals.
+"""SPP-net (He et al. 2014) on PASCAL VOC 2007 as published, with VGG-16, selective search and three stages.
 
     python main.py --config=configs/sppnet_voc.py --workdir=runs/sppnet_voc --tfds_data_dir=DIR \\
         --config.pretrained=VGG16.safetensors
@@ -7,12 +7,12 @@
     python main.py --config=configs/sppnet_voc.py:regression --workdir=runs/sppnet_voc_regression --tfds_data_dir=DIR \\
         --config.init_from=runs/sppnet_voc_svm
 
-The stages are those of configs/rcnn_voc.py, on features that are computed once an image. Images have one scale, 600 pixels, where
-the paper takes each region from the best of five, and negatives that overlap one another by 70 % stay. VGG16.safetensors has
-ImageNet's weights by torchvision's names; fc6 and fc7 start anew, for the paper's were trained below a pyramid. The second
-stage stores up to 164 GB below its workdir, and removes them in the end. The recipe needs a GPU and has not been run.
-Published, not reproduced here, is an mAP (11 points, on VOC 2007 test) of 63.1, without difficult objects (Girshick 2015,
-table 1), and of 59.2 with ZF-5 (He et al. 2014, section 4.2). A light one for two CPU cores is configs/sppnet_shapes.py.
+The stages are those of configs/rcnn_voc.py, on features that are computed once per image. Unlike in the paper, images have one
+scale, 600 pixels, not the best of five for each region, and negatives that overlap each other by 70 % stay. VGG16.safetensors
+has ImageNet weights by torchvision's names; fc6 and fc7 start with random values, as the paper's were trained after a pyramid.
+The second stage stores up to 164 GB in its workdir, and removes them at the end. The recipe needs a GPU and has not been run.
+Published, not reproduced here: mAP (11 points, VOC 2007 test) 63.1, without difficult objects (Girshick 2015, table 1), and
+59.2 with ZF-5 (He et al. 2014, section 4.2). For two CPU cores use configs/sppnet_shapes.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""SSD300 (Liu et al. 2016) on COCO 2017's 80 classes, VGG-16, with the default boxes of torchvision's ssd300_vgg16.
+"""SSD300 (Liu et al. 2016) on COCO 2017 with VGG-16 and the default boxes of torchvision's ssd300_vgg16.
 
     python main.py --mode=evaluate --config=configs/ssd300_coco.py --workdir=runs/ssd300_coco --tfds_data_dir=DIR \\
         --config.pretrained=SSD300_VGG16.safetensors
 
-SSD300_VGG16.safetensors has the published weights by torchvision's names (docs/detection.md). Published by torchvision
-for them, not reproduced here, is an AP of 25.1 on val2017. To train instead, leave --mode out and give VGG-16's weights of
-ImageNet, fc6 and fc7 among them; that recipe is the paper's, needs GPUs and has not been run.
+SSD300_VGG16.safetensors has the published weights by torchvision's names (docs/detection.md). Published by torchvision,
+not reproduced here: AP 25.1 on val2017. To train, omit --mode and give ImageNet weights of VGG-16 with fc6 and fc7. That is the
+paper's recipe; it needs GPUs and has not been run.
 """
 
 from ml_collections import ConfigDict

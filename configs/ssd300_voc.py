@@ -1,11 +1,12 @@
-"""SSD300 (Liu et al. 2016) on PASCAL VOC's 20 classes, VGG-16.
+"""SSD300 (Liu et al. 2016) on PASCAL VOC's 20 classes with VGG-16.
 
     python main.py --config=configs/ssd300_voc.py --workdir=runs/ssd300_voc --tfds_data_dir=DIR \\
         --config.pretrained=VGG16.safetensors
 
-VGG16.safetensors has ImageNet's weights by torchvision's names, fc6 and fc7 among them; they are thinned here.
-The recipe needs a GPU and has not been run. Published, not reproduced here, are mAP (11 points, on VOC 2007 test) of 77.2
-with the zoom-out of section 3.6 and 74.3 without it (table 1). A light one for two CPU cores is configs/ssd_bccd.py.
+VGG16.safetensors has ImageNet weights by torchvision's names, with fc6 and fc7, which are subsampled here.
+The recipe needs a GPU and has not been run.
+Published, not reproduced here: mAP (11 points, VOC 2007 test) 77.2 with the zoom-out of section 3.6, and 74.3 without it (table
+1). For two CPU cores use configs/ssd_bccd.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""A light SSD on BCCD, blood cells of three classes, from scratch on a CPU.
+"""A light SSD for BCCD's blood cells of three classes, from scratch on a CPU.
 
     python main.py --config=configs/ssd_bccd.py --workdir=runs/ssd_bccd --config.data.folder.root=BCCD_Dataset/BCCD
 
-To expect on two CPU cores: AP50 0.899, AP 0.580 on val after 36 minutes (RESULTS.md).
+Expected on two CPU cores: AP50 0.899, AP 0.580 on val after 36 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

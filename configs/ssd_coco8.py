@@ -1,8 +1,8 @@
-"""A light SSD on eight images of COCO, to overfit: does the whole detector work?
+"""A light SSD that overfits eight images of COCO, to check the whole detector.
 
     python main.py --config=configs/ssd_coco8.py --workdir=runs/ssd_coco8 --tfds_data_dir=DIR
 
-To expect on two CPU cores: AP50 1.000 after three minutes (RESULTS.md).
+Expected on two CPU cores: AP50 1.000 after three minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

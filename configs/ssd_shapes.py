@@ -1,9 +1,9 @@
-"""A light SSD on the synthetic figures: all that a detector needs, in minutes and without a download.
+"""A light SSD on the synthetic figures, trained in minutes without a download.
 
     python main.py --config=configs/ssd_shapes.py --workdir=runs/ssd_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.980, AP 0.643 after two minutes (RESULTS.md).
-`ssd_shapes.py:resnet` has the trunk of configs/fast_rcnn_shapes.py, to compare the two.
+Expected on two CPU cores: AP50 0.980, AP 0.643 after two minutes (RESULTS.md).
+`ssd_shapes.py:resnet` has the trunk of configs/fast_rcnn_shapes.py, for comparison.
 """
 
 from ml_collections import ConfigDict

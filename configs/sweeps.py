@@ -1,15 +1,15 @@
-"""What the `sweep()` and the `search()` of a config file are made of: lists of runs, and the values that they draw.
+"""The parts of a config file's `sweep()` and `search()`, which make lists of runs and distributions of values.
 
 A run is a dict of fields and their values, `{"optim.lr": 1e-3, "seed.init": 2}`. Two keys are not fields:
 
-    config    another experiment, as after --config= on a command line; the sweep's own file where a run has none
-    name      what the run is called, in place of the fields that it sets
+    config    another experiment, as after --config= on a command line; by default the sweep's own file
+    name      name of the run, instead of the fields that it sets
 
     def sweep() -> list[sweeps.Run]:
         rates = sweeps.grid({"optim.lr": (1e-3, 3e-3), "optim.weight_decay": (0.0, 1e-4)})
         return sweeps.product(rates + [{"optim.name": "sgd", "optim.lr": 0.1}], sweeps.seeds(3))
 
-The `search()` of a config file returns a space instead: fields, and the distributions that a search draws their values from.
+The `search()` of a config file returns a space: fields and the distributions of their values.
 
     def search() -> sweeps.Space:
         return {"optim.lr": sweeps.log_uniform(1e-4, 1e-1), "model.width": sweeps.choice([0.35, 0.5])}
@@ -25,12 +25,12 @@ from typing import Any
 from errors import UserError
 
 Run = dict[str, Any]
-TRIES = 100  # draws for each run that is asked for: in a small space many are equal
+TRIES = 100  # draws per requested run, as many are equal in a small space
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Numbers from `low` to `high`, both included: `whole` ones only, or spread evenly over their logarithm."""
+    """Numbers from `low` to `high`, both included, optionally only `whole` ones or log-uniform."""
 
     low: float
     high: float
@@ -38,7 +38,7 @@ class Span:
     log: bool = False
 
     def place(self, share: float) -> float:
-        """Returns the number at a share in [0, 1) of the span; one that is not whole has four digits."""
+        """Return the number at a share in [0, 1) of the span, rounded to four digits if it is not whole."""
         if self.whole:
             return int(self.low) + math.floor(share * (int(self.high) - int(self.low) + 1))
         if self.log:
@@ -48,18 +48,18 @@ class Span:
         return self.round(value)
 
     def round(self, value: float) -> float:
-        """Returns the number nearest to a value that runs are given: a whole one, or one of four digits."""
+        """Return the nearest number that a run can get, which is whole or has four digits."""
         return int(value) if self.whole else min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some values, each as likely as another."""
+    """One of several equally likely values."""
 
     values: tuple
 
     def place(self, share: float) -> Any:
-        """Returns the value at a share in [0, 1) of the list."""
+        """Return the value at a share in [0, 1) of the list."""
         return self.values[math.floor(share * len(self.values))]
 
 
@@ -74,35 +74,35 @@ class Reference:
 
 
 def uniform(low: float, high: float) -> Span:
-    """Returns the numbers from `low` to `high`."""
+    """Return the numbers from `low` to `high`."""
     return Span(*_ends("uniform", low, high))
 
 
 def log_uniform(low: float, high: float) -> Span:
-    """Returns the numbers from `low` to `high`, each power of ten as likely as another."""
+    """Return the numbers from `low` to `high`, uniform in their logarithm."""
     if low <= 0:
         raise UserError(f"log_uniform({low}, {high}): both ends must be above 0")
     return Span(*_ends("log_uniform", low, high), log=True)
 
 
 def integers(low: int, high: int) -> Span:
-    """Returns the whole numbers from `low` to `high`, both included."""
+    """Return the integers from `low` to `high`, both included."""
     return Span(*_ends("integers", low, high), whole=True)
 
 
 def choice(values: Sequence) -> Choice:
-    """Returns a choice between these values."""
+    """Return a choice between these values."""
     return Choice(_values("choice", values))
 
 
 def grid(space: Mapping[str, Sequence]) -> list[Run]:
-    """Returns a run for every combination of the fields' values; the last field varies fastest."""
+    """Return a run for every combination of the fields' values, with the last field varying fastest."""
     lists = [_values(f"grid: {field}", values) for field, values in space.items()]
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def product(*lists: Sequence[Run]) -> list[Run]:
-    """Returns a run for every combination of one run from each list. Raises UserError where two of them set one field."""
+    """Return a run for every combination of one run from each list. Raises UserError if two of them set one field."""
     combined = []
     for runs in itertools.product(*lists):
         names = [name for run in runs for name in run]
@@ -114,13 +114,13 @@ def product(*lists: Sequence[Run]) -> list[Run]:
 
 
 def draw(count: int, space: Space, seed: int = 0) -> list[Run]:
-    """Returns `count` different runs with values drawn at random, the same ones at every call.
+    """Return `count` different runs with values drawn at random, the same ones at every call.
 
-    A larger count keeps the runs of a smaller one: a sweep can grow. Raises UserError where the space has fewer runs.
+    A larger count keeps the runs of a smaller one, so a sweep can grow. Raises UserError if the space has fewer runs.
     """
     check_space("draw", space)
     generators = {field: random.Random(f"{seed} {field}") for field in space}
-    drawn: dict[str, Run] = {}  # in their order, each once
+    drawn: dict[str, Run] = {}  # in order, each once
     for _ in range(TRIES * count):
         run = {field: space[field].place(generators[field].random()) for field in space}
         drawn.setdefault(repr(run), run)
@@ -134,7 +134,7 @@ def draw(count: int, space: Space, seed: int = 0) -> list[Run]:
 
 
 def check_space(what: str, space: Space) -> None:
-    """Raises UserError, beginning with `what`, where a field's values are no distribution."""
+    """Raise UserError, beginning with `what`, if a field's values are not a distribution."""
     for field, values in space.items():
         if not isinstance(values, Span | Choice):
             raise UserError(
@@ -143,14 +143,14 @@ def check_space(what: str, space: Space) -> None:
 
 
 def seeds(count: int, first: int = 0) -> list[Run]:
-    """Returns runs that differ in `seed.init`: their parameters and dropout; the order of the data stays the same."""
+    """Return runs that differ in `seed.init`, which seeds parameters and dropout but not the order of the data."""
     return [{"seed.init": first + number} for number in range(count)]
 
 
 def run(name: str) -> Reference:
-    """Returns what `init_from` may be: the run of this sweep with that `name`. It is waited for.
+    """Return a value for `init_from`, the run of this sweep with that `name`, which has to finish first.
 
-    Where several runs have the name, it is the one that shares the values of the fields in which those differ.
+    If several runs have the name, it is the one with the same values of the fields in which they differ.
     """
     return Reference(name)
 

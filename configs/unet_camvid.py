@@ -2,10 +2,10 @@
 
     python main.py --config=configs/unet_camvid.py --workdir=runs/unet_camvid --config.data.folder.root=DIR
 
-DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 means no class) and classes.txt.
 The full recipe needs a GPU and has not been run.
-`unet_camvid.py:light` (width 12, 13 minutes on two busy CPU cores) has mIoU 0.428 on val
-at 360x480; RESULTS.md has its command.
+`unet_camvid.py:light` has width 12. Expected on two busy CPU cores: mIoU 0.428 on val at 360x480 after
+13 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

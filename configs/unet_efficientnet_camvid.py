@@ -1,12 +1,13 @@
-"""U-Net with an EfficientNet-Lite0 as its contracting path on CamVid's 11 classes, from ImageNet's weights.
+"""A U-Net with an EfficientNet-Lite0 as its contracting path on CamVid's 11 classes, from ImageNet weights.
 
     python main.py --config=configs/unet_efficientnet_camvid.py:light --workdir=runs/unet_efficientnet_camvid \\
         --config.data.folder.root=DIR --config.pretrained=EFFICIENTNET_LITE0.safetensors
 
-DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt; docs/models.md says where the
-weights are. The full recipe needs a GPU and has not been run. `:light` (crops of 192x256, the encoder frozen, 15 minutes on
-two busy CPU cores), trained without the drive 0006R0, has mIoU 0.463 on that drive and 0.667 on val, whose drive it knows. From
-scratch, without --config.pretrained and with --config.optim.freeze="()", the same 1,000 steps give 0.345 and 0.542 (RESULTS.md).
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 means no class) and classes.txt; docs/models.md says
+where the weights are. The full recipe needs a GPU and has not been run. `:light` has crops of 192x256 and a frozen encoder.
+Expected of `:light` on two busy CPU cores, trained without the drive 0006R0: mIoU 0.463 on that drive and 0.667 on val, whose
+drive is in the training data, after 15 minutes. From scratch, without --config.pretrained and with --config.optim.freeze="()",
+the same 1,000 steps give 0.345 and 0.542 (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.update(image_size=(192, 256), canvases=((360, 480),))
         config.data.augment.update(scale=(0.5, 1.2), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05)
         schedules.train_on_camvid_briefly(config)
-        schedules.freeze_backbone(config)  # a drive that training has not seen is worth more than val, which it has
+        schedules.freeze_backbone(config)  # this is better on a drive that training has not seen
     small = dict(backbone=dict(width=0.25, depth=0.1), decoder=(8, 8, 8, 8))
     return variants.vary(config, variant, model=small, others=("light",))

@@ -1,10 +1,11 @@
-"""The original U-Net (Ronneberger et al. 2015) on the ISBI 2012 membranes: unpadded, overlap-tile, border weights, elastic.
+"""The original U-Net (Ronneberger et al. 2015) on the ISBI 2012 membranes, as published.
 
     python main.py --config=configs/unet_isbi.py --workdir=runs/unet_isbi --config.data.folder.root=DIR
 
 DIR holds train/images, train/masks, val/images, val/masks (0 membrane, 1 cell, 512x512 slices) and classes.txt.
-The full recipe needs a GPU and has not been run. `unet_isbi.py:light` (width 16, depth 3, normalised, 40 minutes on two
-busy CPU cores) has pixel error 0.103 and Rand score 0.864 (at the best threshold) on val; RESULTS.md has its command.
+The network is unpadded, with overlap-tile, border weights and elastic deformation. The full recipe needs a GPU and has not been
+run. `unet_isbi.py:light` has width 16, depth 3 and normalisation. Expected on two busy CPU cores: pixel error 0.103 and Rand
+score 0.864 (at the best threshold) on val after 40 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict
@@ -21,5 +22,5 @@ def get_config(variant: str = "") -> ConfigDict:
         variants.lighten_isbi(config)
         config.model.update(depth=3, width=16, norm="batch", dropout=0.3)
     if variant == "debug":
-        config.data.margin = 20  # of depth 2
+        config.data.margin = 20  # for depth 2
     return variants.vary(config, variant, model=dict(depth=2, width=4), others=("light",))

@@ -1,11 +1,11 @@
-"""U-Net with a ResNet-34 as its contracting path on CamVid's 11 classes, from scratch.
+"""A U-Net with a ResNet-34 as its contracting path on CamVid's 11 classes, from scratch.
 
     python main.py --config=configs/unet_resnet34_camvid.py --workdir=runs/unet_resnet34_camvid --config.data.folder.root=DIR
 
-DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 is void) and classes.txt.
+DIR holds CamVid's train/images, train/masks, val/images, val/masks (11 means no class) and classes.txt.
 The full recipe needs a GPU and has not been run.
-`unet_resnet34_camvid.py:light` (half width, 192x256 crops, 55 minutes on two busy CPU cores) has mIoU 0.618 on val
-at 360x480; RESULTS.md has its command.
+`unet_resnet34_camvid.py:light` has half width and crops of 192x256. Expected on two busy CPU cores: mIoU 0.618 on val at
+360x480 after 55 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

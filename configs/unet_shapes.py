@@ -1,8 +1,8 @@
-"""The demo: the MobileNetV2 U-Net at reduced width on the `shapes` dataset, on a CPU.
+"""The demo, a MobileNetV2 U-Net at reduced width on the `shapes` dataset, for a CPU.
 
-python main.py --config=configs/unet_shapes.py --workdir=runs/shapes
+    python main.py --config=configs/unet_shapes.py --workdir=runs/shapes
 
-Two CPU cores: 300 steps in a minute. Expect mIoU 0.89 on the 100 validation images.
+Expected on two CPU cores: mIoU 0.89 on the 100 validation images after 300 steps in a minute.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Variants of an experiment, behind the colon of `--config=FILE.py:NAME`: `debug`, later stages, what shrinks one for a CPU."""
+"""Variants of an experiment, named after the colon of `--config=FILE.py:NAME`, such as `debug` and `light`."""
 
 from collections.abc import Iterable
 
@@ -7,15 +7,14 @@ from ml_collections import ConfigDict
 from configs import detectors, schedules
 from errors import UserError
 
-STAGES = {"svm": detectors.use_svms, "regression": detectors.use_box_regression}  # R-CNN's, in their order
-PROPOSED = ("fast_rcnn", "svm", "box_regression")  # tasks of proposals, which are searched
+STAGES = {"svm": detectors.use_svms, "regression": detectors.use_box_regression}  # of R-CNN, in their order
+PROPOSED = ("fast_rcnn", "svm", "box_regression")  # tasks that need proposals
 
 
 def vary(config: ConfigDict, variant: str, model: dict, others: Iterable[str] = ()) -> ConfigDict:
-    """Returns the experiment itself, or its `debug` variant with `model`'s fields shrunk.
+    """Return `config`, or its `debug` variant with the fields of `model`.
 
-    `others` are variants that the experiment's file has made already. Raises UserError for any other name behind the
-    colon.
+    `others` are variants that the experiment's file has applied already. Raises UserError for any other `variant`.
     """
     if variant not in ("", "debug", *others):
         known = " or ".join(f"FILE.py:{name}" for name in ("debug", *others))
@@ -27,14 +26,14 @@ def vary(config: ConfigDict, variant: str, model: dict, others: Iterable[str] = 
 
 
 def follow(config: ConfigDict, variant: str) -> None:
-    """Makes `config` the later stage of R-CNN that `variant` names, if it names one: nothing of the network is trained."""
+    """Turn `config` into the later stage of R-CNN that `variant` names, if any, without training the network."""
     if variant in STAGES:
         STAGES[variant](config)
         schedules.solve(config)
 
 
 def debug(config: ConfigDict) -> None:
-    """Takes a synthetic dataset, small images, few steps, no W&B: the same code in seconds."""
+    """Use the synthetic dataset, small images, few steps and no W&B, so that the same code runs in seconds."""
     of_labels = "losses" in config.task
     if of_labels:
         config.task.class_weights = ()
@@ -53,14 +52,14 @@ def debug(config: ConfigDict) -> None:
 
 
 def lighten_own(config: ConfigDict) -> None:
-    """Shrinks anyone's data for a CPU: 256 pixels at the longer side, and 400 steps of 4."""
+    """Shrink the recipe for a user's data for a CPU, to 256 pixels at the longer side and 400 steps of 4."""
     config.data.longest = 256
     schedules.train_on_own(config, steps=400)
     config.train.batch_size = 4
 
 
 def lighten_camvid(config: ConfigDict, *, steps: int) -> None:
-    """Shrinks CamVid for a CPU: whole images at 192x256, ten to twenty minutes; scores are at 360x480 all the same."""
+    """Shrink CamVid for ten to twenty minutes on a CPU, with whole images at 192x256. Scores are still at 360x480."""
     config.data.update(fit="stretch", image_size=(192, 256))
     config.data.augment.scale = (0.8, 1.6)
     config.train.update(batch_size=8, steps=steps, log_every=20, eval_every=300, checkpoint_every=100)
@@ -68,7 +67,7 @@ def lighten_camvid(config: ConfigDict, *, steps: int) -> None:
 
 
 def lighten_isbi(config: ConfigDict) -> None:
-    """Shrinks ISBI for a CPU: a U-Net of depth 3 on smaller tiles."""
+    """Shrink ISBI for a CPU, with a U-Net of depth 3 on smaller tiles."""
     config.data.update(margin=44, image_size=(316, 316), canvases=((604, 604),))
     config.train.update(batch_size=2, steps=1600, eval_every=400, checkpoint_every=200)
     config.optim.lr = 5e-3

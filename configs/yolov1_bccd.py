@@ -1,8 +1,8 @@
-"""A light YOLOv1 on BCCD, blood cells of three classes, from scratch on a CPU.
+"""A light YOLOv1 for BCCD's blood cells of three classes, from scratch on a CPU.
 
     python main.py --config=configs/yolov1_bccd.py --workdir=runs/yolov1_bccd --config.data.folder.root=BCCD_Dataset/BCCD
 
-To expect on two CPU cores: AP50 0.836, AP 0.491 on val after 33 minutes (RESULTS.md).
+Expected on two CPU cores: AP50 0.836, AP 0.491 on val after 33 minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""A light YOLOv1 on eight images of COCO, to overfit: does the whole detector work?
+"""A light YOLOv1 that overfits eight images of COCO, to check the whole detector.
 
     python main.py --config=configs/yolov1_coco8.py --workdir=runs/yolov1_coco8 --tfds_data_dir=DIR
 
-To expect on two CPU cores: AP50 0.995 after two minutes (RESULTS.md).
+Expected on two CPU cores: AP50 0.995 after two minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""A light YOLOv1 on the synthetic figures: all that a detector needs, in minutes and without a download.
+"""A light YOLOv1 on the synthetic figures, trained in minutes without a download.
 
     python main.py --config=configs/yolov1_shapes.py --workdir=runs/yolov1_shapes --tfds_data_dir=data
 
-To expect on two CPU cores: AP50 0.969, AP 0.606 after three minutes (RESULTS.md).
+Expected on two CPU cores: AP50 0.969, AP 0.606 after three minutes (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

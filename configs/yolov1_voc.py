@@ -2,9 +2,10 @@
 
     python main.py --config=configs/yolov1_voc.py --workdir=runs/yolov1_voc --tfds_data_dir=DIR
 
-The recipe of section 2.2 needs a GPU and has not been run. The paper starts from 20 convolutions pretrained on ImageNet; this
-file from scratch. Published, not reproduced here: mAP on VOC 2007 test of 63.4, and of 52.7 for Fast YOLO (table 1), which
-is `yolov1_voc.py:fast`. A light one for two CPU cores is configs/yolov1_bccd.py.
+The recipe of section 2.2 needs a GPU and has not been run. The paper starts from 20 convolutions pretrained on ImageNet, this
+config from scratch. `yolov1_voc.py:fast` is Fast YOLO.
+Published, not reproduced here: mAP (VOC 2007 test) 63.4, and 52.7 for Fast YOLO (table 1). For two CPU cores use
+configs/yolov1_bccd.py.
 """
 
 from ml_collections import ConfigDict

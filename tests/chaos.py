@@ -1,11 +1,11 @@
-"""Chaos: runs under faults, each compared with an undisturbed one.
+"""Runs under faults, each compared with an undisturbed run.
 
     .venv/bin/python -m tests.chaos --rounds=40 --seed=0
 
-A round draws a scenario and faults from its seed and number, and starts the same command until it has finished. Its
-checkpoints, rows and records must then be those of the run that nothing disturbed, bit for bit; no start may print a
-traceback, and one that fails says why in one line. Prints one JSON line a round, and a summary; the exit code is the number
-of rounds that failed. `--first=17 --rounds=1` repeats round 17 alone.
+A round draws a scenario and faults from its seed and number, and starts the same command until the run has finished. Its
+checkpoints, rows and records must then equal those of the undisturbed run bit for bit. No start may print a traceback, and a
+failed start must print one line with the cause. The program prints one JSON line per round and a summary. The exit code is the
+number of failed rounds. `--first=17 --rounds=1` repeats only round 17.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SHARES = FAULTS | {lose_wandb: 2}
 
 
 def describe(run: pathlib.Path) -> dict:
-    """What a run has come to: its checkpoints, rows without times, and records."""
+    """Return the result of a run, which is its checkpoints, rows without times, and records."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     rows = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
     found = {kind: Checkpoints(run, read_only=True).read(kind) for kind in ("last", "best")}
@@ -40,14 +40,14 @@ def describe(run: pathlib.Path) -> dict:
 
 
 class Chaos:
-    """The rounds of one seed, in a folder of their own."""
+    """The rounds of one seed, in their own folder."""
 
     def __init__(self, folder: pathlib.Path, seed: int):
         self.folder, self.seed = folder, seed
         self._undisturbed: dict[Scenario, list[dict]] = {}
 
     def undisturbed(self, scenario: Scenario) -> list[dict]:
-        """What each run of a scenario comes to when nothing happens: trained once."""
+        """Train a scenario without faults, once, and return the result of each run."""
         if scenario not in self._undisturbed:
             workdir = self.folder / "undisturbed" / str(len(self._undisturbed))
             code, said = Start(scenario, workdir, self.folder / "data").finish()
@@ -57,7 +57,7 @@ class Chaos:
         return self._undisturbed[scenario]
 
     def play(self, number: int) -> dict:
-        """Plays a round. Returns its line of the report."""
+        """Play a round and return its line of the report."""
         rng = random.Random(f"{self.seed} {number}")
         name = rng.choice(list(SCENARIOS))
         scenario, began = SCENARIOS[name], time.monotonic()
@@ -88,7 +88,7 @@ class Chaos:
 
 
 def summarise(reports: list[dict], seconds: float) -> str:
-    """Returns the summary: by scenario, how many rounds ended like the undisturbed run."""
+    """Return the summary, with the number of rounds per scenario that ended like the undisturbed run."""
     lines = []
     for name in SCENARIOS:
         own = [report for report in reports if report["scenario"] == name]
@@ -112,7 +112,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first round")
-    parser.add_argument("--folder", type=pathlib.Path, help="where the runs are made; a temporary folder if not given")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="parent folder of the runs; the temporary folder of the system by default"
+    )
     flags = parser.parse_args(argv)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
     if flags.folder:

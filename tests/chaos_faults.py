@@ -1,6 +1,6 @@
-"""What can go wrong with a run, drawn from a generator: each fault starts the run once or more, and checks what it says.
+"""Faults of a run, drawn from a generator. Each starts the run at least once and checks its messages.
 
-After a fault the same command must go on to the same end. A fault returns what it did, in a few words.
+After a fault the same command must continue to the same end. A fault returns a few words about what it did.
 """
 
 import os
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tests.chaos_starts import UNFINISHED, Scenario, Start
 
-MEETING = 25  # seconds until several processes have met, on a busy machine
+MEETING = 25  # seconds until several processes have connected, on a busy machine
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 REFUSED = ("a[b]", "back\\slash", "new\nline", "star*", "really?", "\x1b[31mred", "n" * 300)
 ODD = ("plain", "sp ace", "ünï-ビ", "quote'\"", "-dash", "a=1,b=2", "per%20cent", "x" * 150, "{a,b}", "#hash;&|")
@@ -26,7 +26,7 @@ class Round:
     def __init__(self, scenario: Scenario, folder: pathlib.Path, data_dir: pathlib.Path, rng: random.Random):
         self.scenario, self.folder, self.rng = scenario, folder, rng
         self.workdir, self.data_dir, self.shared_data = folder / rng.choice(ODD), data_dir, data_dir
-        self.run = scenario.runs(self.workdir)[-1]  # whose files are damaged
+        self.run = scenario.runs(self.workdir)[-1]  # faults damage its files
         self.starts = self.kills = 0
 
     def start(self, *flags: str, **how) -> Start:
@@ -34,12 +34,12 @@ class Round:
         return Start(self.scenario, self.workdir, self.data_dir, flags, **how)
 
     def refuse(self, *words: str, flags: tuple[str, ...] = ()) -> None:
-        """A start that must fail, in one line with these words."""
+        """Start the run, which must fail in one line with these words."""
         code, said = self.start(*flags).finish()
         assert code == 1 and all(word in said for word in words), (code, said)
 
     def refuse_with(self, path: pathlib.Path, content: bytes | None, *words: str) -> None:
-        """A start that must fail while a file has this content, None while it is not there. Then it is put back."""
+        """Start the run with a file replaced, or missing for None, which must fail. Then restore the file."""
         before = path.read_bytes()
         path.unlink() if content is None else path.write_bytes(content)
         self.refuse(*words)
@@ -50,17 +50,17 @@ class Round:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is half-way: its temporary folder is there."""
+        """Return whether a checkpoint is being written, and has a temporary folder."""
         return any((self.run / "checkpoints").glob("*/*tmp*"))
 
     def checkpoints(self) -> list[pathlib.Path]:
-        """The newest ones, the last first."""
+        """Return the folders of the last checkpoints, the newest first."""
         folder = self.run / "checkpoints" / "last"
         found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
         return sorted(found, key=lambda path: -int(path.name))
 
     def advance(self) -> bool:
-        """Trains until there is a checkpoint, and kills the run. Returns whether there is one."""
+        """Train until there is a checkpoint, kill the run, and return whether there is one."""
         if not self.checkpoints():
             running = self.start()
             running.wait_for(lambda: bool(self.checkpoints()) and not self.is_saving())
@@ -68,12 +68,12 @@ class Round:
         return bool(self.checkpoints())
 
     def draw_ranks(self, running: Start) -> list[int]:
-        """One process; all of them before they have met, for the others would wait five minutes for it."""
+        """Draw a process, or all of them before they have connected, as the others would wait five minutes for it."""
         ranks = range(len(running.processes))
         return list(ranks) if time.monotonic() < running.began + MEETING else [self.rng.choice(ranks)]
 
     def kill(self, running: Start, *ranks: int) -> None:
-        """Sends SIGKILL to these processes of a start, or to all. It may have finished, and must not have failed."""
+        """Send SIGKILL to these processes of a start, or to all. The start may have finished, but not failed."""
         self.kills += 1
         for rank in ranks or range(len(running.processes)):
             running.send(signal.SIGKILL, rank)
@@ -82,7 +82,7 @@ class Round:
 
 
 def draw_moment(run: Round) -> tuple[str, Callable[[], bool]]:
-    """A moment of a start: before its modules are there, in its compilation, in a step, a save or an evaluation."""
+    """Draw a moment of a start, such as its imports, its compilation, a step, a save or an evaluation."""
     seconds, rows = run.rng.uniform(0, 15), run.rows() + run.rng.randint(1, 6)
     end = time.monotonic() + seconds
     moments = {
@@ -95,7 +95,7 @@ def draw_moment(run: Round) -> tuple[str, Callable[[], bool]]:
 
 
 def kill(run: Round) -> str:
-    """SIGKILL at any moment."""
+    """Send SIGKILL at any moment."""
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)
@@ -104,7 +104,7 @@ def kill(run: Round) -> str:
 
 
 def stop(run: Round) -> str:
-    """A stop at any moment: the run saves, and its exit code says that it has not finished."""
+    """Stop the run at any moment, which saves and exits with the code of an unfinished run."""
     number = run.rng.choice(STOPS)
     name, moment = draw_moment(run)
     running = run.start()
@@ -117,7 +117,10 @@ def stop(run: Round) -> str:
 
 
 def interrupt_twice(run: Round) -> str:
-    """Ctrl-C twice: the second one does not wait. In a run of several processes the others could crash in their collectives."""
+    """Press Ctrl-C twice, which does not wait for the save.
+
+    With several processes, stop instead, as the others could crash in their collectives.
+    """
     if run.scenario.processes > 1:
         return stop(run)
     name, moment = draw_moment(run)
@@ -132,7 +135,7 @@ def interrupt_twice(run: Round) -> str:
 
 
 def pause(run: Round) -> str:
-    """SIGSTOP, some seconds, SIGCONT, and a kill later: a machine that was suspended."""
+    """Suspend the processes for some seconds, as a suspended machine does, and kill them later."""
     name, moment = draw_moment(run)
     running = run.start()
     running.wait_for(moment)
@@ -150,7 +153,7 @@ def pause(run: Round) -> str:
 
 
 def fill_disk(run: Round) -> str:
-    """No file can grow beyond a size, as on a full disk; then there is room again."""
+    """Limit the size of files, as a full disk does, for one start."""
     size = int(10 ** run.rng.uniform(2, 5.5))
     code, said = run.start(largest_file=size).finish()
     assert code in (0, 1), (code, said)
@@ -158,7 +161,7 @@ def fill_disk(run: Round) -> str:
 
 
 def damage(path: pathlib.Path, rng: random.Random) -> str:
-    """Flips a bit of a file, cuts it, empties it, or deletes it."""
+    """Flip a bit of a file, or cut, empty or delete it, and return which."""
     content = bytearray(path.read_bytes())
     kind = rng.choice(["flipped", "cut", "emptied", "deleted"])
     if kind == "flipped" and content:
@@ -174,11 +177,11 @@ def damage(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def damage_checkpoint(run: Round) -> str:
-    """A file of a checkpoint: the one before is used, or it is an error while there is none."""
+    """Damage a file of a checkpoint, so that the run uses the previous one, or fails if there is none."""
     if not run.advance():
         return "no checkpoint to damage"
     newest, *older = run.checkpoints()
-    if older and run.rng.random() < 0.2:  # then the newest one is used
+    if older and run.rng.random() < 0.2:  # then the run uses the newest one
         newest, older = older[0], [newest]
     kept = run.folder / "kept"
     shutil.copytree(newest, kept)
@@ -187,7 +190,7 @@ def damage_checkpoint(run: Round) -> str:
     place = run.rng.choice(run.rng.choice([files, notes or files]))
     kind = damage(place, run.rng)
     if not older:
-        code, said = run.start().finish()  # not one that stops at once: it need not have read the checkpoint
+        code, said = run.start().finish()  # a start that stops at once might not read the checkpoint
         if code == 1:
             assert "none of the checkpoints" in said, said
             shutil.rmtree(newest, ignore_errors=True)
@@ -198,7 +201,7 @@ def damage_checkpoint(run: Round) -> str:
 
 
 def damage_rows(run: Round) -> str:
-    """Rows that a checkpoint covers: an error, until they are back. What follows them may be anything."""
+    """Damage rows that a checkpoint covers, which is an error until they are restored, or add garbage after them."""
     if not run.advance():
         return "no row to damage"
     path = run.run / "metrics.jsonl"
@@ -219,7 +222,7 @@ def damage_rows(run: Round) -> str:
 
 
 def damage_config(run: Round) -> str:
-    """config.json: an error, until it is back."""
+    """Damage config.json, which is an error until it is restored."""
     if not run.advance():
         return "no config to damage"
     path = run.run / "config.json"
@@ -237,7 +240,7 @@ def damage_config(run: Round) -> str:
 
 
 def damage_evidence(run: Round) -> str:
-    """evidence.json: an error, until it is moved away. wandb_id: a warning, and it is written anew."""
+    """Damage evidence.json, an error until it is moved away, and wandb_id, which is restored with a warning."""
     if not run.advance():
         return "no evidence to damage"
     identity = (run.run / "wandb_id").read_bytes()
@@ -251,7 +254,7 @@ def damage_evidence(run: Round) -> str:
 
 
 def damage_data(run: Round) -> str:
-    """A file of the prepared data: an error that names the folder, until that is moved away and prepared anew."""
+    """Damage a file of the prepared data, an error that names the folder until it is moved away."""
     own = run.folder / "data"
     if not own.exists():
         shutil.copytree(run.shared_data, own)
@@ -271,7 +274,7 @@ def damage_data(run: Round) -> str:
 
 
 def start_twice(run: Round) -> str:
-    """A second start while the first one trains is refused, and the first one goes on."""
+    """Start a second time while the run trains, which is refused, and the first start continues."""
     running = run.start()
     more = run.rows() + 1
     running.wait_for(lambda: run.rows() >= more)
@@ -285,7 +288,7 @@ def start_twice(run: Round) -> str:
 
 
 def go_elsewhere(run: Round) -> str:
-    """A path that no run can have is refused at once, and nothing is made there."""
+    """Start with an invalid workdir, which is refused at once, and nothing is created there."""
     name = run.rng.choice(REFUSED)
     place = run.folder / name / "run"
     code, said = Start(run.scenario, place, run.data_dir).finish()
@@ -298,10 +301,10 @@ def go_elsewhere(run: Round) -> str:
 
 
 def forbid_writing(run: Round) -> str:
-    """A run directory that cannot be written is an error, until it can be."""
+    """Make the run directory read-only, which is an error until it is writable."""
     if not run.advance():
         return "no directory to protect"
-    # For root a mode is no obstacle, but a flag of the file system is.
+    # Root ignores the mode of a folder, but not a flag of the file system.
     protect, release = (
         (["chattr", "+i"], ["chattr", "-i"]) if os.geteuid() == 0 else (["chmod", "555"], ["chmod", "755"])
     )
@@ -315,7 +318,7 @@ def forbid_writing(run: Round) -> str:
 
 
 def plan_shorter(run: Round) -> str:
-    """The run is first planned with fewer steps, and finishes; then it goes on."""
+    """Finish the run with fewer steps first, to continue it later."""
     if run.rows() >= 8:
         return "too late to plan fewer steps"
     code, said = run.start("--config.train.steps=8").finish()
@@ -323,7 +326,7 @@ def plan_shorter(run: Round) -> str:
     return "planned for 8 steps at first"
 
 
-FAULTS: dict[Callable[[Round], str], float] = {  # with their shares
+FAULTS: dict[Callable[[Round], str], float] = {  # weights of the draw
     kill: 4,
     stop: 3,
     interrupt_twice: 1,

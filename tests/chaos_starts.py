@@ -1,4 +1,4 @@
-"""Starts of main.py for the chaos: what is trained, how it is started, and what it may say."""
+"""Starts of main.py for chaos.py, with scenarios and rules for their messages."""
 
 import dataclasses
 import os
@@ -15,15 +15,15 @@ from tests.processes import find_port
 
 LONGEST = 400  # seconds that a start may take on a busy machine
 STEPS = 12
-# Evaluations and checkpoints fall on steps of their own; the number of steps does not change a learning rate.
+# Evaluations and checkpoints fall on different steps. The number of steps changes no learning rate.
 TRAIN = dict(steps=STEPS, checkpoint_every=3, eval_every=4, log_every=1)
 SHORT = ["--config.data.eval_split=validation[:8]", "--config.data.train_split=train[:64]"]
 CONSTANT = ["--config.optim.schedule=constant", "--config.optim.warmup_steps=0", "--config.wandb.mode=disabled"]
-MAY_SAY = ("warning: ", "stopped: ", "[Gloo] ")  # lines on stderr of a start that has not failed
+MAY_SAY = ("warning: ", "stopped: ", "[Gloo] ")  # beginnings of lines on stderr of a start that has not failed
 # What XLA writes when a busy machine takes two minutes to compile something.
 ALARM = re.compile(r"E\d+ .*slow_operation_alarm\.cc|\*{32}$|\[Compiling module .* Very slow compile\?")
 UNFINISHED = 75
-INTERPRETER = 5  # seconds that Python takes on a busy machine to come to the first line of main.py
+INTERPRETER = 5  # seconds until Python runs the first line of main.py on a busy machine
 LIMITED = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
@@ -33,7 +33,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """What a round trains: an experiment with fields of its own, in one process or several, in one run or several."""
+    """The training of a round, an experiment with changed fields, processes and members."""
 
     config: str
     fields: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Scenario:
     members: int = 1
 
     def runs(self, workdir: pathlib.Path) -> list[pathlib.Path]:
-        """The directories of the runs in `workdir`."""
+        """Return the directories of the runs in `workdir`."""
         return [workdir / f"seed={seed}" for seed in range(self.members)] if self.members > 1 else [workdir]
 
 
@@ -68,13 +68,12 @@ class Start:
         largest_file: int | None = None,
         environment: dict[str, str] | None = None,
     ):
-        """`largest_file` in bytes stands for a full disk: no file can grow beyond it."""
-
+        """Start all processes. `largest_file` limits the size of files in bytes, as a full disk does."""
         train = [f"--config.train.{name}={value}" for name, value in TRAIN.items()]
         own = [f"--config.{field}" for field in scenario.fields]
         command = [] if largest_file is None else [sys.executable, "-c", LIMITED, str(largest_file)]
         command += [sys.executable, "main.py", f"--config=configs/{scenario.config}.py:debug", f"--workdir={workdir}"]
-        given = {flag.partition("=")[0] for flag in flags}  # in the place of the scenario's: none may be given twice
+        given = {flag.partition("=")[0] for flag in flags}  # replace the scenario's, as no flag may occur twice
         usual = [f"--tfds_data_dir={data_dir}", *SHORT, *CONSTANT, *train, *own]
         command += [*(flag for flag in usual if flag.partition("=")[0] not in given), *flags]
         port = find_port()
@@ -83,7 +82,7 @@ class Start:
             subprocess.Popen(
                 [*command, *(self._place(rank, scenario.processes, port))],
                 cwd=ROOT,
-                # Warnings are jax's, of its cache of compiled programs, which faults hit too.
+                # jax warns about its cache of compiled programs, which faults damage too.
                 env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"} | (environment or {}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -102,7 +101,7 @@ class Start:
         return all(process.poll() is None for process in self.processes)
 
     def wait_for(self, moment: Callable[[], bool]) -> None:
-        """Waits until the moment has come, or a process has ended."""
+        """Wait until the moment has come, or a process has ended."""
         while self.is_running() and not moment():
             assert time.monotonic() < self.began + LONGEST, "the moment does not come"
             time.sleep(0.005)
@@ -113,7 +112,7 @@ class Start:
             self.processes[rank].send_signal(number)
 
     def finish(self) -> tuple[int, str]:
-        """Waits for the end. Returns the exit code and what was said on stderr, both checked by the rules."""
+        """Wait for the end, check exit code and stderr of each process, and return both."""
         ended = [process.communicate(timeout=LONGEST) for process in self.processes]
         codes = [process.returncode for process in self.processes]
         said = "".join(errors for _, errors in ended)
@@ -123,10 +122,10 @@ class Start:
         return (failed or sorted(codes, reverse=True))[0], said
 
     def _check(self, code: int, said: str) -> None:
-        """No traceback ever; a start that fails says one line of an error; another one none."""
+        """Check that there is no traceback, and one error line if the process failed, else none."""
         lines = [line for line in said.splitlines() if line.strip() and not ALARM.match(line)]
         assert "Traceback" not in said, said
-        if code < 0:  # a kill, or a signal before the first line of main.py
+        if code < 0:  # killed, or a signal before the first line of main.py
             assert -code == signal.SIGKILL or (-code == self.sent and self.age < INTERPRETER), (code, said)
             return
         assert code in (0, 1, UNFINISHED), (code, said)

@@ -1,6 +1,7 @@
-"""W&B out of reach, as a fault of the chaos: the run does not care, and everything arrives once when W&B is back."""
+"""An outage of W&B, as a fault of chaos.py. The run continues, and everything arrives once when W&B is back."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -9,11 +10,11 @@ from tests.chaos_faults import Round, draw_moment
 from tests.conftest import ROOT
 from tests.wandb_server import OUTAGES, WandbServer
 
-LONGEST = 400  # seconds until a follower that was left alone has tried again, on a busy machine
+LONGEST = 400  # seconds until an orphaned follower has tried again, on a busy machine
 
 
 def lose_wandb(run: Round) -> str:
-    """An outage of any kind at any moment of a start that is online; half of the time the start is killed in it."""
+    """Start online with an outage of any kind at any moment, and kill half of these starts during it."""
     outage, (name, moment) = run.rng.choice(OUTAGES), draw_moment(run)
     is_killed = run.rng.random() < 0.5
     with WandbServer() as server:
@@ -34,8 +35,8 @@ def lose_wandb(run: Round) -> str:
     return f"W&B: {outage} {name}{', SIGKILL' if is_killed else ''}"
 
 
-def _check_arrivals(workdir, server: WandbServer) -> None:
-    """Does what the warning says; then the server has each row once. It may have some that the kill took from the run."""
+def _check_arrivals(workdir: pathlib.Path, server: WandbServer) -> None:
+    """Run the command of the warning, and check that the server has each row once."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     done = subprocess.run(
         [sys.executable, "-m", "experiments.run.follower", workdir],

@@ -1,4 +1,4 @@
-"""Strategies of hypothesis for what a file or a config may be instead of what it should be."""
+"""Hypothesis strategies for damaged files and wrong values of configs."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from errors import UserError
 
-# Values that JSON and a config can hold, of every type: those that somebody has not thought of.
+# Unusual values of every type that JSON and configs can hold.
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -29,7 +29,7 @@ JUNK = st.recursive(
 
 
 def damage(content: bytes) -> st.SearchStrategy[bytes]:
-    """The content of a file as a disk, a kill or an editor may leave it: flipped, cut, empty, doubled, other values."""
+    """Return file contents as a disk, a kill or an editor may leave them, such as flipped, cut, empty or doubled."""
     size = max(len(content), 1)
     damaged = [
         st.sampled_from(
@@ -46,7 +46,7 @@ def damage(content: bytes) -> st.SearchStrategy[bytes]:
     ]
     lines = content.splitlines()
     number = st.integers(0, max(len(lines) - 1, 0))
-    if lines and all(line.lstrip()[:1] == b"{" for line in lines):  # an object on each line
+    if lines and all(line.lstrip()[:1] == b"{" for line in lines):  # one object per line
         damaged.append(
             number.flatmap(
                 lambda at: replace(json.loads(lines[at])).map(lambda own: [*lines[:at], own, *lines[at + 1 :]])
@@ -61,7 +61,7 @@ def damage(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 def replace(value: Any) -> st.SearchStrategy[bytes]:
-    """The JSON of a value in which one part, however deep, is another or is missing."""
+    """Return the JSON of a value with one part, however deep, replaced or removed."""
     places = list(_list_places(value))
     return st.tuples(st.sampled_from(places), JUNK, st.booleans()).map(
         lambda drawn: json.dumps(_put(value, *drawn)).encode()
@@ -86,7 +86,7 @@ def _put(value: Any, place: tuple, other: Any, remove: bool) -> Any:
 
 
 def succeeds_or_says_why(call: Callable[[], Any]) -> Any:
-    """Returns what `call` returns, or None where it raises a UserError of one line. Any other error is a failure."""
+    """Return the result of `call`, or None if it raises a UserError of one line. Any other error is a failure."""
     try:
         return call()
     except UserError as error:

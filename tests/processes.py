@@ -1,4 +1,4 @@
-"""Several processes of one mesh on this machine, each with one CPU device or more."""
+"""Several processes of one mesh on this machine, each with at least one CPU device."""
 
 import json
 import os
@@ -27,12 +27,12 @@ def find_port() -> int:
 
 
 def devices_of_cpu(count: int) -> dict[str, str]:
-    """The environment of a process for which the CPU is `count` devices."""
+    """Return the environment of a process with `count` CPU devices."""
     return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
 
 
 def start_main(count: int, devices: int, *flags: str, last: Sequence[str] = ()) -> list[subprocess.Popen]:
-    """Start main.py in `count` processes of `devices` each, that know of each other by flags; `last` are the last one's own."""
+    """Start main.py in `count` processes of `devices` each, connected by flags. The last one also gets the flags `last`."""
     port = find_port()
     others = [f"--coordinator=localhost:{port}", f"--processes={count}"] if count > 1 else []
     return [
@@ -56,9 +56,9 @@ def start_main(count: int, devices: int, *flags: str, last: Sequence[str] = ()) 
 
 
 def run_together(program: str, count: int, devices: int = 1) -> list:
-    """What each of `count` processes prints as JSON in its last line, running `program` once jax knows of the others.
+    """Run `program` in `count` processes connected by jax, and return the JSON of each one's last line.
 
-    Each has `devices` of the CPU's making.
+    Each process has `devices` CPU devices.
     """
     port, environment = find_port(), devices_of_cpu(devices)
     running = [

@@ -1,7 +1,7 @@
-"""Detectors with random weights by torchvision's names: files of them, and the same networks in torchvision.
+"""Detectors with random weights by torchvision's names, as files and as networks of torchvision.
 
-An array is drawn by its key and its shape alone, so that it is the same with and without PyTorch. The columns of numbers
-that COCO gives no class are switched off, as training does.
+An array depends only on its key and shape, so it is the same with and without PyTorch. Columns whose number is not a COCO class
+are switched off, as training does.
 """
 
 import importlib
@@ -19,17 +19,17 @@ TWO_STAGES = DETECTORS[3:]
 CONFIGS = {name: f"{name}_r50_fpn_coco" for name in TWO_STAGES} | {name: f"{name}_coco" for name in DETECTORS[:3]}
 CLASSES, BOXES, FPN = "head.classification_head", "head.regression_head", "backbone.fpn.inner_blocks.0.0.weight"
 BODY = "backbone.body.layer1.0.conv1.weight"
-MARKS = {  # keys that tell the file
+MARKS = {  # keys that identify the file
     "ssd300": (f"{CLASSES}.module_list.0.weight",),
     "retinanet": (f"{CLASSES}.cls_logits.weight", f"{CLASSES}.conv.0.0.weight", f"{BOXES}.conv.0.0.weight", FPN, BODY),
     "fcos": (f"{CLASSES}.cls_logits.weight", FPN, BODY),
     "faster_rcnn": ("rpn.head.conv.0.0.weight", FPN, BODY),
     "mask_rcnn": ("rpn.head.conv.0.0.weight", "roi_heads.mask_head.0.0.weight", FPN, BODY),
 }
-COLUMNS = 91  # of the classes, by COCO's numbers
-WIDTH = 64  # of a small detector's FPN
-SIZES = {"ssd300": (300, 300)} | dict.fromkeys(DETECTORS[1:], (96, 160))  # of the network's inputs
-DEVIATIONS = {  # factors on those of kernels, by parts of their keys: what keeps scores and boxes in reasonable ranges
+COLUMNS = 91  # one per number of a COCO class
+WIDTH = 64  # FPN width of a small detector
+SIZES = {"ssd300": (300, 300)} | dict.fromkeys(DETECTORS[1:], (96, 160))  # input sizes of the networks
+DEVIATIONS = {  # factors on the kernels' deviations, by parts of their keys, which keep scores and boxes reasonable
     "ssd300": {"backbone.features.0.": 1 / 64},
     "retinanet": {"inner_blocks": 0.2, "cls_logits": 0.3, "bbox_reg": 0.1},
     "fcos": {"inner_blocks": 0.2, "cls_logits": 0.7, "bbox_reg": 0.3},
@@ -37,13 +37,13 @@ DEVIATIONS = {  # factors on those of kernels, by parts of their keys: what keep
 
 
 def configure(name: str, small: bool) -> ConfigDict:
-    """Return the config of a published detector for images of its size here, or a `small` one with fewer layers."""
+    """Return the config of a published detector at its size in SIZES, or a `small` one with fewer layers."""
     config = importlib.import_module(f"configs.{CONFIGS[name]}").get_config()
     if name == "ssd300":
         config.model.backbone.layers = 11 if small else 16
         return config
     config.data.update(shortest=SIZES[name], canvases=(SIZES[name], SIZES[name][::-1]))
-    config.data.name = "coco/2017"  # whose classes are known without its files
+    config.data.name = "coco/2017"  # its classes are known without its files
     if small:
         config.model.backbone.width = WIDTH
         config.model.backbone.bottom_up.layers = 10
@@ -51,8 +51,8 @@ def configure(name: str, small: bool) -> ConfigDict:
 
 
 def draw_file(name: str, config: ConfigDict, columns: int = COLUMNS) -> dict[str, np.ndarray]:
-    """Return the arrays of a file for the config's model, with a number of `columns` of classes; of 91 COCO's are used."""
-    background = name in ("ssd300", *TWO_STAGES)  # which torchvision counts as a class, and we do not
+    """Return the arrays of a file for the config's model with `columns` of classes. Of 91, COCO's 80 are used."""
+    background = name in ("ssd300", *TWO_STAGES)  # torchvision counts it as a class, we do not
     _, shapes, _ = states.describe(config, columns - background)
     weights = states.blueprint(config, columns - background).pretrained(MARKS[name])
     arrays = {}
@@ -80,7 +80,7 @@ def _draw(name: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
     elif key.endswith("scale_weight"):
         values = rng.uniform(10, 30, shape)
     elif key.endswith(("weight", "running_var")):
-        # The last of a bottleneck's path is small: sums over 16 blocks would grow otherwise.
+        # Small for the last norm of a bottleneck, or sums over 16 blocks would grow.
         values = rng.uniform(0.5, 1.5, shape) * (0.25 if key.endswith("bn3.weight") else 1.0)
     else:
         mean = -3.0 if "cls_logits" in key else 2.0 if "bbox_reg" in key and name == "fcos" else 0.0
@@ -98,17 +98,15 @@ def draw_image(size: tuple[int, int]) -> np.ndarray:
 
 
 def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
-    """Return torchvision's network of a config, with the `arrays` of a file; all of them and no other."""
-    import torch
-    import torchvision
+    """Return torchvision's network of a config, with exactly the `arrays` of a file."""
+    torch, torchvision = map(importlib.import_module, ("torch", "torchvision"))
 
     detection, ops = torchvision.models.detection, torchvision.ops
     columns, make_norm = dict(num_classes=COLUMNS, weights=None, weights_backbone=None), ops.misc.FrozenBatchNorm2d
     if name == "ssd300" and config.model.backbone.layers == 16:
         network = detection.ssd300_vgg16(**columns)
     elif name == "ssd300":
-        from torchvision.models.detection import ssd
-
+        ssd = importlib.import_module("torchvision.models.detection.ssd")
         backbone = ssd._vgg_extractor(torchvision.models.vgg11(weights=None), False, 5)
         boxes = detection.anchor_utils.DefaultBoxGenerator(
             [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
@@ -134,7 +132,7 @@ def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
             kinds = dict(retinanet=detection.RetinaNet, fcos=detection.FCOS, faster_rcnn=detection.FasterRCNN)
             kinds |= dict(mask_rcnn=detection.MaskRCNN)
             network = kinds[name](pyramid, COLUMNS, **scaled)
-    if name in ("retinanet", *TWO_STAGES):  # as for its published weights
+    if name in ("retinanet", *TWO_STAGES):  # as with its published weights
         for module in network.modules():
             if isinstance(module, (make_norm, torch.nn.BatchNorm2d)):
                 module.eps = 0.0
@@ -145,13 +143,12 @@ def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
 
 
 def detect(network, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what a network of torchvision finds in an image [H,W,3] uint8, in our order and by our classes.
+    """Return the detections of a torchvision network in an image [H,W,3] uint8, in our box order and classes.
 
-    A Mask R-CNN has `masks` [D,28,28] over the boxes too, and `pixels` [D,H,W] bool, as they are pasted.
+    Mask R-CNN also has `masks` [D,28,28] over the boxes, and `pixels` [D,H,W] bool, the pasted masks.
     """
-    import torch
-
-    raw = []  # of the network's own size
+    torch = importlib.import_module("torch")
+    raw = []  # at the network's own size
     stages = getattr(network, "roi_heads", torch.nn.Identity())
     with torch.no_grad(), stages.register_forward_hook(lambda _, __, results: raw.append(dict(results[0][0]))):
         (found,) = network([torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)])

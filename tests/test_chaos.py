@@ -1,4 +1,4 @@
-"""Three rounds of chaos end like runs that nothing disturbed; more of them: python -m tests.chaos."""
+"""Three rounds of chaos.py, which end like undisturbed runs. Run more with python -m tests.chaos."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every config: its fields are the shared ones, its model builds, and its debug variant trains a step."""
+"""Tests of every config's fields and rules, of its model, and of training steps."""
 
 import ast
 import importlib
@@ -6,6 +6,7 @@ import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -57,17 +58,17 @@ def test_every_variant_of_a_config_follows_its_rules_and_adds_no_field_outside_m
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_is_its_header_and_a_few_lines(name):
-    """What experiments share is in the functions of their families."""
+    """Code that experiments share belongs in the functions of their families."""
     tree = ast.parse((ROOT / "configs" / f"{name}.py").read_text())
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert {"get_config"} <= functions.keys() <= {"get_config", "sweep", "search"}
-    assert all(node.end_lineno - node.lineno <= 12 for node in functions.values())
-    assert functions["get_config"].end_lineno - functions["get_config"].lineno >= 4
+    lengths = {own: (node.end_lineno or 0) - node.lineno for own, node in functions.items()}
+    assert max(lengths.values()) <= 12 and lengths["get_config"] >= 4
 
 
 @pytest.mark.parametrize("name", ["detection_history", "segmentation_history"])
 def test_a_history_has_one_budget_and_one_size_of_images(name):
-    """But for what its header says: R-CNN's half, and YOLO's grid."""
+    """The header names the exceptions, which are R-CNN's half budget and YOLO's grid."""
     runs, images, sizes, trunks = definition.load(str(ROOT / "configs" / f"{name}.py"), {}), {}, {}, {}
     for run in runs:
         fields = [f"--config.{field}={value}" for field, value in run.fields.items()]
@@ -121,17 +122,17 @@ def test_the_model_and_its_training_state_build(name):
         ),
     ],
 )
-def test_remat_keeps_less_of_the_forward_pass(name):
-    """Each model marks what is kept; where none did, or all, remat would be of no use."""
+def test_remat_keeps_fewer_activations(name):
+    """Each model marks the activations to keep. With no marks, or with all marked, remat would be useless."""
     config = load(name, "debug")
-    if name != "yolov1_voc":  # whose grid is connected
+    if name != "yolov1_voc":  # its grid is fully connected
         config.data.image_size = (96, 96)
     task = make_task(config, CLASSES)
     architecture, shapes, _ = states.describe(config, len(CLASSES))
     batch = specify_batch(config, task, config.data.image_size, 4, train=True)
 
     def measure(wrap) -> float:
-        """Megabytes that the backward pass gets, in addition to the variables."""
+        """Return the megabytes that the backward pass gets in addition to the variables."""
 
         def loss(variables, batch, key):
             outputs = task.apply(architecture.merge(variables), batch, train=True, rngs=nnx.Rngs(key))
@@ -141,7 +142,7 @@ def test_remat_keeps_less_of_the_forward_pass(name):
             return jax.vjp(lambda variables: wrap(loss)(variables, batch, key), variables)[1]
 
         kept = jax.eval_shape(residuals, shapes, batch, jax.random.key(0))
-        kept = [leaf for leaf in jax.tree.leaves(kept) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+        kept = [leaf for leaf in jax.tree.leaves(kept) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
         given = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((shapes, batch)))
         return (sum(leaf.size * leaf.dtype.itemsize for leaf in kept) - given) / 1e6
 
@@ -149,12 +150,12 @@ def test_remat_keeps_less_of_the_forward_pass(name):
     assert 0 < again < 0.5 * plain, (again, plain)
 
 
-def test_training_and_evaluation_see_nuclei_at_twice_their_size():
+def test_training_and_evaluation_enlarge_nuclei_twice():
     config = common.get_config()
     detectors.use_light_faster_rcnn(config)
     datasets.use_nuclei(config)
     data, rng = config.data, np.random.default_rng(0)
-    for size in ((256, 256), (256, 320), (360, 360), (520, 696), (1024, 1024)):  # those of the challenge
+    for size in ((256, 256), (256, 320), (360, 360), (520, 696), (1024, 1024)):  # sizes in the challenge
         views = plan_views(size, data, config.eval)
         assert len(views) == 1 or size == (1024, 1024), size
         assert {float(view.matrix[axis, axis]) for view in views for axis in (0, 1)} == {2.0}
@@ -166,7 +167,7 @@ def test_training_and_evaluation_see_nuclei_at_twice_their_size():
 
 
 def test_a_debug_step_lowers_the_loss():
-    """One config stands for its family; the others differ in sizes only."""
+    """One config stands for its family, as the others differ only in sizes."""
     config = load("unet_pets", "debug")
     config.train.steps, config.optim.warmup_steps, config.optim.lr = 30, 0, 3e-3
     task, mesh = make_task(config, CLASSES), sharding.make_mesh(config.mesh)

@@ -1,4 +1,4 @@
-"""A detector as a user meets it: trained, scored, applied to images, and its detections scored again by the command."""
+"""Tests of a detector from training to scores, predictions, and scores of the stored detections."""
 
 import json
 import pathlib
@@ -28,7 +28,7 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     return workdir
 
 
-def test_a_run_leaves_scores_pictures_and_what_it_found_in_the_data(trained, data_dir):
+def test_a_run_leaves_scores_pictures_and_a_report_of_the_data(trained, data_dir):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert {f"val/{name}" for name in TWELVE} | {"val/AP/circle", "val/AP50/ring", "val/loss"} <= rows[-1].keys()
     for kind in ("examples", "confusion", "precision_recall", "classes"):
@@ -41,8 +41,8 @@ def test_a_run_leaves_scores_pictures_and_what_it_found_in_the_data(trained, dat
     assert session["compilations"] == 2
 
 
-def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
-    """evaluate, then predict on the same images as files, then the command: three ways to one number."""
+def test_stored_detections_have_the_scores_of_the_run(trained, data_dir, tmp_path):
+    """Mode evaluate, and mode predict on the same images followed by the command, give the same scores."""
     part, data = "validation[:12]", f"--tfds_data_dir={data_dir}"
     fields = ["--config=configs/ssd_shapes.py:debug", f"--config.data.eval_split={part}"]
     run("main.py", "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", data, *fields)
@@ -91,7 +91,7 @@ def test_stored_detections_score_as_the_run_itself(trained, data_dir, tmp_path):
         assert result[name] == (pytest.approx(scores[name], abs=1e-9) if scores[name] is not None else None), name
 
 
-def test_a_detector_without_boxes_is_told_so(tmp_path, data_dir):
+def test_a_dataset_without_boxes_is_refused_for_a_detector(tmp_path, data_dir):
     command = [sys.executable, "main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={tmp_path / 'run'}"]
     wrong = [*command, f"--tfds_data_dir={data_dir}", "--config.data.name=oxford_iiit_pet"]
     done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The README and the pages of docs: their links, files, fields and commands are real, and their worked examples run."""
+"""Tests that links, files, fields and commands in README.md and docs/ are real, and that worked examples run."""
 
 import fnmatch
 import importlib.util
@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
-import main  # defines the flags
+import main  # defines flags
 from configs.variants import STAGES
 from experiments.command_line import read_experiment
 from experiments.run import configuration
@@ -29,22 +29,22 @@ FILES += [path.name for path in ROOT.iterdir() if path.is_file()]
 FAMILIES = {"__init__", "common", "datasets", "segmenters", "detectors", "schedules", "sweeps", "variants"}
 HISTORIES = {"detection_history", "segmentation_history"}  # sweeps over many models
 EXPERIMENTS = sorted(path.stem for path in ROOT.glob("configs/*.py") if path.stem not in FAMILIES | HISTORIES)
-ANY = "unet_camvid"  # for NAME, the name of any config
+ANY = "unet_camvid"  # replaces NAME, the name of any config
 SECTIONS = ["seed", "mesh", "model", "task", "data", "train", "eval", "optim", "wandb", "pretrained", "init_from"]
-OTHERS = {"tfds", "pre-commit"}  # programs that are not ours
-LONGEST = 110  # lines of the README
-LAUNCHERS = {"sbatch", "kubectl", "sky"}  # that take a file of launch/
+OTHERS = {"tfds", "pre-commit"}  # foreign programs
+LONGEST = 110  # lines of README.md
+LAUNCHERS = {"sbatch", "kubectl", "sky"}  # they take a file of launch/
 
 
 def code_of(page: str) -> list[str]:
-    """Return what stands between backticks in a page's prose."""
+    """Return the texts between backticks in a page's prose."""
     return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
 
 
 def commands_of(page: str) -> list[str]:
-    """Return the commands of a page's sh blocks, without comments; a continued one is one command.
+    """Return the commands of a page's sh blocks, without comments.
 
-    Of one that is given a word, the rest.
+    Continued lines are one command. `echo WORD |` before a command is left out.
     """
     blocks = re.findall(r"```sh\n(.*?)```", PAGES[page], flags=re.DOTALL)
     lines = [
@@ -62,7 +62,7 @@ def rows_of(page: str, title: str) -> list[list[str]]:
 
 
 def read_config(experiment: str, *arguments: str) -> ConfigDict:
-    """Return the config of `FILE[:VARIANT]` with fields set by flags; a wrong field, type or value is an error."""
+    """Return the config of `FILE[:VARIANT]` with fields set by flags, and raise UserError for a wrong one."""
     config = read_experiment(str(ROOT / experiment), arguments)
     configuration.check(config)
     return config
@@ -102,7 +102,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     for code in code_of(page):
         name = code.partition(":")[0].rstrip("/")
-        if pathlib.PurePath(name).stem == "yours" or name == "load.py":  # that an export has
+        if pathlib.PurePath(name).stem == "yours" or name == "load.py":  # a file of exports
             continue
         if code.startswith(tuple(f"{room}/" for room in ROOMS)):
             assert fnmatch.filter(FILES, name) or name in ROOMS, f"{page}: {code}"
@@ -149,7 +149,7 @@ def test_every_command_is_real(page, command):
     elif program == "python" and rest[0] == "-m":
         check_module(rest[1], rest[2:])
     elif program == "python" and rest[0] == "-I":
-        assert rest[1].endswith("/load.py")  # tests/experiments/test_export.py runs it
+        assert rest[1].endswith("/load.py")  # tests/experiments/test_export.py runs this
     elif program == "python":
         assert (ROOT / rest[0]).is_file() and rest[0] == "main.py"
         check_flags(rest[1:])
@@ -165,8 +165,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_runs_and_has_the_shapes_that_it_says(example):
-    """Of the blocks of Python those that import what they need; `name = ...  # [B,2,7,7,C]` is checked."""
+def test_an_example_runs_and_has_its_shapes(example):
+    """Python blocks that begin with imports run, and shapes such as `name = ...  # [B,2,7,7,C]` are checked."""
     names = {}
     exec(compile(example, "example", "exec"), names)
     sizes = {"B": 2, "H": 38, "W": 63, "C": 16, "R": 3}
@@ -177,7 +177,7 @@ def test_an_example_runs_and_has_the_shapes_that_it_says(example):
 
 
 def check_module(module: str, arguments: list[str]) -> None:
-    """Assert that a module of ours exists and has the flags."""
+    """Check that one of our modules exists and has the flags."""
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
     if spec.submodule_search_locations:
@@ -188,7 +188,7 @@ def check_module(module: str, arguments: list[str]) -> None:
 
 
 def check_launch(words: list[str]) -> None:
-    """Assert that a command names one file of launch/, and that the flags after a script, or in ARGS, are main.py's."""
+    """Check that a command names one file of launch/, and that main.py has the flags after a script or in ARGS."""
     (file,) = [word for word in words if word.startswith("launch/")]
     assert (ROOT / file).is_file(), file
     after = words[words.index(file) + 1 :] if file.endswith(".sh") else []
@@ -199,7 +199,7 @@ def check_launch(words: list[str]) -> None:
 
 
 def check_flags(arguments: list[str]) -> None:
-    """Assert that main.py takes the arguments: its flags, an experiment that exists, and fields that this one has."""
+    """Check that main.py accepts the arguments, with known flags, an existing experiment and its fields."""
     experiment, changed = f"configs/{ANY}.py", []
     for argument in arguments:
         name, has_value, value = argument.removeprefix("--").partition("=")
@@ -213,14 +213,14 @@ def check_flags(arguments: list[str]) -> None:
     read_config(experiment, *changed)
 
 
-def test_every_mode_is_in_the_pages():
+def test_every_mode_is_documented():
     text = "".join(PAGES.values())
-    assert all(f"--mode={mode}" in text for mode in main.MODES if mode != "train")  # the one without --mode
+    assert all(f"--mode={mode}" in text for mode in main.MODES if mode != "train")  # the default
 
 
 @pytest.fixture
 def masks(tmp_path) -> pathlib.Path:
-    """The folder of the README's worked example for masks."""
+    """A folder for the README's worked example with masks."""
     generator = np.random.default_rng(0)
     for split in ("train", "val"):
         for number in range(4):
@@ -233,7 +233,7 @@ def masks(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def boxes(tmp_path) -> pathlib.Path:
-    """The folder of the README's worked example for boxes."""
+    """A folder for the README's worked example with boxes."""
     for split in ("train", "val"):
         names = [f"{number}.jpg" for number in range(4)]
         for name in names:
@@ -269,13 +269,13 @@ def run(*arguments: str, data_dir: pathlib.Path) -> str:
     [("masks", "image_mask", "val/images/0.jpg", "mIoU"), ("boxes", "coco_folder", "val/0.jpg", "AP50")],
 )
 def test_a_worked_example_runs(tmp_path_factory, request, kind, name, photo, score):
-    """As the README has it, but for two steps of the config's tiny model."""
+    """The command is the README's, but trains a tiny model for two steps."""
     folder, place = request.getfixturevalue(kind), tmp_path_factory.mktemp(kind)
     (command,) = [command for command in commands_of("README.md") if f"runs/{kind}" in command]
     arguments = [word.replace("DIR", str(folder)) for word in shlex.split(command)[2:]]
     arguments = [re.sub(r"^(--config=.*)$", r"\1:debug", word) for word in arguments]
     arguments = [word.replace(f"runs/{kind}", str(place / "run")) for word in arguments]
-    # The variant has a dataset of its own, and its splits.
+    # The variant sets another dataset and its splits.
     arguments += [f"--config.data.name={name}", "--config.data.eval_split=val"]
     arguments += [f"--config.train.{field}=2" for field in ("steps", "eval_every", "checkpoint_every")]
     arguments += ["--config.optim.warmup_steps=1"]
@@ -290,7 +290,7 @@ def test_a_worked_example_runs(tmp_path_factory, request, kind, name, photo, sco
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_on_exports_run(tmp_path, data_dir):
-    """As they stand, but for the run, which is of the config's tiny model, and for ONNX where it is not installed."""
+    """The run is of a tiny model, and ONNX is skipped if it is not installed."""
     workdir = tmp_path / "run"
     steps = [f"--config.train.{field}=2" for field in ("steps", "eval_every", "checkpoint_every")]
     steps += ["--config.optim.warmup_steps=0"]

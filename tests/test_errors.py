@@ -14,7 +14,7 @@ INTERNAL = {
     "experiments/run/child.py",
     "experiments/run/follower.py",
     "experiments/run/resolution.py",
-}  # hear no Ctrl-C
+}  # ignore Ctrl-C
 COMMANDS = [
     path
     for part in ("experiments", "input_pipeline", "benchmarks")
@@ -60,32 +60,32 @@ def interrupt(times: int = 1, **parts: str) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess([], running.returncode, out, err)
 
 
-def test_what_is_open_is_closed_and_the_code_is_that_of_the_signal():
+def test_ctrl_c_closes_what_is_open_and_exits_like_the_signal():
     done = interrupt()
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "closed\n", "stopped\n")
     done = interrupt(code="75")
     assert (done.returncode, done.stderr) == (75, "stopped: start the same command again to go on\n")
 
 
-def test_a_second_one_does_not_wait():
+def test_a_second_ctrl_c_does_not_wait():
     done = interrupt(times=2, after="time.sleep(60)")
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
-def test_what_a_library_makes_of_it_is_no_failure():
+def test_an_interrupt_that_a_library_converts_is_not_a_failure():
     work = "exec('try: time.sleep(60)\\nexcept BaseException: raise ImportError(1)')"
     done = interrupt(work=work)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "stopped\n")
 
 
-def test_other_errors_are_as_before():
+def test_other_errors_keep_their_traceback():
     program = PROGRAM.format(code="", after="", work="1 / 0")
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_asks_for_it_before_anything_else_is_imported(path):
+def test_every_command_begins_before_other_imports(path):
     imported = []
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.If) and "begin_command(" in ast.unparse(node):
@@ -95,11 +95,11 @@ def test_every_command_asks_for_it_before_anything_else_is_imported(path):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imported.append(node.module)
-    raise AssertionError("it does not")
+    raise AssertionError("it does not call begin_command")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_printing_fails_in_no_locale(encoding):
+def test_printing_works_in_every_locale(encoding):
     program = "import errors; errors.print_anything(); print('schön ☃ \\udcff'); errors.warn('schön ☃ \\udcff')"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding}

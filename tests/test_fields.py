@@ -1,4 +1,4 @@
-"""The rules of fields, and the one function that checks them."""
+"""Tests of the rules of fields and of their checks."""
 
 import math
 from typing import Annotated, Literal
@@ -64,7 +64,7 @@ MODEL = Annotated[
         ((("a", 2.0),), tuple[tuple[str, float], ...]),
     ],
 )
-def test_what_follows_a_rule_passes(value, rule):
+def test_a_value_that_follows_its_rule_passes(value, rule):
     fields.check("config.x", value, rule)
 
 
@@ -94,14 +94,14 @@ def test_what_follows_a_rule_passes(value, rule):
         ((("a",),), tuple[tuple[str, float], ...], "a tuple of any length, each value 2 values: text; a number"),
     ],
 )
-def test_what_does_not_is_one_line_that_says_what_it_must_be(value, rule, message):
+def test_another_value_is_an_error_with_the_rule(value, rule, message):
     with pytest.raises(UserError) as error:
         fields.check("config.x", value, rule)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_section_knows_its_fields():
+def test_a_section_checks_its_fields():
     fields.check("config", {"count": 3, "inner": {"gamma": 1.0}}, Section)
     for values, message in (
         ({"count": 3, "inner": {}, "shar": 1.0}, "config.shar: config takes no such field; did you mean 'share'?"),
@@ -114,7 +114,7 @@ def test_a_section_knows_its_fields():
         assert message in str(error.value)
 
 
-def test_a_name_picks_the_signature_that_holds_the_rules():
+def test_a_name_picks_the_signature_with_the_rules():
     fields.check("config.model", {"name": "large", "part": {"name": "small", "width": 1.0, "grid": (3, 4)}}, MODEL)
     for values, message in (
         (
@@ -132,14 +132,14 @@ def test_a_name_picks_the_signature_that_holds_the_rules():
         assert message in str(error.value)
 
 
-def test_a_class_that_passes_fields_on_has_those_of_its_parent():
+def test_a_class_that_passes_fields_on_has_its_parents_fields():
     rule = Annotated[dict, Named("model", {"child": "tests.test_fields:Child"}, frozenset({"rngs"}))]
     assert fields.fields_of(rule, "child").keys() == {"depth", "width", "grid"}
     with pytest.raises(UserError, match="config.model.width=0 is out of its range"):
         fields.check("config.model", {"name": "child", "depth": 1, "width": 0}, rule)
 
 
-def test_an_older_config_is_filled_with_the_defaults_of_what_it_lacks():
+def test_an_older_config_is_filled_with_defaults():
     assert fields.fill({"count": 3}, Section) == {
         "count": 3,
         "share": 0.5,
@@ -153,7 +153,7 @@ def test_an_older_config_is_filled_with_the_defaults_of_what_it_lacks():
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 10), st.floats(0, 10))
-def test_a_range_takes_what_lies_in_it(value, low, length):
+def test_a_range_accepts_exactly_its_values(value, low, length):
     inside = math.isfinite(value) and low <= value <= low + length
     try:
         fields.check("config.x", value, Annotated[float, Range(low, low + length)])
@@ -163,7 +163,7 @@ def test_a_range_takes_what_lies_in_it(value, low, length):
         assert inside
 
 
-def test_an_unknown_name_is_reported_where_it_stands():
+def test_an_unknown_name_is_reported_with_its_place():
     inside = {"name": "large", "part": {"name": "smal", "width": 1.0}}
     rule = Annotated[dict, Named("model", {"large": "tests.test_fields:Large"}, frozenset())]
     with pytest.raises(UserError, match=r"^config\.model\.bottom_up\.part\.name: unknown part 'smal'; did you mean"):

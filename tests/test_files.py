@@ -1,4 +1,4 @@
-"""A file is there whole or not at all."""
+"""Tests of files, which are written completely or not at all and read within limits."""
 
 import ast
 import os
@@ -15,8 +15,8 @@ from files import leads_out, open_lock, parse_json, read_bytes, read_json, read_
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
 SOURCES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py")) + sorted(ROOT.glob("*.py"))
-NOT_PATHS = {"tables", "os", "Image", "dataset"}  # whose open and write_text are others
-# What processes of ours say to each other, and files of data, which have their own limits.
+NOT_PATHS = {"tables", "os", "Image", "dataset"}  # their open and write_text are other functions
+# Messages between our processes, and files of data, which have their own limits.
 MESSAGES = {"experiments/run/resolution.py", "experiments/run/roll_call.py", "experiments/run/directory.py"}
 MESSAGES |= {"experiments/run/config_file.py", "experiments/preflight/pod.py", "experiments/sweep/agents.py"}
 MESSAGES |= {
@@ -37,7 +37,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path, full_disk):
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_is_there_whole_or_not_at_all_and_stays_as_it_is(tmp_path, full_disk):
+def test_a_folder_is_written_completely_or_not_at_all_and_never_changed(tmp_path, full_disk):
     folder, files = tmp_path / "deep" / "folder", {"a": b"1", "b": b"2" * 100}
     assert write_folder(folder, files) and not write_folder(folder, files)
     (folder / "added").write_text("by another")
@@ -45,7 +45,7 @@ def test_a_folder_is_there_whole_or_not_at_all_and_stays_as_it_is(tmp_path, full
     with pytest.raises(UserError, match="folder is there already, with another b; delete it, or name another --output"):
         write_folder(folder, files | {"b": b"3"})
     assert (folder / "b").read_bytes() == files["b"] and (folder / "added").exists()
-    left = tmp_path / "other.tmp"  # by a write that was killed
+    left = tmp_path / "other.tmp"  # by a killed write
     left.mkdir()
     (left / "c").write_text("half")
     full_disk(10)
@@ -72,7 +72,7 @@ def test_a_folder_is_there_whole_or_not_at_all_and_stays_as_it_is(tmp_path, full
         (b'{"step": 1' + b"0" * 9000 + b"}", "whole number of more than"),
     ],
 )
-def test_json_of_others_is_an_object_or_one_line(tmp_path, content, cause):
+def test_foreign_json_is_an_object_or_a_one_line_error(tmp_path, content, cause):
     path = tmp_path / "own.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"own.json {cause}|own.json has .*{cause}|{cause}") as caught:
@@ -80,14 +80,14 @@ def test_json_of_others_is_an_object_or_one_line(tmp_path, content, cause):
     assert str(caught.value).endswith("; make it anew") and len(str(caught.value)) < 400
 
 
-def test_json_may_be_as_deep_and_as_wide_as_ours(tmp_path):
+def test_wide_json_and_brackets_in_texts_are_read(tmp_path):
     wide = b'{"a": [' + b",".join([b"[0]"] * 1000) + b"]}"
     assert parse_json(wide, "it") == {"a": [[0]] * 1000}
     text = b'{"a": "' + b"[" * 1000 + b'"}'
     assert parse_json(text, "it") == {"a": "[" * 1000}
 
 
-def test_what_is_no_plain_file_is_one_line_at_once(tmp_path):
+def test_anything_but_a_plain_file_is_an_error_at_once(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
@@ -107,8 +107,8 @@ def test_what_is_no_plain_file_is_one_line_at_once(tmp_path):
             read_json(missing)
 
 
-def test_files_of_runs_are_read_in_one_way():
-    """Whoever reads JSON with json.load meets one day a folder, a pipe, a list, or a depth that no one has thought of."""
+def test_files_of_runs_are_read_by_read_json():
+    """A reader with json.load fails with a traceback for a folder, a pipe, a list or a deep nesting."""
     found = {
         str(path.relative_to(ROOT))
         for path in SOURCES
@@ -123,7 +123,7 @@ def name_call(node: ast.Call) -> str:
 
 
 def opens_text(node: ast.Call) -> bool:
-    """Whether a call reads or writes text, and does not say in which encoding."""
+    """Return whether a call reads or writes text without an encoding."""
     keywords, name = {keyword.arg for keyword in node.keywords}, name_call(node)
     if "encoding" in keywords or (isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in NOT_PATHS):
         return False
@@ -144,7 +144,7 @@ def opens_text(node: ast.Call) -> bool:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_text_is_utf_8_in_every_locale(path):
-    """The locale of a cluster's node is often C; and that of a German desktop may have been ISO-8859-1."""
+    """The locale of a cluster's node is often C, and that of an old desktop may be ISO-8859-1."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
     assert [(node.lineno, ast.unparse(node)) for node in nodes if opens_text(node)] == []
 
@@ -157,7 +157,7 @@ def test_a_file_beyond_its_limit_is_not_read(tmp_path):
         read_bytes(tmp_path / "nu\0ll")
     path = tmp_path / "sparse.json"
     with open(path, "wb") as file:
-        file.truncate(10**12)  # takes no room on the disk
+        file.truncate(10**12)  # takes no space on the disk
     with pytest.raises(UserError, match=r"sparse.json has more than 2,000 MB, which is the limit .*docs/security.md"):
         read_json(path, limits.ANNOTATIONS)
     path.write_bytes(b"12345")
@@ -184,8 +184,8 @@ def test_a_lock_is_a_file(tmp_path):
             open_lock(tmp_path / name)
 
 
-def test_locks_are_opened_in_one_way():
-    """A lock that is a pipe would be waited for."""
+def test_locks_are_opened_by_open_lock():
+    """Opening a pipe as a lock could block forever."""
     locks = [
         str(path.relative_to(ROOT))
         for path in SOURCES

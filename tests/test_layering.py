@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources; that nothing imports in a circle; and that a file stays short."""
+"""Tests that imports respect the layers and have no cycles, and that files stay short."""
 
 import ast
 import graphlib
@@ -79,7 +79,7 @@ RULES = {  # the longest prefix of a module's name decides
     | {"orbax", "wandb", "safetensors", "torch", "scipy", "jax2onnx", "onnxruntime"},
     ("main",): {"absl", "ml_collections", "experiments"},
 }
-HOMES = {  # a package that has one home
+HOMES = {  # packages that only these modules may import
     "orbax": {"experiments.run.checkpoints", "benchmarks.digests"},
     "wandb": {"experiments.run.dashboard"},
     "wandb_workspaces": {"experiments.compare.report"},
@@ -109,14 +109,14 @@ FILES = {name: path for name, path in FILES.items() if path.exists()}
 
 
 def imports(path: pathlib.Path) -> set[str]:
-    """Our modules and others' packages, wherever in the file they are imported."""
+    """Return our modules and foreign packages that a file imports anywhere."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # `from experiments.run import optim` names a module, `from experiments.run.optim import match` a thing in one.
+            # `from experiments.run import optim` names a module, `from experiments.run.optim import match` an object.
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in FILES else node.module for name in names}
     return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
@@ -139,17 +139,17 @@ def test_imports_respect_the_layers(name):
     assert not foreign, f"{name} may import {sorted(allowed)} only"
 
 
-def test_nothing_imports_in_a_circle():
+def test_imports_have_no_cycles():
     graphlib.TopologicalSorter({name: IMPORTS[name] & FILES.keys() for name in FILES}).prepare()
 
 
 @pytest.mark.parametrize("package", HOMES)
-def test_a_package_with_one_home_stays_there(package):
+def test_a_package_is_imported_in_its_home_only(package):
     users = {name for name in FILES if any(below(other, package) for other in IMPORTS[name])}
     assert users <= HOMES[package]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_fits_on_a_few_screens(name):
+def test_a_file_is_short(name):
     longest = LONGEST_MAIN if name == "main" else LONGEST
     assert len(FILES[name].read_text().splitlines()) <= longest

@@ -1,4 +1,4 @@
-"""A run that is killed anywhere and started again ends bit by bit like one that never stopped."""
+"""Tests that a run that is killed anywhere and started again ends bit for bit like an uninterrupted one."""
 
 import json
 import pathlib
@@ -59,7 +59,7 @@ def lines(workdir: pathlib.Path) -> int:
 
 
 def saving(workdir: pathlib.Path, step: int) -> bool:
-    """A checkpoint is half-way: its temporary folder is there."""
+    """Return whether the checkpoint of a step is being written, and has a temporary folder."""
     return any((workdir / "checkpoints").glob(f"*/{step}.*tmp*"))
 
 
@@ -82,7 +82,7 @@ def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_d
     workdir = tmp_path / "run"
     moments = [
         lambda: lines(workdir) >= 3,  # before the first checkpoint
-        lambda: saving(workdir, 8),  # while one is written
+        lambda: saving(workdir, 8),  # while a checkpoint is written
         lambda: lines(workdir) >= 14,  # with lines beyond the newest checkpoint
     ]
     for moment in moments:
@@ -90,7 +90,7 @@ def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_d
         wait_for(moment, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    # As if the last kill had torn a line, too.
+    # As if the last kill had also torn a line.
     with open(workdir / "metrics.jsonl", "a") as file:
         file.write('{"step": 15, "train/lo')
     assert "resumed" in finish(workdir, data_dir)

@@ -1,4 +1,4 @@
-"""What docs/security.md promises of the sources: no pickle, no code from text, no shell, no download behind one's back."""
+"""Tests of the promises of docs/security.md, such as no pickle, no code from text, no shell and no hidden download."""
 
 import ast
 import pathlib
@@ -12,7 +12,7 @@ SOURCES = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in sorted((ROOT
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.unsafe_load"}
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 NETWORK = {"urllib", "requests", "http", "ftplib", "httpx", "aiohttp"}
-MAY_DOWNLOAD = {"input_pipeline/preparation.py"}  # that the server of a dataset which the user named can be reached
+MAY_DOWNLOAD = {"input_pipeline/preparation.py"}  # checks that the server of a named dataset can be reached
 NEEDED = {"np.load": ("allow_pickle", False), "torch.load": ("weights_only", True), "yaml.load": ("Loader", "LOADER")}
 
 
@@ -23,7 +23,7 @@ def find_calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
 
 
 def find_wrong(path: str, source: str) -> list[str]:
-    """Return what a source does that no source may do."""
+    """Return the forbidden calls and imports of a source."""
     tree, wrong = ast.parse(source), []
     for name, call in find_calls(tree):
         given = {word.arg: ast.unparse(word.value) for word in call.keywords}

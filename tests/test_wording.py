@@ -1,4 +1,4 @@
-"""Counts in messages."""
+"""Tests of counts, names and safe texts."""
 
 import pytest
 
@@ -20,12 +20,12 @@ def test_a_noun_follows_its_number(number, noun, said):
     assert wording.count(number, noun) == said
 
 
-def test_so_does_the_verb():
+def test_a_verb_follows_its_number():
     assert wording.count_being(1, "file") == "1 file is"
     assert wording.count_being(2, "match") == "2 matches are"
 
 
-def test_an_error_is_one_line_whatever_a_name_holds(capsys):
+def test_an_error_is_one_line_with_any_name(capsys):
     assert str(UserError("a\x1b[31m.jpg\n: wrong")) == "a?[31m.jpg?: wrong"
     warn("a\x07b")
     assert capsys.readouterr().err == "warning: a?b\n"
@@ -46,7 +46,7 @@ def test_an_error_is_one_line_whatever_a_name_holds(capsys):
         ("a\x1b]0;b\x07\r\n=c", "a?]0;b???=c"),
     ],
 )
-def test_a_cell_is_no_formula_and_a_number_stays(text, cell):
+def test_a_cell_is_not_a_formula_and_a_number_stays(text, cell):
     assert wording.make_cell(text) == cell
 
 
@@ -57,7 +57,7 @@ def test_names_of_files_are_printable_short_and_different():
     assert len(set(made)) == len(odd) and all(len(name.encode()) < 220 and name.isprintable() for name in made)
 
 
-def test_letters_that_join_others_are_part_of_a_name():
+def test_joiners_of_letters_stay_in_names():
     assert wording.is_harmless("\u0646\u200c\u062e") and wording.make_printable("a\u200cb") == "a\u200cb"
     assert not any(wording.is_harmless(name) for name in ("a\x1b[31m", "a\nb", "a\u202eb", "a\u2028b"))
     assert wording.escape_markdown("a|b\n<i> `c`\x1b") == "a\\|b &lt;i&gt; \\`c\\`?"

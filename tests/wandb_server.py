@@ -1,10 +1,10 @@
-"""A W&B server on this machine, as far as the pinned wandb package asks one: it keeps runs, and counts what arrives.
+"""A local W&B server with the part of the protocol that the pinned wandb package needs. It stores and counts uploads.
 
-Rows come as lines of wandb-history.jsonl with the offset of the first one: a request that comes twice, since its answer was
-lost, stores its lines in the same place. A resumed run asks how many lines there are and which is the last one.
+Rows arrive as lines of wandb-history.jsonl with the offset of the first one. A repeated request, whose answer was lost, stores
+its lines in the same place. A resumed run asks for the number of lines and the last line.
 
-`outage` is what the server does instead of answering, a name of OUTAGES; None is in good health. Each outage takes as much
-of a request as a real one could: `cut` has stored what came before the connection breaks in the middle of the answer.
+`outage` is a name of OUTAGES, or None for a healthy server. Each outage processes as much of a request as a real one could:
+`cut` stores the request before the connection breaks in the middle of the answer.
 """
 
 import contextlib
@@ -13,22 +13,23 @@ import json
 import re
 import socket
 import threading
+from typing import Any
 
 CODES = {"error": 500, "busy": 429, "forbidden": 403, "missing": 404}
 GARBAGE = {"garbage": b"<html>Please sign in to this hotel's network.</html>", "empty": b"{}"}
 OUTAGES = ("refuse", "hang", "cut", *CODES, *GARBAGE)
 ENTITY = {"id": "1", "name": "people"}
-KEY = "0" * 40  # of an account, in the form that wandb wants
+KEY = "0" * 40  # of an account, in the format that wandb checks
 
 
 class Run:
-    """What the server has of one run."""
+    """The data of one run on the server."""
 
     def __init__(self, name: str):
         self.name, self.config, self.display_name = name, "{}", None
-        self.lines: dict[str, dict[int, str]] = {}  # of each file: the lines by their place
-        self.requests = 0  # that brought rows
-        self.uploads: dict[str, int] = {}  # of each file that came whole: its bytes
+        self.lines: dict[str, dict[int, str]] = {}  # per file, the lines by their position
+        self.requests = 0  # with rows
+        self.uploads: dict[str, int] = {}  # per uploaded file, its bytes
         self.exit_code: int | None = None
 
     def rows(self, file: str = "wandb-history.jsonl") -> list[dict]:
@@ -79,7 +80,7 @@ class Run:
 
 
 class WandbServer:
-    """Serves in threads while the context lasts, always at the same address."""
+    """A server in threads during a context, always at the same address."""
 
     def __init__(self):
         self.runs: dict[str, Run] = {}
@@ -119,7 +120,7 @@ class WandbServer:
             threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def answer(self, method: str, path: str, body: bytes) -> bytes:
-        """Store what a request brings. Returns the answer."""
+        """Store the content of a request and return the answer."""
         if path == "/graphql":
             asked = json.loads(body)
             (operation,) = re.findall(r"(?:query|mutation) +(\w+)", asked["query"])[:1]
@@ -167,7 +168,7 @@ class WandbServer:
                 ]
                 return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
             case "ArtifactType":
-                return {"project": {"artifact": None}}  # no table of this name yet
+                return {"project": {"artifact": None}}  # no table has this name yet
             case "Run":
                 return {"project": {"internalId": "2", "run": self.run(given["name"]).describe()}}
             case "RunFiles":
@@ -179,7 +180,7 @@ class WandbServer:
                 artifact = {"id": "3", "state": "COMMITTED", "artifactSequence": {"id": "4", "latestArtifact": None}}
                 return {"createArtifact": {"artifact": artifact}}
             case _:
-                return {}  # nothing here depends on it
+                return {}  # the answer does not matter here
 
 
 class _Listener(http.server.ThreadingHTTPServer):
@@ -195,15 +196,15 @@ class _Listener(http.server.ThreadingHTTPServer):
         return connection, address
 
     def stop(self) -> None:
-        """Refuse new connections, and break those that are open."""
+        """Refuse new connections, and break open ones."""
         self.shutdown()
         self.server_close()
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def handle_error(self, *_) -> None:
-        """Says nothing: clients are killed in these tests."""
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing, as tests kill clients."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -241,5 +242,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(size))
         self.end_headers()
 
-    def log_message(self, *_) -> None:
-        """Says nothing."""
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
