@@ -1,4 +1,4 @@
-"""Every command of the README and of docs/ is run: here, at the size of `:debug`, by another test, or by CI."""
+"""Every command of the README and of docs/ is run here at the size of `:debug`, by another test, or by CI."""
 
 import os
 import pathlib
@@ -111,7 +111,7 @@ class Folder:
 
 
 def train_command(name: str) -> str:
-    """Return the command of the pages that trains `runs/NAME`; without one, that of an experiment whose name begins so."""
+    """Return the command of the pages that trains `runs/NAME`, or else one for an experiment whose name begins so."""
     for page in OWN:
         for command in list_own(page):
             if (
