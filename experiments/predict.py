@@ -51,7 +51,7 @@ def predict(command: Command) -> None:
     if jax.process_count() > 1:
         raise UserError("--mode=predict works in one process only; start a single one")
     workdir, config = command.directory(), command.run_config()
-    inputs, output = command.inputs, command.output
+    inputs, output = command.inputs or "", command.output
     paths, others = find_images(inputs, workdir)
     for line in name_others(others):
         print_lines(line)
@@ -154,7 +154,7 @@ class ImageFiles:
         return self[index]["image"].shape[:2]
 
 
-def find_images(inputs: str | None, workdir: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+def find_images(inputs: str, workdir: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Return the images that `--inputs` names, sorted, and the other files among them.
 
     A folder is searched with its sub-folders, except for hidden ones and `workdir`, which holds pictures of the run.

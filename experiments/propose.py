@@ -1,6 +1,7 @@
 """`--mode=propose`, which stores the proposals of a trained first stage for detectors that read them."""
 
 from collections.abc import Iterator
+from typing import Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,18 @@ from wording import count
 READS = ("proposals and regions", "proposals, regions and masks")
 
 
+class TwoStageTask(Task, Protocol):
+    """A task with a first stage."""
+
+    proposals: tuple[int, int]  # of an image that are kept, in training and in evaluation
+    proposal_iou: float  # of the suppression
+
+
+def has_first_stage(task: Task) -> TypeGuard[TwoStageTask]:
+    """Return whether a task has a first stage, which makes proposals."""
+    return task.reads in READS
+
+
 def propose(command: Command) -> None:
     """Store the proposals that the run in --workdir makes for config.data.train_split and config.data.eval_split.
 
@@ -42,7 +55,7 @@ def propose(command: Command) -> None:
     config.eval.update(method="whole", flip=False, scales=(1.0,), metrics=("coco",))
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
-    if task.reads not in READS:
+    if not has_first_stage(task):
         raise UserError(
             f"config.task.name={config.task.name!r} makes no proposals; use the --workdir of a Faster R-CNN or Mask R-CNN"
         )
@@ -73,10 +86,12 @@ def propose(command: Command) -> None:
 class FirstStage:
     """A task whose detections are the proposals of another task, in their order and all of class 0."""
 
-    needs = ("boxes",)
+    needs: tuple[str, ...] = ("boxes",)
+    trains: tuple[str, ...] = ()
+    solves: tuple[str, ...] = ()
 
     def __init__(self, task: Task):
-        self._task = task
+        self._task, self.reads = task, task.reads
 
     def apply(self, model: nnx.Module, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Arrays:
         return self._task.apply(model, batch, train=train, rngs=rngs)

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from experiments.run.checksums import digest
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.state import Architecture, Variables
-from experiments.tasks.base import Task
+from experiments.tasks.base import SolvedTask, Task
 from files import claim_folder
 from input_pipeline.sources import Part, Source
 from input_pipeline.stored_arrays import read_arrays, write_arrays
@@ -29,6 +30,11 @@ OTHERS = (
     "holds features of other weights or data than config.init_from and config.data name now; delete it to compute them again, "
     "or choose another --workdir"
 )
+
+
+def is_solved(task: Task) -> TypeGuard[SolvedTask]:
+    """Return whether a task solves for variables of the model instead of training it."""
+    return bool(task.solves)
 
 
 class Block(Mapping[str, np.ndarray]):
@@ -84,7 +90,7 @@ def check_stage(config: ConfigDict, task: Task, variables: Variables, fresh: boo
     Raises UserError for training steps, for a model without the variables to solve for, and for a start without the weights of
     the stage before.
     """
-    if not task.solves:
+    if not is_solved(task):
         return
     name = config.task.name
     if config.train.steps:
@@ -107,7 +113,7 @@ def check_stage(config: ConfigDict, task: Task, variables: Variables, fresh: boo
 
 def store_features(
     config: ConfigDict,
-    task: Task,
+    task: SolvedTask,
     architecture: Architecture,
     variables: Variables,
     source: Source,

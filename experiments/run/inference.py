@@ -38,7 +38,7 @@ class Inference:
         self.config, self.results, self.mesh = config, results, mesh
         self.terms: Means = {}
         self.logs: Means = {}
-        self._compiled: dict[tuple, Callable] = {}
+        self._compiled: dict[tuple, jax.stages.Compiled] = {}
         self._step = make_evaluation_step(task, architecture, mesh)
 
     def check(self, variables: Variables, size: tuple[int, int]) -> None:
@@ -55,7 +55,7 @@ class Inference:
             )
 
     @property
-    def programs(self) -> list[Callable]:
+    def programs(self) -> list[jax.stages.Compiled]:
         """The compiled steps, one per canvas."""
         return list(self._compiled.values())
 

@@ -49,6 +49,7 @@ class Lane:
 
     def advance(self, step: int, rows: dict[str, np.ndarray]) -> None:
         """Start step `step` of each run that is not ahead of it, without waiting for the devices."""
+        assert self.compiled is not None, "compile comes first"
         batch = sharding.put_batch(rows, self.mesh)
         for run in self.runs:
             if run.first < step:
@@ -92,6 +93,7 @@ class VmappedLane(Lane):
         self.compiled = compile_step(split_logs, self._states, batch, self._keys, EXACT)
 
     def advance(self, step: int, rows: dict[str, np.ndarray]) -> None:
+        assert self.compiled is not None, "compile comes first"
         batch = sharding.put_batch(rows, self.mesh)
         for slot, run in enumerate(self.runs):
             if run.first == step - 1:  # its slot was computed with the others while it waited

@@ -83,7 +83,7 @@ class Loop:
             rows = next(self.loader)
         if step == self.first + 1:
             self._compile(rows)
-        if self._traced and step == self._traced[0]:
+        if trace and step == self._traced[0]:
             jax.profiler.start_trace(trace)
         for lane in self.lanes:
             lane.advance(step, rows)

@@ -16,20 +16,23 @@ from input_pipeline.batch import list_canvases
 from wording import count, name_some
 
 Rows = Iterator[tuple[str, str]]
-NEUTRAL = {
-    "scale": (1.0, 1.0),
-    "aspect": 1.0,
-}  # of fields of config.data.augment that change nothing there; of others 0
-RULES = ("min_visible", "crop")  # of the others: they change nothing by themselves
+# Values of config.data.augment without an effect. For the other fields it is 0.
+NEUTRAL = {"scale": (1.0, 1.0), "aspect": 1.0}
+RULES = ("min_visible", "crop")  # fields without an effect of their own
 NAMED = 8  # classes
-KEPT = ("arguments", "results", "between", "code")  # of a step's memory; what its results take over is an argument
+KEPT = (
+    "arguments",
+    "results",
+    "between",
+    "code",
+)  # parts of the memory of a step; results that reuse arguments count there
 WANDB = {"auto": "W&B online with an account, offline without one", "disabled": "no W&B"}
 
 
 def describe_run(runs: Sequence[Run], workdir: os.PathLike, members: str, report: Mapping[str, Any] | None) -> Rows:
-    """Yield the names and texts of the rows about runs that differ in their seeds alone, after their restore.
+    """Yield the names and texts of the rows about restored runs that differ only in their seeds.
 
-    `members` says how they share devices, "" of a single run. `report` is that of a detector's objects, None without one.
+    `members` says how they share devices, "" for a single run. `report` is the check of a detector's objects, None without one.
     """
     first = runs[0]
     config, source, held_out = first.config, first.source, first.inputs.eval_source
@@ -51,10 +54,10 @@ def describe_run(runs: Sequence[Run], workdir: os.PathLike, members: str, report
 
 
 def describe_compiled(lane: Lane, seconds: float) -> str:
-    """Describe in a line what the compiled steps of a lane take of each of its devices, by XLA's own analysis."""
+    """Describe in one line the memory of the compiled steps of a lane on each device and their operations, as XLA counts them."""
     run = lane.runs[0]
     training = [format_bytes(size) + " of memory" for size in find_memory([lane.compiled])]
-    if lane.flops:  # a loop's body counts once, and so do the parts of an accumulated batch
+    if lane.flops:  # the parts of an accumulated batch are a loop, whose body counts once
         images = run.config.train.batch_size / (lane.mesh.size * run.config.optim.accumulate)
         training.append(f"{lane.flops / images / 1e9:.3g} GFLOP an image")
     words = ["training takes " + " and ".join(training)] if training else []
@@ -65,13 +68,13 @@ def describe_compiled(lane: Lane, seconds: float) -> str:
 
 
 def find_memory(programs: Iterable[jax.stages.Compiled | None]) -> list[float]:
-    """Return the bytes that a call of each program takes of one device, in rising order, as far as the backend says it."""
+    """Return the bytes that a call of each program needs on one device, sorted. A program without an analysis is left out."""
     known = [program for program in programs if program is not None and program.memory_analysis() is not None]
     return sorted(1e6 * sum(memory(program)[part] for part in KEPT) for program in known)
 
 
 def find_capacity() -> float | None:
-    """Return the bytes of memory that a device here lends to programs. None where it does not say, as on a CPU."""
+    """Return the bytes of memory of a device. None where the device does not report it, such as a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     return stats.get("bytes_limit") if stats else None
 

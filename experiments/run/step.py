@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ def make_train_step(
         else:
             gradients, (terms, logs, rest) = accumulate(state.params, state.rest, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(Variables, optax.apply_updates(state.params, updates))
         ema = states.update_ema(state.ema, params, rest, decay, state.step) if decay else {}
         scalars = {"loss": total_loss(terms)} | {name: mean.value() for name, mean in (terms | logs).items()}
         scalars["grad_norm"] = optax.global_norm(gradients)
@@ -95,7 +96,11 @@ def make_train_step(
 
 
 def compile_step(
-    step: Step, state: TrainState, batch: Arrays, key: jax.Array, options: dict | None = None
+    step: Callable[[TrainState, Arrays, jax.Array], tuple[TrainState, Any]],
+    state: TrainState,
+    batch: Arrays,
+    key: jax.Array,
+    options: dict | None = None,
 ) -> jax.stages.Compiled:
     """Compile a step ahead of time. A batch of another shape is then an error, never a silent second compilation.
 

@@ -5,8 +5,11 @@ import pathlib
 import shutil
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -20,7 +23,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.config_file import to_json
 from experiments.run.directory import adopt, keep_wandb_id, lead, writes
 from experiments.run.evaluator import Evaluation, Evaluator
-from experiments.run.features import check_stage, store_features
+from experiments.run.features import check_stage, is_solved, store_features
 from experiments.run.inference import Interrupted
 from experiments.run.inputs import Inputs
 from experiments.run.journal import Journal
@@ -33,6 +36,7 @@ from experiments.run.resumption import NOTHING, check_start, resume
 from experiments.run.state import Architecture, TrainState
 from experiments.run.step import make_train_step
 from experiments.run.tables import format_score, format_table
+from experiments.tasks.base import Arrays
 from experiments.tasks.registry import make_task
 from input_pipeline.batch import list_canvases
 
@@ -43,6 +47,12 @@ class Trainer:
     metrics.jsonl gets at most one row per step. Every `log_every` steps the row has the training scalars of that step, and
     every `eval_every` steps the scores. When a run is repeated, only values whose names begin with `time/` differ.
     """
+
+    loop: (
+        Loop  # set by the loop and the lane that take the steps of the run, as is `logs`, the scalars of the last step
+    )
+    lane: Lane
+    logs: Arrays
 
     def __init__(
         self,
@@ -103,9 +113,9 @@ class Trainer:
         Rows that the checkpoint covers and metrics.jsonl lacks are an error, with `accept_lost_rows` a warning.
         """
         self.checkpoints = Checkpoints(self.workdir, self.config.train.keep)
-        self.state, notes = self.checkpoints.restore(self.state) or (self.state, None)
-        self.resumption = resume(self.workdir, self.config, notes, self.data)
-        notes = {"rows": NOTHING} if notes is None else notes
+        self.state, stored = self.checkpoints.restore(self.state) or (self.state, None)
+        self.resumption = resume(self.workdir, self.config, stored, self.data)
+        notes: Mapping[str, Any] = {"rows": NOTHING} if stored is None else stored
         self.first, self.pending = int(self.state.step), notes.get("row")
         if self.fresh:
             lead(lambda: check_start(self.workdir))
@@ -159,7 +169,7 @@ class Trainer:
     def _begin(self) -> bool:
         """Do what is due before the first step of a new run. Returns False at a stop."""
         row = {}
-        if self.task.solves:
+        if is_solved(self.task):
             try:
                 data = self.config, self.task, self.architecture, self.evaluated(), self.source, self.mesh
                 stored = store_features(*data, self.workdir / "features", self.stop)
@@ -176,7 +186,7 @@ class Trainer:
         """Return the training scalars of the last step, for its row."""
         row = {f"train/{name}": float(value) for name, value in jax.device_get(self.logs).items()}
         plan = {} if self.resumption.is_exact else {"train/planned_steps": self.config.train.steps}
-        return row | {"train/lr": float(self.schedule(step - 1))} | plan
+        return row | {"train/lr": np.asarray(self.schedule(step - 1)).item()} | plan
 
     def _saved(self) -> str:
         """Describe what is saved at a stop."""

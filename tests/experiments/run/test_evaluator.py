@@ -135,8 +135,9 @@ def test_stretched_images_are_scored_at_their_own_size():
 
     class Halves(Images):
         def __getitem__(self, index):
-            label = np.zeros(self.sizes[index], np.uint8)
-            label[:, label.shape[1] // 2 :] = 1
+            height, width = self.sizes[index]
+            label = np.zeros((height, width), np.uint8)
+            label[:, width // 2 :] = 1
             return {"image": np.repeat(np.where(label, 255, 0)[..., None], 3, -1).astype(np.uint8), "label": label}
 
     config, task, results, architecture, variables, mesh = make(scales=(1.0, 0.5))

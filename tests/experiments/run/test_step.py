@@ -76,7 +76,7 @@ def make_batch(size=8, seed=0):
 def run(steps=3, batch=None, **fields):
     step, state, mesh = make(**fields)
     batch = sharding.put_batch(batch or make_batch(), mesh)
-    compiled = compile_step(step, state, batch, KEY)
+    compiled, logs = compile_step(step, state, batch, KEY), {}
     for _ in range(steps):
         state, logs = compiled(state, batch, KEY)
     return state, logs
@@ -202,7 +202,7 @@ class ManyTerms:
 
 
 def make_rare_batch():
-    """A batch in which only part 0 of four has pixels of class 2."""
+    """Make a batch in which only part 0 of four has pixels of class 2."""
     batch = make_batch()
     rows = np.arange(8)[:, None, None] % 4 > 0
     return batch | {"label": np.where(rows & (batch["label"] == 2), 1, batch["label"]).astype(np.uint8)}
