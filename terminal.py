@@ -1,25 +1,27 @@
 """Progress of long work, as a live line on a terminal and as plain lines elsewhere.
 
-The live line is at the bottom of the terminal and is drawn again in place. Lines that are printed meanwhile appear above it,
-each on its own stream. `rich` is imported only where a line is drawn. Every part may import this file.
+`rich` is imported only where a live line is drawn. Every part may import this file.
 """
 
+import functools
 import os
 import shutil
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING
 
 from wording import make_printable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
 EVERY = 60.0  # seconds from one plain line to the next
-REDRAW = 0.2  # seconds from one drawing of a live line to the next
+REDRAWS = 5  # drawings of a live line in a second
 BAR = (6, 30)  # cells: the least and the most
-BLANK = "\r\x1b[2K"  # an empty line, with the cursor at its start
 Parts = tuple[float, Sequence[str]]  # the share that is done, and the words, the most important ones first
 
 
@@ -57,111 +59,45 @@ def compose(parts: Parts, width: int, *, unicode: bool = True) -> list[tuple[str
 
 
 class LiveLine:
-    """A context in which the last line of a terminal shows what `describe` returns. Of several, the newest is drawn.
+    """A context in which the last line of a terminal shows what `describe` returns. Several are drawn below each other.
 
-    The cursor stays visible: a signal may end the process at any moment.
+    Text that is printed meanwhile appears above it. The cursor stays visible, for a signal may end the process at any moment.
     """
 
     def __init__(self, describe: Callable[[], Parts]):
-        self._describe, self._ended = describe, threading.Event()
+        self._describe = describe
 
     def __enter__(self) -> "LiveLine":
-        from rich.console import Console
+        from rich.live import Live
 
-        terminal = _SCREEN.open(self)
-        self._console = Console(file=terminal, force_terminal=True, legacy_windows=False)
-        self._unicode = "utf" in (terminal.encoding or "").lower()
-        _SCREEN.draw()
-        threading.Thread(target=self._redraw, daemon=True).start()
+        self._console = _open_console()
+        self._unicode = "utf" in self._console.encoding.lower()
+        self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=REDRAWS, transient=True)
+        self._live.start(refresh=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        _SCREEN.close(self)
+        self._live.stop()
 
-    def draw(self) -> None:
-        """Draw the line at the cursor."""
+    def _draw(self) -> "Text":
         from rich.text import Text
 
         line = compose(self._describe(), self._console.width - 1, unicode=self._unicode)
-        self._console.print(Text.assemble(*line), end="", no_wrap=True, overflow="crop", highlight=False)
-
-    def _redraw(self) -> None:
-        while not self._ended.wait(REDRAW):
-            _SCREEN.draw()
+        return Text.assemble(*line, no_wrap=True, overflow="crop", end="")
 
 
-class _Screen:
-    """The terminal, with the lines that are live. It knows whether the last printed line has ended."""
+@functools.cache
+def _open_console() -> "Console":
+    """Return the console of all live lines, on which text is neither markup nor wrapped, so that paths stay whole."""
+    from rich.console import Console
 
-    def __init__(self):
-        self.lock = threading.RLock()
-        self._lines: list[LiveLine] = []
-        self._in_line = False
+    class Plain(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
 
-    def open(self, line: LiveLine) -> TextIO:
-        """Add a line, the newest. Returns the stream that it is drawn on."""
-        with self.lock:
-            if not self._lines:
-                self._streams, self._in_line = (sys.stdout, sys.stderr), False
-                sys.stdout, sys.stderr = map(_Above, self._streams)
-            self._erase()
-            self._lines.append(line)
-            return self._streams[1]
-
-    def close(self, line: LiveLine) -> None:
-        """Take a line away. The one before it is drawn again."""
-        with self.lock:
-            self._erase()
-            self._lines.remove(line)
-            if not self._lines:
-                sys.stdout, sys.stderr = self._streams
-            self.draw()
-
-    def draw(self) -> None:
-        """Draw the newest line, unless something is being printed where it would be."""
-        with self.lock:
-            if self._lines and not self._in_line:
-                self._streams[1].write(BLANK)
-                self._lines[-1].draw()
-                self._streams[1].flush()
-
-    def write(self, stream: TextIO, text: str) -> None:
-        """Write a text to a stream of the terminal, above the live line."""
-        with self.lock:
-            self._erase()
-            stream.write(text)
-            stream.flush()
-            if text:
-                self._in_line = not text.endswith("\n")
-            self.draw()
-
-    def _erase(self) -> None:
-        if self._lines and not self._in_line:
-            self._streams[1].write(BLANK)
-            self._streams[1].flush()
-
-
-_SCREEN = _Screen()
-
-
-class _Above:
-    """A stream of the terminal whose text appears above the live line."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        _SCREEN.write(self._stream, text)
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        self.write("".join(lines))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    return Plain(file=sys.stderr, soft_wrap=True, markup=False, emoji=False, highlight=False, legacy_windows=False)
 
 
 class Count:

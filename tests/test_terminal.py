@@ -65,17 +65,28 @@ def run(program: str, columns: int = 80, stop_after: str = "", **environment: st
 
 
 def see(printed: str) -> list[str]:
-    """Return what a terminal shows in the end, line by line, after `\\r` and erasures."""
-    lines = []
-    for line in printed.replace("\r\n", "\n").split("\n"):
-        lines.append(re.sub(r"\x1b\[[\d;]*m", "", line.rpartition("\x1b[2K")[2].rpartition("\r")[2]))
+    """Return the lines that a terminal shows in the end, after erasures and movements of the cursor."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[\d*[A-Za-z]|\x1b\[[\d;]*m|\r|\n|[^\x1b\r\n]+", printed):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\r":
+            column = 0
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
     return lines
 
 
 def test_lines_appear_above_the_live_line_which_leaves_nothing_behind():
     printed, code = run(WORK)
     assert code == 0 and see(printed) == ["a line of the work", "warning: something", "done", ""]
-    assert "5/10 images" in printed and "━" in printed and "0:00 left" in printed
+    assert re.search(r"[2-9]/10 images", printed) and "━" in printed and "0:00 left" in printed
 
 
 def test_names_are_neither_markup_nor_escapes():
@@ -119,11 +130,18 @@ def test_a_line_that_has_not_ended_is_not_erased():
     assert "half a line" in see(printed)
 
 
-def test_of_two_live_lines_the_newest_is_drawn():
-    program = WORK.replace("time.sleep(0.05)", "inner()").replace(repr(NAME), "'outer'")
-    inner = "def inner():\n    with Count('inner', 2) as own: own.add(2); time.sleep(0.01); print('inside')\n"
-    printed, code = run(program.replace("with Count", inner + "with Count", 1))
-    assert code == 0 and see(printed).count("inside") == 10 and "inner of 2/2" in printed and "outer of" in printed
+def test_two_live_lines_are_drawn_below_each_other():
+    program = """
+import time
+from terminal import Count
+with Count("outer", 10) as outer, Count("inner", 2) as inner:
+    inner.add(2)
+    print("inside")
+    time.sleep(0.5)
+"""
+    printed, code = run(program)
+    assert code == 0 and "".join(see(printed)) == "inside"
+    assert re.search(r"outer of 0/10 images[^\n]*\r?\n[^\n]*inner of 2/2 images", printed)
 
 
 def test_elsewhere_there_is_a_line_after_the_first_images_and_then_each_minute(capsys, monkeypatch):
