@@ -80,7 +80,9 @@ def test_a_folder_must_be_given(root, said):
 def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
     config = boxes.get_config()
     config.data.folder.root = str(tmp_path)
-    with pytest.raises(UserError, match="has no supported layout; arrange it as one of these: coco_folder: .*yolo_folder: "):
+    with pytest.raises(
+        UserError, match="has no supported layout; arrange it as one of these: coco_folder: .*yolo_folder: "
+    ):
         settle(config, None)
 
 
@@ -137,5 +139,7 @@ def test_a_folder_of_two_formats_is_a_choice(folder):
     (folder / "data.yaml").write_text("names: [cat]\ntrain: train\n")
     config = boxes.get_config()
     config.data.folder.root = str(folder)
-    with pytest.raises(UserError, match="fits several formats; set config.data.name to one .*coco_folder: .*yolo_folder: "):
+    with pytest.raises(
+        UserError, match="fits several formats; set config.data.name to one .*coco_folder: .*yolo_folder: "
+    ):
         settle(config, None)
