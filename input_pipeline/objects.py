@@ -134,8 +134,8 @@ def pad(objects: Objects, rows: int, grid: Size | None = None) -> dict[str, np.n
     }
     if grid:
         padded["masks"] = np.zeros((rows, *grid), np.uint8)
-        for row, (mask, box) in enumerate(zip(objects["masks"][kept], objects["boxes"][kept], strict=True)):
-            padded["masks"][row] = masks.frame(mask, box, grid)
+        for row, i in enumerate(map(int, kept)):
+            padded["masks"][row] = masks.frame(objects["masks"][i], objects["boxes"][i], grid)
     return padded
 
 

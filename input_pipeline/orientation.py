@@ -47,4 +47,4 @@ def describe(header: Header) -> str:
 def note_views(turned: Sequence[str], stored: Sequence[str]) -> list[str]:
     """Return remarks on images with an EXIF orientation, on those read upright and those read as stored."""
     lines = name_files("read upright, as the EXIF orientation says", turned)
-    return lines + name_files("read as stored: the annotated size ignores the EXIF orientation", stored)
+    return lines + name_files("read as stored (the annotated size ignores the EXIF orientation)", stored)

@@ -253,7 +253,7 @@ def make_truth(needs: tuple[str, ...], data: ConfigDict) -> Truth:
 
 
 def _mismatch(field: str, value: object, kind: str, why: str) -> UserError:
-    return UserError(f"config.data.{field}={value} does not go with {kind}: {why}")
+    return UserError(f"config.data.{field}={value} does not work with {kind}: {why}")
 
 
 def _draw_partner(source: Source, rng: np.random.Generator) -> int:

@@ -56,7 +56,7 @@ def check_views(truth: Truth, data: ConfigDict, evaluation: ConfigDict) -> None:
         )
     if method == "canvas" and data.fit == "shortest":
         raise UserError(
-            "config.eval.method='canvas' does not go with config.data.fit='shortest'; choose whole or window"
+            "config.eval.method='canvas' does not work with config.data.fit='shortest'; choose whole or window"
         )
     if not evaluation.scales:
         raise UserError("config.eval.scales=() has no scale; set '(1.0,)'")

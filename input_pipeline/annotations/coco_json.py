@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,7 +186,7 @@ def _bound(segmentation: Any) -> tuple[float, float, float, float] | None:
     return (min(x), min(y), max(x), max(y)) if x else None
 
 
-def _read_annotation(entry: "Entry", images: Container[int], labels: dict[int, int]) -> Annotation:
+def _read_annotation(entry: "Entry", images: Mapping[int, AnnotatedImage], labels: Mapping[int, int]) -> Annotation:
     """Read an annotation, less strictly than in a file to score.
 
     Bad boxes pass, because they are reported later. Runs pass, because no image size is known yet.
@@ -259,7 +259,7 @@ class Entry:
             raise self.error(f"has {key}={show(self[key])}, which must be text")
         return self[key]
 
-    def refer(self, key: str, known: Container[Key], where: str | Path) -> Key:
+    def refer(self, key: str, known: Mapping[Key, Any], where: str | Path) -> Key:
         """Return the `key` of another entry, one of those `known`, which the file `where` defines."""
         self.key(key)
         if self[key] not in known:

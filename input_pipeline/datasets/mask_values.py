@@ -89,7 +89,7 @@ class MaskValues:
         above = f"; --config.data.folder.threshold=1 reads all values above 0 as {second}"
         remedy = above if len(self.class_names) == 2 else ""
         return {
-            DARK: f"all {first}: their values stay below config.data.folder.threshold={self._threshold}",
+            DARK: f"all {first} (every value is below config.data.folder.threshold={self._threshold})",
             INVERTED: f"palette images with 0 ({first}) in white and 1 ({second}) in black, and read by index; "
             f"--config.data.folder.threshold={BRIGHT} reads white as {second} and black as {first}",
             NOWHERE: f"masks with only 0 and {IGNORE}, and {IGNORE} means no class, not {second}{remedy}",

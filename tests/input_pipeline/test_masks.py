@@ -119,7 +119,7 @@ def test_a_picture_has_the_pixels_of_whole_masks(seed, matrix, window):
         rest = pixels.copy()
         rest[part] = False
         np.testing.assert_array_equal(paint(mask, part), pixels[part])
-        assert not rest.any(), "the box holds them all"
+        assert not rest.any(), "the box holds all pixels"
 
 
 @given(seeds, maps)

@@ -125,7 +125,7 @@ def test_the_largest_objects_have_room_in_their_order():
         assert not row[name][5:].any(), name
 
 
-def test_no_objects_fill_a_row():
+def test_a_row_without_objects_is_valid():
     for none in (objects.none(), objects.pick(make([[0, 0, 1, 1]]), np.array([False]))):
         row = objects.pad(none, 4)
         assert not any(row[name].any() for name in row) and row["boxes"].shape == (4, 4)

@@ -93,7 +93,7 @@ def test_voc_xml_decides_too(tmp_path):
     assert stored.size(0) == pixels.shape[:2] and any("as stored" in line for line in stored.remarks)
 
 
-def test_where_neither_view_fits_both_sizes_and_exif_are_named(tmp_path):
+def test_the_error_names_both_sizes_and_exif_where_no_view_fits(tmp_path):
     root = tmp_path / "set"
     write_coco(root, BOX, (25, 30))
     photograph(root / "train/a.png")

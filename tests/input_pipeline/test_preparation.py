@@ -49,7 +49,7 @@ def test_a_prepared_dataset_is_found_and_nothing_else_is_left(tmp_path):
 
 
 @pytest.mark.parametrize(("broken", "reason"), [("check", "no network"), ("make", "no room")])
-def test_a_failure_is_one_line_with_the_remedy_and_leaves_nothing(tmp_path, broken, reason):
+def test_a_failure_gives_one_line_with_the_remedy_and_leaves_nothing(tmp_path, broken, reason):
     with pytest.raises(UserError, match=rf"cannot be prepared here \({reason}\); buy a disk$") as caught:
         prepare("mine", Files(broken=broken), tmp_path / "place", get_config().data.folder)
     assert "\n" not in str(caught.value)

@@ -108,7 +108,7 @@ def test_a_large_image_is_searched_small_and_answered_in_its_own_pixels():
     assert (boxes <= (256, 192, 256, 192)).all()
 
 
-def test_red_is_red(monkeypatch):
+def test_colours_reach_opencv_as_bgr(monkeypatch):
     """OpenCV expects BGR."""
     given = []
 
@@ -152,7 +152,7 @@ def test_stored_proposals_are_read_back(tmp_path):
 
 
 @pytest.mark.usefixtures("found_here")
-def test_a_split_is_searched_once_and_what_is_missing_is_found(tmp_path, capsys):
+def test_a_split_is_searched_once_and_missing_files_are_found_again(tmp_path, capsys):
     source = Pictures(SHARD + 2)
     opened = open_proposals(source, make_data(), "train[:50%]", tmp_path)
     (folder,) = (tmp_path / "proposals").iterdir()
@@ -241,7 +241,7 @@ def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path):
 
 
 @pytest.mark.usefixtures("found_here")
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "proposals").write_text("a file")
     with pytest.raises(UserError, match="cannot be stored in .*--tfds_data_dir or TFDS_DATA_DIR") as caught:
         open_proposals(Pictures(1), make_data(), "train", tmp_path)

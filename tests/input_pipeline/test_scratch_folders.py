@@ -35,7 +35,7 @@ def test_only_the_folder_of_a_killed_preparation_is_removed(tmp_path):
         assert not dead.exists() and (live / "half").is_dir() and all(folder.is_dir() for folder in others)
         with scratch_folders.make(tmp_path, "mine") as own:
             scratch_folders.clean(tmp_path)
-            assert own.is_dir(), "it is in use, by this very process"
+            assert own.is_dir(), "this process is using it"
         assert not own.exists()
     finally:
         running.kill()

@@ -28,7 +28,7 @@ def test_written_arrays_are_read_back(tmp_path):
 
 
 @given(st.data())
-def test_damage_is_one_line_and_never_another_array(tmp_path_factory, data):
+def test_damage_gives_one_line_and_never_another_array(tmp_path_factory, data):
     place = tmp_path_factory.mktemp("arrays") / "a.npz"
     write_arrays(place, ARRAYS)
     content = bytearray(place.read_bytes())

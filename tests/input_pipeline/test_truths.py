@@ -137,7 +137,7 @@ def test_the_best_proposals_that_are_seen_fill_the_row():
 
 @pytest.mark.parametrize("field", ["mosaic", "mixup", "copy_paste"])
 def test_pictures_of_several_examples_have_no_proposals(field):
-    with pytest.raises(UserError, match=f"config.data.augment.{field}=0.5 does not go with proposals") as caught:
+    with pytest.raises(UserError, match=f"config.data.augment.{field}=0.5 does not work with proposals") as caught:
         make_proposals(**{field: 0.5})
     assert "\n" not in str(caught.value)
 

@@ -208,7 +208,7 @@ def test_a_canvas_too_small_for_fit_shortest_is_refused():
 
 def test_shortest_is_not_scored_on_its_canvas():
     config = make_shortest(((64, 96),), (64, 107), method="canvas")
-    with pytest.raises(UserError, match="config.eval.method='canvas' does not go with config.data.fit='shortest'"):
+    with pytest.raises(UserError, match="config.eval.method='canvas' does not work with config.data.fit='shortest'"):
         check_views(make_truth(("label",), config.data), config.data, config.eval)
 
 

@@ -69,7 +69,7 @@ def test_corners_as_width_and_height_leave_the_image():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_good_boxes_stay_what_they_are(seed):
+def test_good_boxes_are_accepted(seed):
     """They may be few, have masks smaller than their boxes, reach beyond the image, or have no area."""
     edges = draw(3, seed)
     assert judge(write(edges, OWN), areas=areas_of(edges) * 0.7) == ""
@@ -94,7 +94,7 @@ def test_boxes_of_another_scale_leave_their_images():
     edges, sizes = draw(20) + 20, np.full((20, 2), SIZE)
     assert box_kinds.leave(write(edges * 10, OWN), OWN, sizes)
     assert not box_kinds.leave(write(edges, OWN), OWN, sizes)
-    assert not box_kinds.leave(write(edges[:2] * 10, OWN), OWN, sizes[:2]), "two may be odd"
+    assert not box_kinds.leave(write(edges[:2] * 10, OWN), OWN, sizes[:2]), "two boxes are not enough evidence"
     assert not box_kinds.leave(write(edges * 10, OWN), OWN, sizes * np.nan)
 
 

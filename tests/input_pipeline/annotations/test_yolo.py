@@ -45,7 +45,7 @@ SQUARE = (0.2, 0.2, 0.4, 0.2, 0.4, 0.4, 0.2, 0.4)
         [],
     ],
 )
-def test_boxes_and_polygons_are_what_they_seem(values):
+def test_boxes_and_polygons_are_recognised(values):
     assert find_meaning(ROOT, values, None) == Meaning()
 
 
@@ -112,7 +112,7 @@ def test_long_polygons_stay_polygons():
     assert find_meaning(ROOT, long, None) == Meaning() and time.monotonic() - start < 5
 
 
-def test_oriented_boxes_give_upright_ones_and_no_masks():
+def test_oriented_boxes_are_read_as_upright_boxes_without_masks():
     turned = [circle((0.4, 0.4), 0.2, 4, turn) for turn in (0.3, 0.5, 0.9)]
     meaning = find_meaning(ROOT, rows(*turned), None)
     assert meaning == Meaning(oriented=True) and "upright boxes" in meaning.note()

@@ -34,7 +34,7 @@ def test_without_augmentation_the_image_stays_and_nothing_is_drawn():
     assert rng.random() == np.random.default_rng(0).random()
 
 
-def test_draws_come_in_the_order_of_the_table_and_only_for_what_is_on():
+def test_draws_follow_the_table_and_skip_disabled_fields():
     rng = np.random.default_rng(3)
     drawn = colour.draw_colours(np.random.default_rng(3), IMAGE, make_augment(hue=0.2, brightness=0.5))
     bright = colour.adjust_brightness(IMAGE.astype(np.float32), rng.uniform(0.5, 1.5))

@@ -266,7 +266,7 @@ def test_elastic_has_its_standard_deviation():
     assert field.std() == pytest.approx(3.0, rel=0.05)
 
 
-def test_large_scale_jitter_cuts_what_is_too_large_and_keeps_the_rest_whole():
+def test_large_scale_jitter_cuts_large_images_and_keeps_small_ones_whole():
     """The image lies or is cut anywhere, at 0.1 to 2 times its letterboxed size (Ghiasi et al. 2021)."""
     augment, size, content = make_augment(scale=(0.1, 2.0), crop=True), (60, 60), (30, 60)
     corners = np.array([[0, 15, 1], [60, 45, 1]]).T  # of the image in the letterbox

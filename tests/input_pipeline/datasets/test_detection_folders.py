@@ -47,7 +47,7 @@ def refuse(name, root, place, *words, split="train", **folder):
     assert "\n" not in message
     for word in words:
         assert word in message
-    assert not list(place.glob(f"{name}/*/2.0.0")) and not list(place.glob(".*")), "nothing is left of a failure"
+    assert not list(place.glob(f"{name}/*/2.0.0")) and not list(place.glob(".*")), "a failure leaves nothing"
 
 
 def draw(path, seed=0):
@@ -120,7 +120,7 @@ def test_coco_numbers_are_exact(coco):
     first, second, empty = (source[i] for i in range(3))
     np.testing.assert_array_equal(first["boxes"], [[2.3, 1.1, 2.3 + 5.9, 1.1 + 4.7], [15, 0, HEIGHT, 2.5]])
     assert first["classes"].tolist() == [1, 0] and first["crowd"].tolist() == [False, False]
-    assert first["area"].tolist() == [17.25, 5 * 2.5], "the second one's is that of the box in the image"
+    assert first["area"].tolist() == [17.25, 5 * 2.5], "the second area is that of the clipped box"
     np.testing.assert_array_equal(
         whole(first["masks"], SIZE), [fill(2, 1, 8, 6), fill(15, 0, 20, 2) | fill(16, 2, 20, 3)]
     )
@@ -223,7 +223,7 @@ def test_a_folder_that_only_moved_is_not_prepared_again(coco, tmp_path, monkeypa
     (tmp_path / "moved/train/.hidden.jpg").touch()
     monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
     assert open_folder("coco_folder", tmp_path / "moved", "train", place).fingerprint == first.fingerprint
-    assert len(open_folder("coco_folder", "", "train", place)) == 3, "without a root, the only one there is"
+    assert len(open_folder("coco_folder", "", "train", place)) == 3, "without a root, the only prepared copy"
 
 
 @pytest.mark.parametrize("images", ["train", "images/train", "images", "next to them"])
@@ -701,7 +701,7 @@ def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
     names = [[part.name(i) for i in range(len(part))] for part in parts]
     assert sorted(names[0] + names[1]) == ["one.jpg", "three.jpg", "two.png"] and names[0] and names[1][:1] == names[2]
     assert len({part.fingerprint for part in (*parts, source)}) == 4
-    assert len(list(place.glob("voc_folder/*"))) == 1, "both sides are of one prepared set"
+    assert len(list(place.glob("voc_folder/*"))) == 1, "both sides come from one prepared set"
 
 
 @pytest.mark.parametrize("named", ['<annotation xmlns="http://x.org/voc">', '<v:annotation xmlns:v="http://x.org">'])
@@ -933,7 +933,7 @@ def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
     assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
 
 
-def test_oriented_boxes_have_no_masks_and_the_error_says_why(tmp_path):
+def test_oriented_boxes_have_no_masks_and_the_error_gives_the_reason(tmp_path):
     make_yolo(tmp_path / "set")
     (tmp_path / "set/labels/train/a.txt").unlink()
     (tmp_path / "set/labels/train/b.txt").write_text("1 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3")
@@ -942,7 +942,7 @@ def test_oriented_boxes_have_no_masks_and_the_error_says_why(tmp_path):
     assert "oriented boxes: they are read as the upright boxes around them" in source.remarks[-1]
     with pytest.raises(
         UserError,
-        match=r"objects of train .*\(the rows look like oriented boxes; set task: segment in data.yaml if not\)",
+        match=r"1 object of train .*\(the rows look like oriented boxes; set task: segment in data.yaml if not\)",
     ):
         open_folder("yolo_folder", tmp_path / "set", "train", tmp_path / "tfds", "masks")
     (tmp_path / "set/data.yaml").write_text("task: segment\nnames: [fox, boar]")
@@ -957,7 +957,7 @@ def test_classes_with_gaps_keep_their_numbers(tmp_path):
     assert source[0]["classes"].tolist() == [1, 0]
 
 
-def test_images_that_cannot_be_decoded(tmp_path):
+def test_images_that_cannot_be_decoded_are_refused_or_dropped(tmp_path):
     """They are cut in the middle of the pixels, which the header alone does not show."""
     root, place = tmp_path / "set", tmp_path / "tfds"
     make_yolo(root)
@@ -998,7 +998,7 @@ def real_coco(tmp_path_factory):
 
 
 @needs_data
-def test_coco_is_what_its_json_says(real_coco):
+def test_coco_matches_its_json(real_coco):
     content, root, place = real_coco
     source = open_folder("coco_folder", root, "val2017", place, "masks")
     assert len(source) == 80 and len(source.class_names) == 80 and source.category_ids[-1] == 90

@@ -143,7 +143,7 @@ def test_many_bad_files_are_counted(root):
 
 @pytest.mark.parametrize("place", ["images/b.jpg", "masks/b.png"])
 @pytest.mark.parametrize("content", [b"", b"no image", "cut"])
-def test_a_file_that_cannot_be_decoded(root, place, content):
+def test_a_file_that_cannot_be_decoded_is_refused_or_dropped(root, place, content):
     path = root / "train" / place
     noise = np.random.default_rng(0).integers(0, 3, (40, 50), dtype=np.uint8)
     add(root, "b", Image.fromarray(np.dstack([noise * 80] * 3)), noise)
@@ -164,7 +164,7 @@ def test_missing_splits_folders_and_classes_are_refused(root):
 
 
 @pytest.mark.parametrize("text", ["", "one\n", "a 1 2 3\nb\n", "a\na\n", "a 1 2 3\nb 1 2 3\n"])
-def test_a_classes_file_that_cannot_be_used(root, text):
+def test_an_unusable_classes_file_is_refused(root, text):
     (root / "classes.txt").write_text(text)
     refuse(root, "classes.txt")
 
@@ -220,7 +220,7 @@ def test_a_folder_of_only_heic_explains_how_to_enable_it(root):
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".ppm", ".webp", ".avif", ".jp2", ".PNG", ".TIF", ""])
-def test_every_format_of_images_is_read(root, suffix):
+def test_every_image_format_is_read(root, suffix):
     kind = {".jfif": "JPEG", ".PNG": "PNG", ".TIF": "TIFF", ".jp2": "JPEG2000", "": "PNG"}.get(suffix)
     Image.new("RGB", (5, 4)).save(root / "train/images" / f"d{suffix}", kind)
     Image.fromarray(MASK).save(root / "train/masks/d.png")
@@ -278,7 +278,7 @@ def test_the_masks_size_decides_on_the_view(root, stored, orientation, view):
     assert all(view in line and "b.png" in line and line.startswith("1 file is") for line in source.remarks)
 
 
-def test_a_size_that_fits_no_view_names_both_and_exif(root):
+def test_the_error_names_both_views_and_exif_where_no_size_fits(root):
     turn(root, "b", np.rot90(RED), 6)
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "train/masks/b.png")
     refuse(root, "9x9", "4x5", "5x4", "EXIF orientation 6")
@@ -366,7 +366,7 @@ def test_a_threshold_that_no_mask_reaches_is_refused(root):
     np.testing.assert_array_equal(open_folder(root, threshold=1)[0]["label"], truth)
     save_masks(root, truth * np.uint8(255), truth, truth * 0)
     source = open_folder(root, threshold=128)
-    assert source.remarks == ("1 file is all ground: their values stay below config.data.folder.threshold=128: b.jpg",)
+    assert source.remarks == ("1 file is all ground (every value is below config.data.folder.threshold=128): b.jpg",)
     save_masks(root, *[truth * 0] * 3)
     assert open_folder(root, threshold=128).absent == ("crack",), "empty masks are empty"
 

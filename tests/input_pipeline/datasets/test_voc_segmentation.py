@@ -104,7 +104,7 @@ def test_the_year_and_the_devkit_are_the_same_set_prepared_once(year, tmp_path, 
     assert len(list(place.glob("voc_segmentation/*/1.0.0/dataset_info.json"))) == 1
 
 
-def test_a_changed_devkit_is_prepared_anew_and_no_root_needs_a_single_one(year, tmp_path):
+def test_a_changed_devkit_is_prepared_anew_and_without_a_root_only_one_copy_is_allowed(year, tmp_path):
     place = tmp_path / "tfds"
     refuse(place, "", "not prepared", "config.data.folder.root")
     first = open_voc(place, year)

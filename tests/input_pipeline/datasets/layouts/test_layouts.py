@@ -180,7 +180,7 @@ def test_images_without_labels_are_counted_and_without_any_there_is_no_split(tmp
         (["a.jpg", "a.txt", "cam/b.jpg", "cam/b.txt"], ["are in folders (cam), and others are not"]),
         (
             {"images/a.jpg": "", "labels/a.txt": ROWS, "a.yaml": "names: [x]", "b.yaml": "names: [y]"},
-            ["a.yaml, b.yaml", "keep one"],
+            ["a.yaml, b.yaml", "keep only one"],
         ),
         ({"images/a.jpg": "", "labels/a.txt": ROWS, "data.yaml": "train: 7"}, ["train is 7", "a folder of images"]),
         (
