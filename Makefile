@@ -1,10 +1,10 @@
-# Every target makes .venv first, from requirements.txt or, for tests and the linter, requirements-dev.txt.
+# Every target makes .venv first, from requirements.txt or, for tests and checks, requirements-dev.txt.
 PYTHON ?= python3
 RUN := .venv/bin/python
 # On a CPU, large pages for the arrays of a step: a tenth to a fifth faster (RESULTS.md).
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 
-.PHONY: help demo test test-slow lint check bench onnx
+.PHONY: help demo check lint types layers test test-slow bench onnx
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,17 +12,29 @@ help:  ## print this list
 demo: .venv/installed  ## train the main model at reduced width on a synthetic dataset, in about two minutes
 	@echo "training configs/unet_shapes.py into runs/demo"
 	@$(RUN) main.py --config=configs/unet_shapes.py --workdir=runs/demo --tfds_data_dir=data --mode=train
+	@$(RUN) -m experiments.compare runs/demo --html=runs/demo/page.html > runs/demo/table.txt
+	@echo "a page of curves, classes and images, for a browser: runs/demo/page.html"
+	@echo "or go on with:"
+	@echo "  $(RUN) main.py --config=configs/mask_rcnn_shapes.py --workdir=runs/mask_rcnn --tfds_data_dir=data  # a detector: 5 minutes"
+	@echo "  $(RUN) main.py --mode=datacheck --config=configs/masks.py --config.data.folder.root=DIR  # your own images: README.md"
 
-test: .venv/installed-dev  ## run the tests, without the slow ones
-	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
+check: .venv/installed-dev  ## lint, types, layering, English and every config, in under a minute
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync lint types layers
 
-test-slow: .venv/installed-dev  ## run all tests
-	@$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
-
-lint: .venv/installed-dev  ## run ruff
+lint: .venv/installed-dev  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
-check: lint test  ## lint and test
+types: .venv/installed-dev  ## basedpyright
+	@$(RUN) -m basedpyright
+
+layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what each config builds
+	@$(RUN) -m pytest -n 0 tests/test_layering.py tests/test_english.py tests/test_array_shapes.py tests/test_configs.py -m "not slow"
+
+test: .venv/installed-dev  ## the tests, without the slow ones
+	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
+
+test-slow: .venv/installed-dev  ## all tests: hours
+	@$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 bench: .venv/installed  ## print JSON lines: training steps of the main model and of two detectors, and box operations
 	@$(RUN) -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16

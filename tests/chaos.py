@@ -117,6 +117,8 @@ def main(argv: list[str]) -> int:
     )
     flags = parser.parse_args(argv)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+    if flags.folder:
+        flags.folder.mkdir(parents=True, exist_ok=True)
     began, reports = time.monotonic(), []
     with tempfile.TemporaryDirectory(dir=flags.folder) as folder:
         chaos = Chaos(pathlib.Path(folder), flags.seed)

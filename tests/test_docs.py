@@ -31,8 +31,8 @@ HISTORIES = {"detection_history", "segmentation_history"}  # sweeps over many mo
 EXPERIMENTS = sorted(path.stem for path in ROOT.glob("configs/*.py") if path.stem not in FAMILIES | HISTORIES)
 ANY = "unet_camvid"  # replaces NAME, the name of any config
 SECTIONS = ["seed", "mesh", "model", "task", "data", "train", "eval", "optim", "wandb", "pretrained", "init_from"]
-OTHERS = {"tfds"}  # foreign programs
-LONGEST = 165  # lines of README.md
+OTHERS = {"tfds", "pre-commit"}  # foreign programs
+LONGEST = 110  # lines of README.md
 LAUNCHERS = {"sbatch", "kubectl", "sky"}  # they take a file of launch/
 
 
