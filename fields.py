@@ -81,7 +81,7 @@ def hint_at(wrong: str, known: Iterable[str]) -> str:
 
 
 def fields_of(rule: Any, name: str = "", where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return {field: (rule, default or MISSING)} of a section, or of the class that `name` picks at `where`."""
+    """Return `{field: (rule, default or MISSING)}` of a section, or of the class that `name` picks at `where`."""
     named = find_named(rule)
     if named is None:
         return {field: (own, getattr(rule, field, MISSING)) for field, own in _hints(rule).items()}
@@ -175,7 +175,7 @@ def describe(rule: Any) -> str:
 
 
 def _parameters(classes: Sequence[type]) -> dict[str, tuple[Any, Any]]:
-    """Return {parameter: (rule, default)} of the first class, and of its parents if it takes `**others`."""
+    """Return `{parameter: (rule, default)}` of the first class, and of its parents if it takes `**others`."""
     first, *parents = classes
     target = first.__init__
     hints, parameters = _hints(target), inspect.signature(target).parameters

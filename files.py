@@ -26,7 +26,7 @@ BYTES_OF_JSON, BYTES_OF_LIST = 8, 80  # measured memory per byte of JSON, and pe
 
 
 class MissingFile(UserError, FileNotFoundError):
-    """A file is missing. Callers that do not need it catch this error; otherwise the user sees one line."""
+    """A file is missing. Callers that do not need it catch this error. Otherwise the user sees one line."""
 
 
 def expand_user(path: str | Path) -> Path:
@@ -55,7 +55,7 @@ def read_bytes(path: Path, most: int = RUN_FILE, remedy: str = REMEDY) -> bytes:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     except MemoryError:
-        raise UserError(f"{path} cannot be read: it does not fit in the memory that is left") from None
+        raise UserError(f"{path} cannot be read: it does not fit in the free memory") from None
     except ValueError as error:
         if isinstance(error, UserError):
             raise
@@ -100,7 +100,7 @@ def parse_json(content: bytes, where: object, kind: type = dict, remedy: str = R
     except RecursionError:
         value, depth = None, DEEPEST + 1
     except MemoryError:
-        raise UserError(f"{where} cannot be read: what it holds does not fit in the memory that is left") from None
+        raise UserError(f"{where} cannot be read: its content does not fit in the free memory") from None
     except ValueError as error:
         raise UserError(f"{where} is not JSON ({error}); {remedy}") from None
     else:

@@ -100,7 +100,6 @@ def draw_image(size: tuple[int, int]) -> np.ndarray:
 def build_network(name: str, config: ConfigDict, arrays: dict[str, np.ndarray]):
     """Return torchvision's network of a config, with exactly the `arrays` of a file."""
     torch, torchvision = map(importlib.import_module, ("torch", "torchvision"))
-
     detection, ops = torchvision.models.detection, torchvision.ops
     columns, make_norm = dict(num_classes=COLUMNS, weights=None, weights_backbone=None), ops.misc.FrozenBatchNorm2d
     if name == "ssd300" and config.model.backbone.layers == 16:
