@@ -232,7 +232,9 @@ function shorten(name) {
 }
 
 function startCoordinates() {
-  const section = document.getElementById('coordinates'), [axes, score] = listAxes();
+  const section = document.getElementById('coordinates');
+  if (data.runs.length === 1) return section.remove();
+  const [axes, score] = listAxes();
   if (!axes.length || data.groups.length < 2 || !score.numeric) {
     section.append(make('p', { className: 'note' }, 'Nothing to show: the runs have equal fields or no score yet.'));
     return;

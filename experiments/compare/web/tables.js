@@ -61,7 +61,7 @@ function startConfig() {
   const section = document.getElementById('config'), { all, varied } = data.fields;
   const place = makeScroll('Fields of the configs');
   const status = make('p', { className: 'note', role: 'status' });
-  let whole = false, wanted = '';
+  let whole = data.runs.length === 1, wanted = '';
   const draw = () => {
     const groups = data.groups.map((_, index) => index).filter((index) => data.groups[index].runs.some(isVisible));
     const fields = (whole ? all : varied.map((index) => all[index])).filter((field) => field.name.toLowerCase().includes(wanted));
@@ -76,7 +76,7 @@ function startConfig() {
     fill(place, rows.length ? makeTable(columns, rows, 'Config fields of the methods') : '');
   };
   section.append(make('div', { className: 'controls' },
-    makeCheck('all fields', false, (on) => { whole = on; draw(); }),
+    makeCheck('all fields', whole, (on) => { whole = on; draw(); }),
     make('label', {}, 'Filter ', make('input', { type: 'search', on: { input: (event) => { wanted = event.target.value.toLowerCase(); draw(); } } }))),
   status, place);
   listeners.push(draw);
