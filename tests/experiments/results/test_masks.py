@@ -73,7 +73,7 @@ def test_no_pixel_beyond_the_box_and_an_empty_mask_is_none():
 def test_masks_are_those_of_torchvisions_pasting(cells):
     """All pixels agree for the same box. Torchvision gives a box a further pixel at the right and at the bottom."""
     torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
-    from torchvision.models.detection.roi_heads import expand_masks, paste_mask_in_image
+    heads = pytest.importorskip("torchvision.models.detection.roi_heads", reason="torchvision is not installed")
 
     rng, size = np.random.default_rng(cells), (480, 640)
     y, x = np.mgrid[:28, :28]
@@ -88,9 +88,9 @@ def test_masks_are_those_of_torchvisions_pasting(cells):
             for mask, low, side in zip(probability, corner, cell, strict=True)
         ]
     )
-    padded, _ = expand_masks(torch.tensor(probability)[:, None], 1)
+    padded, _ = heads.expand_masks(torch.tensor(probability)[:, None], 1)
     same = np.concatenate([corner - cell, corner + 29 * cell - 1], -1)[:, [1, 0, 3, 2]].tolist()
-    same = [paste_mask_in_image(mask[0], box, *size).numpy() for mask, box in zip(padded, same, strict=True)]
+    same = [heads.paste_mask_in_image(mask[0], box, *size).numpy() for mask, box in zip(padded, same, strict=True)]
     for mask, level in zip(ours, same, strict=True):
         assert mask.any() and not (mask ^ (level > 0.5))[np.abs(level - 0.5) > 1e-5].any()
 
