@@ -1,7 +1,7 @@
-"""`--mode=datacheck`: what a training split holds, and what to set for it.
+"""`--mode=datacheck`, which reports the contents of a training split and the fields to set for it.
 
-Labels are counted on demand, objects before the first step of every run too: boxes that no anchor or cell can be responsible
-for are the usual cause of an mAP of 0.
+Labels are counted in this mode only. Objects are checked before the first step of every run too: boxes that no anchor or
+cell can match are the usual cause of an mAP of 0.
 """
 
 import json
@@ -18,6 +18,7 @@ from experiments.object_counts import check_objects, list_box_flags, print_repor
 from experiments.results.registry import make_results
 from experiments.run.inputs import say
 from experiments.tasks.base import Task
+from experiments.tasks.dense import Detection
 from experiments.tasks.registry import find_task, make_task
 from files import write_atomically
 from input_pipeline.sources import Source, open_source
@@ -25,9 +26,10 @@ from input_pipeline.truths import make_truth
 
 
 def datacheck(command: Command) -> None:
-    """Prints what `config.data.train_split` holds, and flags to paste: weights that balance labels, boxes that fit objects.
+    """Print a report on `config.data.train_split`, and flags to paste.
 
-    Draws some examples as they are read and as they are augmented. Raises UserError for data that cannot be used.
+    The flags are class weights, or boxes that fit the objects. Draw some examples as they are read and as they are
+    augmented. Raise UserError for unusable data.
     """
     config = command.experiment()
     data = config.data
@@ -37,7 +39,9 @@ def datacheck(command: Command) -> None:
     say(data.train_split, source)
     results = make_results(needs, config.eval, source.class_names)
     if "boxes" in needs:
-        report = check_objects(config, make_task(config, source.class_names), source, always_fit=True)
+        task = make_task(config, source.class_names)
+        assert isinstance(task, Detection)  # it needs boxes
+        report = check_objects(config, task, source, always_fit=True)
         print_report(report)
         flags = list_box_flags(report)
     else:
@@ -49,7 +53,7 @@ def datacheck(command: Command) -> None:
 
 
 def _check_labels(config: ConfigDict, source: Source) -> list[str]:
-    """Prints how often each class is seen; returns weights as flags."""
+    """Print how often each class occurs. Return class weights as flags."""
     data = config.data
     counts = count_labels(source, data.num_threads)
     print_lines(*describe(f"{data.name} {data.train_split}", source.class_names, counts))
@@ -60,12 +64,12 @@ def _check_labels(config: ConfigDict, source: Source) -> list[str]:
 
 
 def before_training(config: ConfigDict, task: Task, source: Source, workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Check a detector's objects once a run, and warn of what will reduce the precision.
+    """Check the objects of a detector once per run, and warn of what will reduce the precision.
 
-    Returns the report, which WORKDIR/datacheck.json keeps; None where there was nothing to check.
+    Returns the report, which WORKDIR/datacheck.json keeps, or None if there was nothing to check.
     """
     place = workdir / "datacheck.json"
-    if "boxes" not in task.needs or place.exists():
+    if not isinstance(task, Detection) or place.exists():
         return None
     report = check_objects(config, task, source)
     warn_of_objects(report)

@@ -1,4 +1,4 @@
-"""Pictures of what a run is fed: examples as a source has them, and rows of training batches."""
+"""Pictures of a run's input, which are examples of a source or rows of training batches."""
 
 import pathlib
 import tempfile
@@ -23,7 +23,7 @@ EXAMPLES = 16  # of a split, spread evenly
 
 
 def choose_folder(command: Command, kind: str) -> pathlib.Path:
-    """Returns where pictures go: --output, else `kind` in --workdir, else a new folder among the temporary files."""
+    """Return the folder of pictures, which is --output, else `kind` in --workdir, else a new temporary folder."""
     if command.output:
         return expand_user(command.output).absolute()
     return command.directory() / kind if command.workdir else pathlib.Path(tempfile.mkdtemp(prefix=f"{kind}-"))
@@ -32,7 +32,7 @@ def choose_folder(command: Command, kind: str) -> pathlib.Path:
 def draw_source(
     folder: pathlib.Path, results: Results, source: Source, truth: Truth, data: ConfigDict, seed: int
 ) -> list[pathlib.Path]:
-    """Draws the same examples of a source twice: as they are read, and as training may see them. Returns the two files."""
+    """Draw some examples of a source twice, as they are read and as training may augment them. Return the two files."""
     indices = np.linspace(0, len(source) - 1, min(EXAMPLES, len(source))).round().astype(int).tolist()
     captions = [caption(source, index) for index in indices]
     augmented = (
@@ -46,19 +46,19 @@ def draw_source(
 
 
 def draw_batch(results: Results, source: Source, batch: Batch) -> np.ndarray:
-    """Draws each row of a batch, with the number and the name of its image."""
+    """Draw each row of a batch, with the number and the name of its image."""
     captions = [caption(source, index) for index in batch["image_id"].tolist()]
     return results.sheet(map(as_example, list_rows(batch)), captions)
 
 
 def list_rows(batch: Batch) -> Iterator[Batch]:
-    """Yields the rows of a batch."""
+    """Yield the rows of a batch."""
     for number in range(len(batch["image_id"])):
         yield {name: values[number] for name, values in batch.items()}
 
 
 def as_example(row: Batch) -> Example:
-    """Returns a row of a batch as a source would have it: without padding, and with masks as pixels of the picture."""
+    """Return a row of a batch in the form of a source's example, without padding and with masks as pixels."""
     if "boxes" not in row:
         return row
     kept = {name: row[name][row["valid"]] for name in ("boxes", "classes", "crowd", "difficult")}
@@ -70,10 +70,10 @@ def as_example(row: Batch) -> Example:
 
 
 def caption(source: Source, index: int) -> str:
-    """Returns the number of an example in its source, and its name."""
+    """Return the number of an example in its source, and its name."""
     return f"{index}  {make_printable(source.name(index))}"
 
 
 def name_files(files: Sequence[pathlib.Path]) -> str:
-    """Returns the line that says where pictures are."""
+    """Return the line that names the files of pictures."""
     return f"pictures: {' '.join(map(str, files))}"

@@ -1,4 +1,4 @@
-"""How often each class of a split's labels is seen, and weights that balance the classes."""
+"""Counts of each class in a split's labels, and weights that balance the classes."""
 
 import dataclasses
 
@@ -13,17 +13,17 @@ from wording import count
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Of C classes in N images, at their stored size. Pixels without a class are in `ignored` alone."""
+    """Counts of C classes in N images, at their stored size. Unlabelled pixels are in `ignored` alone."""
 
     sizes: np.ndarray  # [N, 2] (height, width)
     pixels: np.ndarray  # [C] int64, of each class
-    images: np.ndarray  # [C] int64, that hold the class
-    around: np.ndarray  # [C] int64, pixels of any class in the images that hold this one
+    images: np.ndarray  # [C] int64, those with the class
+    around: np.ndarray  # [C] int64, pixels of any class in the images with this class
     ignored: int
 
 
 def count_labels(source: Source, num_threads: int) -> Counts:
-    """Reads every example once. Raises UserError for a label that is not a class of the source."""
+    """Read every example once. Raise UserError for a label that is not a class of the source."""
     classes = len(source.class_names)
 
     def look(index: int) -> tuple[tuple[int, ...], np.ndarray]:
@@ -50,9 +50,9 @@ def count_labels(source: Source, num_threads: int) -> Counts:
 
 
 def median_frequency_weights(counts: Counts) -> np.ndarray:
-    """Weights [C] of the classes: median(f) / f_c (Eigen and Fergus 2015), 0 for a class without an example.
+    """Return the weights [C] of the classes, median(f) / f_c (Eigen and Fergus 2015), 0 for a class without an example.
 
-    f_c is the share of class c among the pixels of the images that hold it; the median is over the classes present.
+    f_c is the share of class c among the pixels of the images with this class. The median is over the classes present.
     """
     frequency = counts.pixels / np.maximum(counts.around, 1)
     there = frequency > 0
@@ -63,7 +63,7 @@ def median_frequency_weights(counts: Counts) -> np.ndarray:
 
 
 def describe(title: str, class_names: tuple[str, ...], counts: Counts) -> list[str]:
-    """Returns the report's lines: the images' sizes, then one class per line."""
+    """Return the report's lines, first the images' sizes, then one class per line."""
     weights = median_frequency_weights(counts)
     total = int(counts.pixels.sum())
     low, middle, high = (
@@ -87,7 +87,7 @@ def describe(title: str, class_names: tuple[str, ...], counts: Counts) -> list[s
 
 
 def list_flags(weights: np.ndarray) -> list[str]:
-    """Returns median-frequency weights [C] and their square roots as flags to paste, each below a line that names it."""
+    """Return median-frequency weights [C] and their square roots as flags to paste, each below a line that names it."""
     kinds = {"median frequency": weights, "its square root, milder": np.sqrt(weights)}
     return [
         line

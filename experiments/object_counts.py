@@ -1,57 +1,55 @@
-"""What a training split's objects are, which of them a detector can be trained on at all, and what would fit them better."""
+"""A report on a training split's objects, the share of them that a detector can match, and fields that match more."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from errors import warn
-from experiments.box_fitting import fit_boxes, write_flags
+from experiments.box_fitting import fit_boxes, make_blueprint, write_flags
 from experiments.proposal_recall import best_overlaps, list_counts, print_recall, summarise, warn_of_recall
 from experiments.reading import read_each
-from experiments.run import state as states
 from experiments.tasks.dense import Detection, Geometry
 from input_pipeline.augment import geometry
 from input_pipeline.objects import clip, has_area
-from input_pipeline.sources import ObjectSource
+from input_pipeline.sources import ObjectSource, ProposalSource, Source
 from wording import count, count_being, name_some
 
-ENOUGH = 0.95  # of the objects that can be learned; a smaller share is a warning
+ENOUGH = 0.95  # share of the training objects; if fewer are matchable, a warning says so
 SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}  # COCO's least areas, in pixels of the image as stored
 SHOWN = 5  # bad boxes, or classes, that a warning names
 
 
-def check_objects(
-    config: ConfigDict, task: Detection, source: ObjectSource, *, always_fit: bool = False
-) -> dict[str, Any]:
-    """The report on a detection split, fit for JSON. Reads every annotation once, and decodes no image.
+def check_objects(config: ConfigDict, task: Detection, source: Source, *, always_fit: bool = False) -> dict[str, Any]:
+    """Return the report on a detection split, fit for JSON. Read every annotation once, and decode no image.
 
-    `matchable` is the share of the objects that the model's anchors or cells can be responsible for, where images are
-    fitted to config.data.image_size without augmentation; with data.fit=crop, at the middle of config.data.augment.scale
-    and in the crop with the object in its middle.
-    What training leaves out is left out there too: crowds, and difficult objects where config.task.use_difficult is False.
-    `fitted` has what `fit_boxes` finds where few objects are matchable, or `always_fit` asks for it, else None.
-    Where the task needs proposals, `proposals` has their recall of those objects, in the pixels of the image as stored.
+    `matchable` is the share of the objects that the model's anchors or cells can match, with images fitted to
+    config.data.image_size and not augmented; with data.fit=crop, at the middle of config.data.augment.scale, in the crop
+    with the object in its middle. It leaves out the same objects as training: crowds, and difficult objects if
+    config.task.use_difficult is False. `fitted` has the result of `fit_boxes` if few objects are matchable or if
+    `always_fit` is set, else None. If the task needs proposals, `proposals` has their recall of those objects, in pixels
+    of the stored image.
     """
+    annotated, searched = cast(ObjectSource, source), cast(ProposalSource, source)  # the task has asked for boxes
     data, size = config.data, tuple(config.data.image_size)
-    placed = states.blueprint(config, len(source.class_names)).geometry(size)
+    placed = make_blueprint(config, len(source.class_names)).geometry(size)
     cropped, proposed = data.fit == "crop", "proposals" in task.needs
     zoom = float(np.sqrt(np.prod(data.augment.scale))) if cropped else 1.0
 
-    def look(index: int) -> dict[str, np.ndarray]:
-        original, objects = source.objects(index)
+    def look(index: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        original, objects = annotated.objects(index)
         matrix = geometry.scaling(zoom, zoom) @ geometry.fit(original, size, data.fit, data.margin, data.shortest)
         seen = _look(task, placed, objects, matrix, size, cropped=cropped)
         if proposed:
-            proposals = source.proposals(index)
+            proposals = searched.proposals(index)
             seen["covered"] = best_overlaps(objects["boxes"], proposals, list_counts(data.max_proposals))
             seen["proposals"] = np.array([len(proposals)])
-        return seen | {"bad_boxes": source.find_bad_boxes(index)}
+        return seen, annotated.find_bad_boxes(index)
 
-    found = list(read_each(look, len(source), data.num_threads))
-    every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0] if name != "bad_boxes"}
+    found, bad_boxes = zip(*read_each(look, len(source), data.num_threads), strict=True)
+    every = {name: np.concatenate([objects[name] for objects in found]) for name in found[0]}
     image = np.repeat(np.arange(len(found)), [len(objects["classes"]) for objects in found])
     counts = np.bincount(image, minlength=len(found))
     beyond = np.maximum(counts - data.max_boxes, 0)
@@ -78,8 +76,8 @@ def check_objects(
         "objects_per_image": {"mean": float(counts.mean()), "most": int(counts.max())},
         "crowd": int(every["crowd"].sum()),
         "difficult": int(every["difficult"].sum()),
-        "bad_boxes": [*source.bad_boxes, *(name for objects in found for name in objects["bad_boxes"])],
-        "clipped_boxes": source.clipped_boxes,
+        "bad_boxes": [*source.bad_boxes, *(name for names in bad_boxes for name in names)],
+        "clipped_boxes": annotated.clipped_boxes,
         "padding": {
             "max_boxes": data.max_boxes,
             "images": int((beyond > 0).sum()),
@@ -103,7 +101,10 @@ def check_objects(
 def _look(
     task: Detection, placed: Geometry, objects: dict, matrix: np.ndarray, size: tuple[int, int], *, cropped: bool
 ) -> dict[str, np.ndarray]:
-    """An image's objects as the network of input `size` sees them; `matrix` maps the image to it, or to the middle crop."""
+    """Return an image's objects as a network with inputs of `size` sees them.
+
+    `matrix` maps the image to the input, or with `cropped` to the middle crop.
+    """
     scale = np.array([matrix[1, 1], matrix[0, 0]])
     boxes = objects["boxes"] * np.tile(scale, 2) + np.tile([matrix[1, 2], matrix[0, 2]], 2)
     learned, matched = task.learns(objects), np.zeros(len(boxes), bool)
@@ -121,7 +122,7 @@ def _look(
 
 
 def _match_in_crops(task: Detection, placed: Geometry, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Whether each of `boxes` [M,4] is matchable [M] in a crop of `size` around its centre, among what else is seen there."""
+    """Return whether each of `boxes` [M,4] is matchable [M] in a crop of `size` around it, with the other boxes there."""
     matched = np.zeros(len(boxes), bool)
     for index, corner in enumerate(_corner(boxes, size)):
         seen = clip(boxes - np.tile(corner, 2), (0, 0, *size))
@@ -131,17 +132,17 @@ def _match_in_crops(task: Detection, placed: Geometry, boxes: np.ndarray, size: 
 
 
 def _corner(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The top left corner [M,2] of the crop of `size` around the centre of each of boxes [M,4]."""
+    """Return the top left corner [M,2] of the crop of `size` around the centre of each of boxes [M,4]."""
     return (boxes[:, :2] + boxes[:, 2:] - size) / 2
 
 
 def _quartiles(values: np.ndarray) -> list[float]:
-    """Least, lower quartile, median, upper quartile, largest; empty where there is nothing."""
+    """Return the minimum, the quartiles and the maximum, [] if there are no values."""
     return np.percentile(values, (0, 25, 50, 75, 100)).round(2).tolist() if len(values) else []
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Print a report on objects, and warn of what will reduce the precision."""
+    """Print a report of `check_objects`, and warn of everything that will reduce the precision."""
     per_image, padding = report["objects_per_image"], report["padding"]
     print(
         f"{report['split']}: {count(report['images'], 'image')} ({report['images_without_objects']} without objects), "
@@ -188,7 +189,7 @@ def warn_of_objects(report: Mapping[str, Any]) -> None:
 
 
 def _remedy(report: Mapping[str, Any]) -> str:
-    """What to do where few objects are matchable: the values to paste, where some are better, and what else is left."""
+    """Return the remedy for few matchable objects, with better values to paste if there are some."""
     fitted = report["fitted"]
     if fitted is None:
         return report["advice"]
@@ -199,7 +200,7 @@ def _remedy(report: Mapping[str, Any]) -> str:
 
 
 def list_box_flags(report: Mapping[str, Any]) -> list[str]:
-    """Returns the fields that were fitted as flags to paste, below a line that says what they match; none without any."""
+    """Return the fitted fields as flags to paste, below a line with the share that they match, [] if none were fitted."""
     fitted, share = report["fitted"], report["matchable"]
     if fitted is None or (share < ENOUGH and fitted["matchable"] <= share):
         return []

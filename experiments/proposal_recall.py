@@ -1,4 +1,4 @@
-"""Which share of the objects the stored proposals cover: what a detector on proposals can find at best."""
+"""Recall of the stored proposals, which is the most that a detector on proposals can reach."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ import numpy as np
 from errors import warn
 from input_pipeline.objects import overlap
 
-COUNTS = (10, 100, 300, 1000, 2000)  # of an image's best proposals
-OVERLAPS = (0.5, 0.7)  # an object is covered by a proposal with this IoU or more
-ENOUGH = 0.9  # of the objects, at the first of OVERLAPS; a smaller share is a warning
+COUNTS = (10, 100, 300, 1000, 2000)  # numbers of an image's best proposals
+OVERLAPS = (0.5, 0.7)  # IoUs from which on a proposal covers an object
+ENOUGH = 0.9  # share of the objects, at the first of OVERLAPS; a smaller one gives a warning
 
 
 def list_counts(most: int) -> tuple[int, ...]:
-    """Returns the COUNTS below `most`, the room in a batch, and that."""
+    """Return the COUNTS below `most`, the number of proposals in a batch, and `most`."""
     return (*(count for count in COUNTS if count < most), most)
 
 
 def best_overlaps(boxes: np.ndarray, proposals: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """Returns the largest IoU [M,K] of each of an image's boxes [M,4] with the first counts[k] of its proposals [P,4]."""
+    """Return the largest IoU [M,K] of each of an image's boxes [M,4] with the first counts[k] of its proposals [P,4]."""
     best = np.zeros((len(boxes), max(counts) + 1))
     found = overlap(boxes, proposals[: max(counts)].astype(np.float64))
     best[:, 1 : 1 + found.shape[1]] = found
@@ -26,7 +26,7 @@ def best_overlaps(boxes: np.ndarray, proposals: np.ndarray, counts: tuple[int, .
 
 
 def summarise(best: np.ndarray, held: list[int], most: int) -> dict[str, Any]:
-    """Returns the report, fit for JSON: of `best` [M,K] of all objects at list_counts(most).
+    """Return the report, fit for JSON. `best` [M,K] has all objects, at list_counts(most).
 
     `held` are the numbers of proposals of each image. Without objects the recall is None.
     """
@@ -41,7 +41,7 @@ def summarise(best: np.ndarray, held: list[int], most: int) -> dict[str, Any]:
 
 
 def print_recall(report: dict[str, Any]) -> None:
-    """Print such a report."""
+    """Print a report of `summarise`."""
     per_image, recall = report["per_image"], report["recall"]
     print(f"proposals: {per_image['mean']:.0f} per image and {per_image['most']} at most")
     counts = list(recall[str(OVERLAPS[0])])

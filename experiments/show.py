@@ -1,4 +1,4 @@
-"""`--mode=show`: the exact batch that one step of training sees, drawn as one picture. Makes no model."""
+"""`--mode=show`, which draws the exact batch of one training step as one picture. It makes no model."""
 
 import pathlib
 
@@ -17,16 +17,16 @@ from experiments.tasks.registry import find_task
 from input_pipeline.batch import Batch
 from wording import count
 
-# Sections and fields of the config that decide what is in a batch; evaluation's own fields are not among them.
+# Sections and fields of the config that decide what is in a batch.
 DECIDING = ("data.", "seed.data", "task.name", "train.batch_size")
-# The place of the data is not what it holds, which is compared by itself.
+# Fields of these sections that do not. The fingerprint compares the data itself, wherever it is.
 UNSEEN = ("data.eval_split", "data.canvases", "data.num_threads", "data.prefetch", "data.folder.root")
 
 
 def show(command: Command) -> None:
-    """Draws the batch of step --step, of the run in --workdir or of --config; its rows are named on lines of their own.
+    """Draw the batch of step --step, of the run in --workdir or of --config. Print the images of its rows line by line.
 
-    Raises UserError for a step that the run does not take, and where the data is not what the run was trained on.
+    Raise UserError for a step outside the run, and for data other than the run's.
     """
     config, step = command.run_config(), command.step
     if not 1 <= step <= config.train.steps:
@@ -46,7 +46,7 @@ def show(command: Command) -> None:
 
 
 def read_batch(inputs: Inputs, config: ConfigDict, step: int) -> Batch:
-    """Returns the global batch that the step sees, by the loader that training has."""
+    """Return the global batch of a step, from the loader that training uses."""
     loader = inputs.load(config)
     try:
         loader.set_state(step - 1)
@@ -56,7 +56,7 @@ def read_batch(inputs: Inputs, config: ConfigDict, step: int) -> Batch:
 
 
 def _check_run(workdir: pathlib.Path, config: ConfigDict, inputs: Inputs) -> None:
-    """Compares with the run in `workdir`: raises UserError for other data, and warns of fields that make other batches."""
+    """Compare with the run in `workdir`. Raise UserError for other data. Warn of fields that make other batches."""
     notes = Checkpoints(workdir, read_only=True).read_notes() or {}
     data = inputs.fingerprints["train"]
     trained_on = notes.get("data", {}).get("train", data)

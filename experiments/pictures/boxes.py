@@ -1,4 +1,4 @@
-"""Pictures of boxes: over an image, and predictions next to the ground truth.
+"""Pictures of boxes over an image, and of predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels.
 """
@@ -99,7 +99,7 @@ def compare_boxes(
     class_names: Sequence[str],
     least_score: float = 0.0,
 ) -> np.ndarray:
-    """Draw N examples of any sizes: ground truth and prediction side by side, the legend below.
+    """Draw N examples of any sizes, ground truth and prediction side by side, with the legend below.
 
     `truths` have boxes, classes, crowd and difficult; `predictions` have boxes, classes and scores, and are drawn from
     `least_score` on. Hits, false alarms and missed objects, see `judge`, have other frames and marks. Crowds and difficult

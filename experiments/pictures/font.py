@@ -1,4 +1,4 @@
-"""The font of all pictures: Pillow's own, which every machine has."""
+"""The font of all pictures, which is part of Pillow."""
 
 from PIL import ImageFont
 

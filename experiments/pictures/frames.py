@@ -1,4 +1,4 @@
-"""Frames of boxes and marks, by which outcomes are told apart without their colours."""
+"""Frames of boxes and marks, which show outcomes without colours."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +65,10 @@ def _cut_side(start: int, end: int, line: int, outcome: Outcome) -> list[tuple[i
 def draw_mark(
     draw: ImageDraw.ImageDraw, outcome: Outcome, middle: tuple[float, float], size: float, ink: str | Colour, line: int
 ) -> None:
-    """Draw a mark of `size` pixels: a check of a hit, a cross of a false alarm, a ring of a missed object, else none."""
+    """Draw the mark of an outcome, `size` pixels large.
+
+    A hit has a check, a false alarm a cross, and a missed object a ring. What is not counted has no mark.
+    """
     (x, y), half = middle, size / 2
     if outcome == Outcome.HIT:
         points = ((x - half, y), (x - half / 4, y + half * 0.7), (x + half, y - half * 0.8))
@@ -106,7 +109,7 @@ def list_outcomes(every: Iterable[Mapping[str, np.ndarray]], sample: Sample, lea
 
 
 def find_outcomes(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the outcomes [N] of rows that are drawn. Crowds and difficult objects are not counted; others are as hits."""
+    """Return the outcomes [N] of rows that are drawn. Objects without one are drawn as hits, or as not counted."""
     if "outcomes" in rows:
         return rows["outcomes"]
     counted = np.full(len(rows["classes"]), Outcome.HIT)

@@ -1,4 +1,4 @@
-"""Pictures of instances: masks over an image, and predictions next to the ground truth.
+"""Pictures of instances over an image, and of predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, boxes [N,4] (top, left, bottom, right) in their pixels, masks [N] of `Mask` in their frame. A
 colour shows which pixels are one instance, not its class: hundreds of one class may touch each other.
@@ -88,7 +88,7 @@ def draw_instance_rows(
 def draw_framed_rows(
     canvas: Image.Image, scale: tuple[float, float], rows: Rows, class_names: Sequence[str]
 ) -> Image.Image:
-    """Draw the instances as `draw_instance_rows` does, and around each a thin frame: its box."""
+    """Draw the instances as `draw_instance_rows` does, and the box of each as a thin frame."""
     canvas = draw_instance_rows(canvas, scale, rows, class_names)
     boxes, drawing = rows["boxes"] * (scale * 2), ImageDraw.Draw(canvas)
     for index, (top, left, bottom, right) in zip(
@@ -153,7 +153,7 @@ def _cover(mask: Mask, size: tuple[int, int]) -> Part:
 
 
 def _list_names(rows: Rows, class_names: Sequence[str]) -> list[str]:
-    """List the name of each instance: its class, where there are several, and its score, if it has one."""
+    """List the name of each instance, which is its class if there are several, and its score if it has one."""
     named = [class_names[index] if len(class_names) > 1 else "" for index in rows["classes"].tolist()]
     scores = rows["scores"].tolist() if "scores" in rows else [math.nan] * len(named)
     written = ("" if math.isnan(score) else f"{score:.2f}" for score in scores)
@@ -210,12 +210,12 @@ def draw_instance_sample(outcome: Outcome, size: int) -> Image.Image:
 
 
 def list_instance_entries(every: Sequence[Rows], class_names: Sequence[str], least_score: float | None) -> list[Entry]:
-    """List the legend's entries: that a colour is one instance, and the outcomes that are drawn."""
+    """List the legend's entries of the colours, one for each instance, and of the outcomes that are drawn."""
     return [(draw_colours, "a colour is one object"), *list_outcomes(every, draw_instance_sample, least_score)]
 
 
 def draw_colours(size: int) -> Image.Image:
-    """Draw the swatch of colours that mean no class: four squares of the palette."""
+    """Draw the swatch of colours that do not mean classes, four squares of the palette."""
     swatch, half = Image.new("RGB", (size, size)), size // 2
     for index, (x, y) in enumerate(itertools.product((0, half), repeat=2)):
         swatch.paste(OKABE_ITO[index], (x, y, size, size))
@@ -233,7 +233,7 @@ def compare_instances(
     class_names: Sequence[str],
     least_score: float = 0.0,
 ) -> np.ndarray:
-    """Draw N examples of any sizes: ground truth and prediction side by side.
+    """Draw N examples of any sizes, ground truth and prediction side by side, with the legend below.
 
     `truths` have boxes, classes, masks, crowd and difficult; `predictions` have boxes, classes, masks and scores, and are
     drawn from `least_score` on. Hits, false alarms and missed objects, see `judge`, have other contours and marks. Crowds and

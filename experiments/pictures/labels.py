@@ -1,4 +1,4 @@
-"""Pictures of label maps: over the image, and predictions next to the ground truth.
+"""Pictures of label maps over an image, and of predictions next to the ground truth.
 
 Images are [H,W,3] uint8 RGB, label maps [H,W] uint8 with a class index in each pixel and 255 where a pixel is unlabelled.
 """
@@ -20,7 +20,7 @@ THICKEST = 3  # pixels of an outline
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """Return the brightness of an image, [H,W,1] float64 from 0 to 255: every hue drawn on it then has a meaning."""
+    """Return the brightness of an image, [H,W,1] float64 from 0 to 255. Every hue drawn on it then has a meaning."""
     return (image @ np.array([0.299, 0.587, 0.114]))[..., None]
 
 
@@ -93,7 +93,7 @@ def compare_labels(
     predictions: Sequence[np.ndarray],
     class_names: Sequence[str],
 ) -> np.ndarray:
-    """Draw N examples of any sizes: image, ground truth and prediction side by side, titles above, the legend below.
+    """Draw N examples of any sizes, with image, ground truth and prediction side by side, and the legend below.
 
     Each example keeps its proportions. The legend has the classes that occur. Return [H,W,3] uint8.
     """

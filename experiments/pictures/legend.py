@@ -1,4 +1,4 @@
-"""The legend of a picture: what its colours and its marks mean."""
+"""The legend of a picture, which explains its colours and marks."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ Entry = tuple[Swatch, str]  # with what it means
 
 
 def list_classes(present: Iterable[np.ndarray], class_names: Sequence[str]) -> list[Entry]:
-    """List the entries of the classes whose indices are `present`, in arrays of any shape; 255 means unlabelled."""
+    """List the entries of the classes whose indices are `present`, in arrays of any shape. 255 means unlabelled."""
     entries: list[Entry] = []
     every: set[int] = {index for indices in present for index in np.unique(indices).tolist()}
     for index in sorted(every):
@@ -41,7 +41,7 @@ def list_label_classes(present: Iterable[np.ndarray], class_names: Sequence[str]
 
 
 def draw_empty(size: int) -> Image.Image:
-    """Draw the swatch of a class without a colour: a white square with a thin frame."""
+    """Draw the swatch of a class without a colour, a white square with a thin frame."""
     swatch = Image.new("RGB", (size, size), "white")
     ImageDraw.Draw(swatch).rectangle((0, 0, size - 1, size - 1), outline=INK)
     return swatch
@@ -73,7 +73,7 @@ def draw_legend(
     places: list[tuple[int, int]],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """Draw the swatches and the names of `entries` at their `places`, counted from `start` (x, y); None is hatched."""
+    """Draw the swatches and the names of `entries` at their `places`, counted from `start` (x, y). None is hatched."""
     draw, size = ImageDraw.Draw(canvas), int(font.size)
     for (swatch, name), (x, y) in zip(entries, places, strict=True):
         left, top = start[0] + x, start[1] + y

@@ -1,4 +1,4 @@
-"""Which detections of an image find an object, which are false alarms, and which objects are missed."""
+"""Hits, false alarms and missed objects among the detections and the objects of an image."""
 
 import enum
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def judge(
 
 
 def _measure_overlaps(truth: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], size: Size) -> np.ndarray:
-    """Return the IoU [D,N] of each detection with each object; with a crowd, the part of the detection that lies in it."""
+    """Return the IoU [D,N] of each detection with each object, or the part of the detection that lies in a crowd."""
     if not len(found["boxes"]) or not len(truth["boxes"]):
         return np.zeros((len(found["boxes"]), len(truth["boxes"])))
     masked = "masks" in found and "masks" in truth

@@ -1,4 +1,4 @@
-"""Examples side by side: ground truth and prediction, titles above, the legend below. Images are [H,W,3] uint8 RGB."""
+"""Ground truth and prediction of examples side by side, with titles and a legend. Images are [H,W,3] uint8 RGB."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +78,7 @@ def compare(
     class_names: Sequence[str],
     least_score: float,
 ) -> np.ndarray:
-    """Draw N examples of any sizes: ground truth and prediction side by side, the legend below.
+    """Draw N examples of any sizes, ground truth and prediction side by side, with the legend below.
 
     Detections are drawn from `least_score` on, which the title names. Return [H,W,3] uint8.
     """

@@ -62,7 +62,7 @@ def palette() -> np.ndarray:
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
-    """Return the colour of an object's class. The colours repeat after 255 classes; no class is grey."""
+    """Return the colour of an object's class. The colours repeat after 255 classes, and no class is grey."""
     return tuple(palette()[index % IGNORE].tolist())
 
 
@@ -84,7 +84,7 @@ def _appearance(colours: np.ndarray) -> np.ndarray:
 
 
 def _distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the smallest distance [N] over the kinds of vision. Normal vision counts most: most people have it."""
+    """Return the smallest distance [N] over the kinds of vision. Normal vision, which most people have, counts most."""
     return np.min(np.linalg.norm(colours - other, axis=-1) * np.array([[1.0], [1.5], [1.5]]), axis=0)
 
 

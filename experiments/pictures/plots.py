@@ -1,4 +1,4 @@
-"""Plots of scores: confusion matrices and precision-recall curves, [H,W,3] uint8 RGB."""
+"""Plots of scores, which are confusion matrices, precision-recall curves and named points, [H,W,3] uint8 RGB."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ LIGHT_LINE = 0.6  # from this luminance on a line on white needs a border
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Plot the predicted classes of each true class's pixels, in percent of the true class; darker is more.
+    """Plot the predicted classes of each true class's pixels, in percent of the true class. Darker is more.
 
     `counts` [C,C] has the true classes along the rows. A cell without a pixel stays blank. The row of a class that is not
     in the ground truth is hatched. Return [H,W,3] uint8.
@@ -38,7 +38,7 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray
 
 
 def plot_box_confusion(counts: np.ndarray, class_names: Sequence[str], iou: float, score: float) -> np.ndarray:
-    """Plot how many objects of each true class were found, as which class; darker is a larger part of the true class.
+    """Plot the number of objects by true and predicted class. Darker is a larger part of the true class.
 
     `counts` [C+1,C+1] has the true classes along the rows. The last column counts missed objects. The last row counts
     false alarms: it has no true objects, so that its cells have no colour. The title names the `iou` from which on a
@@ -59,7 +59,7 @@ def _plot_cells(
     title: str,
     last: tuple[str, str] | None = None,
 ) -> np.ndarray:
-    """Plot a matrix of `parts` [C,C], 0 to 1, each cell with its text; where a row of parts is nan, without colours.
+    """Plot a matrix of `parts` [C,C], 0 to 1, each cell with its text. Parts of nan have no colours.
 
     `last` names a last column and a last row, which the classes do not; a line sets them off.
     """

@@ -12,7 +12,7 @@ def keep_confident(detections: Mapping[str, np.ndarray], least_score: float) -> 
 
 
 def describe_shown(scores: np.ndarray, least_score: float) -> str:
-    """Return a remark on `scores` [N]: which detections are drawn or, if none is, the best score."""
+    """Return a remark on `scores` [N], which names the least score that is drawn, and the best one if none is drawn."""
     if not len(scores):
         return "no detection"
     if scores.max() >= least_score:

@@ -1,4 +1,4 @@
-"""The host half of a task, without device code: it merges the views of an image, scores, draws and writes files."""
+"""The host half of a task, which merges views, scores, draws and writes files. It has no device code."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -180,7 +180,7 @@ class DetectionWriter(Writer):
         return draw_boxes(image, shown, self.class_names)
 
     def _list_entries(self, shown: Prediction) -> list[Entry]:
-        """List the legend's entries of the detections `shown`: their classes, each with the number of its detections."""
+        """List the legend's entries of the detections `shown`, one for each class with its number of detections."""
         return count_classes(shown["classes"], self.class_names)
 
     def close(self) -> list[Path]:

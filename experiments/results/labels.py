@@ -164,7 +164,7 @@ def _find_first_row(matrix: np.ndarray) -> int:
 
 
 def _interpolate(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    """Sample `values` at `places` along an axis, in pixels from the first one's centre; beyond the ends they repeat."""
+    """Sample `values` at `places` along an axis, in pixels from the first one's centre. They repeat beyond the ends."""
     places = np.clip(places, 0, values.shape[axis] - 1)
     low = np.floor(places).astype(int)
     part = (places - low).astype(np.float32).reshape(-1, *(1,) * (values.ndim - 1 - axis))

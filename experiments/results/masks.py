@@ -108,6 +108,6 @@ class InstanceWriter(DetectionWriter):
         return draw_instances(image, shown, self.class_names)
 
     def _list_entries(self, shown: Prediction) -> list[Entry]:
-        """List the legend's entry of the detections `shown`: a colour is one of them, whatever its class."""
+        """List the legend's entry of the detections `shown`, whose colours do not mean classes."""
         counted = ", ".join(text for _, text in count_classes(shown["classes"], self.class_names))
         return [(draw_colours, f"a colour is one object; {counted}")] if counted else []

@@ -1,4 +1,4 @@
-"""Fields that are fitted to objects: accepted by the model, checked by its own boxes, and the same each time."""
+"""Fields that are fitted to objects suit the model, match by its own boxes, and are the same each time."""
 
 import json
 import shlex
@@ -82,7 +82,7 @@ def test_a_model_without_such_boxes_has_no_flags(name):
 
 
 def test_what_no_box_can_match_is_left_to_itself():
-    """Of objects of two pixels and of twenty, those of twenty are fitted, and the warning says what else to do."""
+    """The objects are of two and of twenty pixels. Those of twenty are fitted, and the warning names a further remedy."""
     config, task = read("ssd_shapes", "--config.model.sizes=(0.6,0.7,0.8,0.9)")
     rng = np.random.default_rng(0)
     corners, sides = rng.uniform(0, 70, (60, 2)), np.repeat([2.0, 20.0], 30)[:, None]

@@ -1,4 +1,4 @@
-"""The command line of datacheck: what it prints, and the lines that a user pastes."""
+"""The command line of datacheck, with its report and the lines that a user pastes."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""What is drawn of a run's input is what the run is fed."""
+"""Pictures of a run's input show what the run reads."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def test_a_row_is_the_example_again_where_nothing_is_augmented():
 
 
 def test_the_same_examples_are_drawn_as_read_and_as_augmented(tmp_path, monkeypatch):
-    """Without augmentation, at the images' own size, both are one picture; with it, they are two."""
+    """Without augmentation, at the images' own size, both pictures are equal. With it, they differ."""
     monkeypatch.setattr(example_sheets, "EXAMPLES", 4)
     config, truth, results = make(("boxes",))
     source = Scenes(SIZES)

@@ -1,4 +1,4 @@
-"""How often classes are seen, against numbers counted by hand, and the weights of that."""
+"""Counts of classes and their weights agree with numbers counted by hand."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ from experiments.show import read_batch, show
 
 
 def see_steps(config, inputs):
-    """The batch of each step, as the loop hands it to a run that trains nothing."""
+    """Return the batch of each step, as the loop gives it to a run that does not train."""
     seen = {}
     run = types.SimpleNamespace(config=config, loader=inputs.load(config), first=0, position=0)
     run.stop = types.SimpleNamespace(requested=lambda reserve: False, nothing_to_lose=True)
@@ -67,7 +67,7 @@ def test_it_names_its_rows_and_replaces_nothing(tmp_path, data_dir, capsys):
     assert Image.open(tmp_path / "step_0000001.png").width > 300
 
 
-def test_of_a_run_it_says_what_differs(tmp_path, data_dir, capsys, monkeypatch):
+def test_a_run_with_other_fields_gives_a_warning(tmp_path, data_dir, capsys, monkeypatch):
     config = unet_shapes.get_config("debug")
     (tmp_path / "config.json").write_text(resolve(config))
     config.eval.batch_size = 3

@@ -1,4 +1,4 @@
-"""The confusion matrix of boxes: its numbers are those of a plain loop, and its picture holds them."""
+"""The confusion matrix of boxes has the numbers of a plain loop, and its picture shows them."""
 
 import json
 
@@ -11,7 +11,10 @@ from tests.experiments.metrics.test_average_precision import NAMES, overlap, ran
 
 
 def count_by_hand(images):
-    """Each detection of score 0.25 or more, by falling score, takes the free object that it overlaps most, of any class."""
+    """Count with plain loops.
+
+    Each detection of score 0.25 or more, by falling score, takes the free object of any class that it overlaps most.
+    """
     counts = np.zeros((len(NAMES) + 1, len(NAMES) + 1), int)
     for found, true in images:
         skipped, free = [], []

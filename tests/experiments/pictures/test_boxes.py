@@ -1,4 +1,4 @@
-"""Pictures of boxes: every colour, name, mark and line stands where it should be."""
+"""Pictures of boxes have every colour, name, mark and line in its place."""
 
 import numpy as np
 import pytest
@@ -50,13 +50,13 @@ def test_names_and_frames_stand_out_on_any_background(index):
 
 
 def frame_of(outcome):
-    """The pixels of the frame's colour, without the rows in which its name stands."""
+    """Return the pixels of the frame's colour, without the rows in which its name stands."""
     drawn = drawn_on_grey((100, 100, 300, 400), outcomes=[outcome])
     return shares(drawn, palette()[0])[120:]
 
 
 def test_outcomes_have_other_frames():
-    """Whole, dashed, corners alone and dotted: of the whole frame's pixels, fewer and others each time."""
+    """Each frame but the whole one has a part of its pixels, in other lengths."""
     whole, dashed, corners, dotted = map(frame_of, Outcome)
     for part, low, high in ((dashed, 0.4, 0.65), (corners, 0.3, 0.6), (dotted, 0.2, 0.5)):
         assert not (part & ~whole).any() and low * whole.sum() < part.sum() < high * whole.sum()
@@ -70,7 +70,7 @@ def test_outcomes_have_other_frames():
 
 @pytest.mark.parametrize("side", [4, 12, 24, 40])
 def test_outcomes_of_small_boxes_differ_too(side):
-    """By their marks if not by their frames: no two of the pictures are alike."""
+    """No two of the pictures are alike, because of the marks if not of the frames."""
     drawn = [drawn_on_grey((200, 200, 200 + side, 200 + side), outcomes=[outcome]).tobytes() for outcome in Outcome]
     assert len(set(drawn)) == len(Outcome)
 
@@ -164,7 +164,7 @@ def test_a_comparison_of_boxes_shows_each_truth_next_to_its_prediction(count):
 
 
 def split(drawn):
-    """The tiles of the ground truth and of the prediction, and the legend, of a comparison of one square example."""
+    """Cut the comparison of one square example into ground truth, prediction and legend."""
     return drawn[36 : 36 + TILE, 20 : 20 + TILE], drawn[36 : 36 + TILE, 30 + TILE : -20], drawn[36 + TILE :]
 
 

@@ -1,4 +1,4 @@
-"""Examples one by one: the same ones are the same bytes, and a damaged file is an error that a reader can catch."""
+"""The same examples give the same bytes, and a damaged file is an error that a reader can catch."""
 
 import io
 

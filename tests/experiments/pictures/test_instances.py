@@ -1,4 +1,4 @@
-"""Pictures of instances: neighbours in other colours, the mask's own pixels, and names only where there is room."""
+"""Pictures of instances give neighbours other colours, draw the mask's own pixels, and names where there is room."""
 
 import time
 
@@ -26,7 +26,7 @@ GREY = round(0.299 * 100 + 0.587 * 50 + 0.114 * 150)
 
 
 def instances(*boxes, classes=None, **more):
-    """Instances that fill their boxes (top, left, bottom, right) but for the pixel at the top left."""
+    """Return instances that fill their boxes (top, left, bottom, right) except the pixel at the top left."""
     kept = []
     for top, left, bottom, right in boxes:
         pixels = np.ones((bottom - top, right - left), bool)
@@ -97,7 +97,7 @@ def test_small_objects_lie_on_large_ones():
 
 
 def written(drawn):
-    """Pixels of ink: nothing else is black or white."""
+    """Count the pixels of ink. Nothing else is black or white."""
     return (shares(drawn, (0, 0, 0)) | shares(drawn, (255, 255, 255))).sum()
 
 

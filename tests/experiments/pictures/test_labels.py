@@ -1,4 +1,4 @@
-"""Pictures of label maps: the background is the grey image, objects have outlines, and images keep their proportions."""
+"""Pictures of label maps have a grey background, outlines of objects, and each image's proportions."""
 
 import tracemalloc
 
@@ -44,7 +44,7 @@ def test_the_background_is_the_grey_image(background):
 @pytest.mark.parametrize("level", [0, 15, 128, 240, 255])
 @pytest.mark.parametrize("index", [1, 2, 6, 8])
 def test_outlines_stand_out_on_dark_and_bright_images(level, index):
-    """The class's full colour inside, a line that contrasts with it outside: one of both contrasts with any image."""
+    """The outline is a line in the class's colour and a line of ink. One of both contrasts with any image."""
     inside, image = disc(), np.full((120, 120, 3), level, np.uint8)
     drawn = overlay(image, np.where(inside, index, 0).astype(np.uint8), 0)
     colour, line = drawn[60, 21], drawn[60, 19 if drawn[60, 20].tolist() == palette()[index].tolist() else 20]

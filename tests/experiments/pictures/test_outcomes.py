@@ -1,4 +1,4 @@
-"""Which detections are hits: hand-computed cases, a plain loop, and the recall that COCO's tools find."""
+"""Outcomes agree with cases computed by hand, a plain loop, and the recall of COCO's tools."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_the_better_detection_of_an_object_is_the_hit():
 
 @pytest.mark.parametrize(("width", "found"), [(20, True), (19, False)])
 def test_an_iou_of_a_half_is_a_hit(width, found):
-    """40 x 20 pixels against 40 x 40: 0.5."""
+    """The overlap of 40 x 20 pixels with 40 x 40 is 0.5."""
     truth, own = objects((0, 0, 40, 40)), detections((0, 0, 40, width), scores=[0.9])
     assert outcomes(truth, own) == (["HIT"] if found else ["FALSE_ALARM", "MISSED"])
 
@@ -73,7 +73,7 @@ def test_masks_are_compared_in_place_of_boxes():
 
 
 def scene(rng, count):
-    """Objects without crowds, and detections near them, each of a score of its own."""
+    """Return objects without crowds, and detections near them with different scores."""
     corner, sides = rng.uniform(0, 60, (count, 2)), rng.uniform(10, 40, (count, 2))
     truth = objects(*np.concatenate([corner, corner + sides], -1), classes=rng.integers(0, 3, count))
     near = rng.integers(0, count, 3 * count)
@@ -83,7 +83,7 @@ def scene(rng, count):
 
 
 def measure(a, b):
-    """Intersection over union of two boxes, by hand."""
+    """Compute the intersection over the union of two boxes by hand."""
     height, width = (max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0) for i in (0, 1))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return height * width / (sum(areas) - height * width)

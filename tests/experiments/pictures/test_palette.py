@@ -31,7 +31,7 @@ def test_the_palette_is_fixed():
 
 
 # In just noticeable differences, 2.3 in CIELAB. Floors below what the palette has (11.5, 8.3, 3.1 and 2.6), so that a
-# change that makes it worse is seen; they are no claim of comfort: beyond some 20 classes colours alone do not do.
+# change that makes it worse is seen. Beyond some 20 classes colours alone are not enough.
 @pytest.mark.parametrize(("classes", "least"), [(7, 11), (21, 8), (81, 3), (255, 2.5)])
 def test_colours_are_told_apart(classes, least):
     assert len(np.unique(palette(), axis=0)) == 256
@@ -74,7 +74,7 @@ NUMBERS = {(18, 32, 46), (1, 2, 3), (1, 2, 5)}  # places and ticks, which look l
 
 
 def list_colours(path):
-    """List the colours that a source writes itself: tuples of three levels, texts of hex digits, and names."""
+    """List the colours in a source, which are tuples of three levels, texts of hex digits, and names."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Tuple) and len(node.elts) == 3:
             levels = [own.value for own in node.elts if isinstance(own, ast.Constant)]
@@ -87,7 +87,7 @@ def list_colours(path):
 
 
 def test_every_colour_comes_from_the_palette():
-    """Other pictures of the project write none but black and white; marks and lines tell outcomes apart, not colours."""
+    """No other source has a colour except black and white. Outcomes differ by marks and lines."""
     folder = pathlib.Path(colours.__file__).parent
     sources = [path for path in folder.glob("*.py") if path.name != "palette.py"]
     sources += [path for name in ("results", "metrics") for path in (folder.parent / name).glob("*.py")]
@@ -97,7 +97,7 @@ def test_every_colour_comes_from_the_palette():
 
 
 def test_shades_and_greys_are_told_apart_in_grey():
-    """With any colour vision, or none: each by its lightness alone."""
+    """Their lightness differs, which any colour vision sees."""
     for group in (colours.SHADES, (colours.INK, *colours.HATCH, colours.FAINT, (255, 255, 255))):
         lightness = np.sort(lab(np.array(group))[:, 0])
         assert np.diff(lightness).min() > 8
@@ -105,7 +105,7 @@ def test_shades_and_greys_are_told_apart_in_grey():
 
 @pytest.mark.parametrize("ground", [(0, 0, 0), (255, 255, 255), (128, 128, 128)])
 def test_each_colour_or_its_ink_stands_out_on_any_ground(ground):
-    """What has a border of its ink, frames and outlines, is seen on dark and on bright images."""
+    """Frames and outlines have a border of ink, and are visible on dark and on bright images."""
     light = luminance(ground) + 0.05
     for colour in palette()[:255].tolist():
         ink = 0.0 if choose_ink(colour) == "black" else 1.0

@@ -1,4 +1,4 @@
-"""Plots of scores: every cell, curve and colour stands where its number is."""
+"""Plots of scores have every cell, curve and colour at the place of its number."""
 
 import numpy as np
 import pytest
@@ -89,12 +89,12 @@ def test_the_shades_are_told_apart_in_grey_and_their_numbers_are_legible():
 
 
 def curve(precision, recall):
-    """A precision that holds up to a recall."""
+    """Return a curve with one precision up to a recall."""
     return np.linspace(0.01, recall, 50), np.full(50, precision)
 
 
 def plotted(drawn, recall, precision):
-    """The pixel of the plot there: it begins 60 pixels from the left and 48 from the top."""
+    """Return the pixel of the plot there. The plot begins 60 pixels from the left and 48 from the top."""
     return drawn[48 + round((1 - precision) * (plots.PLOT - 1)), 60 + round(recall * (plots.PLOT - 1))].tolist()
 
 

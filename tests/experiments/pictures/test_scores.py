@@ -1,4 +1,4 @@
-"""What a picture says of its detections."""
+"""The remark of a picture on its detections."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from experiments.pictures.scores import describe_none, describe_shown, keep_conf
         ([0.3], 0.5, "best 0.30, none of 0.5 or more"),
     ],
 )
-def test_it_names_the_threshold(scores, least, said):
+def test_the_remark_names_the_threshold(scores, least, said):
     scores = np.array(scores, np.float32)
     assert describe_shown(scores, least) == said
     assert describe_none(scores, least) == ("" if "scores" in said else said)

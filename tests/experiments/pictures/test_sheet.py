@@ -1,4 +1,4 @@
-"""A sheet of examples: every tile whole, in its place, below its caption."""
+"""A sheet of examples has every tile whole, in its place, below its caption."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Boxes on the host: views put together in the image's own pixels, pictures and files."""
+"""Boxes on the host, with merged views in the image's own pixels, pictures and files."""
 
 import json
 import pathlib
@@ -37,14 +37,14 @@ def test_the_weaker_of_two_views_detections_goes():
 
 
 def overlap(a, b):
-    """Intersection over union of two boxes, by hand."""
+    """Compute the intersection over the union of two boxes by hand."""
     height, width = (max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0) for i in (0, 1))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return height * width / (sum(areas) - height * width)
 
 
 def see(boxes, classes, view, scores):
-    """What a perfect detector finds of an image's boxes in a view: the parts that its canvas shows, by falling score."""
+    """Return a perfect detector's detections in a view, the parts of boxes that its canvas shows, by falling score."""
     found = []
     for (top, left, bottom, right), index, score in zip(boxes, classes, scores, strict=True):
         corners = [view.matrix @ (x, y, 1) for x in (left, right) for y in (top, bottom)]
@@ -80,8 +80,8 @@ def plan(size, fit, canvases, **evaluation):
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest", "crop"])
 @pytest.mark.parametrize("size", [(45, 71), (70, 33)])
 @pytest.mark.parametrize("views", [dict(flip=True), dict(scales=(1.0, 0.75, 1.5)), dict(flip=True, scales=(0.5, 1.0))])
-def test_what_every_view_finds_is_there_once(fit, size, views):
-    """At its own place in the image's pixels, also at the border and beside another of its class."""
+def test_a_detection_of_every_view_is_there_once(fit, size, views):
+    """At its own place in the image's pixels, also at the border and next to another of its class."""
     height, width = size
     boxes = [[0, 0, 10, 12.5], [20.25, 5, 33, 30], [20, 8, 33, 33], [30, width - 9, height, width], [2, 14, 12, 26]]
     classes, scores = [0, 1, 2, 0, 0], np.array([0.9, 0.8, 0.7, 0.6, 0.5])
@@ -158,7 +158,7 @@ def test_of_several_views_the_best_detections_stay():
     ],
 )
 def test_predictions_are_cocos_results(tmp_path, paths, known, ids, names):
-    """Whatever order the images come in, and with one left out."""
+    """The images come in another order, and one is left out."""
     names = names or [pathlib.Path(path).name for path in paths]
     paths = [pathlib.Path(path) for path in (*paths, "c/000000000099.jpg")]
     writer = make().writer(tmp_path, paths, (7, 8, 90), known)
@@ -234,7 +234,7 @@ def test_weak_detections_are_in_the_files_and_not_in_the_pictures(tmp_path):
         assert len(json.loads((folder / "detections.json").read_text())) == 2
 
 
-def test_a_picture_says_below_the_image_what_it_shows(tmp_path):
+def test_a_picture_names_below_the_image_what_it_shows(tmp_path):
     """The image is as it was, and the strip below it says another thing for none, weak and strong detections."""
     box, image = np.array([[20.0, 20, 200, 200]]), np.zeros((448, 448, 3), np.uint8)
     strips = []
@@ -269,6 +269,6 @@ def test_a_comparison_says_why_a_tile_is_empty():
 
 
 @pytest.mark.parametrize("metrics", [(), ("boundary",), ("confusion",)])
-def test_a_score_that_boxes_do_not_have(metrics):
+def test_a_score_that_boxes_do_not_have_is_refused(metrics):
     with pytest.raises(UserError, match=r"config.eval.metrics.*coco"):
         make(metrics=metrics)

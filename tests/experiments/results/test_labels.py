@@ -1,4 +1,4 @@
-"""Label maps on the host: views put together at the image's own size, pictures and files."""
+"""Label maps on the host, with merged views at the image's own size, pictures and files."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""Masks on the host: probabilities pasted into the image, views put together, files and what the scores make of them."""
+"""Masks on the host, with pasted probabilities, merged views, files and their scores."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def test_the_images_border_cuts_a_mask_and_moves_nothing(box, part):
 
 
 def test_between_the_centres_of_cells_the_probability_is_linear():
-    """Two cells of 10 pixels: 0 at the fifth, 1 at the fifteenth; half of it lies between the tenth pixel and the eleventh."""
+    """Two cells of 10 pixels have 0 at the fifth and 1 at the fifteenth pixel, and 0.5 between the tenth and the eleventh."""
     row = pasted([[0, 1]], (0, 0, 1, 20), (1, 24))[0]
     assert row.tolist() == [False] * 10 + [True] * 10 + [False] * 4
     # Where 0.8 t is above 0.5: beyond 5 + 10 * 0.625 = 11.25 pixels, and to the right where 0.8 (1 - t / 10) is, up to 18.75.
@@ -71,9 +71,9 @@ def test_no_pixel_beyond_the_box_and_an_empty_mask_is_none():
 
 @pytest.mark.parametrize("cells", [13, 3, 1])
 def test_masks_are_those_of_torchvisions_pasting(cells):
-    """Every pixel, where the box is the same: torchvision gives a box a further pixel at the right and at the bottom."""
+    """All pixels agree for the same box. Torchvision gives a box a further pixel at the right and at the bottom."""
     torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
-    from torchvision.models.detection.roi_heads import expand_masks, paste_mask_in_image
+    heads = pytest.importorskip("torchvision.models.detection.roi_heads", reason="torchvision is not installed")
 
     rng, size = np.random.default_rng(cells), (480, 640)
     y, x = np.mgrid[:28, :28]
@@ -88,21 +88,21 @@ def test_masks_are_those_of_torchvisions_pasting(cells):
             for mask, low, side in zip(probability, corner, cell, strict=True)
         ]
     )
-    padded, _ = expand_masks(torch.tensor(probability)[:, None], 1)
+    padded, _ = heads.expand_masks(torch.tensor(probability)[:, None], 1)
     same = np.concatenate([corner - cell, corner + 29 * cell - 1], -1)[:, [1, 0, 3, 2]].tolist()
-    same = [paste_mask_in_image(mask[0], box, *size).numpy() for mask, box in zip(padded, same, strict=True)]
+    same = [heads.paste_mask_in_image(mask[0], box, *size).numpy() for mask, box in zip(padded, same, strict=True)]
     for mask, level in zip(ours, same, strict=True):
         assert mask.any() and not (mask ^ (level > 0.5))[np.abs(level - 0.5) > 1e-5].any()
 
 
 def disc(height, width):
-    """A shape that no flip leaves as it is, as probabilities at the centres of a grid over its box."""
+    """Return a shape without symmetry, as probabilities at the centres of a grid over its box."""
     y, x = (np.arange(height)[:, None] + 0.5) / height, (np.arange(width)[None] + 0.5) / width
     return np.where((y < 0.4) | (x < 0.3), 0.98, 0.02).astype(np.float32)
 
 
 def see(boxes, view, scores):
-    """What a perfect detector finds of objects of one shape in a view that shows them whole."""
+    """Return a perfect detector's detections of objects of one shape, in a view that shows them whole."""
     found = []
     for (top, left, bottom, right), score in zip(boxes, scores, strict=True):
         corners = np.array([view.matrix @ (x, y, 1) for x in (left, right) for y in (top, bottom)])[:, 1::-1]
@@ -120,7 +120,7 @@ def see(boxes, view, scores):
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest"])
 def test_masks_follow_their_boxes_through_the_views(fit):
-    """Mirrored and zoomed, each alone and merged; one box reaches beyond the image."""
+    """The views are mirrored and zoomed, alone and merged. One box reaches beyond the image."""
     size, boxes, scores = (60, 90), [[4, 5, 32, 33], [20, 50, 48, 78], [44, 20, 72, 48]], np.array([0.9, 0.8, 0.7])
     planned = plan(size, fit, ((64, 96), (96, 64)), flip=True, scales=(1.0, 1.5))
     expected = np.array([pasted(disc(28, 28), box, size) for box in boxes])
@@ -186,7 +186,7 @@ def test_hundreds_of_masks_of_a_large_image_take_little_time_and_memory():
 
 @pytest.fixture
 def files(tmp_path):
-    """Two images' annotations and what predict writes for their detections: [ground truth, detections], and the images."""
+    """Two images, and the files of their annotations and of the predictions for them."""
     images = [image for image in scored.random_images(11, 5) if len(image[0]["masks"])]
     for prediction, _ in images:
         masks = whole(prediction["masks"], scored.SIZE)
@@ -216,7 +216,7 @@ def files(tmp_path):
 
 @pytest.mark.parametrize(("kind", "prefix"), [("segm", "mask"), ("boundary", "boundary")])
 def test_predictions_score_in_their_file_what_the_metric_says(files, capsys, kind, prefix):
-    """The sizes of a file's detections are their boxes', as in COCO's tools; without boxes they are their masks'."""
+    """The sizes of a file's detections are their boxes', as in COCO's tools, or their masks' without boxes."""
     paths, images = files
     entries = json.loads(paths[1].read_text())
     assert len(entries) > 5 and all({"bbox", "segmentation", "score", "file_name"} <= entry.keys() for entry in entries)
@@ -269,7 +269,7 @@ def test_a_perfect_detectors_grids_score_almost_one_and_weak_ones_are_not_drawn(
 
 
 @pytest.mark.parametrize("metrics", [(), ("coco_mask",), ("confusion",)])
-def test_a_score_that_masks_do_not_have(metrics):
+def test_a_score_that_masks_do_not_have_is_refused(metrics):
     with pytest.raises(UserError, match=r"config.eval.metrics.*coco_boundaries"):
         make(metrics=metrics)
 
