@@ -360,7 +360,7 @@ def test_datacheck_counts_objects_and_matchable_ones(tmp_path, capsys):
     )
     assert "red" in printed.out
     before_training(config, task, source, tmp_path)
-    assert not capsys.readouterr().out, "once per run"
+    assert not capsys.readouterr().out, "once a run"
 
 
 def test_datacheck_reports_the_recall_of_proposals(tmp_path, capsys, monkeypatch):

@@ -151,7 +151,7 @@ def test_fields_that_do_not_fit_a_stage_are_one_line(fields, words, tmp_path, da
 
 
 @pytest.mark.slow
-def test_a_stage_without_its_predecessor_is_refused(tmp_path, stages, data_dir):
+def test_a_stage_without_the_one_before_it_is_refused(tmp_path, stages, data_dir):
     with pytest.raises(UserError, match="builds on box_head/margins/kernel, which is still zero"):
         make(make_config("regression", init_from=str(stages["network"])), tmp_path / "run", data_dir)
 
