@@ -16,7 +16,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.exit(f"error: {UserError(message)}")
 
-    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    # The signature accepts every call of argparse's overloads, which pyright does not see.
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """Parse as argparse does. End the process if a flag is given twice with different values."""
         arguments = sys.argv[1:] if args is None else list(args)
         try:

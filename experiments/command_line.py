@@ -54,7 +54,7 @@ class Command:
         config = read_config(self.directory()) if self.config is None else self._settle(self.config)
         if config.members > 1:
             raise UserError(
-                f"config.members={config.members}: this mode needs a single run; name the directory of a member, such as "
+                f"config.members={config.members}: this mode takes one run; name the directory of a member, such as "
                 f"--workdir={self.directory()}/seed={config.seed.init}"
             )
         return config

@@ -123,7 +123,7 @@ def find_faults(value: Any, schema: Mapping[str, Any], place: str = "") -> Itera
         yield f"{place}: {value!r} is not of type {kind}"
         return
     if "enum" in schema and value not in schema["enum"]:
-        yield f"{place}: {value!r} is none of {schema['enum']}"
+        yield f"{place}: {value!r} is not one of {schema['enum']}"
     if kind in ("integer", "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
         yield f"{place}: {value} is out of range"
     if kind == "array":

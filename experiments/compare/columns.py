@@ -28,7 +28,7 @@ def list_columns(metric: str, price: float | None) -> list[Column]:
         Column("device-hours", "hours times devices of a run", lambda run: run.device_hours),
     ]
     if price is not None:
-        meaning = f"device-hours of a run times {price:g}"
+        meaning = f"device-hours times {price:g}"
         columns.append(Column("cost", meaning, lambda run: _multiply(run.device_hours, price)))
     work = "operations of a run's training steps until now, over all devices, by XLA's count"
     return [

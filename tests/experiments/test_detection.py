@@ -1,4 +1,4 @@
-"""The code that detectors share, with a detector whose results are known: scores, views, datacheck."""
+"""The scores, views and datacheck of detectors, with a detector whose results are known."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""The launcher on one machine with fake runs: starts, kills, resumed sweeps and messages."""
+"""The launcher on one machine with fake runs, with its starts, kills, resumed sweeps and messages."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Searches of fake runs: results, kills, and the trials of several launchers."""
+"""Searches of fake runs, with kills and with several launchers."""
 
 import contextlib
 import dataclasses
