@@ -142,7 +142,7 @@ class Checkpoints:
         return None
 
     def read(self, kind: str = "last") -> tuple[dict[str, Any], dict]:
-        """Return the newest usable checkpoint as {path: array} on the host, and its notes. Raises UserError without one."""
+        """Return the newest usable checkpoint as arrays by path on the host, and its notes. Raises UserError without one."""
         steps, damaged = self.steps(kind), {}
         for step in reversed(steps):
             try:
@@ -292,7 +292,7 @@ def read_white(workdir: pathlib.Path) -> int:
 
 
 def flatten(state: Any) -> dict[str, Any]:
-    """Return a tree of arrays as {path: array}, paths joined by dots."""
+    """Return the arrays of a tree by path, with the parts of a path joined by dots."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
