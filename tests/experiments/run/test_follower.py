@@ -106,7 +106,7 @@ def wait_until(condition, seconds=20.0):
 
 def assert_one_warning(capfd, words):
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("warning: W&B: ") and words in line
+    assert line.startswith("warning: W&B ") and words in line
 
 
 OPENED = {"init": "offline", "id": "0123456789abcdef"}
