@@ -36,7 +36,7 @@ np.savez(sys.argv[2], **outputs) if sys.argv[2:] else print({name: value.shape f
 INPUTS = {
     "image": "RGB from 0 to 255, as in an image file; the program normalises it",
     "area": "(top, left, bottom, right) in pixels, the part of `image` that shows the image without the border",
-    "proposals": "(top, left, bottom, right) in pixels of `image`, the best first; zeros where there are fewer",
+    "proposals": "(top, left, bottom, right) in pixels of `image`, the best first, padded with zeros",
     "proposal_mask": "true for each proposal, false for padding",
 }
 OUTPUTS = {

@@ -1,12 +1,10 @@
 """Checkpoints that can be trusted after a kill, a full disk or a damaged file.
 
 `checkpoints/last/STEP` are the newest, `checkpoints/best/STEP` is the best by the config's metric. Orbax writes each one
-under a temporary name and renames it when it is complete. Notes are stored next to the arrays. They contain the SHA-256 of
-the arrays, and have a SHA-256 themselves. A checkpoint that is damaged later is thus detected, moved aside and replaced by
-the one before.
+under a temporary name and renames it when it is complete. Notes next to the arrays contain the SHA-256 of the arrays and of
+the notes. A checkpoint that is damaged later is thus detected, moved aside and replaced by the one before.
 
-`python -m experiments.run.checkpoints WORKDIR` prints the newest step and the SHA-256 of all its state arrays. With `--config`
-it prints the run's config instead, in the form of config.json.
+`python -m experiments.run.checkpoints WORKDIR` prints the last step and the SHA-256 of its arrays, or with `--config` the config.
 """
 
 from errors import begin_command
@@ -78,9 +76,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, notes: dict, kind: str = "last") -> None:
         """Start to write a checkpoint, and return when the arrays are copied. Raises UserError if an earlier write failed.
 
-        No older checkpoint is removed before the new one is complete. Earlier saves complete before this one begins, so a
-        `last` that exists implies that the `best` of its step is complete. The first checkpoint of each kind is read back,
-        so that an unreadable one is found now and not when the run resumes.
+        Nothing older is removed before the new one is complete. Earlier saves complete first, so a `last` implies that the `best`
+        of its step is complete. The first one of each kind is read back, so that an unreadable one is found at once.
         """
         self.wait()
         if step in self.steps(kind):
@@ -142,7 +139,7 @@ class Checkpoints:
         return None
 
     def read(self, kind: str = "last") -> tuple[dict[str, Any], dict]:
-        """Return the newest usable checkpoint as {path: array} on the host, and its notes. Raises UserError without one."""
+        """Return the newest usable checkpoint as arrays by path on the host, and its notes. Raises UserError without one."""
         steps, damaged = self.steps(kind), {}
         for step in reversed(steps):
             try:
@@ -292,7 +289,7 @@ def read_white(workdir: pathlib.Path) -> int:
 
 
 def flatten(state: Any) -> dict[str, Any]:
-    """Return a tree of arrays as {path: array}, paths joined by dots."""
+    """Return the arrays of a tree by path, with the parts of a path joined by dots."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

@@ -69,7 +69,7 @@ def check_same(workdir: pathlib.Path, config: ConfigDict, sections: tuple[str, .
 
 
 def compare_trained(workdir: pathlib.Path, trained: Mapping, step: int, config: ConfigDict) -> dict[str, list]:
-    """Return the fields that differ between a checkpoint's config `trained` and `config`, as {name: [then, now]}.
+    """Return the fields that differ between a checkpoint's config `trained` and `config`, by name, as `[then, now]`.
 
     `step` is the checkpoint's. Raises UserError if a field has changed that may not, because config.json is then no longer
     the run's own.

@@ -1,4 +1,4 @@
-"""The journal of a run: metrics.jsonl, evidence.json and the results of evaluations.
+"""The journal of a run, which is metrics.jsonl, evidence.json and the results of evaluations.
 
 Process 0 writes. All processes must call every method except `close`. A failed write is an error in all processes.
 """

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name, from optax. Parameters are flat: {path: array}."""
+"""Optimisers and learning-rate schedules by name, from optax. Parameters are flat, `{path: array}`."""
 
 import re
 from collections.abc import Callable, Hashable, Mapping

@@ -31,7 +31,7 @@ class Resumption(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the result equals that of a run with the last plan from its start."""
+        """True if the result equals that of a run with the last plan from its start."""
         return all(plan["exact"] for plan in self.plans)
 
 

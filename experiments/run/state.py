@@ -26,7 +26,10 @@ Variables = dict[str, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """`params` are trained; `rest` are frozen parameters and batch statistics; `ema` averages both, or is empty."""
+    """The state of training.
+
+    `params` are trained. `rest` are frozen parameters and batch statistics. `ema` averages both, or is empty.
+    """
 
     step: jax.Array
     params: Variables

@@ -36,6 +36,12 @@ def save(workdir, steps, keep=2):
     manager.close()
 
 
+def restore(manager: Checkpoints) -> tuple:
+    found = manager.restore(make_state(0))
+    assert found is not None
+    return found
+
+
 def largest_file(folder: pathlib.Path) -> pathlib.Path:
     return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
@@ -46,7 +52,7 @@ def equal(left, right) -> bool:
 
 def test_a_restored_checkpoint_is_bit_identical(tmp_path):
     save(tmp_path, [3, 6, 9])
-    state, notes = Checkpoints(tmp_path, 2).restore(make_state(0))
+    state, notes = restore(Checkpoints(tmp_path, 2))
     assert equal(state, make_state(9))
     assert jax.tree.structure(state) == jax.tree.structure(make_state(0))
     assert notes["loader"] == 9
@@ -129,7 +135,7 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(tmp_path
     save(tmp_path, [3, 6])
     damage(tmp_path / "checkpoints" / "last" / "6")
     manager = Checkpoints(tmp_path, 2)
-    state, notes = manager.restore(make_state(0))
+    state, notes = restore(manager)
     assert equal(state, make_state(3)) and notes["loader"] == 3
     warning = capfd.readouterr().err
     assert "warning:" in warning and "last/" in warning and "damaged" in warning

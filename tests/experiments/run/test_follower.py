@@ -1,4 +1,4 @@
-"""The follower sends each line once and never holds up a run."""
+"""The follower sends each line once and never delays a run."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def init(mode, id, **rest):
 
 @pytest.fixture
 def workdir(tmp_path, no_account):
-    """A run directory with its config, and no W&B account or setting of the machine's in reach."""
+    """A run directory with its config, without W&B accounts or settings of this machine."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(get_config().to_dict()))
@@ -74,7 +74,7 @@ def workdir(tmp_path, no_account):
 
 @pytest.fixture
 def fake_wandb(tmp_path, monkeypatch):
-    """A call that puts a made wandb package before the real one; returns a reader of what it was told."""
+    """A function that puts a fake wandb package before the real one, and returns a reader of the calls it received."""
 
     def install(behaviour=""):
         package = tmp_path / "fake" / "wandb"
@@ -106,13 +106,13 @@ def wait_until(condition, seconds=20.0):
 
 def assert_one_warning(capfd, words):
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("warning: W&B: ") and words in line
+    assert line.startswith("warning: W&B ") and words in line
 
 
 OPENED = {"init": "offline", "id": "0123456789abcdef"}
 
 
-def test_it_sends_the_lines_under_their_names(workdir, fake_wandb):
+def test_rows_are_sent_under_their_names(workdir, fake_wandb):
     told = fake_wandb()
     (workdir / "predictions").mkdir()
     (workdir / "predictions" / "1.png").write_bytes(b"12345")
@@ -132,7 +132,7 @@ def test_it_sends_the_lines_under_their_names(workdir, fake_wandb):
     assert told() == [OPENED, {"step": 1, "train/loss": 0.5}, {"step": 2} | second, {"finish": 0}]
 
 
-def test_a_run_that_knows_fewer_settings_of_wandb_is_sent(workdir, fake_wandb):
+def test_a_run_with_fewer_wandb_settings_is_sent(workdir, fake_wandb):
     told = fake_wandb("""
         def init(mode, id, resume, dir, config, settings, **rest):
             note(init=mode, id=id, **rest)
@@ -164,7 +164,7 @@ def test_a_resumed_run_sends_nothing_twice(workdir, fake_wandb):
         raise KeyboardInterrupt
     assert told() == [OPENED, *({"step": step, "x": step} for step in (1, 2, 3)), {"finish": 1}]
     assert cursor(workdir) == 3
-    metrics.cut(1)  # back to the checkpoint of step 1; steps 2 and 3 are replayed
+    metrics.cut(1)  # back to the checkpoint of step 1, so steps 2 and 3 are repeated
     with follower(workdir):
         for step in (2, 3, 4):
             metrics.append(step, {"x": step})
@@ -172,7 +172,7 @@ def test_a_resumed_run_sends_nothing_twice(workdir, fake_wandb):
     assert cursor(workdir) == 4
 
 
-def test_a_run_that_moves_to_another_project_is_sent_there_whole(workdir, fake_wandb):
+def test_a_run_that_moves_to_another_project_is_sent_completely(workdir, fake_wandb):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
     with follower(workdir):
@@ -186,19 +186,19 @@ def test_a_run_that_moves_to_another_project_is_sent_there_whole(workdir, fake_w
     assert told()[3:] == [OPENED, {"step": 1, "x": 1}, {"finish": 0}, OPENED, {"finish": 0}]
 
 
-def test_a_row_sends_no_file_from_outside_the_run(workdir, fake_wandb):
-    """A run directory may come from somebody else."""
+def test_files_outside_the_run_are_not_sent(workdir, fake_wandb):
+    """A run directory may come from another person."""
     told = fake_wandb()
     (workdir.parent / "secret.csv").write_text("class,IoU\nsky,0.5\n")
     metrics = MetricsFile(workdir / "metrics.jsonl")
     with follower(workdir):
         metrics.append(1, {"val/classes": "../secret.csv"})
-    assert told()[1] == {"step": 1, "val/classes": "../secret.csv"}, "the name alone"
+    assert told()[1] == {"step": 1, "val/classes": "../secret.csv"}, "only the name"
     assert "its path leads out of the run directory" in (workdir / "wandb" / "follower.log").read_text()
 
 
-def test_online_w_and_b_knows_best_what_it_has(workdir, fake_wandb):
-    """An account that has no row yet gets all of them, whatever earlier sessions have kept offline."""
+def test_online_the_server_decides_which_rows_it_has(workdir, fake_wandb):
+    """An account without rows gets all of them, also those that earlier sessions wrote offline."""
     metrics = MetricsFile(workdir / "metrics.jsonl")
     for step in (1, 2, 3):
         metrics.append(step, {"x": step})
@@ -212,7 +212,7 @@ def test_online_w_and_b_knows_best_what_it_has(workdir, fake_wandb):
         assert told()[before:] == [OPENED, *({"step": step, "x": step} for step in steps), {"finish": 0}]
 
 
-def test_it_goes_on_with_the_file_that_a_cut_puts_in_place(workdir, fake_wandb):
+def test_the_follower_continues_with_the_file_that_replaces_a_cut_one(workdir, fake_wandb):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
     for step in (1, 2, 3):
@@ -225,7 +225,7 @@ def test_it_goes_on_with_the_file_that_a_cut_puts_in_place(workdir, fake_wandb):
     assert told() == [OPENED, *({"step": step, "x": step} for step in (1, 2, 3, 4)), {"finish": 0}]
 
 
-def test_a_half_written_line_waits_for_its_rest(workdir, fake_wandb):
+def test_an_incomplete_line_is_sent_once_it_is_complete(workdir, fake_wandb):
     told = fake_wandb()
     with follower(workdir), open(workdir / "metrics.jsonl", "ab", buffering=0) as file:
         file.write(b'{"step": 1, "x": 1}\n{"step": 2, "x')
@@ -235,7 +235,7 @@ def test_a_half_written_line_waits_for_its_rest(workdir, fake_wandb):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_signals_to_the_job_do_not_stop_it_before_all_is_sent(workdir, fake_wandb, number):
+def test_signals_to_the_job_do_not_stop_the_follower_before_all_is_sent(workdir, fake_wandb, number):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
     with follower(workdir) as running:
@@ -246,7 +246,7 @@ def test_signals_to_the_job_do_not_stop_it_before_all_is_sent(workdir, fake_wand
     assert told()[1:] == [{"step": 1, "x": 1}, {"finish": 0}]
 
 
-def test_a_killed_run_is_followed_to_its_last_line(workdir, fake_wandb):
+def test_a_killed_run_is_sent_to_its_last_line(workdir, fake_wandb):
     told = fake_wandb()
     script = f"""
         import os
@@ -288,7 +288,7 @@ def test_a_second_follower_waits_for_the_first(workdir, fake_wandb):
     assert told()[5:] == [OPENED, {"step": 2, "x": 2}, {"finish": 0}, closed]
 
 
-def test_an_account_out_of_reach_is_tried_again_when_the_run_has_ended_too(workdir, fake_wandb):
+def test_an_account_out_of_reach_is_tried_again_even_after_the_run(workdir, fake_wandb):
     told = fake_wandb("""
         Run.offline = False
         def login(prompt, verify): return True
@@ -303,13 +303,13 @@ def test_an_account_out_of_reach_is_tried_again_when_the_run_has_ended_too(workd
     with follower(workdir):
         metrics.append(1, {"x": 1})
     asked = {"asked": 10}
-    last = {"asked": None}  # whether all has arrived
+    last = {"asked": None}  # the check that all rows have arrived
     assert told() == [asked, asked, OPENED | {"init": "online"}, {"step": 1, "x": 1}, {"finish": 0}, last]
     assert "no network\ntrying again in 2 s" in (workdir / "wandb" / "follower.log").read_text()
 
 
 def test_rows_that_the_server_does_not_confirm_are_sent_again(workdir, fake_wandb):
-    """The package reports neither the rows nor the files that it has given up."""
+    """The package does not report rows and files that it has dropped."""
     told = fake_wandb("""
         class Forgetful(Run):
             offline = False
@@ -339,11 +339,11 @@ def test_rows_that_the_server_does_not_confirm_are_sent_again(workdir, fake_wand
     rows = [{"step": step, "x": step} for step in (1, 2, 3, 4)]
     assert told() == [online, *rows, {"finish": 0}, online, *rows[2:], {"finish": 0}]
     assert cursor(workdir) == 4
-    # `wandb sync` would append what the server has from metrics.jsonl.
+    # `wandb sync` would append rows that the server already has from metrics.jsonl.
     assert (workdir / "wandb" / "offline-run-1" / "run-1.wandb.synced").exists()
 
 
-def test_after_a_failure_while_sending_it_tries_again_from_its_cursor(workdir, fake_wandb):
+def test_after_a_failed_send_the_follower_tries_again_from_its_cursor(workdir, fake_wandb):
     told = fake_wandb("""
         class Dying(Run):
             def log(self, values, step, commit):
@@ -362,7 +362,7 @@ def test_after_a_failure_while_sending_it_tries_again_from_its_cursor(workdir, f
 
 
 @pytest.mark.parametrize("behaviour", ["raise ImportError('broken')", "def init(**settings): raise OSError('broken')"])
-def test_a_broken_wandb_is_one_warning(workdir, fake_wandb, capfd, behaviour):
+def test_a_broken_wandb_gives_one_warning(workdir, fake_wandb, capfd, behaviour):
     fake_wandb(behaviour)
     with follower(workdir):
         pass
@@ -370,7 +370,7 @@ def test_a_broken_wandb_is_one_warning(workdir, fake_wandb, capfd, behaviour):
     assert_one_warning(capfd, "follower.log")
 
 
-def test_a_hanging_wandb_delays_the_end_by_no_more_than_the_timeout(workdir, fake_wandb, capfd):
+def test_a_hanging_wandb_delays_the_end_by_at_most_the_timeout(workdir, fake_wandb, capfd):
     told = fake_wandb("""
         def init(mode, id, **rest):
             note(init=mode, id=id)
@@ -389,7 +389,7 @@ def test_a_hanging_wandb_delays_the_end_by_no_more_than_the_timeout(workdir, fak
     process.wait()
 
 
-def test_it_does_not_outlive_the_run_for_long(workdir, fake_wandb):
+def test_the_follower_ends_soon_after_the_run(workdir, fake_wandb):
     fake_wandb("def init(**settings): time.sleep(100)")
     script = (
         f"import pathlib\nfrom experiments.run import follower\nfollower.LINGER_SECONDS = 1\n"
@@ -399,21 +399,21 @@ def test_it_does_not_outlive_the_run_for_long(workdir, fake_wandb):
     assert done.returncode == -signal.SIGALRM
 
 
-def test_a_missing_wandb_is_one_warning(workdir, monkeypatch, capfd):
+def test_a_missing_wandb_gives_one_warning(workdir, monkeypatch, capfd):
     monkeypatch.setattr(follower_process.importlib.util, "find_spec", lambda name: None)
     with follower(workdir) as running:
         assert running._process is None
     assert_one_warning(capfd, "not installed")
 
 
-def test_a_follower_that_cannot_start_is_one_warning(workdir, capfd):
+def test_a_follower_that_cannot_start_gives_one_warning(workdir, capfd):
     (workdir / "wandb").write_text("a file where the folder should be")
     with follower(workdir):
         pass
     assert_one_warning(capfd, "does not start")
 
 
-def test_disabled_starts_no_process(workdir):
+def test_mode_disabled_starts_no_process(workdir):
     disabled = get_config().wandb
     disabled.mode = "disabled"
     with Follower(workdir, disabled, 1.0) as running:
@@ -421,7 +421,7 @@ def test_disabled_starts_no_process(workdir):
     assert not (workdir / "wandb").exists()
 
 
-def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):
+def test_the_command_sends_the_rest_and_reports_errors(workdir, fake_wandb):
     told = fake_wandb()
     metrics = MetricsFile(workdir / "metrics.jsonl")
     metrics.append(1, {"x": 1})
@@ -429,14 +429,14 @@ def test_by_hand_it_sends_the_rest_and_says_what_is_wrong(workdir, fake_wandb):
     subprocess.run(command, cwd=ROOT, input=b"finished\n", check=True, timeout=30)
     assert told() == [OPENED, {"step": 1, "x": 1}, {"finish": 0}]
     (workdir / "config.json").unlink()
-    # The pipe stays open, as while a run goes on: the thread that reads it must not disturb the exit.
+    # The pipe stays open, as during a run. The thread that reads it must not disturb the exit.
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as failing:
         assert failing.wait(timeout=30) == 1
         (line,) = failing.stderr.read().splitlines()
     assert b"cannot be sent to W&B" in line and b"config.json" in line
 
 
-def test_the_module_is_light():
+def test_the_module_imports_neither_jax_nor_numpy():
     heavy = ["jax", "numpy", "flax", "wandb", "ml_collections"]
     script = f"import sys, experiments.run.follower; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

@@ -1,7 +1,7 @@
-"""W&B is away and comes back: the real package sends each row and each picture to a server that counts, once.
+"""W&B goes away and comes back, and the real package sends each row and picture once to a server that counts them.
 
-The constants are small here. They stand for hours: nothing waits for anything but the server, and the limits of the package
-that a long outage meets (20 attempts at a picture, none at all after a refusal) are met by the outages that refuse for good.
+The times are short here, and stand for hours, because only the server causes waits. The package gives up after 20 attempts at
+a picture, or at once after a refusal. The outages with a final refusal cover both limits.
 """
 
 import contextlib
@@ -28,11 +28,15 @@ dashboard.POLL_SECONDS = follower.POLL_SECONDS = 0.2
 dashboard.LINGER_SECONDS = follower.LINGER_SECONDS = int(sys.argv[2])
 sys.exit(follower.follow(pathlib.Path(sys.argv[1])))
 """
-WAITS = {"TRANSMIT_INTERVAL": 0.2, "RETRY_WAIT_MIN_SECONDS": 0.1, "RETRY_WAIT_MAX_SECONDS": 0.5}  # of the package
+WAITS = {
+    "TRANSMIT_INTERVAL": 0.2,
+    "RETRY_WAIT_MIN_SECONDS": 0.1,
+    "RETRY_WAIT_MAX_SECONDS": 0.5,
+}  # settings of the package
 
 
 class OnlineRun:
-    """A run directory that grows, and its followers."""
+    """A growing run directory and its followers."""
 
     def __init__(self, workdir, server: WandbServer):
         self.workdir, self.server, self.step = workdir, server, 0
@@ -52,7 +56,7 @@ class OnlineRun:
         return process
 
     def train(self, steps: int = 3) -> None:
-        """Write rows; the first has a picture and a table."""
+        """Write rows, of which the first has a picture and a table."""
         name = f"predictions/{self.step + 1}"
         write_png(self.workdir / f"{name}.png", np.full((4, 6, 3), self.step, np.uint8))
         (self.workdir / f"{name}.csv").write_text(f"class,IoU\nsky,{self.step / 100}\n")
@@ -67,7 +71,7 @@ class OnlineRun:
         return follower.returncode
 
     def by_hand(self) -> None:
-        """Do what the warning says."""
+        """Run the command that the warning gives."""
         command = [sys.executable, "-m", "experiments.run.follower", str(self.workdir)]
         done = subprocess.run(command, cwd=ROOT, input=b"finished\n", capture_output=True, timeout=100)
         assert done.returncode == 0, done.stderr.decode()
@@ -118,7 +122,7 @@ def test_the_command_of_the_warning_sends_rows_pictures_and_tables(online):
 
 
 @pytest.mark.slow
-def test_what_an_outage_over_the_end_keeps_back_is_sent_by_the_command_of_the_warning(online):
+def test_the_command_of_the_warning_sends_the_rows_of_an_outage_at_the_end(online):
     follower = online.start(linger=2)
     online.train()
     online.wait_for(3)  # the package sends every 15 s
@@ -134,13 +138,13 @@ def test_what_an_outage_over_the_end_keeps_back_is_sent_by_the_command_of_the_wa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("outage", ["refuse", "hang", "cut", "forbidden", "empty"])
-def test_outages_at_the_start_in_the_middle_over_the_end_and_over_a_resume(online, outage):
+def test_rows_arrive_once_despite_outages_at_the_start_in_the_middle_at_the_end_and_at_a_resume(online, outage):
     online.server.outage = outage
     follower = online.start()
     online.train()
     time.sleep(3)
     online.server.outage = None
-    online.wait_for(3)  # without anybody's doing
+    online.wait_for(3)  # without any command
 
     online.server.outage = outage
     online.train()
@@ -151,10 +155,10 @@ def test_outages_at_the_start_in_the_middle_over_the_end_and_over_a_resume(onlin
     online.server.outage = outage
     online.train()
     time.sleep(1)
-    follower.kill()  # with all that it had in hand
+    follower.kill()  # with rows that it has not sent
     follower.wait()
 
-    follower = online.start(linger=4)  # of a resumed run, in the outage
+    follower = online.start(linger=4)  # for a resumed run, during the outage
     online.train()
     assert online.end(follower) != 0
     online.server.outage = None

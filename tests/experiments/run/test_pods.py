@@ -1,4 +1,4 @@
-"""main.py in several processes: the run of one process, whoever is killed or asked to stop."""
+"""main.py in several processes gives the run of one process, even if a process is killed or stopped."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ from tests.processes import start_main
 from tests.test_resume import digest, wait_for
 
 FIELDS = ("steps=12", "checkpoint_every=3", "eval_every=6", "log_every=1")
-SGD = ("--config.optim.name=sgd", "--config.optim.lr=0.05")  # adam makes much of the last digit of a small gradient
+SGD = ("--config.optim.name=sgd", "--config.optim.lr=0.05")  # adam amplifies the rounding of small gradients
 TOGETHER = (2, 2)
 
 
@@ -27,7 +27,7 @@ def flags(workdir: pathlib.Path, data_dir: str, config: str = "unet_shapes", *fi
 
 
 def finish(running: list[subprocess.Popen], *codes: int) -> list[str]:
-    """Wait for processes, and check their exit codes, 0 if not given. Returns what each has printed, errors included."""
+    """Wait for processes, check their exit codes (default 0), and return the output of each, with errors."""
     said = ["".join(process.communicate(timeout=300)) for process in running]
     found = [process.returncode for process in running]
     assert found == list(codes or [0] * len(running)), said
@@ -57,25 +57,25 @@ def together(tmp_path_factory, data_dir) -> pathlib.Path:
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_are_one_of_four(alone, together):
+def test_two_processes_of_two_devices_equal_one_of_four(alone, together):
     assert_close(rows(together), rows(alone))
     assert any("val/mIoU" in row for row in rows(together))
     evidence = json.loads((together / "evidence.json").read_text())["sessions"][0]
     assert (evidence["devices"]["processes"], evidence["devices"]["count"]) == (2, 4)
-    assert len(list((together / "wandb").glob("offline-run-*"))) == 1, "one run of W&B"
+    assert len(list((together / "wandb").glob("offline-run-*"))) == 1, "one W&B run"
 
 
 @pytest.mark.slow
 def test_a_detector_scores_the_same(tmp_path, data_dir):
     for name, (count, devices) in {"alone": (1, 4), "together": TOGETHER}.items():
-        # A gentle rate: with 0.05 the gradient's norm is 19, and what is rounded grows from step to step.
+        # A low learning rate. With 0.05 the gradient norm is 19, and rounding errors grow from step to step.
         train(tmp_path / name, data_dir, count, devices, "--config.optim.lr=0.001", config="ssd_shapes")
     assert_close(rows(tmp_path / "together"), rows(tmp_path / "alone"))
     assert any("val/AP" in row for row in rows(tmp_path / "together"))
 
 
 def start_and_wait(workdir: pathlib.Path, data_dir: str, step: int) -> list[subprocess.Popen]:
-    """Start a run of two processes, and wait until the checkpoint of a step is there."""
+    """Start a run of two processes, and wait for the checkpoint of a step."""
     running = start_main(*TOGETHER, *flags(workdir, data_dir))
     wait_for(lambda: (workdir / "checkpoints" / "last" / str(step)).exists(), running[0], 240)
     return running
@@ -83,10 +83,10 @@ def start_and_wait(workdir: pathlib.Path, data_dir: str, step: int) -> list[subp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_death_of_one_is_one_line_of_the_other_and_both_go_on(together, tmp_path, data_dir, victim):
+def test_the_death_of_one_process_is_one_line_of_the_other_and_the_run_resumes(together, tmp_path, data_dir, victim):
     workdir = tmp_path / "run"
     running = start_and_wait(workdir, data_dir, 3)
-    running[victim].kill()  # its child, which trains, dies with it
+    running[victim].kill()  # its child, which trains, ends with it
     began = time.monotonic()
     survivor = running[1 - victim]
     said = "".join(survivor.communicate(timeout=90))
@@ -100,7 +100,7 @@ def test_the_death_of_one_is_one_line_of_the_other_and_both_go_on(together, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_stop_of_one_saves_once_and_together(together, tmp_path, data_dir, number):
+def test_a_stop_of_one_process_saves_one_common_step(together, tmp_path, data_dir, number):
     workdir = tmp_path / "run"
     running = start_and_wait(workdir, data_dir, 3)
     running[1].send_signal(number)
@@ -112,18 +112,18 @@ def test_a_stop_of_one_saves_once_and_together(together, tmp_path, data_dir, num
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_waits_for_nobody(tmp_path, data_dir):
+def test_a_second_ctrl_c_does_not_wait_for_other_processes(tmp_path, data_dir):
     running = start_and_wait(tmp_path / "run", data_dir, 3)
     running[0].send_signal(signal.SIGINT)
     time.sleep(0.05)
     running[0].send_signal(signal.SIGINT)
     began = time.monotonic()
     finish(running, 75, 75)
-    assert time.monotonic() - began < 90  # jax's own end waits 300 s for the others
+    assert time.monotonic() - began < 90  # jax itself would wait 300 s for the others
 
 
 @pytest.mark.slow
-def test_the_time_limit_stops_all_at_one_step(tmp_path, data_dir):
+def test_the_time_limit_stops_all_processes_at_the_same_step(tmp_path, data_dir):
     said = finish(
         start_main(
             *TOGETHER,
@@ -138,8 +138,8 @@ def test_the_time_limit_stops_all_at_one_step(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_other_numbers_of_devices_and_processes_go_on_with_the_same_samples(alone, tmp_path, data_dir):
-    """1, 2 and 4 devices in one process, two processes, and back; each from the checkpoint of the one before."""
+def test_a_run_resumes_with_the_same_samples_on_other_numbers_of_devices_and_processes(alone, tmp_path, data_dir):
+    """The run moves from 1 to 2 and 4 devices, to two processes, and back. Each part resumes the one before."""
     workdir = tmp_path / "run"
     for step, (count, devices) in ((3, (1, 1)), (6, (1, 2)), (9, TOGETHER), (12, (1, 1))):
         running = start_main(count, devices, *flags(workdir, data_dir))
@@ -156,20 +156,20 @@ def test_other_numbers_of_devices_and_processes_go_on_with_the_same_samples(alon
 
 
 def cut_to(workdir: pathlib.Path, step: int) -> None:
-    """Take back what a run has saved after a step."""
+    """Remove everything that a run saved after a step."""
     for path in (workdir / "checkpoints" / "last").iterdir():
         if int(path.name) > step:
             shutil.rmtree(path)
 
 
 @pytest.mark.slow
-def test_parameters_spread_over_fsdp_come_to_the_same(alone, tmp_path, data_dir):
+def test_parameters_split_over_fsdp_give_the_same_run(alone, tmp_path, data_dir):
     train(tmp_path / "run", data_dir, 1, 4, "--config.mesh=(1,1,-1)")
     assert_close(rows(tmp_path / "run"), rows(alone))
 
 
 @pytest.mark.slow
-def test_parameters_spread_over_processes_have_checksums_that_any_layout_can_check(alone, tmp_path, data_dir):
+def test_checksums_of_parameters_split_over_processes_fit_any_layout(alone, tmp_path, data_dir):
     mesh = "--config.mesh=(1,1,-1)"
     workdir = tmp_path / "run"
     running = start_main(*TOGETHER, *flags(workdir, data_dir), mesh)
@@ -183,7 +183,7 @@ def test_parameters_spread_over_processes_have_checksums_that_any_layout_can_che
 
 
 @pytest.mark.slow
-def test_a_mistake_in_one_process_ends_all(tmp_path, data_dir):
+def test_a_user_error_in_one_process_ends_all(tmp_path, data_dir):
     running = start_main(*TOGETHER, *flags(tmp_path / "run", data_dir), last=["--config.optim.lr=-1.0"])
     first, second = finish(running, 75, 1)
     assert "error: config.optim.lr=-1.0" in second and "Traceback" not in second

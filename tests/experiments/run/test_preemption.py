@@ -11,7 +11,7 @@ from experiments.run import preemption
 from experiments.run.preemption import Preemption
 
 ROOT = pathlib.Path(__file__).parents[3]
-# A call into C that lets other threads run, as a compilation does, and comes back only after minutes.
+# A C call that lets other threads run, like a compilation, and returns only after minutes.
 BUSY = """
 import hashlib
 from experiments.run import preemption
@@ -26,7 +26,7 @@ with preemption.Preemption({minutes}) as stop:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_is_noted_and_gives_the_exit_code(number):
+def test_a_signal_requests_a_stop_and_sets_the_exit_code(number):
     before = signal.getsignal(signal.SIGTERM)
     with Preemption() as stop:
         stop.nothing_to_lose = False
@@ -62,11 +62,11 @@ def test_a_second_interrupt_does_not_wait(nothing):
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     process.communicate(timeout=60)
-    assert process.returncode == 75 and time.monotonic() - began < 4, "less than the grace of one"
+    assert process.returncode == 75 and time.monotonic() - began < 4, "less than the grace period of one stop"
 
 
-def test_the_first_interrupt_after_the_time_is_up_is_not_a_second_one():
-    """The loop is saving then: it may finish that."""
+def test_a_first_interrupt_after_the_time_limit_does_not_end_the_process():
+    """The loop is saving then, and may finish."""
     program = """
 import time
 from experiments.run.preemption import Preemption
@@ -78,7 +78,7 @@ with stop:
     while time.monotonic() < end:
         time.sleep(0.001)
 """
-    for _ in range(3):  # the handler and the thread hear of a signal in either order
+    for _ in range(3):  # the handler and the thread receive a signal in either order
         process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -90,8 +90,8 @@ with stop:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_process_deaf_in_a_compilation_with_nothing_to_lose_is_ended(number):
-    process = busy(nothing=True, iterations=2_000_000_000)  # a quarter of an hour
+def test_a_stop_during_a_compilation_ends_a_process_with_nothing_to_lose(number):
+    process = busy(nothing=True, iterations=2_000_000_000)  # 15 minutes
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75
@@ -143,7 +143,7 @@ def test_before_and_after_the_loop_a_stop_ends_the_process_at_once(body, code):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_stop_while_the_interpreter_ends_changes_nothing(number):
-    """Python has given up its handlers when it takes the modules apart."""
+    """Python has removed its handlers before it destroys the modules."""
     program = f"""
 import os
 from experiments.run import preemption

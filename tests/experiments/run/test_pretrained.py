@@ -189,7 +189,7 @@ def test_other_classes_stay_random_and_are_reported(name, tmp_path):
 
 
 def test_per_class_boxes_are_reordered_to_yx(tmp_path):
-    """The file has (x, y) for each class; the model has all classes for each coordinate, in the order (y, x)."""
+    """The file has (x, y) for each class. The model has all classes for each coordinate, in the order (y, x)."""
     config, architecture, variables = detector("faster_rcnn", CLASS_NAMES)
     arrays = published.draw_file("faster_rcnn", config)
     save_file(arrays, tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""Two processes train one run: process 0 alone writes its directory, and the numbers are those of one process."""
+"""Two processes train one run. Only process 0 writes its directory, and the numbers equal those of one process."""
 
 import fcntl
 import json
@@ -45,7 +45,7 @@ from experiments import evaluate, train
 from experiments.command_line import Command
 
 config = unet_shapes.get_config("debug")
-config.optim.update(name="sgd", lr=0.05)  # adam makes much of the last digit of a small gradient
+config.optim.update(name="sgd", lr=0.05)  # adam amplifies the rounding of small gradients
 config.update_from_flattened_dict(fields)
 command = Command(config, True, workdir, data_dir, "last", "auto", None, None, False)
 try:
@@ -58,7 +58,10 @@ except UserError as error:
 
 
 def launch(count: int, workdir: pathlib.Path, data_dir: str, **fields) -> list:
-    """What each process says: train's exit code or the error, and the paths in `workdir` that its Python code has changed."""
+    """Run processes, and return two things for each.
+
+    The first is train's exit code or error, the second the paths in `workdir` that its Python code has changed.
+    """
     fields = {name.replace("__", "."): value for name, value in fields.items()}
     return run_together(PROGRAM.format(workdir=str(workdir), data_dir=data_dir, fields=fields), count)
 
@@ -90,7 +93,7 @@ def together(alone, tmp_path_factory, data_dir) -> tuple[pathlib.Path, list]:
     return workdir, launch(2, workdir, data_dir)
 
 
-def test_process_0_alone_writes(together):
+def test_only_process_0_writes(together):
     workdir, ((code, first), (other_code, second)) = together
     assert code == other_code == 0
     assert {path for path in second if not path.startswith("checkpoints")} == set()
@@ -108,7 +111,7 @@ def test_process_0_alone_writes(together):
     assert sorted(path.name for path in (workdir / "checkpoints" / "last").iterdir()) == ["3", "6"]
 
 
-def test_the_numbers_are_those_of_one_process(alone, together):
+def test_the_numbers_equal_those_of_one_process(alone, together):
     assert_close(rows(together[0]), rows(alone))
 
 
@@ -125,11 +128,11 @@ def test_a_resumed_run_ends_the_same(together, tmp_path, data_dir):
     for kind in ("last", "best"):
         (_, left), (_, right) = (Checkpoints(place, read_only=True).read(kind) for place in (workdir, together[0]))
         for notes in (left, right):
-            notes.pop("rows")  # their bytes hold times
+            notes.pop("rows")  # the rows contain times
         assert left == right and left["sha256"]
 
 
-def test_a_failure_of_process_0_is_every_process_s(alone, data_dir):
+def test_a_failure_of_process_0_is_raised_in_every_process(alone, data_dir):
     before = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
     said = launch(2, alone, data_dir, optim__lr=0.5)
     for message, written in said:
@@ -151,7 +154,7 @@ except UserError as error:
 """
 
 
-def test_all_processes_wait_for_the_claim_and_hear_how_it_went(tmp_path):
+def test_all_processes_wait_for_the_claim_and_get_its_result(tmp_path):
     workdir = tmp_path / "run"
     assert run_together(CLAIM.format(workdir=str(workdir)), 2) == [["process", 0]] * 2
     with open(workdir / ".lock", "a") as lock:
@@ -162,8 +165,8 @@ def test_all_processes_wait_for_the_claim_and_hear_how_it_went(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the child")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_while_the_guard_s_child_begins_is_a_stop(tmp_path, number):
-    """The child has no handler of its own yet, and dies of the signal that the guard passes on."""
+def test_a_signal_while_the_guards_child_starts_is_a_stop(tmp_path, number):
+    """The child has no signal handler yet, and dies of the signal that the guard passes on."""
     guard, other = start_main(2, 1, "--config=configs/unet_shapes.py:debug", f"--workdir={tmp_path / 'run'}")
     other.kill()
     other.communicate()
@@ -172,7 +175,7 @@ def test_a_stop_while_the_guard_s_child_begins_is_a_stop(tmp_path, number):
     seen = []
 
     def begins() -> bool:
-        """The child has become main.py, and its interpreter starts."""
+        """Return whether the child has become main.py, whose interpreter now starts."""
         if child := children.read_text().strip():
             seen.append(b"child.py" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes())
         return True in seen and not seen[-1]

@@ -1,4 +1,4 @@
-"""The roll call of processes, each a thread: none missing, one missing, two of one number, another count."""
+"""The roll call of processes, each played by a thread. One may be missing, come twice or expect another count."""
 
 import concurrent.futures
 import socket
@@ -12,7 +12,7 @@ from tests.processes import find_port
 
 
 def call(*said: tuple[int, int], seconds: float = 2.0) -> list[str]:
-    """What each of some processes, (number, count), is told; "" for nothing."""
+    """Return the error of each process, given as (number, count). "" means that all is well."""
     coordinator = f"localhost:{find_port()}"
 
     def one(number: int, count: int) -> str:
@@ -26,30 +26,30 @@ def call(*said: tuple[int, int], seconds: float = 2.0) -> list[str]:
         return list(pool.map(one, *zip(*said, strict=True)))
 
 
-def test_all_that_are_there_go_on_at_once():
+def test_complete_processes_continue_at_once():
     began = time.monotonic()
     assert call((1, 3), (2, 3), (0, 3), seconds=20) == ["", "", ""]
     assert time.monotonic() - began < 10
 
 
-def test_who_is_missing_is_named_everywhere():
+def test_every_process_names_the_missing_one():
     told = call((0, 3), (2, 3))
     assert told[0] == told[1]
     assert told[0].startswith("process 1 of 3 is missing after 2 s (present: 0 on ")
 
 
-def test_without_process_0_the_others_say_where_they_looked():
+def test_without_process_0_the_others_name_its_address():
     (told,) = call((1, 2))
     assert told.startswith("process 1 on ") and "has not reached process 0 at localhost:" in told
     assert "check that process 0 runs there and that the port is open" in told
 
 
-def test_two_of_one_number_are_named():
+def test_two_processes_with_the_same_number_are_named():
     said = [{"number": number, "count": 3, "host": host} for number, host in ((0, "a"), (1, "b"), (1, "c"))]
     assert judge(said, 3, 1) == "b and c both claim to be process 1"
 
 
-def test_another_count_is_named():
+def test_a_process_with_another_count_is_named():
     told = call((0, 2), (1, 3))
     assert told[0] == told[1] and told[0].startswith("process 1 on ") and told[0].endswith("expects 3 processes")
 
@@ -63,6 +63,6 @@ def test_a_port_in_use_is_named():
             call_the_roll(f"localhost:{port}", 2, 0, 1.0)
 
 
-def test_a_coordinator_without_a_port_is_one_line():
+def test_a_coordinator_without_a_port_is_refused():
     with pytest.raises(UserError, match="--coordinator='host' is not HOST:PORT"):
         call_the_roll("host", 2, 0, 1.0)

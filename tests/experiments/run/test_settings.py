@@ -1,4 +1,4 @@
-"""Whatever a config holds, it is checked, stored, read back and built, or one line says what is wrong."""
+"""Random configs are checked, stored, read back and built, or refused in one line."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ from tests.mutations import JUNK, succeeds_or_says_why
 
 EXPERIMENTS = ("unet_shapes", "ssd_shapes", "yolov1_shapes", "retinanet_shapes", "mask_rcnn_shapes", "fcn8s_voc")
 CLASSES = ("background", "a", "b", "c")
-# Values that are nearly right, next to junk of every type.
+# Values that are almost valid, in addition to junk of every type.
 NEAR = st.one_of(
     st.integers(-2, 70),
     st.floats(-1, 2),
@@ -45,7 +45,7 @@ def read_fields(name: str) -> dict:
 
 
 def list_rules(values: dict, known: dict, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-    """The rule of each field that a config may have, whether it has it or not, by its place."""
+    """Return the rule of each field that a config may have, by its path."""
     rules = {}
     for name, (rule, _) in known.items():
         rules[*place, name] = rule
@@ -60,7 +60,7 @@ def list_rules(values: dict, known: dict, place: tuple[str, ...] = ()) -> dict[t
 
 
 def follow(rule: object) -> st.SearchStrategy:
-    """Values that follow a rule, and are small."""
+    """Return a strategy of small values that follow a rule."""
     origin, arguments = get_origin(rule), get_args(rule)
     if origin is Literal:
         return st.sampled_from(arguments)
@@ -96,13 +96,13 @@ def configs(draw) -> dict:
     for place in draw(st.lists(st.sampled_from(list(rules)), min_size=1, max_size=3, unique=True)):
         try:
             values = put(values, place, draw(follow(rules[place]) if right else st.one_of(NEAR, NEAR, JUNK)))
-        except (KeyError, TypeError):  # a section that holds the field is no section any more
+        except (KeyError, TypeError):  # a value has replaced the section of the field
             continue
     return values
 
 
 def build(config: ConfigDict) -> None:
-    """What a run makes of its config before it reads any data, without memory for parameters."""
+    """Build everything that a run builds before it reads data, without memory for parameters."""
     task = make_task(config, CLASSES)
     make_results(task.needs, config.eval, CLASSES).metrics()
     make_truth(task.needs, config.data)
@@ -119,7 +119,7 @@ def try_config(folder, values: dict, builds: bool) -> None:
     succeeds_or_says_why(lambda: config_file.read_config(folder))
     try:
         config = ConfigDict(values)
-    except ValueError:  # a name with a dot, which no command line and no config file can make
+    except ValueError:  # a name with a dot, which neither command lines nor config files can contain
         return
 
     def store() -> bool:
@@ -145,17 +145,17 @@ def fuzz(folder, examples: int, builds: bool) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_experiments_themselves_are_built(tmp_path, name):
+def test_unchanged_experiments_are_built(tmp_path, name):
     config = ConfigDict(read_fields(name))
     check(config)
     build(config)
     assert json.loads(config_file.resolve(config))
 
 
-def test_wrong_settings_are_one_line(tmp_path):
+def test_wrong_settings_are_refused_in_one_line(tmp_path):
     fuzz(tmp_path, 60, builds=False)
 
 
 @pytest.mark.slow
-def test_many_settings_are_built_or_one_line(tmp_path):
+def test_many_settings_are_built_or_refused_in_one_line(tmp_path):
     fuzz(tmp_path, 500, builds=True)

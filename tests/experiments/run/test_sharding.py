@@ -27,7 +27,7 @@ print(json.dumps([held, values]))
 
 
 def run_on(devices: int, mesh: tuple[int, int, int]) -> tuple[int, dict[str, np.ndarray]]:
-    """Take three steps of a small model on `devices` of this CPU: returns the bytes of parameters on one, and all values."""
+    """Take three steps of a small model on `devices` of this CPU. Returns the parameter bytes on one, and all values."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
@@ -39,21 +39,21 @@ def run_on(devices: int, mesh: tuple[int, int, int]) -> tuple[int, dict[str, np.
     return held, {name: np.asarray(value) for name, value in values.items()}
 
 
-def test_devices_share_a_batch_and_its_statistics():
+def test_the_number_of_devices_does_not_change_the_values():
     whole, one = run_on(1, (1, -1, 1))
     for devices, mesh, most in [(2, (1, -1, 1), 1.0), (4, (1, 2, 2), 0.6)]:
         held, many = run_on(devices, mesh)
-        assert held <= most * whole, "a device of the axis fsdp holds its part of the parameters"
+        assert held <= most * whole, "a device along fsdp holds only its part of the parameters"
         for name, value in one.items():
             np.testing.assert_allclose(many[name], value, rtol=1e-4, atol=1e-6, err_msg=f"{name} on {mesh}")
 
 
-def test_a_mesh_that_does_not_fit_is_one_clear_line():
+def test_a_mesh_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"config.mesh=\(1, 3, 5\)"):
         sharding.make_mesh((1, 3, 5))
 
 
-def test_the_batch_must_divide():
+def test_a_batch_that_does_not_divide_is_refused():
     mesh = sharding.make_mesh((1, -1, 1))
     sharding.check_batch_size("train.batch_size", 8, mesh, accumulate=4)
     with pytest.raises(UserError, match=r"train.batch_size=6.*multiple of 4"):

@@ -1,4 +1,4 @@
-"""A checkpoint that cannot be written or read is one line, however many errors the libraries make of it."""
+"""A checkpoint that cannot be written or read gives one line, however many errors the libraries raise."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ from experiments.run.checkpoints import Checkpoints
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = pathlib.Path(sys.argv[1])
-whole, copies = folder / "whole", map(folder.joinpath, map(str, range(100)))  # for writers that failed may live on
+whole, copies = folder / "whole", map(folder.joinpath, map(str, range(100)))  # one each: failed writers may still run
 state = {f"w{i}": jnp.asarray(np.random.default_rng(i).normal(size=(64, 200)), jnp.float32) for i in range(20)}
 manager = Checkpoints(whole)
 manager.save(1, state, {})
@@ -45,7 +45,7 @@ def save(place):
     manager.close()
 
 unlimited = resource.RLIM_INFINITY
-for size in map(int, sys.argv[2].split()):  # a disk that fills at many moments
+for size in map(int, sys.argv[2].split()):  # a disk that fills up at several moments
     place = copy()
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, unlimited))
     attempt(f"{size} bytes", save, place)
@@ -67,7 +67,7 @@ for file in [largest, *(file for file in files if file.name == "manifest.ocdbt" 
 """
 
 
-def test_the_line_of_a_full_disk_or_a_damaged_file_stands_alone(tmp_path):
+def test_a_full_disk_or_a_damaged_file_gives_exactly_one_line(tmp_path):
     sizes = [0, 300, 2_000, 50_000, 100_000, 200_000]
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), " ".join(map(str, sizes))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -110,7 +110,7 @@ def test_errors_of_other_code_are_still_printed(monkeypatch, caplog):
     assert "never retrieved" in caplog.text
 
 
-def test_names_the_cause():
+def test_the_cause_is_named():
     assert (
         explain(ValueError("OUT_OF_RANGE: Failed to write 9 bytes [os_error_code='28']")) == "No space left on device"
     )
