@@ -125,7 +125,7 @@ def test_a_task_of_one_stage_proposes_nothing(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(BrightnessTask, "reads", "maps")
     monkeypatch.setattr(Proposing, "produces", "maps")
     with pytest.raises(
-        UserError, match="config.task.name='brightness' makes no proposals; give the --workdir of a Faster"
+        UserError, match="config.task.name='brightness' makes no proposals; use the --workdir of a Faster"
     ):
         run(config, tmp_path, data_dir)
 

@@ -212,7 +212,7 @@ def test_each_member_has_the_directory_of_a_run_alone(tmp_path, data_dir, capsys
     ("fields", "words"),
     [
         ({"members": 3, "mesh": (2, 1, 1)}, r"config.mesh=\(2, 1, 1\) does not fit 1 device"),
-        ({"members": 2, "seed.init": 2**32 - 1}, "seed.init would be 4294967296, at most 4294967295"),
+        ({"members": 2, "seed.init": 2**32 - 1}, "seed.init would be 4294967296, and the largest is 4294967295"),
         ({"members": 2, "train.batch_size": 6, "optim.accumulate": 4}, "train.batch_size=6 does not divide over 4"),
     ],
 )
