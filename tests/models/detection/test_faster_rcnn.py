@@ -140,9 +140,9 @@ def test_one_level_of_any_backbone_may_be_aligned():
     [
         (
             dict(strides=(64,)),
-            r"config.model.strides: vgg has no features of stride 64; choose of \[1, 2, 4, 8, 16, 32\]",
+            r"config.model.strides: vgg has no features of stride 64; choose from \[1, 2, 4, 8, 16, 32\]",
         ),
-        (dict(strides=(16, 32)), r"max' is of one level, not of the strides \(16, 32\)"),
+        (dict(strides=(16, 32)), r"max' needs one level, not the strides \(16, 32\)"),
         (dict(strides=(8, 4)), "so take 'fpn'"),
     ],
 )

@@ -116,7 +116,7 @@ def test_fields_that_do_not_fit_are_one_line(name, fields, words):
     with pytest.raises(UserError, match=words):
         build(name, **fields)
     backbone = fields_of("rcnn")["backbone"] | dict(norm="batch")
-    with pytest.raises(UserError, match="norm='batch' does not go with rcnn"):
+    with pytest.raises(UserError, match="norm='batch' is not supported by rcnn"):
         build("rcnn", backbone=backbone)
 
 

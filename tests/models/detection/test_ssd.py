@@ -245,7 +245,7 @@ def test_fields_that_cannot_be_are_refused():
         (dict(sizes=(0.2, 0.4, 0.6, float("inf"))), "model.sizes="),
         (dict(steps=(8.0, 16.0)), r"model.steps=\(8.0, 16.0\): there are 3 maps; give a step for each, or \(\)"),
         (dict(steps=(8.0, 0.0, 32.0)), "model.steps=.* a number, above 0"),
-        (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; give 0"),
+        (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; choose 0"),
     ):
         with pytest.raises(UserError, match=message):
             outline(**fields)
