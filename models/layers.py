@@ -1,4 +1,7 @@
-"""Modules shared by all models. Parameters are float32; `dtype` names the dtype of the computation."""
+"""Modules shared by all models. Parameters are float32.
+
+`dtype` names the dtype of the computation.
+"""
 
 import math
 from collections.abc import Callable
@@ -168,7 +171,10 @@ class BatchNorm(nnx.Module):
 
 
 class FrozenBatchNorm(nnx.Module):
-    """Batch normalisation that never learns; scale and bias are statistics too, which only published weights set."""
+    """Batch normalisation that never learns.
+
+    Scale and bias are statistics too, which only published weights set.
+    """
 
     def __init__(self, channels: int, *, epsilon: float, dtype: str):
         self.scale, self.bias = nnx.BatchStat(jnp.ones(channels)), nnx.BatchStat(jnp.zeros(channels))

@@ -1,4 +1,4 @@
-"""The models and backbones by name. A name maps to "module:Class", which is imported only when it is built."""
+"""The models and backbones by name. A name maps to `module:Class`, which is imported only when it is built."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Protocol
@@ -58,9 +58,9 @@ class Model(nnx.Module):
     torchvision: frozenset[str] = frozenset()
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pair our variables with the arrays of the weights file that has these `keys`; see `models.weights`.
+        """Pair our variables with the arrays of the weights file that has these `keys`.
 
-        Raises UserError for unknown names, and for a model without published weights.
+        See `models.weights`. Raises UserError for unknown names, and for a model without published weights.
         """
         if not self.published:
             raise UserError("config.pretrained: no weights are published for this model; leave the field empty")
@@ -89,11 +89,14 @@ class Backbone(Protocol):
         ...
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[int, jax.Array]:
-        """Return the features {stride: [B,h,w,channels[stride]]} of images [B,H,W,3]."""
+        """Return the features `{stride: [B,h,w,channels[stride]]}` of images [B,H,W,3]."""
         ...
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pair our variables with the arrays of a weights file; see Model.pretrained."""
+        """Pair our variables with the arrays of a weights file.
+
+        See Model.pretrained.
+        """
         ...
 
 

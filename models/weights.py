@@ -83,7 +83,10 @@ class Weights(NamedTuple):
 
 
 class Published(Protocol):
-    """A model with published weights; see models.registry.Model."""
+    """A model with published weights.
+
+    See models.registry.Model.
+    """
 
     torchvision: frozenset[str]
 

@@ -21,7 +21,7 @@ HALVING = ((1, 1), (1, 1))  # padding of 3x3 convolutions of stride 2: a grid of
 
 
 class FPN(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),width]}, all of one width.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),width]}`, all of one width.
 
     The strides are `finest`, twice that, and so on to `coarsest`. At each stride of the backbone `bottom_up`, a 1x1
     convolution of its features is added to the next coarser sum, doubled; a 3x3 convolution of the sum gives the output

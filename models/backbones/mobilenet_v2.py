@@ -16,7 +16,10 @@ from models.weights import Weights
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 2, with `repeats` blocks; the first block has the stride."""
+    """A row of the paper's table 2, with `repeats` blocks.
+
+    The first block has the stride.
+    """
 
     expansion: int
     channels: int
@@ -86,7 +89,7 @@ class InvertedResidual(nnx.Module):
 
 
 class MobileNetV2(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
     Strides 2 to 16 give the expanded activations of the first block of each strided stage (Keras's
     block_1_expand_relu, block_3_, block_6_ and block_13_). Stride 32 gives the last projection before its normalisation

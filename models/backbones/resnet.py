@@ -71,7 +71,7 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
     Stride 2 gives the activated stem before pooling; each other stride gives the last block of its stage. `layers` is the
     paper's 18, 34, 50 or 101 (table 1), or 10 with one basic block per stage, for tests and small machines. `width` scales
@@ -140,9 +140,9 @@ class ResNet(nnx.Module):
         return features
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pair our arrays with those of torchvision or timm, whose names agree; the classifier is left unused.
+        """Pair our arrays with those of torchvision or timm, whose names agree.
 
-        Raises UserError for other names, and if the normalisation has no batch statistics.
+        The classifier is left unused. Raises UserError for other names, and if the normalisation has no batch statistics.
         """
         check_norm(self.norm, "model.backbone.norm")
         stages = range(1, len(STAGES) + 1)

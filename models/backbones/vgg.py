@@ -61,7 +61,7 @@ class ConvRelu(nnx.Module):
 
 
 class VGG(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
     Strides 1 to 16 give the last activation of each stage before its pooling (conv1_2 to conv5_3 of VGG-16). Stride 32
     gives pool5. `layers` is 11, 13, 16 or 19 (table 1: A, B, D, E), `width` scales the channels, and `norm` is "none" as in

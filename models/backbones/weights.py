@@ -32,11 +32,11 @@ VGG_FC6 = (7 * 7 * 512, 4096)  # inputs and outputs
 def match_vgg(
     keys: Iterable[str], repeats: tuple[int, ...], normalised: bool, classifier: bool, thinned: int | None
 ) -> Weights:
-    """Pair VGG's arrays with those of torchvision or timm; see VGG.pretrained.
+    """Pair VGG's arrays with those of torchvision or timm.
 
-    `repeats` are the convolutions of each stage. `normalised` means that each of them has batch normalisation, and
-    `classifier` that fc6 and fc7 are wanted. `thinned` is the number of channels of an atrous fc6 and fc7, None if they have
-    the file's own.
+    See VGG.pretrained. `repeats` are the convolutions of each stage. `normalised` means that each of them has batch
+    normalisation, and `classifier` that fc6 and fc7 are wanted. `thinned` is the number of channels of an atrous fc6 and
+    fc7, None if they have the file's own.
     """
     keys = frozenset(keys)
     if VGG_MARK not in keys:
@@ -131,10 +131,10 @@ RESNET_MARK = "layer1.0.conv1.weight"
 def match_resnet(
     keys: Iterable[str], repeats: tuple[int, ...], convolutions: int, projected: frozenset[int]
 ) -> Weights:
-    """Pair ResNet's arrays with those of torchvision or timm, whose names agree; see ResNet.pretrained.
+    """Pair ResNet's arrays with those of torchvision or timm, whose names agree.
 
-    `repeats` are the blocks of each stage, `convolutions` the number in the path of a block, and `projected` the stages whose
-    first block has a convolution on its shortcut.
+    See ResNet.pretrained. `repeats` are the blocks of each stage, `convolutions` the number in the path of a block, and
+    `projected` the stages whose first block has a convolution on its shortcut.
     """
     keys = frozenset(keys)
     if RESNET_MARK not in keys:
@@ -165,9 +165,10 @@ FPN_KEYS, BODY = "fpn.", "body."  # prefixes of its own arrays, and of its backb
 
 
 def match_fpn(keys: frozenset[str], merged: tuple[int, ...], convolved: tuple[int, ...]) -> Weights:
-    """Pair an FPN's own arrays, without its backbone's, with torchvision's; see FPN.pretrained.
+    """Pair an FPN's own arrays, without its backbone's, with torchvision's.
 
-    `merged` are the strides that it takes from its backbone, and `convolved` the strides that convolutions add.
+    See FPN.pretrained. `merged` are the strides that it takes from its backbone, and `convolved` the strides that
+    convolutions add.
     """
     inner = ".0" if "fpn.inner_blocks.0.0.weight" in keys else ""  # files from before torchvision 0.13 lack it
     arrays = {}
@@ -263,7 +264,10 @@ STYLES = (
 
 
 def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ...]) -> Weights:
-    """Pair MobileNetV2's arrays with the file's; see MobileNetV2.pretrained. `repeats` are the blocks of each stage."""
+    """Pair MobileNetV2's arrays with the file's.
+
+    See MobileNetV2.pretrained. `repeats` are the blocks of each stage.
+    """
     keys = frozenset(keys)
     style = _find_style(keys, STYLES, "MobileNetV2")
     if style.variant != variant:

@@ -1,4 +1,7 @@
-"""Fast R-CNN (Girshick 2015, "Fast R-CNN"): regions share an image's features, and all layers learn in one stage."""
+"""Fast R-CNN (Girshick 2015, "Fast R-CNN").
+
+Regions share an image's features, and all layers learn in one stage.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""FCOS (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection"): boxes from points, without anchors."""
+"""FCOS (Tian et al. 2019, `FCOS: Fully Convolutional One-Stage Object Detection`), with boxes from points, not anchors."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017, "Mask R-CNN"): Faster R-CNN on a pyramid, and a mask for each region."""
+"""Mask R-CNN (He et al. 2017, "Mask R-CNN"), which is Faster R-CNN on a pyramid with a mask for each region."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""R-CNN (Girshick et al. 2014, "Rich feature hierarchies ..."): the whole network runs once for each region."""
+"""R-CNN (Girshick et al. 2014, "Rich feature hierarchies ..."), where the whole network runs once for each region."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ class RCNN(RegionModel):
         )
 
     def features(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
-        """Return the images themselves, {1: [B,H,W,3]}, as regions share no features."""
+        """Return the images themselves, `{1: [B,H,W,3]}`, as regions share no features."""
         return {1: images}
 
     def extract(self, features: Features, regions: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The base class of models of regions, from R-CNN to Mask R-CNN: an image's features, and a head for each region."""
+"""The base class of models of regions, from R-CNN to Mask R-CNN, with an image's features and a head for each region."""
 
 import abc
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ class RegionModel(Model, abc.ABC):
         return self.features(images, train=train, rngs=rngs)
 
     def features(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
-        """Return the features {stride: [B,h,w,C]} of images [B,H,W,3]."""
+        """Return the features `{stride: [B,h,w,C]}` of images [B,H,W,3]."""
         return self.backbone(images, train=train, rngs=rngs)
 
     @abc.abstractmethod

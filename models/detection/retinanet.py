@@ -1,4 +1,4 @@
-"""RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"): anchors on every level of a pyramid."""
+"""RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"), with anchors on every level of a pyramid."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from models.weights import Weights
 
 
 class RetinaNet(Model):
-    """Images [B,H,W,3] to {"logits": ([B,A,num_classes], ...), "offsets": ([B,A,4], ...)} float32, an array for each level.
+    """Images [B,H,W,3] to `{"logits": ([B,A,num_classes], ...), "offsets": ([B,A,4], ...)}` float32, an array per level.
 
     There is no background class; logits are binary. Offsets (ty, tx, th, tw) are from the anchors of
     `geometry`, in their order.

@@ -1,4 +1,4 @@
-"""SPP-net (He et al. 2014, "Spatial Pyramid Pooling in Deep Convolutional Networks"): regions share fixed features."""
+"""SPP-net (He et al. 2014, "Spatial Pyramid Pooling in Deep Convolutional Networks"), where regions share fixed features."""
 
 import jax
 from flax import nnx
@@ -40,7 +40,7 @@ class SPPNet(RegionModel):
         )
 
     def features(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
-        """Return the features {stride: [B,h,w,C]} of images [B,H,W,3], without a gradient and with stored statistics."""
+        """Return the features `{stride: [B,h,w,C]}` of images [B,H,W,3], without a gradient and with stored statistics."""
         return jax.lax.stop_gradient(self.backbone(images, train=False))
 
     def extract(self, features: Features, regions: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""SSD (Liu et al. 2016, "SSD: Single Shot MultiBox Detector"): boxes and classes from maps of several strides."""
+"""SSD (Liu et al. 2016, `SSD: Single Shot MultiBox Detector`), with boxes and classes from maps of several strides."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ class L2Norm(nnx.Module):
 
 
 class SSD(Model):
-    """Images [B,H,W,3] to {"offsets": [B,A,4], "logits": [B,A,num_classes + 1]} float32, of A default boxes.
+    """Images [B,H,W,3] to `{"offsets": [B,A,4], "logits": [B,A,num_classes + 1]}` float32, of A default boxes.
 
     The logits' first class is the background. Offsets are from the boxes of `geometry`, in their order.
 

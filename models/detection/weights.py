@@ -1,4 +1,4 @@
-"""Names of whole detectors' weights in files made from torchvision: backbone, neck and heads.
+"""Names of whole detectors' weights in files made from torchvision, with backbone, neck and heads.
 
 Each function pairs a detector's variables with the keys of a file; `pretrained` of the detector's class calls it. Boxes are
 (x, y) in torchvision and (y, x) here, so the outputs of layers of boxes are reordered.
@@ -40,10 +40,10 @@ def match_backbone(backbone: Backbone, keys: frozenset[str]) -> Weights:
 
 
 def match_ssd(repeats: tuple[int, ...], shapes: Sequence[int], l2_norm: bool) -> Weights:
-    """Pair the arrays of SSD on an atrous VGG with torchvision's (ssd300_vgg16); see SSD.pretrained.
+    """Pair the arrays of SSD on an atrous VGG with torchvision's (ssd300_vgg16).
 
-    `repeats` are the convolutions of each stage of VGG. `shapes` are the numbers of shapes of a cell of each map, whose order
-    is the same in torchvision.
+    See SSD.pretrained. `repeats` are the convolutions of each stage of VGG. `shapes` are the numbers of shapes of a cell of
+    each map, whose order is the same in torchvision.
     """
     *before, last = repeats
     backbone = match_vgg_features("backbone.features", tuple(before))
@@ -66,9 +66,10 @@ def match_ssd(repeats: tuple[int, ...], shapes: Sequence[int], l2_norm: bool) ->
 
 
 def match_retinanet(keys: frozenset[str], tower: int, norm: str, order: Sequence[int]) -> Weights:
-    """Pair the heads of RetinaNet with torchvision's (retinanet_resnet50_fpn); see RetinaNet.pretrained.
+    """Pair the heads of RetinaNet with torchvision's (retinanet_resnet50_fpn).
 
-    `tower` and `norm` are those of models.heads.dense.Tower; `order` is the result of `order_anchors`.
+    See RetinaNet.pretrained. `tower` and `norm` are those of models.heads.dense.Tower; `order` is the result of
+    `order_anchors`.
     """
     return (
         _match_towers(keys, tower, norm)
@@ -78,7 +79,10 @@ def match_retinanet(keys: frozenset[str], tower: int, norm: str, order: Sequence
 
 
 def match_fcos(keys: frozenset[str], tower: int, norm: str) -> Weights:
-    """Pair the heads of FCOS with torchvision's (fcos_resnet50_fpn); see FCOS.pretrained and `match_retinanet`."""
+    """Pair the heads of FCOS with torchvision's (fcos_resnet50_fpn).
+
+    See FCOS.pretrained and `match_retinanet`.
+    """
     centerness = Weights(conv(("centerness",), "head.regression_head.bbox_ctrness", bias=True), frozenset())
     weights = _match_towers(keys, tower, norm).joined(centerness)
     weights = weights.joined(match_boxes(("distances",), "head.regression_head.bbox_reg", (0,)))
@@ -86,9 +90,9 @@ def match_fcos(keys: frozenset[str], tower: int, norm: str) -> Weights:
 
 
 def match_faster_rcnn(keys: frozenset[str], order: Sequence[int], size: tuple[int, int]) -> Weights:
-    """Pair the heads of Faster R-CNN with torchvision's (fasterrcnn_resnet50_fpn); see FasterRCNN.pretrained.
+    """Pair the heads of Faster R-CNN with torchvision's (fasterrcnn_resnet50_fpn).
 
-    `order` is the result of `order_anchors`, and `size` the size of a region's features.
+    See FasterRCNN.pretrained. `order` is the result of `order_anchors`, and `size` the size of a region's features.
     """
     inner = ".0.0" if f"{RPN_MARK}conv.0.0.weight" in keys else ""  # files from before torchvision 0.13 lack it
     objectness = _choose_outputs(("rpn", "logits"), f"{RPN_MARK}cls_logits", _choose(order))
@@ -111,7 +115,10 @@ def match_faster_rcnn(keys: frozenset[str], order: Sequence[int], size: tuple[in
 
 
 def match_mask_rcnn(keys: frozenset[str], depth: int) -> Weights:
-    """Pair the head of masks, of `depth` convolutions, with torchvision's (maskrcnn_resnet50_fpn); see MaskRCNN.pretrained."""
+    """Pair the head of masks, of `depth` convolutions, with torchvision's (maskrcnn_resnet50_fpn).
+
+    See MaskRCNN.pretrained.
+    """
     head, predictor = "roi_heads.mask_head", "roi_heads.mask_predictor"
     nested = f"{head}.0.0.weight" in keys  # files from before torchvision 0.13 count from mask_fcn1
     arrays: Arrays = {}
@@ -128,7 +135,10 @@ def match_mask_rcnn(keys: frozenset[str], depth: int) -> Weights:
 
 
 def _connected(path: Path, key: str, convert: Convert) -> Arrays:
-    """Return the arrays of a fully connected layer [out,in] after `convert`; ours is a 1x1 convolution."""
+    """Return the arrays of a fully connected layer [out,in] after `convert`.
+
+    Ours is a 1x1 convolution.
+    """
     return {
         (*path, "kernel"): (f"{key}.weight", convert.then(OI_TO_HWIO)),
         (*path, "bias"): (f"{key}.bias", convert),
@@ -139,7 +149,10 @@ OI_TO_HWIO = Convert(lambda kernel: kernel.T[None, None], lambda kernel: kernel[
 
 
 def _put_channels_last(size: tuple[int, int]) -> Convert:
-    """Return the conversion from [out,C*h*w], PyTorch's order of features, to [out,h*w*C]; a bias [out] is unchanged."""
+    """Return the conversion from [out,C*h*w], PyTorch's order of features, to [out,h*w*C].
+
+    A bias [out] is unchanged.
+    """
 
     def forth(kernel: np.ndarray) -> np.ndarray:
         return kernel.reshape(len(kernel), -1, *size).transpose(0, 2, 3, 1).reshape(kernel.shape)

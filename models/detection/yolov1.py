@@ -1,4 +1,4 @@
-"""YOLO, version 1 (Redmon et al. 2016, "You Only Look Once: Unified, Real-Time Object Detection")."""
+"""YOLO, version 1 (Redmon et al. 2016, `You Only Look Once: Unified, Real-Time Object Detection`)."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Fully convolutional networks (Long, Shelhamer and Darrell 2015; Shelhamer et al. 2017): FCN-32s, FCN-16s, FCN-8s."""
+"""Fully convolutional networks FCN-32s, FCN-16s and FCN-8s (Long et al. 2015, Shelhamer et al. 2017)."""
 
 from functools import partial
 from typing import Annotated, Literal

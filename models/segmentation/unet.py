@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation")."""
+"""U-Net (Ronneberger et al. 2015, `U-Net: Convolutional Networks for Biomedical Image Segmentation`)."""
 
 from collections.abc import Callable
 from functools import partial

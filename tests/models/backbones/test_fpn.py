@@ -52,7 +52,10 @@ def test_parameters_are_those_of_its_convolutions(coarser, extra):
 
 
 def convolve(x, conv, stride=1):
-    """SAME for stride 1, one pixel of padding on every side for stride 2; a loop over the kernel's taps."""
+    """Convolve with SAME padding for stride 1, and one pixel on every side for stride 2.
+
+    A loop over the kernel's taps.
+    """
     kernel, bias = (np.asarray(array[...], np.float64) for array in (conv.kernel, conv.bias))
     reach = kernel.shape[0] // 2
     x = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))

@@ -33,13 +33,13 @@ def build(**fields):
 
 
 def vgg(**fields):
-    """The published network on VGG-16, or a narrow one with VGG-11, of shapes alone."""
+    """Return the shapes of the published network on VGG-16, or of a narrow one with VGG-11."""
     fields = fields_of(detectors.use_vgg_faster_rcnn, small=False) | fields
     return nnx.eval_shape(lambda: registry.build(**fields, num_classes=20, rngs=nnx.Rngs(0)))
 
 
 def count(model):
-    """The number of parameters of each part."""
+    """Return the number of parameters of each part."""
     counts = {}
     for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         counts[path[0]] = counts.get(path[0], 0) + int(np.prod(leaf.shape))

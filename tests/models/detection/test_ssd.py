@@ -149,7 +149,10 @@ def test_an_image_too_small_for_its_maps_is_refused():
 
 
 def test_outputs_are_in_the_order_of_the_default_boxes():
-    """What moves an output of a box most is the image around the box's centre; and a bias moves one shape of one map."""
+    """The image around a box's centre has the largest effect on the box's outputs.
+
+    And a bias moves one shape of one map.
+    """
     model, size = build(), (96, 144)
     boxes = model.geometry(size)["anchors"]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
