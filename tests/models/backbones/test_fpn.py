@@ -163,9 +163,8 @@ def test_fields_that_do_not_fit_are_refused():
 
 def test_features_equal_torchvisions():
     """Its FPN with P6 and P7, of weights that agree."""
-    pytest.importorskip("torchvision", reason="compares with torchvision's FPN")
-    import torch
-    from torchvision.ops import feature_pyramid_network as theirs
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchvision.ops.feature_pyramid_network", reason="compares with torchvision's FPN")
 
     for coarser in ("p5", "c5"):
         model, generator = build(coarser=coarser), np.random.default_rng(0)

@@ -76,7 +76,7 @@ def test_regions_are_aligned_from_the_levels_of_their_sizes():
     """P6 of the published network, of the stride 64, is for proposals alone."""
     model = build(backbone=fields_of(detectors.use_light_faster_rcnn)["backbone"] | dict(coarsest=64, coarser="pool"))
     rng = np.random.default_rng(0)
-    features = {s: rng.standard_normal((1, 512 // s, 512 // s, 8)).astype(np.float32) for s in model.strides}
+    features = {s: jnp.asarray(rng.standard_normal((1, 512 // s, 512 // s, 8)), jnp.float32) for s in model.strides}
     assert model.strides == (4, 8, 16, 32, 64)
     regions = np.array([[[0, 0, 20, 20], [9, 9, 130, 140], [0, 0, 256, 256], [0, 0, 511, 512]]], np.float32)
     levels = assign_levels(regions, (4, 8, 16, 32))[0]

@@ -141,23 +141,21 @@ def test_corners_equal_a_loop(size):
 
 @pytest.mark.parametrize("size", CANVASES)
 def test_pyramids_equal_torchvisions(size):
-    pytest.importorskip("torchvision", reason="compares with torchvision's anchors")
-    import torch
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.image_list import ImageList
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchvision.models.detection", reason="compares with torchvision's anchors")
 
     strides = (8, 16, 32, 64, 128)
     retinanet = tuple((x, int(x * 2 ** (1.0 / 3)), int(x * 2 ** (2.0 / 3))) for x in (32, 64, 128, 256, 512))
     fcos = tuple((stride,) for stride in strides)
-    images = ImageList(torch.zeros(1, 3, *size), [size])
+    images = theirs.image_list.ImageList(torch.zeros(1, 3, *size), [size])
     maps = [torch.zeros(1, 1, *(math.ceil(side / stride) for side in size)) for stride in strides]
     for sizes, ratios, fields in (
         (retinanet, (0.5, 1.0, 2.0), (4.0, 3, RATIOS_OF_TORCHVISION)),
         (fcos, (1.0,), (1.0, 1, (1.0,))),
     ):
-        (theirs,) = AnchorGenerator(sizes, (ratios,) * 5)(images, maps)
+        (expected,) = theirs.anchor_utils.AnchorGenerator(sizes, (ratios,) * 5)(images, maps)
         ours = np.concatenate([x.reshape(-1, 4) for x in anchors.pyramid(size, strides, *fields, "corners")])
-        np.testing.assert_array_equal(ours, theirs.numpy()[:, [1, 0, 3, 2]])
+        np.testing.assert_array_equal(ours, expected.numpy()[:, [1, 0, 3, 2]])
 
 
 def test_locations_are_the_cells_centres_or_corners():

@@ -114,8 +114,8 @@ def test_crops_are_those_of_the_released_networks():
     for stride in (32, 16, 8):
         model = build(stride=stride, padding="paper", skip_scales=(0.5, 0.25))
         model.backbone = Features(model.backbone.channels)
-        for score in ("score_fc7", "score_pool4", "score_pool3")[: {32: 1, 16: 2, 8: 3}[stride]]:
-            kernel = getattr(model, score).kernel
+        for name in ("score_fc7", "score_pool4", "score_pool3")[: {32: 1, 16: 2, 8: 3}[stride]]:
+            kernel = getattr(model, name).kernel
             kernel[...] = jnp.asarray(np.random.default_rng(3).standard_normal(kernel.shape), jnp.float32)
 
         def score(stride, layer, scale=1.0, model=model):
