@@ -1,4 +1,7 @@
-"""Modules shared by all models. Parameters are float32; `dtype` names the dtype of the computation."""
+"""Modules shared by all models. Parameters are float32.
+
+`dtype` names the dtype of the computation.
+"""
 
 import math
 from collections.abc import Callable
@@ -20,23 +23,23 @@ NormOrNone = Literal["none", "batch", "group", "frozen"]
 Momentum = Annotated[float, Range(0, 1)]  # of running statistics
 Rate = Annotated[float, Range(0, 1, open="high")]  # of dropout
 KEPT = "kept"  # the mark of `keep`
-SAMPLED = 8  # every so many-th row and column tells a channel's rough mean
+SAMPLED = 8  # a channel's rough mean is taken from every 8th row and column
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A kernel [height, width, in, out] whose layer keeps the variance of what a ReLU gave it (He et al. 2015, 2.2).
+    """Return a kernel [height, width, in, out] that keeps the variance of a ReLU's outputs (He et al. 2015, 2.2).
 
     The variance is 2 / fan-in, which is right for depthwise kernels [height, width, 1, channels] too.
     """
     count = math.prod(shape)
-    # XLA takes a quarter of a second to compile a draw of a new size: all draws have one of a few, powers of four.
+    # XLA takes a quarter of a second to compile a draw of a new size, so all draws have one of a few sizes, powers of four.
     drawn = _draw(key, 1 << ((count - 1).bit_length() + 1) // 2 * 2)
     return _take(drawn, math.sqrt(2 / math.prod(shape[:-1])), shape)
 
 
 @partial(jax.jit, static_argnums=1)
 def _draw(key: jax.Array, count: int) -> jax.Array:
-    return jax.random.normal(key, count)
+    return jax.random.normal(key, (count,))
 
 
 @partial(jax.jit, static_argnums=2)
@@ -45,20 +48,24 @@ def _take(drawn: jax.Array, scale: float, shape: tuple[int, ...]) -> jax.Array:
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """`channels * width` rounded to a multiple of 8, at least 8."""
+    """Return `channels * width`, rounded to a multiple of 8, at least 8."""
     return max(8, round(channels * width / 8) * 8)
 
 
 def keep(x: jax.Array) -> jax.Array:
-    """Mark what a step of training with `train.remat` keeps of the forward pass for the backward pass: it returns x.
+    """Return x, marked to be stored for the backward pass of a training step with `train.remat`.
 
-    Everything between two marks is computed again there (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+    The backward pass computes everything between two marks again (Chen et al. 2016, "Training Deep Nets with Sublinear
+    Memory Cost").
     """
     return checkpoint_name(x, KEPT)
 
 
 def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6) by elements; its gradient is a mask, where jax.nn.relu6 splits ties with a division."""
+    """Return min(max(x, 0), 6) per element.
+
+    Its gradient is a mask; that of jax.nn.relu6 splits ties with a division.
+    """
     return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
@@ -67,7 +74,7 @@ class Conv(nnx.Module):
 
     `padding` is "SAME", "VALID" or ((top, bottom), (left, right)); `groups` equal to the channels makes it depthwise;
     `dilation` spreads the kernel's taps (atrous convolution).
-    1x1 and depthwise convolutions take the forms of models.ops.convolution.
+    1x1 and depthwise convolutions use the forms of models.ops.convolution.
     """
 
     def __init__(
@@ -102,7 +109,7 @@ class Conv(nnx.Module):
 
 
 def classifier(in_channels: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:
-    """The 1x1 convolution that makes logits. No ReLU follows them, so Glorot's variance rather than He's."""
+    """Return the 1x1 convolution that makes logits, with Glorot's variance instead of He's as no ReLU follows."""
     init = nnx.initializers.glorot_uniform()
     return Conv(in_channels, num_classes, 1, bias=True, kernel_init=init, dtype=dtype, rngs=rngs)
 
@@ -110,7 +117,7 @@ def classifier(in_channels: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs
 class ConvTranspose(nnx.Module):
     """Transposed convolution [B,H,W,in] -> [B,stride*H,stride*W,out], the gradient of a SAME convolution.
 
-    Aligned as Keras's Conv2DTranspose(padding="same"); see models.ops.convolution.transpose.
+    It is aligned like Keras's Conv2DTranspose(padding="same"); see models.ops.convolution.transpose.
     """
 
     def __init__(
@@ -130,16 +137,15 @@ class ConvTranspose(nnx.Module):
         self.stride, self.dtype = stride, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = convolution.transpose(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
+        y: jax.Array = convolution.transpose(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015), with statistics in float32.
 
-    `frozen` is set by a run after the model is built: the layer then normalises by its running statistics and leaves
-    them as they are, in training too. Under jit the statistics are those of the global batch on all devices, which is
-    what others call synchronised.
+    A run can set `frozen` after the model is built. The layer then normalises by its running statistics and does not change
+    them, even in training. Under jit the statistics are those of the global batch on all devices ("synchronised" elsewhere).
     """
 
     def __init__(self, channels: int, *, momentum: float, epsilon: float, dtype: str):
@@ -151,8 +157,8 @@ class BatchNorm(nnx.Module):
         mean, var = self.mean[...], self.var[...]
         if train and not self.frozen:
             axes, wide = tuple(range(x.ndim - 1)), x.astype(jnp.float32)
-            # One pass gives mean and variance, but their difference of squares cancels where the mean is large. So both
-            # are taken of what is left after a rough mean, which no gradient needs: the variance does not depend on it.
+            # One pass gives mean and variance, but the difference of squares cancels where the mean is large. So a rough mean
+            # is subtracted first. It needs no gradient, because the variance does not depend on it.
             shift = jax.lax.stop_gradient(wide[:, *[slice(None, None, SAMPLED)] * (x.ndim - 2)].mean(axes))
             shifted = wide - shift
             rest = shifted.mean(axes)
@@ -165,7 +171,10 @@ class BatchNorm(nnx.Module):
 
 
 class FrozenBatchNorm(nnx.Module):
-    """Batch normalisation that never learns: scale and bias too are statistics, which only published weights fill."""
+    """Batch normalisation that never learns.
+
+    Scale and bias are statistics too, which only published weights set.
+    """
 
     def __init__(self, channels: int, *, epsilon: float, dtype: str):
         self.scale, self.bias = nnx.BatchStat(jnp.ones(channels)), nnx.BatchStat(jnp.zeros(channels))
@@ -180,13 +189,13 @@ class FrozenBatchNorm(nnx.Module):
 def _normalise(
     x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> jax.Array:
-    # One product and one sum per value: to subtract the mean first would add a reduction to the backward pass.
+    # One product and one sum per value. Subtracting the mean first would add a reduction to the backward pass.
     scale = scale * jax.lax.rsqrt(var + epsilon)
     return x * scale + (bias - mean * scale)
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation (Wu and He 2018): over each example's pixels and the channels of a group. It has no state."""
+    """Group normalisation over each example's pixels and the channels of a group (Wu and He 2018), without state."""
 
     def __init__(self, channels: int, *, groups: int, epsilon: float, dtype: str):
         self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
@@ -201,11 +210,12 @@ class GroupNorm(nnx.Module):
 
 
 def norm(
-    name: Norm, channels: int, *, momentum: float, epsilon: float, dtype: str
+    name: str, channels: int, *, momentum: float, epsilon: float, dtype: str
 ) -> BatchNorm | GroupNorm | FrozenBatchNorm:
-    """Returns the normalisation `name` of `channels` features; `momentum` keeps the running statistics of "batch".
+    """Return the normalisation `name` ("batch", "frozen" or "group") of `channels` features.
 
-    Groups are the largest divisor of the channels up to 32, the paper's number.
+    `momentum` is that of the running statistics of "batch". The number of groups is the largest divisor of the channels up
+    to 32, the paper's number.
     """
     if name == "batch":
         return BatchNorm(channels, momentum=momentum, epsilon=epsilon, dtype=dtype)
@@ -216,7 +226,7 @@ def norm(
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, then normalisation: `norm` makes the latter from a number of channels."""
+    """Convolution without bias, then the normalisation that `norm` makes for a number of channels."""
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
-"""The models and backbones by name. A name maps to "module:Class", imported only when that one is built."""
+"""The models and backbones by name. A name maps to `module:Class`, which is imported only when it is built."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
+import jax
 from flax import nnx
 
 import fields
@@ -44,47 +45,65 @@ Dtype = Literal["float32", "bfloat16", "float16"]  # of the computation; paramet
 
 
 class Model(nnx.Module):
-    """What `build` returns. `produces` says what its outputs are: a task that reads something else is refused.
+    """Base class of the models.
 
-    `training_only` names submodules that exist only to train (a GAN's discriminator): `__call__` does without them.
+    `produces` names the outputs; a task that needs other outputs refuses the model. `training_only` names submodules that
+    exist only for training, such as a GAN's discriminator; `__call__` does not use them.
     """
 
     produces: str
     training_only: tuple[str, ...] = ()
-    published: str = ""  # the submodule that published weights are for
-    torchvision: frozenset[str] = (
-        frozenset()
-    )  # keys that tell torchvision's file of the whole network, in its newest names
+    published: str = ""  # the submodule that published weights exist for
+    # Keys that identify torchvision's file of the whole network, in its newest names.
+    torchvision: frozenset[str] = frozenset()
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs our variables with the arrays of a file of weights, told by its `keys`; see `models.weights`.
+        """Pair our variables with the arrays of the weights file that has these `keys`.
 
-        Raises UserError for names that are not known, and for a model that no weights are published for.
+        See `models.weights`. Raises UserError for unknown names, and for a model without published weights.
         """
         if not self.published:
             raise UserError("config.pretrained: no weights are published for this model; leave the field empty")
         return getattr(self, self.published).pretrained(keys).below(self.published)
 
     def caution(self, keys: Iterable[str]) -> str:
-        """Says what a file of weights with these `keys` cannot tell, for a warning; "" for nothing."""
+        """Return a warning about what a weights file with these `keys` does not contain, or ""."""
         return ""
 
 
 def build(name: str, *, rngs: nnx.Rngs, num_classes: int, **own) -> Model:
-    """Builds the model `name` with the fields of its config; every parameter is made here, in float32.
+    """Build the model `name` with the fields of its config, and all its parameters in float32.
 
-    Raises UserError for an unknown name, for fields that the model does not take or that are missing, and for values that
-    do not follow their rules.
+    Raises UserError for an unknown name, for unknown or missing fields, and for values against their rules.
     """
     fields.check("config.model", {"name": name, **own}, MODEL)
     return NAMED_MODEL.load(name)(**own, rngs=rngs, num_classes=num_classes)
 
 
-def build_backbone(backbone: Mapping, *, dtype: str, rngs: nnx.Rngs, **decided) -> nnx.Module:
-    """Builds the backbone `backbone["name"]` with the other fields of config.model.backbone; errors as in `build`.
+class Backbone(Protocol):
+    """A network from images to features by stride."""
 
-    A backbone maps images to {stride: features} and says the `channels` of each stride. `decided` are fields that the
-    model sets and the config does not have.
+    @property
+    def channels(self) -> dict[int, int]:
+        """Channels of the features by stride."""
+        ...
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[int, jax.Array]:
+        """Return the features `{stride: [B,h,w,channels[stride]]}` of images [B,H,W,3]."""
+        ...
+
+    def pretrained(self, keys: Iterable[str]) -> Weights:
+        """Pair our variables with the arrays of a weights file.
+
+        See Model.pretrained.
+        """
+        ...
+
+
+def build_backbone(backbone: Mapping, *, dtype: str, rngs: nnx.Rngs, **decided) -> Backbone:
+    """Build the backbone `backbone["name"]` with the other fields of config.model.backbone.
+
+    `decided` are fields that the model sets and the config does not have. Raises UserError as `build`.
     """
     fields.check("config.model.backbone", backbone, BACKBONE)
     own = dict(backbone)

@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("shared")
 
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
-    """The folder of real images next to the repository; tests that want it skip where it is absent."""
+    """The folder of real images next to the repository, without which its tests are skipped."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the folder of real images, ../shared/data")
@@ -37,13 +37,13 @@ def real_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
-    """Where `shapes` is prepared, once for all workers of a test run."""
+    """The folder in which `shapes` is prepared, once for all workers of a test run."""
     return str(tmp_path_factory.getbasetemp().parent / "tfds")
 
 
 @pytest.fixture
 def full_disk():
-    """A call that lets no file grow beyond a size: writes end half way, then fail, as on a full disk."""
+    """A function that limits the size of files, so that writes fail half way as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

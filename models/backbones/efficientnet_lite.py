@@ -17,7 +17,10 @@ from models.weights import Weights
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 1: `repeats` blocks of depthwise kernels of `size`, the first of which has the stride."""
+    """A row of the paper's table 1, with `repeats` blocks of depthwise kernels of `size`.
+
+    The first block has the stride.
+    """
 
     expansion: int
     size: int
@@ -41,12 +44,12 @@ EPSILON = 1e-3
 
 
 class EfficientNetLite(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
-    A stride's features are those of the last block of that stride, a linear projection, as timm's `features_only` has them.
-    `variant` is the 0 to 4 in the name: it scales channels and repeats, but the stem's, and the repeats of the first and last
-    stage. `width` scales all channels in addition, and `depth` all repeats, to at least one. Convolutions have
-    TensorFlow's SAME padding. The published weights expect (image - 127) / 128.
+    A stride's features are those of the last block of that stride, a linear projection, as in timm's `features_only`.
+    `variant` is the 0 to 4 in the name. It scales channels and repeats, except the stem's channels and the repeats of the
+    first and last stage. In addition `width` scales all channels, and `depth` all repeats, to at least one. Convolutions
+    have TensorFlow's SAME padding. The published weights expect (image - 127) / 128.
     """
 
     def __init__(
@@ -107,9 +110,10 @@ class EfficientNetLite(nnx.Module):
         return features
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs our arrays with those of timm or EfficientNet-PyTorch; what lies beyond the features is left unused.
+        """Pair our arrays with those of timm or EfficientNet-PyTorch.
 
-        Raises UserError for other names, and where the normalisation has no batch statistics.
+        Layers beyond the features are left unused. Raises UserError for other names, and if the normalisation has no batch
+        statistics.
         """
         check_norm(self.norm, "model.backbone.norm")
         return match_efficientnet_lite(keys, self.repeats)

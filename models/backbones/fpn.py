@@ -21,17 +21,16 @@ HALVING = ((1, 1), (1, 1))  # padding of 3x3 convolutions of stride 2: a grid of
 
 
 class FPN(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),width]}, all of one width.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),width]}`, all of one width.
 
-    The strides are `finest`, twice that, and so on to `coarsest`. At those that `bottom_up` has, which is a backbone, a
-    1x1 convolution of its features and the next coarser sum, doubled, are added up; a 3x3 convolution of the sum gives
-    the output (section 3). There is no activation. Each convolution has a bias or, unless `norm` is "none", a
-    normalisation.
+    The strides are `finest`, twice that, and so on to `coarsest`. At each stride of the backbone `bottom_up`, a 1x1
+    convolution of its features is added to the next coarser sum, doubled; a 3x3 convolution of the sum gives the output
+    (section 3). There is no activation. Each convolution has a bias or, unless `norm` is "none", a normalisation.
 
-    `coarser` says how the strides beyond are made. "pool" keeps every second pixel of the output before (section 4.1:
-    P6, for proposals). "c5" and "p5" are 3x3 convolutions of stride 2 with a bias, and a ReLU between them. The first one
-    sees the last features of `bottom_up` (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4), or the
-    last output of the pyramid (Tian et al. 2019, "FCOS", section 3.2).
+    `coarser` chooses how coarser strides are made. "pool" keeps every second pixel of the previous output (section 4.1:
+    P6, for proposals). "c5" and "p5" are 3x3 convolutions of stride 2 with a bias, and a ReLU between them. The input of the
+    first one is the last features of `bottom_up` for "c5" (Lin et al. 2017, "Focal Loss for Dense Object Detection", section
+    4), and the last output of the pyramid for "p5" (Tian et al. 2019, "FCOS", section 3.2).
 
     Raises UserError for a `bottom_up` that lacks a stride.
     """
@@ -58,12 +57,12 @@ class FPN(nnx.Module):
         if lacking or not self.merged:
             raise UserError(
                 f"config.model.backbone.bottom_up: {bottom_up['name']} has features of the strides {sorted(channels)}, and an "
-                f"FPN with finest={finest} needs {lacking or [finest]} too; choose another bottom_up, or another finest"
+                f"FPN with finest={finest} also needs {lacking or [finest]}; choose another bottom_up, or another finest"
             )
         self.added = tuple(stride for stride in strides if stride > self.last)
         self.width, self.coarser = width, coarser
 
-        # As published (the authors' Detectron): uniform, of the variance 1 / fan-in.
+        # Uniform with the variance 1 / fan-in, as in the authors' Detectron.
         conv = partial(Conv, kernel_init=nnx.initializers.lecun_uniform(), bias=True, dtype=dtype, rngs=rngs)
         for stride in self.added if coarser != "pool" else ():
             first = stride == self.added[0] and coarser == "c5"
@@ -102,9 +101,9 @@ class FPN(nnx.Module):
         return outputs
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs all our arrays with those of a backbone of torchvision's detectors, or `bottom_up`'s with its own file.
+        """Pair our arrays with the backbone of a torchvision detector, or only `bottom_up`'s with its own file.
 
-        Raises UserError for a file with an FPN where this one's convolutions have a normalisation.
+        Raises UserError for a file with an FPN if the convolutions of this FPN have a normalisation.
         """
         keys = frozenset(keys)
         if not any(key.startswith(FPN_KEYS) for key in keys):

@@ -16,7 +16,10 @@ from models.weights import Weights
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 2: `repeats` blocks, the first of which has the stride."""
+    """A row of the paper's table 2, with `repeats` blocks.
+
+    The first block has the stride.
+    """
 
     expansion: int
     channels: int
@@ -35,14 +38,14 @@ STAGES = (
     Stage(6, 320, 1, 1),
 )
 
-# How the two published sets of weights were trained: with the other's, features would be silently wrong.
+# The two published sets of weights need different padding and epsilon; with the other ones, features are silently wrong.
 Variant = Literal["keras", "torchvision"]
 STRIDED_PADDING: dict[str, Padding] = {"keras": "SAME", "torchvision": ((1, 1), (1, 1))}
 EPSILON = {"keras": 1e-3, "torchvision": 1e-5}
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """`channels * width` as a multiple of 8, at most a tenth below it (the paper's released code)."""
+    """Return `channels * width` as a multiple of 8, at most a tenth below it (the paper's released code)."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
@@ -50,7 +53,8 @@ def scale_channels(channels: int, width: float) -> int:
 class InvertedResidual(nnx.Module):
     """Expansion (1x1), depthwise 3x3 (or of another `size`), linear projection (1x1), and a shortcut where shapes allow it.
 
-    The network's first block does not expand (`expansion=1`). Its last one, `final`, ends at the bare projection.
+    The network's first block does not expand (`expansion=1`). Its last block (`final`) ends at the projection, without a
+    normalisation.
     """
 
     def __init__(
@@ -74,25 +78,25 @@ class InvertedResidual(nnx.Module):
         self.project = (
             Conv(hidden, out_channels, 1, dtype=dtype, rngs=rngs) if final else conv_norm(hidden, out_channels, 1)
         )
-        self.final, self.shortcut = final, stride == 1 and in_channels == out_channels and not final
+        self.shortcut = stride == 1 and in_channels == out_channels and not final
 
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Maps [B,H,W,in] to the expanded activations [B,H,W,hidden] and the output [B,H/stride,W/stride,out]."""
+        """Map [B,H,W,in] to the expanded activations [B,H,W,hidden] and the output [B,H/stride,W/stride,out]."""
         expanded = x if self.expand is None else relu6(self.expand(x, train=train))
         y = relu6(self.depthwise(expanded, train=train))
-        y = self.project(y) if self.final else self.project(y, train=train)
+        y = self.project(y) if isinstance(self.project, Conv) else self.project(y, train=train)
         return expanded, keep(x + y if self.shortcut else y)
 
 
 class MobileNetV2(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
     Strides 2 to 16 give the expanded activations of the first block of each strided stage (Keras's
-    block_1_expand_relu, block_3_, block_6_ and block_13_), stride 32 the last projection before its normalisation
-    (block_16_project). Nothing beyond them exists here.
+    block_1_expand_relu, block_3_, block_6_ and block_13_). Stride 32 gives the last projection before its normalisation
+    (block_16_project). Later layers do not exist here.
 
     `width` scales the channels and `depth` the repeats of each stage, to at least one. `variant` is "keras" or
-    "torchvision": padding of strided convolutions (SAME, which is (0,1) at even sizes, or (1,1)) and epsilon.
+    "torchvision"; it sets epsilon and the padding of strided convolutions (SAME, which is (0,1) at even sizes, or (1,1)).
     """
 
     def __init__(
@@ -151,10 +155,10 @@ class MobileNetV2(nnx.Module):
         return features | {self._features[-1][0]: x}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs our arrays with those of torchvision, timm, Keras 2 or 3, told apart by the `keys` of their file.
+        """Pair our arrays with those of torchvision, timm, Keras 2 or 3, which the `keys` identify.
 
-        What lies beyond the features is left unused. Raises UserError for names of no known style, or of one that was
-        trained with another padding and epsilon, and where the normalisation has no batch statistics.
+        Layers beyond the features are left unused. Raises UserError for unknown names, for weights that were trained with
+        another padding and epsilon, and if the normalisation has no batch statistics.
         """
         check_norm(self.norm, "model.norm")
         return match_mobilenet_v2(keys, self.variant, self.repeats)

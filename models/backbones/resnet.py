@@ -25,9 +25,9 @@ BOTTLENECK = frozenset({50, 101})  # the depths whose blocks are bottlenecks
 class ResidualBlock(nnx.Module):
     """A path of convolutions [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] in parallel with a shortcut.
 
-    The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The stride is in its first 3x3 convolution, or with
-    `early` in the bottleneck's first 1x1. That first 3x3 convolution sees the grid the block gets, of dilation
-    `dilation[0]`; a second one sees the grid it gives, of dilation `dilation[1]`.
+    The path is 3x3, 3x3 or, as a `bottleneck`, 1x1, 3x3, 1x1. The first 3x3 convolution has the stride, or with `early` the
+    bottleneck's first 1x1 convolution. The first 3x3 convolution works on the block's input grid, with `dilation[0]`; a
+    second one works on its output grid, with `dilation[1]`.
     """
 
     def __init__(
@@ -44,22 +44,22 @@ class ResidualBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         conv_norm = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
-        first, second = (dict(dilation=rate, padding=((rate, rate), (rate, rate))) for rate in dilation)
+        first, second = (partial(conv_norm, dilation=rate, padding=((rate, rate), (rate, rate))) for rate in dilation)
         self.out_channels = channels * EXPANSION if bottleneck else channels
         if bottleneck:
             self.conv_1 = conv_norm(in_channels, channels, 1)
-            self.conv_2 = conv_norm(channels, channels, 3, stride=1 if early else stride, **first)
+            self.conv_2 = first(channels, channels, 3, stride=1 if early else stride)
             self.conv_3 = conv_norm(channels, self.out_channels, 1)
         else:
-            self.conv_1 = conv_norm(in_channels, channels, 3, stride=stride, **first)
-            self.conv_2 = conv_norm(channels, channels, 3, **second)
+            self.conv_1 = first(in_channels, channels, 3, stride=stride)
+            self.conv_2 = second(channels, channels, 3)
             self.conv_3 = nnx.data(None)
         self.stride, self.early = stride, bottleneck and early
         same = stride == 1 and in_channels == self.out_channels
         self.shortcut = nnx.data(None) if same else conv_norm(in_channels, self.out_channels, 1)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        # A strided 1x1 convolution skips pixels; without them it is the matrix product that layers.Conv makes.
+        # A strided 1x1 convolution skips pixels. Without these pixels layers.Conv runs it as a matrix product.
         seen = x[:, :: self.stride, :: self.stride]
         y = self.conv_1(seen if self.early else x, train=train)
         y = self.conv_2(jax.nn.relu(y), train=train)
@@ -71,17 +71,17 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
-    Stride 2 gives the activated stem before pooling, the others the last block of their stage. `layers` is the paper's
-    18, 34, 50 or 101 (table 1), or 10: one basic block per stage, for tests and small machines. `width` scales the
-    channels. `output_stride` 32, 16 or 8 is the last one: later stages keep the grid and dilate instead (Chen et al.
-    2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
+    Stride 2 gives the activated stem before pooling; each other stride gives the last block of its stage. `layers` is the
+    paper's 18, 34, 50 or 101 (table 1), or 10 with one basic block per stage, for tests and small machines. `width` scales
+    the channels. `output_stride` 32, 16 or 8 is the largest stride. Later stages keep the grid and dilate instead (Chen et
+    al. 2017, "Rethinking Atrous Convolution", 3.1; unit rates (1, 1, 1)), and the last of them gives the features of that
     stride. At every second position they equal those of the next larger output stride.
 
-    `strides` "v1" has a bottleneck's stride in its first 1x1 convolution, as the paper and Caffe's weights; "v1.5" in its
-    3x3 convolution, as the weights of torchvision and timm. `epsilon` is the normalisation's; some weights were made for
-    another one than 1e-5.
+    With `strides` "v1" a bottleneck's first 1x1 convolution has the stride, as in the paper and Caffe's weights; with "v1.5"
+    its 3x3 convolution, as in the weights of torchvision and timm. `epsilon` belongs to the normalisation; some weights need
+    another value than 1e-5.
     """
 
     def __init__(
@@ -140,9 +140,9 @@ class ResNet(nnx.Module):
         return features
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs our arrays with those of torchvision or timm, whose names agree; the classifier is left unused.
+        """Pair our arrays with those of torchvision or timm, whose names agree.
 
-        Raises UserError for other names, and where the normalisation has no batch statistics.
+        The classifier is left unused. Raises UserError for other names, and if the normalisation has no batch statistics.
         """
         check_norm(self.norm, "model.backbone.norm")
         stages = range(1, len(STAGES) + 1)

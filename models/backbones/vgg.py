@@ -22,9 +22,9 @@ EPSILON = 1e-5
 
 
 class Classifier(NamedTuple):
-    """What a model decides about fc6 and fc7: their channels, the dropout after each, fc6's padding and dilation.
+    """A model's choices for fc6 and fc7, which are their channels, the dropout after each, fc6's padding and dilation.
 
-    With a dilation above 1 fc6 has every third tap of its 7x7, and pool5 keeps the grid (see VGG).
+    With a dilation above 1, fc6 has every third tap of its 7x7, and pool5 keeps the grid (see VGG).
     """
 
     channels: int
@@ -36,7 +36,7 @@ class Classifier(NamedTuple):
 class ConvRelu(nnx.Module):
     """Convolution [B,H,W,in] -> [B,H',W',out] with bias, normalisation where `norm` makes one, and a ReLU.
 
-    Before batch normalisation the bias does nothing; the published weights have it.
+    Before batch normalisation the bias has no effect; the published weights have one.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class ConvRelu(nnx.Module):
 
 
 class VGG(nnx.Module):
-    """Images [B,H,W,3] of any size to features {stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}.
+    """Images [B,H,W,3] of any size to features `{stride: [B,ceil(H/stride),ceil(W/stride),channels[stride]]}`.
 
-    Strides 1 to 16 give the last activation of each stage before its pooling (conv1_2 to conv5_3 of VGG-16), stride 32
-    pool5. `layers` is 11, 13, 16 or 19 (table 1: A, B, D, E), `width` scales the channels, and `norm` is "none" as in
+    Strides 1 to 16 give the last activation of each stage before its pooling (conv1_2 to conv5_3 of VGG-16). Stride 32
+    gives pool5. `layers` is 11, 13, 16 or 19 (table 1: A, B, D, E), `width` scales the channels, and `norm` is "none" as in
     the paper, "batch" or "group".
 
-    The last two fields are for a model to decide, not for a config. `padding` is that of the first convolution: with
-    more than ((1, 1), (1, 1)) the features are those of a larger image. A `classifier` appends the first two fully
+    A model sets the last two fields, not a config. `padding` belongs to the first convolution; with more than
+    ((1, 1), (1, 1)) the features are those of a larger image. A `classifier` appends the first two fully
     connected layers as convolutions of 7x7 and 1x1, each with ReLU and dropout; stride 32 is then fc7. If its dilation
     is above 1, pool5 is 3x3 of stride 1 and fc6 an atrous convolution of 3x3 (Chen et al. 2015, "Semantic Image
-    Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3; SSD, section 3); stride 16, the
-    last one, is then fc7.
+    Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3; SSD, section 3); the largest stride is
+    then 16, and gives fc7.
     """
 
     def __init__(
@@ -129,17 +129,17 @@ class VGG(nnx.Module):
             features[2 ** (stage - 1)] = x
             keeps_grid = self.atrous and stage == len(STAGES)
             x = keep(max_pool(x, 3, 1, "SAME") if keeps_grid else max_pool(x, 2, 2, "SAME"))
-        if self.fc6 is not None:
+        if self.fc6 is not None and self.fc7 is not None:
             for fc in (self.fc6, self.fc7):
                 x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
         return features | {self._stages[-1][0]: x}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs our arrays with those of torchvision or timm: vgg16, or vgg16_bn for norm="batch".
+        """Pair our arrays with those of torchvision or timm (vgg16, or vgg16_bn for norm="batch").
 
-        What this backbone lacks of the classifier is left unused. An atrous fc6 and fc7 get a part of the file's channels,
-        evenly taken, and fc6 every third tap. Raises UserError for other names, and where the one has batch statistics
-        and the other has not.
+        Layers of the classifier that this backbone lacks are left unused. An atrous fc6 and fc7 get evenly spaced channels of
+        the file, and fc6 every third tap. Raises UserError for other names, and if only one of the file and the backbone has
+        batch statistics.
         """
         if self.norm == "group":
             raise UserError("pretrained: no published weights have model.backbone.norm='group'")

@@ -14,7 +14,7 @@ from models.weights import Arrays, Convert, Path, Weights, conv, find_unused, hw
 
 
 def check_norm(name: str, field: str) -> None:
-    """Raises UserError unless the normalisation `name` of a backbone, which `field` names, has batch statistics."""
+    """Raise UserError unless the normalisation `name`, the value of `field`, has batch statistics."""
     if name not in ("batch", "frozen"):
         raise UserError(f"pretrained: the weights hold batch statistics; {field}={name!r} has none, take 'batch'")
 
@@ -32,11 +32,11 @@ VGG_FC6 = (7 * 7 * 512, 4096)  # inputs and outputs
 def match_vgg(
     keys: Iterable[str], repeats: tuple[int, ...], normalised: bool, classifier: bool, thinned: int | None
 ) -> Weights:
-    """Pairs VGG's arrays with those of torchvision or timm; see VGG.pretrained.
+    """Pair VGG's arrays with those of torchvision or timm.
 
-    `repeats` are the convolutions of each stage. `normalised` says that each of them has batch normalisation, `classifier`
-    that fc6 and fc7 are wanted, and `thinned` how many channels an atrous fc6 and fc7 have; it is None where they are the
-    file's own.
+    See VGG.pretrained. `repeats` are the convolutions of each stage. `normalised` means that each of them has batch
+    normalisation, and `classifier` that fc6 and fc7 are wanted. `thinned` is the number of channels of an atrous fc6 and
+    fc7, None if they have the file's own.
     """
     keys = frozenset(keys)
     if VGG_MARK not in keys:
@@ -56,10 +56,10 @@ def match_vgg(
     return Weights(arrays, find_unused(keys, {last} if classifier else {*hidden, last}))
 
 
-def match_vgg_head(keys: frozenset[str], fc6: tuple[int, int]) -> Weights:
-    """Pairs fc6 and fc7 of a head on regions of 7x7 with those of VGG's `keys`, as 1x1 convolutions.
+def match_vgg_head(keys: frozenset[str], fc6: tuple[int, ...]) -> Weights:
+    """Pair fc6 and fc7 of a head on regions of 7x7 with those of VGG's `keys`, as 1x1 convolutions.
 
-    Without arrays where `fc6`, the head's inputs and outputs, has another size, or the keys are not VGG's.
+    The result is empty if `fc6`, the head's inputs and outputs, has another size, or if the keys are not VGG's.
     """
     first, second, _ = _classifier_names(keys)
     if fc6 != VGG_FC6 or f"{first}.weight" not in keys:
@@ -75,7 +75,7 @@ def _classifier_names(keys: frozenset[str]) -> tuple[str, str, str]:
 
 
 def match_vgg_features(prefix: str, repeats: tuple[int, ...], normalised: bool = False) -> Arrays:
-    """The arrays of VGG's convolutions, which PyTorch counts below `prefix` together with ReLUs and poolings."""
+    """Return the arrays of VGG's convolutions, which PyTorch counts below `prefix` together with ReLUs and poolings."""
     arrays, index = {}, 0
     for stage, count in enumerate(repeats, 1):
         for number in range(1, count + 1):
@@ -89,7 +89,7 @@ def match_vgg_features(prefix: str, repeats: tuple[int, ...], normalised: bool =
 
 
 def _unfold(size: int) -> Convert:
-    """From [out, in * size * size] to the convolution [out, in, size, size], which timm's is already."""
+    """Return the conversion from [out, in * size * size] to [out, in, size, size], which timm's arrays are already."""
     return Convert(
         lambda kernel: kernel.reshape(len(kernel), -1, size, size), lambda kernel: kernel.reshape(len(kernel), -1)
     )
@@ -106,17 +106,17 @@ _connected_fc6 = _fc6.then(
 
 
 def _thin_fc6(channels: int, kernel: np.ndarray) -> np.ndarray:
-    """[3,3,in,channels]: rows and columns 0, 3 and 6 of the 7x7."""
+    """Return rows and columns 0, 3 and 6 of the 7x7, [3,3,in,channels]."""
     return _thin(channels, _fc6(kernel)[::3, ::3])
 
 
 def _thin_fc7(channels: int, kernel: np.ndarray) -> np.ndarray:
-    """[1,1,channels,channels]: the inputs are the channels that fc6 has kept."""
+    """Return fc7 with the channels that fc6 has kept as its inputs, [1,1,channels,channels]."""
     return _thin(channels, _thin(channels, _fc7(kernel), axis=2))
 
 
 def _thin(channels: int, array: np.ndarray, axis: int = -1) -> np.ndarray:
-    """`channels` of an axis, as evenly spaced as they can be ("subsample parameters", Liu et al. 2016, section 3)."""
+    """Return evenly spaced `channels` of an axis ("subsample parameters", Liu et al. 2016, section 3)."""
     count = array.shape[axis]
     if channels > count:
         raise UserError(f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}")
@@ -131,10 +131,10 @@ RESNET_MARK = "layer1.0.conv1.weight"
 def match_resnet(
     keys: Iterable[str], repeats: tuple[int, ...], convolutions: int, projected: frozenset[int]
 ) -> Weights:
-    """Pairs ResNet's arrays with those of torchvision or timm, whose names agree; see ResNet.pretrained.
+    """Pair ResNet's arrays with those of torchvision or timm, whose names agree.
 
-    `repeats` are the blocks of each stage, `convolutions` those in the path of a block, and `projected` the stages whose
-    first block has a convolution on its shortcut.
+    See ResNet.pretrained. `repeats` are the blocks of each stage, `convolutions` the number in the path of a block, and
+    `projected` the stages whose first block has a convolution on its shortcut.
     """
     keys = frozenset(keys)
     if RESNET_MARK not in keys:
@@ -148,7 +148,7 @@ def match_resnet(
 def _resnet_layers(
     repeats: tuple[int, ...], convolutions: int, projected: frozenset[int]
 ) -> Iterator[tuple[Path, str, str]]:
-    """(path of our ConvNorm, name of the file's convolution, name of its normalisation), for every one."""
+    """Yield (path of our ConvNorm, name of the file's convolution, name of its normalisation) of every ConvNorm."""
     yield ("stem",), "conv1", "bn1"
     for stage, count in enumerate(repeats, 1):
         for number in range(count):
@@ -161,15 +161,16 @@ def _resnet_layers(
 
 # FPN
 
-FPN_KEYS, BODY = "fpn.", "body."  # what the names of its own arrays begin with, and of its backbone's
+FPN_KEYS, BODY = "fpn.", "body."  # prefixes of its own arrays, and of its backbone's
 
 
 def match_fpn(keys: frozenset[str], merged: tuple[int, ...], convolved: tuple[int, ...]) -> Weights:
-    """Pairs an FPN's own arrays, without its backbone's, with torchvision's; see FPN.pretrained.
+    """Pair an FPN's own arrays, without its backbone's, with torchvision's.
 
-    `merged` are the strides of its backbone that it has, and `convolved` those that convolutions add.
+    See FPN.pretrained. `merged` are the strides that it takes from its backbone, and `convolved` the strides that
+    convolutions add.
     """
-    inner = ".0" if "fpn.inner_blocks.0.0.weight" in keys else ""  # files made before torchvision 0.13 lack it
+    inner = ".0" if "fpn.inner_blocks.0.0.weight" in keys else ""  # files from before torchvision 0.13 lack it
     arrays = {}
     for number, stride in enumerate(merged):
         arrays |= conv((f"lateral_{stride}",), f"fpn.inner_blocks.{number}{inner}", bias=True)
@@ -191,7 +192,7 @@ def _torchvision_layers(repeats: tuple[int, ...]) -> Layers:
     for number in range(sum(repeats)):
         parts = PARTS[number == 0 :]
         for index, part in enumerate(parts):
-            # Activated convolutions are Sequential(conv, norm); the projection's two stand in the block itself.
+            # Activated convolutions are Sequential(conv, norm); the projection's two parts are in the block itself.
             bare = part == "project"
             prefix = f"features.{number + 1}.conv"
             yield (f"block_{number}", part, "conv"), f"{prefix}.{index}" if bare else f"{prefix}.{index}.0"
@@ -204,7 +205,7 @@ def _timm_layers(repeats: tuple[int, ...]) -> Layers:
     yield from ((("stem", "conv"), "conv_stem"), (("stem", "norm"), "bn1"))
     places = [(stage, repeat) for stage, count in enumerate(repeats) for repeat in range(count)]
     for number, (stage, repeat) in enumerate(places):
-        # Only the first stage does not expand; EfficientNet-Lite has one block there, as MobileNetV2.
+        # Only the first stage does not expand; it has one block in EfficientNet-Lite as in MobileNetV2.
         convs = ("conv_dw", "conv_pw") if number == 0 else ("conv_pw", "conv_dw", "conv_pwl")
         for index, (part, name) in enumerate(zip(PARTS[number == 0 :], convs, strict=True)):
             yield (f"block_{number}", part, "conv"), f"blocks.{stage}.{repeat}.{name}"
@@ -213,7 +214,7 @@ def _timm_layers(repeats: tuple[int, ...]) -> Layers:
 
 
 def _efficientnet_pytorch_layers(repeats: tuple[int, ...]) -> Layers:
-    """Those of the package EfficientNet-PyTorch, and of its successors for the Lite variants."""
+    """Yield the layers of the package EfficientNet-PyTorch, and of its successors for the Lite variants."""
     yield from ((("stem", "conv"), "_conv_stem"), (("stem", "norm"), "_bn0"))
     for number in range(sum(repeats)):
         for index, part in list(enumerate(PARTS))[number == 0 :]:
@@ -233,11 +234,11 @@ def _keras_layers(repeats: tuple[int, ...]) -> Layers:
 
 
 class Style(NamedTuple):
-    """How a library names its layers and their arrays."""
+    """A library's names of layers and arrays."""
 
     library: str
     layers: Callable[[tuple[int, ...]], Layers]
-    variant: str  # padding and epsilon that its weights were trained with, where a network has several
+    variant: str  # the padding and epsilon of its weights, if a network has several
     mark: str  # a key that only this style has
     separator: str
     kernel: tuple[str, Convert]
@@ -263,7 +264,10 @@ STYLES = (
 
 
 def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ...]) -> Weights:
-    """Pairs MobileNetV2's arrays with the file's; see MobileNetV2.pretrained. `repeats` are the blocks of each stage."""
+    """Pair MobileNetV2's arrays with the file's.
+
+    See MobileNetV2.pretrained. `repeats` are the blocks of each stage.
+    """
     keys = frozenset(keys)
     style = _find_style(keys, STYLES, "MobileNetV2")
     if style.variant != variant:
@@ -272,7 +276,7 @@ def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ..
             "another padding would give wrong features"
         )
     arrays, unused = _pair_layers(style, repeats)
-    # Our features end at the last projection, which has no normalisation, and so no level between it and its kernel.
+    # Our features end at the last projection. It has no normalisation, so its kernel is not below "conv".
     last = f"block_{sum(repeats) - 1}"
     kernel = arrays.pop((last, "project", "conv", "kernel"))
     ours = {path: source for path, source in arrays.items() if path[:3] != (last, "project", "norm")}
@@ -281,7 +285,7 @@ def match_mobilenet_v2(keys: Iterable[str], variant: str, repeats: tuple[int, ..
 
 
 def match_efficientnet_lite(keys: Iterable[str], repeats: tuple[int, ...]) -> Weights:
-    """Pairs EfficientNet-Lite's arrays with timm's (tf_efficientnet_lite0 to 4) or those of EfficientNet-PyTorch."""
+    """Pair EfficientNet-Lite's arrays with timm's (tf_efficientnet_lite0 to 4) or those of EfficientNet-PyTorch."""
     keys = frozenset(keys)
     style = _find_style(keys, EFFICIENTNET_STYLES, "EfficientNet-Lite")
     arrays, unused = _pair_layers(style, repeats)
@@ -289,7 +293,7 @@ def match_efficientnet_lite(keys: Iterable[str], repeats: tuple[int, ...]) -> We
 
 
 def _find_style(keys: frozenset[str], styles: tuple[Style, ...], network: str) -> Style:
-    """The style whose mark is among the keys. Raises UserError where there is none."""
+    """Return the style whose mark is among the keys, or raise UserError."""
     for style in styles:
         if style.mark in keys:
             return style
@@ -298,7 +302,7 @@ def _find_style(keys: frozenset[str], styles: tuple[Style, ...], network: str) -
 
 
 def _pair_layers(style: Style, repeats: tuple[int, ...]) -> tuple[Arrays, set[str]]:
-    """The arrays of all layers that have a path, and the names of the layers that have none."""
+    """Return the arrays of the layers with a path, and the names of the layers without one."""
     arrays, unused = {}, set()
     for path, layer in style.layers(repeats):
         if not path:

@@ -1,4 +1,7 @@
-"""Fast R-CNN (Girshick 2015, "Fast R-CNN"): regions share an image's features, and all layers learn in one stage."""
+"""Fast R-CNN (Girshick 2015, "Fast R-CNN").
+
+Regions share an image's features, and all layers learn in one stage.
+"""
 
 from typing import Literal
 
@@ -17,27 +20,30 @@ from models.registry import BACKBONE, Dtype
 Pooling = Literal["align", "max"]
 SIZE = (7, 7)  # of a region's features
 SAMPLES = 2  # places of a bin, along each side
-POOLED = 4  # levels that regions are taken from, the finest ones: FPN's P6 is for proposals alone
+POOLED = 4  # the finest levels, which regions are taken from; FPN's P6 is only for proposals
 
 
 class PooledModel(RegionModel):
     """A RegionModel that pools a region's features from those of the image.
 
-    `strides` are those of the `backbone`'s features that are used, all where it is empty: one of any backbone, as published
-    (VGG-16's conv5_3, of stride 16), or several of the same channels, such as those of "fpn". Each region is taken from one
-    of the finest four by its size (Lin et al. 2017, "Feature Pyramid Networks", section 4.2): by RoIAlign, or with the
-    `pooling` "max" by RoI max pooling of a single level, as published. `fc` is the width of the head's two fully connected
-    layers, and `dropout` the share of their outputs that training leaves out.
+    `strides` are the strides of the `backbone`'s features that are used, all if it is empty: one of any backbone, as published
+    (VGG-16's conv5_3, of stride 16), or several with the same channels, such as those of "fpn". Each region is taken from one
+    of the finest four, by its size (Lin et al. 2017, "Feature Pyramid Networks", section 4.2), by RoIAlign. With the
+    `pooling` "max" it is taken from a single level by RoI max pooling, as published. `fc` is the width of the head's two
+    fully connected layers, and `dropout` the share of their outputs that training drops.
     """
 
-    def make_backbone(
+    def make_pooled_backbone(
         self, backbone: dict, strides: tuple[int, ...], pooling: Pooling, *, dtype: str, rngs: nnx.Rngs
     ) -> int:
-        """Makes the backbone as RegionModel does. Raises UserError for max pooling of several levels too."""
-        width, self.pooling = super().make_backbone(backbone, strides, dtype=dtype, rngs=rngs), pooling
+        """Make the backbone by `make_backbone`, and return its channels.
+
+        Raises UserError as `make_backbone`, and for max pooling of several levels.
+        """
+        width, self.pooling = self.make_backbone(backbone, strides, dtype=dtype, rngs=rngs), pooling
         if pooling == "max" and len(self.strides) > 1:
             raise UserError(
-                f"config.model.pooling='max' is of one level, not of the strides {self.strides}; choose one in "
+                f"config.model.pooling='max' needs one level, not the strides {self.strides}; choose one in "
                 "config.model.strides, or pooling='align'"
             )
         return width
@@ -46,7 +52,7 @@ class PooledModel(RegionModel):
         return self.align(features, regions, SIZE)
 
     def align(self, features: Features, regions: jax.Array, size: tuple[int, int]) -> jax.Array:
-        """Features [B*R,*size,C] of regions [B,R,4], each from the level of its size."""
+        """Return the features [B*R,*size,C] of regions [B,R,4], each from the level for its size."""
         if self.pooling == "max":
             (stride,) = self.strides
             found = roi_pool(features[stride], regions, stride=stride, size=size)
@@ -57,9 +63,9 @@ class PooledModel(RegionModel):
 
 
 class FastRCNN(PooledModel):
-    """A PooledModel whose regions come from elsewhere, such as stored proposals.
+    """A PooledModel whose regions come from outside, such as stored proposals.
 
-    Raises UserError as `PooledModel.make_backbone`.
+    Raises UserError as `PooledModel.make_pooled_backbone`.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class FastRCNN(PooledModel):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        width = self.make_backbone(backbone, strides, pooling, dtype=dtype, rngs=rngs)
+        width = self.make_pooled_backbone(backbone, strides, pooling, dtype=dtype, rngs=rngs)
         self.box_head = HEADS[head](
             width, SIZE, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs
         )

@@ -1,6 +1,6 @@
 """Faster R-CNN (Ren et al. 2015), on one map or on a pyramid (Lin et al. 2017, "Feature Pyramid Networks", section 4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -20,12 +20,12 @@ from models.weights import Weights
 
 
 class FasterRCNN(PooledModel):
-    """A PooledModel that proposes its regions itself, by `propose` between the other stages. `__call__` is the first two.
+    """A PooledModel that proposes its regions itself, by `propose` between the other stages. `__call__` runs the first two.
 
-    All levels have anchors, whose fields `scale`, `octaves`, `span`, `ratios` and `placement` are those of
-    `models.ops.anchors.pyramid`; the other fields are PooledModel's.
+    All levels have anchors; `models.ops.anchors.pyramid` describes their fields `scale`, `octaves`, `span`, `ratios` and
+    `placement`. The other fields are PooledModel's.
 
-    Raises UserError as `PooledModel.make_backbone`.
+    Raises UserError as `PooledModel.make_pooled_backbone`.
     """
 
     produces = "proposals and regions"
@@ -48,9 +48,10 @@ class FasterRCNN(PooledModel):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ):
-        width = self.make_backbone(backbone, strides, pooling, dtype=dtype, rngs=rngs)
+        width = self.make_pooled_backbone(backbone, strides, pooling, dtype=dtype, rngs=rngs)
         self.scale, self.octaves, self.span = scale, octaves, span
-        self.ratios, self.placement = tuple(ratios), placement
+        self.ratios = tuple(ratios)
+        self.placement: Placement = placement
         self.rpn = RPN(width, octaves * len(ratios), dtype=dtype, rngs=rngs)
         self.box_head = BoxHead(width, SIZE, fc=fc, dropout=dropout, num_classes=num_classes, dtype=dtype, rngs=rngs)
 
@@ -60,19 +61,19 @@ class FasterRCNN(PooledModel):
         return self.propose(self.features(images, train=train, rngs=rngs))
 
     def propose(self, features: Features) -> dict[str, tuple[jax.Array, ...]]:
-        """For each level `objectness` [B,A], logits, and `shifts` [B,A,4], offsets (ty, tx, th, tw) from the anchors."""
+        """Return logits `objectness` [B,A] and `shifts` [B,A,4], offsets (ty, tx, th, tw) from the anchors, of each level."""
         objectness, shifts = self.rpn([features[stride] for stride in self.strides])
         return {"objectness": objectness, "shifts": shifts}
 
-    def geometry(self, size: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
-        """`anchors`: those of each level [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
+    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
+        """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
         own = (self.scale, self.octaves, self.ratios, self.placement, self.span)
         return {"anchors": anchors.pyramid(size, self.strides, *own)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs all our arrays with those of torchvision's fasterrcnn_resnet50_fpn, or as RegionModel's.
+        """Pair all our arrays with those of torchvision's fasterrcnn_resnet50_fpn, or a part as RegionModel.
 
-        Raises UserError for a whole detector where the anchors are not its.
+        Raises UserError for a whole detector's file if the anchors differ.
         """
         keys = frozenset(keys)
         if not any(key.startswith(RPN_MARK) for key in keys):

@@ -1,6 +1,7 @@
-"""FCOS (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection"): boxes from points, without anchors."""
+"""FCOS (Tian et al. 2019, `FCOS: Fully Convolutional One-Stage Object Detection`), with boxes from points, not anchors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,16 +18,16 @@ from models.weights import Weights
 
 
 class FCOS(Model):
-    """Images [B,H,W,3] to what each place of a pyramid predicts, float32, with an array for each level:
+    """Images [B,H,W,3] to predictions in float32 at each place of a pyramid.
 
-    {"logits": ([B,A,num_classes], ...), "distances": ([B,A,4], ...), "centerness": ([B,A], ...)}. There is no background
-    class. Distances are those of a box's top, left, bottom and right edge from the place, 0 or more, in units of the
-    level's stride; centerness is a logit.
+    They are {"logits": ([B,A,num_classes], ...), "distances": ([B,A,4], ...), "centerness": ([B,A], ...)}, with an array for
+    each level. There is no background class. Distances are from the place to a box's top, left, bottom and right edge, 0 or
+    more, in units of the level's stride; centerness is a logit.
 
-    `backbone` is one whose features have the same channels at all strides, such as "fpn". `tower` is the number of
-    convolutions before the last one of each of the two branches, and `norm` and `momentum` are theirs: the paper has 4
-    with group normalisation. Centerness is predicted beside the box, an improvement of the authors' after publication.
-    `placement` says where in its cell a place is (see `models.ops.anchors.pyramid`): the paper's is "centres".
+    The features of `backbone` must have the same channels at all strides, as those of "fpn". `tower` is the number of
+    convolutions before the last one of each branch, and `norm` and `momentum` belong to them; the paper has 4 with group
+    normalisation. The branch of the box predicts centerness, an improvement by the authors after publication. `placement` is
+    the point of its cell where a place is (see `models.ops.anchors.pyramid`); the paper has "centres".
 
     Raises UserError for a backbone whose channels differ.
     """
@@ -50,9 +51,12 @@ class FCOS(Model):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
         self.tower, self.norm = tower, norm
         self.strides, width = pyramid_of(self.backbone, backbone["name"])
-        self.num_classes, self.placement = num_classes, placement
-        made = dict(levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
-        self.class_tower, self.box_tower = Tower(width, tower, **made), Tower(width, tower, **made)
+        self.num_classes = num_classes
+        self.placement: Placement = placement
+        make_tower = partial(
+            Tower, width, tower, levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs
+        )
+        self.class_tower, self.box_tower = make_tower(), make_tower()
         self.logits = classifier(width, num_classes, dtype=dtype, rngs=rngs)
         self.distances = predictor(width, 4, dtype=dtype, rngs=rngs)
         self.centerness = predictor(width, 1, dtype=dtype, rngs=rngs)
@@ -69,17 +73,17 @@ class FCOS(Model):
             "centerness": tuple(flatten(self.centerness(x), 1)[..., 0] for x in boxes),
         }
 
-    def geometry(self, size: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
-        """`anchors`: [h,w,1,4] float32 of each level, in pixels of an image of `size` (height, width).
+    def geometry(self, size: Sequence[int]) -> dict[str, tuple[np.ndarray, ...]]:
+        """Return the `anchors` of each level, [h,w,1,4] float32 in pixels of an image of `size` (height, width).
 
         They are boxes around the places, with sides of the level's stride.
         """
         return {"anchors": anchors.pyramid(size, self.strides, 1.0, 1, (1.0,), self.placement)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs all our arrays with those of torchvision's fcos_resnet50_fpn, or the backbone's with a backbone's file.
+        """Pair all our arrays with those of torchvision's fcos_resnet50_fpn, or the backbone's with a backbone's file.
 
-        Raises UserError for a whole detector where a normalisation is not its.
+        Raises UserError for a whole detector's file if a normalisation differs.
         """
         keys = frozenset(keys)
         if PYRAMID_MARK not in keys:

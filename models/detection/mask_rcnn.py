@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017, "Mask R-CNN"): Faster R-CNN on a pyramid, and a mask for each region."""
+"""Mask R-CNN (He et al. 2017, "Mask R-CNN"), which is Faster R-CNN on a pyramid with a mask for each region."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from models.heads.mask import MaskHead
 from models.registry import Dtype
 from models.weights import Weights
 
-SIZE = (14, 14)  # of a region's features for its mask, which has twice the sides
+SIZE = (14, 14)  # of a region's features for its mask, whose sides are twice as long
 
 
 class MaskRCNN(FasterRCNN):
@@ -30,18 +30,19 @@ class MaskRCNN(FasterRCNN):
     ):
         super().__init__(num_classes=num_classes, dtype=dtype, rngs=rngs, **detector)
         channels = self.backbone.channels[self.strides[0]]
-        shape = dict(depth=mask_depth, width=mask_width, num_classes=num_classes)
-        self.mask_head = MaskHead(channels, **shape, dtype=dtype, rngs=rngs)
+        self.mask_head = MaskHead(
+            channels, depth=mask_depth, width=mask_width, num_classes=num_classes, dtype=dtype, rngs=rngs
+        )
 
     def segment(self, features: Features, regions: jax.Array) -> jax.Array:
-        """Logits [B,R,28,28,1+C] of the masks of regions [B,R,4], over each region's box; background first."""
+        """Return logits [B,R,28,28,1+C] of the masks of regions [B,R,4], over each region's box, background first."""
         logits = self.mask_head(self.align(features, regions, SIZE))
         return logits.reshape(*regions.shape[:2], *logits.shape[1:])
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs all our arrays with those of torchvision's maskrcnn_resnet50_fpn, or a part with a file of that part.
+        """Pair all our arrays with those of torchvision's maskrcnn_resnet50_fpn, or a part with a file of that part.
 
-        Such a file is of a Faster R-CNN or of a backbone. Raises UserError as FasterRCNN's.
+        Such a file belongs to a Faster R-CNN or to a backbone. Raises UserError as FasterRCNN.pretrained.
         """
         keys = frozenset(keys)
         masks = frozenset(key for key in keys if key.startswith(MASK_MARK))

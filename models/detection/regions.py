@@ -1,7 +1,7 @@
-"""What models of regions share, from R-CNN to Mask R-CNN: an image's features, and a head for each of its regions."""
+"""The base class of models of regions, from R-CNN to Mask R-CNN, with an image's features and a head for each region."""
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from models.backbones.weights import match_vgg_head
+from models.heads.box import RegionHead
 from models.heads.dense import pyramid_of
 from models.registry import Model, build_backbone
 from models.weights import Weights
@@ -17,16 +18,17 @@ Features = dict[int, jax.Array]
 
 
 class RegionModel(Model, abc.ABC):
-    """Images [B,H,W,3] in stages, which the task calls: `features` of a whole image, then `classify` of its regions.
+    """A model of images [B,H,W,3] in stages that the task calls, `features` of whole images and `classify` of their regions.
 
-    `__call__` is the first stage. A model's own class makes `box_head` and adds `extract`, what the head sees of a region.
+    `__call__` runs the first stage. A subclass makes `box_head` and adds `extract`, which returns the head's inputs.
     """
 
     produces = "regions"
     published = "backbone"
+    box_head: RegionHead
 
     def make_backbone(self, backbone: dict, strides: tuple[int, ...], *, dtype: str, rngs: nnx.Rngs) -> int:
-        """Makes the backbone; `strides` are those of its features that are used, all where it is empty. Returns their channels.
+        """Make the backbone, and return the channels of its features at the `strides`, or at all strides if there are none.
 
         Raises UserError for a stride that the backbone does not have, and for channels that differ.
         """
@@ -34,21 +36,23 @@ class RegionModel(Model, abc.ABC):
         self.strides, width = pyramid_of(self.backbone, backbone["name"], strides)
         return width
 
-    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
+    def __call__(
+        self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> Features | dict[str, tuple[jax.Array, ...]]:
         return self.features(images, train=train, rngs=rngs)
 
     def features(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
-        """Features {stride: [B,h,w,C]} of images [B,H,W,3]."""
+        """Return the features `{stride: [B,h,w,C]}` of images [B,H,W,3]."""
         return self.backbone(images, train=train, rngs=rngs)
 
     @abc.abstractmethod
     def extract(self, features: Features, regions: jax.Array) -> jax.Array:
-        """What the head sees of regions [B,R,4], yxyx pixels: [B*R,h,w,C]."""
+        """Return the head's inputs [B*R,h,w,C] for regions [B,R,4], yxyx pixels."""
 
     def classify(
         self, features: Features, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> dict[str, jax.Array]:
-        """`logits` [B,R,1+C] of regions [B,R,4], yxyx pixels, background first, and `offsets` [B,R,1+C,4] from the regions."""
+        """Return the `logits` [B,R,1+C], background first, and `offsets` [B,R,1+C,4] of regions [B,R,4], yxyx pixels."""
         logits, offsets = self.box_head(self.extract(features, regions), train=train, rngs=rngs)
         shape = regions.shape[:2]
         return {
@@ -57,24 +61,24 @@ class RegionModel(Model, abc.ABC):
         }
 
     def describe(self, features: Features, regions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What later stages of training learn from of regions [B,R,4]: what the head sees of each, flat, and its fc7.
+        """Return the inputs of later training stages for regions [B,R,4].
 
-        [B,R,h*w*C] and [B,R,fc], float32.
+        They are the head's inputs, flat, [B,R,h*w*C], and its fc7 [B,R,fc], both float32.
         """
         pooled = self.extract(features, regions)
         hidden = self.box_head.connect(pooled, train=False)
-        flat = (found.reshape(*regions.shape[:2], -1).astype(jnp.float32) for found in (pooled, hidden))
-        return tuple(flat)
+        inputs, fc7 = (found.reshape(*regions.shape[:2], -1).astype(jnp.float32) for found in (pooled, hidden))
+        return inputs, fc7
 
-    def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
-        """Boxes that stand somewhere in an image of `size` (height, width): none, where regions come from elsewhere."""
+    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
+        """Return the fixed boxes of an image of `size` (height, width), none if regions come from outside."""
         return {}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs the backbone's arrays with those of a backbone's file.
+        """Pair the backbone's arrays with those of a backbone's file.
 
-        A file of VGG gives its fc6 and fc7 to the head of a single level too, where that has their size (Girshick 2015, "Fast
-        R-CNN", section 2.2).
+        On a single level, a file of VGG also gives its fc6 and fc7 to a head of their size (Girshick 2015, "Fast R-CNN",
+        section 2.2).
         """
         weights = super().pretrained(frozenset(keys))
         if len(self.strides) > 1:

@@ -1,6 +1,7 @@
-"""RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"): anchors on every level of a pyramid."""
+"""RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"), with anchors on every level of a pyramid."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,14 +18,14 @@ from models.weights import Weights
 
 
 class RetinaNet(Model):
-    """Images [B,H,W,3] to {"logits": ([B,A,num_classes], ...), "offsets": ([B,A,4], ...)} float32, a pair for each level.
+    """Images [B,H,W,3] to `{"logits": ([B,A,num_classes], ...), "offsets": ([B,A,4], ...)}` float32, an array per level.
 
-    There is no background class: each logit is of a yes or no. Offsets (ty, tx, th, tw) are from the anchors of
+    There is no background class; logits are binary. Offsets (ty, tx, th, tw) are from the anchors of
     `geometry`, in their order.
 
-    `backbone` is one whose features have the same channels at all strides, such as "fpn"; all of them have anchors, whose
-    fields `scale`, `octaves`, `ratios` and `placement` are those of `models.ops.anchors.pyramid`. `tower` is the number of
-    convolutions before the last one of each of the two branches, and `norm` and `momentum` are theirs (section 4).
+    The features of `backbone` must have the same channels at all strides, as those of "fpn". All strides have anchors;
+    `models.ops.anchors.pyramid` describes their fields `scale`, `octaves`, `ratios` and `placement`. `tower` is the number of
+    convolutions before the last one of each branch, and `norm` and `momentum` belong to them (section 4).
 
     Raises UserError for a backbone whose channels differ.
     """
@@ -51,10 +52,13 @@ class RetinaNet(Model):
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs)
         self.tower, self.norm = tower, norm
         self.strides, width = pyramid_of(self.backbone, backbone["name"])
-        self.scale, self.octaves, self.ratios, self.placement = scale, octaves, tuple(ratios), placement
+        self.scale, self.octaves, self.ratios = scale, octaves, tuple(ratios)
+        self.placement: Placement = placement
         self.num_classes, shapes = num_classes, octaves * len(ratios)
-        made = dict(levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
-        self.class_tower, self.box_tower = Tower(width, tower, **made), Tower(width, tower, **made)
+        make_tower = partial(
+            Tower, width, tower, levels=len(self.strides), norm=norm, momentum=momentum, dtype=dtype, rngs=rngs
+        )
+        self.class_tower, self.box_tower = make_tower(), make_tower()
         self.logits = classifier(width, shapes * num_classes, dtype=dtype, rngs=rngs)
         self.offsets = predictor(width, shapes * 4, dtype=dtype, rngs=rngs)
 
@@ -69,15 +73,15 @@ class RetinaNet(Model):
             "offsets": tuple(flatten(self.offsets(x), 4) for x in boxes),
         }
 
-    def geometry(self, size: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
-        """`anchors`: those of each level [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
+    def geometry(self, size: Sequence[int]) -> dict[str, tuple[np.ndarray, ...]]:
+        """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
         own = (self.scale, self.octaves, self.ratios, self.placement)
         return {"anchors": anchors.pyramid(size, self.strides, *own)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs all our arrays with those of torchvision's retinanet_resnet50_fpn, or the backbone's with a backbone's file.
+        """Pair all our arrays with those of torchvision's retinanet_resnet50_fpn, or the backbone's with a backbone's file.
 
-        Raises UserError for a whole detector where the anchors or a normalisation are not its.
+        Raises UserError for a whole detector's file if the anchors or a normalisation differ.
         """
         keys = frozenset(keys)
         if PYRAMID_MARK not in keys:

@@ -1,4 +1,4 @@
-"""SPP-net (He et al. 2014, "Spatial Pyramid Pooling in Deep Convolutional Networks"): features are shared, and do not learn."""
+"""SPP-net (He et al. 2014, "Spatial Pyramid Pooling in Deep Convolutional Networks"), where regions share fixed features."""
 
 import jax
 from flax import nnx
@@ -16,8 +16,8 @@ BINS = sum(level * level for level in LEVELS)
 class SPPNet(RegionModel):
     """A RegionModel that pools regions of one level, `stride`, in a spatial pyramid of 1, 2, 3 and 6 bins a side.
 
-    As published the layers below the pooling stay as they are (section 4.1): no gradient reaches the backbone. The head is
-    Fast R-CNN's, of `fc` outputs a layer, in place of the paper's SVMs and its separate regression of boxes.
+    As published, the layers below the pooling do not change (section 4.1): no gradient reaches the backbone. The head is
+    Fast R-CNN's, with `fc` outputs per layer, instead of the paper's SVMs and its separate regression of boxes.
 
     Raises UserError for a stride that the backbone does not have.
     """
@@ -40,11 +40,11 @@ class SPPNet(RegionModel):
         )
 
     def features(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> Features:
-        """Features {stride: [B,h,w,C]} of images [B,H,W,3], without a gradient and with stored statistics."""
+        """Return the features `{stride: [B,h,w,C]}` of images [B,H,W,3], without a gradient and with stored statistics."""
         return jax.lax.stop_gradient(self.backbone(images, train=False))
 
     def extract(self, features: Features, regions: jax.Array) -> jax.Array:
-        """Features [B*R,1,50,C] of regions [B,R,4]."""
+        """Return the features [B*R,1,50,C] of regions [B,R,4]."""
         (stride,) = self.strides
         found = spatial_pyramid_pool(features[stride], regions, stride=stride)
         return found.reshape(-1, 1, *found.shape[2:])

@@ -1,4 +1,4 @@
-"""SSD (Liu et al. 2016, "SSD: Single Shot MultiBox Detector"): boxes and classes from maps of several strides."""
+"""SSD (Liu et al. 2016, `SSD: Single Shot MultiBox Detector`), with boxes and classes from maps of several strides."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -26,9 +26,10 @@ SMALLEST = 1e-10  # added to squared norms
 
 
 class L2Norm(nnx.Module):
-    """Features [B,H,W,C] of norm 1 at each pixel, times a learned factor per channel that starts at `scale`.
+    """Normalisation of features [B,H,W,C] to norm 1 at each pixel, times a learned factor per channel.
 
-    Section 3.1, after Liu et al. 2016, "ParseNet", 3.3: conv4_3's features are larger than those of the layers after it.
+    The factor starts at `scale` (section 3.1, after Liu et al. 2016, "ParseNet", 3.3), because conv4_3's features are larger
+    than those of later layers.
     """
 
     def __init__(self, channels: int, scale: float, *, dtype: str):
@@ -41,17 +42,17 @@ class L2Norm(nnx.Module):
 
 
 class SSD(Model):
-    """Images [B,H,W,3] to {"offsets": [B,A,4], "logits": [B,A,num_classes + 1]} float32, of A default boxes.
+    """Images [B,H,W,3] to `{"offsets": [B,A,4], "logits": [B,A,num_classes + 1]}` float32, of A default boxes.
 
     The logits' first class is the background. Offsets are from the boxes of `geometry`, in their order.
 
-    `backbone` holds the fields of `registry.build_backbone`; its features of stride 8 and more have default boxes. `fc`
-    are the channels of fc6 and fc7 of a VGG, which are atrous and make its stride 16 (section 3); with 0 there are none,
-    as in every other backbone. Each of `extras` then adds a map: channels of a 1x1 convolution, channels of a 3x3
-    convolution and its stride, 2 (padded; a grid of half the size, rounded up) or 1 (unpadded; 2 rows and columns less).
-    `norm` and `momentum` are theirs, "none", "batch" or "group". `sizes` are the default boxes' of each map, as fractions
-    of the image, and one more; `ratios` those of each map. `steps` are the pixels from one cell's centre to the next of
-    each map, () for grids that divide the image evenly; with `within` no default box is larger than the image (see
+    `backbone` has the fields of `registry.build_backbone`; its features of stride 8 and more have default boxes. `fc` is the
+    number of channels of a VGG's fc6 and fc7, which are atrous and give its stride 16 (section 3); 0 means no such layers, as
+    in every other backbone. Each of `extras` adds a map: channels of a 1x1 convolution, channels of a 3x3 convolution and
+    its stride, 2 (padded; a grid of half the size, rounded up) or 1 (unpadded; 2 rows and columns fewer). `norm` ("none",
+    "batch" or "group") and `momentum` belong to them. `sizes` are the sizes of each map's default boxes as fractions of the
+    image, and one more; `ratios` are the ratios of each map. `steps` are the pixels between the cells' centres of each map,
+    () for grids that divide the image evenly. With `within`, no default box is larger than the image (see
     `models.ops.anchors.default_boxes`). `l2_norm` is the initial scale of the finest map's features (20 in the paper), 0
     for none.
 
@@ -80,9 +81,9 @@ class SSD(Model):
         rngs: nnx.Rngs,
     ):
         if fc and backbone.get("name") != "vgg":
-            raise UserError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; give 0")
+            raise UserError(f"model.fc={fc}: backbone {backbone.get('name')!r} has no fc6 and fc7; choose 0")
         decided = dict(classifier=Classifier(fc, 0.0, "SAME", DILATION)) if fc else {}
-        # The stages of the VGG that a whole published SSD has: atrous, without normalisation.
+        # The stages of VGG in a whole published SSD, which is atrous, without normalisation.
         self.stages = REPEATS[backbone["layers"]] if fc and backbone["norm"] == norm == "none" else ()
         self.backbone = build_backbone(backbone, dtype=dtype, rngs=rngs, **decided)
         channels = self.backbone.channels
@@ -96,7 +97,7 @@ class SSD(Model):
         block = partial(ConvRelu, norm=None if norm == "none" else make_norm, dtype=dtype, rngs=rngs)
         for number, (middle, out, stride) in enumerate(extras, 1):
             setattr(self, f"extra_{number}_1", block(maps[-1], middle, 1, padding="SAME"))
-            # Padded on both sides, as in Caffe, which keeps the cells' centres where the default boxes have theirs.
+            # Padded on both sides, as in Caffe: the cells' centres stay at the centres of the default boxes.
             padding = ((1, 1), (1, 1)) if stride == 2 else "VALID"
             setattr(self, f"extra_{number}_2", block(middle, out, 3, stride=stride, padding=padding))
             maps.append(out)
@@ -113,7 +114,7 @@ class SSD(Model):
         self.num_classes, self.sizes, self.ratios = num_classes, tuple(sizes), tuple(map(tuple, ratios))
         self.steps, self.within = tuple(steps), within
         head = partial(Conv, size=3, bias=True, dtype=dtype, rngs=rngs)
-        self.shapes = tuple(2 + 2 * len(own) for own in ratios)  # of a cell: two squares, each ratio and its inverse
+        self.shapes = tuple(2 + 2 * len(own) for own in ratios)  # per cell: two squares, each ratio and its inverse
         for level, (in_channels, shapes) in enumerate(zip(maps, self.shapes, strict=True)):
             setattr(self, f"offsets_{level}", head(in_channels, 4 * shapes))
             setattr(self, f"logits_{level}", head(in_channels, (num_classes + 1) * shapes))
@@ -132,27 +133,32 @@ class SSD(Model):
         logits = [getattr(self, f"logits_{level}")(x) for level, x in enumerate(maps)]
         return {"offsets": _join(offsets, 4), "logits": _join(logits, self.num_classes + 1)}
 
-    def grids(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """(rows, columns) of each map for images of `size` (height, width).
+    def grids(self, size: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """Return (rows, columns) of each map for images of `size` (height, width).
 
-        Raises UserError for images so small that nothing is left of a map.
+        Raises UserError for images that are so small that a map has no cells.
         """
         grids = [tuple(-(-side // stride) for side in size) for stride in self.strides]
         for stride in self.extras:
             grids.append(tuple(-(-side // 2) if stride == 2 else side - 2 for side in grids[-1]))
         if min(grids[-1]) < 1:
-            raise UserError(f"model.extras: images of {size[0]}x{size[1]} are too small; of their maps remain {grids}")
+            raise UserError(f"model.extras: images of {size[0]}x{size[1]} are too small; their maps would be {grids}")
         return tuple(grids)
 
-    def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """`anchors`: the default boxes [A,4] float32 in pixels of an image of `size` (height, width); errors as in `grids`."""
-        placed = dict(steps=self.steps, within=self.within)
-        return {"anchors": anchors.default_boxes(size, self.grids(size), self.sizes, self.ratios, **placed)}
+    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return the default boxes as `anchors` [A,4] float32, in pixels of an image of `size` (height, width).
+
+        Raises UserError as `grids`.
+        """
+        boxes = anchors.default_boxes(
+            size, self.grids(size), self.sizes, self.ratios, steps=self.steps, within=self.within
+        )
+        return {"anchors": boxes}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
-        """Pairs all our arrays with those of torchvision's ssd300_vgg16, or the backbone's with a backbone's file.
+        """Pair all our arrays with those of torchvision's ssd300_vgg16, or the backbone's with a backbone's file.
 
-        Raises UserError for a whole detector where this one is not on an atrous VGG without normalisation.
+        Raises UserError for a whole detector's file unless this detector has an atrous VGG without normalisation.
         """
         keys = frozenset(keys)
         if SSD_MARK not in keys:
@@ -165,7 +171,7 @@ class SSD(Model):
         return match_ssd(self.stages, self.shapes, self.l2_norm is not None)
 
     def caution(self, keys: Iterable[str]) -> str:
-        """Says that the default boxes of a whole detector's file are not these; the file does not have them."""
+        """Return a warning if a whole detector's file was trained with other default boxes, which it does not contain."""
         if SSD_MARK not in keys or (self.sizes, self.steps, self.within) == DEFAULT_BOXES:
             return ""
         sizes, steps, within = DEFAULT_BOXES
@@ -176,5 +182,5 @@ class SSD(Model):
 
 
 def _join(maps: Sequence[jax.Array], values: int) -> jax.Array:
-    """Maps [B,h,w,shapes * values] to [B,A,values] float32, in the order level, row, column, shape."""
+    """Join maps [B,h,w,shapes * values] to [B,A,values] float32, in the order level, row, column, shape."""
     return jnp.concatenate([x.reshape(x.shape[0], -1, values) for x in maps], 1).astype(jnp.float32)

@@ -1,6 +1,7 @@
-"""YOLO, version 1 (Redmon et al. 2016, "You Only Look Once: Unified, Real-Time Object Detection")."""
+"""YOLO, version 1 (Redmon et al. 2016, `You Only Look Once: Unified, Real-Time Object Detection`)."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from models.registry import Dtype, Model
 
 
 class Row(NamedTuple):
-    """Convolutions, (size, channels) each, `repeats` times over. The last one strides by two; a pooling halves too."""
+    """Convolutions of (size, channels), repeated `repeats` times. The last one may have stride 2, or a pooling after it."""
 
     convolutions: tuple[tuple[int, int], ...]
     repeats: int = 1
@@ -27,8 +28,8 @@ class Row(NamedTuple):
     pooled: bool = False
 
 
-# Figure 3, and Fast YOLO. Of that the paper says only that it has 9 convolutions with fewer filters (section 2.2);
-# these are the ones of the authors' first published definition.
+# Figure 3, and Fast YOLO. For Fast YOLO the paper gives only 9 convolutions with fewer filters (section 2.2); these are
+# from the authors' first published definition.
 ROWS = {
     24: (
         Row(((7, 64),), strided=True, pooled=True),
@@ -45,15 +46,15 @@ ROWS = {
         Row(((3, 1024),), repeats=3),
     ),
 }
-BOTTLENECK = 256  # channels, without an activation, before the fully connected layer of Fast YOLO; from there as well
+BOTTLENECK = 256  # channels, without an activation, before the fully connected layer of Fast YOLO, from there too
 EPSILON = 1e-5
 leaky_relu = partial(jax.nn.leaky_relu, negative_slope=0.1)  # equation 2
 
 
 class ConvLeakyRelu(nnx.Module):
-    """Convolution [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] and leaky ReLU; `pooled` halves that again.
+    """Convolution [B,H,W,in] -> [B,ceil(H/stride),ceil(W/stride),out] and leaky ReLU.
 
-    `norm` is "none", and there is a bias, or that of the features before the activation.
+    `pooled` adds a pooling that halves the size. `norm` is the normalisation before the activation, or "none" for a bias.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class ConvLeakyRelu(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        made = dict(momentum=momentum, epsilon=EPSILON, dtype=dtype)
-        self.norm = nnx.data(None) if norm == "none" else modules.norm(norm, out_channels, **made)
+        make_norm = partial(modules.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
+        self.norm = nnx.data(None) if norm == "none" else make_norm(out_channels)
         self.pooled = pooled
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -90,22 +91,21 @@ class ConvLeakyRelu(nnx.Module):
 
 
 class YOLOv1(Model):
-    """Images [B,H,W,3] to what the R x C cells of a grid predict of the objects whose centres lie in them, all linear:
+    """Images [B,H,W,3] to linear predictions of the R x C cells of a grid for the objects whose centres lie in them.
 
-    {"boxes" [B,R,C,K,4] (y and x within the cell, 0 to 1; square roots of height and width as fractions of the image),
+    They are {"boxes" [B,R,C,K,4] (y and x within the cell, 0 to 1; square roots of height and width as fractions of the image),
     "confidence" [B,R,C,K], "classes" [B,R,C,num_classes]} float32, of `boxes` K per cell.
 
     `layers` is 24 (figure 3) or 9 (Fast YOLO), with `norm` "none" as in the paper, "batch" or "group". `width` scales
-    the channels, `depth` the repeats of the rows that have some, to at least one. `stride` is the paper's 64; at 32 or
-    16 the last halvings are left out, for small images. The grid is the image's size by the stride, rounded up.
+    the channels, and `depth` the repeats of the rows that repeat, to at least one. `stride` is the paper's 64; 32 and 16
+    omit the last halvings, for small images. The grid is the image's size divided by the stride, rounded up.
 
-    `head` "connected" is the paper's: fully connected layers, the one before the last of `connected` channels and with
-    `dropout` behind it. Every cell sees all of the image, which must have the one size that gives `grid`: a number of
-    rows and columns, or (rows, columns). "convolution" has a 3x3 convolution of `connected` channels and dropout in its
-    place, then a 1x1 convolution: far fewer parameters, all cells learn from an object in any of them, and `grid` may
-    be 0 for images of any size.
+    `head` "connected" is the paper's: two fully connected layers, the first with `connected` channels and `dropout`. Every
+    cell sees the whole image, which must have the one size that gives `grid`: a number of rows and columns, or (rows,
+    columns). "convolution" has a 3x3 convolution of `connected` channels with dropout, then a 1x1 convolution. It has far
+    fewer parameters, all cells learn from an object in any of them, and `grid` may be 0 for images of any size.
 
-    Raises UserError for a grid that the head cannot have, and for an image of another grid.
+    Raises UserError for a grid that the head does not support, and for an image of another grid.
     """
 
     produces = "cells of a grid"
@@ -132,35 +132,34 @@ class YOLOv1(Model):
         self.boxes, self.num_classes = boxes, num_classes
 
         convolutions, channels = _plan(layers, depth, stride), 3
+        block = partial(ConvLeakyRelu, momentum=momentum, dtype=dtype, rngs=rngs)
         for number, (size, base, by, pooled) in enumerate(convolutions, 1):
-            fields = dict(norm=norm, momentum=momentum, dtype=dtype, rngs=rngs)
             out_channels = scale_channels(base, width)
-            setattr(
-                self, f"conv_{number}", ConvLeakyRelu(channels, out_channels, size, stride=by, pooled=pooled, **fields)
-            )
+            made = block(channels, out_channels, size, stride=by, pooled=pooled, norm=norm)
+            setattr(self, f"conv_{number}", made)
             channels = out_channels
         self.depth = len(convolutions)
 
         outputs, cells = boxes * 5 + num_classes, 1
-        self.reduce, self.connect = nnx.data(None), nnx.data(None)
+        self.reduce = nnx.data(None)
         if head == "convolution":
-            self.connect = ConvLeakyRelu(channels, connected, 3, stride=1, pooled=False, **fields)
+            self.connect = block(channels, connected, 3, stride=1, pooled=False, norm=norm)
         else:
-            # Fully connected layers are 1x1 convolutions of the one pixel that has all features as its channels.
-            cells = math.prod(self.wanted)
+            # Fully connected layers are 1x1 convolutions of one pixel, whose channels are all features.
+            cells = math.prod(self.wanted or ())
             channels *= cells
             if layers == 9:
                 reduced = scale_channels(BOTTLENECK, width)
                 self.reduce = classifier(channels, reduced, dtype=dtype, rngs=rngs)
                 channels = reduced
-            self.connect = ConvLeakyRelu(channels, connected, 1, stride=1, pooled=False, **fields | dict(norm="none"))
+            self.connect = block(channels, connected, 1, stride=1, pooled=False, norm="none")
         self.head = head
         self.dropout = nnx.Dropout(dropout)
         self.output = classifier(connected, cells * outputs, dtype=dtype, rngs=rngs)
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the cells of an image of `size`. Raises UserError where the model cannot have them."""
-        grid = tuple(math.ceil(side / self.stride) for side in size)
+    def grid(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return (rows, columns) of the cells of an image of `size`, or raise UserError if the model needs others."""
+        grid = math.ceil(size[0] / self.stride), math.ceil(size[1] / self.stride)
         if self.wanted is not None and grid != self.wanted:
             height, width = (self.stride * count for count in self.wanted)
             rows, columns = self.wanted
@@ -172,8 +171,8 @@ class YOLOv1(Model):
             )
         return grid
 
-    def geometry(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """`cells`: their boxes [R,C,4] float32 in pixels of an image of `size`; errors as in `grid`."""
+    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return the `cells` [R,C,4] float32 in pixels of an image of `size`. Raises UserError as `grid`."""
         return {"cells": anchors.cells(size, self.grid(size))}
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
@@ -190,7 +189,7 @@ class YOLOv1(Model):
 
 
 def _pair_of(grid: int | Size, head: str) -> tuple[int, int] | None:
-    """`grid` as (rows, columns), None for any. Raises UserError for any where the head is connected."""
+    """Return `grid` as (rows, columns), None for any grid, which raises UserError if the head is connected."""
     if grid == 0 and head == "convolution":
         return None
     if grid == 0:
@@ -198,11 +197,11 @@ def _pair_of(grid: int | Size, head: str) -> tuple[int, int] | None:
             "config.model.grid=0, for images of any size, needs config.model.head='convolution'; take a number of cells above 0 "
             "or (rows, columns)"
         )
-    return (grid, grid) if isinstance(grid, int) else tuple(grid)
+    return (grid, grid) if isinstance(grid, int) else (grid[0], grid[1])
 
 
 def _plan(layers: int, depth: float, stride: int) -> list[tuple[int, int, int, bool]]:
-    """(size, channels, stride, whether a pooling follows) of each convolution of a network of total `stride`."""
+    """Return (size, channels, stride, whether a pooling follows) of each convolution of a network of total `stride`."""
     plan, total = [], 1
     for row in ROWS[layers]:
         convolutions = row.convolutions * (max(1, round(row.repeats * depth)) if row.repeats > 1 else 1)

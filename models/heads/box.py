@@ -1,4 +1,4 @@
-"""The heads that tell a region's class and its box: a softmax that trains with the network, or SVMs that come after it."""
+"""Heads that predict a region's class and box, by a softmax that trains with the network or by SVMs solved afterwards."""
 
 import abc
 from functools import partial
@@ -13,10 +13,10 @@ from models.layers import Conv
 Classifier = Literal["softmax", "svm"]
 
 
-class RegionHead(nnx.Module):
+class RegionHead(nnx.Module, abc.ABC):
     """Two fully connected layers of `fc` outputs on regions [N,h,w,channels], each with a ReLU and `dropout`.
 
-    A head's own class adds its last layers in `make_outputs`.
+    A subclass adds its last layers in `make_outputs`.
     """
 
     def __init__(
@@ -37,10 +37,14 @@ class RegionHead(nnx.Module):
 
     @abc.abstractmethod
     def make_outputs(self, inputs: int, fc: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
-        """Makes the layers on a region's `inputs` values and on the `fc` outputs of fc7."""
+        """Make the layers on a region's `inputs` values and on the `fc` outputs of fc7."""
+
+    @abc.abstractmethod
+    def __call__(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
+        """Return the logits [N,1+num_classes], background first, and the offsets [N,1+num_classes,4] of regions."""
 
     def connect(self, regions: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """What fc7 makes of regions [N,h,w,channels]: [N,1,1,fc]."""
+        """Return the outputs [N,1,1,fc] of fc7 for regions [N,h,w,channels]."""
         x = regions.reshape(regions.shape[0], 1, 1, -1)
         for fc in (self.fc6, self.fc7):
             x = self.dropout(jax.nn.relu(fc(x)), deterministic=not train, rngs=rngs)
@@ -50,9 +54,9 @@ class RegionHead(nnx.Module):
 class BoxHead(RegionHead):
     """Regions [N,h,w,channels] to logits [N,1+num_classes] float32, background first, and offsets [N,1+num_classes,4].
 
-    The head of Girshick 2015, "Fast R-CNN", section 2: a RegionHead, then a layer for each of the two. As published the
-    background has offsets too, which nobody reads. The last two layers start from a normal distribution of deviation
-    0.01 and 0.001 (section 2.3).
+    The head of Girshick 2015, "Fast R-CNN", section 2: a RegionHead, then one layer for logits and one for offsets. As
+    published, the background has offsets too, which are not used. The last two layers start from normal distributions of
+    deviation 0.01 and 0.001 (section 2.3).
     """
 
     def make_outputs(self, inputs: int, fc: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
@@ -66,12 +70,12 @@ class BoxHead(RegionHead):
 
 
 class SVMHead(RegionHead):
-    """A BoxHead with what the later stages of R-CNN solve for (Girshick et al. 2014, "Rich feature hierarchies ...").
+    """A RegionHead whose last layers later stages of R-CNN solve for (Girshick et al. 2014, "Rich feature hierarchies ...").
 
-    `margins` are a linear SVM for each class on fc7 (section 2.3), and `offsets` a linear regression for each class on the
-    regions themselves, pool5 in the paper (appendix C). Both start as zeros: no class scores, and boxes stay as they are.
-    The background's columns are zeros, so that a class's logit less the background's is its margin. Both are computed in
-    float32, as they were solved for: bfloat16 makes many margins equal.
+    `margins` are a linear SVM for each class on fc7 (section 2.3). `offsets` are a linear regression for each class on the
+    regions themselves, pool5 in the paper (appendix C). Both start as zeros: all scores are equal, and boxes do not move.
+    The background's columns are zeros, so a class's logit minus the background's is its margin. Both are computed in
+    float32, as they were solved; in bfloat16 many margins would be equal.
     """
 
     def make_outputs(self, inputs: int, fc: int, num_classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
@@ -92,5 +96,8 @@ def _flat(outputs: jax.Array) -> jax.Array:
 
 
 def _split(offsets: jax.Array) -> jax.Array:
-    """[N,4*columns] to [N,columns,4]: the coordinate stands before the class, so that classes are a layer's last axis."""
+    """Reshape [N,4*columns] to [N,columns,4].
+
+    A layer's outputs have the coordinate before the class, so that classes are the last axis.
+    """
     return offsets.reshape(offsets.shape[0], 4, -1).swapaxes(1, 2)

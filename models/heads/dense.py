@@ -1,4 +1,4 @@
-"""Heads that look at every pixel of a pyramid's features with the same weights (RetinaNet's and FCOS's)."""
+"""Heads that apply the same weights to every pixel of a pyramid's features (RetinaNet's and FCOS's)."""
 
 import math
 from collections.abc import Sequence
@@ -11,21 +11,22 @@ from flax import nnx
 from errors import UserError
 from models import layers
 from models.layers import Conv, keep
+from models.registry import Backbone
 
 EPSILON = 1e-5
-PRIOR = 0.01  # what every score is at the start
+PRIOR = 0.01  # every score at the start
 initial = nnx.initializers.normal(0.01)
 
 
-def pyramid_of(backbone: nnx.Module, name: str, chosen: Sequence[int] = ()) -> tuple[tuple[int, ...], int]:
-    """The strides of a backbone's features, or those `chosen` of them, and their channels.
+def pyramid_of(backbone: Backbone, name: str, chosen: Sequence[int] = ()) -> tuple[tuple[int, ...], int]:
+    """Return the strides of a backbone's features, or the `chosen` ones, and their channels.
 
-    Raises UserError for a stride that the backbone does not have, and unless the channels are the same for all.
+    Raises UserError for a stride that the backbone does not have, and if the channels differ.
     """
     unknown = sorted(set(chosen) - set(backbone.channels))
     if unknown:
         raise UserError(
-            f"config.model.strides: {name} has no features of stride {unknown[0]}; choose of {sorted(backbone.channels)}"
+            f"config.model.strides: {name} has no features of stride {unknown[0]}; choose from {sorted(backbone.channels)}"
         )
     channels = {stride: backbone.channels[stride] for stride in chosen or backbone.channels}
     if len(set(channels.values())) > 1:
@@ -37,10 +38,10 @@ def pyramid_of(backbone: nnx.Module, name: str, chosen: Sequence[int] = ()) -> t
 
 
 class Tower(nnx.Module):
-    """Convolutions of 3x3, `depth` of them, each with a bias and a ReLU: maps [B,h,w,channels] to maps of the same shapes.
+    """`depth` 3x3 convolutions, each with a bias and a ReLU, from maps [B,h,w,channels] to maps of the same shapes.
 
-    All `levels` maps share the convolutions, and the normalisation before the ReLU unless `norm` is "none". Batch
-    normalisation is each map's own: maps of other strides have other statistics.
+    All `levels` maps share the convolutions, and unless `norm` is "none", the normalisation before the ReLU. Batch
+    normalisation is not shared, because maps of other strides have other statistics.
     """
 
     def __init__(
@@ -70,20 +71,20 @@ class Tower(nnx.Module):
 
 
 def predictor(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:
-    """The 3x3 convolution behind a tower that makes `values` outputs for each pixel, without an activation."""
+    """Return the 3x3 convolution after a tower, with `values` outputs for each pixel and no activation."""
     return Conv(channels, values, 3, bias=True, kernel_init=initial, dtype=dtype, rngs=rngs)
 
 
 def classifier(channels: int, values: int, *, dtype: str, rngs: nnx.Rngs) -> Conv:
-    """A `predictor` of logits that start at a probability of 0.01 (Lin et al. 2017, Focal Loss, section 4.1).
+    """Return a `predictor` of logits that start at a probability of 0.01 (Lin et al. 2017, Focal Loss, section 4.1).
 
-    Otherwise the loss of the many pixels without an object would bury the rest in the first steps.
+    Otherwise the many pixels without an object would dominate the loss in the first steps.
     """
     made = predictor(channels, values, dtype=dtype, rngs=rngs)
-    made.bias[...] = jnp.full(values, -math.log((1 - PRIOR) / PRIOR), jnp.float32)
+    made.bias = nnx.Param(jnp.full(values, -math.log((1 - PRIOR) / PRIOR), jnp.float32))
     return made
 
 
 def flatten(x: jax.Array, values: int) -> jax.Array:
-    """A map [B,h,w,k * values] to [B,h*w*k,values] float32, in the order row, column, k."""
+    """Reshape a map [B,h,w,k * values] to [B,h*w*k,values] float32, in the order row, column, k."""
     return x.reshape(x.shape[0], -1, values).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The head of Mask R-CNN that predicts which pixels of a region are its object's (He et al. 2017, "Mask R-CNN", section 3)."""
+"""The head of Mask R-CNN that predicts an object's pixels in a region (He et al. 2017, "Mask R-CNN", section 3)."""
 
 from functools import partial
 
@@ -12,8 +12,8 @@ from models.layers import Conv, ConvTranspose
 class MaskHead(nnx.Module):
     """Regions [N,h,w,channels] to logits [N,2h,2w,1+num_classes] float32 of a mask for each class, background first.
 
-    A tower of `depth` convolutions of 3x3, a transposed one of 2x2 that doubles the sides, all with a ReLU, and a 1x1
-    convolution (figure 4, on an FPN). As published the background has a mask too, which nobody reads.
+    It has `depth` 3x3 convolutions, a transposed 2x2 convolution that doubles the sides, all with a ReLU, and a 1x1
+    convolution (figure 4, on an FPN). As published, the background has a mask too, which is not used.
     """
 
     def __init__(self, channels: int, *, depth: int, width: int, num_classes: int, dtype: str, rngs: nnx.Rngs):

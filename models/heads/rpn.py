@@ -11,10 +11,10 @@ from models.layers import Conv
 
 
 class RPN(nnx.Module):
-    """Maps [B,h,w,channels] to objectness, logits [B,h*w*shapes] float32 of a yes or no, and offsets [B,h*w*shapes,4].
+    """Maps [B,h,w,channels] to objectness [B,h*w*shapes], binary logits in float32, and offsets [B,h*w*shapes,4].
 
-    A 3x3 convolution with a ReLU, then a 1x1 convolution for each of the two; all maps share them. `shapes` are the anchors
-    of a pixel, in the order row, column, shape.
+    A 3x3 convolution with a ReLU, then a 1x1 convolution for each output; all maps share them. `shapes` is the number of
+    anchors of a pixel. The order is row, column, shape.
     """
 
     def __init__(self, channels: int, shapes: int, *, dtype: str, rngs: nnx.Rngs):

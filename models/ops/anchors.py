@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Num
 
-Size = tuple[int, int]  # (height, width)
+Size = Sequence[int]  # (height, width)
 Placement = Literal["centres", "corners"]  # the point of its cell that an anchor of a pyramid is centred on
 
 

@@ -32,7 +32,7 @@ def encode(
 
 
 def decode(
-    offsets: Float[Array, "*#batch 4"], anchors: Float[ArrayLike, "*#batch 4"], *, variances: Sequence[float]
+    offsets: Float[ArrayLike, "*#batch 4"], anchors: Float[ArrayLike, "*#batch 4"], *, variances: Sequence[float]
 ) -> Float[Array, "*#batch 4"]:
     """Return the boxes at the given offsets from the anchors.
 
@@ -58,7 +58,7 @@ def encode_distances(
 
 
 def decode_distances(
-    distances: Float[Array, "*#batch 4"], anchors: Float[ArrayLike, "*#batch 4"]
+    distances: Float[ArrayLike, "*#batch 4"], anchors: Float[ArrayLike, "*#batch 4"]
 ) -> Float[Array, "*#batch 4"]:
     """Return the boxes at the given distances, as `encode_distances` defines them."""
     centres = ops.to_centres(anchors)

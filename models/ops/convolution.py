@@ -100,7 +100,10 @@ def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, dilatio
 def depthwise(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], stride: int, padding: Padding, dilation: int = 1
 ) -> Float[Array, "b _h _w c"]:
-    """Convolve each channel with its own kernel; `padding` is that of `convolve`."""
+    """Convolve each channel with its own kernel.
+
+    `padding` is that of `convolve`.
+    """
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], _reach(kernel, dilation), (stride, stride), padding)
     return _depthwise(x, kernel, stride, tuple(map(tuple, padding)), dilation)
@@ -116,7 +119,10 @@ def _reach(kernel: jax.Array, dilation: int) -> tuple[int, ...]:
 
 
 def _pad(x: jax.Array, pads: Pads, dilation: int = 1) -> jax.Array:
-    """Pad x with zeros around it and `dilation - 1` zeros between its pixels; a negative pad crops."""
+    """Pad x with zeros around it and `dilation - 1` zeros between its pixels.
+
+    A negative pad crops.
+    """
     # Without the barrier XLA fuses the padding into each of its readers, and tests every index for the border.
     config = ((0, 0, 0), *((before, after, dilation - 1) for before, after in pads), (0, 0, 0))
     return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), config))
@@ -203,7 +209,10 @@ def _native_transpose(stride, x, kernel):
 
 
 def _output_pads(size: int, stride: int) -> tuple[int, int]:
-    """Return the pixels to cut before and after the full output; a negative number adds zeros instead."""
+    """Return the pixels to cut before and after the full output.
+
+    A negative number adds zeros instead.
+    """
     before = max(size - stride, 0) // 2
     return before, size - stride - before
 

@@ -10,7 +10,7 @@ SHORTEST = 1e-3  # pixels; a shorter side of a box counts as this long
 
 
 def crop(
-    masks: Shaped[Array, "r h w"],
+    masks: Shaped[ArrayLike, "r h w"],
     boxes: Float[ArrayLike, "r 4"],
     regions: Float[ArrayLike, "r 4"],
     *,

@@ -20,10 +20,11 @@ def suppress(
     count: int,
     classes: Int[Array, " n"] | None = None,
 ) -> tuple[Int32[Array, " {count}"], Bool[Array, " {count}"]]:
-    """Keep at most `count` boxes by falling score; each kept box drops all others with an IoU above `iou`.
+    """Keep at most `count` boxes by falling score.
 
-    Scores must be finite. With `classes` a box drops only boxes of its own class. Of equal scores the lower index comes
-    first. Returns (indices, mask) by falling score; an index outside the mask is 0.
+    Each kept box drops all others with an IoU above `iou`. Scores must be finite. With `classes` a box drops only boxes of
+    its own class. Of equal scores the lower index comes first. Returns (indices, mask) by falling score; an index outside
+    the mask is 0.
     """
     boxes, scores = lax.stop_gradient((boxes, scores))
     places = jnp.arange(len(scores))
@@ -133,7 +134,10 @@ def propose(
 def _best_pairs(
     boxes: Float[Array, "n 4"], scores: Float[Array, "n c"], score: float, candidates: int
 ) -> tuple[Float[Array, "k 4"], Float[Array, " k"], Int32[Array, " k"]]:
-    """Return (boxes, scores, classes) of the best pairs by falling score; a missing pair has the score -inf."""
+    """Return (boxes, scores, classes) of the best pairs by falling score.
+
+    A missing pair has the score -inf.
+    """
     num_classes = scores.shape[1]
     scores = jnp.where(scores >= score, scores, -jnp.inf).reshape(-1)
     scores, best = lax.top_k(scores, min(candidates, len(scores)))

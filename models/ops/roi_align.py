@@ -1,4 +1,4 @@
-"""RoIAlign (He et al. 2017, "Mask R-CNN", section 3): features of boxes, sampled without rounding.
+"""RoIAlign (He et al. 2017, "Mask R-CNN", section 3), which samples features of boxes without rounding.
 
 Shapes are fixed, so one compiled program serves all images; padding may contain any finite boxes. The functions are linear
 in the features, and boxes get no gradient.

@@ -1,4 +1,4 @@
-"""RoI max pooling (Girshick 2015, "Fast R-CNN", section 2.1): the largest features of boxes whose edges are whole pixels.
+"""RoI max pooling (Girshick 2015, "Fast R-CNN", section 2.1), for boxes whose edges are whole pixels.
 
 `roi_pool` has the arguments of `models.ops.roi_align.roi_align`. Shapes are fixed, padding may contain any finite boxes, and
 boxes get no gradient. It has one form for all platforms. Pooling in a spatial pyramid shares `pool_windows`, but maps boxes
@@ -79,7 +79,10 @@ _pool.defvjp(_forward, _backward)
 
 
 def _find(sizes, features, windows, *, with_places) -> Cells:
-    """Return the largest values [B,R,N,C] and their places; an empty bin has the place H * W, which does not exist."""
+    """Return the largest values [B,R,N,C] and their places.
+
+    An empty bin has the place H * W, which does not exist.
+    """
     batch, height, width, channels = features.shape
     bins = [[_bins(windows, axis, size[axis], (height, width)[axis]) for axis in (0, 1)] for size in sizes]
 
@@ -106,7 +109,7 @@ def _bins(windows, axis, count, length) -> tuple[jax.Array, jax.Array]:
 
 
 def _table(cells: Cells) -> Cells:
-    """Return the sparse table of cells [B,H,W,c], flat: the largest of 2^i rows and 2^j columns from every pixel on."""
+    """Return the sparse table of cells [B,H,W,c], flat, with the largest of 2^i rows and 2^j columns from every pixel on."""
     table = _runs(_runs(cells, 1), 3)  # [B,row level,H,column level,W,c]
     return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), table)
 
@@ -145,14 +148,20 @@ def _runs(cells: Cells, axis: int) -> Cells:
 
 
 def _cover(first: jax.Array, end: jax.Array, length: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Return the level of two runs that cover a range, and their starts; they are arbitrary for an empty range."""
+    """Return the level of two runs that cover a range, and their starts.
+
+    They are arbitrary for an empty range.
+    """
     levels = np.array([max(n.bit_length() - 1, 0) for n in range(length + 1)])
     level, run = (jnp.asarray(table)[(end - first).clip(0)] for table in (levels, 2**levels))
     return level, (first.clip(0, length - 1), (end - run).clip(0, length - 1))
 
 
 def _larger(a: Cells, b: Cells) -> Cells:
-    """Return the larger cell of each pair; of equal cells, the one with the lower place."""
+    """Return the larger cell of each pair.
+
+    Of equal cells, the one with the lower place.
+    """
     (value, place), (other, other_place) = a, b
     if place is not None and other_place is not None:
         place = jnp.where((other > value) | ((other == value) & (other_place < place)), other_place, place)

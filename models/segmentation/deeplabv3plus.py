@@ -51,9 +51,9 @@ class Conv3x3(nnx.Module):
 class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling [B,H,W,in] -> [B,H,W,out] (Chen et al. 2017, "Rethinking Atrous Convolution", 3.3).
 
-    A 1x1 convolution, a 3x3 convolution of each of `rates` and the image's mean, each of `out` channels, side by side;
-    then a 1x1 convolution back to `out`, and dropout. The image's mean is one pixel per example: batch normalisation
-    there has statistics of B numbers per channel, and training needs more than one example.
+    A 1x1 convolution, a 3x3 convolution for each of `rates` and the image's mean, each with `out` channels, are
+    concatenated; a 1x1 convolution back to `out` and dropout follow. The image's mean is one pixel per example. So its batch
+    normalisation has statistics of B numbers per channel, and training needs more than one example.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class ASPP(nnx.Module):
 class DeepLabV3Plus(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
-    `backbone` holds the fields of `registry.build_backbone`, whose features of its largest stride go through ASPP to
-    `aspp` channels. They are resized to stride 4, where the backbone's features, reduced to `low_level` channels, stand
-    next to them; two 3x3 convolutions to `decoder` channels and a 1x1 convolution make the logits, which are resized to
-    the images. `rates` are in pixels of the largest stride: the paper has (6, 12, 18) at 16, and twice that at 8.
-    `separable` makes every 3x3 convolution of ASPP and decoder a depthwise and a 1x1 one. `dropout` is the rate at the
-    end of ASPP. `norm` and `momentum` are those of ASPP and decoder; the backbone has its own.
+    `backbone` has the fields of `registry.build_backbone`. The features of its largest stride go through ASPP to `aspp`
+    channels. They are resized to stride 4, and concatenated with the backbone's features of that stride, reduced to
+    `low_level` channels. Two 3x3 convolutions to `decoder` channels and a 1x1 convolution make the logits, which are resized
+    to the images. `rates` are in pixels of the largest stride: the paper has (6, 12, 18) at 16, and twice that at 8.
+    `separable` replaces every 3x3 convolution of ASPP and decoder by a depthwise and a 1x1 one. `dropout` is the rate at the
+    end of ASPP. `norm` and `momentum` belong to ASPP and decoder; the backbone has its own.
 
-    Raises UserError for a backbone without features of stride 4 and of a larger one.
+    Raises UserError for a backbone without features of stride 4 or without a larger stride.
     """
 
     produces = "logits of pixels"
@@ -122,13 +122,19 @@ class DeepLabV3Plus(Model):
         if LOW not in channels or max(channels) == LOW:
             raise UserError(f"model.backbone: needs features of stride {LOW} and of a larger one, not {list(channels)}")
         make_norm = partial(layers.norm, norm, momentum=momentum, epsilon=EPSILON, dtype=dtype)
-        make = dict(norm=make_norm, dtype=dtype, rngs=rngs)
-        self.aspp = ASPP(channels[max(channels)], aspp, rates=rates, separable=separable, dropout=dropout, **make)
-        self.low_level = ConvNorm(channels[LOW], low_level, 1, **make)
-        self.decoder = nnx.List(
-            Conv3x3(in_channels, decoder, rate=1, separable=separable, **make)
-            for in_channels in (aspp + low_level, decoder)
+        self.aspp = ASPP(
+            channels[max(channels)],
+            aspp,
+            rates=rates,
+            separable=separable,
+            dropout=dropout,
+            norm=make_norm,
+            dtype=dtype,
+            rngs=rngs,
         )
+        self.low_level = ConvNorm(channels[LOW], low_level, 1, norm=make_norm, dtype=dtype, rngs=rngs)
+        conv3x3 = partial(Conv3x3, rate=1, separable=separable, norm=make_norm, dtype=dtype, rngs=rngs)
+        self.decoder = nnx.List(conv3x3(in_channels, decoder) for in_channels in (aspp + low_level, decoder))
         self.head = layers.classifier(decoder, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:

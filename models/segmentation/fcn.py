@@ -1,4 +1,4 @@
-"""Fully convolutional networks (Long, Shelhamer and Darrell 2015; Shelhamer et al. 2017): FCN-32s, FCN-16s, FCN-8s."""
+"""Fully convolutional networks FCN-32s, FCN-16s and FCN-8s (Long et al. 2015, Shelhamer et al. 2017)."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -16,22 +16,21 @@ from models.ops.pooling import max_pool
 from models.registry import BACKBONES, NAMED_BACKBONE, Dtype, Model, build_backbone
 
 PAD = 100  # of the first convolution in the released networks
-VGGS = Named(
-    "model.backbone", {"vgg": BACKBONES["vgg"]}, NAMED_BACKBONE.given
-)  # of the backbones, those with fc6 and fc7
+# The backbones with fc6 and fc7.
+VGGS = Named("model.backbone", {"vgg": BACKBONES["vgg"]}, NAMED_BACKBONE.given)
 WITH_CLASSIFIER = Annotated[dict, VGGS]
 
 
 def bilinear(factor: int) -> np.ndarray:
-    """The line of 2 * factor weights whose outer product with itself interpolates between pixels `factor` apart."""
+    """Return the 2 * factor weights whose outer product with themselves interpolates between pixels `factor` apart."""
     return 1 - np.abs(np.arange(2 * factor) - (factor - 0.5)) / factor
 
 
 class Upsample(nnx.Module):
     """Transposed convolution [B,h,w,C] -> [B,factor*h,factor*w,C] whose kernel is twice its stride, `factor`.
 
-    The kernel starts as bilinear interpolation of each channel by itself, zero between channels. It is a parameter
-    where it is `learned`. Beyond the map lie zeros, and so interpolation fades within half a pixel of the border.
+    The kernel starts as bilinear interpolation of each channel by itself, zero between channels. It is a parameter if it is
+    `learned`. The map is padded with zeros, so interpolation fades within half a pixel of the border.
     """
 
     def __init__(self, channels: int, factor: int, *, learned: bool, dtype: str):
@@ -43,14 +42,14 @@ class Upsample(nnx.Module):
         x = x.astype(self.dtype)
         if self.kernel is not None:
             return convolution.transpose(x, self.kernel[...].astype(self.dtype), self.factor)
-        # A fixed one is a small matrix for the rows and one for the columns.
+        # A fixed kernel is one small matrix for the rows and one for the columns.
         rows, columns = (jnp.asarray(_interpolation(size, self.factor), self.dtype) for size in x.shape[1:3])
         x = jnp.einsum("bhwc,vh->bvwc", x, rows, preferred_element_type=jnp.float32).astype(self.dtype)
         return jnp.einsum("bhwc,vw->bhvc", x, columns, preferred_element_type=jnp.float32).astype(self.dtype)
 
 
 def _interpolation(size: int, factor: int) -> np.ndarray:
-    """The matrix [factor * size, size] by which an Upsample acts on each row and each column."""
+    """Return the matrix [factor * size, size] that an Upsample applies to each row and each column."""
     place = np.arange(factor * size)[:, None] - factor * np.arange(size) + factor // 2  # in the kernel
     inside = (place >= 0) & (place < 2 * factor)
     return np.where(inside, bilinear(factor)[place.clip(0, 2 * factor - 1)], 0)
@@ -59,17 +58,17 @@ def _interpolation(size: int, factor: int) -> np.ndarray:
 class FCN(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
-    `backbone` is a VGG's mapping for `registry.build_backbone`; `fc` are the channels of its fc6 and fc7, `dropout` the
-    rate after both. `stride` 32, 16 or 8 names the network: fc7 alone, or joined by pool4, or by pool4 and pool3.
-    Each has a score layer (1x1), zero at first, and sums are taken at the finer stride. The parameters of a coarser
-    network are, by path, in the finer one too, which then starts from what the coarser one computes: what it adds is a
-    score layer of zeros and a bilinear upsampling by two. Only a learned last upsampling does not carry over.
+    `backbone` has a VGG's fields for `registry.build_backbone`; `fc` is the number of channels of its fc6 and fc7, `dropout`
+    the rate after both. `stride` 32, 16 or 8 chooses the network: fc7 alone, or also pool4, or also pool4 and pool3. Each
+    has a score layer (1x1), which starts at zero, and sums are taken at the finer stride. A finer network has the parameters
+    of a coarser one at the same paths. Initialised from the coarser network, it computes the same at first, because it adds
+    only a score layer of zeros and a bilinear upsampling by two. Only a learned last upsampling is not shared.
 
-    `padding` "paper" pads the first convolution by 100 and fc6 by nothing, and takes from every map what the released
-    networks crop; pooling rounds sizes up, as theirs does. "same" keeps every map aligned with the image instead, and
-    computes much less on small images. `upsampling` "paper" learns those by two and fixes the last one; "learned" and
-    "fixed" are so throughout. `skip_scales` are factors on pool4 and pool3 before their scores: (1, 1), or
-    (0.01, 0.0001) as in the released network that trains all scores at once (2017, section 4.2).
+    `padding` "paper" pads the first convolution by 100 and fc6 by nothing, and crops every map as the released networks do;
+    pooling rounds sizes up, as theirs does. "same" keeps every map aligned with the image instead, and computes much less on
+    small images. `upsampling` "paper" learns the upsamplings by two and fixes the last one; "learned" and "fixed" apply to
+    all. `skip_scales` are factors on pool4 and pool3 before their scores: (1, 1), or (0.01, 0.0001) as in the released
+    network that trains all scores at once (2017, section 4.2).
     """
 
     produces = "logits of pixels"
@@ -107,7 +106,7 @@ class FCN(Model):
         if stride < 16:
             self.score_pool3 = score(channels[4], num_classes)
             self.upsample_pool4 = upsample(2, learned=upsampling != "fixed")
-        # Named by its factor: those of other networks have another shape, and another place.
+        # Named by its factor, because the last upsampling of another network has another shape.
         setattr(self, f"upsample_{stride}", upsample(stride, learned=upsampling == "learned"))
         self.stride, self.paper, self.skip_scales = stride, paper, tuple(skip_scales)
 
@@ -118,13 +117,13 @@ class FCN(Model):
         return logits[:, -start:bottom, -start:right].astype(jnp.float32)
 
     def scores(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, int]:
-        """The fused scores [B,h,w,num_classes] at `stride`, and the row (and column) of the image where they start.
+        """Return the fused scores [B,h,w,num_classes] at `stride`, and the row (and column) of the image where they start.
 
         Pixel i of a map with stride s covers rows start + s * i to start + s * (i + 1) of the image.
         """
         features = self.backbone(images, train=train, rngs=rngs)
-        # Padding by 100 starts the maps 99 pixels outside the image, for the convolution itself takes one of them, and
-        # the unpadded fc6 starts three of its pixels further in.
+        # Padding by 100 starts the maps 99 pixels outside the image, because the convolution itself uses one of them. The
+        # unpadded fc6 starts three of its pixels further in.
         pool_start = 1 - PAD if self.paper else 0
         scores, start = self.score_fc7(features[32]), pool_start + (3 * 32 if self.paper else 0)
         skips = (

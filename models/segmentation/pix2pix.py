@@ -1,4 +1,4 @@
-"""Pix2Pix (Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks") that labels pixels."""
+"""Pix2Pix (Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks") for segmentation."""
 
 import math
 from collections.abc import Callable
@@ -20,16 +20,16 @@ EPSILON = 1e-5
 SLOPE = 0.2  # of the leaky ReLU below zero
 DROPPED = 3  # decoder blocks with dropout, from the innermost one
 STRIDES = (2, 2, 2, 1)  # of the discriminator's normalised convolutions: with the last one each logit sees 70x70 pixels
-SMALLEST = 24  # pixels per side of which the discriminator makes one logit
+SMALLEST = 24  # pixels per side, for which the discriminator makes one logit
 
 
 def narrow_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A kernel from Normal(0, 0.02), for any fan-in (6.2)."""
+    """Return a kernel drawn from Normal(0, 0.02), for any fan-in (6.2)."""
     return 0.02 * math.sqrt(math.prod(shape[:-1]) / 2) * he_normal(key, shape)
 
 
 class Down(nnx.Module):
-    """4x4 convolution, with bias or else normalised, and leaky ReLU."""
+    """4x4 convolution with a bias or a normalisation, and leaky ReLU."""
 
     def __init__(
         self,
@@ -85,9 +85,10 @@ class Up(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """The 70x70 PatchGAN (3.2.2, 6.1.2): [B,H,W,in] to a logit for each patch, [B,h,w,1] float32; 256 -> 30.
+    """The 70x70 PatchGAN (3.2.2, 6.1.2), from [B,H,W,in] to a logit for each patch, [B,h,w,1] float32.
 
-    `width` is the channels of the first layer. Raises UserError below 24 pixels per side, where there is no patch.
+    256 pixels give 30 patches. `width` is the number of channels of the first layer. Raises UserError below 24 pixels per
+    side, which have no patch.
     """
 
     def __init__(self, in_channels: int, *, width: int, norm: Callable[[int], nnx.Module], dtype: str, rngs: nnx.Rngs):
@@ -122,14 +123,14 @@ class Discriminator(nnx.Module):
 
 
 class Pix2Pix(Model):
-    """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32: the U-Net generator (6.1.1) without its tanh.
+    """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32, by the U-Net generator (6.1.1) without its tanh.
 
-    `width` is the channels of the first layer (64), which double up to 8 * width, and `depth` the strided convolutions:
-    8 bring 256x256 pixels to one. `dropout` is the rate of the three innermost decoder blocks (0.5); it is the paper's
-    only noise, and here for training alone. `discriminator` is the width of the discriminator's first layer (64), or 0
-    for none.
+    `width` is the number of channels of the first layer (64), which double up to 8 * width. `depth` is the number of strided
+    convolutions; 8 reduce 256x256 pixels to one. `dropout` is the rate of the three innermost decoder blocks (0.5); it is
+    the paper's only noise, and here it is used only in training. `discriminator` is the width of the discriminator's first
+    layer (64), or 0 for none.
 
-    As in the authors' code the innermost map is not normalised: over a batch of one its 1x1 map would become zero.
+    As in the authors' code, the innermost map is not normalised, because in a batch of one its 1x1 map would become zero.
     """
 
     produces = "logits of pixels"
@@ -187,13 +188,13 @@ class Pix2Pix(Model):
         skips.pop()
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             x = block(x, train=train, rngs=rngs)
-            # A stride rounds odd sizes up: the doubled map may be a pixel larger than the skip.
+            # A stride rounds odd sizes up, so the doubled map may be a pixel larger than the skip.
             x = jnp.concatenate([x[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
         logits = self.head(x)[:, : images.shape[1], : images.shape[2]]
         return logits.astype(jnp.float32)
 
     def discriminate(self, images: jax.Array, maps: jax.Array, *, train: bool) -> jax.Array:
-        """Logits [B,h,w,1] float32 that the patches of images [B,H,W,3] have the class maps [B,H,W,num_classes].
+        """Return logits [B,h,w,1] float32 that the patches of images [B,H,W,3] have the class maps [B,H,W,num_classes].
 
         The maps are probabilities or one-hot. Raises UserError for a model without a discriminator.
         """

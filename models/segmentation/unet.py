@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation")."""
+"""U-Net (Ronneberger et al. 2015, `U-Net: Convolutional Networks for Biomedical Image Segmentation`)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,17 +19,18 @@ EPSILON = 1e-5
 
 
 def margin(depth: int) -> int:
-    """Pixels that an unpadded U-Net of `depth` poolings loses at each side: 92 for the paper's 4 (572 -> 388).
+    """Return the pixels that an unpadded U-Net of `depth` poolings loses at each side, 92 for the paper's 4 (572 -> 388).
 
-    Two pixels per level on the way down and on the way up, worth 2^level pixels of the image each, and the bottom's.
+    Each level loses two pixels on the way down and two on the way up, of 2^level pixels of the image each. The bottom loses
+    two.
     """
     return 6 * 2**depth - 4
 
 
 def output_size(size: int, depth: int) -> int:
-    """Height or width of the logits of an unpadded U-Net for an image of `size`.
+    """Return the height or width of the logits of an unpadded U-Net for an image of `size`.
 
-    Raises UserError, with the nearest sizes that will do, where a map to be pooled is odd or nothing is left.
+    Raises UserError with the nearest valid sizes if a map to be pooled is odd or nothing is left.
     """
     step, smallest = 2**depth, 2 * margin(depth) + min(4, 2**depth)
     if (size + 4) % step or size < smallest:
@@ -43,15 +44,15 @@ def output_size(size: int, depth: int) -> int:
 
 
 def upsampling_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A kernel [k,k,in,out] of a transposed convolution of stride k: each output pixel meets one of its k x k taps.
+    """Return a kernel [k,k,in,out] of a transposed convolution of stride k, with the variance 2 / in (section 3).
 
-    So the variance is 2 / in, the paper's (section 3), where `he_normal` would count all taps.
+    Each output pixel meets only one of the k x k taps, where `he_normal` would count all taps.
     """
     return shape[0] * he_normal(key, shape)
 
 
 class ConvRelu(nnx.Module):
-    """3x3 convolution, with bias or else normalised, and ReLU."""
+    """3x3 convolution with a bias or a normalisation, and ReLU."""
 
     def __init__(
         self,
@@ -94,12 +95,12 @@ class Level(nnx.Module):
 class UNet(Model):
     """Images [B,H,W,3] to logits [B,h,w,num_classes], float32.
 
-    `depth` counts the poolings (the paper's 4) and `width` the channels of the first level (64), which double at each.
-    `padding` "valid" is the paper's: h, w = `output_size` of H, W, the centre of the image, and the other sizes raise
-    UserError; "same" pads with zeros, and any size is kept. `norm` "none" is the paper's, with biases; "batch" and
-    "group" normalise every 3x3 convolution. `dropout` is the rate at the end of the contracting path (3.1): in the
-    level above the bottom and at the bottom, as in the released network (0.5). No ReLU follows an up-convolution, which
-    the text does not mention and the released network has.
+    `depth` is the number of poolings (the paper's 4), and `width` the number of channels of the first level (64), which
+    double at each level. `padding` "valid" is the paper's: h, w = `output_size` of H, W, the centre of the image; other sizes
+    raise UserError. "same" pads with zeros and keeps any size. `norm` "none" is the paper's, with biases; "batch" and "group"
+    normalise every 3x3 convolution. `dropout` is the rate at the end of the contracting path (3.1), in the level above the
+    bottom and at the bottom, as in the released network (0.5). No ReLU follows an up-convolution: the text does not mention
+    one, but the released network has it.
     """
 
     produces = "logits of pixels"
@@ -150,7 +151,7 @@ class UNet(Model):
                 output_size(size, depth)
         x, skips = images, []
         for number, level in enumerate(self.contracting):
-            # An odd size, which only "same" has, is rounded up.
+            # An odd size, possible only with "same", is rounded up.
             x = level(max_pool(x, 2, 2, "SAME") if number else x, train=train)
             if number >= depth - 1:
                 x = self.dropout(x, deterministic=not train, rngs=rngs)
@@ -162,7 +163,10 @@ class UNet(Model):
 
 
 def _join(skip: jax.Array, x: jax.Array) -> jax.Array:
-    """The larger map cut to the smaller: the skip to its centre (figure 1), or the pixel that a pooling rounded up."""
+    """Concatenate two maps, the larger one cut to the smaller.
+
+    A skip is cut to its centre (figure 1); x may lose the pixel that a pooling added by rounding up.
+    """
     top, left = (max(large - small, 0) // 2 for large, small in zip(skip.shape[1:3], x.shape[1:3], strict=True))
     height, width = (min(pair) for pair in zip(skip.shape[1:3], x.shape[1:3], strict=True))
     return jnp.concatenate([skip[:, top : top + height, left : left + width], x[:, :height, :width]], axis=-1)

@@ -1,4 +1,4 @@
-"""A U-Net (Ronneberger et al. 2015) whose contracting path is any backbone: the usual form with pretrained weights."""
+"""A U-Net (Ronneberger et al. 2015) with any backbone as its contracting path, as is usual with pretrained weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +34,7 @@ class DecoderBlock(nnx.Module):
         self.second = ConvNorm(out_channels, out_channels, 3, norm=norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool) -> jax.Array:
-        """Maps x [B,h,w,in] and skip [B,H,W,skip] to [B,H,W,out]."""
+        """Map x [B,h,w,in] and skip [B,H,W,skip] to [B,H,W,out]."""
         x = jnp.concatenate([resize(x, skip.shape[1:3]), skip], axis=-1)
         x = nnx.relu(self.first(x, train=train))
         return keep(nnx.relu(self.second(x, train=train)))
@@ -43,10 +43,9 @@ class DecoderBlock(nnx.Module):
 class UNetBackbone(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
-    `backbone` holds the fields of `registry.build_backbone`; `decoder` the channels of each block, from the deepest one
-    upward, one for every stride of the backbone but the largest. The logits are made at the smallest stride and
-    resized. `norm` and `momentum` are the decoder's. `dropout` is the rate at the end of the contracting path, where
-    the paper has it.
+    `backbone` has the fields of `registry.build_backbone`. `decoder` has the channels of each block, from the deepest one
+    upward, one for every stride of the backbone except the largest. The logits are made at the smallest stride and resized.
+    `norm` and `momentum` belong to the decoder. `dropout` is the rate at the end of the contracting path, as in the paper.
     """
 
     produces = "logits of pixels"

@@ -1,4 +1,4 @@
-"""The U-Net of TensorFlow's segmentation tutorial: a MobileNetV2 encoder and the upsampling decoder of pix2pix."""
+"""The U-Net of TensorFlow's segmentation tutorial, with a MobileNetV2 encoder and the upsampling decoder of pix2pix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,8 +37,8 @@ class Upsample(nnx.Module):
 class UNetMobileNetV2(Model):
     """Images [B,H,W,3] of any size to logits [B,H,W,num_classes], float32.
 
-    `decoder` are the channels after each upsampling, from stride 16 to stride 2; each result is joined to the encoder's
-    features of its stride. The other fields are those of MobileNetV2.
+    `decoder` has the channels after each upsampling, from stride 16 to stride 2; each result is concatenated with the
+    encoder's features of its stride. The other fields are those of MobileNetV2.
     """
 
     produces = "logits of pixels"
@@ -69,7 +69,7 @@ class UNetMobileNetV2(Model):
             blocks.append(Upsample(channels, out_channels, norm=make_norm, dtype=dtype, rngs=rngs))
             channels = out_channels + skip_channels
         self.decoder = nnx.List(blocks)
-        # No ReLU follows the logits, so Glorot's variance rather than He's.
+        # Glorot's variance instead of He's, because no ReLU follows the logits.
         self.head = ConvTranspose(
             channels,
             num_classes,
@@ -85,7 +85,7 @@ class UNetMobileNetV2(Model):
         *skips, x = self.encoder(images, train=train).values()
         for upsample, skip in zip(self.decoder, reversed(skips), strict=True):
             x = upsample(x, train=train)
-            # A stride rounds odd sizes up: the doubled map may be a pixel larger than the skip.
+            # A stride rounds odd sizes up, so the doubled map may be a pixel larger than the skip.
             x = jnp.concatenate([x[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
         logits = self.head(x)[:, : images.shape[1], : images.shape[2]]
         return logits.astype(jnp.float32)

@@ -46,7 +46,10 @@ def test_batch_norm_has_the_gradient_of_the_plain_formula():
 
 @pytest.mark.parametrize("mean", [0.0, 30.0, -1000.0])
 def test_batch_norm_keeps_the_variance_of_a_large_mean(mean):
-    """In deviations; a one-pass variance of the plain values is off by 100 % at 1000."""
+    """In deviations.
+
+    A one-pass variance of the plain values is off by 100 % at 1000.
+    """
     norm = layers.norm("batch", 4, momentum=0.0, epsilon=0.0, dtype="float32")
     x = np.asarray(mean + random(2, 20, 12, 4), np.float32)
     y = norm(jnp.asarray(x), train=True)

@@ -52,7 +52,10 @@ def test_parameters_are_those_of_its_convolutions(coarser, extra):
 
 
 def convolve(x, conv, stride=1):
-    """SAME for stride 1, one pixel of padding on every side for stride 2; a loop over the kernel's taps."""
+    """Convolve with SAME padding for stride 1, and one pixel on every side for stride 2.
+
+    A loop over the kernel's taps.
+    """
     kernel, bias = (np.asarray(array[...], np.float64) for array in (conv.kernel, conv.bias))
     reach = kernel.shape[0] // 2
     x = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
@@ -160,9 +163,8 @@ def test_fields_that_do_not_fit_are_refused():
 
 def test_features_equal_torchvisions():
     """Its FPN with P6 and P7, of weights that agree."""
-    pytest.importorskip("torchvision", reason="compares with torchvision's FPN")
-    import torch
-    from torchvision.ops import feature_pyramid_network as theirs
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchvision.ops.feature_pyramid_network", reason="compares with torchvision's FPN")
 
     for coarser in ("p5", "c5"):
         model, generator = build(coarser=coarser), np.random.default_rng(0)

@@ -115,7 +115,7 @@ def test_fields_that_cannot_be_are_refused():
 
 
 def test_convolutions_equal_the_dense_classifier():
-    """An image of 224x224, weights in torchvision's layout: fc6 and fc7 as convolutions against plain numpy."""
+    """With torchvision's weights, fc6 and fc7 as convolutions of a 224x224 image equal plain numpy."""
     model = build(width=0.05, classifier=Classifier(12, 0.5, "VALID"))  # 8 to 24 channels
     generator = np.random.default_rng(0)
     state = nnx.state(model)
@@ -197,7 +197,7 @@ def test_atrous_classifier_is_a_dilated_convolution_of_a_pooling_without_stride(
 
 @pytest.mark.parametrize("style", ["torchvision", "timm"])
 def test_an_atrous_classifier_gets_every_third_tap_and_evenly_taken_channels(style):
-    """A file of 8 channels in fc6 and fc7 for 4 here, and of 5 in conv5: each number tells where it comes from."""
+    """A file of 8 channels in fc6 and fc7 for 4 here, and of 5 in conv5, with numbers that identify their places."""
     model = nnx.eval_shape(lambda: build(width=0.05, classifier=Classifier(4, 0.0, "SAME", dilation=6)))
     layers = LAYERS[style]
     mapping, *_ = model.pretrained(["features.0.weight", *(f"{layer}.weight" for layer in layers)])

@@ -33,13 +33,13 @@ def build(**fields):
 
 
 def vgg(**fields):
-    """The published network on VGG-16, or a narrow one with VGG-11, of shapes alone."""
+    """Return the shapes of the published network on VGG-16, or of a narrow one with VGG-11."""
     fields = fields_of(detectors.use_vgg_faster_rcnn, small=False) | fields
     return nnx.eval_shape(lambda: registry.build(**fields, num_classes=20, rngs=nnx.Rngs(0)))
 
 
 def count(model):
-    """The number of parameters of each part."""
+    """Return the number of parameters of each part."""
     counts = {}
     for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         counts[path[0]] = counts.get(path[0], 0) + int(np.prod(leaf.shape))
@@ -76,7 +76,7 @@ def test_regions_are_aligned_from_the_levels_of_their_sizes():
     """P6 of the published network, of the stride 64, is for proposals alone."""
     model = build(backbone=fields_of(detectors.use_light_faster_rcnn)["backbone"] | dict(coarsest=64, coarser="pool"))
     rng = np.random.default_rng(0)
-    features = {s: rng.standard_normal((1, 512 // s, 512 // s, 8)).astype(np.float32) for s in model.strides}
+    features = {s: jnp.asarray(rng.standard_normal((1, 512 // s, 512 // s, 8)), jnp.float32) for s in model.strides}
     assert model.strides == (4, 8, 16, 32, 64)
     regions = np.array([[[0, 0, 20, 20], [9, 9, 130, 140], [0, 0, 256, 256], [0, 0, 511, 512]]], np.float32)
     levels = assign_levels(regions, (4, 8, 16, 32))[0]
@@ -140,9 +140,9 @@ def test_one_level_of_any_backbone_may_be_aligned():
     [
         (
             dict(strides=(64,)),
-            r"config.model.strides: vgg has no features of stride 64; choose of \[1, 2, 4, 8, 16, 32\]",
+            r"config.model.strides: vgg has no features of stride 64; choose from \[1, 2, 4, 8, 16, 32\]",
         ),
-        (dict(strides=(16, 32)), r"max' is of one level, not of the strides \(16, 32\)"),
+        (dict(strides=(16, 32)), r"max' needs one level, not the strides \(16, 32\)"),
         (dict(strides=(8, 4)), "so take 'fpn'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Models of regions: what each shares among an image's regions, and what learns."""
+"""Models of regions share the right features among an image's regions, and the right layers learn."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,10 @@ def run(model, image, regions, train=False):
 
 
 def test_parameters_of_vggs_detectors_are_known():
-    """VGG-16's layers up to fc7, then 21 classes with 4 offsets each; the pyramid has 50 bins where pool5 has 49."""
+    """VGG-16's layers up to fc7, then 21 classes with 4 offsets each.
+
+    The pyramid has 50 bins where pool5 has 49.
+    """
     convolutions, fc7 = 14_714_688, 4096 * 4096 + 4096
     outputs = (4096 + 1) * 21 * 5
     for name, bins in (("fast_rcnn", 49), ("sppnet", 50), ("rcnn", 49)):
@@ -56,7 +59,10 @@ def test_parameters_of_vggs_detectors_are_known():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_regions_outputs_are_its_own(name, image):
-    """Other regions, and padding, change nothing; the outputs are finite for a region without area."""
+    """Other regions, and padding, change nothing.
+
+    The outputs are finite for a region without area.
+    """
     model = build(name)
     found = run(model, image, REGIONS)
     assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
@@ -116,12 +122,12 @@ def test_fields_that_do_not_fit_are_one_line(name, fields, words):
     with pytest.raises(UserError, match=words):
         build(name, **fields)
     backbone = fields_of("rcnn")["backbone"] | dict(norm="batch")
-    with pytest.raises(UserError, match="norm='batch' does not go with rcnn"):
+    with pytest.raises(UserError, match="norm='batch' is not supported by rcnn"):
         build("rcnn", backbone=backbone)
 
 
 def test_svms_and_regressions_start_as_zeros_and_read_what_is_described(image):
-    """`describe` gives what each is solved for on: a class's margin is its weights times fc7, its offsets are of the pooled."""
+    """`describe` returns the inputs of the solved layers, fc7 for the margins and the pooled features for the offsets."""
     model = build("sppnet", head="svm")
     found = run(model, image, REGIONS)
     assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)

@@ -149,7 +149,10 @@ def test_an_image_too_small_for_its_maps_is_refused():
 
 
 def test_outputs_are_in_the_order_of_the_default_boxes():
-    """What moves an output of a box most is the image around the box's centre; and a bias moves one shape of one map."""
+    """The image around a box's centre has the largest effect on the box's outputs.
+
+    And a bias moves one shape of one map.
+    """
     model, size = build(), (96, 144)
     boxes = model.geometry(size)["anchors"]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -245,7 +248,7 @@ def test_fields_that_cannot_be_are_refused():
         (dict(sizes=(0.2, 0.4, 0.6, float("inf"))), "model.sizes="),
         (dict(steps=(8.0, 16.0)), r"model.steps=\(8.0, 16.0\): there are 3 maps; give a step for each, or \(\)"),
         (dict(steps=(8.0, 0.0, 32.0)), "model.steps=.* a number, above 0"),
-        (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; give 0"),
+        (dict(backbone=RESNET), "model.fc=16: backbone 'resnet' has no fc6 and fc7; choose 0"),
     ):
         with pytest.raises(UserError, match=message):
             outline(**fields)

@@ -1,4 +1,4 @@
-"""Names of whole detectors' weights: every variable has its place in the file, whatever its age, and in our order."""
+"""Every variable of a whole detector has its place in old and new files, in our order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The papers' own boxes: how many, where, how large and in which order."""
+"""Number, places, sizes and order of the papers' own boxes."""
 
 import math
 
@@ -13,7 +13,7 @@ RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 
 
 def centres(boxes):
-    """(cy, cx, h, w) in float64."""
+    """Return (cy, cx, h, w) in float64."""
     boxes = boxes.astype(float)
     return np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
 
@@ -75,7 +75,7 @@ def test_cells_tile_the_image():
     assert cells.shape == (7, 7, 4) and cells.dtype == np.float32
     np.testing.assert_array_equal(cells[0, 0], (0, 0, 64, 32))
     np.testing.assert_array_equal(cells[2, 5], (128, 160, 192, 192))
-    # Neighbours share their edges exactly, also where cells are no whole number of pixels.
+    # Neighbours share their edges exactly, also where a cell is not a whole number of pixels.
     cells = anchors.cells((100, 200), (3, 7))
     np.testing.assert_array_equal(cells[1:, :, 0], cells[:-1, :, 2])
     np.testing.assert_array_equal(cells[:, 1:, 1], cells[:, :-1, 3])
@@ -109,7 +109,7 @@ CANVASES = [(800, 1344), (64, 96), (77, 130), (33, 640), (1, 5)]
 
 
 def test_corners_are_torchvisions_anchors():
-    """A known answer: its generator's first anchors at 800x1344, as (left, top, right, bottom)."""
+    """The first anchors of its generator at 800x1344 are known, as (left, top, right, bottom)."""
     levels = anchors.pyramid((800, 1344), (8, 16, 32, 64, 128), 4.0, 3, RATIOS_OF_TORCHVISION, "corners")
     known = [
         (-23, -11, 23, 11), (-28, -14, 28, 14), (-35, -18, 35, 18), (-16, -16, 16, 16), (-20, -20, 20, 20),
@@ -141,27 +141,28 @@ def test_corners_equal_a_loop(size):
 
 @pytest.mark.parametrize("size", CANVASES)
 def test_pyramids_equal_torchvisions(size):
-    pytest.importorskip("torchvision", reason="compares with torchvision's anchors")
-    import torch
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.image_list import ImageList
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchvision.models.detection", reason="compares with torchvision's anchors")
 
     strides = (8, 16, 32, 64, 128)
     retinanet = tuple((x, int(x * 2 ** (1.0 / 3)), int(x * 2 ** (2.0 / 3))) for x in (32, 64, 128, 256, 512))
     fcos = tuple((stride,) for stride in strides)
-    images = ImageList(torch.zeros(1, 3, *size), [size])
+    images = theirs.image_list.ImageList(torch.zeros(1, 3, *size), [size])
     maps = [torch.zeros(1, 1, *(math.ceil(side / stride) for side in size)) for stride in strides]
     for sizes, ratios, fields in (
         (retinanet, (0.5, 1.0, 2.0), (4.0, 3, RATIOS_OF_TORCHVISION)),
         (fcos, (1.0,), (1.0, 1, (1.0,))),
     ):
-        (theirs,) = AnchorGenerator(sizes, (ratios,) * 5)(images, maps)
+        (expected,) = theirs.anchor_utils.AnchorGenerator(sizes, (ratios,) * 5)(images, maps)
         ours = np.concatenate([x.reshape(-1, 4) for x in anchors.pyramid(size, strides, *fields, "corners")])
-        np.testing.assert_array_equal(ours, theirs.numpy()[:, [1, 0, 3, 2]])
+        np.testing.assert_array_equal(ours, expected.numpy()[:, [1, 0, 3, 2]])
 
 
 def test_locations_are_the_cells_centres_or_corners():
-    """FCOS's (Tian et al. 2019, section 3.1): floor(stride / 2) + i * stride; torchvision's: the cells' corners."""
+    """FCOS has locations at floor(stride / 2) + i * stride (Tian et al. 2019, section 3.1).
+
+    Torchvision's: the cells' corners.
+    """
     for placement, start in (("centres", 0.5), ("corners", 0.0)):
         for stride, level in zip((8, 16), anchors.pyramid((64, 96), (8, 16), 1.0, 1, (1.0,), placement), strict=True):
             assert level.shape == (64 // stride, 96 // stride, 1, 4)

@@ -1,4 +1,7 @@
-"""Overlaps equal counted pixels and hand-computed numbers; values and gradients are finite for every box."""
+"""Overlaps equal counted pixels and hand-computed numbers.
+
+Values and gradients are finite for every box.
+"""
 
 import math
 
@@ -19,14 +22,14 @@ POINT, LINE, BOX, FAR = (3, 3, 3, 3), (1, 2, 1, 6), (1, 2, 5, 4), (20, 30, 24, 3
 
 
 def pixels(box):
-    """The mask of a box with integer corners."""
+    """Return the mask of a box with integer corners."""
     mask = np.zeros((SIDE, SIDE), bool)
     mask[box[0] : box[2], box[1] : box[3]] = True
     return mask
 
 
 def hull(a, b):
-    """A box around everything between two boxes, found from all their corners."""
+    """Return the smallest box around two boxes, found from all their corners."""
     rows, columns = (a[0], a[2], b[0], b[2]), (a[1], a[3], b[1], b[3])
     return min(rows), min(columns), max(rows), max(columns)
 
@@ -39,7 +42,7 @@ def overlaps(a, b):
 
 @jax.jit
 def measure(a, b):
-    """By name the values [...] of pairs [...,4], and the gradients [...,4] of both boxes."""
+    """Return by name the values [...] of pairs [...,4], and the gradients [...,4] of both boxes."""
 
     def both(function):
         return function(a, b), *jax.grad(lambda a, b: function(a, b).sum(), (0, 1))(a, b)
@@ -107,7 +110,7 @@ def test_gradients_equal_differences_with_alpha_held():
     a, b = np.array([0.5, 0.25, 2.5, 4.5]), np.array([1.0, 2.0, 5.0, 4.0])
 
     def terms(a):
-        """IoU, the part of the hull that is a gap, the centres' distance and the ratios' difference."""
+        """Return the IoU, the gap's share of the hull, the centres' distance and the ratios' difference."""
         low, high = np.minimum(a, b), np.maximum(a, b)
         shared, around = (low[2:] - high[:2]).prod(), high[2:] - low[:2]
         sides, others = a[2:] - a[:2], b[2:] - b[:2]

@@ -1,4 +1,7 @@
-"""The CPU forms equal lax's own operations, in value and in both gradients; the platform alone decides which runs."""
+"""The CPU forms equal lax's own operations, in value and in both gradients.
+
+The platform alone decides which runs.
+"""
 
 from functools import partial
 

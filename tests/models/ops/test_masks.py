@@ -1,4 +1,4 @@
-"""Masks cut out for regions equal plain loops, and what the region is of is what is seen."""
+"""Masks cut out for regions equal plain loops, and show the part of the mask in the region."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,14 @@ import pytest
 
 from models.ops import masks
 
-SIZE = (5, 4)  # of what is cut out
+SIZE = (5, 4)  # of a crop
 
 
 def sample(mask, y, x):
-    """A mask's value at a point in its cells, bilinearly between the cells' centres; 0 beyond the cells."""
+    """Return a mask's value at a point in its cells, bilinearly between the cells' centres.
+
+    0 beyond the cells.
+    """
     total = 0.0
     for row in range(mask.shape[0]):
         for column in range(mask.shape[1]):

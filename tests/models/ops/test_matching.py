@@ -27,7 +27,7 @@ JITTED = {name: jax.jit(matcher) for name, matcher in MATCHERS.items()}
 
 
 def best_truths(iou, valid):
-    """Each anchor's (overlap, ground truth), by a loop."""
+    """Return each anchor's (overlap, ground truth), by a loop."""
     found = []
     for a in range(iou.shape[1]):
         best = (-1.0, 0)

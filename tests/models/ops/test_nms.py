@@ -30,7 +30,7 @@ def overlap(a, b):
 
 
 def greedy(boxes, scores, indices):
-    """The indices that remain, by falling score."""
+    """Return the indices that remain, by falling score."""
     kept = []
     for i in sorted(indices, key=lambda i: (-scores[i], i)):
         if all(overlap(boxes[k], boxes[i]) <= np.float32(IOU) for k in kept):
@@ -72,7 +72,10 @@ detect_levels = jax.jit(partial(nms.detect_levels, score=SCORE, iou=IOU, candida
 
 @given(boxes=BOXES, scores=SCORES, data=st.data())
 def test_detection_on_levels_equals_a_loop(boxes, scores, data):
-    """Six pairs of each level at most, of which the last has three; then suppression of all, class by class."""
+    """Six pairs of each level at most, of which the last has three.
+
+    Then suppression of all, class by class.
+    """
     starts = [data.draw(st.integers(0, N - count)) for count in LEVELS]
     parts = [slice(start, start + count) for start, count in zip(starts, LEVELS, strict=True)]
     levels = [boxes[part] for part in parts], [scores[part] for part in parts]
@@ -99,7 +102,10 @@ propose = jax.jit(partial(nms.propose, shortest=1.0, iou=IOU, candidates=CANDIDA
 
 @given(boxes=BOXES, scores=SCORES, data=st.data())
 def test_proposals_equal_a_loop(boxes, scores, data):
-    """The best of each level, narrow ones dropped after that; then suppression within each level."""
+    """The best of each level, narrow ones dropped after that.
+
+    Then suppression within each level.
+    """
     starts = [data.draw(st.integers(0, N - count)) for count in LEVELS]
     parts = [slice(start, start + count) for start, count in zip(starts, LEVELS, strict=True)]
     objectness = np.nan_to_num(scores[:, 0])

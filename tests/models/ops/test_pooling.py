@@ -1,4 +1,7 @@
-"""Max pooling equals lax.reduce_window; its gradient, in the CPU's form too, goes to the first of the largest pixels."""
+"""Max pooling equals lax.reduce_window.
+
+Its gradient, in the CPU's form too, goes to the first of the largest pixels.
+"""
 
 from functools import partial
 

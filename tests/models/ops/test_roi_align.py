@@ -25,7 +25,7 @@ def form(request, monkeypatch):
 
 
 def run(align, pixels, dy):
-    """The values, and the gradient of <dy, values>."""
+    """Return the values, and the gradient of <dy, values>."""
 
     @jax.jit
     def compiled(pixels, dy):
@@ -36,7 +36,7 @@ def run(align, pixels, dy):
 
 
 def sample(pixels, y, x):
-    """A pixel of [H,W,C] between four centres at whole numbers, in plain arithmetic."""
+    """Return a pixel of [H,W,C] between four centres at whole numbers, in plain arithmetic."""
     height, width, channels = pixels.shape
     if not (-1 <= y <= height and -1 <= x <= width):
         return np.zeros(channels)
@@ -49,7 +49,7 @@ def sample(pixels, y, x):
 
 
 def oracle(pixels, box, stride, size, samples, aligned):
-    """One box of one image, in loops."""
+    """Align one box of one image in loops."""
     top, left, bottom, right = (float(value) / stride - 0.5 * aligned for value in box)
     sides = (bottom - top, right - left) if aligned else (max(bottom - top, 1), max(right - left, 1))
     result = np.zeros((*size, pixels.shape[-1]))
@@ -66,7 +66,7 @@ def oracle(pixels, box, stride, size, samples, aligned):
 @pytest.mark.parametrize(("aligned", "low", "high"), [(True, 4.5, 13.5), (False, 7.5, 16.5)])
 @pytest.mark.parametrize("samples", [1, 2])
 def test_a_ramp_is_known(form, aligned, low, high, samples):
-    """Sampled linearly a ramp stays a ramp: the corners say all."""
+    """A ramp that is sampled linearly stays a ramp, so its corners determine it."""
     ramp = jnp.arange(25.0).reshape(1, 5, 5, 1)
     align = jax.jit(partial(roi_align, stride=1, size=(4, 4), samples=samples, aligned=aligned))
     found = align(ramp, jnp.array([[[1.0, 1, 3, 3]]]))
@@ -98,7 +98,10 @@ def test_values_and_gradients_equal_loops(form, size, samples, aligned):
 
 
 def test_levels_by_hand():
-    """Sides 224 have the stride 16, twice as much the double; beyond the levels the nearest one."""
+    """Sides 224 have the stride 16, twice as much the double.
+
+    Beyond the levels the nearest one.
+    """
     sides = np.array([1, 111, 112, 223.9, 224, 447, 448, 5000])
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], -1)
     assert assign_levels(boxes, (4, 8, 16, 32)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -141,7 +144,7 @@ def test_sums_of_bfloat16_are_of_float32(form):
 
 
 def test_gradients_of_many_boxes_in_bfloat16_are_summed_in_float32(form):
-    """600 boxes on the same pixels: a sum in bfloat16 would stop to grow at 256 times what is added."""
+    """With 600 boxes on the same pixels, a sum in bfloat16 would stop growing at 256 times the summand."""
     boxes = np.tile(np.array([0, 0, 16, 16], np.float32), (1, 600, 1))
     align = partial(roi_align, boxes=boxes, stride=4, size=(2, 2), aligned=True)
     pixels = np.ones((1, 4, 4, 3), jnp.bfloat16)

@@ -27,7 +27,7 @@ BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a po
 
 
 def run(pool, pixels, boxes, **fields):
-    """The values, compiled."""
+    """Return the values, compiled."""
     return jax.jit(partial(pool, **fields))(pixels, jnp.array(boxes))
 
 
@@ -36,14 +36,14 @@ def away_from_zero(value):
 
 
 def edges(start, last, count, length):
-    """(first, end) of each bin of a line, cut to it."""
+    """Return (first, end) of each bin of a line, cut to the line."""
     pixels = max(last - start + 1, 1)
     bins = [(start + n * pixels // count, start + -(-(n + 1) * pixels // count)) for n in range(count)]
     return [(min(max(first, 0), length), min(max(end, 0), length)) for first, end in bins]
 
 
 def oracle(pixels, box, stride, size, dy):
-    """One box of one image in loops: the values, and the gradient of <dy, values>."""
+    """Pool one box of one image in loops, and return the values and the gradient of <dy, values>."""
     height, width, channels = pixels.shape
     top, left, bottom, right = (away_from_zero(np.clip(value / stride, -(2**20), 2**20)) for value in box)
     values, gradient = np.zeros((*size, channels)), np.zeros(pixels.shape)
@@ -59,7 +59,7 @@ def oracle(pixels, box, stride, size, dy):
 
 
 def test_bins_by_hand():
-    """A box of the pixels 1 to 5 in two bins: 1 to 3 and 3 to 5, which share the third."""
+    """A box of the pixels 1 to 5 has two bins, 1 to 3 and 3 to 5, which share the third."""
     ramp = jnp.arange(49.0).reshape(1, 7, 7, 1)
     found = run(roi_pool, ramp, [[[1.0, 1, 5, 5]]], stride=1, size=(2, 2))
     np.testing.assert_array_equal(found[0, 0, ..., 0], [[3 * 7 + 3, 3 * 7 + 5], [5 * 7 + 3, 5 * 7 + 5]])
@@ -71,7 +71,7 @@ def test_bins_by_hand():
 
 @pytest.mark.parametrize(("size", "whole"), [((2, 3), True), ((3, 2), False), ((7, 7), True)])
 def test_values_and_gradients_equal_loops(monkeypatch, size, whole):
-    """Of `whole` numbers many are equal. Channels come in parts, and the last part is not full."""
+    """Many `whole` numbers are equal. Channels are pooled in chunks, and the last chunk is not full."""
     monkeypatch.setattr(module, "CHUNK", 2)
     rng = np.random.default_rng(0)
     pixels = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)

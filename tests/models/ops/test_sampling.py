@@ -1,4 +1,7 @@
-"""Samples have the counts they should, and every candidate the same chance; the hardest are those of a sort."""
+"""Samples have the counts they should, and every candidate the same chance.
+
+The hardest are those of a sort.
+"""
 
 from functools import partial
 

@@ -30,7 +30,7 @@ BOXES = (
 
 
 def window(start, end, stride, length):
-    """(first, last) pixel of a line whose centre is strictly between the edges, found by trying all near them."""
+    """Return the (first, last) pixel whose centre is strictly between the edges, found by trying all near them."""
     start, end = (min(max(edge, -50 * stride), 50 * stride) for edge in (float(start), float(end)))
     own = [pixel for pixel in range(-60, 60) if start < (pixel + 0.5) * stride < end]
     if not own:
@@ -41,7 +41,7 @@ def window(start, end, stride, length):
 
 
 def oracle(pixels, box, stride, levels, dy):
-    """One box of one image in loops: the values, and the gradient of <dy, values>."""
+    """Pool one box of one image in loops, and return the values and the gradient of <dy, values>."""
     height, width, channels = pixels.shape
     (top, bottom), (left, right) = (window(box[i], box[i + 2], stride, n) for i, n in enumerate((height, width)))
     rows, columns = bottom - top + 1, right - left + 1
@@ -62,7 +62,10 @@ def oracle(pixels, box, stride, levels, dy):
 
 
 def test_windows_by_hand():
-    """At stride 16 the centres are 8, 24, 40 ...; on a centre an edge leaves that pixel out."""
+    """At stride 16 the centres are 8, 24, 40 ....
+
+    On a centre an edge leaves that pixel out.
+    """
     boxes = np.array(
         [[0, 0, 96, 128], [8, 23, 72, 25], [7, 24, 73, 56], [25, 41, 39, 55], [9, 200, 23, 300], [-9, -300, -1, -200]],
         np.float32,
@@ -77,7 +80,7 @@ def test_windows_by_hand():
 
 
 def test_bins_by_hand():
-    """A ramp's largest value is in the last corner: of 7 pixels, the bins of 2 end at 4 and 7, those of 3 at 3, 5 and 7."""
+    """A bin's largest value of a ramp is in its last corner. Of 7 pixels, 2 bins end at 4 and 7, and 3 bins at 3, 5 and 7."""
     ramp = jnp.arange(49.0).reshape(1, 7, 7, 1)
     found = jax.jit(partial(spatial_pyramid_pool, stride=8))(ramp, jnp.array([[[0.0, 0, 56, 56]]]))
     ends = {1: [6], 2: [3, 6], 3: [2, 4, 6], 6: [1, 2, 3, 4, 5, 6]}
@@ -87,7 +90,7 @@ def test_bins_by_hand():
 
 @pytest.mark.parametrize(("levels", "whole"), [(LEVELS, True), ((4, 2), False)])
 def test_values_and_gradients_equal_loops(monkeypatch, levels, whole):
-    """Of `whole` numbers many are equal. Channels come in parts, and the last part is not full."""
+    """Many `whole` numbers are equal. Channels are pooled in chunks, and the last chunk is not full."""
     monkeypatch.setattr(roi_pool, "CHUNK", 2)
     rng = np.random.default_rng(0)
     pixels = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)
@@ -108,7 +111,10 @@ def test_values_and_gradients_equal_loops(monkeypatch, levels, whole):
 
 
 def test_one_table_serves_all_levels(monkeypatch):
-    """The table is what takes the memory; four of it would be four times as much."""
+    """The table takes most of the memory.
+
+    Four of it would be four times as much.
+    """
     built, table = [], roi_pool._table
     monkeypatch.setattr(roi_pool, "_table", lambda cells: built.append(1) or table(cells))
     jax.eval_shape(partial(spatial_pyramid_pool, stride=16), jnp.zeros((1, 5, 5, 200)), jnp.zeros((1, 3, 4)))

@@ -24,7 +24,10 @@ def form(request, monkeypatch):
 
 
 def line(start, end, size, context, length):
-    """For each pixel of a warped line, the pixels of the image that it is made of and their shares; none beyond its edges."""
+    """Yield for each pixel of a warped line the pixels of the image that it is sampled from, and their shares.
+
+    None beyond its edges.
+    """
     scale = (float(end) - float(start)) / (size - 2 * context)
     for pixel in range(size):
         place = float(start) + (pixel + 0.5 - context) * scale
@@ -37,7 +40,7 @@ def line(start, end, size, context, length):
 
 
 def oracle(pixels, box, size, context, dy):
-    """One box of one image in loops: the values, and the gradient of <dy, values>."""
+    """Warp one box of one image in loops, and return the values and the gradient of <dy, values>."""
     values, gradient = np.zeros((size, size, pixels.shape[-1])), np.zeros(pixels.shape)
     for i, rows in enumerate(line(box[0], box[2], size, context, pixels.shape[0])):
         for j, columns in enumerate(line(box[1], box[3], size, context, pixels.shape[1])):
@@ -66,7 +69,10 @@ def test_the_box_is_where_the_paper_puts_it(form):
 
 
 def test_the_size_of_the_papers_network():
-    """Of 227 pixels the box has 195; the context of a box of 39 x 65 is 3.2 and 5.33 pixels wide."""
+    """The box covers 195 of 227 pixels.
+
+    The context of a box of 39 x 65 is 3.2 and 5.33 pixels wide.
+    """
     ramp = np.stack(np.mgrid[:60, :80].astype(np.float32), -1)[None] + 0.5  # each pixel holds where its centre is
     found = jax.jit(partial(warp, size=227))(ramp, jnp.array([[[10.0, 8, 49, 73]]]))[0, 0]
     step = np.array([39 / 195, 65 / 195])

@@ -1,4 +1,4 @@
-"""Calling a model in a test: random images, and a program that leaves the model alone."""
+"""Random images, and calls of a model that do not change it."""
 
 from functools import partial
 
@@ -19,5 +19,8 @@ def forward(graphdef, state, images, train, key):
 
 
 def call(model, images, train=False, seed=None):
-    """The logits; `seed` is that of dropout."""
+    """The logits.
+
+    `seed` is that of dropout.
+    """
     return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))

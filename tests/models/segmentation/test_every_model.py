@@ -1,4 +1,4 @@
-"""What holds of every segmentation model, at 64x64 and light widths: shape, gradients, and that it can learn a batch."""
+"""Every segmentation model, at 64x64 and small widths, has the right shape, has gradients and can overfit a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name fo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shape_gradients_and_a_batch_learned_by_heart(name):
-    """The gradients of a step's own loss: the pixels', and where there is a discriminator, its own."""
+    """The gradients of the pixels' loss, and of the discriminator's if there is one."""
     model = registry.build(**MODELS[name], dtype="float32", rngs=nnx.Rngs(0), num_classes=CLASSES)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     rng = np.random.default_rng(0)

@@ -43,7 +43,7 @@ def flat(model):
 
 
 def perturb(model):
-    """Moves every parameter, so that the score layers' zeros hide nothing."""
+    """Change every parameter, so that the score layers' zeros hide no mistake."""
     generator = np.random.default_rng(0)
     for variable in flat(model).values():
         variable[...] += jnp.asarray(0.05 * generator.standard_normal(variable.shape), jnp.float32)
@@ -83,7 +83,7 @@ def test_any_size_is_kept(padding, stride):
 
 
 class Features(nnx.Module):
-    """In the backbone's place: random features of the sizes that Caffe gives an image of 500x500 padded by 100."""
+    """A backbone that returns random features of the sizes that Caffe has for an image of 500x500 padded by 100."""
 
     def __init__(self, channels):
         generator = np.random.default_rng(2)
@@ -100,7 +100,7 @@ class Features(nnx.Module):
 
 
 def deconvolution(x, factor):
-    """Caffe's, bilinear: [h,w,C] to [(h + 1) * factor, (w + 1) * factor, C]."""
+    """Upsample bilinearly as Caffe, from [h,w,C] to [(h + 1) * factor, (w + 1) * factor, C]."""
     for axis in (0, 1):
         line = np.zeros(((x.shape[axis] + 1) * factor, x.shape[axis]))
         for i in range(x.shape[axis]):
@@ -114,8 +114,8 @@ def test_crops_are_those_of_the_released_networks():
     for stride in (32, 16, 8):
         model = build(stride=stride, padding="paper", skip_scales=(0.5, 0.25))
         model.backbone = Features(model.backbone.channels)
-        for score in ("score_fc7", "score_pool4", "score_pool3")[: {32: 1, 16: 2, 8: 3}[stride]]:
-            kernel = getattr(model, score).kernel
+        for name in ("score_fc7", "score_pool4", "score_pool3")[: {32: 1, 16: 2, 8: 3}[stride]]:
+            kernel = getattr(model, name).kernel
             kernel[...] = jnp.asarray(np.random.default_rng(3).standard_normal(kernel.shape), jnp.float32)
 
         def score(stride, layer, scale=1.0, model=model):
@@ -139,7 +139,10 @@ def test_crops_are_those_of_the_released_networks():
 
 @pytest.mark.parametrize("padding", ["paper", "same"])
 def test_a_finer_network_starts_from_what_the_coarser_one_computes(padding):
-    """The parameters that both have carry over by path; what the finer one adds changes nothing."""
+    """The parameters that both have carry over by path.
+
+    What the finer one adds changes nothing.
+    """
     images, previous = random_images(2, 40, 51), None
     for stride in (32, 16, 8):
         model = build(stride=stride, padding=padding)

@@ -19,7 +19,7 @@ def build(num_classes=2, **fields):
 
 
 def randomised(model):
-    """The model with biases that are not zero, so that a forgotten one shows."""
+    """Return the model with biases that are not zero, so that a forgotten bias is found."""
     for number, (path, value) in enumerate(nnx.to_flat_state(nnx.state(model, nnx.Param))):
         if path[-1] == "bias":
             value[...] = 0.3 * pixels(*value.shape, seed=number)
@@ -62,7 +62,10 @@ def test_the_parameters_are_those_of_figure_1():
 
 
 def walk(size, depth):
-    """The output's size from the operations one by one; None where a map is odd or used up."""
+    """The output's size from the operations one by one.
+
+    None where a map is odd or used up.
+    """
     for _ in range(depth):
         size -= 4
         if size <= 0 or size % 2:
@@ -107,7 +110,7 @@ def convolve(x, module):
 
 
 def reference(model, image):
-    """The unpadded network on one image [H,W,3], in numpy."""
+    """Run the unpadded network on one image [H,W,3], in numpy."""
 
     def level(x, module):
         for part in (module.first, module.second):
@@ -146,7 +149,7 @@ def test_padding_changes_the_border_only():
 
 
 def test_a_tile_gives_its_part_of_the_whole(unpadded):
-    """What the overlap-tile strategy (section 2) stands on: it holds for shifts by multiples of 2^depth, and only them."""
+    """The overlap-tile strategy (section 2) needs this, which holds only for shifts by multiples of 2^depth."""
     whole = call(unpadded, pixels(1, 76, 76, 3))
     for top, left, equal in ((0, 0, True), (8, 4, True), (16, 12, True), (2, 0, False), (0, 1, False), (4, 6, False)):
         tile = call(unpadded, pixels(1, 76, 76, 3)[:, top : top + 60, left : left + 60])

@@ -28,7 +28,7 @@ def tiny():
 
 
 def expected(channels, decoder, num_classes):
-    """Parameters of the decoder: two 3x3 convolutions a block with a scale and a shift each, and the classifier."""
+    """Count the decoder's parameters, in two 3x3 convolutions per block with scale and shift, and the classifier."""
     *skips, below = channels
     total = 0
     for skip, out in zip(reversed(skips), decoder, strict=True):
@@ -73,7 +73,7 @@ def test_a_decoder_of_another_length_is_refused():
 
 
 class Pyramid(nnx.Module):
-    """A backbone that only averages: features at strides 1, 2 and 4, so that a block's places can be followed."""
+    """A backbone that only averages, with features at strides 1, 2 and 4, so that a block's places can be followed."""
 
     channels = {1: 3, 2: 3, 4: 3}
 
@@ -91,7 +91,7 @@ def pyramid(monkeypatch):
 
 
 def test_a_ramp_stays_in_place(pyramid):
-    """With blocks that pass one map on, what comes from the deepest map lies where it was: upsampling has no shift."""
+    """With blocks that only pass on one map, the deepest map keeps its place, as upsampling has no shift."""
     for block in pyramid.decoder:
         for part, channel in ((block.first, 0), (block.second, 0)):
             part.conv.kernel[...] = jnp.zeros_like(part.conv.kernel[...]).at[1, 1, channel, 0].set(1)
@@ -105,7 +105,7 @@ def test_a_ramp_stays_in_place(pyramid):
 
 
 def test_skips_meet_the_block_of_their_stride(pyramid):
-    """A block's inputs are [what is below, skip]: only the last block, of stride 1, carries single pixels."""
+    """A block's inputs are [deeper map, skip], and only the last block, of stride 1, carries single pixels."""
     for block in pyramid.decoder:
         block.first.conv.kernel[...] = jnp.zeros_like(block.first.conv.kernel[...]).at[1, 1, 0, 0].set(1)
         block.second.conv.kernel[...] = jnp.zeros_like(block.second.conv.kernel[...]).at[1, 1, 0, 0].set(1)

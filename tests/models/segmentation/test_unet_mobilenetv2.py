@@ -26,7 +26,7 @@ def tiny():
 
 
 def forward(model, images, train):
-    """The logits and the batch statistics after the call, from a program that leaves `model` alone."""
+    """Return the logits and the batch statistics after the call, without changing `model`."""
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
     @jax.jit
