@@ -31,7 +31,7 @@ Arrays = dict[str, jax.Array]  # a batch on the device, or predictions
 Outputs = dict[str, Any]  # of `apply`: arrays by name, or for each level of a pyramid one, as a tuple
 ArrayLike = jax.Array | np.ndarray  # numpy arrays are constants of the program, such as anchors
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)  # for what works on the device and on the host
-ModelT = TypeVar("ModelT", bound=nnx.Module, contravariant=True)  # the models that a task can call
+ModelT = TypeVar("ModelT", contravariant=True)  # the models that a task can call
 
 
 @no_type_check  # not in tests: jax.tree.map builds Means whose fields are no arrays

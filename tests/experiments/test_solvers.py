@@ -93,7 +93,7 @@ def test_a_class_without_a_positive_never_fires():
 def test_an_unsolved_svm_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(solvers, "TURNS", 1)
     fit_svms([clouds(np.random.default_rng(0))], 2, SETTINGS)
-    assert "2 SVMs are not solved after 1 turns" in "".join(capsys.readouterr())
+    assert "2 SVMs are not solved after 1 iterations" in "".join(capsys.readouterr())
 
 
 def test_regressions_equal_the_normal_equations():

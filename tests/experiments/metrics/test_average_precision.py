@@ -671,7 +671,7 @@ GT, DT = ground_truth(), results()
         (GT, changed(DT, 0, "segmentation", 0, 3, value=1e300), ("--iou_type=segm",), "neither polygons, within 1000000 pi"),
         (GT, changed(DT, 0, "segmentation", 0, 3, value=-1e9), ("--iou_type=segm",), "neither polygons, within 1000000 pix"),
         (GT, changed(DT, 0, "segmentation", 0, 3, value=10**400), ("--iou_type=segm",), "neither polygons, within 1000000"),
-        (GT, DT, ("--iou=0",), "--iou=0.0: an overlap is more than 0 and at most 1"),
+        (GT, DT, ("--iou=0",), "--iou=0.0 is not supported; choose an overlap above 0 and at most 1"),
         (GT, DT, ("--detections=nowhere.json",), "nowhere.json does not exist"),
     ],
 )  # fmt: skip

@@ -176,6 +176,6 @@ def test_an_image_without_a_true_segment_is_in_no_mean(recwarn):
 
 @pytest.mark.parametrize("names", [("cell",), ("a", "b", "c")])
 def test_other_numbers_of_classes_are_one_clear_line(names):
-    with pytest.raises(UserError, match=rf"config.eval.metrics: .* has {len(names)}; leave it out") as error:
+    with pytest.raises(UserError, match=rf"config.eval.metrics: .* has {len(names)}; remove it") as error:
         Partition(names)
     assert "\n" not in str(error.value)

@@ -31,11 +31,12 @@ def make_batch(size=4, seed=0):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, (size, 32, 32)).astype(np.uint8)
     label[: size // 2, :16] = 255
-    return {
+    batch = {
         "image": rng.integers(0, 256, (size, 32, 32, 3), np.uint8),
         "label": label,
         "example_mask": np.ones(size, bool),
     }
+    return jax.tree.map(jnp.asarray, batch)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
     assert any(name.startswith("discriminator/") for name in state.params)
     assert not any(name.startswith("discriminator/") for name in state.ema)
     mesh = sharding.make_mesh(config.mesh)
-    batch = sharding.put_batch(make_batch(), mesh)
+    batch = sharding.put_batch(jax.tree.map(np.asarray, make_batch()), mesh)
     before = {name: np.array(value) for name, value in state.params.items()}
     key = jax.random.key(0)
     step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)

@@ -23,7 +23,7 @@ def rows_of(size, count=1, **fields):
     image = np.zeros((*CANVAS, 3), np.uint8)
     rows = [row(image, {}, 0, size, view.matrix) for view in views if view.canvas == CANVAS]
     assert len(rows) == count
-    return stack([*rows, blank(CANVAS, {})])
+    return jax.tree.map(jnp.asarray, stack([*rows, blank(CANVAS, {})]))
 
 
 def padding(top, left, bottom, right):
@@ -54,7 +54,7 @@ def test_an_input_shows_its_image_where_the_view_puts_it(size, fields, expected)
 def test_of_a_turned_image_it_is_the_upright_box():
     turn = geometry.about((64, 48), geometry.rotation(90.0))
     batch = stack([row(np.zeros((*CANVAS, 3), np.uint8), {}, 0, (40, 60), turn @ geometry.translation(34, 28))])
-    np.testing.assert_array_equal(find_image(batch), [[18, 44, 78, 84]])
+    np.testing.assert_array_equal(find_image(jax.tree.map(jnp.asarray, batch)), [[18, 44, 78, 84]])
 
 
 def test_boxes_are_cut_to_the_image_and_stay_in_order():

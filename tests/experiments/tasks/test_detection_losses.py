@@ -17,7 +17,7 @@ def focal_of(logit, target, alpha, gamma):
 def test_focal_loss_equals_its_formula(alpha, gamma):
     logits = np.linspace(-12, 12, 49)
     for target in (0, 1):
-        found = sigmoid_focal(np.float32(logits), np.full(49, target), alpha=alpha, gamma=gamma)
+        found = sigmoid_focal(jnp.float32(logits), jnp.full(49, target), alpha=alpha, gamma=gamma)
         np.testing.assert_allclose(found, [focal_of(x, target, alpha, gamma) for x in logits], rtol=2e-4, atol=1e-12)
 
 

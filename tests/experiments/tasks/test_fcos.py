@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -178,7 +179,7 @@ def test_a_place_is_near_the_middle_of_its_object():
 def test_the_smallest_object_wins_and_then_the_first():
     task = make_task(radius=9.0, reach=100.0)
     boxes = [((4, 4, 36, 36), 0, ""), ((8, 8, 24, 24), 1, ""), ((8, 8, 24, 24), 2, ""), ((0, 0, 3, 3), 0, "")]
-    targets = jax.jit(lambda batch: task.targets(ANCHORS, batch))(make_batch(boxes))
+    targets = jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(make_batch(boxes))
     positive, classes = (np.asarray(rows[0][: COUNTS[0]]) for rows in (targets.positive, targets.classes))
     y, x, _ = np.array(PLACES[: COUNTS[0]]).T
     small, large = ((low < y) & (y < high) & (low < x) & (x < high) for low, high in ((8, 24), (4, 36)))
@@ -190,7 +191,7 @@ def test_centerness_is_the_papers():
     """Equation 3 at places of known distances: 1 in the middle, sqrt(1/3) at a quarter, 0 on the edge and outside."""
     task = make_task(radius=9.0)
     batch = make_batch([((2, 2, 10, 10), 0, "")], [((4, 2, 12, 10), 0, "")])
-    targets = jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch)
+    targets = jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(batch)
     first, second, _ = (dict(zip(PLACES[: COUNTS[0]], row.tolist(), strict=False)) for row in targets.centerness)
     found = [first[y, x, 4] for y, x in ((6, 6), (2, 6), (10, 10), (14, 6))]
     found += [second[y, x, 4] for y, x in ((6, 6), (10, 6))]
@@ -254,7 +255,7 @@ def test_odd_boxes_have_finite_losses(loss):
 
 def test_decoded_targets_are_the_objects():
     task, batch = make_task(), random_batch(np.random.default_rng(3))
-    targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch))
+    targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(batch))
     places = np.array(PLACES)
     distances = np.concatenate([places[:, :2] - targets.boxes[..., :2], targets.boxes[..., 2:] - places[:, :2]], -1)
     outputs = {

@@ -153,7 +153,8 @@ def test_ohem_keeps_the_hard_pixels(threshold, share, kept):
     weight = {0.9: 1.0, 0.6: 2.0, 0.5: 3.0, 0.2: 4.0}
 
     def loss(logits, threshold, share):
-        label, weights = np.zeros((1, 2, 2), np.uint8), image([[1.0, 2.0], [3.0, 4.0]], np.float32)
+        label = jnp.zeros((1, 2, 2), jnp.uint8)
+        weights = jnp.asarray(image([[1.0, 2.0], [3.0, 4.0]], np.float32))
         return losses.ohem(logits, label, weights, threshold, share)[0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(logits_of(HARD), threshold, share)
@@ -183,7 +184,7 @@ def test_ohem_counts_its_share_in_each_image():
 def test_class_weights_make_a_weighted_mean():
     """sum of w l by sum of w, as torch's CrossEntropyLoss(weight=..., ignore_index=255) averages."""
     weights = (0.5, 2.0)
-    weight = losses.pixel_weights(LABEL, np.array([True]), weights, None)
+    weight = losses.pixel_weights(jnp.asarray(LABEL), jnp.array([True]), weights, None)
     np.testing.assert_array_equal(weight, [[[0.5, 0.5], [2.0, 0.0]]])
     value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, weight, label_smoothing=0.0)
     by_hand = -(0.5 * math.log(0.7) + 0.5 * math.log(0.4) + 2 * math.log(0.8)) / (0.5 + 0.5 + 2)
@@ -191,9 +192,9 @@ def test_class_weights_make_a_weighted_mean():
 
 
 def test_pixel_weights_multiply_class_map_and_mask():
-    label = np.array([[[0, 1, 255]], [[1, 1, 0]], [[0, 1, 1]]], np.uint8)
-    weight_map = np.array([[[3.0, 5.0, np.nan]], [[7.0, 1.0, 2.0]], [[1.0, 1.0, 1.0]]], np.float32)
-    mask = np.array([True, True, False])
+    label = jnp.array([[[0, 1, 255]], [[1, 1, 0]], [[0, 1, 1]]], jnp.uint8)
+    weight_map = jnp.array([[[3.0, 5.0, np.nan]], [[7.0, 1.0, 2.0]], [[1.0, 1.0, 1.0]]], jnp.float32)
+    mask = jnp.array([True, True, False])
     plain = losses.pixel_weights(label, mask, (), None)
     assert plain.dtype == jnp.float32
     np.testing.assert_array_equal(plain, [[[1, 1, 0]], [[1, 1, 1]], [[0, 0, 0]]])
@@ -287,7 +288,7 @@ def test_slopes_keep_their_digits_in_a_large_image():
 @given(seeds, st.sampled_from([2.0**-2, 2.0**-4, 2.0**-24]))
 def test_both_forms_of_the_sort_give_one_order(seed, step):
     """Errors in [0, 1] with many ties, some, and none."""
-    errors = (step * np.random.default_rng(seed).integers(0, 1 / step + 1, (2, 3, 16))).astype(np.float32)
+    errors = jnp.float32(step * np.random.default_rng(seed).integers(0, 1 / step + 1, (2, 3, 16)))
     tag = jnp.broadcast_to(2 * jnp.arange(16, dtype=jnp.int32), errors.shape)
     packed, plain = losses._ordered_packed(errors, tag), losses._ordered(errors, tag)
     assert packed.dtype == plain.dtype == jnp.int32
@@ -314,7 +315,7 @@ def test_certain_and_right_costs_nothing(name):
 
 
 def test_focal_without_gamma_is_cross_entropy():
-    logits, label, weight = draw(4)
+    logits, label, weight = map(jnp.asarray, draw(4))
 
     def total(loss, **fields):
         return jax.jit(jax.value_and_grad(lambda logits: jnp.sum(loss(logits, label, weight, **fields))))(logits)
@@ -331,7 +332,7 @@ def test_focal_is_finite_at_every_probability(gamma):
 
     def loss(margin):
         logits = jnp.stack([margin, jnp.zeros(6)], axis=-1)[:, None, None]
-        by_image = losses.focal(logits, np.zeros((6, 1, 1), np.uint8), np.ones((6, 1, 1), np.float32), gamma)
+        by_image = losses.focal(logits, jnp.zeros((6, 1, 1), jnp.uint8), jnp.ones((6, 1, 1)), gamma)
         return jnp.sum(by_image), by_image
 
     slope, value = jax.jit(jax.grad(loss, has_aux=True))(margin.astype(np.float32))
@@ -423,7 +424,7 @@ def test_parts_of_a_batch_add_up(seed, ignored):
 
 
 def test_losses_are_made_with_their_factors_and_fields():
-    logits, label, weight = draw(10)
+    logits, label, weight = map(jnp.asarray, draw(10))
     made = make_losses(
         cross_entropy=dict(factor=2.0, label_smoothing=0.2),
         focal=dict(factor=0.5, gamma=1.5),

@@ -228,7 +228,7 @@ def test_decoded_targets_are_the_objects():
         (row, np.abs(batch["boxes"][row] - boxes[row, a]).max(-1).argmin())
         for row, a in zip(*np.nonzero(targets.positive), strict=True)
     }
-    assert seen == set(zip(*np.nonzero(np.asarray(task.learnable(batch))), strict=True))
+    assert seen == set(zip(*np.nonzero(np.asarray(jax.jit(task.learnable)(batch))), strict=True))
 
 
 def test_predictions_are_the_best_boxes_of_all_levels():
