@@ -121,7 +121,7 @@ class AveragePrecision(Metric):
     def resample(
         self, parts: Sequence[dict], weights: Integer[np.ndarray, "r n"]
     ) -> dict[str, Float[np.ndarray, " r"]]:
-        """Return COCO's AP, AP50, AP75, AR at the largest number of detections, and per-class scores; all of VOC's."""
+        """Return COCO's AP, AP50, AP75, AR at the largest number of detections, per-class scores, and all of VOC's."""
         tables, scores = self._join([self._read(part) for part in parts]), {}
         for style in self.styles:
             if style not in self.known:

@@ -102,7 +102,7 @@ def connected_components(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h 
 
 
 def thin(inside: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Assign each pixel to its nearest component of a mask, so that no border remains; all are 0 for an empty mask."""
+    """Assign each pixel to its nearest component of a mask, so that no border remains. All are 0 for an empty mask."""
     segments = connected_components(inside)
     if not segments.any():
         return segments

@@ -84,7 +84,7 @@ class Scores:
 
     whole: dict[str, float]
     classes: list[dict[str, float]]
-    curves: list[tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]] | None]
+    curves: list[tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]] | None]
 
 
 def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
@@ -112,7 +112,7 @@ def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
 def _coco_tables(
     tables: ScoringTables, ious: tuple[float, ...]
 ) -> tuple[Float[np.ndarray, "ious recalls c areas limits"], Float[np.ndarray, "ious c areas limits"]]:
-    """Return COCO's precision and recall, by IoU, class, range of areas and limit of detections; nan without objects."""
+    """Return COCO's precision and recall, by IoU, class, range of areas and limit of detections, or nan without objects."""
     if not tables.truths.image.size:  # COCO's tools would iterate over all pairs of images and classes for nothing
         last = tables.classes, 4, len(_limits(tables))
         return np.full((len(ious), 101, *last), np.nan), np.full((len(ious), *last), np.nan)

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for every pixel."""
+"""Semantic segmentation, which predicts a class for each pixel."""
 
 from typing import TypeVar
 
@@ -13,7 +13,6 @@ from experiments.tasks.base import Arrays, Mean, Means, Outputs, Task, image_siz
 from experiments.tasks.losses import Losses, check_class_weights, make_losses, pixel_weights
 from fields import NotNegative
 from input_pipeline.batch import IGNORE, Size
-
 
 SegmenterT = TypeVar("SegmenterT", bound=nnx.Module, contravariant=True)
 
@@ -39,7 +38,7 @@ class Segmentation(Task[SegmenterT]):
         class_weights: tuple[NotNegative, ...],
         losses: Losses,
     ):
-        """Check the fields. `class_weights` weight pixels by their true class; () is 1 for all.
+        """Check the fields. `class_weights` weight pixels by their true class, and () is 1 for all.
 
         `--mode=datacheck` prints the weights of median frequency balancing.
         """

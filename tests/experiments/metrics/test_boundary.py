@@ -12,7 +12,7 @@ from experiments.metrics.confusion import Confusion
 
 
 def masks(seed, shape, classes, ignored):
-    """Patches of 2 x 2 pixels, so that there are insides, and single ignored pixels."""
+    """Draw patches of 2 x 2 pixels, so that there are insides, and single ignored pixels."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, classes, (2, -(-shape[0] // 2), -(-shape[1] // 2))).astype(np.uint8)
     label, prediction = coarse.repeat(2, 1).repeat(2, 2)[:, : shape[0], : shape[1]]
@@ -20,7 +20,7 @@ def masks(seed, shape, classes, ignored):
 
 
 def oracle_near(mask, distance):
-    """The pixels of one bool mask with a pixel outside it, or the outside of the image, in their square."""
+    """Return the pixels of a bool mask whose square contains a pixel outside the mask or outside the image."""
     height, width = mask.shape
     near = np.zeros_like(mask)
     for y, x in np.argwhere(mask):

@@ -18,7 +18,7 @@ def grid(*rows):
 
 
 def predicted(inside):
-    """A prediction whose probability of being inside is `inside` [H,W]."""
+    """Return a prediction whose probability of being inside is `inside` [H,W]."""
     inside = np.asarray(inside, np.float32)
     return {"probability": np.stack([1 - inside, inside], -1), "label": (inside > 0.5).astype(np.uint8)}
 
@@ -35,7 +35,7 @@ def entropy(*parts):
 
 
 def oracle(true, guess):
-    """The definitions over every pair of pixels (a pixel is a pair with itself) and every pair of segments."""
+    """Compute the definitions over all pairs of pixels (a pixel pairs with itself) and all pairs of segments."""
     same_true, same_guess = true[:, None] == true, guess[:, None] == guess
     rand = 2 * (same_true & same_guess).sum() / (same_true.sum() + same_guess.sum())
     parts = [[np.mean(labels == index) for index in np.unique(labels)] for labels in (true, guess)]

@@ -47,7 +47,7 @@ def setting():
 
 
 def objectives(architecture, variables, batch, mean, std):
-    """The three parts of the paper's section 3, plainly: mean over patches, images weighted by their labelled pixels."""
+    """Compute the three parts of the paper's section 3, means over patches with images weighted by labelled pixels."""
     model = architecture.merge(variables)
     image = (batch["image"].astype(np.float32) - mean) / std
     known = (batch["label"] != 255)[..., None]
@@ -138,7 +138,7 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
 
 
 def test_it_has_an_optimiser_of_its_own(setting):
-    """`optim.partition` gives it other fields: here it stands still while the generator moves."""
+    """`optim.partition` gives it other fields. Here it stands still while the generator moves."""
     config, _, _, variables = setting
     optim = config.optim.copy_and_resolve_references()
     optim.update(name="sgd", lr=1.0, schedule="constant", warmup_steps=0, momentum=0.0, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""What detectors share on the device: where an input shows its image, and boxes clipped to that before suppression."""
+"""Tests of where an input shows its image, and of clipping boxes to it before suppression."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ CANVAS = (96, 128)
 
 
 def rows_of(size, count=1, **fields):
-    """Rows of a batch that show views of an image of `size`, after `fields` of config.data and config.eval, and a blank one."""
+    """Return a batch of the views of an image of `size`, by `fields` of config.data and config.eval, and a blank row."""
     config = get_config()
     config.data.update(canvases=(CANVAS,), image_size=CANVAS, fit=fields.pop("fit", "letterbox"))
     config.eval.update(fields)
@@ -68,7 +68,7 @@ def test_boxes_are_cut_to_the_image_and_stay_in_order():
 
 
 class Given(Detection):
-    """Says what it is given; of one class."""
+    """A detector of one class that returns given boxes and scores."""
 
     reads = advice = ""
 
@@ -83,7 +83,7 @@ class Given(Detection):
 
 
 def test_suppression_compares_what_of_boxes_is_in_the_image():
-    """The second box is the first one, but for what lies in the padding; the third differs inside."""
+    """The second box differs from the first one in the padding alone, and the third differs inside the image."""
     task = Given(
         **dict(class_names=("a",), mean=(0.0,) * 3, std=(1.0,) * 3, margin=0, use_difficult=True),
         **dict(score_threshold=0.1, nms_iou=0.5, nms_candidates=10, max_detections=4),

@@ -7,7 +7,7 @@ from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
 
 
 def focal_of(logit, target, alpha, gamma):
-    """Equation 5 in float64."""
+    """Compute equation 5 in float64."""
     p = 1 / (1 + np.exp(-logit))
     p, alpha = (p, alpha) if target else (1 - p, 1 - alpha)
     return -alpha * (1 - p) ** gamma * np.log(p)

@@ -32,7 +32,7 @@ SHIFTS = [0.3 * rng.standard_normal((6, level.size // 4, 4)).astype(np.float32) 
 
 @FasterRCNN.register
 class Stages:
-    """A model of known outputs; those of a region are linear functions of its box."""
+    """A model with known outputs, which are linear functions of a region's box."""
 
     def __init__(self, outputs):
         self.outputs = outputs
@@ -62,7 +62,7 @@ def make_outputs(count=6):
 
 
 def run(task, batch, seed=0):
-    """(outputs of apply in training, terms, logs)."""
+    """Return (outputs of apply in training, terms, logs)."""
 
     @jax.jit
     def compiled(outputs, batch, key):
@@ -73,7 +73,7 @@ def run(task, batch, seed=0):
 
 
 def assign(anchors, batch, row, low, high, low_quality, use_difficult):
-    """[(object or None, whether it counts)] of each anchor, in loops."""
+    """Return (object or None, whether it counts) for each anchor, by loops."""
     boxes = batch["boxes"][row].astype(float)
     there = [i for i in range(MOST) if batch["valid"][row, i]]
     crowds = [i for i in there if batch["crowd"][row, i]]

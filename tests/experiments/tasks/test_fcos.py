@@ -31,7 +31,7 @@ def make_task(**fields):
 
 
 def make_loss(**fields):
-    """(outputs, batch) -> (((sum, weight), logs), gradients of the sum by output), compiled."""
+    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch):
@@ -54,7 +54,7 @@ def loss():
 
 
 def split(outputs):
-    """Outputs [B,A,...] by level."""
+    """Split outputs [B,A,...] by level."""
     return {name: tuple(np.split(rows, np.cumsum(COUNTS)[:-1], 1)) for name, rows in outputs.items()}
 
 
@@ -79,7 +79,7 @@ def fits(box, place, *, radius=1.5, reach=3.0):
 
 
 def oracle(outputs, batch, *, alpha=0.25, gamma=2.0, box_weights="centerness", use_difficult=True, **ranges):
-    """The loss by loops in float64: sums by name, the boxes' weight, and what counted and matched [B,A]."""
+    """Compute the loss by loops in float64. Return sums by name, the boxes' weight, and what counts and matches [B,A]."""
     sums = dict(classification=0.0, localisation=0.0, centerness=0.0)
     weights, (counted, matched) = 0.0, np.zeros((2, len(batch["boxes"]), len(PLACES)), bool)
     for row, boxes in enumerate(batch["boxes"].astype(float)):
@@ -159,7 +159,7 @@ def test_every_term_has_its_own_denominator_of_one_at_least():
 
 
 def test_an_objects_levels_are_those_of_its_size():
-    """The paper's ranges, of three places in the middle of an object; at their ends two levels learn it."""
+    """The paper's ranges hold for three places in the middle of an object. At their ends two levels learn it."""
     task = make_task(reach=8.0)
     places = np.array([[256 - stride / 2] * 2 + [256 + stride / 2] * 2 for stride in (8, 16, 32)])
     for half, levels in ((20, "100"), (64, "110"), (65, "010"), (100, "010"), (128, "011"), (129, "001"), (999, "001")):
@@ -188,7 +188,7 @@ def test_the_smallest_object_wins_and_then_the_first():
 
 
 def test_centerness_is_the_papers():
-    """Equation 3 at places of known distances: 1 in the middle, sqrt(1/3) at a quarter, 0 on the edge and outside."""
+    """Equation 3 gives 1 in the middle, sqrt(1/3) at a quarter, and 0 on the edge and outside."""
     task = make_task(radius=9.0)
     batch = make_batch([((2, 2, 10, 10), 0, "")], [((4, 2, 12, 10), 0, "")])
     targets = jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(batch)

@@ -27,7 +27,7 @@ LOSSES = {
 
 @cache
 def compiled(name):
-    """(logits, label, weight) -> the loss [B] and the gradient of its sum."""
+    """Compile a function of (logits, label, weight) that returns the loss [B] and the gradient of its sum."""
 
     def value(logits, label, weight):
         by_image = LOSSES[name](logits, label, weight)
@@ -41,7 +41,7 @@ def compiled(name):
 
 
 def evaluate(loss, logits, label, weight, **fields):
-    """Compiled, which is faster than running each operation of a loss by itself."""
+    """Evaluate a compiled loss, which is faster than running its operations one by one."""
     return jax.jit(partial(loss, **fields))(logits, label, weight)
 
 
@@ -54,7 +54,7 @@ def draw(seed, ignored=0.25, scale=2.0):
 
 
 def logits_of(probability):
-    """[H,W,C] probabilities -> [1,H,W,C] logits; a constant is added that softmax takes away again."""
+    """Return logits [1,H,W,C] of probabilities [H,W,C], plus a constant that softmax removes."""
     return (np.log(np.asarray(probability)) + 3.0)[None].astype(np.float32)
 
 
@@ -221,7 +221,7 @@ def test_dice_against_loops(seed):
 
 
 def lovasz_by_definition(logits, label, weight):
-    """Berman et al. 2018, equations 6, 8 and 9: the Jaccard loss of growing sets of mistakes, [B] float64."""
+    """Compute equations 6, 8 and 9 of Berman et al. 2018, the Jaccard loss of growing sets of mistakes, [B] float64."""
     values = []
     for p, t, w in zip(softmax(logits), label, weight, strict=True):
         counted = w > 0
@@ -272,7 +272,7 @@ def test_lovasz_softmax_has_the_gradient_of_its_definition(seed):
 
 
 def test_slopes_keep_their_digits_in_a_large_image():
-    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit: float32 differences would be noise."""
+    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit. Differences in float32 would be noise."""
     rng = np.random.default_rng(0)
     errors, truth = rng.permutation(200_000).astype(np.float32), (rng.random(200_000) < 0.1).astype(np.int32)
     order = np.argsort(-errors)
@@ -345,7 +345,7 @@ def test_focal_is_finite_at_every_probability(gamma):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pixels_without_weight_change_nothing(name):
-    """Neither by their logits, finite or not, nor by their label; and they get no gradient."""
+    """Neither their logits, finite or not, nor their labels matter, and they get no gradient."""
     logits, label, weight = draw(5, ignored=0.4)
     weight[1, 0] = 0.0  # a labelled pixel whose class has weight 0
     counted = weight > 0
@@ -401,7 +401,7 @@ def test_the_weight_of_an_image_scales_its_loss(name):
 
 
 def make_losses(**fields):
-    """{name: (factor, loss)} of the losses with these fields, the others off."""
+    """Make the losses with these fields, and switch the others off."""
     own = {name: {"factor": 0.0} | fields.get(name, {}) for name in NAMES}
     fields_check("config.task.losses", own, losses.Losses)
     return losses.make_losses(fill(own, losses.Losses))

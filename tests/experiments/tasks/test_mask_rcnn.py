@@ -40,7 +40,7 @@ def add_masks(batch):
 
 
 def run(task, batch):
-    """(outputs of apply in training, terms)."""
+    """Return (outputs of apply in training, terms)."""
 
     @jax.jit
     def compiled(outputs, batch):

@@ -28,7 +28,7 @@ def make_task(**fields):
 
 
 def make_loss(**fields):
-    """(outputs, batch) -> (((sum, weight), logs), gradients of the sum by output), compiled."""
+    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch, levels):
@@ -51,7 +51,7 @@ def loss():
 
 
 def split(outputs):
-    """Outputs [B,A,...] by level."""
+    """Split outputs [B,A,...] by level."""
     return {name: tuple(np.split(rows, [COUNTS[0]], 1)) for name, rows in outputs.items()}
 
 
@@ -68,7 +68,7 @@ def giou(a, b):
 
 
 def oracle(outputs, batch, *, positive_iou=0.5, negative_iou=0.4, low_quality=True, alpha=0.25, gamma=2.0, **fields):
-    """The loss by loops in float64: (classification, localisation, matched), and what counted [B,A]."""
+    """Compute the loss by loops in float64. Return (classification, localisation, matched), and what counts [B,A]."""
     fields = dict(use_difficult=True, box_loss="smooth_l1", beta=0.0) | fields
     classified = located = matched = 0.0
     counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
@@ -232,7 +232,7 @@ def test_decoded_targets_are_the_objects():
 
 
 def test_predictions_are_the_best_boxes_of_all_levels():
-    """One box of each level is certain; one overlaps that of the first too much, but not where it is of another class."""
+    """One box of each level is certain. One more overlaps the first level's box too much, except in another class."""
     task = make_task(score_threshold=0.5, nms_iou=0.5, nms_candidates=5, max_detections=4)
     outputs = {"offsets": np.zeros((3, len(ANCHORS), 4), np.float32)}
     outputs["logits"] = np.full((3, len(ANCHORS), 3), -9.0, np.float32)

@@ -1,4 +1,4 @@
-"""What R-CNN's later stages store equals plain loops, and what they solve for becomes scores and boxes."""
+"""R-CNN's last stages store the same as plain loops, and their solutions become scores and boxes."""
 
 import jax
 import numpy as np
@@ -116,7 +116,7 @@ def test_scores_are_margins_and_boxes_follow_their_class(batch):
 
 
 def test_what_is_solved_for_has_the_shapes_of_the_head():
-    """Of features that tell the class, margins of objects are above those of the others."""
+    """If features determine the class, the margins of objects are above all others."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(-1, 3, 60)
     features = (np.eye(4)[numbers] + rng.normal(0, 0.05, (60, 4))).astype(np.float32)
