@@ -378,7 +378,7 @@ def test_boxes_without_an_area_find_nothing(recwarn):
     assert scores["AP50"] == scores["mAP_voc12"] == 0 and not recwarn
 
 
-def test_what_is_taken_for_what_by_hand():
+def test_confusion_by_hand():
     objects = truth((0, A), (1, B), (1, C), (2, (60, 0, 70, 10), "difficult"), (0, (0, 50, 60, 100), "crowd"))
     found = prediction(
         (0, 0.9, A),
@@ -415,7 +415,10 @@ def square(left, top, side):
 
 
 def ground_truth():
-    """Return ground truth with ids that are neither sorted nor dense. Image 3 has a crowd of dogs."""
+    """Return ground truth with ids that are neither sorted nor dense.
+
+    Image 7 has a cat, a difficult cat and a dog. Image 3 has a crowd of dogs.
+    """
     return {
         "images": [
             {"id": 7, "file_name": "a/seven.jpg", "height": 40, "width": 50},
@@ -714,7 +717,7 @@ def test_the_twelve_numbers_that_cocos_tools_print(cocoapi, capsys, kind):
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("bbox", 0), ("bbox", 1), ("segm", 2), ("segm", 3)])
-def test_every_digit_is_that_of_cocos_tools_on_made_files(tmp_path, kind, seed):
+def test_every_digit_is_that_of_cocos_tools_on_synthetic_files(tmp_path, kind, seed):
     """Crowds, equal scores, areas of all sizes, images without object or detection, masks with and without boxes."""
     rng = np.random.default_rng(seed)
     images = [{"id": 7 * index + 3, "height": 200, "width": 240} for index in range(12)]

@@ -112,7 +112,7 @@ def test_the_width_of_a_border_makes_no_difference(width):
     assert scores["pixel_error"] == abs(width - 3) / 33
 
 
-def test_thinning_grows_each_segment_into_what_is_nearest_to_it():
+def test_thinning_gives_each_pixel_its_nearest_segment():
     rng = np.random.default_rng(2)
     inside = rng.random((12, 15)) > 0.8
     segments, grown = connected_components(inside), thin(inside)

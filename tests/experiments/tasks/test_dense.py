@@ -51,7 +51,7 @@ def test_an_input_shows_its_image_where_the_view_puts_it(size, fields, expected)
     np.testing.assert_array_equal(found, [*expected, [0, 0, *CANVAS]])
 
 
-def test_of_a_turned_image_it_is_the_upright_box():
+def test_a_turned_image_has_an_upright_box():
     turn = geometry.about((64, 48), geometry.rotation(90.0))
     batch = stack([row(np.zeros((*CANVAS, 3), np.uint8), {}, 0, (40, 60), turn @ geometry.translation(34, 28))])
     np.testing.assert_array_equal(find_image(jax.tree.map(jnp.asarray, batch)), [[18, 44, 78, 84]])
@@ -82,7 +82,7 @@ class Given(Detection):
         return np.ones(len(boxes), bool)
 
 
-def test_suppression_compares_what_of_boxes_is_in_the_image():
+def test_suppression_compares_the_parts_of_boxes_in_the_image():
     """The second box differs from the first one in the padding alone, and the third differs inside the image."""
     task = Given(
         **dict(class_names=("a",), mean=(0.0,) * 3, std=(1.0,) * 3, margin=0, use_difficult=True),

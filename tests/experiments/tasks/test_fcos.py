@@ -198,7 +198,7 @@ def test_centerness_is_the_papers():
     np.testing.assert_allclose(found, [1, 0, 0, 0, 3**-0.5, 3**-0.5], rtol=1e-6)
 
 
-def test_what_padding_holds_changes_nothing(loss):
+def test_values_in_padding_change_nothing(loss):
     generator = np.random.default_rng(1)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -270,7 +270,7 @@ def test_decoded_targets_are_the_objects():
     np.testing.assert_allclose(scores, 0.5 * 0.6, rtol=1e-5)
 
 
-def test_matchable_is_what_has_a_place():
+def test_matchable_boxes_have_a_place():
     generator = np.random.default_rng(0)
     task = make_task()
     found_any, missed_any = 0, 0

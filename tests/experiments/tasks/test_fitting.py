@@ -18,7 +18,7 @@ def test_clusters_by_hand():
     np.testing.assert_allclose(cluster(values, np.array([1, 3, 1, 1, 1, 1.0]), 3), [1.25, 5.5, 9.5])
 
 
-def test_what_weighs_nothing_moves_no_centre():
+def test_values_without_weight_move_no_centre():
     np.testing.assert_allclose(cluster(np.array([1.0, 2.0, 50.0]), np.array([1.0, 1.0, 0.0]), 1), [1.5])
 
 

@@ -382,7 +382,7 @@ def test_nothing_to_count_is_zero_without_gradient(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_a_number_stays_seen(name):
+def test_a_loss_of_nan_stays_visible(name):
     logits, label, weight = draw(8, ignored=0.0)
     logits[1, 0, 0] = np.nan
     value, _ = compiled(name)(logits, label, weight)

@@ -159,7 +159,7 @@ def test_terms_are_divided_by_the_matched_anchors_and_by_one_where_there_are_non
         np.testing.assert_allclose(logs["matched"].value(), count / 3, rtol=1e-6)
 
 
-def test_what_padding_holds_changes_nothing(loss):
+def test_values_in_padding_change_nothing(loss):
     generator = np.random.default_rng(1)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)

@@ -115,7 +115,7 @@ def test_scores_are_margins_and_boxes_follow_their_class(batch):
     np.testing.assert_allclose(boxes[0, 0, 2], regions[0, 0] + [0, shift, 0, shift], atol=1e-4)
 
 
-def test_what_is_solved_for_has_the_shapes_of_the_head():
+def test_solutions_have_the_shapes_of_the_head():
     """If features determine the class, the margins of objects are above all others."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(-1, 3, 60)

@@ -266,7 +266,7 @@ def test_no_object_is_a_finite_loss_with_finite_gradients():
     assert not gradient["boxes"].any() and not gradient["classes"].any()
 
 
-def test_padding_counts_nowhere_whatever_is_said_of_it():
+def test_padding_never_counts():
     outputs, batch = draw(1)
     batch["example_mask"] = np.array([True, False, True, False])
     short = {name: values[::2] for name, values in batch.items()}
