@@ -131,7 +131,7 @@ def test_losses_equal_loops_where_everything_is_sampled(fields):
             if owner is not None:
                 moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0), BETA)
         # The proposals are not sampled twice: they are what apply says, and the objects' boxes.
-        found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, batch, True)
+        found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, jax.tree.map(jnp.asarray, batch), True)
         learned = np.asarray(jax.jit(task.learnable)(batch))[row]
         own = np.concatenate([np.asarray(found)[row][np.asarray(mask)[row]], batch["boxes"][row][learned]]).astype(
             float

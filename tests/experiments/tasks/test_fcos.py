@@ -263,7 +263,7 @@ def test_decoded_targets_are_the_objects():
         "logits": np.log(np.full((6, len(PLACES), 3), 0.25) / 0.75),
         "centerness": np.log(np.full((6, len(PLACES)), 0.36) / 0.64),
     }
-    boxes, scores = task.decode(split(outputs) | GEOMETRY, SIZE)
+    boxes, scores = task.decode(jax.tree.map(jnp.asarray, split(outputs)) | GEOMETRY, SIZE)
     assert [x.shape for x in (*boxes, *scores)] == [(6, n, k) for k in (4, 3) for n in COUNTS]
     boxes, scores = (np.concatenate(levels, 1) for levels in (boxes, scores))
     np.testing.assert_allclose(boxes[targets.positive], targets.boxes[targets.positive], atol=1e-4)

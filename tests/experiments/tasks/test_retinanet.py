@@ -219,7 +219,7 @@ def test_decoded_targets_are_the_objects():
     shifts = ((targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2 - middles) / sides
     scales = np.log(np.maximum(targets.boxes[..., 2:] - targets.boxes[..., :2], 1e-3) / sides)
     outputs = {"offsets": np.concatenate([shifts, scales], -1), "logits": 50.0 * np.eye(3)[targets.classes] - 25}
-    boxes, scores = task.decode(split(outputs) | GEOMETRY, SIZE)
+    boxes, scores = task.decode(jax.tree.map(jnp.asarray, split(outputs)) | GEOMETRY, SIZE)
     assert [x.shape for x in (*boxes, *scores)] == [(6, n, k) for k in (4, 3) for n in COUNTS]
     boxes, scores = (np.concatenate(levels, 1) for levels in (boxes, scores))
     np.testing.assert_allclose(scores[targets.positive], np.eye(3)[targets.classes[targets.positive]], atol=1e-6)
