@@ -1,8 +1,8 @@
-"""Linear models that are solved for, not trained by steps: R-CNN's last two stages, on stored features of regions.
+"""Solvers for R-CNN's last two stages, which are linear models on stored features of regions.
 
-SVMs are scikit-learn's LinearSVC, which is liblinear, the solver of the authors: the problem is convex, so that its solution
-has no learning rate and no number of steps. Features are given as blocks, dicts of arrays whose rows are regions, that can be
-read again and again; no more than one block and what a class has found is in memory.
+SVMs are scikit-learn's LinearSVC, which uses the authors' solver liblinear. The problem is convex, so its solution does not
+depend on a learning rate or a number of steps. Features come in blocks, dicts of arrays whose rows are regions, and are read
+several times. Only one block and the examples kept for each class are in memory.
 """
 
 import dataclasses
@@ -16,38 +16,37 @@ from sklearn.svm import LinearSVC
 
 from errors import warn
 
-Blocks = Iterable[Mapping[str, np.ndarray]]  # not an iterator: it is read several times
-CHUNK = 2000  # regions that are looked at before an SVM may be solved for again: those of an image in the paper
-HARD = -1.0001  # a negative with a larger margin is hard, and is kept ...
-EASY = -1.2  # ... until its margin falls below this; both of the authors' code
-NEVER = -30.0  # the margin of a class that has no positive
-TOLERANCE = 1e-6  # of the dual's gradient: with the library's 1e-4 a known margin was 0.992
-TURNS = 100_000  # of liblinear, at most
-SEED = 0  # of the order in which liblinear looks at examples
+Blocks = Iterable[Mapping[str, np.ndarray]]  # not an iterator, because it is read several times
+CHUNK = 2000  # regions mined before an SVM may be solved for again; an image has as many in the paper
+HARD = -1.0001  # negatives with a larger margin are hard and are kept ...
+EASY = -1.2  # ... until their margin is smaller than this; both values are from the authors' code
+NEVER = -30.0  # the margin of a class without positives
+TOLERANCE = 1e-6  # of the dual's gradient: with the library's 1e-4 a known margin of 1 was 0.992
+TURNS = 100_000  # iterations of liblinear, at most
+SEED = 0  # of the order in which liblinear visits examples
 
 
 @dataclasses.dataclass(frozen=True)
 class SVMSettings:
-    """The figures of Girshick et al. 2014, or of the authors' code, are those of configs.detectors.use_svms."""
+    """Settings of the SVMs. configs.detectors.use_svms has the values of Girshick et al. 2014 or of the authors' code."""
 
-    cost: float  # of a unit of hinge loss, against half the squared norm of the weights
-    positive_weight: float  # times `cost` for positives
-    bias_scale: float  # the feature that the bias is the weight of: the larger, the less the bias costs
-    feature_norm: float  # of features on average, which are scaled to it
-    hard_negatives: int  # new ones after which an SVM is solved for again
+    cost: float  # of a unit of hinge loss, relative to half the squared norm of the weights
+    positive_weight: float  # multiplies `cost` for positives
+    bias_scale: float  # the constant feature whose weight is the bias; the larger, the less the bias costs
+    feature_norm: float  # the average norm that features are scaled to
+    hard_negatives: int  # an SVM is solved for again after this many new ones
     passes: int  # over all blocks
 
 
 def fit_svms(blocks: Blocks, count: int, settings: SVMSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Solves for a linear SVM for each of `count` classes, with hard negative mining (section 2.3 and appendix B).
+    """Solve for a linear SVM for each of `count` classes, with hard negative mining (section 2.3 and appendix B).
 
-    A block has `features` [N,D] float32, `positive` [N] the class that a row is a positive of, -1 for none, and `negative`
-    [N,count] bool. Returns weights [D,count] and biases [count], float32, of the features as they are given, and what each
-    class's objective is in the end [count].
-
-    A class without a positive gets a margin that is never reached.
+    A block has `features` [N,D] float32, `positive` [N], the class that a row is a positive of or -1, and `negative` [N,count]
+    bool. Returns weights [D,count] and biases [count], float32, for the features as given, and the final objective of each
+    class [count]. A class without positives gets a margin that is never reached.
     """
-    norms, positives = [], [[] for _ in range(count)]
+    norms: list[np.ndarray] = []
+    positives: list[list[np.ndarray]] = [[] for _ in range(count)]
     for block in blocks:
         features, owner = block["features"], block["positive"]
         norms.append(np.linalg.norm(features, axis=1))
@@ -69,27 +68,29 @@ def fit_svms(blocks: Blocks, count: int, settings: SVMSettings) -> tuple[np.ndar
         svm.finish()
     unsolved = sum(svm.unsolved for svm in svms)
     if unsolved:
-        warn(f"{unsolved} SVMs are not solved after {TURNS:,} turns of liblinear; lower config.task.cost")
+        warn(f"{unsolved} SVMs are not solved after {TURNS:,} iterations of liblinear; lower config.task.cost")
     weights = scale * np.stack([svm.weights for svm in svms], 1)
-    return weights.astype(np.float32), np.float32([svm.bias for svm in svms]), np.array([svm.objective for svm in svms])
+    biases = np.array([svm.bias for svm in svms], np.float32)
+    return weights.astype(np.float32), biases, np.array([svm.objective for svm in svms])
 
 
 def fit_regressions(
     blocks: Blocks, count: int, *, ridge: float, feature_norm: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Solves for a ridge regression of 4 targets for each of `count` classes (appendix C, equation 5).
+    """Solve for a ridge regression of 4 targets for each of `count` classes (appendix C, equation 5).
 
-    A block has `features` [N,D] float32, `class` [N] and `targets` [N,4]. The authors' code makes the targets of a class
-    uncorrelated first, which changes nothing: the solution is linear in them. Here the constant term costs nothing.
+    There is at least one block. A block has `features` [N,D] float32, `class` [N] and `targets` [N,4]. The authors' code first
+    makes the targets of a class uncorrelated, which does not change the solution, because it is linear in the targets. Here the
+    constant term is not penalised.
 
-    Returns weights [D,4,count] and biases [4,count], float32, of the features as they are given, and the share of the
-    targets' variance that they explain [count], nan for a class without examples, whose boxes stay as they are.
+    Returns weights [D,4,count] and biases [4,count], float32, for the features as given, and the share [count] of the targets'
+    variance that they explain. The share is nan for a class without examples, whose boxes are not changed.
     """
-    norms = []
+    norms, width = [], 0
     for block in blocks:
-        features = block["features"]
-        norms.append(np.linalg.norm(features, axis=1))
-    scale, width = _scale(feature_norm, norms), features.shape[1]
+        norms.append(np.linalg.norm(block["features"], axis=1))
+        width = block["features"].shape[1]
+    scale = _scale(feature_norm, norms)
     weights, biases = np.zeros((width, 4, count), np.float32), np.zeros((4, count), np.float32)
     explained = np.full(count, np.nan)
     for number in range(count):
@@ -104,16 +105,16 @@ def fit_regressions(
 
 
 class _SVM:
-    """One class's SVM, its positives and the hard negatives that it has found so far."""
+    """The SVM of one class, with its positives and the hard negatives found so far."""
 
     def __init__(self, settings: SVMSettings, positives: np.ndarray):
         self.settings, self.positives, self.negatives = settings, positives, positives[:0]
-        self.keys = np.zeros(0, np.int64)  # which rows of all blocks the negatives are
+        self.keys = np.zeros(0, np.int64)  # row numbers of the negatives, counted over all blocks
         self.added, self.solved, self.unsolved = 0, False, False
         self.bias, self.objective = NEVER, 0.0
 
     def mine(self, features: np.ndarray, negative: np.ndarray, first: int) -> None:
-        """Keeps those rows of features [N,D] that are negatives and hard; all negatives at the start."""
+        """Keep the rows of features [N,D] that are hard negatives, or all negatives [N] before the first solution."""
         if self.solved:
             negative = negative & (features @ self.weights + self.bias > HARD)
         rows = np.flatnonzero(negative)
@@ -141,7 +142,7 @@ class _SVM:
             loss="hinge",
             C=settings.cost,
             class_weight={1: settings.positive_weight},
-            intercept_scaling=settings.bias_scale,
+            intercept_scaling=settings.bias_scale,  # pyright: ignore[reportArgumentType]  # a float; the default is 1
             tol=TOLERANCE,
             max_iter=TURNS,
             random_state=SEED,
@@ -150,7 +151,7 @@ class _SVM:
             warnings.simplefilter("always", ConvergenceWarning)
             machine.fit(examples, truth)
         self.unsolved = any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-        self.weights, self.bias = machine.coef_[0].astype(np.float32), float(machine.intercept_[0])
+        self.weights, self.bias = machine.coef_[0].astype(np.float32), float(np.ravel(machine.intercept_)[0])
         margins = examples @ self.weights + self.bias
         costs = settings.cost * np.where(truth > 0, settings.positive_weight, 1.0)
         norm = np.square(self.weights).sum() + np.square(self.bias / settings.bias_scale)
@@ -160,7 +161,7 @@ class _SVM:
 
 
 def _scale(feature_norm: float, norms: list[np.ndarray]) -> float:
-    """The factor that gives features of these norms, a list of arrays, the norm `feature_norm` on average."""
+    """Return the factor that scales features with these norms to an average norm of `feature_norm`."""
     known = np.concatenate(norms)
     return feature_norm / max(float(known.mean()), 1e-12) if len(known) else 1.0
 

@@ -1,22 +1,22 @@
-"""Average precision as COCO and VOC define it, in a run and as a command on files of any program.
+"""Average precision as COCO and VOC define it, for runs and as a command for files of any program.
 
     python -m experiments.metrics.average_precision --ground_truth=GT.json --detections=DT.json --style=coco
 
 GT.json is COCO's: `images`, `categories` and `annotations` with `image_id`, `category_id`, `bbox` [left, top, width,
-height], or `segmentation` for --iou_type=segm and boundary, and where they have them `area` (else the region's own),
+height], or `segmentation` for --iou_type=segm and boundary. Optional fields are `area` (by default the region's own),
 `iscrowd` and, for VOC's styles, `difficult` or `ignore`. DT.json is a list of `image_id`, `category_id`, `score` and `bbox` or
-`segmentation`. Where every entry has a `file_name` it names the image in place of the id, which then may be another
-program's, and so does `category_name` the category.
+`segmentation`. If every entry has a `file_name`, it names the image instead of the id, which may then be another program's.
+`category_name` names the category in the same way.
 
-The command prints one JSON object, with null where there is nothing to find. --style=coco: the twelve numbers, and the
-per-class AP and AP50; with --iou=0.5 the ten that one IoU has. --style=voc07 and voc12: mAP and the per-class AP at --iou,
-0.5 if not given. This file imports no jax: the command starts in a moment.
+The command prints one JSON object, with null for a score without objects. --style=coco prints the twelve numbers and the
+per-class AP and AP50, or with --iou=0.5 the ten numbers of one IoU. --style=voc07 and voc12 print mAP and the per-class AP at
+--iou, by default 0.5. This file does not import jax, so that the command starts fast.
 """
 
 from errors import begin_command
 
 if __name__ == "__main__":
-    begin_command()  # first of all, for the imports take their time
+    begin_command()  # before the imports, which take time
 
 import argparse
 import dataclasses
@@ -28,20 +28,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64, Integer
 
 from errors import UserError
 from experiments.metrics import coco_files, precision, weighted_precision
+from experiments.metrics.base import Metric, Picture, Prediction
 from experiments.metrics.precision import Detections, ScoringTables, Truths
 from experiments.pictures.plots import plot_box_confusion, plot_precision_recall
+from input_pipeline.batch import Example
 
 
 class Style(NamedTuple):
-    """A way of scoring: its function, and that for samples; the names of its scores (of "{}"), and its title in a picture."""
+    """A way of scoring."""
 
     score: Callable[..., precision.Scores]
-    resample: Callable[..., tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
-    names: str
-    title: str
+    resample: Callable[..., weighted_precision.Samples]  # scores samples of the images
+    names: str  # of its scores; "{}" stands for AP, AP50, ...
+    title: str  # in a picture
 
 
 STYLES = {
@@ -51,11 +54,11 @@ STYLES = {
 }
 
 
-class AveragePrecision:
-    """Scores `styles`, some of coco, voc07, voc12 and confusion, against the annotations as their source has them.
+class AveragePrecision(Metric):
+    """Scores boxes by `styles`, which are coco, voc07, voc12 and confusion, against the annotations of the source.
 
-    Unlike a count, average precision needs all detections of a split together, sorted by score: they are kept, 64 bytes
-    each, and COCO's tools take some two kilobytes each while they score.
+    Average precision needs all detections of a split together, sorted by score. The metric keeps 64 bytes for each detection,
+    and COCO's tools use about two kilobytes each while they score.
     """
 
     name = "average_precision"
@@ -71,12 +74,13 @@ class AveragePrecision:
         self._images: dict[int, tuple[Truths, Detections]] = {}  # by image id
         self._scores: dict[str, precision.Scores] | None = None
 
-    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
-        """Return {"objects": [[class, top, left, bottom, right, crowd, difficult, area], ...], "detections": ...}.
+    def measure(self, prediction: Prediction, truth: Example) -> dict:
+        """Return an image's objects and detections as lists.
 
-        `truth` holds boxes [N,4] float64 in pixels of the stored image, classes, crowd, difficult and area [N];
-        `prediction` boxes [D,4], scores and classes [D]. A detection is [class, score, top, left, bottom, right]. The
-        numbers are those of the arrays, bit for bit, also after a way through JSON.
+        The part is {"objects": [[class, top, left, bottom, right, crowd, difficult, area], ...], "detections": [[class, score,
+        top, left, bottom, right], ...]}. `truth` holds boxes [N,4] float64 in pixels of the stored image, and classes, crowd,
+        difficult and area [N]. `prediction` holds boxes [D,4], scores and classes [D]. The numbers equal those of the arrays
+        bit for bit, also after JSON.
         """
         flags = (truth[name].astype(int).tolist() for name in ("crowd", "difficult"))
         objects = zip(truth["classes"].tolist(), truth["boxes"].tolist(), *flags, truth["area"].tolist(), strict=True)
@@ -87,12 +91,12 @@ class AveragePrecision:
         }
 
     def add(self, part: dict, image_id: int) -> None:
-        """Keep an image's part. Images come in any order: of equal scores the lower id goes first."""
+        """Keep an image's part. Images may come in any order; of equal scores the one of the lower id ranks first."""
         self._images[image_id] = self._read(part)
         self._scores = None
 
     def _read(self, part: dict) -> tuple[Truths, Detections]:
-        """Make tables of an image from its part."""
+        """Convert an image's part into tables."""
         objects = np.array(part["objects"], np.float64).reshape(-1, 8)
         found = np.array(part["detections"], np.float64).reshape(-1, 6)
         label, crowd, difficult = objects[:, [0, 5, 6]].T.astype(int)
@@ -101,7 +105,10 @@ class AveragePrecision:
         return truths, Detections(np.zeros_like(label), label, boxes, found[:, 1], boxes[:, 2:].prod(1))
 
     def compute(self) -> dict[str, float]:
-        """Return COCO's twelve numbers, `AP/NAME` and `AP50/NAME`; `mAP_voc07` and `AP_voc07/NAME`, and those of voc12."""
+        """Return the scores of all styles.
+
+        These are COCO's twelve numbers, `AP/NAME` and `AP50/NAME`, and `mAP_voc07` and `AP_voc07/NAME`, likewise for voc12.
+        """
         scores: dict[str, float] = {}
         for style, result in self._scored().items():
             names = self.known[style].names
@@ -111,8 +118,10 @@ class AveragePrecision:
                 scores |= {f"{names.format(name)}/{class_name}": values[name] for class_name, values in of_classes}
         return scores
 
-    def resample(self, parts: Sequence[dict], weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Return AP, AP50, AP75, AR of the most detections and the per-class AP and AP50 of COCO; all of VOC's."""
+    def resample(
+        self, parts: Sequence[dict], weights: Integer[np.ndarray, "r n"]
+    ) -> dict[str, Float[np.ndarray, " r"]]:
+        """Return COCO's AP, AP50, AP75, AR at the largest number of detections, per-class scores, and all of VOC's."""
         tables, scores = self._join([self._read(part) for part in parts]), {}
         for style in self.styles:
             if style not in self.known:
@@ -125,8 +134,8 @@ class AveragePrecision:
                 scores |= {f"{names.format(name)}/{class_name}": column for class_name, column in own}
         return scores
 
-    def pictures(self) -> dict[str, np.ndarray]:
-        """Draw `confusion` where it is a style, and the curves of the first other one at IoU 0.5."""
+    def pictures(self) -> dict[str, Picture]:
+        """Draw `confusion` if it is a style, and the curves of the first other style at IoU 0.5."""
         drawn = {}
         if "confusion" in self.styles:
             counts = precision.confusion(self._tables())
@@ -139,20 +148,20 @@ class AveragePrecision:
         return drawn
 
     def trace(self) -> precision.Scores:
-        """Score at IoU 0.5 alone, for the curves; by VOC's rules where no style is COCO's."""
+        """Score at IoU 0.5 alone, for the curves. VOC's rules apply if no style is COCO's."""
         if any(style.startswith("coco") for style in self.styles):
             return precision.coco(self._tables(), (precision.VOC_IOU,))
         return precision.voc12(self._tables())
 
     def _scored(self) -> dict[str, precision.Scores]:
-        """Score by style; kept until the next image, for scores and pictures both ask for them."""
+        """Score by style. The scores are kept until the next image, because `compute` and `pictures` both need them."""
         if self._scores is None:
             tables = self._tables()
             self._scores = {style: self.known[style].score(tables) for style in self.styles if style in self.known}
         return self._scores
 
     def _tables(self) -> ScoringTables:
-        """Join the tables of all images, by the images' ids."""
+        """Join the tables of all images, sorted by id."""
         return self._join([self._images[image] for image in sorted(self._images)])
 
     def _join(self, rows: Sequence[tuple[Truths, Detections]]) -> ScoringTables:
@@ -161,14 +170,14 @@ class AveragePrecision:
         return ScoringTables(*joined, len(rows), len(self.class_names), most=self.most)
 
 
-def _sized(boxes: np.ndarray) -> np.ndarray:
-    """Convert boxes [N,4] from (top, left, bottom, right) to (left, top, width, height), COCO's order."""
+def _sized(boxes: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]:
+    """Convert boxes from (top, left, bottom, right) to (left, top, width, height), COCO's order."""
     top, left, bottom, right = boxes.T
     return np.stack([left, top, right - left, bottom - top], axis=-1)
 
 
 def report(tables: ScoringTables, class_names: Sequence[str], style: str, iou: float | None) -> dict:
-    """Return the scores that the command prints; nan is None. `iou` None is the style's own."""
+    """Return the scores that the command prints, with None for nan. `iou` is None for the style's own."""
     if style == "coco":
         result = precision.coco(tables, precision.COCO_IOUS if iou is None else (iou,))
         classes = result.classes
@@ -187,7 +196,7 @@ def _plain(value: float | dict[str, float]) -> float | dict | None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command: print one JSON object, or one line on stderr. Returns the exit code."""
+    """Run the command. It prints one JSON object, or one line on stderr. Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.metrics.average_precision",
         description="Scores detections against COCO's ground truth.",
@@ -199,16 +208,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--style", choices=tuple(STYLES), required=True)
     parser.add_argument("--iou_type", choices=("bbox", "segm", "boundary"), default="bbox")
     parser.add_argument(
-        "--iou", type=float, help="the overlap that finds an object; COCO's ten, VOC's 0.5 if not given"
+        "--iou", type=float, help="the overlap that finds an object; by default COCO's ten values or VOC's 0.5"
     )
-    most = "with --style=coco, the detections of a class in an image that count, the best ones"
+    most = "with --style=coco, how many of the best detections of a class in an image count"
     parser.add_argument("--most_detections", type=int, default=precision.MOST, help=f"{most}; {precision.MOST} in COCO")
     flags = parser.parse_args(argv)
     try:
         if flags.iou is not None and not 0 < flags.iou <= 1:
-            raise UserError(f"--iou={flags.iou}: an overlap is more than 0 and at most 1")
+            raise UserError(f"--iou={flags.iou} is not supported; choose an overlap above 0 and at most 1")
         if flags.most_detections < 1:
-            raise UserError(f"--most_detections={flags.most_detections}: at least 1 must count")
+            raise UserError(f"--most_detections={flags.most_detections} is not supported; choose 1 or more")
         tables, class_names = coco_files.read(flags.ground_truth, flags.detections, flags.iou_type)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -57,4 +57,4 @@ def mean_defined(scores: Float[np.ndarray, "*batch c"]) -> Float[np.ndarray, "*b
     """Return the mean over the last axis of the scores that are not nan, and nan if none is."""
     defined = ~np.isnan(scores)
     with np.errstate(invalid="ignore"):
-        return np.where(defined, scores, 0).sum(-1) / defined.sum(-1)
+        return np.asarray(np.where(defined, scores, 0).sum(-1) / defined.sum(-1))

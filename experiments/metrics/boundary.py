@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,10 +67,8 @@ class BoundaryIoU(Metric):
             counts[image][:, classes] = pixels
         return self._score(*np.moveaxis(np.tensordot(weights.astype(np.float64), counts, axes=1), 1, 0))
 
-    def _score(
-        self, intersection: Num[np.ndarray, "*batch c"], union: Num[np.ndarray, "*batch c"]
-    ) -> dict[str, Float[np.ndarray, "*batch"] | np.float64]:
-        """Score the numbers of pixels of each class."""
+    def _score(self, intersection: Num[np.ndarray, "*batch c"], union: Num[np.ndarray, "*batch c"]) -> dict[str, Any]:
+        """Return scores [...] from the numbers of pixels of each class."""
         with np.errstate(invalid="ignore"):
             scores = intersection / union
         names = [f"boundary_IoU/{name}" for name in self.class_names]

@@ -1,4 +1,4 @@
-"""Reads ground truth and detections from COCO's two kinds of files; what cannot be used is one line that names its place."""
+"""Reads ground truth and detections from files in COCO's formats. An error is one line that names the file and the entry."""
 
 import json
 from collections import Counter
@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from errors import UserError, warn
-from experiments.metrics.precision import Detections, ScoringTables, Truths
+from experiments.metrics.precision import Detections, Regions, ScoringTables, Truths
 from input_pipeline.annotations.coco_json import Entry, index_entries, list_entries, load_json
 from input_pipeline.annotations.file_names import FileNames
 from input_pipeline.annotations.masks import measure_area
 
 
 def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTables, list[str]]:
-    """COCO's two files -> what there is to score, by the images' ids, and the categories' names by theirs.
+    """Read COCO's two files. Return the tables to score, sorted by image id, and the categories' names, sorted by id.
 
-    `iou_type` is bbox, segm or boundary. Where every detection has a file_name or a category_name, it refers to the image or the
-    category by that, else by the id; see FileNames. Raises UserError naming the file and the entry that cannot be used.
+    `iou_type` is bbox, segm or boundary. If every detection has a file_name or a category_name, it refers to its image or its
+    category by that name, otherwise by the id; see FileNames. Raises UserError naming the file and the entry.
     """
     known = load_json(ground_truth)
     if not isinstance(known, dict) or not {"images", "annotations", "categories"} <= known.keys():
@@ -29,7 +30,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     found = _list_detections(detections)
     images.sort(key=lambda entry: entry.number("id"))
     categories.sort(key=lambda entry: entry.number("id"))
-    class_names = list(index_entries(categories, "name"))  # refuses two of one name: the scores go by it
+    class_names = [str(name) for name in index_entries(categories, "name")]  # raises for two of one name
     sizes = []
     if iou_type != "bbox":
         sizes = [(entry.side("height"), entry.side("width")) for entry in images]
@@ -59,7 +60,7 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
     )
     scores = np.array([entry.number("score") for entry in found], np.float64)
     regions = _regions(found, image, sizes)
-    # As COCO's tools: where detections of masks have boxes too, those say what is small, medium and large.
+    # As in COCO's tools: if detections of masks also have boxes, the boxes' areas decide what is small, medium and large.
     boxed = bool(found) and all(entry.fields.get("bbox") for entry in found)
     areas = np.array([_area(region) for region in (_regions(found, image, []) if boxed else regions)], np.float64)
     results = Detections(image, label, regions, scores, areas)
@@ -67,17 +68,20 @@ def read(ground_truth: Path, detections: Path, iou_type: str) -> tuple[ScoringTa
 
 
 def _warn_of_duplicates(path: Path, objects: list[Entry]) -> None:
-    """Warn of objects that are written twice: of two one stays unfound, here as in COCO's tools."""
+    """Warn of objects that are written twice. A detector can find only one of the two, here as in COCO's tools."""
     said = ("image_id", "category_id", "bbox", "segmentation", "iscrowd")
     times = Counter(json.dumps([entry.fields.get(key) for key in said]) for entry in objects)
     more = sum(times.values()) - len(times)
     if more:
         words = f"{more} exact duplicates of objects" if more > 1 else "an exact duplicate of an object"
-        warn(f"{path} has {words}; a detector finds one of two alone, so the scores are lower. Take them out")
+        warn(f"{path} has {words}; a detector finds one of two alone, so the scores are lower. Remove them")
 
 
 def _list_detections(path: Path) -> list[Entry]:
-    """The entries of a list of results, or of a dataset's annotations, whose own images and categories name them."""
+    """Return the entries of a list of results, or of a dataset's annotations.
+
+    In a dataset, the file's own images and categories give an entry its file_name and category_name.
+    """
     content = load_json(path)
     if not isinstance(content, dict) or "annotations" not in content:
         return list_entries(path, "detections", content)
@@ -94,9 +98,10 @@ def _list_detections(path: Path) -> list[Entry]:
     return found
 
 
-def _find_images(ground_truth: Path, images: list[Entry], found: list[Entry]) -> dict[str, int]:
-    """The places of the images that the entries name by `file_name`. Raises UserError for one that is not there."""
-    names, places = FileNames([image.text("file_name") for image in images]), {}
+def _find_images(ground_truth: Path, images: list[Entry], found: list[Entry]) -> dict[int | str, int]:
+    """Return the places of the images that the entries name by `file_name`. Raises UserError for an unknown name."""
+    names = FileNames([image.text("file_name") for image in images])
+    places: dict[int | str, int] = {}
     for entry in found:
         name = entry.text("file_name")
         if name not in places:
@@ -109,10 +114,11 @@ def _find_images(ground_truth: Path, images: list[Entry], found: list[Entry]) ->
 
 def _placed(
     ground_truth: Path, entries: list[Entry], *references: tuple[str, dict[int | str, int]]
-) -> tuple[np.ndarray, np.ndarray, list[Entry]]:
-    """The places of the image and of the category of each of `entries`, and these, sorted by the image's.
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[Entry]]:
+    """Return the image and the category of each entry as places, and the entries, all sorted by image.
 
-    `references` are, for both, the field that names them and their places by name. Raises UserError for unknown ones.
+    `references` are for image and category the entry's field, and the places by the field's value. Raises UserError for
+    unknown values.
     """
     columns = np.zeros((2, len(entries)), int)
     for row, entry in enumerate(entries):
@@ -122,8 +128,8 @@ def _placed(
     return *columns[:, order], [entries[place] for place in order]
 
 
-def _regions(entries: list[Entry], image: np.ndarray, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
-    """[N,4] float64 boxes, or with `sizes` (height, width) of the images [N] masks."""
+def _regions(entries: list[Entry], image: Int[np.ndarray, " n"], sizes: Sequence[tuple[int, int]]) -> Regions:
+    """Return the boxes of the entries, or their masks if `sizes` (height, width) of the images are given."""
     if not sizes:
         return np.array([entry.box() for entry in entries], np.float64).reshape(-1, 4)
     regions = np.empty(len(entries), object)
@@ -131,5 +137,5 @@ def _regions(entries: list[Entry], image: np.ndarray, sizes: Sequence[tuple[int,
     return regions
 
 
-def _area(region: np.ndarray | dict) -> float:
+def _area(region: Float[np.ndarray, "4"] | dict) -> float:
     return float(measure_area(region) if isinstance(region, dict) else region[2] * region[3])

@@ -1,6 +1,7 @@
 """Segmentation scores from one confusion matrix, which are IoU, accuracy and Dice, per class and as means."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer, Num
@@ -64,8 +65,8 @@ class Confusion(Metric):
         hit: Num[np.ndarray, "*batch c"],
         labelled: Num[np.ndarray, "*batch c"],
         predicted: Num[np.ndarray, "*batch c"],
-    ) -> dict[str, Float[np.ndarray, "*batch"] | np.float64]:
-        """Score the numbers of pixels of each class that are found, in the ground truth, and predicted."""
+    ) -> dict[str, Any]:
+        """Return scores [...] from the numbers of pixels of each class that are found, in the ground truth, and predicted."""
         scores, total = class_scores(hit, labelled, predicted), labelled.sum(-1)
         with np.errstate(invalid="ignore"):
             means = {

@@ -1,24 +1,29 @@
-"""Average precision of masks, and of their boundaries: COCO's, exact in the pixels of the stored image."""
+"""COCO's average precision of masks and of their boundaries, exact in the pixels of the stored image."""
 
 import dataclasses
 
 import numpy as np
+from jaxtyping import Integer, Shaped
 
 from experiments.metrics import precision, weighted_precision
 from experiments.metrics.average_precision import AveragePrecision, Style
+from experiments.metrics.base import Prediction
 from experiments.metrics.precision import Detections, ScoringTables, Truths
+from experiments.metrics.weighted_precision import Samples
 from input_pipeline.annotations.masks import encode_pixels, measure_area
+from input_pipeline.batch import Example
 
 
 def score_boundaries(tables: ScoringTables) -> precision.Scores:
-    """Compute COCO's numbers with the smaller of mask IoU and boundary IoU: Boundary AP, Cheng et al. 2021, section 5."""
+    """Compute Boundary AP (Cheng et al. 2021, section 5).
+
+    These are COCO's numbers with the smaller of mask IoU and boundary IoU.
+    """
     return precision.coco(dataclasses.replace(tables, boundaries=True))
 
 
-def resample_boundaries(
-    tables: ScoringTables, weights: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Compute the same for samples of the images, as `weighted_precision.coco` does."""
+def resample_boundaries(tables: ScoringTables, weights: Integer[np.ndarray, "r n"]) -> Samples:
+    """Compute Boundary AP for samples of the images, as `weighted_precision.coco` does."""
     return weighted_precision.coco(dataclasses.replace(tables, boundaries=True), weights)
 
 
@@ -29,10 +34,11 @@ MASK_STYLES = {
 
 
 class MaskPrecision(AveragePrecision):
-    """Scores `styles`, some of coco_masks and coco_boundaries: `mask_AP`, `mask_AP/NAME`, ... and `boundary_AP`, ....
+    """Scores masks by `styles`, which are coco_masks and coco_boundaries.
 
-    Small, medium and large are the objects' areas as annotated, and the detections' numbers of pixels. A record has each
-    mask as COCO's text of its runs, some hundred bytes; the metric keeps these texts.
+    The scores are `mask_AP`, `mask_AP/NAME`, ... and `boundary_AP`, .... Small, medium and large refer to the annotated areas of
+    objects and to the detections' numbers of pixels. A record holds each mask as COCO's run-length text, about a hundred bytes,
+    and the metric keeps these texts.
     """
 
     name = "mask_precision"
@@ -40,11 +46,12 @@ class MaskPrecision(AveragePrecision):
     known = MASK_STYLES
     curves = "mask_precision_recall"
 
-    def measure(self, prediction: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict:
-        """Return {"size": [height, width], "objects": [[class, crowd, difficult, area, runs], ...], "detections": ...}.
+    def measure(self, prediction: Prediction, truth: Example) -> dict:
+        """Return an image's objects and detections as lists.
 
-        `truth` holds the stored image [H,W,3], masks [N] of `Mask` in it, classes, crowd, difficult and area [N];
-        `prediction` masks [D], scores and classes [D]. A detection is [class, score, runs].
+        The part is {"size": [height, width], "objects": [[class, crowd, difficult, area, runs], ...], "detections": [[class,
+        score, runs], ...]}. `truth` holds the stored image [H,W,3], `masks` [N] of class Mask, and classes, crowd, difficult and
+        area [N]. `prediction` holds masks, scores and classes [D].
         """
         size = truth["image"].shape[:2]
         flags = (truth[name].astype(int).tolist() for name in ("crowd", "difficult"))
@@ -57,7 +64,7 @@ class MaskPrecision(AveragePrecision):
         }
 
     def _read(self, part: dict) -> tuple[Truths, Detections]:
-        def regions(rows: list[list]) -> np.ndarray:
+        def regions(rows: list[list]) -> Shaped[np.ndarray, " n"]:
             return np.array([{"size": part["size"], "counts": row[-1]} for row in rows], object)
 
         objects, found = (

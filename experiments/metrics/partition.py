@@ -1,6 +1,7 @@
 """Scores of the ISBI 2012 challenge, which compare the segments between borders and do not depend on the borders' width."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,10 +81,8 @@ class Partition(Metric):
         return {}
 
 
-def _score(
-    sums: Float[np.ndarray, "*batch thresholds 2"], counts: Float[np.ndarray, "*batch 3"]
-) -> dict[str, Float[np.ndarray, "*batch"] | np.float64]:
-    """Score the sums of Rand and information, and the counts of images, wrong pixels and counted pixels."""
+def _score(sums: Float[np.ndarray, "*batch thresholds 2"], counts: Float[np.ndarray, "*batch 3"]) -> dict[str, Any]:
+    """Return scores [...] from sums of Rand and information, and counts of images, wrong pixels and counted pixels."""
     images, wrong, counted = np.moveaxis(counts, -1, 0)
     with np.errstate(invalid="ignore"):
         rand, information = np.moveaxis(sums / images[..., None, None], -1, 0)
@@ -103,7 +102,7 @@ def connected_components(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h 
 
 
 def thin(inside: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Assign each pixel to its nearest component of a mask, so that no border remains; all are 0 for an empty mask."""
+    """Assign each pixel to its nearest component of a mask, so that no border remains. All are 0 for an empty mask."""
     segments = connected_components(inside)
     if not segments.any():
         return segments

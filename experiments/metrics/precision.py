@@ -1,57 +1,61 @@
-"""Scores of detections on plain arrays: COCO's and VOC's average precision, and the confusion matrix.
+"""COCO's and VOC's average precision and the confusion matrix of detections, on plain arrays.
 
-Overlaps are those of COCO's tools: the intersection over the union, and with a crowd, a region that holds objects
-without saying where each one is, the intersection over the detection's own area.
+Overlaps are those of COCO's tools: the IoU, or for a crowd, the intersection over the detection's own area. A crowd is a
+region that contains several objects without the outline of each.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask
+from jaxtyping import Bool, Float, Float64, Int, Int64, Real, Shaped
 
 COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 VOC_IOU = 0.5
-CONTOUR = 0.02  # of the image's diagonal: so near to its contour a pixel belongs to a mask's boundary
-CONFIDENT = 0.25  # the score from which on a detection counts in the confusion matrix
-# Of a class in an image, by score: the detections that COCO's recalls count, and the most that any of its scores does.
+CONTOUR = 0.02  # of the image's diagonal; pixels of a mask as near to its contour form its boundary
+CONFIDENT = 0.25  # the lowest score of detections in the confusion matrix
+# The best detections of a class in an image that COCO's recalls AR1 and AR10 count, and that all its other scores count.
 RECALLED, MOST = (1, 10), 100
+# Boxes (left, top, width, height), COCO's order, or run-length encoded masks as an array of objects.
+Regions = Float64[np.ndarray, "n 4"] | Shaped[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Truths:
-    """N annotated objects, image by image; `image` and `label` count from 0.
+    """Annotated objects, sorted by image. `image` and `label` count from 0."""
 
-    `region` is [N,4] float64 boxes (left, top, width, height), COCO's order, or [N] objects: run-length encoded masks.
-    """
-
-    image: np.ndarray  # [N] int
-    label: np.ndarray  # [N] int
-    region: np.ndarray
-    crowd: np.ndarray  # [N] bool
-    difficult: np.ndarray  # [N] bool
-    area: np.ndarray  # [N] float64 pixels: by which COCO calls them small, medium and large
+    image: Int[np.ndarray, " n"]
+    label: Int[np.ndarray, " n"]
+    region: Regions
+    crowd: Bool[np.ndarray, " n"]
+    difficult: Bool[np.ndarray, " n"]
+    area: Float64[np.ndarray, " n"]  # pixels; COCO's small, medium and large
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """D detections, image by image: of equal scores the earlier one goes first. The fields are as in Truths."""
+    """Detections, sorted by image. Of equal scores the earlier one ranks first."""
 
-    image: np.ndarray
-    label: np.ndarray
-    region: np.ndarray
-    score: np.ndarray  # [D] float64
-    area: np.ndarray  # [D] float64 pixels
+    image: Int[np.ndarray, " n"]
+    label: Int[np.ndarray, " n"]
+    region: Regions
+    score: Float64[np.ndarray, " n"]
+    area: Float64[np.ndarray, " n"]  # pixels
+
+
+Table = TypeVar("Table", Truths, Detections)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoringTables:
-    """What scores are computed from: the objects and the detections of `images` images and `classes` classes.
+    """The objects and detections to score, of `images` images and `classes` classes.
 
-    The regions of both are of one kind, boxes or masks. With `boundaries` the overlap of a mask and an object is the smaller
-    one of two, that of the masks and that of their pixels near the contours: Boundary AP, Cheng et al. 2021, section 5.
-    COCO's scores look at the `most` best detections of a class in an image.
+    The regions of both are boxes, or both are masks. With `boundaries` the overlap is the smaller of mask IoU and boundary IoU,
+    the IoU of the pixels near the contours (Boundary AP, Cheng et al. 2021, section 5). COCO's scores use the `most` best
+    detections of a class in an image.
     """
 
     truths: Truths
@@ -62,8 +66,8 @@ class ScoringTables:
     most: int = MOST
 
 
-def join(tables: Sequence[Truths] | Sequence[Detections]) -> Truths | Detections:
-    """Join the tables of one image each, one at least. The images count from 0, in their order."""
+def join(tables: Sequence[Table]) -> Table:
+    """Join one or more tables of one image each, and number the images from 0 in their order."""
     names = [field.name for field in dataclasses.fields(tables[0])]
     columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
     image = np.repeat(np.arange(len(tables)), [len(table.label) for table in tables])
@@ -72,21 +76,21 @@ def join(tables: Sequence[Truths] | Sequence[Detections]) -> Truths | Detections
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Scores `whole` by name and `classes` by name for each class, nan where there is no object to find.
+    """Scores of the split in `whole` and of each class in `classes`, by name; nan if there is no object to find.
 
-    `curves` holds for each class the recalls, rising, and the precision there, which does not rise: the class's AP is
-    taken from them, at the lowest IoU of the style. None for a class without ground truth.
+    `curves` holds for each class its ascending recalls and the precisions there, which never rise. The class's AP at the
+    style's lowest IoU is computed from them. None stands for a class without ground truth.
     """
 
     whole: dict[str, float]
     classes: list[dict[str, float]]
-    curves: list[tuple[np.ndarray, np.ndarray] | None]
+    curves: list[tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]] | None]
 
 
 def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
-    """Compute COCO's twelve numbers and the per-class AP and AP50; Lin et al. 2014, as its official tools count.
+    """Compute COCO's twelve numbers and the per-class AP and AP50, as its official tools do (Lin et al. 2014).
 
-    Of one IoU alone they are ten, and AP is at that one. Difficult objects are like all others, for COCO has none.
+    With one IoU there are ten numbers, and AP is at that IoU. Difficult objects count like all others, because COCO has none.
     """
     precision, recall = _coco_tables(tables, ious)
     best, large = precision[..., -1], dict(zip("sml", (1, 2, 3), strict=True))
@@ -105,9 +109,11 @@ def coco(tables: ScoringTables, ious: tuple[float, ...] = COCO_IOUS) -> Scores:
     return Scores(whole, classes, curves)
 
 
-def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return precision [IoUs, recalls, classes, areas, most detections], and recall without `recalls`; nan: no object."""
-    if not tables.truths.image.size:  # COCO's tools would go through all pairs of images and classes to find nothing
+def _coco_tables(
+    tables: ScoringTables, ious: tuple[float, ...]
+) -> tuple[Float[np.ndarray, "ious recalls c areas limits"], Float[np.ndarray, "ious c areas limits"]]:
+    """Return COCO's precision and recall, by IoU, class, range of areas and limit of detections, or nan without objects."""
+    if not tables.truths.image.size:  # COCO's tools would iterate over all pairs of images and classes for nothing
         last = tables.classes, 4, len(_limits(tables))
         return np.full((len(ious), 101, *last), np.nan), np.full((len(ious), *last), np.nan)
     boxes = tables.truths.region.ndim == 2
@@ -126,16 +132,17 @@ def _coco_tables(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.nda
     evaluation.params.maxDets = _limits(tables)
     evaluation.evaluate()
     evaluation.accumulate()
-    return tuple(np.where(table < 0, np.nan, table) for table in map(evaluation.eval.get, ("precision", "recall")))
+    precision, recall = (np.asarray(evaluation.eval[name]) for name in ("precision", "recall"))
+    return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
 
 
 def _limits(tables: ScoringTables) -> list[int]:
-    """Return the numbers of detections, rising, that recalls count; COCO's tools want them in this order."""
+    """Return the limits of detections of COCO's recalls, in the ascending order that its tools require."""
     return sorted({most for most in RECALLED if most < tables.most} | {tables.most})
 
 
-def _annotations(table: Truths | Detections, name: str, values: np.ndarray) -> list[dict]:
-    """Return COCO's entries, with `values` as a further field. Ids count from 1: 0 means unmatched to COCO's tools."""
+def _annotations(table: Truths | Detections, name: str, values: Real[np.ndarray, " n"]) -> list[dict]:
+    """Return COCO's entries, with `values` as one more field. Ids start at 1, because 0 means unmatched in COCO's tools."""
     kind = "bbox" if table.region.ndim == 2 else "segmentation"
     columns = (column.tolist() for column in (table.image, table.label, table.region, table.area, values))
     return [
@@ -145,7 +152,7 @@ def _annotations(table: Truths | Detections, name: str, values: np.ndarray) -> l
 
 
 def voc07(tables: ScoringTables, iou: float = VOC_IOU) -> Scores:
-    """Compute mAP and the per-class AP of VOC 2007; Everingham et al. 2010, section 4.2.
+    """Compute mAP and the per-class AP of VOC 2007 (Everingham et al. 2010, section 4.2).
 
     AP is the mean over the recalls 0, 0.1, ..., 1 of the largest precision at that recall or a higher one.
     """
@@ -153,11 +160,11 @@ def voc07(tables: ScoringTables, iou: float = VOC_IOU) -> Scores:
 
 
 def voc12(tables: ScoringTables, iou: float = VOC_IOU) -> Scores:
-    """Compute mAP as `voc07`, but AP is the whole area under the curve, made monotone: VOC from 2010 on."""
+    """Compute mAP and the per-class AP of VOC from 2010 on. AP is the area under the curve, made monotone."""
     return _voc(tables, iou, area_under)
 
 
-def _voc(tables: ScoringTables, iou: float, average) -> Scores:
+def _voc(tables: ScoringTables, iou: float, average: Callable[[Bool[np.ndarray, " d"], int], float]) -> Scores:
     truths, detections = tables.truths, tables.detections
     found, false = match(tables, iou)
     order = np.argsort(-detections.score, kind="stable")
@@ -173,16 +180,16 @@ def _voc(tables: ScoringTables, iou: float, average) -> Scores:
     return Scores({"mAP": _mean(np.array([scores["AP"] for scores in classes]))}, classes, curves)
 
 
-def match(tables: ScoringTables, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return [D] bool twice: which detections find an object, and which are false. Ignored ones are neither; VOC's devkit.
+def match(tables: ScoringTables, iou: float) -> tuple[Bool[np.ndarray, " d"], Bool[np.ndarray, " d"]]:
+    """Return which detections find an object, and which are false, as VOC's devkit does. Ignored ones are neither.
 
-    Of each class in each image: a detection goes to the object that it overlaps most. At `iou` or more it finds it, if
-    no detection of a higher score has; where one has, it is false. Where that object is difficult it is ignored. VOC has
-    no crowds: here they are ignored like difficult objects, but looked at last, as COCO does: they excuse what
-    would be false for an overlap of `iou` or more, and take no detection from an object inside.
+    A detection is compared with the object of its class and image that it overlaps most. With an overlap of `iou` or more it
+    finds the object if no detection of a higher score has found it, and is false otherwise. It is ignored if the object is
+    difficult. VOC has no crowds. Here they are matched last, as in COCO: a detection that would be false is ignored if it
+    overlaps a crowd by `iou` or more, and a crowd takes no detection from an object inside it.
     """
     truths, detections = tables.truths, tables.detections
-    best = np.full(detections.image.size, -1)  # the object that a detection goes to
+    best = np.full(detections.image.size, -1)  # the object that a detection overlaps most
     overlap, covered = np.zeros((2, detections.image.size))
     for theirs, ours in pairs(
         truths.image * tables.classes + truths.label, detections.image * tables.classes + detections.label
@@ -204,36 +211,44 @@ def match(tables: ScoringTables, iou: float) -> tuple[np.ndarray, np.ndarray]:
     return found, ~(found | ignored | (covered >= iou))
 
 
-def _curve(hits: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the recall after each detection that hits, and the largest precision there or later."""
+def _curve(
+    hits: Bool[np.ndarray, " d"], positives: int
+) -> tuple[Float[np.ndarray, " found"], Float[np.ndarray, " found"]]:
+    """Return the recall after each hit, and the largest precision there or later."""
     count = np.arange(1, 1 + np.count_nonzero(hits))
     return count / positives, np.maximum.accumulate((count / (1 + np.flatnonzero(hits)))[::-1])[::-1]
 
 
-def eleven_points(hits: np.ndarray, positives: int) -> float:
-    """Compute AP of VOC 2007. `hits` [D] bool, by falling score: did the detection find one of the `positives` > 0 objects?"""
+def eleven_points(hits: Bool[np.ndarray, " d"], positives: int) -> float:
+    """Compute AP of VOC 2007.
+
+    `hits` says of each detection, by descending score, whether it finds one of the `positives` > 0 objects.
+    """
     _, precision = _curve(hits, positives)
-    # The recall of `found` hits is tenth / 10 or more: in whole numbers, for 3 / 10 is less than the double 3 * 0.1.
+    # The least number of hits with a recall of tenth / 10, in integers: 3 / 10 is less than the double 3 * 0.1.
     needed = [max(1, -(-tenth * positives // 10)) for tenth in range(11)]
     return sum(float(precision[found - 1]) for found in needed if found <= precision.size) / 11
 
 
-def area_under(hits: np.ndarray, positives: int) -> float:
-    """Compute AP of VOC 2010 and later: each object that is found adds its part of the recall times the precision there."""
+def area_under(hits: Bool[np.ndarray, " d"], positives: int) -> float:
+    """Compute AP of VOC 2010 and later, from `hits` as in `eleven_points`.
+
+    Each object found adds its share of the recall times the precision there.
+    """
     return float(_curve(hits, positives)[1].sum() / positives)
 
 
-def confusion(tables: ScoringTables) -> np.ndarray:
-    """Count objects by true (rows) and predicted class, [C+1,C+1] int64; the last of both is the background.
+def confusion(tables: ScoringTables) -> Int64[np.ndarray, "classes classes"]:
+    """Count objects by true class (rows) and predicted class, with the background as the last of both, [C+1,C+1].
 
-    Detections of score >= 0.25 choose, by falling score and regardless of class, the remaining object that they overlap
-    most, with an IoU of 0.5 at least. Those that find none stand in the last row, objects that are not found in the last
-    column. Crowds and difficult objects count nowhere, nor do detections that find nothing but one of them.
+    Detections with a score of at least 0.25 are matched by descending score and regardless of class. Each gets the remaining
+    object that it overlaps most, with an IoU of at least 0.5. Detections without an object are in the last row, and objects
+    without a detection in the last column. Crowds, difficult objects, and detections that overlap only these do not count.
     """
     truths, detections = tables.truths, tables.detections
     counted = ~truths.crowd & ~truths.difficult
     confident = detections.score >= CONFIDENT
-    predicted = np.where(counted, tables.classes, -1)  # of each object; -1 is for those that count nowhere
+    predicted = np.where(counted, tables.classes, -1)  # of each object; -1 for objects that do not count
     false = confident.copy()
     for theirs, ours in pairs(truths.image, np.where(confident, detections.image, -1)):
         ours = ours[np.argsort(-detections.score[ours], kind="stable")]
@@ -251,7 +266,9 @@ def confusion(tables: ScoringTables) -> np.ndarray:
     return counts
 
 
-def pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pairs(
+    truths: Int[np.ndarray, " n"], detections: Int[np.ndarray, " d"]
+) -> Iterator[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]]:
     """Yield the indices of the objects and of the detections with one key, for each key that both have."""
     orders = [np.argsort(keys, kind="stable") for keys in (truths, detections)]
     shared = np.intersect1d(truths, detections)
@@ -263,18 +280,21 @@ def pairs(truths: np.ndarray, detections: np.ndarray) -> Iterator[tuple[np.ndarr
         yield orders[0][first:last], orders[1][start:end]
 
 
-def measure_overlaps(tables: ScoringTables, detections: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """Return the overlaps [D,N] float64 of these, at least one each, all in one image."""
-    regions = tables.detections.region[detections].tolist(), tables.truths.region[truths].tolist()
+def measure_overlaps(
+    tables: ScoringTables, detections: Int[np.ndarray, " d"], truths: Int[np.ndarray, " n"]
+) -> Float64[np.ndarray, "d n"]:
+    """Return the overlaps of detections and objects of one image, given by their indices, at least one each."""
+    found, true = tables.detections.region[detections].tolist(), tables.truths.region[truths].tolist()
     crowd = tables.truths.crowd[truths]
-    overlaps = np.asarray(mask.iou(*regions, crowd.astype(int).tolist()))
+    overlaps = np.asarray(mask.iou(found, true, crowd.astype(int).tolist()))
     if tables.boundaries:
-        borders = ([mask.rleToBoundary(region, CONTOUR) for region in kind] for kind in regions)
-        near = np.asarray(mask.iou(*borders, [0] * len(crowd)))
+        borders = [[mask.rleToBoundary(region, CONTOUR) for region in kind] for kind in (found, true)]
+        near = np.asarray(mask.iou(borders[0], borders[1], [0] * len(crowd)))
         overlaps = np.where(crowd, overlaps, np.minimum(overlaps, near))  # a crowd has no contours of objects
     return overlaps
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: Float[np.ndarray, "..."]) -> float:
+    """Return the mean of the values that are not nan, and nan if there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")

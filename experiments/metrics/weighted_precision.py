@@ -1,28 +1,30 @@
-"""Average precision of samples that have some images several times and others not at all, as a bootstrap draws them.
+"""Average precision of samples that contain some images several times and others not at all, as a bootstrap draws them.
 
-Detections are matched once an image. A sample then needs the sums of its images' weights along the ranking alone: what
-stands `w` times in a row finds `w` objects. Of equal scores the earlier image goes first.
+The detections of each image are matched once. A sample then needs only the sums of its images' weights along the ranking: a
+detection that is `w` times in the sample finds `w` objects. Of equal scores the earlier image ranks first.
 """
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from experiments.metrics import precision
 from experiments.metrics.base import mean_defined
 from experiments.metrics.precision import COCO_IOUS, VOC_IOU, ScoringTables
 
 RECALLS = np.linspace(0, 1, 101)
-CELLS = 2**22  # numbers that are worked on at a time, 8 bytes each
-Curve = tuple[
-    np.ndarray, np.ndarray
-]  # [R,P] whole numbers, rising: objects found; [R,P]: the largest precision there or later
+CELLS = 2**22  # numbers that are processed at a time, 8 bytes each
+Weights = Integer[np.ndarray, "r n"]  # how often a sample contains an image
+Samples = tuple[dict[str, Float[np.ndarray, " r"]], dict[str, Float[np.ndarray, "r c"]]]  # of the split, of each class
+# The number of objects found after each hit, ascending, and the largest precision there or later.
+Curve = tuple[Int[np.ndarray, "r hits"], Float[np.ndarray, "r hits"]]
 
 
-def coco(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return AP, AP50, AP75 and AR of the most detections, [R] each, and AP and AP50 of each class, [R,C] each.
+def coco(tables: ScoringTables, weights: Weights) -> Samples:
+    """Return AP, AP50, AP75 and AR at the largest number of detections, and the per-class AP and AP50.
 
-    `weights` [R,N] are how often a sample has an image. They are `precision.coco`'s where all are 1.
+    If all weights are 1, the scores are those of `precision.coco`.
     """
     found, ignored = match(tables, COCO_IOUS)
     objects = _count_objects(tables, ~tables.truths.crowd)
@@ -42,7 +44,7 @@ def coco(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndarr
             with np.errstate(invalid="ignore", divide="ignore"):
                 recalls[level, rows, index] = np.where(there, total / positives, np.nan)
 
-    def mean(values: np.ndarray) -> np.ndarray:  # over IoUs and classes, in which the same classes are nan
+    def mean(values: Float[np.ndarray, "ious r c"]) -> Float[np.ndarray, " r"]:  # the same classes are nan at each IoU
         return mean_defined(np.moveaxis(values, 0, -1).reshape(values.shape[1], -1))
 
     half, three_quarters = (scores[[COCO_IOUS.index(iou)]] for iou in (0.5, 0.75))
@@ -50,20 +52,20 @@ def coco(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndarr
     return whole, {"AP": scores.mean(0), "AP50": half[0]}
 
 
-def voc07(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return mAP [R] and the AP [R,C] of each class, as `precision.voc07` computes them."""
+def voc07(tables: ScoringTables, weights: Weights) -> Samples:
+    """Return mAP and the per-class AP, as `precision.voc07` computes them."""
 
-    def average(curve: Curve, positives: np.ndarray) -> np.ndarray:
+    def average(curve: Curve, positives: Int[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
         needed = np.maximum(1, -(-np.arange(11) * positives[:, None] // 10))
         return _at(curve, needed).sum(1) / 11
 
     return _voc(tables, weights, average)
 
 
-def voc12(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return mAP [R] and the AP [R,C] of each class, as `precision.voc12` computes them."""
+def voc12(tables: ScoringTables, weights: Weights) -> Samples:
+    """Return mAP and the per-class AP, as `precision.voc12` computes them."""
 
-    def average(curve: Curve, positives: np.ndarray) -> np.ndarray:
+    def average(curve: Curve, positives: Int[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
         gained = np.diff(curve[0], axis=1, prepend=0)
         return (gained * curve[1]).sum(1) / np.maximum(positives, 1)
 
@@ -71,8 +73,10 @@ def voc12(tables: ScoringTables, weights: np.ndarray) -> tuple[dict[str, np.ndar
 
 
 def _voc(
-    tables: ScoringTables, weights: np.ndarray, average: Callable[[Curve, np.ndarray], np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    tables: ScoringTables,
+    weights: Weights,
+    average: Callable[[Curve, Int[np.ndarray, " r"]], Float[np.ndarray, " r"]],
+) -> Samples:
     found, false = precision.match(tables, VOC_IOU)
     objects = _count_objects(tables, ~tables.truths.crowd & ~tables.truths.difficult)
     scores = np.full((len(weights), tables.classes), np.nan)
@@ -86,11 +90,13 @@ def _voc(
     return {"mAP": mean_defined(scores)}, {"AP": scores}
 
 
-def match(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return [I,D] bool twice, for each IoU: which detections find an object, and which are ignored; COCO's tools.
+def match(
+    tables: ScoringTables, ious: tuple[float, ...]
+) -> tuple[Bool[np.ndarray, "ious d"], Bool[np.ndarray, "ious d"]]:
+    """Return for each IoU which detections find an object, and which are ignored, as COCO's tools do.
 
-    Of each class in each image, the `most` best detections choose, by falling score, the object that they overlap most of
-    those that are left; where there is none, a crowd. What finds a crowd is ignored, and so is what stands behind the best.
+    For each class and image the `most` best detections are matched by descending score. Each gets the remaining object that it
+    overlaps most, or else a crowd. Detections of a crowd are ignored, and so are all but the `most` best.
     """
     truths, detections = tables.truths, tables.detections
     found = np.zeros((len(ious), detections.image.size), bool)
@@ -116,21 +122,26 @@ def match(tables: ScoringTables, ious: tuple[float, ...]) -> tuple[np.ndarray, n
     return found, ignored
 
 
-def _last_largest(values: np.ndarray) -> np.ndarray:
-    """Return the place of the largest value of each row, the last one of several; -1 where none is 0 or more."""
+def _last_largest(values: Num[np.ndarray, "rows columns"]) -> Int[np.ndarray, " rows"]:
+    """Return the column of the largest value in each row, the last of equal ones, and -1 if none is 0 or more."""
     best = values.shape[1] - 1 - values[:, ::-1].argmax(1)
     return np.where(values.max(1) >= 0, best, -1)
 
 
-def _count_objects(tables: ScoringTables, counted: np.ndarray) -> np.ndarray:
-    """Return the numbers [N,C] of objects by image and class."""
+def _count_objects(tables: ScoringTables, counted: Bool[np.ndarray, " objects"]) -> Int[np.ndarray, "n c"]:
+    """Return the number of counted objects for each image and class."""
     counts = np.zeros((tables.images, tables.classes), np.int64)
     np.add.at(counts, (tables.truths.image[counted], tables.truths.label[counted]), 1)
     return counts
 
 
-def _ranked(tables: ScoringTables, weights: np.ndarray) -> Iterator[tuple[slice, int, np.ndarray, np.ndarray]]:
-    """Yield, class by class and for as many samples as fit into memory: their rows, the class, its detections, the weights."""
+def _ranked(
+    tables: ScoringTables, weights: Weights
+) -> Iterator[tuple[slice, int, Int[np.ndarray, " _"], Int[np.ndarray, "_ n"]]]:
+    """Yield the rows of some samples, a class, its detections by descending score, and the samples' weights.
+
+    As many samples as fit into memory are yielded together.
+    """
     order = np.argsort(-tables.detections.score, kind="stable")
     label = tables.detections.label[order]
     for index in range(tables.classes):
@@ -141,32 +152,34 @@ def _ranked(tables: ScoringTables, weights: np.ndarray) -> Iterator[tuple[slice,
             yield rows, index, ranked, weights[rows].astype(np.int64)
 
 
-def _sum_before(times: np.ndarray, places: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return the sums [R,E] of `times` [R,P], which stand at `places` [P], before each of `ends` [E]."""
+def _sum_before(
+    times: Int[np.ndarray, "r p"], places: Int[np.ndarray, " p"], ends: Int[np.ndarray, " e"]
+) -> Int[np.ndarray, "r e"]:
+    """Return the sums of `times` whose `places` are before each of `ends`."""
     sums = np.concatenate([np.zeros((len(times), 1), times.dtype), np.cumsum(times, axis=1)], axis=1)
     return sums[:, np.searchsorted(places, ends)]
 
 
-def _draw_curve(times: np.ndarray, places: np.ndarray) -> Curve:
-    """Return the curve of hits that stand `times` [R,P] in a row, the last one at `places` [R,P] of the ranking, from 1."""
+def _draw_curve(times: Int[np.ndarray, "r hits"], places: Int[np.ndarray, "r hits"]) -> Curve:
+    """Return the curve of hits that occur `times` in a row, the last time at `places` of the ranking, which start at 1."""
     found = np.cumsum(times, axis=1)
     return found, np.maximum.accumulate((found / np.maximum(places, 1))[:, ::-1], axis=1)[:, ::-1]
 
 
-def _least(positives: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-    """Return the fewest objects [R,Q] that are a recall: the least m of which m / positives >= recall, in doubles."""
-    positives = np.maximum(positives, 1)[:, None]
-    count = np.floor(recalls * positives).astype(np.int64)
-    return np.where(count / positives >= recalls, count, count + 1)
+def _least(positives: Int[np.ndarray, " r"], recalls: Float[np.ndarray, " q"]) -> Int[np.ndarray, "r q"]:
+    """Return the smallest number of objects m for each recall, such that m / positives >= recall in doubles."""
+    divisor = np.maximum(positives, 1)[:, None]
+    count = np.floor(recalls * divisor).astype(np.int64)
+    return np.where(count / divisor >= recalls, count, count + 1)
 
 
-def _at(curve: Curve, needed: np.ndarray) -> np.ndarray:
-    """Return the precision [R,Q] where `needed` [R,Q] objects are found, 0 where they never are."""
+def _at(curve: Curve, needed: Int[np.ndarray, "r q"]) -> Float[np.ndarray, "r q"]:
+    """Return the precision at which `needed` objects are found, 0 if they never are."""
     found, values = curve
     count, width = found.shape
     if not width:
         return np.zeros(needed.shape)
-    # One search for all rows: each has numbers of its own.
+    # One search for all rows, whose numbers are shifted so that they do not overlap.
     top = max(int(found[:, -1].max()), int(needed.max())) + 1
     starts = np.arange(count)[:, None]
     places = np.searchsorted((found + starts * top).ravel(), (needed + starts * top).ravel()).reshape(needed.shape)
@@ -174,7 +187,7 @@ def _at(curve: Curve, needed: np.ndarray) -> np.ndarray:
     return np.where(places < width, np.take_along_axis(values, np.minimum(places, width - 1), 1), 0)
 
 
-def _split(keys: np.ndarray) -> list[np.ndarray]:
+def _split(keys: Int[np.ndarray, " d"]) -> list[Int[np.ndarray, " _"]]:
     """Return the indices of each key."""
     order = np.argsort(keys, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)

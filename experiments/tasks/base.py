@@ -31,10 +31,10 @@ Arrays = dict[str, jax.Array]  # a batch on the device, or predictions
 Outputs = dict[str, Any]  # of `apply`: arrays by name, or for each level of a pyramid one, as a tuple
 ArrayLike = jax.Array | np.ndarray  # numpy arrays are constants of the program, such as anchors
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)  # for what works on the device and on the host
-ModelT = TypeVar("ModelT", bound=nnx.Module, contravariant=True)  # the models that a task can call
+ModelT = TypeVar("ModelT", contravariant=True)  # the models that a task can call
 
 
-@no_type_check  # not in tests: jax.tree.map builds Means whose fields are no arrays
+@no_type_check  # by tests, because jax.tree.map builds Means of anything
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mean:
@@ -86,7 +86,7 @@ class Task(abc.ABC, Generic[ModelT]):
 
 
 class SolvedTask(Task[ModelT]):
-    """A task that is solved for once instead of trained by steps: R-CNN's SVMs and box regressions.
+    """A task that is solved for once instead of trained by steps, such as R-CNN's SVMs and box regressions.
 
     Before the first step, the loop stores what `describe` returns for every batch, and `solve` computes variables of the model
     from it. `solve` alone runs on the host.
@@ -108,7 +108,7 @@ class SolvedTask(Task[ModelT]):
 
 
 def total_loss(terms: Means) -> Float[Array, ""] | int:
-    """Return the sum of factor * value over the terms, in their order; 0 without terms."""
+    """Return the sum of factor * value over the terms, in their order, and 0 without terms."""
     return sum(term.factor * term.value() for term in terms.values())
 
 

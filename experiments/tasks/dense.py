@@ -233,7 +233,7 @@ def clip_to_image(boxes: Float[Array, "b *n 4"], batch: Arrays) -> Float[Array, 
     return jnp.clip(boxes, jnp.tile(area[..., :2], 2), jnp.tile(area[..., 2:], 2))
 
 
-def is_inside(boxes: Float[ArrayLike, "a 4"], batch: Arrays) -> Bool[Array, "b a"]:
+def is_inside(boxes: Float[Array, "a 4"], batch: Arrays) -> Bool[Array, "b a"]:
     """Return which boxes lie in the part of each input that shows its image, edges included."""
     area = find_image(batch)[:, None]
     return ((boxes[:, :2] >= area[..., :2]) & (boxes[:, 2:] <= area[..., 2:])).all(-1)

@@ -171,7 +171,7 @@ def choose(
 ) -> tuple[Int[AnyArray, " a"], Bool[AnyArray, " a"]]:
     """Return the index of the smallest box that fits each place, and whether there is one."""
     areas = xp.prod(boxes[:, 2:] - boxes[:, :2], -1)
-    return xp.where(fits, areas[:, None], xp.inf).argmin(0), fits.any(0)
+    return xp.where(fits, areas[:, None], xp.inf).argmin(0), xp.any(fits, 0)
 
 
 def measure_centerness(distances: Float[Array, "*batch 4"], positive: Bool[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -6,7 +6,8 @@ images divided by the sum of all weights is then the batch's mean, also over mic
 pixels without weight change nothing, even if they are not finite. An image without weight has a loss of 0 and no gradient.
 """
 
-from collections.abc import Callable, Mapping
+import abc
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from input_pipeline.batch import IGNORE
 Logits = Float32[Array, "b h w c"]
 Label = UInt8[Array, "b h w"]
 Weight = Float32[Array, "b h w"]
+Scalar = float | Float32[Array, ""]
 PerImage = Float32[Array, " b"]  # an image's mean loss times its total weight
 Loss = Callable[[Logits, Label, Weight], PerImage]
 
@@ -50,7 +52,7 @@ class OHEM:
     share: Share = 0.25  # and at least this share of an image's pixels
 
 
-class Losses(Mapping[str, Mapping[str, float]]):
+class Losses(Mapping[str, Mapping[str, float]], metaclass=abc.ABCMeta):
     """The section config.task.losses, with the factor and the other fields of each loss."""
 
     cross_entropy: CrossEntropy
@@ -66,7 +68,7 @@ Losses.register(dict)  # sections of a config are dicts
 def pixel_weights(
     label: Label,
     example_mask: Bool[Array, " b"],
-    class_weights: tuple[float, ...],
+    class_weights: Sequence[float],
     weight_map: Weight | None,
 ) -> Weight:
     """Return each pixel's weight, that of its class (1 if `class_weights` is ()) times `weight_map`.
@@ -80,7 +82,7 @@ def pixel_weights(
     return weight if weight_map is None else jnp.where(weight > 0, weight * weight_map, 0.0)
 
 
-def check_class_weights(class_weights: tuple[float, ...], num_classes: int) -> None:
+def check_class_weights(class_weights: Sequence[float], num_classes: int) -> None:
     """Raise UserError unless `class_weights` is () or a weight for each class, one of them above 0."""
     where = "config.task.class_weights"
     hint = "`--mode=datacheck` prints them"
@@ -97,7 +99,7 @@ def cross_entropy(logits: Logits, label: Label, weight: Weight, label_smoothing:
     return _total(-weight * jnp.sum(target * jax.nn.log_softmax(logits), axis=-1))
 
 
-def focal(logits: Logits, label: Label, weight: Weight, gamma: float) -> PerImage:
+def focal(logits: Logits, label: Label, weight: Weight, gamma: Scalar) -> PerImage:
     """Return the focal loss without alpha (Lin et al. 2017, section 3.2).
 
     It is -(1 - p)^gamma log p, where p is the softmax probability of the true class.
@@ -186,7 +188,7 @@ def _ordered_packed(errors: Float32[Array, "b c n"], tag: Int32[Array, "b c n"])
         return lax.sort(key | tag.astype(jnp.int64), is_stable=False).astype(jnp.int32)
 
 
-def ohem(logits: Logits, label: Label, weight: Weight, threshold: float, share: float) -> PerImage:
+def ohem(logits: Logits, label: Label, weight: Weight, threshold: Scalar, share: Scalar) -> PerImage:
     """Return the mean cross-entropy of an image's hard pixels (Shrivastava et al. 2016, by pixels instead of regions).
 
     Pixels are hard if their true class has a probability below `threshold`. If these are less than `share` of the counted

@@ -41,11 +41,12 @@ class MaskRCNNTask(FasterRCNNTask[MaskRCNN]):
         # The regions of objects are the first ones of a sample.
         names = ("regions", "region_boxes", "region_classes", "region_objects")
         regions, boxes, classes, objects = (outputs[name][:, :most] for name in names)
-        size = (logits := model.segment(features, regions)).shape[2:4]
+        logits = model.segment(features, regions)
+        _, _, height, width, _ = logits.shape
         own = jnp.take_along_axis(batch["masks"], objects[..., None, None], 1)
         return outputs | {
             "mask_logits": _choose_class(logits, classes),
-            "mask_targets": jax.vmap(partial(masks.crop, size=size))(own, boxes, regions),
+            "mask_targets": jax.vmap(partial(masks.crop, size=(height, width)))(own, boxes, regions),
             "mask_positive": (classes > 0) & own.any((2, 3)),
         }
 

@@ -1,6 +1,5 @@
 """The tasks by their names in `config.task.name`. To add one, write its file and add a line here."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 from ml_collections import ConfigDict
@@ -41,8 +40,7 @@ def make_task(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     values = config.task.to_dict()
     fields.check("config.task", values, TASK)
     name, data = values.pop("name"), config.data
-    make: Callable[..., Task] = find_task(name)
-    task = make(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
+    task: Task = NAMED.load(name)(class_names=class_names, mean=data.mean, std=data.std, margin=data.margin, **values)
     check_pair(name, config.model.name)
     return task
 

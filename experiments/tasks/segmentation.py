@@ -1,4 +1,6 @@
-"""Semantic segmentation: a class for every pixel."""
+"""Semantic segmentation, which predicts a class for each pixel."""
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +9,15 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 from errors import UserError
-from experiments.tasks.base import Arrays, Mean, Means, ModelT, Outputs, Task, image_size, normalise
+from experiments.tasks.base import Arrays, Mean, Means, Outputs, Task, image_size, normalise
 from experiments.tasks.losses import Losses, check_class_weights, make_losses, pixel_weights
 from fields import NotNegative
 from input_pipeline.batch import IGNORE, Size
 
+SegmenterT = TypeVar("SegmenterT", bound=nnx.Module, contravariant=True)
 
-class Segmentation(Task[ModelT]):
+
+class Segmentation(Task[SegmenterT]):
     """Losses over pixels, and a probability of each class for each pixel. Pixels labelled 255 count nowhere.
 
     A model's logits may be smaller than its input (unpadded convolutions). They then predict the centre of the label, and
@@ -34,7 +38,7 @@ class Segmentation(Task[ModelT]):
         class_weights: tuple[NotNegative, ...],
         losses: Losses,
     ):
-        """Check the fields. `class_weights` weight pixels by their true class; () is 1 for all.
+        """Check the fields. `class_weights` weight pixels by their true class, and () is 1 for all.
 
         `--mode=datacheck` prints the weights of median frequency balancing.
         """
@@ -43,7 +47,7 @@ class Segmentation(Task[ModelT]):
         self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         self.losses = make_losses(losses)
 
-    def apply(self, model: ModelT, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Outputs:
+    def apply(self, model: SegmenterT, batch: Arrays, *, train: bool, rngs: nnx.Rngs | None) -> Outputs:
         """Return `logits` [B,h,w,C]."""
         return {"logits": model(normalise(batch["image"], self.mean, self.std), train=train, rngs=rngs)}
 

@@ -176,6 +176,6 @@ def _array(size: Size) -> Float[np.ndarray, "2"]:
     return np.asarray(size, np.float32)
 
 
-def _columns(rows: Shaped[Array, " b"], ndim: int) -> Shaped[Array, "b *_"]:
+def _columns(rows: Shaped[Array, " b"], ndim: int) -> Shaped[Array, "b ..."]:
     """Add axes of length 1 at the end, up to `ndim` axes."""
     return rows.reshape(-1, *(1,) * (ndim - 1))

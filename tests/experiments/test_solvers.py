@@ -16,7 +16,7 @@ def make_block(features, positive, negative):
 
 
 def clouds(rng, count=600, width=4):
-    """Two classes around different centres, and background around another: they overlap."""
+    """Draw two classes and background around three centres, so that they overlap."""
     centres = np.array([[2.0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 1, 0]])[:, :width]
     kind = rng.integers(0, 3, count)
     features = (centres[kind] + rng.normal(0, 0.7, (count, width))).astype(np.float32)
@@ -31,7 +31,7 @@ def split(block, *places):
 
 
 def objective(weights, bias, block, number, settings):
-    """Half the squared norm, and the cost of each violated margin: what an SVM minimises, in plain numpy."""
+    """Compute an SVM's objective in plain numpy, half the squared norm plus the cost of each violated margin."""
     scale = settings.feature_norm / np.linalg.norm(block["features"], axis=1).mean()
     weights = weights.astype(float) / scale
     margins = scale * block["features"].astype(float) @ weights + bias
@@ -42,7 +42,7 @@ def objective(weights, bias, block, number, settings):
 
 
 def test_the_widest_margin_between_two_points_is_known():
-    """Points at 3 and -1: the border is half-way, at 1, and margins of 1 and -1 are reached at the points."""
+    """For points at 3 and -1 the border is half-way, at 1, and the points have margins of 1 and -1."""
     block = make_block([[3.0], [-1.0]], [0, -1], [[False], [True]])
     weights, biases, objectives = fit_svms([block], 1, SETTINGS)
     assert weights.shape == (1, 1) and biases.shape == (1,)
@@ -93,7 +93,7 @@ def test_a_class_without_a_positive_never_fires():
 def test_an_unsolved_svm_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(solvers, "TURNS", 1)
     fit_svms([clouds(np.random.default_rng(0))], 2, SETTINGS)
-    assert "2 SVMs are not solved after 1 turns" in "".join(capsys.readouterr())
+    assert "2 SVMs are not solved after 1 iterations" in "".join(capsys.readouterr())
 
 
 def test_regressions_equal_the_normal_equations():

@@ -25,7 +25,7 @@ STYLES = ("coco", "voc07", "voc12", "confusion")
 
 
 def truth(*objects):
-    """Each (class, (top, left, bottom, right), flags), flags of "crowd", "difficult" or an area."""
+    """Make the truth of (class, (top, left, bottom, right), flags), flags of "crowd", "difficult" or an area."""
     boxes = np.array([box for _, box, *_ in objects], np.float64).reshape(-1, 4)
     areas = [next((flag for flag in flags if not isinstance(flag, str)), None) for _, _, *flags in objects]
     return {
@@ -40,7 +40,7 @@ def truth(*objects):
 
 
 def prediction(*detections):
-    """Each (class, score, (top, left, bottom, right))."""
+    """Convert tuples of (class, score, (top, left, bottom, right))."""
     return {
         "boxes": np.array([box for *_, box in detections], np.float32).reshape(-1, 4),
         "scores": np.array([score for _, score, _ in detections], np.float32),
@@ -49,7 +49,7 @@ def prediction(*detections):
 
 
 def parts(*images):
-    """Each image's part and id as they come back from a file, of (prediction, truth) each."""
+    """Return the part and id of each (prediction, truth), as read from a file."""
     metric = AveragePrecision(NAMES, STYLES)
     return [(json.loads(json.dumps(metric.measure(*image))), 3 * index + 1) for index, image in enumerate(images)]
 
@@ -66,7 +66,7 @@ def confusion(*images):
 
 
 def overlap(detection, box, crowd=False):
-    """Of two (top, left, bottom, right)."""
+    """Return the IoU of two (top, left, bottom, right)."""
     height, width = (min(detection[2 + k], box[2 + k]) - max(detection[k], box[k]) for k in (0, 1))
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (detection, box)]
     both = max(0, height) * max(0, width)
@@ -74,7 +74,7 @@ def overlap(detection, box, crowd=False):
 
 
 def random_images(seed, count):
-    """Boxes on a coarse grid, scores of few levels: ties of both are frequent; sides pass 32 and 96 pixels."""
+    """Draw boxes on a coarse grid and scores of few levels. Both often tie, and sides pass 32 and 96 pixels."""
     rng = np.random.default_rng(seed)
 
     def boxes(number):
@@ -103,7 +103,7 @@ def random_images(seed, count):
 
 
 def by_score(predicted, index, most=None):
-    """(score, box) of a class in one image, best first, equal scores as given."""
+    """Return the (score, box) of a class in one image, best first. Equal scores keep their order."""
     found = zip(predicted["classes"], predicted["scores"].tolist(), predicted["boxes"].tolist(), strict=True)
     return sorted(((score, box) for which, score, box in found if which == index), key=lambda item: -item[0])[:most]
 
@@ -113,7 +113,7 @@ def area(box):
 
 
 def coco_by_loops(images, overlap=overlap, area=area):
-    """The twelve numbers, and each class's AP, from the published algorithm of matching and of reading the curve.
+    """Compute the twelve numbers and each class's AP by the published algorithm of matching and reading the curve.
 
     "boxes" may hold any kind of region that `overlap` (of a detection, an object, its crowd) and `area` know.
     """
@@ -170,7 +170,7 @@ def coco_by_loops(images, overlap=overlap, area=area):
 
 
 def voc_by_loops(images, c):
-    """(AP of 2007, AP of 2012) of a class: all detections by score, one after the other."""
+    """Return (AP of 2007, AP of 2012) of a class, with all detections by score, one after the other."""
     found = [(s, box, place) for place, (p, _) in enumerate(images) for s, box in by_score(p, c)]
     found.sort(key=lambda item: -item[0])
     taken, outcome, positives = set(), [], 0
@@ -327,7 +327,7 @@ def test_a_row_after_the_scores_changes_them():
 
 
 def test_an_image_of_many_objects_is_scored_whole_on_request():
-    """COCO looks at 100 detections of a class: of 150 objects all found, recall and precision end there."""
+    """COCO uses 100 detections of a class. If 150 objects are all found, recall and precision end there."""
     boxes = [(40 * (i % 15), 40 * (i // 15), 40 * (i % 15) + 20, 40 * (i // 15) + 20) for i in range(150)]
     image = prediction(*((0, 0.9 - i / 1000, box) for i, box in enumerate(boxes))), truth(*((0, box) for box in boxes))
     scores = {}
@@ -378,7 +378,7 @@ def test_boxes_without_an_area_find_nothing(recwarn):
     assert scores["AP50"] == scores["mAP_voc12"] == 0 and not recwarn
 
 
-def test_what_is_taken_for_what_by_hand():
+def test_confusion_by_hand():
     objects = truth((0, A), (1, B), (1, C), (2, (60, 0, 70, 10), "difficult"), (0, (0, 50, 60, 100), "crowd"))
     found = prediction(
         (0, 0.9, A),
@@ -415,7 +415,10 @@ def square(left, top, side):
 
 
 def ground_truth():
-    """Ids that are neither sorted nor dense. Image 7: a cat, a difficult cat and a dog; image 3: a crowd of dogs."""
+    """Return ground truth with ids that are neither sorted nor dense.
+
+    Image 7 has a cat, a difficult cat and a dog. Image 3 has a crowd of dogs.
+    """
     return {
         "images": [
             {"id": 7, "file_name": "a/seven.jpg", "height": 40, "width": 50},
@@ -435,7 +438,7 @@ def ground_truth():
 
 
 def results():
-    """The first cat found, the dog found half, and a dog in the crowd with the highest score of all."""
+    """Return detections of the first cat, half of the dog, and a dog in the crowd with the highest score."""
     half = {"size": [40, 50], "counts": [20 * 40 + 20, 10] + [30, 10] * 4 + [2000 - 20 * 40 - 20 - 10 - 4 * 40]}
     return [
         {"image_id": 7, "category_id": 4, "score": 0.5, "bbox": [0, 0, 10, 10], "segmentation": square(0, 0, 10)},
@@ -535,7 +538,7 @@ def test_names_are_taken_where_every_entry_has_them(files, capsys):
 
 
 def test_images_of_one_name_in_two_folders_are_told_apart(files, capsys):
-    """Each folder's detections count for its own images, whatever folders lie above; others are refused."""
+    """Each folder's detections count for its own images, whatever folders lie above. Others are refused."""
     known, found = ground_truth(), results()
     for image, name in zip(known["images"], ("a/frame.jpg", "b/frame.jpg"), strict=True):
         image["file_name"] = name
@@ -610,7 +613,7 @@ def test_the_command_and_the_metric_give_the_same_numbers(files, capsys):
 
 
 def changed(content, *path, value=None):
-    """A copy with the item at `path` replaced, or left out where no value is given."""
+    """Copy with the item at `path` replaced, or removed if no value is given."""
     content = json.loads(json.dumps(content))
     place = content
     for key in path[:-1]:
@@ -671,7 +674,7 @@ GT, DT = ground_truth(), results()
         (GT, changed(DT, 0, "segmentation", 0, 3, value=1e300), ("--iou_type=segm",), "must be polygons within 1000000 pix"),
         (GT, changed(DT, 0, "segmentation", 0, 3, value=-1e9), ("--iou_type=segm",), "must be polygons within 1000000 pixe"),
         (GT, changed(DT, 0, "segmentation", 0, 3, value=10**400), ("--iou_type=segm",), "must be polygons within 1000000"),
-        (GT, DT, ("--iou=0",), "--iou=0.0: an overlap is more than 0 and at most 1"),
+        (GT, DT, ("--iou=0",), "--iou=0.0 is not supported; choose an overlap above 0 and at most 1"),
         (GT, DT, ("--detections=nowhere.json",), "nowhere.json does not exist"),
     ],
 )  # fmt: skip
@@ -714,8 +717,8 @@ def test_the_twelve_numbers_that_cocos_tools_print(cocoapi, capsys, kind):
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("bbox", 0), ("bbox", 1), ("segm", 2), ("segm", 3)])
-def test_every_digit_is_that_of_cocos_tools_on_made_files(tmp_path, kind, seed):
-    """Crowds, equal scores, areas of every size, images without an object or a detection; masks with boxes and without."""
+def test_every_digit_is_that_of_cocos_tools_on_synthetic_files(tmp_path, kind, seed):
+    """Crowds, equal scores, areas of all sizes, images without object or detection, masks with and without boxes."""
     rng = np.random.default_rng(seed)
     images = [{"id": 7 * index + 3, "height": 200, "width": 240} for index in range(12)]
 

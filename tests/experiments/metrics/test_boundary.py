@@ -12,7 +12,7 @@ from experiments.metrics.confusion import Confusion
 
 
 def masks(seed, shape, classes, ignored):
-    """Patches of 2 x 2 pixels, so that there are insides, and single ignored pixels."""
+    """Draw patches of 2 x 2 pixels, so that there are insides, and single ignored pixels."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, classes, (2, -(-shape[0] // 2), -(-shape[1] // 2))).astype(np.uint8)
     label, prediction = coarse.repeat(2, 1).repeat(2, 2)[:, : shape[0], : shape[1]]
@@ -20,7 +20,7 @@ def masks(seed, shape, classes, ignored):
 
 
 def oracle_near(mask, distance):
-    """The pixels of one bool mask with a pixel outside it, or the outside of the image, in their square."""
+    """Return the pixels of a bool mask whose square contains a pixel outside the mask or outside the image."""
     height, width = mask.shape
     near = np.zeros_like(mask)
     for y, x in np.argwhere(mask):
@@ -90,7 +90,7 @@ def test_the_erosion_step_by_step_gives_the_same():
 
 
 @pytest.mark.parametrize("distance", [0.5, 2, 1e6])
-def test_with_a_large_distance_it_is_the_iou(distance):
+def test_a_large_distance_gives_the_iou(distance):
     image = masks(3, (13, 20), 4, 0.05)
     wide, plain = measured(BoundaryIoU(tuple("abcd"), distance), image), measured(Confusion(tuple("abcd")), image)
     ious = [plain.compute()[f"IoU/{name}"] for name in "abcd"]
@@ -107,7 +107,7 @@ def test_the_inside_of_an_object_hides_no_border():
     assert measured(BoundaryIoU(("a", "b"), 0.02), image).compute()["boundary_IoU/b"] < 0.35  # of 6 pixels 2 are shared
 
 
-def test_what_is_predicted_where_the_truth_is_ignored_makes_no_difference():
+def test_predictions_at_ignored_pixels_make_no_difference():
     prediction, truth = masks(5, (16, 16), 3, 0.2)
     other = np.where(truth["label"] == 255, 2 - prediction["label"], prediction["label"])
     metric = BoundaryIoU(tuple("abc"), 0.1)

@@ -24,7 +24,7 @@ def measured(class_names, *images):
 
 
 def from_counts(class_names, counts):
-    """As if the cells [C,C] were one image's."""
+    """Count the cells [C,C] as one image's."""
     metric = Confusion(class_names)
     metric.add([[t, p, int(pixels)] for (t, p), pixels in np.ndenumerate(counts)], 0)
     return metric

@@ -29,7 +29,7 @@ def rectangle(top, left, bottom, right):
 
 
 def image_of(objects, detections):
-    """(prediction, truth); each object is (class, mask [H,W], *flags), each detection (class, score, mask [H,W])."""
+    """Return (prediction, truth) of objects (class, mask [H,W], *flags) and detections (class, score, mask [H,W])."""
     areas = [next((flag for flag in flags if not isinstance(flag, str)), mask.sum()) for _, mask, *flags in objects]
     truth = {
         "image": np.zeros((*SIZE, 3), np.uint8),
@@ -55,7 +55,7 @@ def measured(*images, styles=STYLES):
 
 
 def near_contour(mask):
-    """Of a mask [H,W] the pixels whose square of 7x7 pixels is not all in it; beyond the image nothing is."""
+    """Return the pixels of a mask [H,W] whose square of 7x7 pixels is not all in it. Nothing outside the image is in it."""
     padded = np.pad(mask, DISTANCE)
     side = 2 * DISTANCE + 1
     return mask & ~np.lib.stride_tricks.sliding_window_view(padded, (side, side)).all((2, 3))
@@ -73,7 +73,7 @@ def boundary_overlap(detection, mask, crowd=False):
 
 
 def random_images(seed, count):
-    """Ellipses in each other's way, found with errors at the border; equal scores, crowds, areas of every size."""
+    """Draw overlapping ellipses, found with errors at the border. Scores tie, some are crowds, areas have all sizes."""
     rng, (y, x) = np.random.default_rng(seed), np.mgrid[: SIZE[0], : SIZE[1]]
 
     def ellipse(centre, radii):
@@ -121,7 +121,7 @@ def test_scores_equal_loops_over_all_pixels(seed, count):
 
 
 def test_a_shift_by_hand():
-    """A square of 60x60 pixels, found two pixels too far right: 58 of 62 columns, of its frame of 3 pixels less."""
+    """A square of 60x60 pixels, found two pixels too far right, shares 58 of 62 columns, and less of its frame of 3 pixels."""
     found = measured(image_of([(0, rectangle(10, 10, 70, 70))], [(0, 0.9, rectangle(10, 12, 70, 72))])).compute()
     assert mask_overlap(rectangle(10, 10, 70, 70), rectangle(10, 12, 70, 72)) == 58 / 62 > 0.9
     frame = 60 * 60 - 54 * 54
@@ -133,7 +133,7 @@ def test_a_shift_by_hand():
 
 
 def test_boxes_hide_what_masks_show():
-    """Two triangles of one box: their boxes are equal, and they share no pixel but the diagonal."""
+    """Two triangles in one box have equal boxes and share only the diagonal."""
     lower = np.zeros(SIZE, bool)
     lower[:60, :60] = np.tri(60, dtype=bool)
     upper = np.zeros(SIZE, bool)
@@ -147,7 +147,7 @@ def test_the_annotated_area_says_what_is_small_and_a_detections_own_does():
     masks = rectangle(0, 0, 90, 120), rectangle(0, 0, 10, 10)
     scores = measured(image_of([(0, masks[0], 1000.0)], [(0, 0.9, masks[0]), (0, 0.95, masks[1])])).compute()
     assert scores["mask_APs"] == pytest.approx(0.5) and math.isnan(scores["mask_APl"])
-    # A large detection that finds nothing is no mistake among the small ones.
+    # A large detection that finds nothing does not count as false among the small ones.
     scores = measured(image_of([(0, masks[1])], [(0, 0.8, masks[1]), (0, 0.9, masks[0])])).compute()
     assert scores["mask_APs"] == pytest.approx(1) and scores["mask_AP"] == pytest.approx(0.5)
 
@@ -214,7 +214,7 @@ def test_boxes_and_masks_are_scored_side_by_side():
 
 @pytest.fixture
 def written(tmp_path):
-    """Files of what the metric has measured, with polygons nowhere: [ground truth, detections]."""
+    """Write what the metric has measured as COCO's files, without polygons. Return [ground truth, detections]."""
     parts = [MaskPrecision(NAMES, STYLES).measure(*image) for image in random_images(11, 5)]
     known = {"images": [], "annotations": [], "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES)]}
     found = []

@@ -18,7 +18,7 @@ def grid(*rows):
 
 
 def predicted(inside):
-    """A prediction whose probability of being inside is `inside` [H,W]."""
+    """Return a prediction whose probability of being inside is `inside` [H,W]."""
     inside = np.asarray(inside, np.float32)
     return {"probability": np.stack([1 - inside, inside], -1), "label": (inside > 0.5).astype(np.uint8)}
 
@@ -35,7 +35,7 @@ def entropy(*parts):
 
 
 def oracle(true, guess):
-    """The definitions over every pair of pixels (a pixel is a pair with itself) and every pair of segments."""
+    """Compute the definitions over all pairs of pixels (a pixel pairs with itself) and all pairs of segments."""
     same_true, same_guess = true[:, None] == true, guess[:, None] == guess
     rand = 2 * (same_true & same_guess).sum() / (same_true.sum() + same_guess.sum())
     parts = [[np.mean(labels == index) for index in np.unique(labels)] for labels in (true, guess)]
@@ -112,7 +112,7 @@ def test_the_width_of_a_border_makes_no_difference(width):
     assert scores["pixel_error"] == abs(width - 3) / 33
 
 
-def test_thinning_grows_each_segment_into_what_is_nearest_to_it():
+def test_thinning_gives_each_pixel_its_nearest_segment():
     rng = np.random.default_rng(2)
     inside = rng.random((12, 15)) > 0.8
     segments, grown = connected_components(inside), thin(inside)
@@ -176,6 +176,6 @@ def test_an_image_without_a_true_segment_is_in_no_mean(recwarn):
 
 @pytest.mark.parametrize("names", [("cell",), ("a", "b", "c")])
 def test_other_numbers_of_classes_are_one_clear_line(names):
-    with pytest.raises(UserError, match=rf"config.eval.metrics: .* has {len(names)}; leave it out") as error:
+    with pytest.raises(UserError, match=rf"config.eval.metrics: .* has {len(names)}; remove it") as error:
         Partition(names)
     assert "\n" not in str(error.value)

@@ -18,26 +18,30 @@ NAMES = ("membrane", "cell")
 @pytest.mark.parametrize(
     ("make", "names", "said"),
     [
-        (make_label_metrics, (), r"config.eval.metrics=\(\) scores nothing; choose of confusion, boundary, partition"),
+        (
+            make_label_metrics,
+            (),
+            r"config.eval.metrics=\(\) scores nothing; choose from confusion, boundary, partition",
+        ),
         (
             make_label_metrics,
             ("confusion", "coco"),
-            "config.eval.metrics: 'coco' does not score labels; choose of confusion",
+            "config.eval.metrics: 'coco' does not score labels; choose from confusion",
         ),
-        (make_box_metrics, (), r"config.eval.metrics=\(\) .* one of coco, voc07 and voc12 at least, in addition to"),
+        (make_box_metrics, (), r"config.eval.metrics=\(\) .* at least one of coco, voc07 and voc12"),
         (
             make_box_metrics,
             ("confusion",),
-            "'confusion'.* one of coco, voc07 and voc12 at least, in addition to confusion",
+            "'confusion'.* add at least one of coco, voc07 and voc12",
         ),
-        (make_box_metrics, ("coco", "boundary"), "metrics: 'boundary' .* choose of coco, voc07, voc12, confusion"),
+        (make_box_metrics, ("coco", "boundary"), "metrics: 'boundary' .* choose from coco, voc07, voc12, confusion"),
         (
             make_box_metrics,
             ("coco", "coco_masks"),
-            "metrics: 'coco_masks' scores masks, and this task predicts boxes alone; choose of coco, voc07, voc12, conf",
+            "metrics: 'coco_masks' scores masks, and this task predicts boxes alone; choose from coco, voc07, voc12, conf",
         ),
-        (make_mask_metrics, ("confusion",), "gives masks no score; name one of coco, .* and coco_boundaries at least"),
-        (make_mask_metrics, ("coco_mask",), "'coco_mask' does not score masks; .*coco_masks.*choose of coco"),
+        (make_mask_metrics, ("confusion",), "gives masks no score; add at least one of coco, .* and coco_boundaries"),
+        (make_mask_metrics, ("coco_mask",), "'coco_mask' does not score masks; .*coco_masks.*choose from coco"),
     ],
 )
 def test_what_cannot_be_scored_is_one_clear_line(make, names, said):

@@ -84,7 +84,7 @@ def test_partition_scores():
 
 
 def box_parts(rng, images, classes=3, objects=4, detections=8):
-    """Records of boxes on a coarse grid, so that overlaps are often equal, with crowds and difficult objects."""
+    """Return records of boxes on a coarse grid, so that overlaps are often equal, with crowds and difficult objects."""
     metric = AveragePrecision(NAMES, STYLES)
     parts = []
     for _ in range(images):

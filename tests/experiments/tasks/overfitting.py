@@ -1,8 +1,9 @@
-"""Two pictures on which a detector of three classes is trained until it knows them."""
+"""Two pictures that a detector of three classes overfits."""
 
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -21,7 +22,7 @@ OBJECTS = [  # small and large: (box, class)
 
 
 def draw_batch() -> dict[str, np.ndarray]:
-    """Rectangles of their class's colour on noise, which fill their boxes."""
+    """Draw rectangles in the colour of their class on noise. They fill their boxes."""
     batch = make_batch(*([(box, index, "") for box, index in image] for image in OBJECTS), size=(SIDE, SIDE))
     batch = {name: rows[: len(OBJECTS)] for name, rows in batch.items()}
     batch["image"] = np.random.default_rng(0).integers(100, 140, batch["image"].shape).astype(np.uint8)
@@ -32,8 +33,8 @@ def draw_batch() -> dict[str, np.ndarray]:
 
 
 def overfit(config: ConfigDict, steps: int) -> SimpleNamespace:
-    """Trains `config`'s detector: (task, model, batch, losses of the steps, gradients of the first)."""
-    task, batch = registry.make_task(config, CLASSES), draw_batch()
+    """Train a config's detector. Return the task, model, batch, losses of the steps, and gradients of the first step."""
+    task, batch = registry.make_task(config, CLASSES), jax.tree.map(jnp.asarray, draw_batch())
     architecture, _, trained = states.describe(config, len(CLASSES))
     variables = states.initialise(config, len(CLASSES), seed=0)
     optimizer = optax.adam(5e-3)

@@ -31,11 +31,12 @@ def make_batch(size=4, seed=0):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, (size, 32, 32)).astype(np.uint8)
     label[: size // 2, :16] = 255
-    return {
+    batch = {
         "image": rng.integers(0, 256, (size, 32, 32, 3), np.uint8),
         "label": label,
         "example_mask": np.ones(size, bool),
     }
+    return jax.tree.map(jnp.asarray, batch)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def setting():
 
 
 def objectives(architecture, variables, batch, mean, std):
-    """The three parts of the paper's section 3, plainly: mean over patches, images weighted by their labelled pixels."""
+    """Compute the three parts of the paper's section 3, means over patches with images weighted by labelled pixels."""
     model = architecture.merge(variables)
     image = (batch["image"].astype(np.float32) - mean) / std
     known = (batch["label"] != 255)[..., None]
@@ -115,7 +116,7 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
     assert any(name.startswith("discriminator/") for name in state.params)
     assert not any(name.startswith("discriminator/") for name in state.ema)
     mesh = sharding.make_mesh(config.mesh)
-    batch = sharding.put_batch(make_batch(), mesh)
+    batch = sharding.put_batch(jax.tree.map(np.asarray, make_batch()), mesh)
     before = {name: np.array(value) for name, value in state.params.items()}
     key = jax.random.key(0)
     step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)
@@ -137,7 +138,7 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
 
 
 def test_it_has_an_optimiser_of_its_own(setting):
-    """`optim.partition` gives it other fields: here it stands still while the generator moves."""
+    """`optim.partition` gives it other fields. Here it stands still while the generator moves."""
     config, _, _, variables = setting
     optim = config.optim.copy_and_resolve_references()
     optim.update(name="sgd", lr=1.0, schedule="constant", warmup_steps=0, momentum=0.0, weight_decay=0.0)

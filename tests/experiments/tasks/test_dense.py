@@ -1,4 +1,4 @@
-"""What detectors share on the device: where an input shows its image, and boxes clipped to that before suppression."""
+"""Tests of where an input shows its image, and of clipping boxes to it before suppression."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ CANVAS = (96, 128)
 
 
 def rows_of(size, count=1, **fields):
-    """Rows of a batch that show views of an image of `size`, after `fields` of config.data and config.eval, and a blank one."""
+    """Return a batch of the views of an image of `size`, by `fields` of config.data and config.eval, and a blank row."""
     config = get_config()
     config.data.update(canvases=(CANVAS,), image_size=CANVAS, fit=fields.pop("fit", "letterbox"))
     config.eval.update(fields)
@@ -23,7 +23,7 @@ def rows_of(size, count=1, **fields):
     image = np.zeros((*CANVAS, 3), np.uint8)
     rows = [row(image, {}, 0, size, view.matrix) for view in views if view.canvas == CANVAS]
     assert len(rows) == count
-    return stack([*rows, blank(CANVAS, {})])
+    return jax.tree.map(jnp.asarray, stack([*rows, blank(CANVAS, {})]))
 
 
 def padding(top, left, bottom, right):
@@ -51,10 +51,10 @@ def test_an_input_shows_its_image_where_the_view_puts_it(size, fields, expected)
     np.testing.assert_array_equal(found, [*expected, [0, 0, *CANVAS]])
 
 
-def test_of_a_turned_image_it_is_the_upright_box():
+def test_a_turned_image_has_an_upright_box():
     turn = geometry.about((64, 48), geometry.rotation(90.0))
     batch = stack([row(np.zeros((*CANVAS, 3), np.uint8), {}, 0, (40, 60), turn @ geometry.translation(34, 28))])
-    np.testing.assert_array_equal(find_image(batch), [[18, 44, 78, 84]])
+    np.testing.assert_array_equal(find_image(jax.tree.map(jnp.asarray, batch)), [[18, 44, 78, 84]])
 
 
 def test_boxes_are_cut_to_the_image_and_stay_in_order():
@@ -68,7 +68,7 @@ def test_boxes_are_cut_to_the_image_and_stay_in_order():
 
 
 class Given(Detection):
-    """Says what it is given; of one class."""
+    """A detector of one class that returns given boxes and scores."""
 
     reads = advice = ""
 
@@ -82,8 +82,8 @@ class Given(Detection):
         return np.ones(len(boxes), bool)
 
 
-def test_suppression_compares_what_of_boxes_is_in_the_image():
-    """The second box is the first one, but for what lies in the padding; the third differs inside."""
+def test_suppression_compares_the_parts_of_boxes_in_the_image():
+    """The second box differs from the first one in the padding alone, and the third differs inside the image."""
     task = Given(
         **dict(class_names=("a",), mean=(0.0,) * 3, std=(1.0,) * 3, margin=0, use_difficult=True),
         **dict(score_threshold=0.1, nms_iou=0.5, nms_candidates=10, max_detections=4),

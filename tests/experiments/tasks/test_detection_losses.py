@@ -7,7 +7,7 @@ from experiments.tasks.detection_losses import sigmoid_focal, smooth_l1
 
 
 def focal_of(logit, target, alpha, gamma):
-    """Equation 5 in float64."""
+    """Compute equation 5 in float64."""
     p = 1 / (1 + np.exp(-logit))
     p, alpha = (p, alpha) if target else (1 - p, 1 - alpha)
     return -alpha * (1 - p) ** gamma * np.log(p)
@@ -17,7 +17,7 @@ def focal_of(logit, target, alpha, gamma):
 def test_focal_loss_equals_its_formula(alpha, gamma):
     logits = np.linspace(-12, 12, 49)
     for target in (0, 1):
-        found = sigmoid_focal(np.float32(logits), np.full(49, target), alpha=alpha, gamma=gamma)
+        found = sigmoid_focal(jnp.float32(logits), jnp.full(49, target), alpha=alpha, gamma=gamma)
         np.testing.assert_allclose(found, [focal_of(x, target, alpha, gamma) for x in logits], rtol=2e-4, atol=1e-12)
 
 

@@ -51,7 +51,7 @@ def test_losses_equal_loops_where_everything_is_sampled():
     _, terms, logs = run(task, batch)
     classified = located = regions = matched = 0.0
     for row in range(6):
-        boxes, learned = batch["boxes"][row].astype(float), np.asarray(task.learnable(batch))[row]
+        boxes, learned = batch["boxes"][row].astype(float), np.asarray(jax.jit(task.learnable)(batch))[row]
         own = [*batch["proposals"][row][batch["proposal_mask"][row]], *batch["boxes"][row][learned]]
         own = np.array(own, float).reshape(-1, 4)
         for box, (owner, counted) in zip(own, loops.assign(own, batch, row, 0.5, 0.5, False, True), strict=True):
@@ -104,7 +104,7 @@ def test_evaluation_scores_the_proposals_and_has_no_terms():
     seen, task = {name: batch[name] for name in names}, make_task(score_threshold=0.0)
     outputs = jax.jit(lambda batch: task.apply(Stages(), batch, train=False, rngs=None))(seen)
     np.testing.assert_array_equal(outputs["regions"], batch["proposals"])
-    assert not task.loss(outputs, seen)[0]
+    assert not jax.jit(task.loss)(outputs, seen)[0]
     found = jax.jit(task.predict)(outputs, seen)
     scores = jax.nn.softmax(jnp.asarray(batch["proposals"]) @ loops.LOGITS)[..., 1:]
     best = jnp.where(batch["proposal_mask"][..., None], scores, 0).max((1, 2))

@@ -10,6 +10,7 @@ from configs import common, detectors
 from errors import UserError
 from experiments.tasks import registry
 from experiments.tasks.dense import is_inside
+from models.detection.faster_rcnn import FasterRCNN
 from models.ops.anchors import pyramid
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 
@@ -29,14 +30,15 @@ OBJECTNESS = [2 * rng.standard_normal((6, level.size // 4)).astype(np.float32) f
 SHIFTS = [0.3 * rng.standard_normal((6, level.size // 4, 4)).astype(np.float32) for level in LEVELS]
 
 
+@FasterRCNN.register
 class Stages:
-    """A model of known outputs; those of a region are linear functions of its box."""
+    """A model with known outputs, which are linear functions of a region's box."""
 
     def __init__(self, outputs):
         self.outputs = outputs
 
     def features(self, images, *, train, rngs):
-        return None
+        return {}
 
     def propose(self, features):
         return self.outputs
@@ -60,7 +62,7 @@ def make_outputs(count=6):
 
 
 def run(task, batch, seed=0):
-    """(outputs of apply in training, terms, logs)."""
+    """Return (outputs of apply in training, terms, logs)."""
 
     @jax.jit
     def compiled(outputs, batch, key):
@@ -71,7 +73,7 @@ def run(task, batch, seed=0):
 
 
 def assign(anchors, batch, row, low, high, low_quality, use_difficult):
-    """[(object or None, whether it counts)] of each anchor, in loops."""
+    """Return (object or None, whether it counts) for each anchor, by loops."""
     boxes = batch["boxes"][row].astype(float)
     there = [i for i in range(MOST) if batch["valid"][row, i]]
     crowds = [i for i in there if batch["crowd"][row, i]]
@@ -129,8 +131,8 @@ def test_losses_equal_loops_where_everything_is_sampled(fields):
             if owner is not None:
                 moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0), BETA)
         # The proposals are not sampled twice: they are what apply says, and the objects' boxes.
-        found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, batch, True)
-        learned = np.asarray(task.learnable(batch))[row]
+        found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, jax.tree.map(jnp.asarray, batch), True)
+        learned = np.asarray(jax.jit(task.learnable)(batch))[row]
         own = np.concatenate([np.asarray(found)[row][np.asarray(mask)[row]], batch["boxes"][row][learned]]).astype(
             float
         )
@@ -186,7 +188,7 @@ def test_no_object_and_no_image_give_finite_losses_and_gradients():
     """Padding, images without objects, one with a crowd alone, and an object without area."""
     batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
     batch["example_mask"][0] = False
-    task = make_task()
+    batch, task = jax.tree.map(jnp.asarray, batch), make_task()
 
     @jax.jit
     @jax.grad
@@ -200,7 +202,7 @@ def test_no_object_and_no_image_give_finite_losses_and_gradients():
 
 
 def test_proposals_carry_no_gradient():
-    batch, task = random_batch(np.random.default_rng(3)), make_task()
+    batch, task = jax.tree.map(jnp.asarray, random_batch(np.random.default_rng(3))), make_task()
 
     def second_stage(outputs):
         terms, _ = task.loss(task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0)), batch)
@@ -211,7 +213,10 @@ def test_proposals_carry_no_gradient():
 
 def test_evaluation_needs_no_ground_truth_and_no_randomness():
     batch = random_batch(np.random.default_rng(3))
-    seen = {name: batch[name] for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")}
+    seen = {
+        name: jnp.asarray(batch[name])
+        for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")
+    }
     task = make_task(score_threshold=0.0)
     outputs = jax.jit(lambda outputs: task.apply(Stages(outputs), seen, train=False, rngs=None))(make_outputs())
     terms, logs = task.loss(outputs, seen)
@@ -227,8 +232,11 @@ def test_evaluation_needs_no_ground_truth_and_no_randomness():
 def test_anchors_in_the_padding_are_outside_the_image():
     batch = make_batch([])
     batch["original_size"][0] = 20, 30
-    boxes = np.array([[0, 0, 20, 30], [0, 0, 20.5, 30], [2, -1, 9, 9], [21, 31, 25, 35]], np.float32)
-    assert np.asarray(is_inside(boxes, batch))[:2].tolist() == [[True, False, False, False], [True, True, False, True]]
+    boxes = jnp.array([[0, 0, 20, 30], [0, 0, 20.5, 30], [2, -1, 9, 9], [21, 31, 25, 35]], np.float32)
+    assert np.asarray(is_inside(boxes, jax.tree.map(jnp.asarray, batch)))[:2].tolist() == [
+        [True, False, False, False],
+        [True, True, False, True],
+    ]
 
 
 def test_thresholds_in_the_wrong_order_are_one_line():

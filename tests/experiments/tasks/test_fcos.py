@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ def make_task(**fields):
 
 
 def make_loss(**fields):
-    """(outputs, batch) -> (((sum, weight), logs), gradients of the sum by output), compiled."""
+    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch):
@@ -53,7 +54,7 @@ def loss():
 
 
 def split(outputs):
-    """Outputs [B,A,...] by level."""
+    """Split outputs [B,A,...] by level."""
     return {name: tuple(np.split(rows, np.cumsum(COUNTS)[:-1], 1)) for name, rows in outputs.items()}
 
 
@@ -78,7 +79,7 @@ def fits(box, place, *, radius=1.5, reach=3.0):
 
 
 def oracle(outputs, batch, *, alpha=0.25, gamma=2.0, box_weights="centerness", use_difficult=True, **ranges):
-    """The loss by loops in float64: sums by name, the boxes' weight, and what counted and matched [B,A]."""
+    """Compute the loss by loops in float64. Return sums by name, the boxes' weight, and what counts and matches [B,A]."""
     sums = dict(classification=0.0, localisation=0.0, centerness=0.0)
     weights, (counted, matched) = 0.0, np.zeros((2, len(batch["boxes"]), len(PLACES)), bool)
     for row, boxes in enumerate(batch["boxes"].astype(float)):
@@ -158,7 +159,7 @@ def test_every_term_has_its_own_denominator_of_one_at_least():
 
 
 def test_an_objects_levels_are_those_of_its_size():
-    """The paper's ranges, of three places in the middle of an object; at their ends two levels learn it."""
+    """The paper's ranges hold for three places in the middle of an object. At their ends two levels learn it."""
     task = make_task(reach=8.0)
     places = np.array([[256 - stride / 2] * 2 + [256 + stride / 2] * 2 for stride in (8, 16, 32)])
     for half, levels in ((20, "100"), (64, "110"), (65, "010"), (100, "010"), (128, "011"), (129, "001"), (999, "001")):
@@ -178,7 +179,7 @@ def test_a_place_is_near_the_middle_of_its_object():
 def test_the_smallest_object_wins_and_then_the_first():
     task = make_task(radius=9.0, reach=100.0)
     boxes = [((4, 4, 36, 36), 0, ""), ((8, 8, 24, 24), 1, ""), ((8, 8, 24, 24), 2, ""), ((0, 0, 3, 3), 0, "")]
-    targets = jax.jit(lambda batch: task.targets(ANCHORS, batch))(make_batch(boxes))
+    targets = jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(make_batch(boxes))
     positive, classes = (np.asarray(rows[0][: COUNTS[0]]) for rows in (targets.positive, targets.classes))
     y, x, _ = np.array(PLACES[: COUNTS[0]]).T
     small, large = ((low < y) & (y < high) & (low < x) & (x < high) for low, high in ((8, 24), (4, 36)))
@@ -187,17 +188,17 @@ def test_the_smallest_object_wins_and_then_the_first():
 
 
 def test_centerness_is_the_papers():
-    """Equation 3 at places of known distances: 1 in the middle, sqrt(1/3) at a quarter, 0 on the edge and outside."""
+    """Equation 3 gives 1 in the middle, sqrt(1/3) at a quarter, and 0 on the edge and outside."""
     task = make_task(radius=9.0)
     batch = make_batch([((2, 2, 10, 10), 0, "")], [((4, 2, 12, 10), 0, "")])
-    targets = jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch)
+    targets = jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(batch)
     first, second, _ = (dict(zip(PLACES[: COUNTS[0]], row.tolist(), strict=False)) for row in targets.centerness)
     found = [first[y, x, 4] for y, x in ((6, 6), (2, 6), (10, 10), (14, 6))]
     found += [second[y, x, 4] for y, x in ((6, 6), (10, 6))]
     np.testing.assert_allclose(found, [1, 0, 0, 0, 3**-0.5, 3**-0.5], rtol=1e-6)
 
 
-def test_what_padding_holds_changes_nothing(loss):
+def test_values_in_padding_change_nothing(loss):
     generator = np.random.default_rng(1)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -254,7 +255,7 @@ def test_odd_boxes_have_finite_losses(loss):
 
 def test_decoded_targets_are_the_objects():
     task, batch = make_task(), random_batch(np.random.default_rng(3))
-    targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch))
+    targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(batch))
     places = np.array(PLACES)
     distances = np.concatenate([places[:, :2] - targets.boxes[..., :2], targets.boxes[..., 2:] - places[:, :2]], -1)
     outputs = {
@@ -262,14 +263,14 @@ def test_decoded_targets_are_the_objects():
         "logits": np.log(np.full((6, len(PLACES), 3), 0.25) / 0.75),
         "centerness": np.log(np.full((6, len(PLACES)), 0.36) / 0.64),
     }
-    boxes, scores = task.decode(split(outputs) | GEOMETRY, SIZE)
+    boxes, scores = task.decode(jax.tree.map(jnp.asarray, split(outputs)) | GEOMETRY, SIZE)
     assert [x.shape for x in (*boxes, *scores)] == [(6, n, k) for k in (4, 3) for n in COUNTS]
     boxes, scores = (np.concatenate(levels, 1) for levels in (boxes, scores))
     np.testing.assert_allclose(boxes[targets.positive], targets.boxes[targets.positive], atol=1e-4)
     np.testing.assert_allclose(scores, 0.5 * 0.6, rtol=1e-5)
 
 
-def test_matchable_is_what_has_a_place():
+def test_matchable_boxes_have_a_place():
     generator = np.random.default_rng(0)
     task = make_task()
     found_any, missed_any = 0, 0

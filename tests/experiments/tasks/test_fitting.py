@@ -7,7 +7,7 @@ from experiments.tasks.fitting import cluster, measure, propose_anchors, propose
 
 
 def make_boxes(shapes, rng=None):
-    """Boxes of these (height, width), anywhere."""
+    """Place boxes of these (height, width) anywhere."""
     corners = np.random.default_rng(0).uniform(0, 50, (len(shapes), 2))
     return np.concatenate([corners, corners + shapes], -1)
 
@@ -18,7 +18,7 @@ def test_clusters_by_hand():
     np.testing.assert_allclose(cluster(values, np.array([1, 3, 1, 1, 1, 1.0]), 3), [1.25, 5.5, 9.5])
 
 
-def test_what_weighs_nothing_moves_no_centre():
+def test_values_without_weight_move_no_centre():
     np.testing.assert_allclose(cluster(np.array([1.0, 2.0, 50.0]), np.array([1.0, 1.0, 0.0]), 1), [1.5])
 
 
@@ -35,7 +35,7 @@ def test_sizes_are_roots_of_areas_in_their_unit():
 
 
 def test_default_boxes_are_as_large_as_the_objects():
-    """Half of them a tenth of the input's sides, half four tenths; all twice as wide as high, in shares of its sides."""
+    """Half of the boxes have a tenth of the input's sides, half four tenths. All are twice as wide as high in these units."""
     scale = np.repeat([0.1, 0.4], 20)[:, None]
     boxes = make_boxes(scale * [200 / np.sqrt(2), 100 * np.sqrt(2)])
     proposed = list(propose_default_boxes(boxes, np.ones(40), (200, 100), maps=3))
@@ -65,7 +65,7 @@ def test_anchors_begin_where_the_objects_do(octaves):
 
 
 def test_one_level_spans_the_objects():
-    """128, 256 and 512 pixels at a stride of 16, as published: scale 8, and three octaves that span 3."""
+    """Boxes of 128, 256 and 512 pixels at a stride of 16 give the published scale 8 and three octaves that span 3."""
     boxes = make_boxes(np.repeat([128.0, 256.0, 512.0], 7)[:, None] * [1, 1])
     fields = next(iter(propose_anchors(boxes, np.ones(21), (16,), 3, spans=True)))
     assert fields == {"scale": pytest.approx(8, rel=0.01), "span": pytest.approx(3, rel=0.01)}

@@ -27,7 +27,7 @@ LOSSES = {
 
 @cache
 def compiled(name):
-    """(logits, label, weight) -> the loss [B] and the gradient of its sum."""
+    """Compile a function of (logits, label, weight) that returns the loss [B] and the gradient of its sum."""
 
     def value(logits, label, weight):
         by_image = LOSSES[name](logits, label, weight)
@@ -41,7 +41,7 @@ def compiled(name):
 
 
 def evaluate(loss, logits, label, weight, **fields):
-    """Compiled, which is faster than running each operation of a loss by itself."""
+    """Evaluate a compiled loss, which is faster than running its operations one by one."""
     return jax.jit(partial(loss, **fields))(logits, label, weight)
 
 
@@ -54,7 +54,7 @@ def draw(seed, ignored=0.25, scale=2.0):
 
 
 def logits_of(probability):
-    """[H,W,C] probabilities -> [1,H,W,C] logits; a constant is added that softmax takes away again."""
+    """Return logits [1,H,W,C] of probabilities [H,W,C], plus a constant that softmax removes."""
     return (np.log(np.asarray(probability)) + 3.0)[None].astype(np.float32)
 
 
@@ -153,7 +153,8 @@ def test_ohem_keeps_the_hard_pixels(threshold, share, kept):
     weight = {0.9: 1.0, 0.6: 2.0, 0.5: 3.0, 0.2: 4.0}
 
     def loss(logits, threshold, share):
-        label, weights = np.zeros((1, 2, 2), np.uint8), image([[1.0, 2.0], [3.0, 4.0]], np.float32)
+        label = jnp.zeros((1, 2, 2), jnp.uint8)
+        weights = jnp.asarray(image([[1.0, 2.0], [3.0, 4.0]], np.float32))
         return losses.ohem(logits, label, weights, threshold, share)[0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(logits_of(HARD), threshold, share)
@@ -183,7 +184,7 @@ def test_ohem_counts_its_share_in_each_image():
 def test_class_weights_make_a_weighted_mean():
     """sum of w l by sum of w, as torch's CrossEntropyLoss(weight=..., ignore_index=255) averages."""
     weights = (0.5, 2.0)
-    weight = losses.pixel_weights(LABEL, np.array([True]), weights, None)
+    weight = losses.pixel_weights(jnp.asarray(LABEL), jnp.array([True]), weights, None)
     np.testing.assert_array_equal(weight, [[[0.5, 0.5], [2.0, 0.0]]])
     value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, weight, label_smoothing=0.0)
     by_hand = -(0.5 * math.log(0.7) + 0.5 * math.log(0.4) + 2 * math.log(0.8)) / (0.5 + 0.5 + 2)
@@ -191,9 +192,9 @@ def test_class_weights_make_a_weighted_mean():
 
 
 def test_pixel_weights_multiply_class_map_and_mask():
-    label = np.array([[[0, 1, 255]], [[1, 1, 0]], [[0, 1, 1]]], np.uint8)
-    weight_map = np.array([[[3.0, 5.0, np.nan]], [[7.0, 1.0, 2.0]], [[1.0, 1.0, 1.0]]], np.float32)
-    mask = np.array([True, True, False])
+    label = jnp.array([[[0, 1, 255]], [[1, 1, 0]], [[0, 1, 1]]], jnp.uint8)
+    weight_map = jnp.array([[[3.0, 5.0, np.nan]], [[7.0, 1.0, 2.0]], [[1.0, 1.0, 1.0]]], jnp.float32)
+    mask = jnp.array([True, True, False])
     plain = losses.pixel_weights(label, mask, (), None)
     assert plain.dtype == jnp.float32
     np.testing.assert_array_equal(plain, [[[1, 1, 0]], [[1, 1, 1]], [[0, 0, 0]]])
@@ -220,7 +221,7 @@ def test_dice_against_loops(seed):
 
 
 def lovasz_by_definition(logits, label, weight):
-    """Berman et al. 2018, equations 6, 8 and 9: the Jaccard loss of growing sets of mistakes, [B] float64."""
+    """Compute equations 6, 8 and 9 of Berman et al. 2018, the Jaccard loss of growing sets of mistakes, [B] float64."""
     values = []
     for p, t, w in zip(softmax(logits), label, weight, strict=True):
         counted = w > 0
@@ -271,7 +272,7 @@ def test_lovasz_softmax_has_the_gradient_of_its_definition(seed):
 
 
 def test_slopes_keep_their_digits_in_a_large_image():
-    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit: float32 differences would be noise."""
+    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit. Differences in float32 would be noise."""
     rng = np.random.default_rng(0)
     errors, truth = rng.permutation(200_000).astype(np.float32), (rng.random(200_000) < 0.1).astype(np.int32)
     order = np.argsort(-errors)
@@ -287,7 +288,7 @@ def test_slopes_keep_their_digits_in_a_large_image():
 @given(seeds, st.sampled_from([2.0**-2, 2.0**-4, 2.0**-24]))
 def test_both_forms_of_the_sort_give_one_order(seed, step):
     """Errors in [0, 1] with many ties, some, and none."""
-    errors = (step * np.random.default_rng(seed).integers(0, 1 / step + 1, (2, 3, 16))).astype(np.float32)
+    errors = jnp.float32(step * np.random.default_rng(seed).integers(0, 1 / step + 1, (2, 3, 16)))
     tag = jnp.broadcast_to(2 * jnp.arange(16, dtype=jnp.int32), errors.shape)
     packed, plain = losses._ordered_packed(errors, tag), losses._ordered(errors, tag)
     assert packed.dtype == plain.dtype == jnp.int32
@@ -314,7 +315,7 @@ def test_certain_and_right_costs_nothing(name):
 
 
 def test_focal_without_gamma_is_cross_entropy():
-    logits, label, weight = draw(4)
+    logits, label, weight = map(jnp.asarray, draw(4))
 
     def total(loss, **fields):
         return jax.jit(jax.value_and_grad(lambda logits: jnp.sum(loss(logits, label, weight, **fields))))(logits)
@@ -331,7 +332,7 @@ def test_focal_is_finite_at_every_probability(gamma):
 
     def loss(margin):
         logits = jnp.stack([margin, jnp.zeros(6)], axis=-1)[:, None, None]
-        by_image = losses.focal(logits, np.zeros((6, 1, 1), np.uint8), np.ones((6, 1, 1), np.float32), gamma)
+        by_image = losses.focal(logits, jnp.zeros((6, 1, 1), jnp.uint8), jnp.ones((6, 1, 1)), gamma)
         return jnp.sum(by_image), by_image
 
     slope, value = jax.jit(jax.grad(loss, has_aux=True))(margin.astype(np.float32))
@@ -344,7 +345,7 @@ def test_focal_is_finite_at_every_probability(gamma):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pixels_without_weight_change_nothing(name):
-    """Neither by their logits, finite or not, nor by their label; and they get no gradient."""
+    """Neither their logits, finite or not, nor their labels matter, and they get no gradient."""
     logits, label, weight = draw(5, ignored=0.4)
     weight[1, 0] = 0.0  # a labelled pixel whose class has weight 0
     counted = weight > 0
@@ -381,7 +382,7 @@ def test_nothing_to_count_is_zero_without_gradient(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_a_number_stays_seen(name):
+def test_a_loss_of_nan_stays_visible(name):
     logits, label, weight = draw(8, ignored=0.0)
     logits[1, 0, 0] = np.nan
     value, _ = compiled(name)(logits, label, weight)
@@ -400,7 +401,7 @@ def test_the_weight_of_an_image_scales_its_loss(name):
 
 
 def make_losses(**fields):
-    """{name: (factor, loss)} of the losses with these fields, the others off."""
+    """Make the losses with these fields, and switch the others off."""
     own = {name: {"factor": 0.0} | fields.get(name, {}) for name in NAMES}
     fields_check("config.task.losses", own, losses.Losses)
     return losses.make_losses(fill(own, losses.Losses))
@@ -423,7 +424,7 @@ def test_parts_of_a_batch_add_up(seed, ignored):
 
 
 def test_losses_are_made_with_their_factors_and_fields():
-    logits, label, weight = draw(10)
+    logits, label, weight = map(jnp.asarray, draw(10))
     made = make_losses(
         cross_entropy=dict(factor=2.0, label_smoothing=0.2),
         focal=dict(factor=0.5, gamma=1.5),

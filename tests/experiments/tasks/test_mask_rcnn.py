@@ -11,6 +11,7 @@ from flax import nnx
 from configs import common, detectors
 from errors import UserError
 from experiments.tasks import registry
+from models.detection.mask_rcnn import MaskRCNN
 from models.ops import masks
 from tests.experiments.tasks import test_faster_rcnn as faster_rcnn
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, make_batch, random_batch
@@ -20,6 +21,7 @@ rng = np.random.default_rng(8)
 LOGITS = rng.normal(0, 0.05, (4, *CELLS, 1 + len(CLASSES)))
 
 
+@MaskRCNN.register
 class Stages(faster_rcnn.Stages):
     def segment(self, features, regions):
         return jnp.einsum("brx,xhwc->brhwc", regions, LOGITS)
@@ -38,7 +40,7 @@ def add_masks(batch):
 
 
 def run(task, batch):
-    """(outputs of apply in training, terms)."""
+    """Return (outputs of apply in training, terms)."""
 
     @jax.jit
     def compiled(outputs, batch):
@@ -56,7 +58,7 @@ def test_the_masks_loss_equals_loops():
     """Each region of an object, compared with that object's mask alone, in the column of its class."""
     batch, task = add_masks(random_batch(np.random.default_rng(3))), make_task()
     outputs, terms = run(task, batch)
-    learned = np.asarray(task.learnable(batch))
+    learned = np.asarray(jax.jit(task.learnable)(batch))
     total = count = 0
     for row in range(6):
         for place, region in enumerate(outputs["regions"][row]):
@@ -95,7 +97,7 @@ def test_no_object_and_no_image_give_finite_losses_and_gradients():
     """Padding, images without objects, one with a crowd alone, and an object without area."""
     batch = add_masks(make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")]))
     batch["example_mask"][0] = False
-    task = make_task()
+    batch, task = jax.tree.map(jnp.asarray, batch), make_task()
 
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
@@ -110,7 +112,10 @@ def test_no_object_and_no_image_give_finite_losses_and_gradients():
 
 def test_evaluation_segments_the_detections_that_stay():
     batch = random_batch(np.random.default_rng(3))
-    seen = {name: batch[name] for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")}
+    seen = {
+        name: jnp.asarray(batch[name])
+        for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")
+    }
     task = make_task(score_threshold=0.3, max_detections=7)
     outputs = jax.jit(lambda outputs: task.apply(Stages(outputs), seen, train=False, rngs=None))(
         faster_rcnn.make_outputs()

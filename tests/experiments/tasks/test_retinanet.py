@@ -28,7 +28,7 @@ def make_task(**fields):
 
 
 def make_loss(**fields):
-    """(outputs, batch) -> (((sum, weight), logs), gradients of the sum by output), compiled."""
+    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch, levels):
@@ -51,7 +51,7 @@ def loss():
 
 
 def split(outputs):
-    """Outputs [B,A,...] by level."""
+    """Split outputs [B,A,...] by level."""
     return {name: tuple(np.split(rows, [COUNTS[0]], 1)) for name, rows in outputs.items()}
 
 
@@ -68,7 +68,7 @@ def giou(a, b):
 
 
 def oracle(outputs, batch, *, positive_iou=0.5, negative_iou=0.4, low_quality=True, alpha=0.25, gamma=2.0, **fields):
-    """The loss by loops in float64: (classification, localisation, matched), and what counted [B,A]."""
+    """Compute the loss by loops in float64. Return (classification, localisation, matched), and what counts [B,A]."""
     fields = dict(use_difficult=True, box_loss="smooth_l1", beta=0.0) | fields
     classified = located = matched = 0.0
     counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
@@ -159,7 +159,7 @@ def test_terms_are_divided_by_the_matched_anchors_and_by_one_where_there_are_non
         np.testing.assert_allclose(logs["matched"].value(), count / 3, rtol=1e-6)
 
 
-def test_what_padding_holds_changes_nothing(loss):
+def test_values_in_padding_change_nothing(loss):
     generator = np.random.default_rng(1)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -219,7 +219,7 @@ def test_decoded_targets_are_the_objects():
     shifts = ((targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2 - middles) / sides
     scales = np.log(np.maximum(targets.boxes[..., 2:] - targets.boxes[..., :2], 1e-3) / sides)
     outputs = {"offsets": np.concatenate([shifts, scales], -1), "logits": 50.0 * np.eye(3)[targets.classes] - 25}
-    boxes, scores = task.decode(split(outputs) | GEOMETRY, SIZE)
+    boxes, scores = task.decode(jax.tree.map(jnp.asarray, split(outputs)) | GEOMETRY, SIZE)
     assert [x.shape for x in (*boxes, *scores)] == [(6, n, k) for k in (4, 3) for n in COUNTS]
     boxes, scores = (np.concatenate(levels, 1) for levels in (boxes, scores))
     np.testing.assert_allclose(scores[targets.positive], np.eye(3)[targets.classes[targets.positive]], atol=1e-6)
@@ -228,11 +228,11 @@ def test_decoded_targets_are_the_objects():
         (row, np.abs(batch["boxes"][row] - boxes[row, a]).max(-1).argmin())
         for row, a in zip(*np.nonzero(targets.positive), strict=True)
     }
-    assert seen == set(zip(*np.nonzero(np.asarray(task.learnable(batch))), strict=True))
+    assert seen == set(zip(*np.nonzero(np.asarray(jax.jit(task.learnable)(batch))), strict=True))
 
 
 def test_predictions_are_the_best_boxes_of_all_levels():
-    """One box of each level is certain; one overlaps that of the first too much, but not where it is of another class."""
+    """One box of each level is certain. One more overlaps the first level's box too much, except in another class."""
     task = make_task(score_threshold=0.5, nms_iou=0.5, nms_candidates=5, max_detections=4)
     outputs = {"offsets": np.zeros((3, len(ANCHORS), 4), np.float32)}
     outputs["logits"] = np.full((3, len(ANCHORS), 3), -9.0, np.float32)

@@ -27,7 +27,7 @@ GEOMETRY = {"anchors": ANCHORS}
 
 
 def make_loss(**fields):
-    """(outputs, batch) -> (((sum, weight), logs), gradients of the sum by output), compiled."""
+    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch):
@@ -55,7 +55,7 @@ def random_outputs(generator, count):
 
 
 def oracle(outputs, batch, *, match_iou=0.5, negatives_per_positive=3.0, localisation_weight=1.0, use_difficult=True):
-    """The loss by loops in float64: (sum, matched, classification, localisation), and [B,A] what counted as background."""
+    """Compute the loss by loops in float64. Return (sum, matched, classification, localisation) and the background [B,A]."""
     classified = located = matched = 0.0
     counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
     for row, boxes in enumerate(batch["boxes"].astype(float)):
@@ -139,7 +139,7 @@ def test_loss_equals_the_oracle(fields, loss):
 
 
 def test_loss_of_one_object_is_known(loss):
-    """All classes equally likely: log 4 for each matched box and its three negatives. Then offsets wrong by 0.5 and 3."""
+    """Equally likely classes cost log 4 for each matched box and its three negatives. Then offsets are wrong by 0.5 and 3."""
     batch = make_batch([(ANCHORS[40], 1, "")])
     outputs = {name: np.zeros_like(values) for name, values in random_outputs(np.random.default_rng(0), 3).items()}
     matched = sum(iou(anchor, ANCHORS[40]) >= 0.5 for anchor in ANCHORS)
@@ -191,7 +191,7 @@ def test_decoded_targets_are_the_objects():
         index = batch["classes"][row, distances.argmin()]
         seen.add((row, distances.argmin()))
         np.testing.assert_allclose(scores[row, a], np.eye(3)[index], atol=1e-6)
-    assert seen == set(zip(*np.nonzero(np.asarray(task.learnable(batch))), strict=True))
+    assert seen == set(zip(*np.nonzero(np.asarray(jax.jit(task.learnable)(batch))), strict=True))
     np.testing.assert_allclose(np.asarray(scores)[~targets.positive], 0, atol=1e-6)
 
 

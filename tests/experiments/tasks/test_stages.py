@@ -1,4 +1,4 @@
-"""What R-CNN's later stages store equals plain loops, and what they solve for becomes scores and boxes."""
+"""R-CNN's last stages store the same as plain loops, and their solutions become scores and boxes."""
 
 import jax
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 from configs import common, detectors
 from experiments.tasks import registry
+from models.detection.regions import RegionModel
 from models.ops import coding
 from tests.experiments.tasks.scenes import CLASSES, SIZE, area, iou, make_batch, overlap, random_batch
 from tests.experiments.tasks.test_fast_rcnn import add_proposals
@@ -13,6 +14,7 @@ from tests.experiments.tasks.test_fast_rcnn import add_proposals
 WIDTH = 3
 
 
+@RegionModel.register
 class Network:
     """A region's features are its box's corners, and fc7 is their sum."""
 
@@ -45,7 +47,7 @@ def test_examples_of_svms_equal_loops(batch):
     found, kept = describe(task, batch)
     positives, negatives = 0, 0
     for row in range(len(kept)):
-        learned = np.asarray(task.learnable(batch))[row]
+        learned = np.asarray(jax.jit(task.learnable)(batch))[row]
         own = [(box, batch["classes"][row, i]) for i, box in enumerate(batch["boxes"][row]) if learned[i]]
         there = batch["proposal_mask"][row] & batch["example_mask"][row]
         own += [(box, -1) for box in batch["proposals"][row][there]]
@@ -72,7 +74,7 @@ def test_examples_of_the_regression_equal_loops(batch):
     found, kept = describe(task, batch)
     count = 0
     for row in range(len(kept)):
-        learned = np.flatnonzero(np.asarray(task.learnable(batch))[row])
+        learned = np.flatnonzero(np.asarray(jax.jit(task.learnable)(batch))[row])
         for place, box in enumerate(batch["proposals"][row]):
             overlaps = [iou(box, batch["boxes"][row, i]) for i in learned]
             wanted = bool(batch["proposal_mask"][row, place]) and max(overlaps, default=0) > 0.4
@@ -113,8 +115,8 @@ def test_scores_are_margins_and_boxes_follow_their_class(batch):
     np.testing.assert_allclose(boxes[0, 0, 2], regions[0, 0] + [0, shift, 0, shift], atol=1e-4)
 
 
-def test_what_is_solved_for_has_the_shapes_of_the_head():
-    """Of features that tell the class, margins of objects are above those of the others."""
+def test_solutions_have_the_shapes_of_the_head():
+    """If features determine the class, the margins of objects are above all others."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(-1, 3, 60)
     features = (np.eye(4)[numbers] + rng.normal(0, 0.05, (60, 4))).astype(np.float32)

@@ -67,7 +67,7 @@ def split(pair):
 
 
 def theirs(pair):
-    """The outputs by torchvision's names, in its order of coordinates; and the anchors."""
+    """Return the outputs by torchvision's names, in its order of coordinates, and the anchors."""
     outputs = {name: torch.from_numpy(rows) for name, rows in pair.outputs.items()}
     named = {"cls_logits": outputs["logits"]}
     if "offsets" in outputs:
@@ -118,7 +118,7 @@ def test_detections_equal_torchvisions(name, request):
 
 
 class Stages:
-    """Stands for our Faster R-CNN: known outputs of the first stage, and linear functions of a region's box."""
+    """A stand-in for our Faster R-CNN with known outputs of the first stage, and linear functions of a region's box."""
 
     def __init__(self, pair):
         self.pair = pair
@@ -141,7 +141,7 @@ class Stages:
 
 @pytest.mark.parametrize("objects", [OBJECTS, []])
 def test_both_stages_losses_equal_torchvisions(objects):
-    """Where all anchors and all regions are sampled, which takes the chance out."""
+    """All anchors and all regions are sampled, so that nothing is random."""
 
     def use(config):
         detectors.use_faster_rcnn(config)
@@ -200,7 +200,7 @@ def test_both_stages_losses_equal_torchvisions(objects):
 
 
 def test_the_masks_loss_equals_torchvisions(monkeypatch):
-    """Given the same targets: torchvision cuts its own from masks of whole images."""
+    """Both get the same targets, because torchvision crops its own from masks of whole images."""
     config = common.get_config()
     detectors.use_mask_rcnn(config)
     task = registry.make_task(config, CLASSES)

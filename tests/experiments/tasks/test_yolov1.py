@@ -34,7 +34,7 @@ def make(**fields):
 
 
 def make_batch(boxes, classes, size=SIZE, **fields):
-    """Of boxes [B,M,4] and classes [B,M]; every object is valid unless told otherwise."""
+    """Make a batch of boxes [B,M,4] and classes [B,M]. Objects are valid by default."""
     boxes, classes = np.asarray(boxes, np.float32), np.asarray(classes, np.int32)
     flags = dict(valid=np.ones(classes.shape, bool)) | {name: np.zeros(classes.shape, bool) for name in FLAGS}
     rows = dict(example_mask=np.ones(len(boxes), bool), boxes_lost=np.zeros(len(boxes), np.int32))
@@ -64,7 +64,7 @@ def overlap(a, b):
 
 
 def truth_at(box, row, column):
-    """(y, x, square root of h, of w) of a box told by the cell of a row and a column."""
+    """Return (y, x, square root of h, square root of w) of a box for the cell at a row and a column."""
     y = (box[0] + box[2]) / 2 / SIZE[0] * GRID[0] - row
     x = (box[1] + box[3]) / 2 / SIZE[1] * GRID[1] - column
     return np.array([y, x, ((box[2] - box[0]) / SIZE[0]) ** 0.5, ((box[3] - box[1]) / SIZE[1]) ** 0.5])
@@ -78,7 +78,7 @@ def box_at(coordinates, row, column):
 
 
 def oracle(outputs, batch):
-    """Equation 3 with loops: {part: sum}, and `unmatched`."""
+    """Compute equation 3 by loops. Return {part: sum}, and `unmatched`."""
     sums = dict.fromkeys((*PARTS, "unmatched"), 0.0)
     for b in np.flatnonzero(batch["example_mask"]):
         owner, left = {}, set()
@@ -121,7 +121,7 @@ def oracle(outputs, batch):
 
 
 def draw(seed):
-    """A batch with shared cells, crowds, difficult objects and padding, and outputs, many of them near the ground truth."""
+    """Draw a batch with shared cells, crowds, difficult objects and padding, and outputs, many near the ground truth."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(0, 1, (B, M, 2)) * SIZE
     half = rng.uniform(0.02, 0.4, (B, M, 2)) * SIZE
@@ -178,7 +178,7 @@ HAND["classes"][0, 0, 0] = [0.25, 0.5, 0.0]
 
 
 def hand_batch(valid=(False, True, False), difficult=False):
-    """The object in the middle of three, of which the last would share its cell."""
+    """Return the middle one of three objects, of which the last would share its cell."""
     boxes = [[[0, 0, 8, 8], [10, 20, 30, 60], [12, 22, 20, 50]]]
     flags = dict(valid=np.array([valid]), difficult=np.array([[False, difficult, False]]))
     return make_batch(boxes, [[0, 1, 2]], (100, 100), **flags)
@@ -221,7 +221,7 @@ def choose(boxes, batch):
 
 
 def responsible(first, second):
-    """Which of two predictions (y, x, root of h, of w) of cell (0, 0) is that of the object in HAND."""
+    """Return which of two predictions (y, x, root of h, root of w) of cell (0, 0) is responsible for the object in HAND."""
     boxes = np.zeros((1, 2, 2, 2, 4), np.float32)
     boxes[0, 0, 0] = [first, second]
     chosen, iou = choose(boxes, hand_batch())
@@ -266,7 +266,7 @@ def test_no_object_is_a_finite_loss_with_finite_gradients():
     assert not gradient["boxes"].any() and not gradient["classes"].any()
 
 
-def test_padding_counts_nowhere_whatever_is_said_of_it():
+def test_padding_never_counts():
     outputs, batch = draw(1)
     batch["example_mask"] = np.array([True, False, True, False])
     short = {name: values[::2] for name, values in batch.items()}
@@ -295,7 +295,7 @@ def test_decode_takes_back_what_encode_made():
     corner = np.stack(np.meshgrid(np.arange(2) * 20, np.arange(3) * 22, indexing="ij"), -1)
     centre, half = corner + rng.uniform(0, 1, (5, 2, 3, 2)) * [20, 22], rng.uniform(0, 1, (5, 2, 3, 2)) * SIZE
     boxes = np.concatenate([centre - half, centre + half], -1).astype(np.float32)
-    coordinates = yolov1.encode(boxes, SIZE)
+    coordinates = yolov1.encode(jnp.asarray(boxes), SIZE)
     assert np.all((coordinates[..., :2] >= 0) & (coordinates[..., :2] <= 1))
     for cell in np.ndindex(2, 3):
         np.testing.assert_allclose(coordinates[0, *cell], truth_at(boxes[0, *cell], *cell), rtol=1e-4, atol=1e-5)
@@ -304,7 +304,7 @@ def test_decode_takes_back_what_encode_made():
 
 def test_a_score_is_confidence_times_probability():
     outputs = {name: values.copy() for name, values in draw(4)[0].items()}
-    boxes, scores = make().decode(outputs, SIZE)
+    boxes, scores = make().decode(jax.tree.map(jnp.asarray, outputs), SIZE)
     assert boxes.shape == (B, 12, 4) and scores.shape == (B, 12, 3)
     assert np.any((outputs["confidence"] < 0)[..., None] & (outputs["classes"] < 0)[..., None, :])
     for number, (row, column, k) in enumerate(np.ndindex(*GRID, K)):
@@ -335,7 +335,7 @@ def test_matchable_are_the_objects_that_keep_their_cell():
 
 @pytest.fixture(scope="module")
 def learned():
-    """A small network after some steps on two pictures of three figures: (losses, predictions, batch)."""
+    """A small network after some steps on two pictures of three figures, as (losses, predictions, batch)."""
     rng = np.random.default_rng(0)
     boxes = np.array([[[6, 4, 30, 40], [36, 30, 60, 56], [0] * 4], [[20, 8, 44, 28], [0] * 4, [0] * 4]])
     batch = make_batch(boxes, [[0, 1, 0], [2, 0, 0]], (64, 64), valid=boxes.any(-1))
@@ -347,13 +347,13 @@ def learned():
     fields |= dict(dropout=0.0, norm="group", momentum=0.9, dtype="float32")
     model = registry.build("yolov1", rngs=nnx.Rngs(0), num_classes=3, **fields)
     task, (graphdef, params) = make(**LAMBDAS, max_detections=8), nnx.split(model)
-    optimizer = optax.adam(3e-3)
+    optimizer, given = optax.adam(3e-3), jax.tree.map(jnp.asarray, batch)
 
     @jax.jit
     def step(params, state):
         def loss(params):
             model = nnx.merge(graphdef, params, copy=True)
-            return total_loss(task.loss(task.apply(model, batch, train=True, rngs=nnx.Rngs(0)), batch)[0])
+            return total_loss(task.loss(task.apply(model, given, train=True, rngs=nnx.Rngs(0)), given)[0])
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(gradient, state)
@@ -370,13 +370,13 @@ def learned():
     @jax.jit
     def predict(params):
         model = nnx.merge(graphdef, params, copy=True)
-        return task.predict(task.apply(model, batch, train=False, rngs=None), batch)
+        return task.predict(task.apply(model, given, train=False, rngs=None), given)
 
     predictions = predict(params)
     return losses, jax.tree.map(np.asarray, predictions), batch
 
 
-def test_two_pictures_are_learned_by_heart(learned):
+def test_two_pictures_are_overfitted(learned):
     losses, predictions, batch = learned
     assert losses[-1] < 0.05 * losses[0], losses[::10]
     for row in range(2):
