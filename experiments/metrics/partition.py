@@ -97,7 +97,7 @@ def _score(sums: Float[np.ndarray, "*batch thresholds 2"], counts: Float[np.ndar
 
 
 def connected_components(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Number the 4-connected components of a mask from 1; 0 is outside the mask."""
+    """Number the 4-connected components of a mask from 1, with 0 outside the mask."""
     return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1], np.int32)
 
 
