@@ -121,7 +121,7 @@ def score(true: Integer[np.ndarray, " n"], predicted: Integer[np.ndarray, " n"])
 
     p_ij is the share of the pixels in true segment i and predicted segment j, with the sums t_i and s_j. The scores are the
     F-scores 2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). If both have one segment only, there is no
-    information, and the score is 1. A value of 0 in `predicted` is no segment.
+    information, and the score is 1. A value of 0 in `predicted` means no segment.
     """
     if not predicted.any():
         return [0.0, 0.0]
