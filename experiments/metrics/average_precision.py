@@ -91,7 +91,7 @@ class AveragePrecision(Metric):
         }
 
     def add(self, part: dict, image_id: int) -> None:
-        """Keep an image's part. Images may come in any order; of equal scores the one of the lower id ranks first."""
+        """Keep an image's part. Images may come in any order. Of equal scores the lower id ranks first."""
         self._images[image_id] = self._read(part)
         self._scores = None
 

@@ -1,4 +1,4 @@
-"""The interface of a metric: it measures one image at a time and scores a whole split.
+"""The interface of a metric, which measures one image at a time and scores a whole split.
 
 An evaluation calls `part = metric.measure(prediction, truth)` for each image, writes the part to the run's records, calls
 `metric.add(part, image_id)`, and at the end `metric.compute()`. Parts are fit for JSON, so that other processes and later runs

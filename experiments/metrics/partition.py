@@ -97,7 +97,7 @@ def _score(sums: Float[np.ndarray, "*batch thresholds 2"], counts: Float[np.ndar
 
 
 def connected_components(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Number the 4-connected components of a mask from 1; 0 is outside the mask."""
+    """Number the 4-connected components of a mask from 1, with 0 outside the mask."""
     return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1], np.int32)
 
 
@@ -121,7 +121,7 @@ def score(true: Integer[np.ndarray, " n"], predicted: Integer[np.ndarray, " n"])
 
     p_ij is the share of the pixels in true segment i and predicted segment j, with the sums t_i and s_j. The scores are the
     F-scores 2 sum p_ij^2 / (sum t_i^2 + sum s_j^2) and 2 I(T, S) / (H(T) + H(S)). If both have one segment only, there is no
-    information, and the score is 1. A value of 0 in `predicted` is no segment.
+    information, and the score is 1. A value of 0 in `predicted` means no segment.
     """
     if not predicted.any():
         return [0.0, 0.0]

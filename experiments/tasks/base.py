@@ -1,4 +1,4 @@
-"""The interface between a task and the code that trains, evaluates and exports: all that it knows of a model.
+"""The interface between a task and the code that trains, evaluates and exports.
 
 A task is the device half of an experiment. The loop calls it in this order, inside one `jax.jit`:
 

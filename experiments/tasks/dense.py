@@ -138,7 +138,7 @@ class Detection(Task[DetectorT]):
         high: float,
         low_quality: bool,
     ) -> Targets:
-        """Return the targets [B,A] of the anchors, which all images share or each image has; see `matching.by_threshold`.
+        """Return the targets [B,A] of the anchors, which all images share or each has (see `matching.by_threshold`).
 
         An anchor does not count if a crowd covers half of it, or if its IoU with an object not trained on is `low` or more.
         """

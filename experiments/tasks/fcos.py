@@ -1,6 +1,7 @@
-"""FCOS's loss, without anchors (Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection").
+"""FCOS's loss, without anchors (Tian et al. 2019).
 
-Each place of the features, called a location in the paper, predicts the object that it lies in.
+The paper is "FCOS: Fully Convolutional One-Stage Object Detection". Each place of the features, its location, predicts the
+object that it lies in.
 """
 
 from collections.abc import Mapping

@@ -174,7 +174,7 @@ def _jaccard_slopes(errors: Float32[Array, "b c n"], truth: Int32[Array, "b c n"
 
 
 def _ordered(errors: Float32[Array, "b c n"], tag: Int32[Array, "b c n"]) -> Int32[Array, "b c n"]:
-    """Sort `tag` by descending error along the last axis; ties keep their order."""
+    """Sort `tag` by descending error along the last axis. Ties keep their order."""
     return lax.sort((-errors, tag), num_keys=1, is_stable=True)[1]
 
 

@@ -67,7 +67,7 @@ class MaskRCNNTask(FasterRCNNTask[MaskRCNN]):
 
 
 def _choose_class(logits: Float[Array, "b n h w classes"], classes: Int[Array, "b n"]) -> Float[Array, "b n h w"]:
-    """Return the logits of each region's class; class 0 is background."""
+    """Return the logits of each region's class, where class 0 is background."""
     chosen = jax.nn.one_hot(classes, logits.shape[-1])
     # The highest precision keeps every bit of the logits.
     return jnp.einsum("bnhwc,bnc->bnhw", logits, chosen, precision=jax.lax.Precision.HIGHEST)

@@ -13,7 +13,7 @@ NAMES = ("membrane", "cell")
 
 
 def grid(*rows):
-    """'#' is a border pixel, '.' one inside, '?' an ignored one."""
+    """Draw a label from text, with '#' for border, '.' for inside and '?' for ignored pixels."""
     return np.array([[{"#": 0, ".": 1, "?": 255}[pixel] for pixel in row] for row in rows], np.uint8)
 
 

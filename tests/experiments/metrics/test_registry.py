@@ -1,4 +1,4 @@
-"""Metrics by name: what cannot be scored is one line, and each metric says which of its scores are errors."""
+"""Names of metrics. An error is one line, and each metric says which of its scores are errors."""
 
 import pytest
 

@@ -2,7 +2,7 @@
 
 
 def summed(means):
-    """Return ((total, weight), {name: (total, weight)}) of a loss whose terms share one weight."""
+    """Return `((total, weight), {name: (total, weight)})` of a loss whose terms share one weight."""
     terms, logs = means
     total = sum(term.factor * term.total for term in terms.values())
     weight = next(iter(terms.values())).weight

@@ -1,4 +1,4 @@
-"""Discriminator and generator: one scalar whose gradients are each one's own, and nothing left of it afterwards."""
+"""Discriminator and generator share one scalar, and each gets its own gradients. Afterwards the discriminator is gone."""
 
 import jax
 import jax.numpy as jnp

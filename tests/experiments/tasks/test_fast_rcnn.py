@@ -77,7 +77,7 @@ def test_losses_equal_loops_where_everything_is_sampled():
 
 
 def test_without_a_weight_of_boxes_they_are_not_learned_and_stay_as_proposed():
-    """R-CNN's fine-tuning: the loss is that of the classes, and detections are proposals."""
+    """In R-CNN's fine-tuning the loss is that of the classes, and detections are proposals."""
     batch, task = add_proposals(random_batch(np.random.default_rng(3))), make_task(box_weight=0.0)
     outputs, terms, _ = run(task, batch)
     assert terms["localisation"].value() > 0 and total_loss(terms) == terms["classification"].value()

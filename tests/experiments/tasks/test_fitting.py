@@ -1,4 +1,4 @@
-"""Boxes that fit: k-means by hand, and fields whose boxes are those that the objects were made with."""
+"""Tests of k-means by hand, and of fields whose boxes the objects were made with."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Detectors on a pyramid, of their debug configs: every parameter learns, and two pictures are overfitted."""
+"""Detectors on a pyramid, by their debug configs. Every parameter learns, and two pictures are overfitted."""
 
 import importlib
 

@@ -78,7 +78,7 @@ def box_at(coordinates, row, column):
 
 
 def oracle(outputs, batch):
-    """Compute equation 3 by loops. Return {part: sum}, and `unmatched`."""
+    """Compute equation 3 by loops. Return the sum of each part, and `unmatched`."""
     sums = dict.fromkeys((*PARTS, "unmatched"), 0.0)
     for b in np.flatnonzero(batch["example_mask"]):
         owner, left = {}, set()
