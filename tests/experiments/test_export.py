@@ -122,7 +122,7 @@ def test_what_a_border_hides_is_cut_off():
 def test_several_canvases_are_refused():
     config = configure("yolov1_shapes")
     config.data.canvases = ((64, 96), (96, 64))
-    with pytest.raises(UserError, match=r"holds 2 sizes, .* --config\.data\.canvases='\(\(64,96\),\)'$"):
+    with pytest.raises(UserError, match=r"has 2 sizes, .* --config\.data\.canvases='\(\(64,96\),\)'$"):
         build(config)
 
 
