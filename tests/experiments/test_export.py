@@ -122,7 +122,7 @@ def test_boxes_are_clipped_at_the_border_of_the_image():
 def test_several_canvases_are_refused():
     config = configure("yolov1_shapes")
     config.data.canvases = ((64, 96), (96, 64))
-    with pytest.raises(UserError, match=r"holds 2 sizes, .* --config\.data\.canvases='\(\(64,96\),\)'$"):
+    with pytest.raises(UserError, match=r"has 2 sizes, .* --config\.data\.canvases='\(\(64,96\),\)'$"):
         build(config)
 
 
