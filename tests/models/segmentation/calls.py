@@ -19,7 +19,7 @@ def forward(graphdef, state, images, train, key):
 
 
 def call(model, images, train=False, seed=None):
-    """The logits.
+    """Return the logits.
 
     `seed` is that of dropout.
     """

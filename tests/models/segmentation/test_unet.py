@@ -62,7 +62,7 @@ def test_the_parameters_are_those_of_figure_1():
 
 
 def walk(size, depth):
-    """The output's size from the operations one by one.
+    """Return the output's size from the operations one by one.
 
     None where a map is odd or used up.
     """
