@@ -108,9 +108,7 @@ def _number(data: ConfigDict, paths: Sequence[pathlib.Path]) -> list[int]:
 
 
 class ImageFiles:
-    """Image files as a source without labels. A warning names a file that cannot be read, and its image is a black pixel."""
-
-    class_names, fingerprint, dropped, absent = (), "", (), ()
+    """Image files as examples without ground truth. A file that cannot be read is a warning and a black pixel."""
 
     def __init__(self, paths: list[pathlib.Path], white: int, largest: int):
         self.paths, self.white, self.largest = paths, white, largest

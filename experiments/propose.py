@@ -1,7 +1,6 @@
 """`--mode=propose`, which stores the proposals of a trained first stage for detectors that read them."""
 
 from collections.abc import Iterator
-from typing import Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -28,18 +27,6 @@ from wording import count
 READS = ("proposals and regions", "proposals, regions and masks")
 
 
-class TwoStageTask(Task, Protocol):
-    """A task with a first stage."""
-
-    proposals: tuple[int, int]  # of an image that are kept, in training and in evaluation
-    proposal_iou: float  # of the suppression
-
-
-def has_first_stage(task: Task) -> TypeGuard[TwoStageTask]:
-    """Return whether a task has a first stage, which makes proposals."""
-    return task.reads in READS
-
-
 def propose(command: Command) -> None:
     """Store the proposals that the run in --workdir makes for config.data.train_split and config.data.eval_split.
 
@@ -55,15 +42,15 @@ def propose(command: Command) -> None:
     config.eval.update(method="whole", flip=False, scales=(1.0,), metrics=("coco",))
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
-    if not has_first_stage(task):
+    if task.reads not in READS:
         raise UserError(
             f"config.task.name={config.task.name!r} makes no proposals; use the --workdir of a Faster R-CNN or Mask R-CNN"
         )
     # Where fit=crop needs several windows, the limit holds for all windows of an image together.
     config.data.white_level = model.white_level
-    config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
+    config.eval.update(merge_iou=config.task.proposal_iou, max_detections=config.task.proposals[1])
     folder = expand_user(command.output).absolute() if command.output else workdir / "proposals"
-    facts = model.facts | {"proposals": task.proposals[1], "config": model.changed}
+    facts = model.facts | {"proposals": config.task.proposals[1], "config": model.changed}
     claim_folder(
         folder,
         facts,
@@ -83,12 +70,10 @@ def propose(command: Command) -> None:
     print_lines(f"--config.data.proposals.folder={folder}")
 
 
-class FirstStage:
+class FirstStage(Task[nnx.Module]):
     """A task whose detections are the proposals of another task, in their order and all of class 0."""
 
-    needs: tuple[str, ...] = ("boxes",)
-    trains: tuple[str, ...] = ()
-    solves: tuple[str, ...] = ()
+    needs, trains = ("boxes",), ()
 
     def __init__(self, task: Task):
         self._task, self.reads = task, task.reads

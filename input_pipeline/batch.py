@@ -35,7 +35,7 @@ A picture made of several examples has the `image_id`, `original_size` and `to_o
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -70,6 +70,22 @@ SPECIFICATION = {  # key: (shape, dtype); equal letters are equal sizes
 ALWAYS = ("image", "image_id", "example_mask", "original_size", "to_original")
 OBJECTS = ("boxes", "classes", "valid", "crowd", "difficult", "boxes_lost")
 PROPOSALS = ("proposals", "proposal_mask")
+
+
+class Examples(Protocol):
+    """Examples by index, with all that an evaluation asks of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def name(self, index: int) -> str:
+        """Return the example's file name, or the dataset's own id."""
+        ...
+
+    def size(self, index: int) -> Size:
+        """Return (height, width) of the image, without decoding it."""
+        ...
 
 
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:

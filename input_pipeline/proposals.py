@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from files import expand_user, open_lock, write_atomically
-from input_pipeline.batch import Example, Size
+from input_pipeline.batch import Example, Examples, Size
 from input_pipeline.stored_arrays import read_arrays, write_arrays
 from terminal import Count
 
@@ -139,13 +139,12 @@ class WithProposals:
 
 
 class SearchedOnRequest:
-    """A source whose "proposals" are found each time an example is read, and not kept.
+    """Examples whose "proposals" are found each time one is read, and not kept.
 
-    It is for images that are read once. Everything else comes from the source. Up to config.data.num_threads processes answer
-    threads that read at the same time.
+    It is for images that are read once. Up to config.data.num_threads processes answer threads that read at the same time.
     """
 
-    def __init__(self, source: Any, data: ConfigDict):
+    def __init__(self, source: Examples, data: ConfigDict):
         self._source, self._search, self._pool = source, make_search(data), start_processes(data.num_threads)
 
     def __len__(self) -> int:
@@ -157,8 +156,11 @@ class SearchedOnRequest:
         found = self._pool.submit(self._search.find, self._search.shrink(image), image.shape[:2])
         return example | {"proposals": found.result()}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def size(self, index: int) -> Size:
+        return self._source.size(index)
 
 
 def open_proposals(source: Any, data: ConfigDict, split: str, place: pathlib.Path) -> Any:

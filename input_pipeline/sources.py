@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from files import expand_user
-from input_pipeline.batch import Example, Size
+from input_pipeline.batch import Example, Examples, Size
 from input_pipeline.datasets.registry import ANY, DATASETS, find_dataset
 from input_pipeline.decoding import choose_white
 from input_pipeline.objects import Objects
@@ -46,8 +46,8 @@ ASKED_BY = {  # keys of an example: the fields that need it, and a further remed
 FOUND = ("proposals",)  # found in the images of any dataset and stored next to it: no dataset provides them
 
 
-class Source(Protocol):
-    """The examples of one split, by index."""
+class Source(Examples, Protocol):
+    """The examples of one split, and the facts about their data."""
 
     class_names: tuple[str, ...]
     fingerprint: str  # hash of the indexed data: it changes when the data does
@@ -58,21 +58,7 @@ class Source(Protocol):
     layout: str  # the recognised layout of the data's folder, and the reason; "" where the data has no folder
     remarks: tuple[str, ...]  # files that were skipped or read in an unexpected way: one line per kind
     peak: int  # the largest value in the split's 16-bit images, 0 where there are none
-    white: (
-        int  # the value of 16-bit images that is read as white: config.data.white_level, or a level that covers `peak`
-    )
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
-
-    def name(self, index: int) -> str:
-        """Return the example's file name, or the dataset's own id."""
-        ...
-
-    def size(self, index: int) -> Size:
-        """Return (height, width) of the image, without decoding it."""
-        ...
+    white: int  # of 16-bit images, the value that is read as white: config.data.white_level, or one that covers `peak`
 
     def image_id(self, index: int) -> int:
         """Return the image's number in the data's own files, or index + 1 where it has none."""
@@ -170,9 +156,9 @@ def parse_split(split: str) -> tuple[str, Callable[[int], range]]:
 
 
 class Part:
-    """The examples `indices` of a source, in their order. It has only the methods that an evaluation uses."""
+    """The examples `indices` of others, in their order."""
 
-    def __init__(self, source: Any, indices: Sequence[int]):
+    def __init__(self, source: Examples, indices: Sequence[int]):
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:

@@ -17,9 +17,8 @@ from ml_collections import ConfigDict
 from errors import UserError
 from input_pipeline.augment import geometry
 from input_pipeline.augment.geometry import inner
-from input_pipeline.batch import Batch, Example, Size, blank, list_canvases, row, stack
+from input_pipeline.batch import Batch, Example, Examples, Size, blank, list_canvases, row, stack
 from input_pipeline.loader import local_size
-from input_pipeline.sources import Source
 from input_pipeline.truths import Truth
 
 ALIGNMENT = 32  # windows begin at multiples of it, and so at multiples of the models' strides
@@ -168,7 +167,7 @@ class ViewBatches:
 
     def __init__(
         self,
-        source: Source,
+        source: Examples,
         truth: Truth,
         data: ConfigDict,
         evaluation: ConfigDict,

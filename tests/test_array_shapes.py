@@ -10,7 +10,7 @@ import pytest
 from models.ops import boxes, nms
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("models/ops",)  # whose public functions annotate shapes
+PACKAGES = ("models/ops", "experiments/tasks", "experiments/metrics")  # whose public functions annotate shapes
 SOURCES = [str(path.relative_to(ROOT)) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 ARRAYS = {"Array", "ArrayLike", "NDArray", "ndarray"}  # names of array types, alone or after a module's name

@@ -14,8 +14,7 @@ from experiments.results.base import Results
 from experiments.run import sharding
 from experiments.run.state import Architecture, Variables
 from experiments.tasks.base import Arrays, Means, Task
-from input_pipeline.batch import Example, blank, stack
-from input_pipeline.sources import Source
+from input_pipeline.batch import Example, Examples, blank, stack
 from input_pipeline.truths import make_truth
 from input_pipeline.views import ViewBatches, check_views
 
@@ -64,7 +63,7 @@ class Inference:
         return len(self._compiled)
 
     def __call__(
-        self, variables: Variables, source: Source, stop: Callable[[], bool] = lambda: False
+        self, variables: Variables, source: Examples, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Example, Prediction]]:
         """Yield (index, example, prediction) of each image of this process, once its last view is predicted.
 
@@ -97,12 +96,12 @@ class Inference:
         if parts:
             raise UserError(f"{source.name(min(parts))} has another size than its header says; replace the file")
 
-    def compile(self, variables: Variables, source: Source) -> None:
+    def compile(self, variables: Variables, source: Examples) -> None:
         """Compile for the first canvas, while a stop would lose nothing."""
         rows, _ = next(iter(self._batches(source)))
         self._compile_for(variables, sharding.put_batch(rows, self.mesh))
 
-    def _batches(self, source: Source) -> ViewBatches:
+    def _batches(self, source: Examples) -> ViewBatches:
         return ViewBatches(
             source,
             self.truth,

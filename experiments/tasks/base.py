@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Shaped, UInt8
 
 from input_pipeline.batch import Size
 
 Arrays = dict[str, jax.Array]  # a batch on the device, or predictions
 Outputs = dict[str, Any]  # of `apply`: arrays by name, or for each level of a pyramid one, as a tuple
 ArrayLike = jax.Array | np.ndarray  # numpy arrays are constants of the program, such as anchors
+Stored = Shaped[np.ndarray, "..."]  # variables of a model, or rows of stored features
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)  # for what works on the device and on the host
 ModelT = TypeVar("ModelT", contravariant=True)  # the models that a task can call
 
@@ -100,16 +101,16 @@ class SolvedTask(Task[ModelT]):
         """Return what to store of a batch, arrays [B,N,...] by name, and a mask of the rows to keep. jax traces it."""
 
     @abc.abstractmethod
-    def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.ndarray], Mapping[str, float]]:
+    def solve(self, stored: Iterable[Mapping[str, Stored]]) -> tuple[Mapping[str, Stored], Mapping[str, float]]:
         """Return the variables `solves` by name, and scalars to log.
 
         `stored` yields blocks of the rows that `describe` returned, and can be read several times.
         """
 
 
-def total_loss(terms: Means) -> Float[Array, ""] | int:
+def total_loss(terms: Means) -> Float[Array, ""]:
     """Return the sum of factor * value over the terms, in their order, and 0 without terms."""
-    return sum(term.factor * term.value() for term in terms.values())
+    return sum((term.factor * term.value() for term in terms.values()), start=jnp.zeros(()))
 
 
 def normalise(

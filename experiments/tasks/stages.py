@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from experiments.solvers import SVMSettings, fit_regressions, fit_svms
-from experiments.tasks.base import Arrays, Means, Outputs, SolvedTask, normalise
+from experiments.tasks.base import Arrays, Means, Outputs, SolvedTask, Stored, normalise
 from experiments.tasks.dense import COVERED, Detection, Geometry
 from experiments.tasks.regions import VARIANCES
 from fields import Count, Positive, Share
@@ -105,7 +105,7 @@ class SVMTask(Stage):
         }
         return described, jnp.concatenate([learned, batch["proposal_mask"]], 1) & batch["example_mask"][:, None]
 
-    def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def solve(self, stored: Iterable[Mapping[str, Stored]]) -> tuple[dict[str, Stored], dict[str, float]]:
         """Solve for the SVMs, and log each class's objective."""
         weights, biases, objectives = fit_svms(stored, len(self.class_names), self.settings)
         logs = {f"objective/{name}": value for name, value in zip(self.class_names, objectives, strict=True)}
@@ -140,7 +140,7 @@ class BoxRegression(Stage):
         }
         return described, batch["proposal_mask"] & (overlaps.max(-1) > self.regression_iou)
 
-    def solve(self, stored: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def solve(self, stored: Iterable[Mapping[str, Stored]]) -> tuple[dict[str, Stored], dict[str, float]]:
         """Solve for the regressions, and log the share of the variance of each class's targets that they explain."""
         count = len(self.class_names)
         weights, biases, explained = fit_regressions(stored, count, ridge=self.ridge, feature_norm=self.feature_norm)

@@ -65,7 +65,7 @@ class FasterRCNN(PooledModel):
         objectness, shifts = self.rpn([features[stride] for stride in self.strides])
         return {"objectness": objectness, "shifts": shifts}
 
-    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
+    def geometry(self, size: Sequence[int]) -> dict[str, tuple[np.ndarray, ...]]:
         """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
         own = (self.scale, self.octaves, self.ratios, self.placement, self.span)
         return {"anchors": anchors.pyramid(size, self.strides, *own)}

@@ -1,7 +1,7 @@
 """The base class of models of regions, from R-CNN to Mask R-CNN, with an image's features and a head for each region."""
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ class RegionModel(Model, abc.ABC):
         inputs, fc7 = (found.reshape(*regions.shape[:2], -1).astype(jnp.float32) for found in (pooled, hidden))
         return inputs, fc7
 
-    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
+    def geometry(self, size: Sequence[int]) -> Mapping[str, np.ndarray | tuple[np.ndarray, ...]]:
         """Return the fixed boxes of an image of `size` (height, width), none if regions come from outside."""
         return {}
 
