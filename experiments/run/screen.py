@@ -20,12 +20,8 @@ Rows = Iterator[tuple[str, str]]
 NEUTRAL = {"scale": (1.0, 1.0), "aspect": 1.0}
 RULES = ("min_visible", "crop")  # fields without an effect of their own
 NAMED = 8  # classes
-KEPT = (
-    "arguments",
-    "results",
-    "between",
-    "code",
-)  # parts of the memory of a step; results that reuse arguments count there
+# Parts of the memory of a step. Results that reuse arguments count as arguments.
+KEPT = ("arguments", "results", "between", "code")
 WANDB = {"auto": "W&B online with an account, offline without one", "disabled": "no W&B"}
 
 
