@@ -28,7 +28,8 @@ types: .venv/installed-dev  ## basedpyright
 	@$(RUN) -m basedpyright
 
 layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what each config builds
-	@$(RUN) -m pytest -n 0 tests/test_layering.py tests/test_english.py tests/test_array_shapes.py tests/test_configs.py -m "not slow"
+	@$(RUN) -m pytest -n 0 tests/test_layering.py tests/test_english.py tests/test_array_shapes.py tests/test_configs.py \
+		-m "not slow" -k "not lowers_the_loss and not remat"
 
 test: .venv/installed-dev  ## the tests, without the slow ones
 	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
