@@ -49,9 +49,7 @@ def _explain(
                     (f"{batch}.batch_size", config[batch].batch_size),
                 )
             ]
-            raise UserError(
-                f"out of memory on the host in {work}{size}; lower {_join(fields)}"
-            ) from None
+            raise UserError(f"out of memory on the host in {work}{size}; lower {_join(fields)}") from None
         if "RESOURCE_EXHAUSTED" not in text or "memory" not in text.lower():
             raise
         words = "".join(_describe(text, programs()))
