@@ -112,7 +112,7 @@ def check(where: str, value: Any, rule: Any) -> None:
     for field in values:
         if field not in known:
             raise UserError(
-                f"{where}.{field}: {owner} takes no such field; {hint_at(field, known)}its fields: {', '.join(sorted(known))}"
+                f"{where}.{field} is not a field of {owner}; {hint_at(field, known)}its fields: {', '.join(sorted(known))}"
             )
     missing = [field for field, (_, default) in known.items() if default is MISSING and field not in values]
     if missing:

@@ -92,7 +92,7 @@ def read_rows(path: pathlib.Path) -> list[dict]:
 def tabulate(rows: list[dict]) -> list[str]:
     """Return the rows as a table in Markdown."""
     lines = [
-        "| config | slice | images a chip | MB of a chip: training, evaluation | of HBM | TFLOP of a chip "
+        "| config | slice | images per chip | MB per chip: training, evaluation | of HBM | TFLOP per chip "
         "| all-reduced MB, of the parameters | least step, ms | most images/s | efficiency, at best | compile s |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]

@@ -104,7 +104,7 @@ def test_another_value_is_an_error_with_the_rule(value, rule, message):
 def test_a_section_checks_its_fields():
     fields.check("config", {"count": 3, "inner": {"gamma": 1.0}}, Section)
     for values, message in (
-        ({"count": 3, "inner": {}, "shar": 1.0}, "config.shar: config takes no such field; did you mean 'share'?"),
+        ({"count": 3, "inner": {}, "shar": 1.0}, "config.shar is not a field of config; did you mean 'share'?"),
         ({"inner": {}}, "config.count: config needs this field; missing in all: count"),
         ({"count": 3, "inner": {"gamma": -1.0}}, "config.inner.gamma=-1.0 is out of its range"),
         ({"count": 3, "inner": 4}, "config.inner=4 is not valid; it must hold fields"),
@@ -122,7 +122,7 @@ def test_a_name_picks_the_signature_with_the_rules():
             "config.model.name: unknown model 'smal'; did you mean 'small'? known: large, small",
         ),
         ({"width": 1.0}, "config.model.name is missing; choose one of large, small"),
-        ({"name": "small", "width": 1.0, "rngs": 0}, "config.model.rngs: small takes no such field"),
+        ({"name": "small", "width": 1.0, "rngs": 0}, "config.model.rngs is not a field of small"),
         ({"name": "large", "part": {"name": "small", "width": 0}}, "config.model.part.width=0 is out of its range"),
         ({"name": "large", "part": {"name": "tiny"}}, "config.model.part.name: unknown part 'tiny'"),
         ({"name": "small", "width": 1.0, "grid": (3,)}, "a whole number or 2 values, each a whole number, 1 or more"),

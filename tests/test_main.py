@@ -71,7 +71,7 @@ def strip(row: dict) -> dict:
         ([DEBUG, "--config.init_from=/nowhere"], ["/nowhere"]),
         ([DEBUG, "--config.eval.method=tiles"], ["eval.method", "tiles", "window"]),
         ([DEBUG, "--config.data.margin=32"], ["data.margin=32", "image_size"]),
-        ([DEBUG, "--config.task.losses.dise.factor=1.0"], ["no such field", "dise", "dice"]),
+        ([DEBUG, "--config.task.losses.dise.factor=1.0"], ["does not have this field", "dise", "dice"]),
         ([DEBUG, "--config.task.class_weights=(1.0, 2.0)"], ["task.class_weights", "2", "6", "datacheck"]),
         (["--config=configs/unet_isbi.py:debug", "--config.data.weight_map=(10.0, 5.0)"], ["weight_map", "instances"]),
         (["--config=configs/unet_isbi.py:debug", "--config.data.margin=21"], ["data.margin=21", "must be 20"]),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments.compare.runs import Run
 from experiments.pictures.examples import encode_webp, read_examples
-from experiments.pictures.palette import class_colour
+from experiments.pictures.palette import class_colour, find_background
 from files import leads_out, read_bytes
 from limits import EXAMPLES
 
@@ -23,7 +23,7 @@ def collect_examples(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
 
     `rows` are images that at least one run has drawn, with the predictions by run number. Images of two runs are the same if
     their names and the fingerprints of the data agree. `sheets` are the pictures of runs without separate examples. `classes`
-    are the colours of label maps.
+    are the colours of label maps, without the background, which pictures do not colour.
     """
     rows: dict[tuple, dict[str, Any]] = {}
     sheets: dict[int, str] = {}
@@ -44,7 +44,12 @@ def collect_examples(runs: Sequence[tuple[int, Run]]) -> dict[str, Any]:
             for name, tile in tiles.items():
                 row.setdefault(name, tile)
             if "image" in tiles:
-                classes |= {name: write_colour(class_colour(index)) for index, name in enumerate(drawn.class_names)}
+                background = find_background(drawn.class_names)
+                classes |= {
+                    name: write_colour(class_colour(index))
+                    for index, name in enumerate(drawn.class_names)
+                    if index != background
+                }
     ordered = sorted(rows.items(), key=lambda item: (item[0][0], item[1]["index"]))
     return {
         "rows": [row for _, row in ordered],

@@ -16,5 +16,5 @@ RESULTS = {
 
 
 def make_results(needs: tuple[str, ...], evaluation: ConfigDict, class_names: tuple[str, ...]) -> Results:
-    """Make the results of a task with these `needs`. Raises UserError for fields of config.eval that do not go with it."""
+    """Make the results of a task with these `needs`. Raise UserError for fields of config.eval that do not work with it."""
     return RESULTS[needs](evaluation, class_names)

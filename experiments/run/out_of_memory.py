@@ -1,4 +1,4 @@
-"""The one line of a run whose memory does not suffice, with the sizes and the fields that lower them."""
+"""The one-line error of a run that is out of memory, with the sizes and the fields that lower them."""
 
 import contextlib
 import re
@@ -18,14 +18,14 @@ Programs = Callable[[], Iterable[jax.stages.Compiled | None]]
 
 @contextlib.contextmanager
 def explain_training(config: ConfigDict, programs: Programs = tuple) -> Iterator[None]:
-    """Raise UserError where the memory does not suffice for training. `programs` returns the compiled steps."""
+    """Raise UserError if training runs out of memory. `programs` returns the compiled steps."""
     with _explain("training", config, programs, _list_training_remedies):
         yield
 
 
 @contextlib.contextmanager
 def explain_evaluation(config: ConfigDict, programs: Programs = tuple) -> Iterator[None]:
-    """Raise UserError where the memory does not suffice for evaluation or prediction."""
+    """Raise UserError if an evaluation or a prediction runs out of memory."""
     with _explain("evaluation", config, programs, _list_evaluation_remedies):
         yield
 
@@ -49,13 +49,11 @@ def _explain(
                     (f"{batch}.batch_size", config[batch].batch_size),
                 )
             ]
-            raise UserError(
-                f"the memory of the host does not suffice for {work}{size}; lower {_join(fields)}"
-            ) from None
+            raise UserError(f"out of memory on the host in {work}{size}; lower {_join(fields)}") from None
         if "RESOURCE_EXHAUSTED" not in text or "memory" not in text.lower():
             raise
         words = "".join(_describe(text, programs()))
-        raise UserError(f"the memory does not suffice for {work}{words}; {_join(list_remedies(config))}") from None
+        raise UserError(f"out of memory in {work}{words}; {_join(list_remedies(config))}") from None
 
 
 def _describe(text: str, programs: Iterable[jax.stages.Compiled | None]) -> Iterator[str]:
@@ -69,7 +67,7 @@ def _describe(text: str, programs: Iterable[jax.stages.Compiled | None]) -> Iter
 
 
 def read_size(text: str) -> float | None:
-    """Return the bytes that could not be allocated, by the text of an error. None where the text does not say."""
+    """Return the bytes that could not be allocated, by the text of an error. None if the text does not say it."""
     found = ASKED.search(text)
     if not found:
         return None

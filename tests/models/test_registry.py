@@ -28,7 +28,7 @@ def test_every_name_leads_to_a_module(place):
             dict(name="unet_mobilenet2"),
             r"^config\.model\.name: unknown model 'unet_mobilenet2'; did you mean 'unet_mobilenetv2'",
         ),
-        (dict(FIELDS, wdth=1.0), r"^config\.model\.wdth: unet_mobilenetv2 takes no such field; did you mean 'width'"),
+        (dict(FIELDS, wdth=1.0), r"^config\.model\.wdth is not a field of unet_mobilenetv2; did you mean 'width'"),
         ({k: v for k, v in FIELDS.items() if k != "norm"}, r"^config\.model\.norm: unet_mobilenetv2 needs this field"),
         (dict(FIELDS, dtype="float23"), r"^config\.model\.dtype='float23' .*'float32' or 'bfloat16' or 'float16'"),
         (dict(FIELDS, variant="caffe"), r"^config\.model\.variant='caffe'.*'keras' or 'torchvision'"),

@@ -1,5 +1,8 @@
 // The same validation images side by side, with the ground truth and the prediction of each method's best run.
 
+const MARKS = 'A check marks a hit, a dashed frame with a cross a false alarm, corners with a ring a missed object. '
+  + 'Dotted or striped objects are not counted.';
+
 function startImages() {
   const section = document.getElementById('examples'), { rows, sheets, classes, left_out } = data.examples;
   const withSheets = data.groups.filter((group) => sheets[group.shown]);
@@ -23,7 +26,9 @@ function startImages() {
     patch.style.background = colour;
     return make('li', {}, patch, name);
   });
-  section.append(make('ul', { className: 'legend' }, ...legend), place);
+  section.append(make('ul', { className: 'legend' }, ...legend));
+  if (rows.some((row) => !row.image)) section.append(make('p', { className: 'note' }, MARKS));  // objects, not label maps
+  section.append(place);
   if (withSheets.length) section.append(make('h3', {}, 'Runs without separate examples'), older);
   if (left_out) section.append(make('p', { className: 'note' }, `Pictures of ${count(left_out, 'more method')} are left out, to keep the page small.`));
   listeners.push(draw);

@@ -39,6 +39,12 @@ def test_images_of_one_split_are_matched(tmp_path):
         assert picture.format == "WEBP" and picture.size == (128, 96)
 
 
+def test_the_background_has_no_colour_in_the_legend(tmp_path):
+    workdir = make_run(tmp_path / "run")
+    draw_examples(workdir, 0, IMAGES, ("background", "tree"))
+    assert collect_examples([(0, read(workdir))])["classes"] == {"tree": "#e69f00"}
+
+
 def test_an_older_run_shows_its_sheet(tmp_path):
     workdir = make_run(tmp_path / "run", scores=[{"mIoU": 0.1}, {"mIoU": 0.2}])
     write_png(workdir / "predictions" / "val-20-examples.png", np.zeros((30, 2 * SHEET, 3), np.uint8))

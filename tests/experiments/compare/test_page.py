@@ -82,9 +82,11 @@ def test_the_page_works_in_a_browser(tmp_path):
 def _check_recall(browser, folder):
     for number in (0, 1):
         make_boxes(folder / "runs" / f"run{number}", ("coco",), draw_parts(number))
+        draw_examples(folder / "runs" / f"run{number}", number, IMAGES, CLASSES, objects=True)
     browser.open(write(folder, folder / "runs"))
     choices = "[...document.querySelectorAll('#recall option')].map((own) => own.textContent)"
     assert browser.run(choices) == ["boxes", "mean over classes", *CLASSES]
+    assert "A check marks a hit" in browser.run("document.querySelector('#examples .note').textContent")
     browser.run("document.querySelector('#recall canvas').focus()")
     browser.press("Home")
     readout = "document.querySelector('#recall .readout').textContent"
@@ -106,6 +108,7 @@ def _check_content(browser):
     assert len(rows) == 2 and any("unet" in row and " ± " in row for row in rows)
     classes = browser.run("[...document.querySelectorAll('#classes figcaption')].map((own) => own.textContent)")
     assert sorted(classes) == sorted([HOSTILE, ALIEN, "sky", "tree"])
+    assert browser.run("document.querySelector('#examples .note')") is None, "label maps have no marks of objects"
     pictures = "[...document.querySelectorAll('#examples img')]"
     # For two images: the image, its ground truth, and the predictions of two methods.
     assert browser.run(f"Promise.all({pictures}.map((own) => own.decode())).then(() => {pictures}.length)") == 8

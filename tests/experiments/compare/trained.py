@@ -51,8 +51,10 @@ def write_run(
     return workdir
 
 
-def draw_examples(workdir: Path, seed: int, images: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """Write the examples of an evaluation, blobs with slightly shifted predictions."""
+def draw_examples(
+    workdir: Path, seed: int, images: tuple[str, ...], classes: tuple[str, ...], *, objects: bool = False
+) -> None:
+    """Write the examples of an evaluation, blobs with slightly shifted predictions. Those of `objects` have no image tile."""
     drawn = []
     for index, name in enumerate(images):
         y, x = np.mgrid[:96, :128]
@@ -61,5 +63,7 @@ def draw_examples(workdir: Path, seed: int, images: tuple[str, ...], classes: tu
             inside = (y - 48) ** 2 + (x - 50 - shift - 10 * index) ** 2 < 900
             inner, outer = ((90, 140, 60), (200, 215, 230)) if kind == "image" else ((230, 159, 0), (0, 114, 178))
             tiles[kind] = encode_webp(np.where(inside[..., None], inner, outer).astype(np.uint8))
+        if objects:
+            del tiles["image"]
         drawn.append(DrawnExample(index, name, tiles))
     write_examples(workdir / "predictions" / "val-examples.zip", DrawnExamples(classes, drawn))

@@ -154,7 +154,7 @@ def test_a_task_accepts_only_its_own_fields():
     config = common.get_config()
     detectors.use_light_yolov1(config)
     config.task.lambda_cord = 1.0
-    assert "config.task.lambda_cord: yolov1 takes no such field; did you mean 'lambda_coord'?" in refuse(config)
+    assert "config.task.lambda_cord is not a field of yolov1; did you mean 'lambda_coord'?" in refuse(config)
     config.task.name = "yolov2"
     assert "config.task.name: unknown task 'yolov2'; did you mean 'yolov1'? known: " in refuse(config)
     assert "config.model.name is missing; choose one of deeplabv3plus, fast_rcnn" in refuse(common.get_config())

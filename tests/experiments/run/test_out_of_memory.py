@@ -24,7 +24,7 @@ def test_an_allocation_that_fails_names_what_lowers_it(config):
     with pytest.raises(UserError) as caught, explain_training(config, lambda: [None, step]):
         jax.block_until_ready(step(1.0))
     assert str(caught.value) == (
-        "the memory does not suffice for training: 17.6 TB could not be allocated; the compiled step needs 17.6 TB on a device; "
+        "out of memory in training: 17.6 TB could not be allocated; the compiled step needs 17.6 TB on a device; "
         "lower config.train.batch_size=16 or config.data.image_size=(64, 64), raise config.optim.accumulate=1, set "
         "config.train.remat=True or set config.model.dtype=bfloat16"
     )
@@ -34,7 +34,7 @@ def test_one_of_the_host_names_what_is_held_there(config):
     with pytest.raises(UserError) as caught, explain_training(config):
         np.zeros(2**45)
     assert str(caught.value) == (
-        "the memory of the host does not suffice for training: 281.5 TB could not be allocated; lower config.data.prefetch=8, "
+        "out of memory on the host in training: 281.5 TB could not be allocated; lower config.data.prefetch=8, "
         "config.data.num_threads=2 or config.train.batch_size=16"
     )
 
@@ -45,7 +45,7 @@ def test_evaluation_names_its_own_fields(config, monkeypatch):
     with pytest.raises(UserError) as caught, explain_evaluation(config):
         raise jax.errors.JaxRuntimeError(GPU)
     assert str(caught.value) == (
-        "the memory does not suffice for evaluation: 34.4 GB could not be allocated on a device with 16.0 GB; lower "
+        "out of memory in evaluation: 34.4 GB could not be allocated on a device with 16.0 GB; lower "
         f"config.eval.batch_size={config.eval.batch_size}, config.data.canvases=((64, 96),) or config.eval.scales=(1.0, 2.0)"
     )
 

@@ -443,7 +443,7 @@ def test_losses_are_made_with_their_factors_and_fields():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        (dict(diec=dict(factor=1.0)), r"losses\.diec: .* takes no such field; did you mean 'dice'\?"),
+        (dict(diec=dict(factor=1.0)), r"losses\.diec is not a field of .*; did you mean 'dice'\?"),
         (dict(dice=1.0), r"losses\.dice=1\.0 is not valid; it must hold fields"),
         (dict(dice=dict(factor=-1.0)), r"losses\.dice\.factor=-1\.0 is out of its range; .* 0 or more"),
         (dict(dice=dict(factor=math.nan)), r"losses\.dice\.factor=nan is not valid"),
