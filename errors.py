@@ -53,8 +53,6 @@ def begin_command(code: int | None = None) -> None:
     `code`, or by default like a process that SIGINT has ended.
     """
     print_anything()
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # a command in the background ignores Ctrl-C, and an earlier handler stays
     ended, report, unraisable = [], sys.excepthook, sys.unraisablehook
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
@@ -78,6 +76,8 @@ def begin_command(code: int | None = None) -> None:
             print("stopped: start the same command again to go on", file=sys.stderr, flush=True)
             os._exit(code)
 
-    signal.signal(signal.SIGINT, interrupt)
     sys.excepthook = end
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # a command in the background ignores Ctrl-C, and an earlier handler stays
+    signal.signal(signal.SIGINT, interrupt)
     sys.unraisablehook = lambda own: None if isinstance(own.exc_value, KeyboardInterrupt) else unraisable(own)

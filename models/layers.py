@@ -98,7 +98,8 @@ class Conv(nnx.Module):
         self.groups, self.dilation = groups, dilation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x, kernel = jnp.asarray(x, self.dtype), self.kernel[...].astype(self.dtype)
+        # An export has numpy arrays for variables.
+        x, kernel = jnp.asarray(x, self.dtype), jnp.asarray(self.kernel[...], self.dtype)
         if self.groups > 1 and self.groups == x.shape[-1] == kernel.shape[-1]:
             y = convolution.depthwise(x, kernel, self.stride, self.padding, self.dilation)
         elif kernel.shape[:2] == (1, 1) and self.groups == self.stride == 1 and self.padding == "SAME":
@@ -138,7 +139,7 @@ class ConvTranspose(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y: jax.Array = convolution.transpose(
-            jnp.asarray(x, self.dtype), self.kernel[...].astype(self.dtype), self.stride
+            jnp.asarray(x, self.dtype), jnp.asarray(self.kernel[...], self.dtype), self.stride
         )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 

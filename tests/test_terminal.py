@@ -20,7 +20,8 @@ from terminal import Count, compose, format_time, print_rows
 ROOT = pathlib.Path(__file__).parents[1]
 NAME = "[red]a[/] :smile: \x1b[2J"
 WORK = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 from terminal import Count
 with Count({NAME!r}, 10) as count:
     for number in range(10):

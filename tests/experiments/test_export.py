@@ -94,7 +94,10 @@ def test_an_export_predicts_any_number_of_images_like_the_task(name):
         assert found.keys() == expected.keys() <= OUTPUTS.keys()
         for key, value in found.items():
             assert len(value) == count and len(np.unique(value)) > 1 - (key == "valid"), key  # some object is found
-            np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-5, err_msg=key)
+            # In pixels: float32 holds 64 to 4e-6.
+            np.testing.assert_allclose(
+                value, expected[key], rtol=1e-5, atol=1e-4 if key == "boxes" else 1e-5, err_msg=key
+            )
 
 
 def test_boxes_are_clipped_at_the_border_of_the_image():

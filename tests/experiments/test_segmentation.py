@@ -14,7 +14,7 @@ CLASSES = ("a", "b", "c")
 
 
 def loss_of(task, logits, batch):
-    return summed(task.loss({"logits": jnp.asarray(logits, jnp.float32)}, batch))
+    return summed(task.loss({"logits": jnp.asarray(logits, jnp.float32)}, jax.tree.map(jnp.asarray, batch)))
 
 
 def make(margin=0, **fields):
@@ -29,7 +29,8 @@ def make(margin=0, **fields):
 def make_batch(label, mask=None):
     label = np.asarray(label, np.uint8)
     mask = np.ones(len(label), bool) if mask is None else np.asarray(mask)
-    return {"image": np.zeros((*label.shape, 3), np.uint8), "label": label, "example_mask": mask}
+    batch = {"image": np.zeros((*label.shape, 3), np.uint8), "label": label, "example_mask": mask}
+    return jax.tree.map(jnp.asarray, batch)
 
 
 def test_cross_entropy_equals_a_hand_computed_value():

@@ -150,7 +150,7 @@ def test_fields_that_do_not_fit_are_refused():
         (dict(coarser="c4"), place + r"\.coarser='c4' .* 'pool' or 'c5' or 'p5'"),
         (
             dict(bottom_up=RESNET | dict(output_stride=8), finest=16),
-            place + r"\.bottom_up: resnet has features of the strides \[2, 4, 8\], .* finest=16 needs \[16\] too",
+            place + r"\.bottom_up: resnet has features of the strides \[2, 4, 8\], .* finest=16 also needs \[16\]",
         ),
     ):
         with pytest.raises(UserError, match=message):
