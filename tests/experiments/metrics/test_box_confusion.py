@@ -47,7 +47,12 @@ def test_the_picture_has_the_counts_of_a_plain_loop(seed, monkeypatch):
     for index, (found, true) in enumerate(images):
         metric.add(json.loads(json.dumps(metric.measure(found, true))), index)
     drawn = []
-    monkeypatch.setattr(average_precision, "plot_box_confusion", lambda *arguments: drawn.append(arguments))
+
+    def draw(*arguments):
+        drawn.append(arguments)
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(average_precision, "plot_box_confusion", draw)
     metric.pictures()
     ((counts, names, iou, score),) = drawn
     np.testing.assert_array_equal(counts, expected)
