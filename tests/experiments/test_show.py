@@ -25,7 +25,10 @@ def see_steps(config, inputs):
     run.nonfinite, run.logs = types.SimpleNamespace(push=lambda *arguments: None), {}
     run.begin, run.finish = lambda: True, lambda step, row: True
     run.describe = lambda step: {"train/loss": 0.0}
+    run.evaluator = types.SimpleNamespace(inference=types.SimpleNamespace(programs=()))
+    run.best = types.SimpleNamespace(name=config.train.best, value=None, smaller_is_better=False)
     lane = types.SimpleNamespace(runs=[run], compile=lambda rows: None, settle=lambda: None, advance=seen.__setitem__)
+    lane.compiled = lane.flops = None
     assert Loop([lane]).run(None)
     return seen
 
