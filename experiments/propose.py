@@ -16,15 +16,13 @@ from experiments.run.model import load_model
 from experiments.run.out_of_memory import explain_evaluation
 from experiments.run.state import Variables
 from experiments.tasks.base import Arrays, Means, Task
+from experiments.tasks.faster_rcnn import FasterRCNNTask
 from experiments.tasks.registry import make_task
 from files import claim_folder, expand_user
 from input_pipeline.proposals import Store, place_store
 from input_pipeline.sources import Part, Source, open_source, read_part
 from terminal import Count
 from wording import count
-
-# `reads` of the tasks with a first stage. In evaluation its proposals are their `regions`.
-READS = ("proposals and regions", "proposals, regions and masks")
 
 
 def propose(command: Command) -> None:
@@ -42,15 +40,15 @@ def propose(command: Command) -> None:
     config.eval.update(method="whole", flip=False, scales=(1.0,), metrics=("coco",))
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
-    if task.reads not in READS:
+    if not isinstance(task, FasterRCNNTask):
         raise UserError(
             f"config.task.name={config.task.name!r} makes no proposals; use the --workdir of a Faster R-CNN or Mask R-CNN"
         )
     # Where fit=crop needs several windows, the limit holds for all windows of an image together.
     config.data.white_level = model.white_level
-    config.eval.update(merge_iou=config.task.proposal_iou, max_detections=config.task.proposals[1])
+    config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
     folder = expand_user(command.output).absolute() if command.output else workdir / "proposals"
-    facts = model.facts | {"proposals": config.task.proposals[1], "config": model.changed}
+    facts = model.facts | {"proposals": task.proposals[1], "config": model.changed}
     claim_folder(
         folder,
         facts,

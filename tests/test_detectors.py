@@ -95,5 +95,9 @@ def test_a_dataset_without_boxes_is_refused_for_a_detector(tmp_path, data_dir):
     command = [sys.executable, "main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={tmp_path / 'run'}"]
     wrong = [*command, f"--tfds_data_dir={data_dir}", "--config.data.name=oxford_iiit_pet"]
     done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "oxford_iiit_pet has label" in done.stderr
+    assert (
+        done.returncode == 1
+        and len(done.stderr.splitlines()) == 1
+        and "'oxford_iiit_pet' has only label" in done.stderr
+    )
     assert not (tmp_path / "run").exists()
