@@ -1,6 +1,7 @@
 """`--mode=propose`, which stores the proposals of a trained first stage for detectors that read them."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -40,15 +41,16 @@ def propose(command: Command) -> None:
     config.eval.update(method="whole", flip=False, scales=(1.0,), metrics=("coco",))
     model = load_model(config, workdir, command.checkpoint, command.weights, command.data_dir)
     task, mesh = make_task(config, model.class_names), sharding.make_mesh(config.mesh)
-    if not isinstance(task, FasterRCNNTask):
+    if task.reads not in ("proposals and regions", "proposals, regions and masks"):
         raise UserError(
             f"config.task.name={config.task.name!r} makes no proposals; use the --workdir of a Faster R-CNN or Mask R-CNN"
         )
     # Where fit=crop needs several windows, the limit holds for all windows of an image together.
     config.data.white_level = model.white_level
-    config.eval.update(merge_iou=task.proposal_iou, max_detections=task.proposals[1])
+    limits = cast(FasterRCNNTask, task)  # or one that reads the same
+    config.eval.update(merge_iou=limits.proposal_iou, max_detections=limits.proposals[1])
     folder = expand_user(command.output).absolute() if command.output else workdir / "proposals"
-    facts = model.facts | {"proposals": task.proposals[1], "config": model.changed}
+    facts = model.facts | {"proposals": limits.proposals[1], "config": model.changed}
     claim_folder(
         folder,
         facts,
