@@ -16,7 +16,7 @@ class BoundaryIoU(Metric):
     """IoU of the parts of the true and the predicted mask near their own contours (Cheng et al. 2021, section 4).
 
     A pixel is near the contour if the square of 2 d + 1 pixels around it is not all in its mask. d is `distance` times the
-    image's diagonal, rounded, at least 1. Outside the image there is no mask, so the image's border is a contour. Pixels are
+    image's diagonal, rounded, at least 1. Masks end at the border of the image, so the border is a contour. Pixels are
     summed over the images, per class. Pixels labelled 255 are in no mask: they are removed from the prediction too before the
     contours are found, and both masks end at them.
     """

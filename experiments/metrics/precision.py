@@ -76,7 +76,7 @@ def join(tables: Sequence[Table]) -> Table:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Scores of the split in `whole` and of each class in `classes`, by name, and nan if there is no object to find.
+    """Scores by name, of the split in `whole` and of each class in `classes`. A score without ground truth is nan.
 
     `curves` holds for each class its ascending recalls and the precisions there, which never rise. The class's AP at the
     style's lowest IoU is computed from them. None stands for a class without ground truth.

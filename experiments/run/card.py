@@ -158,7 +158,7 @@ def _describe_fit(config: ConfigDict) -> list[str]:
     lines = [FITS[data.fit].format(tall=tall, wide=wide, short=data.shortest[0], long=data.shortest[1])]
     if data.margin:
         lines.append(f"Then add {data.margin} pixels on each side, which gives {canvas[0]}x{canvas[1]} pixels.")
-    if data.fit != "stretch" or data.margin:  # else there is no border
+    if data.fit != "stretch" or data.margin:  # a stretched image fills the canvas, without a border
         lines.append(_describe_border(data))
     lines.append(
         "Pixels are sampled linearly at their centres: row r of h' rows shows row (r + 0.5) h / h' - 0.5 of the image."

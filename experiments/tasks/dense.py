@@ -22,6 +22,9 @@ from models.ops import matching, nms
 # A model's `anchors` [A,4], or its `anchors` [h,w,k,4] for each level, as a tuple, or its `cells` [h,w,4]; all numpy arrays
 # of boxes in pixels of the input.
 Geometry = Mapping[str, Any]
+PyramidAnchors = Mapping[
+    str, tuple[Float[np.ndarray, "_ _ k 4"], ...]
+]  # the geometry whose `anchors` are those of each level
 Levels = dict[str, tuple[Any, ...]]  # outputs of a pyramid by name, an array for each level; `anchors` are numpy arrays
 Boxes = Float[Array, "b n 4"] | Float[Array, "b r c 4"] | tuple[Float[Array, "b _ 4"], ...]  # the last one by level
 Scores = Float[Array, "b n c"] | tuple[Float[Array, "b _ c"], ...]
@@ -144,13 +147,8 @@ class Detection(Task[DetectorT]):
         """
 
         def match(
-            anchors: Float[ArrayLike, "a 4"],
-            boxes: Float[Array, "m 4"],
-            classes: Int[Array, " m"],
-            learned: Bool[Array, " m"],
-            left: Bool[Array, " m"],
-            crowd: Bool[Array, " m"],
-        ) -> Targets:
+            anchors, boxes, classes, learned, left, crowd
+        ) -> Targets:  # of one image: [A,4], [M,4], and [M] the others
             iou = ops.pairwise_iou(boxes, anchors)
             found = matching.by_threshold(iou, learned, low=low, high=high, low_quality=low_quality)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd

@@ -1,6 +1,6 @@
 """Faster R-CNN's two losses, trained jointly (Ren et al. 2015, "Faster R-CNN", section 3.2, approximate joint training)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from experiments.tasks.base import Arrays, Mean, Means, Outputs, image_size, nor
 from experiments.tasks.dense import (
     ANCHOR_ADVICE,
     Levels,
+    PyramidAnchors,
     check_thresholds,
     clip_to_image,
     is_inside,
@@ -156,10 +157,7 @@ class FasterRCNNTask(RegionDetection[ProposerT]):
         return propose_anchors(boxes, weights, model.strides, model.octaves, spans=True)
 
     def matchable(
-        self,
-        geometry: Mapping[str, tuple[Float[np.ndarray, "_ _ k 4"], ...]],
-        boxes: Float[np.ndarray, "m 4"],
-        size: Size,
+        self, geometry: PyramidAnchors, boxes: Float[np.ndarray, "m 4"], size: Size
     ) -> Bool[np.ndarray, " m"]:
         """Return which boxes have an IoU of config.task.negative_iou or more with an anchor.
 

@@ -4,7 +4,6 @@ The paper is "FCOS: Fully Convolutional One-Stage Object Detection". Each place 
 object that it lies in.
 """
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -15,7 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from experiments.tasks.base import AnyArray, Arrays, Mean, Means
-from experiments.tasks.dense import Levels, PyramidDetection, join
+from experiments.tasks.dense import Levels, PyramidAnchors, PyramidDetection, join
 from experiments.tasks.detection_losses import sigmoid_focal
 from fields import NotNegative, Positive, Share
 from input_pipeline.batch import Size
@@ -102,13 +101,7 @@ class FCOSTask(PyramidDetection[FCOS]):
         A place that fits several objects gets the one with the smallest area (section 3.1), and the first of equal ones.
         """
 
-        def assign(
-            boxes: Float[Array, "m 4"],
-            classes: Int[Array, " m"],
-            learned: Bool[Array, " m"],
-            left: Bool[Array, " m"],
-            crowd: Bool[Array, " m"],
-        ) -> Targets:
+        def assign(boxes, classes, learned, left, crowd) -> Targets:  # of one image: [M,4], and [M] the others
             fits = self.find_fits(boxes, anchors, jnp)
             index, positive = choose(boxes, fits & learned[:, None], jnp)
             middle = ops.to_centres(anchors)[:, :2]
@@ -154,10 +147,7 @@ class FCOSTask(PyramidDetection[FCOS]):
         )
 
     def matchable(
-        self,
-        geometry: Mapping[str, tuple[Float[np.ndarray, "_ _ k 4"], ...]],
-        boxes: Float[np.ndarray, "m 4"],
-        size: Size,
+        self, geometry: PyramidAnchors, boxes: Float[np.ndarray, "m 4"], size: Size
     ) -> Bool[np.ndarray, " m"]:
         """Return which boxes get a place that no smaller object takes."""
         if not len(boxes):

@@ -1,6 +1,6 @@
 """RetinaNet's loss, in which easy anchors weigh little (Lin et al. 2017, "Focal Loss for Dense Object Detection")."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -12,6 +12,7 @@ from experiments.tasks.base import ArrayLike, Arrays, Mean, Means
 from experiments.tasks.dense import (
     ANCHOR_ADVICE,
     Levels,
+    PyramidAnchors,
     PyramidDetection,
     Targets,
     check_thresholds,
@@ -106,10 +107,7 @@ class RetinaNetTask(PyramidDetection[RetinaNet]):
         return propose_anchors(boxes, weights, model.strides, model.octaves, spans=False)
 
     def matchable(
-        self,
-        geometry: Mapping[str, tuple[Float[np.ndarray, "_ _ k 4"], ...]],
-        boxes: Float[np.ndarray, "m 4"],
-        size: Size,
+        self, geometry: PyramidAnchors, boxes: Float[np.ndarray, "m 4"], size: Size
     ) -> Bool[np.ndarray, " m"]:
         """Return which boxes have an IoU of config.task.positive_iou or more with an anchor."""
         return match_grids(boxes, geometry["anchors"], self.positive_iou)

@@ -85,13 +85,7 @@ class SSDTask(Detection[SSD]):
     def targets(self, anchors: Float[ArrayLike, "a 4"], batch: Arrays) -> Targets:
         """Return the targets of the default boxes for each image of a batch."""
 
-        def assign(
-            boxes: Float[Array, "m 4"],
-            classes: Int[Array, " m"],
-            learned: Bool[Array, " m"],
-            left: Bool[Array, " m"],
-            crowd: Bool[Array, " m"],
-        ) -> Targets:
+        def assign(boxes, classes, learned, left, crowd) -> Targets:  # of one image: [M,4], and [M] the others
             iou = ops.pairwise_iou(boxes, anchors)
             match = matching.bipartite(iou, learned, threshold=self.match_iou)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
