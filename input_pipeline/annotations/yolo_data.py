@@ -152,14 +152,13 @@ def load_yaml(path: pathlib.Path) -> Any:
 
     Aliases let a file of a few hundred bytes expand to gigabytes. No list of classes needs them.
     """
+    deep = f"{path} cannot be used: lists or mappings are nested more than {DEEPEST} deep; correct it"
     try:
         data, depth = read_bytes(path, YAML), 0
         for event in yaml.parse(data, Loader=LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise UserError(
-                    f"{path} cannot be used: lists or mappings are nested more than {DEEPEST} deep; correct it"
-                )
+                raise UserError(deep)
             if isinstance(event, yaml.AliasEvent):
                 raise UserError(
                     f"{path} cannot be used: it has aliases (*{event.anchor}); replace them by their values"
@@ -169,6 +168,8 @@ def load_yaml(path: pathlib.Path) -> Any:
         raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError for impossible dates and numbers
         reason, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        if reason == "exceeded maximum nesting depth":  # the parser reads ahead, up to a limit of its own
+            raise UserError(deep) from error
         reason = f"{reason} in line {mark.line + 1}" if reason and mark else str(error).splitlines()[0]
         raise UserError(f"{path} cannot be parsed as YAML ({reason}); correct it") from error
 
