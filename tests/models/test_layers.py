@@ -18,7 +18,7 @@ def batch_norm(momentum=0.75):
     return norm
 
 
-def test_batch_norm_uses_and_keeps_the_batch_statistics_in_training():
+def test_batch_norm_uses_and_stores_batch_statistics_in_training():
     norm, x = batch_norm(), 3 * random(2, 3, 5, 4) + 1
     y = norm(x, train=True)
     flat = np.asarray(x, np.float64).reshape(-1, 4)
@@ -28,7 +28,7 @@ def test_batch_norm_uses_and_keeps_the_batch_statistics_in_training():
     np.testing.assert_allclose(norm.var[...], 0.75 * 2.0 + 0.25 * flat.var(0), rtol=1e-5)
 
 
-def test_batch_norm_has_the_gradient_of_the_plain_formula():
+def test_batch_norm_gradient_equals_the_plain_formula():
     norm, x, weights = batch_norm(), 3 * random(2, 3, 5, 4) + 1, random(2, 3, 5, 4)[::-1] ** 2
     graphdef, params, rest = nnx.split(norm, nnx.Param, ...)
 
@@ -45,10 +45,10 @@ def test_batch_norm_has_the_gradient_of_the_plain_formula():
 
 
 @pytest.mark.parametrize("mean", [0.0, 30.0, -1000.0])
-def test_batch_norm_keeps_the_variance_of_a_large_mean(mean):
-    """In deviations.
+def test_batch_norm_variance_is_accurate_for_a_large_mean(mean):
+    """The variance is computed from deviations from a rough mean.
 
-    A one-pass variance of the plain values is off by 100 % at 1000.
+    A one-pass variance of the values themselves has an error of 100 % at a mean of 1000.
     """
     norm = layers.norm("batch", 4, momentum=0.0, epsilon=0.0, dtype="float32")
     x = np.asarray(mean + random(2, 20, 12, 4), np.float32)
@@ -59,13 +59,13 @@ def test_batch_norm_keeps_the_variance_of_a_large_mean(mean):
     np.testing.assert_allclose(y, (x - flat.mean(0)) / flat.std(0), atol=1e-5 + 3e-7 * abs(mean))
 
 
-def test_batch_norm_takes_values_without_pixels():
+def test_batch_norm_accepts_arrays_without_spatial_axes():
     norm = layers.norm("batch", 4, momentum=0.0, epsilon=0.0, dtype="float32")
     x = np.asarray(random(32, 4))
     np.testing.assert_allclose(norm(jnp.asarray(x), train=True), (x - x.mean(0)) / x.std(0), atol=1e-5)
 
 
-def test_frozen_batch_norm_has_no_parameters_and_stays_as_it_is():
+def test_frozen_batch_norm_has_no_parameters_and_does_not_change():
     norm = layers.norm("frozen", 4, momentum=0.9, epsilon=1e-3, dtype="float32")
     assert not nnx.to_flat_state(nnx.state(norm, nnx.Param)) and len(nnx.to_flat_state(nnx.state(norm))) == 4
     norm.scale[...], norm.bias[...] = jnp.arange(1.0, 5.0), jnp.arange(4.0)
@@ -78,7 +78,7 @@ def test_frozen_batch_norm_has_no_parameters_and_stays_as_it_is():
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_batch_norm_uses_running_statistics_when_evaluated_or_frozen(frozen):
+def test_batch_norm_uses_running_statistics_in_evaluation_or_if_frozen(frozen):
     norm, x = batch_norm(), random(2, 3, 5, 4)
     norm.frozen = frozen
     y = norm(x, train=frozen)
@@ -94,7 +94,7 @@ def test_batch_norm_keeps_float32_statistics_in_bfloat16():
     assert abs(float(y.astype(jnp.float32).mean())) < 1e-2
 
 
-def test_group_norm_normalises_each_example_by_itself():
+def test_group_norm_normalises_each_example_separately():
     norm = layers.norm("group", 48, momentum=0.9, epsilon=1e-5, dtype="float32")
     assert norm.groups == 24  # the largest divisor up to 32
     x = random(3, 4, 5, 48)
@@ -106,20 +106,20 @@ def test_group_norm_normalises_each_example_by_itself():
     assert not jax.tree.leaves(nnx.state(norm, nnx.BatchStat))
 
 
-def test_relu6_is_flat_outside_of_its_range():
+def test_relu6_is_constant_outside_its_range():
     x = jnp.array([-1.0, 2.0, 7.0])
     np.testing.assert_array_equal(layers.relu6(x), [0, 2, 6])
     np.testing.assert_array_equal(jax.vmap(jax.grad(layers.relu6))(x), [0, 1, 0])
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 16, 32), (3, 3, 1, 64), (1, 1, 50, 7)])
-def test_he_normal_has_the_variance_of_the_fan_in(shape):
+def test_he_normal_variance_is_two_over_the_fan_in(shape):
     kernel = layers.he_normal(jax.random.key(0), shape)
     assert kernel.shape == shape and kernel.dtype == jnp.float32
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / np.prod(shape[:-1])), rtol=0.15)
 
 
-def test_conv_is_lax_with_bias_and_dtype():
+def test_conv_equals_lax_with_bias_and_dtype():
     conv = layers.Conv(6, 4, 3, stride=2, groups=2, bias=True, dtype="bfloat16", rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(4.0)
     x = random(2, 5, 4, 6)

@@ -16,7 +16,7 @@ def build(name="unet_mobilenetv2", **fields):
 
 
 @pytest.mark.parametrize("place", registry.MODELS.values())
-def test_every_name_leads_to_a_module(place):
+def test_every_name_resolves_to_a_module(place):
     module, _, attribute = place.partition(":")
     assert issubclass(getattr(importlib.import_module(module), attribute), nnx.Module)
 
@@ -38,12 +38,12 @@ def test_every_name_leads_to_a_module(place):
         (dict(FIELDS, decoder=(8, 8)), r"^model\.decoder: needs 4 channel counts"),
     ],
 )
-def test_bad_fields_are_one_clear_line(fields, message):
+def test_invalid_fields_raise_a_one_line_error(fields, message):
     with pytest.raises(UserError, match=message) as error:
         build(**fields)
     assert "\n" not in str(error.value)
 
 
-def test_models_are_imported_when_built():
+def test_models_are_imported_only_when_built():
     code = "import sys, models.registry; assert 'models.segmentation' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

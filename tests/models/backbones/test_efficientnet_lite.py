@@ -21,14 +21,14 @@ def build(variant=0, **fields):
 @pytest.mark.parametrize(
     ("variant", "published"), [(0, 4_652_008), (1, 5_416_680), (2, 6_092_072), (3, 8_197_096), (4, 13_006_568)]
 )
-def test_parameters_are_the_published_less_the_classifier(variant, published):
+def test_parameter_count_equals_the_published_one_without_the_classifier(variant, published):
     model = nnx.eval_shape(lambda: build(variant))
     count = sum(variable.size for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)))
     head = model.channels[32] * 1280 + 2 * 1280 + 1281 * 1000  # conv_head, its normalisation, the classifier
     assert count + head == published
 
 
-def test_features_are_those_of_the_five_strides():
+def test_features_have_the_five_strides():
     images = jax.ShapeDtypeStruct((2, 65, 33, 3), jnp.float32)
     for variant, channels in ((0, (16, 24, 40, 112, 320)), (4, (24, 32, 56, 160, 448))):
         model = nnx.eval_shape(lambda variant=variant: build(variant))
@@ -42,7 +42,7 @@ def test_features_are_those_of_the_five_strides():
 UNUSED = {"conv_head.weight", "bn2.running_var", "bn2.num_batches_tracked", "classifier.bias"}
 
 
-def test_width_and_depth_make_a_smaller_one():
+def test_width_and_depth_reduce_the_network():
     model = nnx.eval_shape(lambda: build(width=0.25, depth=0.1))
     assert model.repeats == (1,) * 7 and model.channels == {2: 8, 4: 8, 8: 16, 16: 32, 32: 80}
 
@@ -55,13 +55,13 @@ def test_pretrained_names_cover_the_backbone():
     assert unused == UNUSED
     names = {
         ("block_0", "project", "norm", "scale"): "blocks.0.0.bn2.weight",
-        ("block_3", "depthwise", "conv", "kernel"): "blocks.1.2.conv_dw.weight",  # of three blocks; variant 0 has two
+        ("block_3", "depthwise", "conv", "kernel"): "blocks.1.2.conv_dw.weight",  # the third block; variant 0 has two
         ("block_4", "expand", "conv", "kernel"): "blocks.2.0.conv_pw.weight",
     }
     assert {path: arrays[path][0] for path in names} == names
 
 
-def test_the_names_of_efficientnet_pytorch_cover_the_backbone_too():
+def test_efficientnet_pytorch_names_cover_the_backbone():
     model, ends = nnx.eval_shape(build), {"_conv_head.weight", "_bn1.weight", "_fc.bias"}
     arrays, unused, _ = model.pretrained(["_conv_stem.weight", *ends])
     assert set(arrays) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
@@ -75,7 +75,7 @@ def test_the_names_of_efficientnet_pytorch_cover_the_backbone_too():
     assert {path: arrays[path][0] for path in names} == names
 
 
-def test_pretrained_weights_that_do_not_fit_are_refused():
+def test_mismatched_pretrained_weights_raise_a_user_error():
     with pytest.raises(UserError, match=r"it has none of 'conv_stem\.weight' \(timm\), '_conv_stem"):
         nnx.eval_shape(build).pretrained(["features.0.0.weight"])
     with pytest.raises(UserError, match="norm='group' has none"):
@@ -90,7 +90,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
 
 @pytest.fixture(scope="module")
 def imagenet(real_data):
-    """(model, weights by timm's names), of ImageNet."""
+    """Return the model with ImageNet weights, and these weights by timm's names."""
     weights, model = load_file(real_data / "weights" / "efficientnet_lite0.safetensors"), build()
     arrays, unused, _ = model.pretrained(weights)
     assert {key for key, _ in arrays.values()} | unused == set(weights)
@@ -102,7 +102,7 @@ def imagenet(real_data):
     return model, weights
 
 
-def test_photographs_are_recognised(imagenet, real_data):
+def test_imagenet_weights_classify_photographs(imagenet, real_data):
     model, weights = imagenet
     last = nnx.jit(lambda model, images: model(images, train=False)[32])
     statistics = [weights[f"bn2.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
@@ -119,7 +119,7 @@ def test_photographs_are_recognised(imagenet, real_data):
         assert likely.argmax() in classes and likely[classes].sum() / likely.sum() > least, name
 
 
-def test_features_equal_timms(imagenet):
+def test_features_equal_timm(imagenet):
     timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
     model, weights = imagenet
     twin = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()

@@ -32,7 +32,7 @@ def outline(**fields):
         (dict(bottom_up=dict(name="vgg", layers=11, width=0.1, norm="none", momentum=0.9)), [8, 16, 32, 64, 128]),
     ],
 )
-def test_features_are_those_of_the_strides(fields, strides):
+def test_features_have_the_strides_of_the_fields(fields, strides):
     model = outline(**fields)
     images = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
     features = nnx.eval_shape(lambda model, images: model(images, train=True), model, images)
@@ -45,16 +45,16 @@ def test_features_are_those_of_the_strides(fields, strides):
     ("coarser", "extra"),
     [("pool", 0), ("p5", 2 * (9 * 8 * 8 + 8)), ("c5", 9 * 32 * 8 + 8 + 9 * 8 * 8 + 8)],
 )
-def test_parameters_are_those_of_its_convolutions(coarser, extra):
+def test_parameter_count_is_the_sum_over_the_convolutions(coarser, extra):
     state = nnx.to_flat_state(nnx.state(outline(coarser=coarser), nnx.Param))
     own = sum(np.prod(leaf.shape) for path, leaf in state if path[0] != "bottom_up")
     assert own == sum(c * 8 + 8 + 9 * 8 * 8 + 8 for c in (8, 16, 32)) + extra
 
 
 def convolve(x, conv, stride=1):
-    """Convolve with SAME padding for stride 1, and one pixel on every side for stride 2.
+    """Convolve in a loop over the kernel's taps.
 
-    A loop over the kernel's taps.
+    The padding is half the kernel's size on every side. For stride 1 this is SAME padding.
     """
     kernel, bias = (np.asarray(array[...], np.float64) for array in (conv.kernel, conv.bias))
     reach = kernel.shape[0] // 2
@@ -67,7 +67,7 @@ def convolve(x, conv, stride=1):
 
 
 class Fixed(nnx.Module):
-    """A bottom-up that has its features already."""
+    """A bottom-up network that returns given features."""
 
     def __init__(self, features):
         self.features = nnx.data(features)
@@ -78,7 +78,7 @@ class Fixed(nnx.Module):
 
 @pytest.mark.parametrize("coarser", ["p5", "c5", "pool"])
 def test_features_equal_a_loop(coarser):
-    """At sizes of which some halves are rounded up."""
+    """Some feature maps have odd sizes, so their halves are rounded up."""
     model, generator = build(coarser=coarser), np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         if path[-1] == "bias":
@@ -111,7 +111,7 @@ def test_features_equal_a_loop(coarser):
         np.testing.assert_allclose(feature, expected[stride], rtol=1e-4, atol=1e-4)
 
 
-def test_convolutions_start_uniform_with_the_published_variance():
+def test_initial_kernels_are_uniform_with_the_published_variance():
     model = build(width=32)
     for conv, fan_in in ((model.lateral_32, 32), (model.output_8, 9 * 32), (model.extra_64, 9 * 32)):
         kernel = np.asarray(conv.kernel[...])
@@ -136,7 +136,7 @@ def test_every_parameter_has_a_gradient():
         assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
 
 
-def test_fields_that_do_not_fit_are_refused():
+def test_invalid_fields_raise_a_user_error():
     place = r"config\.model\.backbone"
     for fields, message in (
         (dict(bottom_up=RESNET | dict(layers=20)), place + r"\.bottom_up\.layers=20 is not valid; it must be 10 or"),
@@ -161,8 +161,8 @@ def test_fields_that_do_not_fit_are_refused():
             )
 
 
-def test_features_equal_torchvisions():
-    """Its FPN with P6 and P7, of weights that agree."""
+def test_features_equal_torchvision():
+    """The reference is torchvision's FPN with P6 and P7, with the same weights."""
     torch = pytest.importorskip("torch")
     theirs = pytest.importorskip("torchvision.ops.feature_pyramid_network", reason="compares with torchvision's FPN")
 

@@ -18,7 +18,7 @@ def abstract():
     return nnx.eval_shape(build)
 
 
-def test_features_are_those_of_the_five_strides():
+def test_features_have_the_five_strides():
     images = jax.ShapeDtypeStruct((2, 65, 33, 3), jnp.float32)
     for fields in (dict(), dict(width=0.35, depth=0.1), dict(depth=1.5, variant="keras", norm="group")):
         model = nnx.eval_shape(lambda fields=fields: build(**fields))
@@ -28,22 +28,22 @@ def test_features_are_those_of_the_five_strides():
             assert feature.shape == (2, -(-65 // stride), -(-33 // stride), model.channels[stride])
 
 
-def test_channels_and_depth_are_the_papers(abstract):
+def test_channels_and_depth_equal_the_paper(abstract):
     assert abstract.channels == {2: 96, 4: 144, 8: 192, 16: 576, 32: 320}
     assert abstract.repeats == (1, 2, 3, 4, 3, 3, 1)
     assert [scale_channels(32, width) for width in (0.1, 0.35, 0.75, 1.0, 1.4)] == [8, 16, 24, 32, 48]
 
 
 @pytest.mark.parametrize(("variant", "offset"), [("keras", 0), ("torchvision", -1)])
-def test_strided_padding_decides_which_pixels_are_seen(variant, offset):
+def test_variant_decides_which_pixels_a_strided_convolution_reads(variant, offset):
     model = build(variant=variant, width=0.1, depth=0.1)
-    model.stem.conv.kernel[...] = jnp.zeros((3, 3, 3, 8)).at[0, 0, 0, 0].set(1.0)  # passes the window's first pixel on
+    model.stem.conv.kernel[...] = jnp.zeros((3, 3, 3, 8)).at[0, 0, 0, 0].set(1.0)  # returns the window's first pixel
     images = jnp.arange(1.0, 65.0).reshape(1, 8, 8, 1) * jnp.ones(3)
     shifted = np.pad(np.asarray(images)[0, :, :, 0], 1)[1 + offset :, 1 + offset :]
     np.testing.assert_array_equal(model.stem.conv(images)[0, :, :, 0], shifted[:8:2, :8:2])
 
 
-# Names as the libraries' own weights have them.
+# Names in the weight files of the libraries.
 TORCHVISION = {
     ("stem", "conv", "kernel"): "features.0.0.weight",
     ("block_0", "depthwise", "conv", "kernel"): "features.1.conv.0.0.weight",
@@ -94,7 +94,7 @@ def test_pretrained_names_cover_the_backbone(abstract, style, mark, names):
     assert not ignored & {key for key, _ in mapping.values()}
 
 
-def test_pretrained_layouts_become_ours(abstract):
+def test_pretrained_kernels_are_converted_to_our_layout(abstract):
     mapping, *_ = abstract.pretrained(["features.0.0.weight"])
     _, convert = mapping["block_1", "depthwise", "conv", "kernel"]
     assert convert(np.zeros((96, 1, 3, 3))).shape == (3, 3, 1, 96)
@@ -104,7 +104,7 @@ def test_pretrained_layouts_become_ours(abstract):
         assert key == f"block_1_depthwise/{name}" and convert(np.zeros((3, 3, 96, 1))).shape == (3, 3, 1, 96)
 
 
-def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
+def test_mismatched_pretrained_weights_raise_a_user_error(abstract):
     with pytest.raises(UserError, match=r"none of 'features\.0\.0\.weight'"):
         abstract.pretrained(["layer1.0.conv1.weight"])
     with pytest.raises(UserError, match=r"Keras need model\.variant='keras', not 'torchvision'"):
@@ -113,7 +113,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
         nnx.eval_shape(lambda: build(norm="group")).pretrained(["features.0.0.weight"])
 
 
-def test_features_equal_pytorchs(tmp_path):
+def test_features_equal_pytorch(tmp_path):
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
     load_file = pytest.importorskip("safetensors.numpy").load_file
@@ -121,7 +121,7 @@ def test_features_equal_pytorchs(tmp_path):
 
     torch.manual_seed(0)
     twin = Encoder()
-    for name, tensor in twin.state_dict().items():  # statistics and scales that a mistake would show in
+    for name, tensor in twin.state_dict().items():  # random, so that a wrong statistic or scale is found
         if tensor.ndim == 1:
             tensor.copy_(torch.rand(len(tensor)) + (0.5 if name.endswith(("weight", "var")) else -0.5))
     save_file(twin.state_dict(), tmp_path / "twin.safetensors")

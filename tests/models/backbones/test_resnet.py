@@ -74,7 +74,7 @@ STEM = conv_norm(7, 3, 64)
         ),
     ],
 )
-def test_parameters_are_the_published(layers, expected, published):
+def test_parameter_count_equals_the_published_one(layers, expected, published):
     assert count(nnx.eval_shape(lambda: build(layers=layers))) == expected == published
 
 
@@ -87,7 +87,7 @@ def test_parameters_are_the_published(layers, expected, published):
         (dict(layers=10, width=0.2, norm="group"), {2: 16, 4: 16, 8: 24, 16: 48, 32: 104}),
     ],
 )
-def test_features_are_those_of_the_strides(fields, channels):
+def test_features_have_the_strides_of_the_fields(fields, channels):
     model = nnx.eval_shape(lambda: build(**fields))
     images = jax.ShapeDtypeStruct((2, 65, 33, 3), jnp.float32)
     features = nnx.eval_shape(lambda model, images: model(images, train=True), model, images)
@@ -96,13 +96,16 @@ def test_features_are_those_of_the_strides(fields, channels):
         assert feature.shape == (2, -(-65 // stride), -(-33 // stride), channels[stride])
 
 
-def test_width_keeps_multiples_of_eight():
+def test_scaled_channels_are_multiples_of_eight():
     assert [scale_channels(64, width) for width in (0.01, 0.2, 0.5, 1.0, 1.3)] == [8, 16, 32, 64, 80]
 
 
 @pytest.fixture(scope="module")
 def features():
-    """Features of the same weights at the three output strides, evaluated at an odd size, with statistics set."""
+    """Return the features at the three output strides, for the same weights and images of an odd size.
+
+    Biases and means are random.
+    """
     models = {stride: build(**TINY | dict(output_stride=stride)) for stride in (8, 16, 32)}
     state = nnx.state(models[32])
     generator = np.random.default_rng(0)
@@ -118,7 +121,7 @@ def features():
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-def test_dilation_computes_the_strided_features_and_those_between(features, stride):
+def test_dilated_features_contain_the_strided_features(features, stride):
     dilated, strided = features[stride][stride], features[32][32]
     step = 32 // stride
     scale = float(jnp.abs(strided).max())
@@ -133,15 +136,15 @@ def test_earlier_features_do_not_depend_on_the_output_stride(features):
     np.testing.assert_allclose(features[16][8], features[32][8], rtol=1e-5, atol=1e-5)
 
 
-def test_the_stem_is_padded_by_three_pixels():
+def test_stem_has_three_pixels_of_padding():
     model = build(**TINY)
-    # Passes the pixel at the window's centre on: with three rows before, window i is around pixel 2i.
+    # The kernel returns the pixel at the window's centre. With three rows of padding, window i is around pixel 2i.
     model.stem.conv.kernel[...] = jnp.zeros((7, 7, 3, 8)).at[3, 3, 0, 0].set(1.0)
     images = jnp.arange(1.0, 65.0).reshape(1, 8, 8, 1) * jnp.ones(3)
     np.testing.assert_array_equal(model.stem.conv(images)[0, :, :, 0], images[0, ::2, ::2, 0])
 
 
-def test_a_block_adds_its_path_to_the_shortcut():
+def test_residual_block_adds_its_path_to_the_shortcut():
     model = build(**TINY)
     block = model.block_1_0
     block.conv_2.norm.scale[...] = jnp.zeros(8)
@@ -150,11 +153,12 @@ def test_a_block_adds_its_path_to_the_shortcut():
     np.testing.assert_allclose(block(x, train=False), np.maximum(np.asarray(x) - 0.5, 0), rtol=1e-6, atol=1e-6)
 
 
-def test_a_bottleneck_strides_in_its_3x3_convolution_or_as_published_in_its_1x1():
+def test_bottleneck_has_its_stride_in_the_3x3_or_the_first_1x1_convolution():
     block = dict(bottleneck=True, stride=2, dilation=(1, 1), norm=lambda _: Identity(), dtype="float32")
     late, early = (ResidualBlock(4, 4, early=early, **block, rngs=nnx.Rngs(0)) for early in (False, True))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 6, 4)), jnp.float32)
-    # Until the strided convolution the early block is a late one of stride 1 on every second pixel of its input.
+    # The early block equals a block of stride 1 on every second pixel of the input. The late block equals every second
+    # pixel of the output of a block of stride 1.
     dense = ResidualBlock(4, 4, early=False, **block | dict(stride=1), rngs=nnx.Rngs(0))
     np.testing.assert_allclose(early(x, train=False), dense(x[:, ::2, ::2], train=False), rtol=1e-5, atol=1e-5)
     assert np.abs(early(x, train=False) - late(x, train=False)).max() > 0.1
@@ -177,7 +181,7 @@ def test_every_parameter_has_a_gradient():
         assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path
 
 
-def test_fields_that_do_not_fit_are_refused():
+def test_invalid_fields_raise_a_user_error():
     for field, value, message in (
         ("layers", 20, r"backbone\.layers=20 .* 10 or 18 or 34 or 50 or 101$"),
         ("output_stride", 4, r"backbone\.output_stride=4 .* 32 or 16 or 8$"),
@@ -189,7 +193,7 @@ def test_fields_that_do_not_fit_are_refused():
             registry.build_backbone(fields, dtype="float32", rngs=nnx.Rngs(0))
 
 
-# Names as torchvision's and timm's own weights have them.
+# Names in the weight files of torchvision and timm.
 NAMES = {
     ("stem", "conv", "kernel"): "conv1.weight",
     ("stem", "norm", "mean"): "bn1.running_mean",
@@ -205,7 +209,9 @@ UNUSED = {"fc.weight", "fc.bias", "bn1.num_batches_tracked", "layer4.0.downsampl
 def test_pretrained_names_cover_the_backbone(abstract):
     mapping, ignored, _ = abstract.pretrained(["layer1.0.conv1.weight", "unknown.weight", *UNUSED])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(abstract))}
-    assert len({key for key, _ in mapping.values()}) == len(mapping) == 53 * 5  # convolutions, their norms' four arrays
+    assert (
+        len({key for key, _ in mapping.values()}) == len(mapping) == 53 * 5
+    )  # 53 kernels, each with four arrays of its norm
     assert {path: mapping[path][0] for path in NAMES} == NAMES
     assert ignored == UNUSED
     _, convert = mapping["block_1_0", "conv_2", "conv", "kernel"]
@@ -214,7 +220,7 @@ def test_pretrained_names_cover_the_backbone(abstract):
 
 
 @pytest.mark.parametrize("layers", [10, 18, 34])
-def test_basic_blocks_have_two_names_and_no_first_shortcut(layers):
+def test_basic_blocks_have_two_convolutions_and_stage_1_has_no_shortcut(layers):
     model = nnx.eval_shape(lambda: build(layers=layers))
     mapping, *_ = model.pretrained(["layer1.0.conv1.weight"])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(model))}
@@ -223,7 +229,7 @@ def test_basic_blocks_have_two_names_and_no_first_shortcut(layers):
     assert not {"layer1.0.downsample.0.weight", "layer1.0.conv3.weight"} & keys
 
 
-def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
+def test_mismatched_pretrained_weights_raise_a_user_error(abstract):
     with pytest.raises(UserError, match=r"it has no 'layer1\.0\.conv1\.weight'"):
         abstract.pretrained(["features.0.0.weight"])
     with pytest.raises(UserError, match="batch statistics"):
@@ -231,7 +237,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused(abstract):
 
 
 class Reference:
-    """torchvision's forward pass written with torch's functions over a state dict of its names."""
+    """torchvision's forward pass, written with torch functions on a state dict with torchvision's names."""
 
     def __init__(self, weights, layers, output_stride):
         self.weights, self.bottleneck = weights, layers == 50
@@ -276,7 +282,7 @@ class Reference:
 
 
 @pytest.mark.parametrize(("layers", "output_stride"), [(10, 16), (50, 8)])
-def test_features_equal_pytorchs(layers, output_stride):
+def test_features_equal_pytorch(layers, output_stride):
     torch = pytest.importorskip("torch")
     model = build(**TINY | dict(layers=layers, output_stride=output_stride))
     mapping, *_ = model.pretrained(["layer1.0.conv1.weight"])

@@ -26,21 +26,21 @@ def count(model):
     return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def test_features_are_the_last_activations_before_each_pooling():
+def test_features_have_the_sizes_of_the_six_strides():
     expected = {stride: (-(-65 // stride), -(-47 // stride)) for stride in (1, 2, 4, 8, 16, 32)}
     for fields in (dict(), dict(layers=11, width=0.25), dict(layers=19, width=0.1, norm="batch"), dict(norm="group")):
         assert shapes((65, 47), **fields) == expected
 
 
-def test_sizes_are_those_of_the_released_fcn():
-    # 500 + 2 * 100 - 2 at the first convolution, halves rounded up, and 7x7 less at the end.
+def test_feature_sizes_equal_the_released_fcn():
+    # The first convolution returns 500 + 2 * 100 - 2 pixels. Halves are rounded up. The 7x7 convolution has no padding.
     sizes = shapes((500, 500), padding=((100, 100), (100, 100)), classifier=Classifier(4096, 0.5, "VALID"))
     assert sizes == {1: (698, 698), 2: (349, 349), 4: (175, 175), 8: (88, 88), 16: (44, 44), 32: (16, 16)}
 
 
 @pytest.mark.parametrize("layers", [11, 13, 16, 19])
-def test_parameters_are_the_papers(layers):
-    # Table 2, in millions: 133, 133, 138 and 144, with 4096 * 1000 + 1000 of a last layer that is not here.
+def test_parameter_count_equals_the_paper(layers):
+    # Table 2 gives 133, 133, 138 and 144 million. They include 4096 * 1000 + 1000 of a last layer that is absent here.
     convolutions = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}[layers]
     expected, channels = 0, 3
     for out, repeats in zip((64, 128, 256, 512, 512), convolutions, strict=True):
@@ -53,7 +53,7 @@ def test_parameters_are_the_papers(layers):
     assert round((expected + 4096 * 1000 + 1000) / 1e6) == {11: 133, 13: 133, 16: 138, 19: 144}[layers]
 
 
-# Names as torchvision has them: (ours, theirs).
+# Our path -> torchvision's name.
 NAMES = {
     "none": {
         ("conv_1_1", "conv", "kernel"): "features.0.weight",
@@ -93,7 +93,7 @@ def test_pretrained_names_cover_the_backbone(norm, style, classifier):
         assert (mapping["fc6", "kernel"][0], mapping["fc7", "kernel"][0]) == (fc6, fc7)
 
 
-def test_pretrained_weights_that_do_not_fit_are_refused():
+def test_mismatched_pretrained_weights_raise_a_user_error():
     models = {
         norm: nnx.eval_shape(lambda norm=norm: build(norm=norm, width=0.1)) for norm in ("none", "batch", "group")
     }
@@ -107,15 +107,15 @@ def test_pretrained_weights_that_do_not_fit_are_refused():
         models["group"].pretrained(MARKS["none"])
 
 
-def test_fields_that_cannot_be_are_refused():
+def test_invalid_fields_raise_a_user_error():
     with pytest.raises(UserError, match=r"backbone\.layers=17 .* 11 or 13 or 16 or 19$"):
         build(layers=17)
     with pytest.raises(UserError, match=r"backbone\.width=0 .* above 0$"):
         build(width=0)
 
 
-def test_convolutions_equal_the_dense_classifier():
-    """With torchvision's weights, fc6 and fc7 as convolutions of a 224x224 image equal plain numpy."""
+def test_convolutions_equal_the_fully_connected_classifier():
+    """With weights in torchvision's layout, fc6 and fc7 as convolutions equal matrix products in numpy at 224x224."""
     model = build(width=0.05, classifier=Classifier(12, 0.5, "VALID"))  # 8 to 24 channels
     generator = np.random.default_rng(0)
     state = nnx.state(model)
@@ -136,7 +136,7 @@ def test_convolutions_equal_the_dense_classifier():
     features = nnx.jit(lambda model, images: model(images, train=False))(model, images)
     conv5 = np.asarray(features[16])
     pool5 = conv5.reshape(2, 7, 2, 7, 2, -1).max((2, 4))
-    x = pool5.transpose(0, 3, 1, 2).reshape(2, -1)  # channels, rows, columns: as PyTorch flattens
+    x = pool5.transpose(0, 3, 1, 2).reshape(2, -1)  # PyTorch flattens channels, rows, columns
     for layer in ("classifier.0", "classifier.3"):
         x = np.maximum(x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"], 0)
     assert features[32].shape == (2, 1, 1, 12) and np.abs(x).max() > 0.1
@@ -170,11 +170,11 @@ def test_atrous_classifier_keeps_the_grid_of_stride_16():
     }
 
 
-def test_atrous_classifier_is_a_dilated_convolution_of_a_pooling_without_stride():
+def test_atrous_classifier_dilates_after_a_pooling_of_stride_1():
     model, plain = build(width=0.05, classifier=ATROUS), build(width=0.05)
     own = dict(nnx.to_flat_state(nnx.state(model)))
     for path, variable in nnx.to_flat_state(nnx.state(plain)):
-        np.testing.assert_array_equal(own[path][...], variable[...])  # equal draws: conv5_3 is the same
+        np.testing.assert_array_equal(own[path][...], variable[...])  # the same seed, so conv5_3 is the same
     generator = np.random.default_rng(0)
     for layer in (model.fc6, model.fc7):
         layer.bias[...] = jnp.asarray(generator.standard_normal(layer.bias.shape), jnp.float32)
@@ -196,8 +196,11 @@ def test_atrous_classifier_is_a_dilated_convolution_of_a_pooling_without_stride(
 
 
 @pytest.mark.parametrize("style", ["torchvision", "timm"])
-def test_an_atrous_classifier_gets_every_third_tap_and_evenly_taken_channels(style):
-    """A file of 8 channels in fc6 and fc7 for 4 here, and of 5 in conv5, with numbers that identify their places."""
+def test_atrous_classifier_loads_every_third_tap_and_evenly_spaced_channels(style):
+    """The file has 8 channels in fc6 and fc7, and 5 in conv5. The model has 4 in fc6 and fc7.
+
+    Each number in the file identifies its place.
+    """
     model = nnx.eval_shape(lambda: build(width=0.05, classifier=Classifier(4, 0.0, "SAME", dilation=6)))
     layers = LAYERS[style]
     mapping, *_ = model.pretrained(["features.0.weight", *(f"{layer}.weight" for layer in layers)])
@@ -205,7 +208,7 @@ def test_an_atrous_classifier_gets_every_third_tap_and_evenly_taken_channels(sty
     kernel = (1000 * out + 100 * inner + 10 * row + column).astype(np.float32)
     key, convert = mapping["fc6", "kernel"]
     assert key == f"{layers[0]}.weight"
-    for stored in (kernel, kernel.reshape(8, -1)):  # a convolution's and a dense layer's
+    for stored in (kernel, kernel.reshape(8, -1)):  # the layouts of a convolution and of a fully connected layer
         expected = [
             [[[1000 * o + 100 * i + 10 * r + c for o in (0, 2, 4, 6)] for i in range(5)] for c in (0, 3, 6)]
             for r in (0, 3, 6)

@@ -16,7 +16,7 @@ from models.ops.roi_align import assign_levels, roi_align
 from models.ops.roi_pool import roi_pool
 from models.registry import BACKBONE, MODEL
 
-PUBLISHED = 41_755_286  # torchvision's fasterrcnn_resnet50_fpn for 91 classes with the background, its norms frozen
+PUBLISHED = 41_755_286  # torchvision's fasterrcnn_resnet50_fpn: 91 classes with the background, frozen norms
 SIZE = (75, 109)
 
 
@@ -46,7 +46,7 @@ def count(model):
     return counts
 
 
-def test_parameters_are_those_of_the_published_network():
+def test_parameter_count_equals_the_published_network():
     fields = fields_of(detectors.use_faster_rcnn, small=False)
     counts = count(nnx.eval_shape(lambda: registry.build(**fields, num_classes=90, rngs=nnx.Rngs(0))))
     assert sum(counts.values()) == PUBLISHED
@@ -55,7 +55,7 @@ def test_parameters_are_those_of_the_published_network():
 
 
 @pytest.mark.parametrize("fields", [dict(), dict(octaves=2, dtype="bfloat16")])
-def test_outputs_are_those_of_the_anchors_and_the_regions(fields):
+def test_outputs_have_one_row_per_anchor_and_per_region(fields):
     model = nnx.eval_shape(lambda: build(**fields))
     images, regions = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32), jax.ShapeDtypeStruct((2, 5, 4), jnp.float32)
 
@@ -72,8 +72,8 @@ def test_outputs_are_those_of_the_anchors_and_the_regions(fields):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((first, second)))
 
 
-def test_regions_are_aligned_from_the_levels_of_their_sizes():
-    """P6 of the published network, of the stride 64, is for proposals alone."""
+def test_regions_are_aligned_on_the_level_of_their_size():
+    """P6 of the published network has stride 64 and only makes proposals."""
     model = build(backbone=fields_of(detectors.use_light_faster_rcnn)["backbone"] | dict(coarsest=64, coarser="pool"))
     rng = np.random.default_rng(0)
     features = {s: jnp.asarray(rng.standard_normal((1, 512 // s, 512 // s, 8)), jnp.float32) for s in model.strides}
@@ -87,26 +87,29 @@ def test_regions_are_aligned_from_the_levels_of_their_sizes():
         np.testing.assert_allclose(found[place], own[0, 0], atol=1e-6)
 
 
-def test_a_backbone_of_several_widths_is_one_line():
+def test_backbone_with_several_widths_raises_a_user_error():
     backbone = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
     fields = fields_of(detectors.use_light_faster_rcnn) | dict(backbone=backbone)
     with pytest.raises(UserError, match="so take 'fpn'"):
         registry.build(**fields, num_classes=3, rngs=nnx.Rngs(0))
 
 
-def test_vgg_has_the_parameters_of_the_published_network():
-    """For VOC, whose 20 classes and the background have 21 scores and 84 offsets. Each of nine anchors has one logit here."""
+def test_vgg_parameter_count_equals_the_published_network():
+    """VOC has 20 classes. With the background these are 21 scores and 84 offsets.
+
+    Each of the nine anchors has one logit here.
+    """
     counts = count(vgg())
     pairs = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), *[(256, 256)] * 2, (256, 512), *[(512, 512)] * 5]
     backbone = sum(9 * inputs * outputs + outputs for inputs, outputs in pairs)
     rpn = (9 * 512 + 1) * 512 + (512 + 1) * 9 * (1 + 4)
     head = (7 * 7 * 512 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * (21 + 84)
     assert counts == {"backbone": backbone, "rpn": rpn, "box_head": head} and backbone == 14_714_688
-    # The authors' RPN has two scores for each anchor, of a softmax: 137,078,239.
+    # The authors' RPN has two softmax scores per anchor, so their network has 137,078,239 parameters.
     assert sum(counts.values()) + (512 + 1) * 9 == 137_078_239
 
 
-def test_vggs_anchors_are_squares_of_128_256_and_512_pixels_and_their_ratios():
+def test_vgg_anchors_have_sizes_128_256_and_512_at_three_ratios():
     (level,) = vgg().geometry((600, 1000))["anchors"]
     assert level.shape == (38, 63, 9, 4)
     np.testing.assert_allclose((level[2, 5, :, :2] + level[2, 5, :, 2:]) / 2, [[40, 88]] * 9, atol=1e-4)
@@ -115,7 +118,7 @@ def test_vggs_anchors_are_squares_of_128_256_and_512_pixels_and_their_ratios():
     np.testing.assert_allclose(width / height, [0.5, 1, 2] * 3, rtol=1e-5)
 
 
-def test_vggs_regions_are_pooled_from_the_stride_of_16():
+def test_vgg_regions_are_pooled_at_stride_16():
     model = vgg()
     rng = np.random.default_rng(0)
     features = {s: rng.standard_normal((1, 64 // s, 96 // s, 4)).astype(np.float32) for s in (8, 16)}
@@ -125,7 +128,7 @@ def test_vggs_regions_are_pooled_from_the_stride_of_16():
     np.testing.assert_array_equal(found, own[0])
 
 
-def test_one_level_of_any_backbone_may_be_aligned():
+def test_roi_align_works_on_one_level_of_any_backbone():
     backbone = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
     model = vgg(backbone=backbone, pooling="align", fc=16)
     assert model.strides == (16,) and [level.shape for level in model.geometry((64, 96))["anchors"]] == [(4, 6, 9, 4)]
@@ -146,13 +149,13 @@ def test_one_level_of_any_backbone_may_be_aligned():
         (dict(strides=(8, 4)), "so take 'fpn'"),
     ],
 )
-def test_strides_that_do_not_fit_are_one_line(fields, words):
+def test_invalid_strides_raise_a_one_line_error(fields, words):
     with pytest.raises(UserError, match=words) as caught:
         vgg(**fields)
     assert "\n" not in str(caught.value)
 
 
-def test_a_stored_config_without_the_newer_fields_is_of_the_same_network():
+def test_stored_config_without_newer_fields_is_filled_to_the_same_network():
     whole = fields_of(detectors.use_faster_rcnn, small=False)
     older = {name: value for name, value in whole.items() if name not in ("strides", "span", "pooling", "dropout")}
     whole["backbone"]["bottom_up"] = fill(whole["backbone"]["bottom_up"], BACKBONE)
@@ -163,7 +166,7 @@ NAMES = {"torchvision": ("classifier.0", "classifier.3"), "timm": ("pre_logits.f
 
 
 @pytest.mark.parametrize("style", NAMES)
-def test_a_file_of_vgg_fills_the_head_too(style):
+def test_vgg_file_fills_the_backbone_and_the_head(style):
     fc6, fc7 = NAMES[style]
     last = "head.fc.weight" if style == "timm" else "classifier.6.weight"
     keys = ["features.0.weight", *(f"{layer}.{part}" for layer in (fc6, fc7) for part in ("weight", "bias")), last]
@@ -172,12 +175,12 @@ def test_a_file_of_vgg_fills_the_head_too(style):
     own = {(ours, "kernel"): f"{theirs}.weight" for ours, theirs in (("fc6", fc6), ("fc7", fc7))}
     assert found == own | {(ours, "bias"): f"{theirs}.bias" for ours, theirs in (("fc6", fc6), ("fc7", fc7))}
     assert last in weights.unused and {path[0] for path in weights.arrays} == {"backbone", "box_head"}
-    narrow = vgg(fc=1024).pretrained(keys)  # whose head starts anew
+    narrow = vgg(fc=1024).pretrained(keys)  # its head keeps the random weights
     assert {path[0] for path in narrow.arrays} == {"backbone"} and narrow.unused == frozenset(keys[1:])
 
 
-def test_the_head_of_vggs_weights_equals_the_dense_classifier():
-    """Regions in PyTorch's order [N,C,7,7], flattened, through [out,in] matrices in numpy."""
+def test_head_with_vgg_weights_equals_the_fully_connected_classifier():
+    """The reference flattens regions in PyTorch's order [N,C,7,7] and multiplies them by [out,in] matrices in numpy."""
     rng = np.random.default_rng(0)
     regions, outputs = rng.standard_normal((3, 2, 7, 7)), 6
     kernels = {"classifier.0": rng.standard_normal((6, 98)), "classifier.3": rng.standard_normal((6, 6))}
@@ -195,7 +198,7 @@ def test_the_head_of_vggs_weights_equals_the_dense_classifier():
     np.testing.assert_allclose(logits, x @ np.asarray(head.logits.kernel[0, 0]), rtol=1e-4, atol=1e-4)
 
 
-def test_the_heads_dropout_is_of_training_alone():
+def test_head_dropout_acts_in_training_only():
     head = BoxHead(2, (7, 7), fc=64, dropout=0.5, num_classes=2, dtype="float32", rngs=nnx.Rngs(0))
     regions = jnp.ones((1, 7, 7, 2))
     plain, _ = head(regions, train=False)

@@ -8,7 +8,7 @@ from configs import common, detectors
 from models import registry
 from models.ops import anchors
 
-PUBLISHED = 32_269_600  # torchvision's fcos_resnet50_fpn for 91 classes, whose batch normalisation is frozen
+PUBLISHED = 32_269_600  # torchvision's fcos_resnet50_fpn: 91 classes, frozen batch normalisation
 SIZE = (75, 109)
 
 
@@ -20,7 +20,7 @@ def outline(use, num_classes=3, **fields):
     return nnx.eval_shape(lambda: registry.build(**fields, num_classes=num_classes, rngs=nnx.Rngs(0)))
 
 
-def test_parameters_are_those_of_the_published_network():
+def test_parameter_count_equals_the_published_network():
     state = nnx.to_flat_state(nnx.state(outline(detectors.use_fcos, 91), nnx.Param))
     assert sum(np.prod(leaf.shape) for _, leaf in state) == PUBLISHED
     tower = 4 * (9 * 256 * 256 + 256 + 2 * 256)
@@ -29,7 +29,7 @@ def test_parameters_are_those_of_the_published_network():
 
 
 @pytest.mark.parametrize("fields", [dict(), dict(norm="none", placement="corners", dtype="bfloat16")])
-def test_outputs_are_those_of_the_places(fields):
+def test_outputs_have_one_row_per_location(fields):
     model = outline(detectors.use_light_fcos, **fields)
     images = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
     outputs = nnx.eval_shape(lambda model, images: model(images, train=True), model, images)
@@ -42,7 +42,7 @@ def test_outputs_are_those_of_the_places(fields):
         np.testing.assert_array_equal(a, b)
 
 
-def test_distances_are_not_negative_and_scores_start_at_a_hundredth():
+def test_distances_are_not_negative_and_initial_scores_are_one_percent():
     config = common.get_config()
     detectors.use_light_fcos(config)
     config.model.update(backbone=dict(bottom_up=dict(width=0.07), width=8), tower=1)

@@ -6,7 +6,7 @@ from flax import nnx
 from configs import common, detectors
 from models import registry
 
-PUBLISHED = 44_401_393  # torchvision's maskrcnn_resnet50_fpn for 91 classes with the background, its norms frozen
+PUBLISHED = 44_401_393  # torchvision's maskrcnn_resnet50_fpn: 91 classes with the background, frozen norms
 
 
 def fields_of(use, **fields):
@@ -16,7 +16,7 @@ def fields_of(use, **fields):
     return config.model.to_dict()
 
 
-def test_parameters_are_those_of_the_published_network():
+def test_parameter_count_equals_the_published_network():
     model = nnx.eval_shape(
         lambda: registry.build(**fields_of(detectors.use_mask_rcnn), num_classes=90, rngs=nnx.Rngs(0))
     )
@@ -27,7 +27,7 @@ def test_parameters_are_those_of_the_published_network():
     assert counts["mask_head"] == 4 * (9 * 256 + 1) * 256 + (4 * 256 + 1) * 256 + (256 + 1) * 91
 
 
-def test_masks_have_28_cells_a_side_for_each_class():
+def test_masks_have_28x28_cells_per_class():
     small = dict(backbone=dict(bottom_up=dict(layers=10, width=0.07), width=8), fc=16, mask_depth=1, mask_width=8)
     fields = fields_of(detectors.use_light_mask_rcnn, **small, dtype="bfloat16")
     model = nnx.eval_shape(lambda: registry.build(**fields, num_classes=3, rngs=nnx.Rngs(0)))

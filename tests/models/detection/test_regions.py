@@ -1,4 +1,4 @@
-"""Models of regions share the right features among an image's regions, and the right layers learn."""
+"""Region-based models share the right features among the regions of an image, and the right layers learn."""
 
 import jax
 import jax.numpy as jnp
@@ -42,10 +42,10 @@ def run(model, image, regions, train=False):
     return compiled(model, image, regions)
 
 
-def test_parameters_of_vggs_detectors_are_known():
-    """VGG-16's layers up to fc7, then 21 classes with 4 offsets each.
+def test_vgg_detectors_have_the_known_parameter_counts():
+    """The networks have VGG-16's layers up to fc7, then 21 classes with 4 offsets each.
 
-    The pyramid has 50 bins where pool5 has 49.
+    SPPnet's pyramid has 50 bins, pool5 has 49.
     """
     convolutions, fc7 = 14_714_688, 4096 * 4096 + 4096
     outputs = (4096 + 1) * 21 * 5
@@ -58,8 +58,8 @@ def test_parameters_of_vggs_detectors_are_known():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_regions_outputs_are_its_own(name, image):
-    """Other regions, and padding, change nothing.
+def test_outputs_of_a_region_do_not_depend_on_other_regions(name, image):
+    """Reversing the order of the regions only reverses the order of the outputs.
 
     The outputs are finite for a region without area.
     """
@@ -72,7 +72,7 @@ def test_a_regions_outputs_are_its_own(name, image):
         np.testing.assert_allclose(rows, turned[key][:, ::-1], atol=1e-5)
 
 
-def test_rcnn_runs_the_network_on_each_region_alone(image):
+def test_rcnn_runs_the_network_on_each_region_separately(image):
     model = build("rcnn")
     found = jax.jit(lambda image: model.extract({1: image}, REGIONS))(image)
     windows = warp(image, REGIONS, size=24, context=4)[0]
@@ -84,7 +84,7 @@ def test_rcnn_runs_the_network_on_each_region_alone(image):
     np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
-def test_fast_rcnn_pools_from_the_images_features(image):
+def test_fast_rcnn_pools_from_the_features_of_the_image(image):
     model = build("fast_rcnn")
     features = model.features(image, train=False)
     expected = roi_pool(features[8], REGIONS, stride=8, size=(7, 7))[0]
@@ -94,7 +94,7 @@ def test_fast_rcnn_pools_from_the_images_features(image):
 @pytest.mark.parametrize(
     ("name", "learns"), [("fast_rcnn", True), ("sppnet", False), pytest.param("rcnn", True, marks=pytest.mark.slow)]
 )
-def test_what_is_below_the_pooling_learns_but_for_sppnet(name, learns, image):
+def test_layers_below_the_pooling_learn_except_in_sppnet(name, learns, image):
     model = build(name)
     graphdef, params = nnx.split(model)
 
@@ -118,7 +118,7 @@ def test_what_is_below_the_pooling_learns_but_for_sppnet(name, learns, image):
         ("sppnet", dict(stride=64), "has no features of stride 64"),
     ],
 )
-def test_fields_that_do_not_fit_are_one_line(name, fields, words):
+def test_invalid_fields_raise_a_user_error(name, fields, words):
     with pytest.raises(UserError, match=words):
         build(name, **fields)
     backbone = fields_of("rcnn")["backbone"] | dict(norm="batch")
@@ -126,8 +126,11 @@ def test_fields_that_do_not_fit_are_one_line(name, fields, words):
         build("rcnn", backbone=backbone)
 
 
-def test_svms_and_regressions_start_as_zeros_and_read_what_is_described(image):
-    """`describe` returns the inputs of the solved layers, fc7 for the margins and the pooled features for the offsets."""
+def test_svms_and_regressors_start_at_zero_and_read_the_described_inputs(image):
+    """`describe` returns the inputs of the solved layers.
+
+    These are fc7 for the margins and the pooled features for the offsets.
+    """
     model = build("sppnet", head="svm")
     found = run(model, image, REGIONS)
     assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
@@ -144,7 +147,7 @@ def test_svms_and_regressions_start_as_zeros_and_read_what_is_described(image):
     for layer, kernel, bias in zip((head.margins, head.offsets), kernels, biases, strict=True):
         layer.kernel[...], layer.bias[...] = kernel[None, None], bias
     found = run(model, image, REGIONS)
-    assert not found["logits"][..., 0].any() and not found["offsets"][:, :, 0].any(), "the background's"
+    assert not found["logits"][..., 0].any() and not found["offsets"][:, :, 0].any(), "background"
     np.testing.assert_allclose(found["logits"][..., 1:], hidden @ kernels[0] + biases[0], rtol=1e-4, atol=1e-4)
     offsets = (pooled @ kernels[1] + biases[1]).reshape(1, 5, 4, 3).swapaxes(2, 3)
     np.testing.assert_allclose(found["offsets"][:, :, 1:], offsets, rtol=1e-4, atol=1e-3)

@@ -9,7 +9,7 @@ from errors import UserError
 from models import registry
 from models.ops import anchors
 
-PUBLISHED = 34_014_999  # torchvision's retinanet_resnet50_fpn for 91 classes, whose batch normalisation is frozen
+PUBLISHED = 34_014_999  # torchvision's retinanet_resnet50_fpn: 91 classes, frozen batch normalisation
 SIZE = (75, 109)
 
 
@@ -31,7 +31,7 @@ def outline(**fields):
     return nnx.eval_shape(lambda: build(**fields))
 
 
-def test_parameters_are_those_of_the_published_network():
+def test_parameter_count_equals_the_published_network():
     fields = fields_of(detectors.use_retinanet, small=False)
     model = nnx.eval_shape(lambda: registry.build(**fields, num_classes=91, rngs=nnx.Rngs(0)))
     state = nnx.to_flat_state(nnx.state(model, nnx.Param))
@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_published_network():
 
 
 @pytest.mark.parametrize("fields", [dict(), dict(norm="batch"), dict(placement="corners", octaves=2, dtype="bfloat16")])
-def test_outputs_are_those_of_the_anchors(fields):
+def test_outputs_have_one_row_per_anchor(fields):
     model = outline(**fields)
     images = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
     outputs = nnx.eval_shape(lambda model, images: model(images, train=True), model, images)
@@ -53,14 +53,14 @@ def test_outputs_are_those_of_the_anchors(fields):
         assert all(output.dtype == jnp.float32 for output in outputs[name])
 
 
-def test_anchors_are_those_of_its_fields():
+def test_anchors_follow_the_fields():
     fields = dict(scale=3.0, octaves=2, ratios=(0.7, 1.0), placement="corners")
     expected = anchors.pyramid(SIZE, (8, 16, 32, 64), 3.0, 2, (0.7, 1.0), "corners")
     for a, b in zip(outline(**fields).geometry(SIZE)["anchors"], expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_scores_start_at_a_hundredth_and_boxes_at_the_anchors():
+def test_initial_scores_are_one_percent_and_initial_boxes_are_near_anchors():
     model = build()
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, *SIZE, 3)), jnp.float32)
     outputs = nnx.jit(lambda model, images: model(images, train=False))(model, images)
@@ -69,7 +69,7 @@ def test_scores_start_at_a_hundredth_and_boxes_at_the_anchors():
         assert np.abs(offsets).max() < 0.5
 
 
-def test_a_backbone_of_several_widths_is_refused():
+def test_backbone_with_several_widths_raises_a_user_error():
     resnet = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
     fields = fields_of(detectors.use_light_retinanet) | dict(backbone=resnet)
     with pytest.raises(

@@ -48,7 +48,7 @@ def random_images(*shape):
     return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
 
 
-def test_parameters_are_those_of_the_released_network():
+def test_parameter_count_equals_the_released_network():
     vgg = (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512) * 9
     vgg += 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512  # biases
     fc = 9 * 512 * 1024 + 1024 + 1024 * 1024 + 1024
@@ -62,13 +62,14 @@ def test_parameters_are_those_of_the_released_network():
     assert sum(np.prod(leaf.shape, dtype=int) for leaf in leaves) == expected
 
 
-def test_ssd300_has_the_papers_default_boxes():
+def test_ssd300_default_boxes_equal_the_paper():
     model = outline(num_classes=20, **SSD300)
     assert [rows for rows, _ in model.grids((300, 300))] == [38, 19, 10, 5, 3, 1]
     boxes = model.geometry((300, 300))["anchors"]
     assert boxes.shape == (8732, 4) and boxes.dtype == np.float32
     assert output_shapes(model, (300, 300)) == {"offsets": (2, 8732, 4), "logits": (2, 8732, 21)}
-    # Sides of each map's squares in pixels, at the centre of its last cell: 30, sqrt(30 * 60), 60 ... 264, sqrt(264 * 315).
+    # The last cell of each map has two squares at its centre. Their sides are 30 and sqrt(30 * 60) pixels on the first
+    # map, and 264 and sqrt(264 * 315) pixels on the last map.
     first = 0
     for cells, shapes, small, large in zip(
         (38, 19, 10, 5, 3, 1),
@@ -92,27 +93,30 @@ TORCHVISION = dict(  # torchvision.models.detection.ssd300_vgg16
 )
 
 
-def test_torchvisions_default_boxes():
+def test_torchvision_settings_give_the_stored_default_boxes():
     model = outline(num_classes=90, **SSD300 | TORCHVISION)
     leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(np.prod(leaf.shape, dtype=int) for leaf in leaves) == 35_641_826
     boxes = model.geometry((300, 300))["anchors"]
     cells = (38, 19, 10, 5, 3, 1)
     ends = np.cumsum([n * n * k for n, k in zip(cells, (4, 6, 6, 6, 4, 4), strict=True)])
-    centres = (boxes[ends - 1, :2] + boxes[ends - 1, 2:]) / 2  # of each map's last cell
+    centres = (boxes[ends - 1, :2] + boxes[ends - 1, 2:]) / 2  # of the last cell of each map
     expected = [(n - 0.5) * step for n, step in zip(cells, TORCHVISION["steps"], strict=True)]
     assert expected == [300.0, 296.0, 304.0, 288.0, 250.0, 150.0]
     np.testing.assert_allclose(centres, np.stack([expected, expected], -1), rtol=1e-6)
-    # Stored from torchvision 0.28, turned to yxyx: of the first cell of the finest map, and of the last map.
+    # Boxes of torchvision 0.28 in yxyx order. First the first cell of the finest map, then the last map.
     known = [[-6.5, -6.5, 14.5, 14.5], [-11.3704, -11.3704, 19.3704, 19.3704]]
     known += [[-3.4246, -10.8492, 11.4246, 18.8492], [-10.8492, -3.4246, 18.8492, 11.4246]]
     np.testing.assert_allclose(boxes[:4], known, atol=1e-4)
     known = [[19.5, 19.5, 280.5, 280.5], [6.6342, 6.6342, 293.3658, 293.3658]]
-    known += [[57.7226, 0, 242.2774, 300], [0, 57.7226, 300, 242.2774]]  # 369 pixels wide, were it not within the image
+    known += [
+        [57.7226, 0, 242.2774, 300],
+        [0, 57.7226, 300, 242.2774],
+    ]  # 369 pixels long without the limit to the image
     np.testing.assert_allclose(boxes[-4:], known, atol=1e-4)
 
 
-def test_the_default_boxes_are_torchvisions_own():
+def test_default_boxes_equal_torchvision():
     torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
     utils = pytest.importorskip("torchvision.models.detection.anchor_utils")
     image_list = pytest.importorskip("torchvision.models.detection.image_list")
@@ -125,7 +129,7 @@ def test_the_default_boxes_are_torchvisions_own():
 
 
 RESNET = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
-MAPS = {  # the strides of the backbone that have boxes, then extras: fields of each
+MAPS = {  # name of a layout of feature maps: its fields
     "atrous": dict(),
     "vgg": dict(fc=0, extras=()),
     "resnet": dict(backbone=RESNET, fc=0, extras=()),
@@ -134,7 +138,7 @@ MAPS = {  # the strides of the backbone that have boxes, then extras: fields of 
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_grids_are_those_of_the_maps(name):
+def test_default_boxes_match_the_outputs_of_the_maps(name):
     model = outline(**MAPS[name])
     for size in ((300, 300), (128, 128), (129, 97), (31, 64)):
         if name == "deep" and size != (300, 300):
@@ -143,15 +147,15 @@ def test_grids_are_those_of_the_maps(name):
         assert output_shapes(model, size) == {"offsets": (2, len(boxes), 4), "logits": (2, len(boxes), 4)}
 
 
-def test_an_image_too_small_for_its_maps_is_refused():
+def test_image_too_small_for_its_maps_raises_a_user_error():
     with pytest.raises(UserError, match="images of 128x300 are too small"):
         outline(**SSD300).geometry((128, 300))
 
 
-def test_outputs_are_in_the_order_of_the_default_boxes():
+def test_outputs_have_the_order_of_the_default_boxes():
     """The image around a box's centre has the largest effect on the box's outputs.
 
-    And a bias moves one shape of one map.
+    A bias changes the outputs of one shape of one map.
     """
     model, size = build(), (96, 144)
     boxes = model.geometry(size)["anchors"]
@@ -169,7 +173,9 @@ def test_outputs_are_in_the_order_of_the_default_boxes():
     rows, columns = np.indices(size) + 0.5
     for one, centre in zip(weight, centres[chosen], strict=True):
         mean = (one * rows).sum() / one.sum(), (one * columns).sum() / one.sum()
-        np.testing.assert_allclose(mean, centre, atol=8)  # of neighbours 8 apart the nearest, and no mirror image
+        np.testing.assert_allclose(
+            mean, centre, atol=8
+        )  # cells are 8 pixels apart; a mirrored order would be farther off
 
     forward = nnx.jit(lambda model, images: model(images, train=False))
     before = forward(model, random_images(1, *size))
@@ -177,7 +183,7 @@ def test_outputs_are_in_the_order_of_the_default_boxes():
     starts = np.cumsum([0, *(rows * columns * k for (rows, columns), k in zip(model.grids(size), shapes, strict=True))])
     for level, k in enumerate(shapes):
         getattr(model, f"offsets_{level}").bias[4 * (k - 1) + 2] += 1.0  # the height of the last shape
-        getattr(model, f"logits_{level}").bias[4 * (k - 2) + 3] += 2.0  # the last class of the one before
+        getattr(model, f"logits_{level}").bias[4 * (k - 2) + 3] += 2.0  # the last class of the shape before it
     after = forward(model, random_images(1, *size))
     offsets, logits = (np.zeros_like(boxes) for _ in range(2))
     for level, k in enumerate(shapes):
@@ -195,17 +201,17 @@ def test_l2_norm_gives_every_pixel_the_same_length():
     np.testing.assert_allclose(norm(x), [[[[0.6, 0, 4], [0, 0, 5], [0, 0, 0]]]], rtol=1e-5)
     gradient = jax.grad(lambda x: norm(x).sum())(x)
     assert np.isfinite(gradient).all()
-    # The length of a pixel changes nothing: no gradient along it.
+    # The length of a pixel has no effect, so the gradient along the pixel is 0.
     np.testing.assert_allclose((gradient * x)[0, 0, :2].sum(-1), 0, atol=1e-6)
 
 
-def test_l2_norm_can_be_left_out():
+def test_l2_norm_is_optional():
     paths = {path for path, _ in nnx.to_flat_state(nnx.state(outline()))}
     without = {path for path, _ in nnx.to_flat_state(nnx.state(outline(l2_norm=0.0)))}
     assert paths - without == {("l2_norm", "scale")} and without < paths
 
 
-def test_normalised_layers_learn_statistics_in_training_only():
+def test_batch_statistics_change_in_training_only():
     model = build(norm="batch", backbone=VGG11 | dict(norm="batch"))
 
     @nnx.jit(static_argnames="train")
@@ -223,7 +229,7 @@ def test_normalised_layers_learn_statistics_in_training_only():
     assert not any(jax.tree.leaves(same))
 
 
-def test_fields_that_cannot_be_are_refused():
+def test_invalid_fields_raise_a_user_error():
     for fields, message in (
         (dict(sizes=(0.1, 0.2, 0.3)), "3 maps with default boxes, 2 of the backbone and 1 of model.extras"),
         (dict(ratios=((2.0,),)), "as many model.ratios, not 1, and one more of model.sizes, not 4"),

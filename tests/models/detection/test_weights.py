@@ -1,4 +1,4 @@
-"""Every variable of a whole detector has its place in old and new files, in our order."""
+"""Every variable of a detector has a key in old and new weight files, and arrays are converted to our order."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from models.detection.weights import match_boxes, match_classes, order_anchors
 from models.ops.anchors import pyramid
 from tests import published
 
-OLDER = {  # keys of files made by older versions, and of today's
+OLDER = {  # key of an older version: key of today
     "backbone.fpn.inner_blocks.1.weight": "backbone.fpn.inner_blocks.1.0.weight",
     "backbone.fpn.layer_blocks.2.bias": "backbone.fpn.layer_blocks.2.0.bias",
     "head.classification_head.conv.6.weight": "head.classification_head.conv.3.0.weight",
@@ -24,7 +24,7 @@ def blueprint(name, classes=80, **fields):
 
 
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_every_variable_has_one_key_of_its_own(name):
+def test_every_variable_has_a_unique_key(name):
     model, shapes = blueprint(name)
     arrays, _, classes = model.pretrained(published.MARKS[name])
     assert {"/".join(map(str, path)) for path in arrays} == shapes.keys()
@@ -35,7 +35,7 @@ def test_every_variable_has_one_key_of_its_own(name):
     assert {"/".join(path[:-1]).rstrip("_012345") for path in classes} == own
 
 
-def test_older_files_have_other_names_for_the_same():
+def test_older_files_map_to_the_same_variables():
     model, _ = blueprint("retinanet")
     today = model.pretrained(published.MARKS["retinanet"]).arrays
     marks = [key for key in published.MARKS["retinanet"] if ".0.0." not in key]
@@ -45,7 +45,7 @@ def test_older_files_have_other_names_for_the_same():
     assert OLDER.items() <= renamed.items() and len(renamed) == 2 * (2 * 3 + 2 * 4)
 
 
-def test_older_files_of_two_stages_have_other_names_for_the_same():
+def test_older_two_stage_files_map_to_the_same_variables():
     model, _ = blueprint("mask_rcnn")
     today = model.pretrained(published.MARKS["mask_rcnn"]).arrays
     older = ("rpn.head.conv.weight", "roi_heads.mask_head.mask_fcn1.weight", "backbone.fpn.inner_blocks.0.weight")
@@ -53,17 +53,17 @@ def test_older_files_of_two_stages_have_other_names_for_the_same():
     assert today.keys() == older.keys()
     renamed = {older[path][0]: today[path][0] for path in today if older[path][0] != today[path][0]}
     assert renamed["roi_heads.mask_head.mask_fcn4.bias"] == "roi_heads.mask_head.3.0.bias"
-    assert len(renamed) == 2 * (2 * 4 + 1 + 4)  # the FPN's, the RPN's and the masks' convolutions
+    assert len(renamed) == 2 * (2 * 4 + 1 + 4)  # convolutions of the FPN, the RPN and the mask head
 
 
-def test_a_faster_rcnn_fills_all_of_a_mask_rcnn_but_its_masks():
+def test_faster_rcnn_file_fills_mask_rcnn_except_the_mask_head():
     model, shapes = blueprint("mask_rcnn")
     arrays = model.pretrained(published.MARKS["faster_rcnn"]).arrays
     left = shapes.keys() - {"/".join(map(str, path)) for path in arrays}
     assert {name.split("/")[0] for name in left} == {"mask_head"} and len(left) == 2 * (4 + 1 + 1)
 
 
-def test_a_backbone_alone_still_fills_the_backbone():
+def test_backbone_file_fills_only_the_backbone():
     for name, key in (("ssd300", "features.0.weight"), ("retinanet", "layer1.0.conv1.weight")):
         model, _ = blueprint(name)
         arrays, unused, classes = model.pretrained([key, "classifier.6.weight", "fc.weight"])
@@ -73,11 +73,11 @@ def test_a_backbone_alone_still_fills_the_backbone():
     ][0] == "conv1.weight"
 
 
-def test_boxes_and_classes_change_places():
+def test_box_and_class_outputs_are_reordered():
     shapes, inputs = 3, 2
     outputs = np.arange(4 * shapes)[:, None, None, None] + np.zeros((1, inputs, 3, 3))
     (kernel, bias) = match_boxes(("offsets",), "box", (2, 0, 1)).arrays.values()
-    expected = [9, 8, 11, 10, 1, 0, 3, 2, 5, 4, 7, 6]  # (x, y, w, h) as (y, x, h, w), of the shapes 2, 0 and 1
+    expected = [9, 8, 11, 10, 1, 0, 3, 2, 5, 4, 7, 6]  # (x, y, w, h) becomes (y, x, h, w); the shapes are 2, 0, 1
     assert kernel[0] == "box.weight" and bias[0] == "box.bias"
     np.testing.assert_array_equal(bias[1](np.arange(12)), expected)
     np.testing.assert_array_equal(kernel[1](outputs), np.broadcast_to(expected, (3, 3, inputs, 12)))
@@ -91,7 +91,7 @@ def test_boxes_and_classes_change_places():
 
 @pytest.mark.parametrize("ratios", [(2.0, 1.0, 0.5), (0.5, 1.0, 2.0), (1.0, 2.0, 0.5)])
 @pytest.mark.parametrize("placement", ["centres", "corners"])
-def test_an_anchor_gets_the_outputs_of_its_shape(placement, ratios):
+def test_each_anchor_gets_the_outputs_of_its_shape(placement, ratios):
     def sides(placement, ratios):
         (level,) = pyramid((64, 64), (8,), 4.0, 3, ratios, placement)
         return level[0, 0, :, 2:] - level[0, 0, :, :2]
@@ -99,11 +99,11 @@ def test_an_anchor_gets_the_outputs_of_its_shape(placement, ratios):
     order = order_anchors(3, ratios, placement)
     assert sorted(order) == list(range(9))
     theirs = sides("corners", (2.0, 1.0, 0.5))[order]
-    np.testing.assert_allclose(sides(placement, ratios), theirs, rtol=0.07)  # which have whole pixels
+    np.testing.assert_allclose(sides(placement, ratios), theirs, rtol=0.07)  # torchvision rounds sides to whole pixels
 
 
-def test_ssd_says_that_default_boxes_are_not_the_files():
-    """The file cannot say where its boxes stand."""
+def test_ssd_warns_if_default_boxes_differ_from_the_file():
+    """The file does not contain the places of its default boxes."""
     keys = published.MARKS["ssd300"]
     other = blueprint("ssd300", steps=(), sizes=(0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05))[0]
     assert "model.steps=(8.0, 16.0, 32.0, 64.0, 100.0, 300.0)" in other.caution(keys)
@@ -122,7 +122,7 @@ def test_ssd_says_that_default_boxes_are_not_the_files():
         ("ssd300", dict(backbone=dict(norm="batch")), "'none' for model.norm and model.backbone.norm"),
     ],
 )
-def test_a_model_that_is_not_the_files_is_refused(name, fields, words):
+def test_model_that_differs_from_the_file_raises_a_one_line_error(name, fields, words):
     with pytest.raises(UserError, match=words) as caught:
         blueprint(name, **fields)[0].pretrained(published.MARKS[name])
     assert "\n" not in str(caught.value)

@@ -53,7 +53,7 @@ def random_images(*shape):
     return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
 
 
-def test_parameters_are_those_of_figure_3():
+def test_parameter_count_equals_figure_3():
     kernels = 7 * 7 * 3 * 64 + 9 * 64 * 192
     kernels += 192 * 128 + 9 * 128 * 256 + 256 * 256 + 9 * 256 * 512
     kernels += 4 * (512 * 256 + 9 * 256 * 512) + 512 * 512 + 9 * 512 * 1024
@@ -63,27 +63,27 @@ def test_parameters_are_those_of_figure_3():
     model = abstract()
     assert count(model) == kernels + biases + connected == 271_703_550
     assert sum(isinstance(module, ConvLeakyRelu) for _, module in nnx.iter_modules(model)) == 24 + 1
-    # Normalised convolutions have no bias, and a scale more; the fully connected layers stay as they are.
+    # A normalised convolution has a scale and a shift in place of its bias. The fully connected layers do not change.
     assert count(abstract(norm="batch")) == kernels + 2 * biases + connected
 
 
-def test_parameters_are_those_of_fast_yolo():
+def test_parameter_count_equals_fast_yolo():
     channels = (3, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024)
     convolutions = sum((9 * a + 1) * b for a, b in pairwise(channels))
     connected = (7 * 7 * 1024 + 1) * 256 + (256 + 1) * 4096 + (4096 + 1) * 7 * 7 * 30
     assert count(abstract(layers=9)) == convolutions + connected == 45_089_374
 
 
-def test_a_convolution_as_the_head():
+def test_convolution_head_has_the_expected_parameter_count():
     layers = dict(layers=9, width=0.25, depth=0.3, head="convolution", grid=0, connected=96, norm="batch")
-    channels = (3, 8, 8, 16, 32, 64, 128, 256, 96)  # one convolution of 1024 is left; then the head's
+    channels = (3, 8, 8, 16, 32, 64, 128, 256, 96)  # one convolution of 1024 * width is left; the last is the head's
     expected = sum((9 * a + 2) * b for a, b in pairwise(channels)) + (96 + 1) * (3 * 5 + 20)
     assert count(abstract(**layers, boxes=3)) == expected
 
 
 @pytest.mark.parametrize("layers", [24, 9])
 @pytest.mark.parametrize("stride", [64, 32, 16])
-def test_the_grid_is_the_image_by_the_stride(layers, stride):
+def test_grid_is_the_image_size_divided_by_the_stride(layers, stride):
     model = abstract(layers=layers, stride=stride, grid=0, head="convolution", boxes=3, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
     for size in ((448, 448), (64, 192), (100, 131), (1, 17)):
@@ -98,7 +98,7 @@ def test_the_grid_is_the_image_by_the_stride(layers, stride):
 SHAPES = {"boxes": (3, 4), "confidence": (3,), "classes": (20,)}
 
 
-def test_a_grid_of_rows_and_columns_with_fully_connected_layers():
+def test_fully_connected_layers_support_a_grid_that_is_not_square():
     for layers in (24, 9):
         model = abstract(layers=layers, grid=(3, 5), boxes=3)
         outputs = outputs_of(model, 2, 192, 320)
@@ -107,7 +107,7 @@ def test_a_grid_of_rows_and_columns_with_fully_connected_layers():
         }
 
 
-def test_an_image_of_another_grid_is_one_clear_line():
+def test_image_that_does_not_match_the_grid_raises_a_one_line_error():
     model = abstract()
     with pytest.raises(UserError) as caught:
         outputs_of(model, 1, 448, 512)
@@ -119,7 +119,7 @@ def test_an_image_of_another_grid_is_one_clear_line():
         abstract(LIGHT, grid=(2, 3)).grid((32, 32))
 
 
-def test_fields_that_cannot_be_are_refused():
+def test_invalid_fields_raise_a_one_line_error():
     for field, value, message in (
         ("layers", 19, r"model\.layers=19 .* 24 or 9$"),
         ("stride", 8, r"model\.stride=8 .* 64 or 32 or 16$"),
@@ -138,8 +138,8 @@ def test_fields_that_cannot_be_are_refused():
 
 
 @pytest.mark.parametrize("head", ["connected", "convolution"])
-def test_outputs_are_linear_and_cell_by_cell(head):
-    """Without its kernel, the last layer's bias is what every cell says, of any size and sign."""
+def test_outputs_are_linear_and_ordered_by_cell(head):
+    """If the last kernel is zero, every cell outputs the bias of the last layer unchanged."""
     model = build(head=head, grid=(2, 3), boxes=2)
     model.output.kernel[...] = jnp.zeros_like(model.output.kernel[...])
     numbers = np.arange(model.output.bias.shape[0]) - 5.0
@@ -151,7 +151,7 @@ def test_outputs_are_linear_and_cell_by_cell(head):
     np.testing.assert_array_equal(outputs["classes"][0], cells[..., 10:])
 
 
-def test_a_convolution_moves_with_the_image_and_sees_a_part_of_it():
+def test_convolution_head_is_translation_equivariant_and_local():
     model, patch = build(), random_images(16, 16)
     images = jnp.zeros((2, 256, 256, 3)).at[0, 112:128, 128:144].set(patch).at[1, 128:144, 112:128].set(patch)
     for values in call(model, images).values():
@@ -160,7 +160,7 @@ def test_a_convolution_moves_with_the_image_and_sees_a_part_of_it():
         assert not np.abs(values[:, [0, -1]]).any()
 
 
-def test_fully_connected_cells_see_all_of_the_image():
+def test_fully_connected_cells_depend_on_the_whole_image():
     model = build(head="connected", grid=(4, 4))
     image = random_images(1, 64, 64)
     before, after = call(model, image), call(model, image.at[0, :8, :8].add(2.0))
@@ -168,7 +168,7 @@ def test_fully_connected_cells_see_all_of_the_image():
         assert np.abs(after[name] - before[name])[0, -1, -1].max() > 1e-4
 
 
-def test_a_block_is_a_convolution_and_a_leaky_relu():
+def test_block_equals_a_convolution_and_a_leaky_relu():
     made = dict(norm="none", momentum=0.9, dtype="float32", rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(np.float32)
     for size, stride, pooled in ((1, 1, False), (3, 2, False), (3, 1, True), (7, 2, True)):
@@ -181,7 +181,7 @@ def test_a_block_is_a_convolution_and_a_leaky_relu():
             window = padded[row * stride : row * stride + size, column * stride : column * stride + size]
             expected[row, column] = np.tensordot(window, kernel, 3) + bias
         expected = np.where(expected > 0, expected, 0.1 * expected)
-        if pooled:  # half windows at the end stay
+        if pooled:  # incomplete windows at the end are kept
             rows, columns = expected.shape[:2]
             odd = ((0, rows % 2), (0, columns % 2), (0, 0))
             expected = np.pad(expected, odd, constant_values=-np.inf)
@@ -204,7 +204,7 @@ def test_dropout_acts_in_training_only(head):
     np.testing.assert_array_equal(first, second)
 
 
-def test_every_parameter_has_a_part_in_the_outputs():
+def test_every_parameter_has_a_gradient():
     graphdef, params = nnx.split(build(head="connected", grid=(1, 2)))
 
     @jax.jit

@@ -15,7 +15,7 @@ def random_maps(*sizes):
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "batch"])
-def test_the_levels_share_everything_but_batch_statistics(norm):
+def test_levels_share_all_layers_except_batch_norm(norm):
     tower = Tower(8, 2, levels=2, norm=norm, **MADE, rngs=nnx.Rngs(0))
     names = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(tower, nnx.Param))}
     norms = {"none": [], "group": ["norm_1", "norm_2"], "batch": ["norm_1/0", "norm_1/1", "norm_2/0", "norm_2/1"]}
@@ -35,7 +35,7 @@ def test_the_levels_share_everything_but_batch_statistics(norm):
         assert (np.abs(np.asarray(first - second)) > 1e-6).all()
 
 
-def test_a_mirrored_tower_sees_the_mirror_image():
+def test_mirrored_kernels_on_a_mirrored_image_give_the_mirrored_output():
     tower = Tower(8, 2, levels=1, norm="group", **MADE, rngs=nnx.Rngs(0))
     (x,) = random_maps((5, 6))
     (expected,) = tower([x], train=False)
@@ -45,7 +45,7 @@ def test_a_mirrored_tower_sees_the_mirror_image():
     np.testing.assert_allclose(found[:, :, ::-1], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_initial_values_are_the_papers():
+def test_initial_values_equal_the_paper():
     made = dict(dtype="float32", rngs=nnx.Rngs(0))
     tower = Tower(32, 1, levels=1, norm="none", momentum=0.9, **made)
     boxes, classes = predictor(32, 36, **made), classifier(32, 60, **made)

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from models.ops import boxes as ops
 
 SIDE = 8
-# Corners on a small grid: touching, nested, identical and empty boxes are all common.
+# Corners lie on a small grid, so touching, nested, identical and empty boxes are common.
 BOXES = arrays(np.int32, (2, 6, 2, 2), elements=st.integers(0, SIDE)).map(lambda x: np.sort(x, 2).reshape(2, 6, 4))
 POINT, LINE, BOX, FAR = (3, 3, 3, 3), (1, 2, 1, 6), (1, 2, 5, 4), (20, 30, 24, 36)
 
@@ -42,7 +42,7 @@ def overlaps(a, b):
 
 @jax.jit
 def measure(a, b):
-    """Return by name the values [...] of pairs [...,4], and the gradients [...,4] of both boxes."""
+    """Return for each measure its values [...] of pairs [...,4], and the gradients [...,4] of both boxes."""
 
     def both(function):
         return function(a, b), *jax.grad(lambda a, b: function(a, b).sum(), (0, 1))(a, b)
@@ -68,31 +68,31 @@ def test_overlaps_are_ratios_of_counted_pixels(boxes):
             shared, union = (pixels(a) & pixels(b)).sum(), (pixels(a) | pixels(b)).sum()
             around = pixels(hull(a, b)).sum()
             expected = shared / union if union else 0.0
-            # A compiler may multiply by the reciprocal, which is a unit in the last place off.
+            # A compiler may multiply by the reciprocal. The result then differs by a unit in the last place.
             assert iou[i, j] == pytest.approx(expected, rel=2e-7)
             assert coverage[i, j] == pytest.approx(shared / area[i] if area[i] else 0, rel=2e-7)
             expected -= (around - union) / around if around else 0.0
             assert abs(giou[i, j] - expected) < 1e-6
 
 
-def test_hand_computed_overlaps():
+def test_overlaps_equal_hand_computed_values():
     a, b = (0, 0, 2, 4), (1, 2, 5, 4)  # they share 1 x 2 of 8 + 8 - 2; the hull is 5 x 4
     assert value("iou", a, b) == pytest.approx(1 / 7)
     assert value("giou", a, b) == pytest.approx(1 / 7 - 6 / 20)
     v = 4 / math.pi**2 * (math.atan(4 / 2) - math.atan(2 / 4)) ** 2
-    # The centres are (1, 2) and (3, 3), the hull's diagonal is sqrt(25 + 16).
+    # The centres are (1, 2) and (3, 3). The hull's diagonal is sqrt(25 + 16).
     assert value("ciou", a, b) == pytest.approx(1 / 7 - 5 / 41 - v / (1 - 1 / 7 + v) * v)
-    # Half a pixel is half a pixel: nothing is rounded, and no side gets a one added.
+    # Fractions of pixels count. Corners are not rounded, and 1 is not added to the sides.
     assert value("iou", a, (0.5, 0, 2.5, 4)) == pytest.approx(1.5 / 2.5)
 
 
-def test_overlaps_of_boxes_that_are_apart_or_empty():
+def test_disjoint_and_empty_boxes_have_the_expected_overlaps():
     for name in ("iou", "giou", "ciou"):
         assert value(name, BOX, BOX) == 1
         assert value(name, POINT, POINT) == 0
     assert value("iou", POINT, BOX) == value("iou", LINE, LINE) == value("iou", BOX, FAR) == 0
-    assert value("giou", BOX, FAR) == pytest.approx((8 + 24) / (23 * 34) - 1)  # less the part of the hull not covered
-    assert value("giou", POINT, (20, 30, 20, 30)) == -1  # the hull of two points is all gap
+    assert value("giou", BOX, FAR) == pytest.approx((8 + 24) / (23 * 34) - 1)  # minus the uncovered part of the hull
+    assert value("giou", POINT, (20, 30, 20, 30)) == -1  # the whole hull of two points is uncovered
 
 
 def test_values_and_gradients_are_finite_for_every_pair():
@@ -106,11 +106,11 @@ def test_values_and_gradients_are_finite_for_every_pair():
     assert value("ciou", huge[2], huge[4]) == pytest.approx(0.25 - 0.0625)  # centres a quarter of the diagonal apart
 
 
-def test_gradients_equal_differences_with_alpha_held():
+def test_gradients_equal_finite_differences_with_constant_alpha():
     a, b = np.array([0.5, 0.25, 2.5, 4.5]), np.array([1.0, 2.0, 5.0, 4.0])
 
     def terms(a):
-        """Return the IoU, the gap's share of the hull, the centres' distance and the ratios' difference."""
+        """Return the IoU, the uncovered share of the hull, the distance of centres and the difference of ratios."""
         low, high = np.minimum(a, b), np.maximum(a, b)
         shared, around = (low[2:] - high[:2]).prod(), high[2:] - low[:2]
         sides, others = a[2:] - a[:2], b[2:] - b[:2]
@@ -127,20 +127,20 @@ def test_gradients_equal_differences_with_alpha_held():
         np.testing.assert_allclose(gradient(name, a, b), row @ rows, atol=1e-5, err_msg=name)
 
 
-def test_boxes_that_are_apart_are_drawn_together():
+def test_giou_and_ciou_gradients_pull_disjoint_boxes_together():
     assert (gradient("iou", BOX, FAR) == 0).all()
     for name in ("giou", "ciou"):
         assert (gradient(name, BOX, FAR)[2:] > 0).all(), name
 
 
-def test_clip_cuts_at_the_image():
+def test_clip_limits_boxes_to_the_image():
     boxes = jnp.array([(-3, 2, 5, 40), (1, 2, 3, 4), (-9, -9, -1, -1), (20, 30, 40, 50)], jnp.float32)
     expected = [(0, 2, 5, 20), (1, 2, 3, 4), (0, 0, 0, 0), (10, 20, 10, 20)]
     for size in ((10, 20), np.array([10, 20])):
         np.testing.assert_array_equal(jax.jit(lambda boxes, size=size: ops.clip(boxes, size))(boxes), expected)
 
 
-def test_centres():
+def test_corners_convert_to_centres_and_back():
     boxes = jnp.array([BOX, POINT], jnp.float32)
     centres = ops.to_centres(boxes)
     np.testing.assert_array_equal(centres, [(3, 3, 4, 2), (3, 3, 0, 0)])

@@ -1,4 +1,4 @@
-"""Offsets decode to what was encoded, equal numbers computed by hand, and are finite for any input."""
+"""Decoding inverts encoding, offsets equal hand-computed numbers, and all values are finite for any input."""
 
 import math
 
@@ -28,9 +28,9 @@ def decode(offsets, anchors):
     return coding.decode(offsets, anchors, variances=VARIANCES)
 
 
-def test_hand_computed_offsets():
+def test_offsets_equal_hand_computed_values():
     anchor, box = jnp.array([0.0, 0, 10, 20]), jnp.array([5.0, 10, 25, 30])
-    # The centre moves from (5, 10) to (15, 20), the sides go from (10, 20) to (20, 20).
+    # The centre moves from (5, 10) to (15, 20). The sides change from (10, 20) to (20, 20).
     offsets = coding.encode(box, anchor, variances=(1, 1, 1, 1))
     np.testing.assert_allclose(offsets, [1, 0.5, math.log(2), 0], rtol=1e-6)
     np.testing.assert_allclose(encode(box, anchor), [10, 5, 5 * math.log(2), 0], rtol=1e-6)
@@ -41,13 +41,13 @@ def test_hand_computed_offsets():
 @given(BOXES)
 def test_decode_inverts_encode(pair):
     boxes, anchors = pair
-    anchors = anchors + np.float32([0, 0, 20, 20])  # no side of an anchor is shorter
+    anchors = anchors + np.float32([0, 0, 20, 20])  # every side of an anchor has at least 20 pixels
     offsets = encode(boxes, anchors)
     assert np.isfinite(offsets).all()
     np.testing.assert_allclose(decode(offsets, anchors), boxes, atol=1e-3)
 
 
-def test_sides_are_limited_and_all_is_finite():
+def test_decoded_sides_are_limited_and_all_values_are_finite():
     anchors = jnp.array([(0, 0, 10, 20), (3, 3, 3, 3), (0, 0, 0, 0)], jnp.float32)
     for huge in (1e4, 1e30, -1e30):
         boxes = decode(jnp.full((3, 4), huge), anchors)

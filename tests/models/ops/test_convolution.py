@@ -1,6 +1,6 @@
-"""The CPU forms equal lax's own operations, in value and in both gradients.
+"""The CPU implementations equal the operations of lax in values and in both gradients.
 
-The platform alone decides which runs.
+Only the platform decides which implementation runs.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ def conv(x, kernel, stride=1, padding="SAME", groups=1):
 
 
 def assert_same(ours, reference, x, kernel):
-    """Equal outputs, and equal gradients of both arguments for one random cotangent."""
+    """Assert equal outputs, and equal gradients of both arguments for one random cotangent."""
 
     def value_and_gradients(function, x, kernel, dy):
         y, pullback = jax.vjp(function, x, kernel)
@@ -54,8 +54,8 @@ def test_pointwise_equals_a_1x1_convolution():
         ((7, 9), 5, 2, ((0, 3), (2, 1))),
         ((9, 8), 3, 3, "VALID"),
         ((8, 6), 2, 1, "SAME"),
-        ((8, 7), 1, 2, "VALID"),  # a stride longer than the kernel: pixels that are never read
-        ((5, 5), 2, 1, ((3, 0), (0, 4))),  # padding wider than the kernel
+        ((8, 7), 1, 2, "VALID"),  # the stride is longer than the kernel, so some pixels are never read
+        ((5, 5), 2, 1, ((3, 0), (0, 4))),  # the padding is wider than the kernel
     ],
 )
 def test_depthwise_equals_a_grouped_convolution(shape, size, stride, padding):
@@ -68,7 +68,7 @@ def test_depthwise_equals_a_grouped_convolution(shape, size, stride, padding):
     ("shape", "size", "stride", "padding", "dilation"),
     [
         ((9, 8), 3, 1, "SAME", 2),
-        ((5, 4), 3, 1, ((12, 12), (12, 12)), 12),  # only the middle tap meets the map
+        ((5, 4), 3, 1, ((12, 12), (12, 12)), 12),  # only the middle tap reads the map
         ((9, 11), 3, 2, "SAME", 3),
         ((11, 12), 2, 3, "VALID", 4),
         ((13, 12), 5, 2, ((1, 3), (2, 0)), 2),
@@ -90,11 +90,11 @@ def test_dilated_depthwise_equals_a_grouped_convolution(shape, size, stride, pad
         ((2, 3), 2, 3),
         ((4, 3), 3, 1),
         ((2, 2), 1, 2),
-        ((2, 3), 9, 3),  # more blocks than two
-        ((2, 1), 16, 8),  # the kernels of FCN: twice the stride
+        ((2, 3), 9, 3),  # more than two blocks
+        ((2, 1), 16, 8),  # the kernels of FCN have twice the stride
     ],
 )
-def test_transpose_is_the_gradient_of_a_same_convolution(shape, size, stride):
+def test_transpose_equals_the_gradient_of_a_same_convolution(shape, size, stride):
     x, kernel = arrays((2, *shape, 3), (size, size, 3, 5))
     large = jax.ShapeDtypeStruct((2, shape[0] * stride, shape[1] * stride, 5), jnp.float32)
 
@@ -106,7 +106,7 @@ def test_transpose_is_the_gradient_of_a_same_convolution(shape, size, stride):
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (2, 3), (8, 4)])
-def test_transpose_adds_every_pixel_where_keras_does(size, stride):
+def test_transpose_places_every_pixel_as_keras_does(size, stride):
     x, kernel = arrays((1, 3, 4, 2), (size, size, 2, 3))
     height, width = 3 * stride, 4 * stride
     begin = max(size - stride, 0) // 2
@@ -127,7 +127,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_bfloat16_sums_in_float32(name):
+def test_bfloat16_inputs_are_summed_in_float32(name):
     function, shape = FUNCTIONS[name]
     x, kernel = arrays((2, 6, 6, 4), shape)
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
@@ -146,7 +146,7 @@ def test_bfloat16_sums_in_float32(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_other_platforms_run_native_convolutions_only(name):
+def test_other_platforms_use_native_convolutions_only(name):
     function, shape = FUNCTIONS[name]
     x, kernel = arrays((2, 6, 6, 4), shape)
     traced = jax.jit(jax.grad(lambda x, kernel: function(x, kernel).sum(), argnums=(0, 1))).trace(x, kernel)
@@ -154,7 +154,7 @@ def test_other_platforms_run_native_convolutions_only(name):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "stablehlo.convolution" in text and "dot_general" not in text and "stablehlo.reduce" not in text
     text = traced.lower(lowering_platforms=("cpu",)).as_text()
-    assert "stablehlo.convolution" not in text  # the sum's gradients need no forward pass
+    assert "stablehlo.convolution" not in text  # the gradients of the sum do not need the forward pass
 
 
 def test_examples_are_independent_under_vmap():

@@ -1,4 +1,4 @@
-"""Masks cut out for regions equal plain loops, and show the part of the mask in the region."""
+"""Mask crops equal plain loops and show the part of the mask inside the region."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ SIZE = (5, 4)  # of a crop
 
 
 def sample(mask, y, x):
-    """Return a mask's value at a point in its cells, bilinearly between the cells' centres.
+    """Return a mask's value at a point, interpolated bilinearly between the centres of the cells.
 
-    0 beyond the cells.
+    The value is 0 beyond the cells.
     """
     total = 0.0
     for row in range(mask.shape[0]):
@@ -39,7 +39,7 @@ def run(cells, boxes, regions, size=SIZE):
     return np.asarray(jax.jit(masks.crop, static_argnames="size")(cells, boxes, regions, size=size))
 
 
-def test_crops_equal_loops():
+def test_mask_crops_equal_loops():
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 2, (12, 6, 7)).astype(np.uint8)
     boxes, regions = (
@@ -50,8 +50,8 @@ def test_crops_equal_loops():
     np.testing.assert_allclose(run(cells, boxes, regions), expected, atol=1e-5)
 
 
-def test_the_objects_own_box_sees_the_whole_mask():
-    """At a mask's own size inner cells come back as they are, and a region twice as large sees zeros around it."""
+def test_crop_of_the_objects_own_box_shows_the_whole_mask():
+    """At the mask's own size the inner cells do not change. A region twice as large has zeros around the mask."""
     cells = np.ones((1, 8, 8), np.uint8)
     box = jnp.array([[10.0, 20.0, 26.0, 52.0]])
     np.testing.assert_allclose(run(cells, box, box, size=(8, 8))[0, 1:-1, 1:-1], 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Matchings equal loops over pairs, ties and empty images included."""
+"""Matchings equal loops over pairs, including ties and empty images."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from models.ops import matching
 from models.ops.boxes import pairwise_iou
 
 TRUTHS, ANCHORS = 4, 6
-# Eighths: rows and columns are full of ties, and of overlaps that equal a threshold.
+# Overlaps are multiples of 1/8, so ties and overlaps that equal a threshold are common.
 OVERLAPS = arrays(np.int32, (TRUTHS, ANCHORS), elements=st.integers(0, 8)).map(lambda x: np.float32(x / 8))
 VALID = arrays(bool, TRUTHS)
 MATCHERS = {
@@ -94,18 +94,18 @@ def test_matchings_equal_loops(name, iou, valid):
 
 
 @pytest.mark.parametrize("name", MATCHERS)
-def test_rows_that_are_not_valid_count_for_nothing_whatever_they_hold(name):
+def test_values_of_invalid_rows_have_no_effect(name):
     iou = np.float32(np.random.default_rng(0).random((TRUTHS, ANCHORS)))
     valid = np.array([True, False, True, False])
     filled = np.where(valid[:, None], iou, np.array([[0], [np.nan], [0], [9]], np.float32))
     for a, b in zip(JITTED[name](iou, valid), JITTED[name](filled, valid), strict=True):
         np.testing.assert_array_equal(a, b)
     empty = JITTED[name](filled, np.zeros(TRUTHS, bool))
-    assert not any(np.any(x) for x in empty)  # no object at all: everything is a negative
+    assert not any(np.any(x) for x in empty)  # without objects all anchors are negative
 
 
 @pytest.mark.parametrize("name", MATCHERS)
-def test_a_batch_is_a_loop_over_its_images(name):
+def test_batch_equals_a_loop_over_its_images(name):
     rng = np.random.default_rng(1)
     iou, valid = np.float32(rng.integers(0, 9, (5, TRUTHS, ANCHORS)) / 8), rng.random((5, TRUTHS)) < 0.7
     batch = jax.jit(jax.vmap(MATCHERS[name]))(iou, valid)
@@ -114,18 +114,18 @@ def test_a_batch_is_a_loop_over_its_images(name):
             np.testing.assert_array_equal(a[i], b)
 
 
-def test_two_truths_with_one_best_anchor_get_two_in_ssd_and_one_elsewhere():
+def test_two_truths_with_one_best_anchor_both_match_only_in_ssd():
     iou = np.zeros((TRUTHS, ANCHORS), np.float32)
     iou[:2, :3] = [0.4, 0.75, 0.0], [0.45, 0.8, 0.1]
     results = {name: matcher(iou, np.arange(TRUTHS) < 2) for name, matcher in JITTED.items()}
     assert owners(results["bipartite"])[:3] == [0, 1, -1]
     assert owners(results["argmax"])[:3] == [-1, 1, -1]
-    # As the anchor keeps its own best object, the first one is learned by none, as in Faster R-CNN.
+    # The anchor keeps its best object, so the first object has no anchor, as in Faster R-CNN.
     assert owners(results["low quality"])[:3] == [-1, 1, -1]
     assert results["low quality"].ignored[:3].tolist() == [True, False, False]
 
 
-def test_pairs_that_wait_for_one_another():
+def test_bipartite_matching_settles_dependent_pairs():
     # Each object loses its best anchor to the next one, so only one pair is settled per round.
     count = 6
     iou = np.zeros((count, count), np.float32)
@@ -134,8 +134,8 @@ def test_pairs_that_wait_for_one_another():
     assert owners(matching.bipartite(jnp.array(iou), jnp.ones(count, bool), threshold=0.99)) == list(range(count))
 
 
-def test_low_quality_takes_every_anchor_that_ties():
-    # Two anchors on either side of a small object, and one that overlaps it less.
+def test_low_quality_matches_every_tied_anchor():
+    # Two anchors overlap a small object equally. A third anchor overlaps it less.
     anchors = jnp.array([(0, 0, 8, 8), (0, 4, 8, 12), (0, 6, 8, 14)], jnp.float32)
     truths = jnp.array([(2, 4, 6, 8), (0, 0, 0, 0)], jnp.float32)
 

@@ -1,4 +1,4 @@
-"""Suppression equals a loop over boxes by falling score, ties and empty images included."""
+"""Suppression equals a loop over boxes in order of falling score, including ties and empty images."""
 
 from functools import partial
 
@@ -14,7 +14,8 @@ from models.ops import nms
 
 N, CLASSES = 10, 3
 SCORE, IOU, CANDIDATES, COUNT = 0.25, 1 / 3, 6, 8
-# Corners on a small grid and scores in eighths: identical and empty boxes, equal scores, overlaps of exactly a third.
+# Corners lie on a small grid and scores are multiples of 1/8. So identical and empty boxes, equal scores and overlaps
+# of exactly 1/3 are common.
 BOXES = arrays(np.int32, (N, 2, 2), elements=st.integers(0, 4)).map(lambda x: np.float32(np.sort(x, 1).reshape(N, 4)))
 SCORES = arrays(np.int32, (N, CLASSES), elements=st.integers(0, 8)).map(lambda x: np.float32(x / 8))
 
@@ -30,7 +31,7 @@ def overlap(a, b):
 
 
 def greedy(boxes, scores, indices):
-    """Return the indices that remain, by falling score."""
+    """Return the remaining indices in order of falling score."""
     kept = []
     for i in sorted(indices, key=lambda i: (-scores[i], i)):
         if all(overlap(boxes[k], boxes[i]) <= np.float32(IOU) for k in kept):
@@ -72,9 +73,9 @@ detect_levels = jax.jit(partial(nms.detect_levels, score=SCORE, iou=IOU, candida
 
 @given(boxes=BOXES, scores=SCORES, data=st.data())
 def test_detection_on_levels_equals_a_loop(boxes, scores, data):
-    """Six pairs of each level at most, of which the last has three.
+    """Each level keeps at most six pairs of a box and a class. The last level has only three pairs.
 
-    Then suppression of all, class by class.
+    Then suppression runs on all levels together, per class.
     """
     starts = [data.draw(st.integers(0, N - count)) for count in LEVELS]
     parts = [slice(start, start + count) for start, count in zip(starts, LEVELS, strict=True)]
@@ -102,9 +103,9 @@ propose = jax.jit(partial(nms.propose, shortest=1.0, iou=IOU, candidates=CANDIDA
 
 @given(boxes=BOXES, scores=SCORES, data=st.data())
 def test_proposals_equal_a_loop(boxes, scores, data):
-    """The best of each level, narrow ones dropped after that.
+    """Each level keeps its best boxes. Then narrow boxes are dropped.
 
-    Then suppression within each level.
+    Then suppression runs within each level.
     """
     starts = [data.draw(st.integers(0, N - count)) for count in LEVELS]
     parts = [slice(start, start + count) for start, count in zip(starts, LEVELS, strict=True)]
@@ -125,12 +126,12 @@ def test_proposals_equal_a_loop(boxes, scores, data):
     assert (found[~mask] == 0).all() and propose._cache_size() == 1
 
 
-def test_detection_on_levels_of_a_batch_is_a_loop_over_its_images():
+def test_detection_on_levels_of_a_batch_equals_a_loop_over_its_images():
     rng = np.random.default_rng(3)
     boxes = [np.float32(np.sort(rng.integers(0, 5, (3, n, 2, 2)), 2).reshape(3, n, 4)) for n in LEVELS]
     scores = [np.float32(rng.integers(0, 9, (3, n, CLASSES)) / 8) for n in LEVELS]
     for level in scores:
-        level[1] = np.nan  # no detection in this image
+        level[1] = np.nan  # this image has no detection
     batch = jax.jit(jax.vmap(detect_levels))(boxes, scores)
     assert batch[3].any(1).tolist() == [True, False, True]
     for i in range(3):
@@ -138,8 +139,8 @@ def test_detection_on_levels_of_a_batch_is_a_loop_over_its_images():
             np.testing.assert_array_equal(a[i], b)
 
 
-def test_hand_computed_suppression():
-    # The second overlaps the first by 2/4 and the third by 2/4; the first and the third overlap by 1/5.
+def test_suppression_equals_hand_computed_results():
+    # The second box has IoU 2/4 with the first and with the third. The first and the third have IoU 1/5.
     boxes = jnp.array([(0, 0, 1, 3), (0, 1, 1, 4), (0, 2, 1, 5)], jnp.float32)
 
     @partial(jax.jit, static_argnums=1)
@@ -147,13 +148,13 @@ def test_hand_computed_suppression():
         return nms.suppress(boxes, scores, jnp.ones(3, bool), iou=iou, count=3)
 
     indices, mask = function(np.float32([0.9, 0.8, 0.7]), 0.45)
-    assert indices.tolist() == [0, 2, 0] and mask.tolist() == [True, True, False]  # what is dropped drops nothing
+    assert indices.tolist() == [0, 2, 0] and mask.tolist() == [True, True, False]  # a suppressed box suppresses nothing
     indices, mask = function(np.float32([0.7, 0.9, 0.8]), 0.45)
     assert indices.tolist() == [1, 0, 0] and mask.sum() == 1
-    assert function(np.float32([0.7, 0.9, 0.8]), 0.5)[1].all()  # above, not at
+    assert function(np.float32([0.7, 0.9, 0.8]), 0.5)[1].all()  # boxes are suppressed above the threshold, not at it
 
 
-def test_identical_boxes_leave_one_and_empty_ones_all():
+def test_one_of_identical_boxes_is_kept_and_all_empty_boxes_are_kept():
     scores, valid = jnp.full(N, 0.5), jnp.arange(N) > 1
     indices, mask = suppress(jnp.tile(jnp.array([1.0, 1, 3, 3]), (N, 1)), scores, valid)
     assert mask.sum() == 1 and indices[0] == 2
@@ -161,7 +162,7 @@ def test_identical_boxes_leave_one_and_empty_ones_all():
     assert indices[mask].tolist() == list(range(2, N))
 
 
-def test_classes_never_suppress_one_another():
+def test_classes_do_not_suppress_each_other():
     boxes = jnp.tile(jnp.array([1.0, 1, 3, 3]), (N, 1))
     scores = jnp.zeros((N, CLASSES)).at[0].set(jnp.array([0.5, 0.9, 0.7])).at[1].set(0.4)
     _, values, classes, mask = detect(boxes, scores)
@@ -169,7 +170,7 @@ def test_classes_never_suppress_one_another():
     np.testing.assert_allclose(values[mask], [0.9, 0.7, 0.5])
 
 
-def test_a_class_may_have_its_own_boxes():
+def test_boxes_per_class_are_supported():
     rng = np.random.default_rng(0)
     boxes = np.float32(np.sort(rng.integers(0, 9, (N, CLASSES, 2, 2)), 2).reshape(N, CLASSES, 4))
     scores = np.float32(rng.random((N, CLASSES)))
@@ -186,19 +187,19 @@ def test_a_class_may_have_its_own_boxes():
 
 
 @pytest.mark.parametrize("fill", [0.0, np.nan])
-def test_nothing_above_the_threshold_gives_nothing(fill):
+def test_scores_below_the_threshold_give_no_detections(fill):
     result = detect(jnp.ones((N, 4)), jnp.full((N, CLASSES), fill))
     assert not any(np.any(x) for x in result)
 
 
-def test_a_score_that_is_no_number_takes_no_place():
+def test_nan_scores_are_not_candidates():
     boxes = jnp.arange(N, dtype=jnp.float32)[:, None] * 10 + jnp.array([0.0, 0, 5, 5])
     scores = jnp.full((N, CLASSES), jnp.nan).at[N - 1].set(SCORE)
     found, _, _, mask = detect(boxes, scores)
     assert mask.sum() == CLASSES and (found[mask] == boxes[N - 1]).all()
 
 
-def test_fewer_boxes_than_candidates_and_places():
+def test_fewer_boxes_than_candidates_are_padded():
     boxes, scores = jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.5, 0.9]])
     function = jax.jit(partial(nms.detect, score=0.1, iou=0.5, candidates=400, count=20))
     found, _, classes, mask = function(boxes, scores)
@@ -206,18 +207,18 @@ def test_fewer_boxes_than_candidates_and_places():
     assert classes[:2].tolist() == [1, 0] and (found[:2] == boxes).all()
 
 
-def test_a_batch_is_a_loop_over_its_images():
+def test_batch_equals_a_loop_over_its_images():
     rng = np.random.default_rng(2)
     boxes = np.float32(np.sort(rng.integers(0, 5, (4, N, 2, 2)), 2).reshape(4, N, 4))
     scores = np.float32(rng.integers(0, 9, (4, N, CLASSES)) / 8)
-    scores[1] = 0  # an image without a detection among others
+    scores[1] = 0  # this image has no detection
     batch = jax.jit(jax.vmap(detect))(boxes, scores)
     for i in range(4):
         for a, b in zip(batch, detect(boxes[i], scores[i]), strict=True):
             np.testing.assert_array_equal(a[i], b)
 
 
-def test_gradients_reach_the_boxes_and_scores_that_are_kept():
+def test_gradients_reach_the_kept_boxes_and_scores():
     boxes = jnp.array([(0, 0, 4, 4), (0, 0, 4, 4), (6, 6, 8, 8)], jnp.float32)
     scores = jnp.array([[0.5], [0.9], [0.7]])
 

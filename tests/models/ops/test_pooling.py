@@ -1,6 +1,6 @@
 """Max pooling equals lax.reduce_window.
 
-Its gradient, in the CPU's form too, goes to the first of the largest pixels.
+Its gradient goes to the first of the largest pixels, in the CPU implementation too.
 """
 
 from functools import partial
@@ -24,15 +24,15 @@ def reference(x, size, stride, padding):
     [
         ((6, 8), 2, 2, "SAME"),
         ((7, 5), 2, 2, "SAME"),
-        ((7, 5), 2, 2, "VALID"),  # a row and a column that no window reads
+        ((7, 5), 2, 2, "VALID"),  # no window reads the last row and column
         ((7, 6), 3, 2, "SAME"),
         ((7, 6), 3, 2, ((1, 1), (1, 1))),
         ((5, 7), 3, 1, "SAME"),
         ((8, 9), 5, 2, ((0, 3), (2, 1))),
-        ((8, 7), 2, 3, "VALID"),  # a stride longer than the window
+        ((8, 7), 2, 3, "VALID"),  # the stride is longer than the window
     ],
 )
-def test_equals_reduce_window_and_its_gradient(shape, size, stride, padding):
+def test_max_pool_and_its_gradient_equal_reduce_window(shape, size, stride, padding):
     generator = np.random.default_rng(0)
     x = jnp.asarray(generator.permutation(2 * 3 * shape[0] * shape[1]).reshape(2, *shape, 3) - 100.0)  # no ties
     settings = dict(size=size, stride=stride, padding=padding)
@@ -43,7 +43,7 @@ def test_equals_reduce_window_and_its_gradient(shape, size, stride, padding):
     np.testing.assert_allclose(our_pullback(dy)[0], pullback(dy)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_hand_computed_windows_and_ties():
+def test_windows_and_ties_equal_hand_computed_values():
     x = jnp.array([[1.0, 5, 2], [5, 0, 2], [-3, -4, 7]])[None, :, :, None]
     y, pullback = jax.vjp(lambda x: max_pool(x, 2, 2, "SAME"), x)
     np.testing.assert_array_equal(y[0, :, :, 0], [[5, 2], [-3, 7]])
@@ -51,7 +51,7 @@ def test_hand_computed_windows_and_ties():
     np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 10, 20], [0, 0, 0], [30, 0, 40]])
 
 
-def test_bfloat16_stays_bfloat16():
+def test_bfloat16_input_gives_bfloat16_output():
     x = jnp.arange(16, dtype=jnp.bfloat16).reshape(1, 4, 4, 1)
     y, pullback = jax.vjp(lambda x: max_pool(x, 3, 2, "SAME"), x)
     (dx,) = pullback(jnp.ones_like(y))

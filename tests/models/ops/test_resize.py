@@ -1,4 +1,4 @@
-"""Resizing equals jax.image's and hand-computed samples, in value and gradient, in the form of every platform."""
+"""Resizing equals jax.image and hand-computed samples in values and gradients, in every platform's implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,15 @@ def value_and_gradient(function, x, dy):
     ("old", "new"),
     [
         ((3, 4), (12, 16)),
-        ((5, 3), (7, 11)),  # no whole factor
+        ((5, 3), (7, 11)),  # the factors are not whole numbers
         ((1, 1), (3, 4)),
-        ((7, 9), (4, 3)),  # smaller: pixels that nothing samples
+        ((7, 9), (4, 3)),  # smaller, so some pixels are never sampled
         ((6, 2), (2, 5)),
         ((4, 3), (4, 5)),
-        ((2, 1), (5, MOST_TAPS + 3)),  # a pixel that more lines sample than the CPU's form takes
+        ((2, 1), (5, MOST_TAPS + 3)),  # more lines sample one pixel than the CPU implementation supports
     ],
 )
-def test_equals_jax_image_with_its_gradient(old, new):
+def test_resize_and_its_gradient_equal_jax_image(old, new):
     x, dy = random(2, *old, 3), random(2, *new, 3)
 
     def reference(x):
@@ -43,27 +43,27 @@ def test_equals_jax_image_with_its_gradient(old, new):
 
 
 def test_lines_are_sampled_at_half_pixel_centres():
-    # Centres of four pixels lie at -0.25, 0.25, 0.75 and 1.25 of the two old ones; the border extends.
+    # The centres of the four new pixels are at -0.25, 0.25, 0.75 and 1.25 in the two old ones. The border is repeated.
     np.testing.assert_array_equal(weights(2, 4), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
-    # Those of two pixels at 0.25 and 1.75 of three.
+    # The centres of two new pixels are at 0.25 and 1.75 in three old ones.
     np.testing.assert_array_equal(weights(3, 2), [[0.75, 0.25, 0], [0, 0.25, 0.75]])
     y = resize(jnp.asarray([0.0, 4.0]).reshape(1, 1, 2, 1), (3, 4))
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 1, 3, 4]] * 3)
 
 
-def test_the_own_size_is_left_alone():
+def test_resize_to_the_same_size_returns_the_input():
     x = random(1, 3, 5, 2)
     assert resize(x, (3, 5)) is x
 
 
-def test_bfloat16_is_rounded_at_the_end_of_each_axis_only():
+def test_bfloat16_is_rounded_once_per_axis():
     x = random(2, 5, 3, 4).astype(jnp.bfloat16)
     low, high = resize(x, (11, 8)), resize(x.astype(jnp.float32), (11, 8))
     assert low.dtype == jnp.bfloat16
     np.testing.assert_allclose(low.astype(jnp.float32), high, rtol=2**-7, atol=2**-7)
 
 
-def test_only_the_cpu_picks_lines():
+def test_only_the_cpu_gathers_lines():
     traced = jax.jit(jax.grad(lambda x: (resize(x, (12, 16)) ** 2).sum())).trace(random(2, 3, 4, 5))
     for platform in ("tpu", "cuda"):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
@@ -72,14 +72,14 @@ def test_only_the_cpu_picks_lines():
     assert "gather" in text and "dot_general" not in text and "scatter" not in text
 
 
-def test_the_matrix_product_equals_the_picked_lines():
+def test_matrix_product_equals_the_picked_sum():
     x, matrix = random(2, 5, 3, 4), weights(5, 11)
     np.testing.assert_allclose(_matrix_product(1, matrix, x), _picked_sum(1, matrix, x), rtol=1e-6, atol=1e-6)
     dy = random(2, 11, 3, 4)
     np.testing.assert_allclose(_matrix_product(1, matrix.T, dy), _picked_sum(1, matrix.T, dy), rtol=1e-5, atol=1e-5)
 
 
-def test_doubling_is_nearest_sampling_of_any_size():
+def test_double_is_nearest_sampling_for_any_size():
     for height in (1, 2, 3, 6, 13):
         for width in (height, 15 - height):
             small = -(-height // 2), -(-width // 2)

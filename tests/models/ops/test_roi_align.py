@@ -1,4 +1,4 @@
-"""RoIAlign equals known answers, plain loops and torchvision, in both forms and with its gradients."""
+"""RoIAlign and its gradients equal known answers, plain loops and torchvision, in both implementations."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from models.ops import roi_align as module
 from models.ops.roi_align import assign_levels, roi_align, roi_align_pyramid
 
 FORMS = list(module.FORMS)
-BOXES = np.array(  # yxyx: inside, across two borders, far outside, a line, a point, reversed, all
+BOXES = np.array(  # yxyx: inside, across two borders, far outside, a line, a point, reversed, whole image
     [[3, 4, 17, 21], [-9, -7, 12, 60], [90, 90, 99, 99], [5, 5, 5, 20], [7, 7, 7, 7], [9, 9, 5, 5], [0, 0, 28, 36]],
     np.float32,
 )
@@ -19,7 +19,7 @@ BOXES = np.array(  # yxyx: inside, across two borders, far outside, a line, a po
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
-    """Every platform takes this form."""
+    """Make every platform use this implementation."""
     monkeypatch.setattr(module, "FORMS", dict.fromkeys(FORMS, module.FORMS[request.param]))
     return request.param
 
@@ -36,7 +36,7 @@ def run(align, pixels, dy):
 
 
 def sample(pixels, y, x):
-    """Return a pixel of [H,W,C] between four centres at whole numbers, in plain arithmetic."""
+    """Return the value of [H,W,C] at a point, interpolated between the four pixels around it."""
     height, width, channels = pixels.shape
     if not (-1 <= y <= height and -1 <= x <= width):
         return np.zeros(channels)
@@ -65,7 +65,7 @@ def oracle(pixels, box, stride, size, samples, aligned):
 
 @pytest.mark.parametrize(("aligned", "low", "high"), [(True, 4.5, 13.5), (False, 7.5, 16.5)])
 @pytest.mark.parametrize("samples", [1, 2])
-def test_a_ramp_is_known(form, aligned, low, high, samples):
+def test_ramp_has_the_known_values(form, aligned, low, high, samples):
     """A ramp that is sampled linearly stays a ramp, so its corners determine it."""
     ramp = jnp.arange(25.0).reshape(1, 5, 5, 1)
     align = jax.jit(partial(roi_align, stride=1, size=(4, 4), samples=samples, aligned=aligned))
@@ -86,7 +86,7 @@ def test_values_and_gradients_equal_loops(form, size, samples, aligned):
     found, gradient = run(align, pixels, dy)
     own = [[oracle(image, box, 4, size, samples, aligned) for box in boxes[b]] for b, image in enumerate(pixels)]
     np.testing.assert_allclose(found, own, atol=1e-5)
-    # It is linear: <dy, A x> = <A' dy, x> for every x, here the pixels one by one.
+    # RoIAlign is linear, so <dy, A x> = <A' dy, x> for every x. Here x is one pixel at a time.
     expected = np.zeros_like(pixels)
     for y, x in np.ndindex(5, 6):
         unit = np.zeros((5, 6, 1))
@@ -97,20 +97,20 @@ def test_values_and_gradients_equal_loops(form, size, samples, aligned):
     np.testing.assert_allclose(gradient, expected, atol=1e-4)
 
 
-def test_levels_by_hand():
-    """Sides 224 have the stride 16, twice as much the double.
+def test_levels_equal_hand_computed_levels():
+    """Boxes with sides of 224 have stride 16. Boxes twice as large have twice the stride.
 
-    Beyond the levels the nearest one.
+    Boxes beyond the levels get the nearest level.
     """
     sides = np.array([1, 111, 112, 223.9, 224, 447, 448, 5000])
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], -1)
     assert assign_levels(boxes, (4, 8, 16, 32)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert assign_levels(boxes, (8, 16)).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    wide = np.array([[0, 0, 112.0, 448.0]])  # of 224 x 224 pixels
+    wide = np.array([[0, 0, 112.0, 448.0]])  # the area of 224 x 224 pixels
     assert assign_levels(wide, (4, 8, 16, 32)).tolist() == [2]
 
 
-def test_a_pyramid_takes_each_box_from_its_level(form):
+def test_pyramid_aligns_each_box_on_its_level(form):
     rng = np.random.default_rng(1)
     features = {s: rng.standard_normal((1, 96 // s, 128 // s, 2)).astype(np.float32) for s in (16, 4, 8)}
     boxes = np.array(
@@ -128,13 +128,13 @@ def test_a_pyramid_takes_each_box_from_its_level(form):
     assert {stride for stride, gradient in gradients.items() if gradient.any()} == {(4, 8, 16)[levels[0]]}
 
 
-def test_boxes_carry_no_gradient(form):
+def test_boxes_have_no_gradient(form):
     align = partial(roi_align, jnp.ones((1, 5, 5, 1)), stride=1, size=(2, 2))
     gradient = jax.jit(jax.grad(lambda boxes: align(boxes).sum()))
     assert not gradient(jnp.array([[[0.3, 0.4, 3.1, 2.2]]])).any()
 
 
-def test_sums_of_bfloat16_are_of_float32(form):
+def test_bfloat16_inputs_are_summed_in_float32(form):
     rng = np.random.default_rng(2)
     pixels = jnp.asarray(rng.standard_normal((1, 7, 9, 3)), jnp.bfloat16)
     align = jax.jit(partial(roi_align, boxes=BOXES[None], stride=4, size=(3, 3)))
@@ -143,8 +143,8 @@ def test_sums_of_bfloat16_are_of_float32(form):
     np.testing.assert_allclose(low.astype(np.float32), high, atol=2**-7 * np.abs(high).max())
 
 
-def test_gradients_of_many_boxes_in_bfloat16_are_summed_in_float32(form):
-    """With 600 boxes on the same pixels, a sum in bfloat16 would stop growing at 256 times the summand."""
+def test_bfloat16_gradients_of_many_boxes_are_summed_in_float32(form):
+    """With 600 boxes on the same pixels, a sum in bfloat16 would stop growing at 256 times one term."""
     boxes = np.tile(np.array([0, 0, 16, 16], np.float32), (1, 600, 1))
     align = partial(roi_align, boxes=boxes, stride=4, size=(2, 2), aligned=True)
     pixels = np.ones((1, 4, 4, 3), jnp.bfloat16)
@@ -155,7 +155,7 @@ def test_gradients_of_many_boxes_in_bfloat16_are_summed_in_float32(form):
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-def test_values_and_gradients_equal_torchvisions(form, aligned):
+def test_values_and_gradients_equal_torchvision(form, aligned):
     torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
     rng = np.random.default_rng(3)
     pixels, size, samples = rng.standard_normal((2, 20, 31, 4)).astype(np.float32), (7, 5), 2

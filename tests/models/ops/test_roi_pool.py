@@ -1,4 +1,4 @@
-"""RoI max pooling equals known answers, plain loops and torchvision, with its gradients."""
+"""RoI max pooling and its gradients equal known answers, plain loops and torchvision."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from models.ops import roi_pool as module
 from models.ops.roi_pool import roi_pool
 from tests.models.ops.test_roi_align import run as differentiate
 
-BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a point, reversed, all, much too far
+BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a point, reversed, whole image, huge
     [
         [3, 4, 17, 21],
         [2, 6, 10, 14],
@@ -27,7 +27,7 @@ BOXES = np.array(  # yxyx: inside, halves, across two borders, far outside, a po
 
 
 def run(pool, pixels, boxes, **fields):
-    """Return the values, compiled."""
+    """Return the values of the compiled pooling."""
     return jax.jit(partial(pool, **fields))(pixels, jnp.array(boxes))
 
 
@@ -36,7 +36,7 @@ def away_from_zero(value):
 
 
 def edges(start, last, count, length):
-    """Return (first, end) of each bin of a line, cut to the line."""
+    """Return (first, end) of each bin of a line, clipped to the line."""
     pixels = max(last - start + 1, 1)
     bins = [(start + n * pixels // count, start + -(-(n + 1) * pixels // count)) for n in range(count)]
     return [(min(max(first, 0), length), min(max(end, 0), length)) for first, end in bins]
@@ -52,18 +52,21 @@ def oracle(pixels, box, stride, size, dy):
             for channel in range(channels):
                 places = [(y, x) for y in range(first_row, end_row) for x in range(first, end)]
                 if places:
-                    best = max(places, key=lambda place, channel=channel: pixels[*place, channel])  # the first one
+                    best = max(
+                        places, key=lambda place, channel=channel: pixels[*place, channel]
+                    )  # the first of equal ones
                     values[row, column, channel] = pixels[*best, channel]
                     gradient[*best, channel] += dy[row, column, channel]
     return values, gradient
 
 
-def test_bins_by_hand():
-    """A box of the pixels 1 to 5 has two bins, 1 to 3 and 3 to 5, which share the third."""
+def test_bins_equal_hand_computed_bins():
+    """A box of pixels 1 to 5 has the two bins 1 to 3 and 3 to 5, which share pixel 3."""
     ramp = jnp.arange(49.0).reshape(1, 7, 7, 1)
     found = run(roi_pool, ramp, [[[1.0, 1, 5, 5]]], stride=1, size=(2, 2))
     np.testing.assert_array_equal(found[0, 0, ..., 0], [[3 * 7 + 3, 3 * 7 + 5], [5 * 7 + 3, 5 * 7 + 5]])
-    # Halves go away from zero: rows 2 and 3, which the middle bin has both; then -2 to 1, of which two are there.
+    # Halves are rounded away from zero. The first box has rows 2 and 3, and its middle bin has both. The second box has
+    # rows -2 to 1. Only rows 0 and 1 are inside the map.
     found = run(roi_pool, ramp, [[[12.0, 8, 20, 16], [-12, -12, 4, 4]]], stride=8, size=(3, 3))
     np.testing.assert_array_equal(found[0, 0, ..., 0], [[15, 16, 16], [22, 23, 23], [22, 23, 23]])
     np.testing.assert_array_equal(found[0, 1, ..., 0], [[0, 0, 0], [0, 0, 1], [0, 7, 8]])
@@ -71,7 +74,7 @@ def test_bins_by_hand():
 
 @pytest.mark.parametrize(("size", "whole"), [((2, 3), True), ((3, 2), False), ((7, 7), True)])
 def test_values_and_gradients_equal_loops(monkeypatch, size, whole):
-    """Many `whole` numbers are equal. Channels are pooled in chunks, and the last chunk is not full."""
+    """If values are `whole` numbers, many are equal. Channels are pooled in chunks, and the last chunk is not full."""
     monkeypatch.setattr(module, "CHUNK", 2)
     rng = np.random.default_rng(0)
     pixels = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)
@@ -85,10 +88,10 @@ def test_values_and_gradients_equal_loops(monkeypatch, size, whole):
         np.testing.assert_allclose(gradient[image], sum(own for _, own in own), atol=1e-5)
 
 
-def test_a_map_of_one_pixel_and_many_sizes_of_boxes():
-    """Every length of a range has its two runs."""
+def test_one_pixel_map_and_boxes_of_many_sizes_are_pooled():
+    """Boxes of every length are pooled."""
     one = run(roi_pool, jnp.full((1, 1, 1, 1), -3.0), [[[0.0, 0, 5, 5]]], stride=16, size=(2, 2))
-    assert (one == -3).all(), "negative values are not 0"
+    assert (one == -3).all(), "negative values are kept"
     pixels = np.random.default_rng(1).standard_normal((1, 17, 16, 1)).astype(np.float32)
     ends = [(top, left, bottom, right) for top, left in ((0, 0), (3, 1)) for bottom in range(17) for right in (5, 15)]
     found = run(roi_pool, pixels, np.array(ends, np.float32)[None], stride=1, size=(1, 1))
@@ -96,7 +99,7 @@ def test_a_map_of_one_pixel_and_many_sizes_of_boxes():
     np.testing.assert_array_equal(found[0, :, 0, 0, 0], expected)
 
 
-def test_boxes_carry_no_gradient_and_types_stay():
+def test_boxes_have_no_gradient_and_the_dtype_is_kept():
     pool = jax.jit(partial(roi_pool, stride=1, size=(2, 2)))
     pixels, boxes = jnp.arange(25.0).reshape(1, 5, 5, 1), jnp.array([[[0.3, 0.4, 3.1, 2.2]]])
     assert not jax.grad(lambda boxes: pool(pixels, boxes).sum())(boxes).any()
@@ -106,8 +109,8 @@ def test_boxes_carry_no_gradient_and_types_stay():
 
 
 @pytest.mark.parametrize("rectified", [False, True])
-def test_values_and_gradients_equal_torchvisions(rectified):
-    """After a ReLU half of the values are 0, and equal."""
+def test_values_and_gradients_equal_torchvision(rectified):
+    """After a ReLU half of the values are 0, so they are equal."""
     torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
     rng = np.random.default_rng(3)
     pixels, size = rng.standard_normal((2, 20, 31, 4)).astype(np.float32), (7, 5)

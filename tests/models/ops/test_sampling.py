@@ -1,6 +1,6 @@
-"""Samples have the counts they should, and every candidate the same chance.
+"""Samples have the right counts, and every candidate has the same chance.
 
-The hardest are those of a sort.
+The hardest candidates equal those of a sort.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ hardest = jax.jit(sampling.hardest)
 
 
 @given(kinds=KINDS, seed=st.integers(0, 1000))
-def test_samples_are_of_the_right_kind_and_number(kinds, seed):
+def test_samples_have_the_right_kinds_and_counts(kinds, seed):
     indices, mask, is_positive = sample(jax.random.key(seed), kinds == 1, kinds == -1)
     positives = min((kinds == 1).sum(), 2)  # a quarter of 8
     total = min(positives + (kinds == -1).sum(), COUNT)
@@ -40,10 +40,10 @@ def test_every_candidate_has_the_same_chance():
     indices, mask, _ = jax.jit(jax.vmap(lambda key: sample(key, positive, ~positive)))(keys)
     assert mask.all()
     shares = np.bincount(np.asarray(indices).ravel(), minlength=N) / draws
-    np.testing.assert_allclose(shares, [2 / 5] * 5 + [6 / 7] * 7, atol=0.05)  # over four standard deviations
+    np.testing.assert_allclose(shares, [2 / 5] * 5 + [6 / 7] * 7, atol=0.05)  # more than four standard deviations
 
 
-def test_one_key_gives_one_sample_alone_and_in_a_batch():
+def test_one_key_gives_the_same_sample_alone_and_in_a_batch():
     keys, positive = jax.random.split(jax.random.key(0), 3), np.arange(N) < 5
     batch = jax.vmap(lambda key: sample(key, positive, ~positive))(keys)
     for i, key in enumerate(keys):
@@ -52,7 +52,7 @@ def test_one_key_gives_one_sample_alone_and_in_a_batch():
     assert len({tuple(np.asarray(row)) for row in batch[0]}) > 1
 
 
-def test_fewer_boxes_than_places():
+def test_fewer_boxes_than_the_count_are_padded():
     positive = np.array([True, False, False])
     indices, mask, is_positive = jax.jit(partial(sampling.sample, count=8, share=1.0))(
         jax.random.key(0), positive, ~positive
@@ -69,7 +69,7 @@ def test_hardest_equals_a_sort(losses, candidates, count):
     assert hardest._cache_size() == 1
 
 
-def test_hardest_of_a_batch_has_its_own_count_for_each_image():
+def test_hardest_accepts_a_count_per_image():
     losses = jnp.array([[0.5, 3.0, 2.0, 1.0]] * 3)
     masks = jax.jit(jax.vmap(sampling.hardest))(losses, losses < 2.5, jnp.array([0, 1, 9]))
     assert masks.tolist() == [[False] * 4, [False, False, True, False], [True, False, True, True]]

@@ -1,4 +1,4 @@
-"""Pooling in a spatial pyramid equals known answers and plain loops, with its gradients."""
+"""Spatial pyramid pooling and its gradients equal known answers and plain loops."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ from models.ops import roi_pool
 from models.ops.spatial_pyramid import LEVELS, map_windows, spatial_pyramid_pool
 
 BOXES = (
-    np.array(  # yxyx: inside, on centres, across two borders, far outside, a point, no centre, reversed, all, too far
+    np.array(  # yxyx: inside, on centres, across two borders, far outside, a point, no centre, reversed, whole, huge
         [
             [3, 4, 17, 21],
             [2, 6, 10, 14],
@@ -30,7 +30,7 @@ BOXES = (
 
 
 def window(start, end, stride, length):
-    """Return the (first, last) pixel whose centre is strictly between the edges, found by trying all near them."""
+    """Return the (first, last) pixel with a centre strictly between the edges, found by trying all near them."""
     start, end = (min(max(edge, -50 * stride), 50 * stride) for edge in (float(start), float(end)))
     own = [pixel for pixel in range(-60, 60) if start < (pixel + 0.5) * stride < end]
     if not own:
@@ -54,17 +54,17 @@ def oracle(pixels, box, stride, levels, dy):
                     left + math.floor(j * columns / level) : left + math.ceil((j + 1) * columns / level),
                 ]
                 for channel in range(channels):
-                    y, x = np.unravel_index(own[..., channel].argmax(), own.shape[:2])  # the first one
+                    y, x = np.unravel_index(own[..., channel].argmax(), own.shape[:2])  # the first of equal ones
                     place = top + i * rows // level + y, left + j * columns // level + x, channel
                     gradient[place] += dy[len(values), channel]
                 values.append(own.max((0, 1)))
     return np.array(values), gradient
 
 
-def test_windows_by_hand():
-    """At stride 16 the centres are 8, 24, 40 ....
+def test_windows_equal_hand_computed_windows():
+    """At stride 16 the centres are at 8, 24, 40 and so on.
 
-    On a centre an edge leaves that pixel out.
+    An edge on a centre excludes that pixel.
     """
     boxes = np.array(
         [[0, 0, 96, 128], [8, 23, 72, 25], [7, 24, 73, 56], [25, 41, 39, 55], [9, 200, 23, 300], [-9, -300, -1, -200]],
@@ -72,15 +72,18 @@ def test_windows_by_hand():
     )
     found = map_windows(boxes, stride=16, size=(6, 8))
     assert found.tolist() == [[0, 0, 5, 7], [1, 1, 3, 1], [0, 2, 4, 2], [1, 2, 1, 2], [0, 7, 0, 7], [0, 0, 0, 0]]
-    # With x counted from the first centre it is the paper's formula.
+    # If x is measured from the first centre, this is the paper's formula.
     edges = np.linspace(40, 120, 9).astype(np.float32)
     found = map_windows(np.stack([edges, edges, edges + 90, edges + 90], -1), stride=16, size=(100, 100))
     paper = [[math.floor((x - 8) / 16) + 1, math.ceil((x + 90 - 8) / 16) - 1] for x in edges]
     assert found[:, ::2].tolist() == paper
 
 
-def test_bins_by_hand():
-    """A bin's largest value of a ramp is in its last corner. Of 7 pixels, 2 bins end at 4 and 7, and 3 bins at 3, 5 and 7."""
+def test_bins_equal_hand_computed_bins():
+    """The largest value of a bin of a ramp is in its last corner.
+
+    With 7 pixels, 2 bins end at 4 and 7, and 3 bins end at 3, 5 and 7.
+    """
     ramp = jnp.arange(49.0).reshape(1, 7, 7, 1)
     found = jax.jit(partial(spatial_pyramid_pool, stride=8))(ramp, jnp.array([[[0.0, 0, 56, 56]]]))
     ends = {1: [6], 2: [3, 6], 3: [2, 4, 6], 6: [1, 2, 3, 4, 5, 6]}
@@ -90,7 +93,7 @@ def test_bins_by_hand():
 
 @pytest.mark.parametrize(("levels", "whole"), [(LEVELS, True), ((4, 2), False)])
 def test_values_and_gradients_equal_loops(monkeypatch, levels, whole):
-    """Many `whole` numbers are equal. Channels are pooled in chunks, and the last chunk is not full."""
+    """If values are `whole` numbers, many are equal. Channels are pooled in chunks, and the last chunk is not full."""
     monkeypatch.setattr(roi_pool, "CHUNK", 2)
     rng = np.random.default_rng(0)
     pixels = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)
@@ -113,7 +116,7 @@ def test_values_and_gradients_equal_loops(monkeypatch, levels, whole):
 def test_one_table_serves_all_levels(monkeypatch):
     """The table takes most of the memory.
 
-    Four of it would be four times as much.
+    A table for each of the four levels would take four times as much.
     """
     built, table = [], roi_pool._table
     monkeypatch.setattr(roi_pool, "_table", lambda cells: built.append(1) or table(cells))
@@ -121,6 +124,6 @@ def test_one_table_serves_all_levels(monkeypatch):
     assert len(built) == 1
 
 
-def test_boxes_carry_no_gradient():
+def test_boxes_have_no_gradient():
     pool = partial(spatial_pyramid_pool, jnp.arange(25.0).reshape(1, 5, 5, 1), stride=1, levels=(1, 2))
     assert not jax.jit(jax.grad(lambda boxes: pool(boxes).sum()))(jnp.array([[[0.3, 0.4, 3.1, 2.2]]])).any()

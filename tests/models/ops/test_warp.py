@@ -1,4 +1,4 @@
-"""Warped regions equal known answers and plain loops, with the gradients of the images."""
+"""Warped regions and the gradients of the images equal known answers and plain loops."""
 
 from functools import partial
 
@@ -11,7 +11,8 @@ from models.ops import roi_align
 from models.ops.warp import warp
 
 FORMS = list(roi_align.FORMS)
-BOXES = np.array(  # yxyx: inside, across two borders, far outside, a line, a point, reversed, all; none is sampled on an edge
+# yxyx: inside, across two borders, far outside, a line, a point, reversed, whole image. No sample lies on an edge.
+BOXES = np.array(
     [[1, 2, 7, 6], [-3, -2, 5, 12], [90, 90, 99, 99], [5, 2, 5, 9], [4, 4, 4, 4], [6, 7.5, 2, 3], [0, 0, 9, 11]],
     np.float32,
 )
@@ -19,14 +20,14 @@ BOXES = np.array(  # yxyx: inside, across two borders, far outside, a line, a po
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
-    """Every platform takes this form of RoIAlign."""
+    """Make every platform use this implementation of RoIAlign."""
     monkeypatch.setattr(roi_align, "FORMS", dict.fromkeys(FORMS, roi_align.FORMS[request.param]))
 
 
 def line(start, end, size, context, length):
-    """Yield for each pixel of a warped line the pixels of the image that it is sampled from, and their shares.
+    """Yield for each pixel of a warped line the image pixels that it is sampled from, and their shares.
 
-    None beyond its edges.
+    A pixel beyond the edges of the image has none.
     """
     scale = (float(end) - float(start)) / (size - 2 * context)
     for pixel in range(size):
@@ -51,29 +52,30 @@ def oracle(pixels, box, size, context, dy):
     return values, gradient
 
 
-def test_the_box_is_where_the_paper_puts_it(form):
-    """A bright box of 6 x 24 pixels becomes 24 x 24 between two margins of 4, and what is beyond the image is 0."""
+def test_warped_box_is_where_the_paper_places_it(form):
+    """A bright box of 6 x 24 pixels becomes 24 x 24 between two margins of 4. Pixels beyond the image are 0."""
     images = np.ones((1, 40, 30, 1), np.float32)
     images[:, 1:7, 3:27] = 5
     found = jax.jit(partial(warp, size=32, context=4))(images, jnp.array([[[1.0, 3, 7, 27]]]))[0, 0, ..., 0]
-    # Rows are stretched four times: one row of context. Columns keep their size, and one of the four is beyond each edge.
+    # Rows are stretched four times, so the context is one row. Columns keep their size, and one of the four context
+    # columns at each edge is beyond the image.
     expected = np.zeros((32, 32))
     expected[:, 1:31] = 1
     expected[4:28, 4:28] = 5
     within = (
         np.abs(np.arange(32)[:, None] + 0.5 - np.array([4, 28])).min(1) > 2
-    )  # between rows of 1 and 5 it is in between
+    )  # rows near the edges of the box are interpolated
     np.testing.assert_allclose(found[within], expected[within], atol=1e-5)
     assert not found[:, [0, 31]].any()
     np.testing.assert_allclose(found[2:6, 10], [1.5, 2.5, 3.5, 4.5], atol=1e-5)
 
 
-def test_the_size_of_the_papers_network():
+def test_warp_to_227_pixels_has_the_context_of_the_paper():
     """The box covers 195 of 227 pixels.
 
     The context of a box of 39 x 65 is 3.2 and 5.33 pixels wide.
     """
-    ramp = np.stack(np.mgrid[:60, :80].astype(np.float32), -1)[None] + 0.5  # each pixel holds where its centre is
+    ramp = np.stack(np.mgrid[:60, :80].astype(np.float32), -1)[None] + 0.5  # each pixel holds the place of its centre
     found = jax.jit(partial(warp, size=227))(ramp, jnp.array([[[10.0, 8, 49, 73]]]))[0, 0]
     step = np.array([39 / 195, 65 / 195])
     np.testing.assert_allclose(found[16, 16], np.array([10, 8]) + step / 2, rtol=1e-5)
@@ -101,7 +103,7 @@ def test_values_and_gradients_equal_loops(form, size, context):
         np.testing.assert_allclose(gradient[image], sum(own for _, own in own), atol=1e-4)
 
 
-def test_boxes_carry_no_gradient_and_types_stay():
+def test_boxes_have_no_gradient_and_the_dtype_is_kept():
     images, boxes = jnp.ones((1, 5, 5, 3), jnp.bfloat16), jnp.array([[[0.3, 0.4, 3.1, 2.2]]])
     found, gradient = jax.jit(
         jax.value_and_grad(lambda boxes: warp(images, boxes, size=4, context=1).astype(jnp.float32).sum())

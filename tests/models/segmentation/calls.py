@@ -1,4 +1,4 @@
-"""Random images, and calls of a model that do not change it."""
+"""Random images, and calls that do not change the model."""
 
 from functools import partial
 
@@ -21,6 +21,6 @@ def forward(graphdef, state, images, train, key):
 def call(model, images, train=False, seed=None):
     """Return the logits.
 
-    `seed` is that of dropout.
+    `seed` is the seed of dropout.
     """
     return forward(*nnx.split(model), images, train, None if seed is None else jax.random.key(seed))

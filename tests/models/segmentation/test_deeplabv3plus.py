@@ -55,7 +55,7 @@ def separable(channels_in, channels_out):
 
 
 @pytest.mark.parametrize("conv", [plain, separable])
-def test_parameters_are_those_of_the_architecture(conv):
+def test_parameter_count_equals_the_architecture(conv):
     model = nnx.eval_shape(lambda: build(num_classes=21, **FULL | dict(separable=conv is separable)))
     resnet_50 = 23_508_032
     aspp = 2 * point(2048, 256) + 3 * conv(2048, 256) + point(5 * 256, 256)
@@ -67,7 +67,7 @@ def test_parameters_are_those_of_the_architecture(conv):
 
 @pytest.mark.parametrize("size", [(64, 64), (97, 70), (1, 31)])
 @pytest.mark.parametrize("output_stride", [16, 8])
-def test_any_size_is_kept(size, output_stride):
+def test_logits_have_the_size_of_the_image(size, output_stride):
     backbone = LIGHT["backbone"] | dict(output_stride=output_stride)
     model = nnx.eval_shape(lambda: build(num_classes=5, backbone=backbone, separable=True, dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
@@ -77,7 +77,7 @@ def test_any_size_is_kept(size, output_stride):
 
 
 @pytest.mark.parametrize("separable", [False, True])
-def test_aspp_is_the_branches_of_its_rates_side_by_side(separable):
+def test_aspp_concatenates_the_branches_of_its_rates(separable):
     make_norm = partial(layers.norm, "batch", momentum=0.9, epsilon=1e-5, dtype="float32")
     fields = dict(separable=separable, dropout=0.0, norm=make_norm, dtype="float32")
     model = ASPP(4, 8, rates=(3, 1), rngs=nnx.Rngs(0), **fields)
@@ -91,11 +91,11 @@ def test_aspp_is_the_branches_of_its_rates_side_by_side(separable):
         atrous = [branch(x, train=False) for branch in model.atrous]
         return [point, *atrous, jnp.broadcast_to(mean, point.shape)]
 
-    # Where statistics are (0, 1) and biases 0, zeros stay zero: each branch shows the pixels that it takes from.
+    # With statistics of (0, 1) and biases of 0, zeros stay zero. So each branch is nonzero where it reads the spike.
     for rate, branch in zip((3, 1), branches(model, jnp.concatenate([spike, spike]))[1:-1], strict=True):
         expected = {(row, column) for row in (4 - rate, 4, 4 + rate) for column in (5 - rate, 5, 5 + rate)}
         assert {tuple(place) for place in np.argwhere(np.abs(branch).max((0, 3))).tolist()} == expected
-    # Each part of the projection's kernel alone gives the branch at its place.
+    # A projection that copies one part of its inputs returns the branch at that place.
     whole = nnx.jit(lambda model, x: model(x, train=False, rngs=None))
     for number, branch in enumerate(branches(model, x)):
         kernel = np.zeros((1, 1, 32, 8), np.float32)
@@ -104,7 +104,7 @@ def test_aspp_is_the_branches_of_its_rates_side_by_side(separable):
         np.testing.assert_allclose(whole(model, x), branch / np.sqrt(1 + 1e-5), rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_ends_aspp_in_training_alone():
+def test_aspp_ends_with_dropout_in_training_only():
     make_norm = partial(layers.norm, "group", momentum=0.9, epsilon=1e-5, dtype="float32")
     fields = dict(rates=(), separable=False, norm=make_norm, dtype="float32")
     x = random(0, 1, 5, 6, 4)
@@ -125,7 +125,7 @@ def forward(model, images, train):
     return jax.jit(lambda p, r, x: nnx.merge(graphdef, p, r, copy=True)(x, train=train))(params, rest, images)
 
 
-def test_evaluation_treats_examples_alone(light):
+def test_examples_are_independent_in_evaluation(light):
     images = random(0, 3, 37, 50, 3)
     other = images.at[1:].multiply(0.5)
     ours, theirs = (forward(light, x, train=False) for x in (images, other))
@@ -133,7 +133,7 @@ def test_evaluation_treats_examples_alone(light):
     assert np.abs(ours[1] - theirs[1]).max() > 1e-3
 
 
-def test_a_backbone_without_stride_four_is_refused(monkeypatch):
+def test_backbone_without_stride_4_raises_a_user_error(monkeypatch):
     monkeypatch.setattr(ResNet, "channels", {8: 16, 16: 32})
     with pytest.raises(UserError, match="needs features of stride 4"):
         nnx.eval_shape(build)

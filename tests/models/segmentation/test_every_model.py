@@ -47,23 +47,23 @@ MODELS = {
 }
 
 
-def test_every_model_is_here():
+def test_every_segmentation_model_is_tested():
     here = {name for name, place in registry.MODELS.items() if place.startswith("models.segmentation.")}
     assert {fields["name"] for fields in MODELS.values()} == here
 
 
-# What another one has already: parts of theirs have tests of their own.
+# Other models cover most of their parts, and these parts have their own tests.
 SLOW = ("fcn, padded by 100", "unet_backbone, vgg", "unet_backbone, mobilenet_v2")
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shape_gradients_and_a_batch_learned_by_heart(name):
-    """The gradients of the pixels' loss, and of the discriminator's if there is one."""
+def test_forward_pass_gradients_and_overfitting_one_batch(name):
+    """The gradients include those of the discriminator's loss if the model has a discriminator."""
     model = registry.build(**MODELS[name], dtype="float32", rngs=nnx.Rngs(0), num_classes=CLASSES)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     rng = np.random.default_rng(0)
-    # Layers that start at zero stop what comes before them from learning in the first step.
+    # Noise is added, because a layer of zeros blocks the gradients of the layers before it in the first step.
     params = jax.tree.map(lambda value: value + 0.05 * rng.standard_normal(value.shape).astype(np.float32), params)
     label = rng.integers(0, CLASSES, (2, 4, 4)).repeat(16, 1).repeat(16, 2)
     images = jnp.asarray((label[..., None] - 1 + rng.uniform(-0.5, 0.5, (2, SIZE, SIZE, 3))), jnp.float32)

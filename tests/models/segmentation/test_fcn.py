@@ -43,7 +43,7 @@ def flat(model):
 
 
 def perturb(model):
-    """Change every parameter, so that the score layers' zeros hide no mistake."""
+    """Change every parameter, so that the zeros of the score layers do not hide a mistake."""
     generator = np.random.default_rng(0)
     for variable in flat(model).values():
         variable[...] += jnp.asarray(0.05 * generator.standard_normal(variable.shape), jnp.float32)
@@ -53,7 +53,7 @@ def random_images(*shape):
     return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
 
 
-def test_parameters_are_the_papers():
+def test_parameter_count_equals_the_paper():
     vgg = (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512) * 9
     vgg += 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512  # biases
     vgg += 7 * 7 * 512 * 4096 + 4096 + 4096 * 4096 + 4096
@@ -73,7 +73,7 @@ def test_parameters_are_the_papers():
 
 @pytest.mark.parametrize("padding", ["paper", "same"])
 @pytest.mark.parametrize("stride", [32, 16, 8])
-def test_any_size_is_kept(padding, stride):
+def test_logits_have_the_size_of_the_image(padding, stride):
     model = nnx.eval_shape(lambda: build(5, stride=stride, padding=padding, dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
     for size in ((64, 64), (65, 47), (1, 31)):
@@ -83,7 +83,7 @@ def test_any_size_is_kept(padding, stride):
 
 
 class Features(nnx.Module):
-    """A backbone that returns random features of the sizes that Caffe has for an image of 500x500 padded by 100."""
+    """A backbone with random features, in the sizes that Caffe has for an image of 500x500 padded by 100."""
 
     def __init__(self, channels):
         generator = np.random.default_rng(2)
@@ -100,7 +100,7 @@ class Features(nnx.Module):
 
 
 def deconvolution(x, factor):
-    """Upsample bilinearly as Caffe, from [h,w,C] to [(h + 1) * factor, (w + 1) * factor, C]."""
+    """Upsample bilinearly as Caffe does, from [h,w,C] to [(h + 1) * factor, (w + 1) * factor, C]."""
     for axis in (0, 1):
         line = np.zeros(((x.shape[axis] + 1) * factor, x.shape[axis]))
         for i in range(x.shape[axis]):
@@ -109,7 +109,7 @@ def deconvolution(x, factor):
     return x
 
 
-def test_crops_are_those_of_the_released_networks():
+def test_crops_equal_the_released_networks():
     images = jax.ShapeDtypeStruct((1, 500, 500, 3), jnp.float32)
     for stride in (32, 16, 8):
         model = build(stride=stride, padding="paper", skip_scales=(0.5, 0.25))
@@ -120,7 +120,7 @@ def test_crops_are_those_of_the_released_networks():
 
         def score(stride, layer, scale=1.0, model=model):
             x = np.asarray(model.backbone.features[stride])[0]
-            if stride < 32:  # pooling that rounds up
+            if stride < 32:  # the pooling rounds sizes up
                 x = np.pad(x, ((0, len(x) % 2),) * 2 + ((0, 0),), constant_values=-np.inf)
                 x = x.reshape(len(x) // 2, 2, len(x) // 2, 2, -1).max((1, 3))
             return scale * x @ np.asarray(layer.kernel[0, 0])
@@ -138,10 +138,10 @@ def test_crops_are_those_of_the_released_networks():
 
 
 @pytest.mark.parametrize("padding", ["paper", "same"])
-def test_a_finer_network_starts_from_what_the_coarser_one_computes(padding):
-    """The parameters that both have carry over by path.
+def test_finer_network_starts_with_the_outputs_of_the_coarser_one(padding):
+    """Parameters that both networks have are copied by path.
 
-    What the finer one adds changes nothing.
+    The new parameters of the finer network do not change its outputs.
     """
     images, previous = random_images(2, 40, 51), None
     for stride in (32, 16, 8):
@@ -160,7 +160,7 @@ def test_a_finer_network_starts_from_what_the_coarser_one_computes(padding):
             up = up[offset : offset + scores.shape[1], offset : offset + scores.shape[2]]
             np.testing.assert_allclose(scores[0], up, rtol=1e-4, atol=1e-5)
             assert np.abs(up).max() > 0.1
-            perturb(model)  # the next one has all of it to carry over
+            perturb(model)  # the next network copies all of them
             for path in [(pool, "kernel"), (twice, "kernel")]:
                 new[path][...] = jnp.asarray(np.random.default_rng(5).standard_normal(new[path].shape), jnp.float32)
         else:
@@ -171,12 +171,12 @@ def test_a_finer_network_starts_from_what_the_coarser_one_computes(padding):
 
 
 @pytest.mark.parametrize("learned", [True, False])
-def test_upsampling_is_exact_on_a_ramp(learned):
+def test_bilinear_upsampling_is_exact_on_a_ramp(learned):
     rows, columns = np.meshgrid(np.arange(5.0), np.arange(4.0), indexing="ij")
     ramp = np.stack([rows - 2 * columns, 3 + columns], -1)[None]
     for factor in (2, 8):
         y = Upsample(2, factor, learned=learned, dtype="float32")(jnp.asarray(ramp, jnp.float32))
-        # Pixel centres: (i + 0.5) / factor - 0.5 in the coarse map. Half a coarse pixel at the border fades.
+        # Pixel centres are at (i + 0.5) / factor - 0.5 in the coarse map. Half a coarse pixel at the border fades to 0.
         row, column = ((np.arange(n * factor) + 0.5) / factor - 0.5 for n in (5, 4))
         row, column = np.meshgrid(row, column, indexing="ij")
         inner = slice(factor // 2, -(factor // 2))
@@ -184,7 +184,7 @@ def test_upsampling_is_exact_on_a_ramp(learned):
         np.testing.assert_allclose(y[0, inner, inner], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_fixed_and_learned_upsampling_start_equal():
+def test_fixed_and_learned_upsampling_are_initially_equal():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 5, 4)), jnp.float32)
     for factor in (2, 16):
         fixed, learned = (Upsample(4, factor, learned=learned, dtype="float32")(x) for learned in (False, True))
@@ -212,7 +212,7 @@ def test_pretrained_weights_fill_the_backbone_with_fc6_and_fc7():
     assert mapping["backbone", "fc6", "kernel"][0] == "classifier.0.weight" and unused == {"classifier.6.weight"}
 
 
-def test_fields_that_cannot_be_are_refused():
+def test_invalid_fields_raise_a_user_error():
     for field, value, message in (
         ("stride", 4, r"model\.stride=4 .* 32 or 16 or 8$"),
         ("padding", "valid", r"model\.padding='valid' .* 'paper' or 'same'$"),

@@ -25,15 +25,15 @@ def tiny():
     return build(**TINY)
 
 
-def test_the_parameters_are_the_papers():
+def test_parameter_count_equals_the_paper():
     model = nnx.eval_shape(lambda: build(**PAPER))
-    # 6.1.1, from RGB to three outputs. A decoder block sees what is below and its skip.
+    # Section 6.1.1, from RGB to three outputs. A decoder block reads the block below it and its skip.
     encoder = 3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 4 * 512 * 512
     decoder = 512 * 512 + 3 * 1024 * 512 + 1024 * 256 + 512 * 128 + 256 * 64 + 128 * 3
     normalised = 128 + 256 + 5 * 512 - 512 + 4 * 512 + 256 + 128 + 64
-    biases = 64 + 512 + 3  # where no normalisation follows: first, innermost and last
+    biases = 64 + 512 + 3  # the first, innermost and last layers have no normalisation
     generator = 16 * (encoder + decoder) + 2 * normalised + biases
-    # 6.1.2, on an image and a map of three classes.
+    # Section 6.1.2, on an image and a map of three classes.
     discriminator = 16 * (6 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 2 * (128 + 256 + 512) + 64 + 1
     assert (generator, discriminator) == (54_414_531, 2_768_705)
     assert count(nnx.state(model.discriminator, nnx.Param)) == discriminator
@@ -43,14 +43,14 @@ def test_the_parameters_are_the_papers():
 
 
 @pytest.mark.parametrize("fields, size", [(PAPER, (256, 256)), (TINY, (64, 48)), (TINY, (37, 22)), (TINY, (1, 5))])
-def test_any_size_is_kept(fields, size):
+def test_logits_have_the_size_of_the_image(fields, size):
     model = nnx.eval_shape(lambda: build(num_classes=5, **fields))
     images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
     logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
     assert logits.shape == (2, *size, 5) and logits.dtype == jnp.float32
 
 
-def test_six_levels_bring_64_pixels_to_one():
+def test_six_levels_reduce_64_pixels_to_one():
     model = nnx.eval_shape(lambda: build(**PAPER | dict(depth=6)))
     assert [block.conv.kernel.shape[-1] for block in model.encoder] == [64, 128, 256, 512, 512, 512]
     assert [block.conv.kernel.shape[-1] for block in model.decoder] == [512, 512, 256, 128, 64]
@@ -66,19 +66,19 @@ def test_six_levels_bring_64_pixels_to_one():
     assert nnx.eval_shape(innermost, model, images).shape == (1, 1, 1, 512)
 
 
-def test_initial_kernels_are_narrow(tiny):
+def test_initial_kernels_have_a_standard_deviation_of_0_02(tiny):
     kernels = [value for path, value in nnx.to_flat_state(nnx.state(tiny, nnx.Param)) if path[-1] == "kernel"]
     for kernel in kernels:
         assert np.std(kernel[...]) == pytest.approx(0.02, rel=4 / np.sqrt(2 * kernel.size))
     assert np.concatenate([kernel[...].ravel() for kernel in kernels]).mean() == pytest.approx(0, abs=1e-3)
 
 
-def test_a_batch_of_one_keeps_its_innermost_features(tiny):
-    """A 1x1 map that were normalised over one example would be the same for every image."""
+def test_innermost_features_are_kept_for_a_batch_of_one(tiny):
+    """If a 1x1 map were normalised over one example, it would be the same for every image."""
     widest = nnx.clone(tiny)
     for block in (*widest.encoder, *widest.decoder):
         block.conv.kernel[...] *= 10
-    for block in widest.decoder[1:]:  # nothing passes but what comes from below
+    for block in widest.decoder[1:]:  # zero the skips, so that only the innermost features count
         kernel = block.conv.kernel
         kernel[...] = kernel[...].at[:, :, kernel.shape[2] // 2 :].set(0)
     widest.head.kernel[...] = widest.head.kernel[...].at[:, :, 4:].set(0) * 10
@@ -86,7 +86,7 @@ def test_a_batch_of_one_keeps_its_innermost_features(tiny):
     assert np.abs(first - second).max() > 1e-2
 
 
-def test_dropout_is_in_training_only(tiny):
+def test_dropout_acts_in_training_only(tiny):
     images = pixels(1, 8, 8, 3)
     np.testing.assert_array_equal(call(tiny, images), call(tiny, images, seed=0))
     first, again, other = (call(tiny, images, True, seed) for seed in (0, 0, 1))
@@ -94,7 +94,7 @@ def test_dropout_is_in_training_only(tiny):
     assert np.abs(first - other).max() > 1e-2 * np.abs(first).max()
 
 
-def test_each_patch_of_the_discriminator_sees_70_pixels():
+def test_discriminator_patches_have_a_receptive_field_of_70_pixels():
     model = build(num_classes=2, **TINY)
 
     def patch(images, maps, row, column):
@@ -105,7 +105,7 @@ def test_each_patch_of_the_discriminator_sees_70_pixels():
     seen = jax.jit(jax.grad(patch, argnums=(0, 1)))
     for row, column in ((6, 5), (5, 5)):
         for gradient in seen(images, maps, row, column):
-            # Patches are 8 pixels apart, and the padding begins the first one 1 + 2 + 4 + 8 + 8 pixels outside.
+            # Patches are 8 pixels apart. Because of padding, the first one starts 1 + 2 + 4 + 8 + 8 pixels outside.
             top, left = 8 * row - 23, 8 * column - 23
             support = np.abs(gradient[0]).max(-1) > 0
             expected = np.zeros((128, 104), bool)
@@ -113,7 +113,7 @@ def test_each_patch_of_the_discriminator_sees_70_pixels():
             np.testing.assert_array_equal(support, expected)
 
 
-def test_the_generator_leaves_the_discriminator_alone(tiny):
+def test_generator_does_not_use_the_discriminator(tiny):
     images = pixels(1, 8, 8, 3)
     bare = nnx.clone(tiny)
     for name in tiny.training_only:
@@ -122,7 +122,7 @@ def test_the_generator_leaves_the_discriminator_alone(tiny):
     np.testing.assert_array_equal(call(bare, images), call(tiny, images))
 
 
-def test_a_missing_discriminator_is_named():
+def test_missing_discriminator_and_small_image_raise_a_user_error():
     model = nnx.eval_shape(lambda: build(**TINY | dict(discriminator=0)))
     with pytest.raises(UserError, match="model.discriminator is 0"):
         model.discriminate(pixels(1, 32, 32, 3), pixels(1, 32, 32, 3), train=False)

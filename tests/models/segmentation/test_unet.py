@@ -19,7 +19,7 @@ def build(num_classes=2, **fields):
 
 
 def randomised(model):
-    """Return the model with biases that are not zero, so that a forgotten bias is found."""
+    """Return the model with biases that are not zero, so that the test finds a missing bias."""
     for number, (path, value) in enumerate(nnx.to_flat_state(nnx.state(model, nnx.Param))):
         if path[-1] == "bias":
             value[...] = 0.3 * pixels(*value.shape, seed=number)
@@ -39,20 +39,20 @@ def shape(fields, size):
     return logits.shape
 
 
-def test_the_published_network_takes_572_pixels_to_388():
+def test_published_network_maps_572_pixels_to_388():
     assert shape(PAPER, (572, 572)) == (2, 388, 388, 2)
     assert shape(PAPER, (188, 204)) == (2, 4, 20, 2)
     assert margin(4) == (572 - 388) / 2 == 92
 
 
-def test_the_parameters_are_those_of_figure_1():
+def test_parameter_count_equals_figure_1():
     def level(before, after):
         return 9 * before * after + after + 9 * after * after + after
 
     down = level(3, 64) + level(64, 128) + level(128, 256) + level(256, 512) + level(512, 1024)
     up = sum(4 * 2 * c * c + c + level(2 * c, c) for c in (512, 256, 128, 64))
     expected = down + up + 64 * 2 + 2
-    # With the paper's one input channel the first convolution has 9 * 2 * 64 weights less.
+    # With the paper's one input channel, the first convolution has 9 * 2 * 64 fewer weights.
     assert expected == 31_031_810 and expected - 9 * 2 * 64 == 31_030_658
     state = nnx.state(nnx.eval_shape(lambda: build(**PAPER)))
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == expected
@@ -62,9 +62,9 @@ def test_the_parameters_are_those_of_figure_1():
 
 
 def walk(size, depth):
-    """Return the output's size from the operations one by one.
+    """Return the size of the output, computed operation by operation.
 
-    None where a map is odd or used up.
+    Return None if a map has an odd size or no pixels.
     """
     for _ in range(depth):
         size -= 4
@@ -78,7 +78,7 @@ def walk(size, depth):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_valid_sizes_are_those_with_even_maps(depth):
+def test_valid_sizes_have_even_maps_at_every_level(depth):
     sizes = {size: walk(size, depth) for size in range(1, 700)}
     valid = [size for size, expected in sizes.items() if expected]
     for size in range(1, valid[-1]):
@@ -91,7 +91,7 @@ def test_valid_sizes_are_those_with_even_maps(depth):
             output_size(size, depth)
 
 
-def test_an_unpadded_network_refuses_other_sizes():
+def test_invalid_sizes_and_padding_raise_a_user_error():
     with pytest.raises(UserError, match="570 pixels.*take 556 or 572"):
         shape(PAPER, (572, 570))
     with pytest.raises(UserError, match="'full'"):
@@ -99,7 +99,7 @@ def test_an_unpadded_network_refuses_other_sizes():
 
 
 @pytest.mark.parametrize("size", [(64, 48), (37, 22), (1, 5)])
-def test_padding_keeps_any_size(size):
+def test_same_padding_keeps_any_image_size(size):
     assert shape(SAME, size) == (2, *size, 2)
 
 
@@ -132,14 +132,14 @@ def reference(model, image):
     return convolve(x, model.head)
 
 
-def test_it_computes_figure_1(unpadded):
+def test_unpadded_network_equals_figure_1(unpadded):
     images = pixels(1, 48, 44, 3)
     expected = reference(unpadded, np.asarray(images[0], np.float64))
     np.testing.assert_allclose(call(unpadded, images)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_changes_the_border_only():
-    # At depth 1 both networks pool the same 2x2 squares, so that they agree where no zeros are seen.
+    # At depth 1 both networks pool the same 2x2 squares. So they agree at pixels that do not read the padding.
     same, valid = (randomised(build(**VALID | dict(depth=1, padding=padding))) for padding in ("same", "valid"))
     images = pixels(2, 24, 28, 3)
     inner, logits = call(valid, images), call(same, images)
@@ -148,8 +148,8 @@ def test_padding_changes_the_border_only():
     assert not np.allclose(logits[:, 7:-9, 8:-8], inner, atol=1e-3)
 
 
-def test_a_tile_gives_its_part_of_the_whole(unpadded):
-    """The overlap-tile strategy (section 2) needs this, which holds only for shifts by multiples of 2^depth."""
+def test_tile_equals_its_part_of_the_whole_image(unpadded):
+    """The overlap-tile strategy (section 2) needs this. It holds only for shifts by multiples of 2^depth."""
     whole = call(unpadded, pixels(1, 76, 76, 3))
     for top, left, equal in ((0, 0, True), (8, 4, True), (16, 12, True), (2, 0, False), (0, 1, False), (4, 6, False)):
         tile = call(unpadded, pixels(1, 76, 76, 3)[:, top : top + 60, left : left + 60])
@@ -158,24 +158,24 @@ def test_a_tile_gives_its_part_of_the_whole(unpadded):
         assert difference < 1e-5 if equal else difference > 1e-2, (top, left)
 
 
-def test_initial_kernels_keep_the_variance():
+def test_initial_kernels_preserve_the_variance():
     model = build(**VALID | dict(width=16))
     for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         if path[-1] == "kernel" and value.size > 4000:
             height, width, incoming, _ = value.shape
-            # An output pixel of an up-convolution is reached by one pixel of each channel, of a convolution by nine.
+            # Per channel, an output pixel of an up-convolution reads one pixel, and one of a convolution reads nine.
             count = incoming if path[0] == "upsampling" else height * width * incoming
             assert np.std(value[...]) == pytest.approx(np.sqrt(2 / count), rel=0.05), path
 
 
-def test_dropout_is_in_the_two_deepest_levels_and_in_training_only(unpadded):
+def test_dropout_acts_in_the_two_deepest_levels_in_training_only(unpadded):
     images = pixels(1, 44, 44, 3)
     evaluated = call(unpadded, images, seed=0)
     np.testing.assert_array_equal(evaluated, call(unpadded, images))
     first, again, other = (call(unpadded, images, True, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3) and not np.allclose(first, evaluated, atol=1e-3)
-    # At rate 1 the two levels are silent, and the level above them is not.
+    # At rate 1 the two levels output zeros, and the level above them does not.
     everything, silent = nnx.clone(unpadded), nnx.clone(unpadded)
     everything.dropout.rate = 1.0
     for level in silent.contracting[1:]:

@@ -28,7 +28,7 @@ def tiny():
 
 
 def expected(channels, decoder, num_classes):
-    """Count the decoder's parameters, in two 3x3 convolutions per block with scale and shift, and the classifier."""
+    """Count the parameters of the decoder and the classifier. A block has two 3x3 convolutions with scale and shift."""
     *skips, below = channels
     total = 0
     for skip, out in zip(reversed(skips), decoder, strict=True):
@@ -42,7 +42,7 @@ def expected(channels, decoder, num_classes):
     [(MOBILENET, (96, 144, 192, 576, 320), 1_811_072), (RESNET, (64, 64, 128, 256, 512), 21_284_672)],
     ids=["mobilenet_v2", "resnet34"],
 )
-def test_parameters_follow_the_backbones_channels(backbone, channels, parameters):
+def test_parameter_count_follows_the_channels_of_the_backbone(backbone, channels, parameters):
     model = nnx.eval_shape(lambda: build(**FULL | dict(backbone=backbone)))
     assert count(nnx.state(model.backbone, nnx.Param)) == parameters
     assert count(nnx.state(model, nnx.Param)) - parameters == expected(channels, FULL["decoder"], 3)
@@ -50,7 +50,7 @@ def test_parameters_follow_the_backbones_channels(backbone, channels, parameters
 
 @pytest.mark.parametrize("backbone", [MOBILENET | dict(width=0.1, depth=0.1), TINY["backbone"] | dict(output_stride=8)])
 @pytest.mark.parametrize("size", [(64, 96), (97, 70), (1, 31)])
-def test_any_size_is_kept(backbone, size):
+def test_logits_have_the_size_of_the_image(backbone, size):
     fields = TINY | dict(backbone=backbone)
     strides = nnx.eval_shape(lambda: registry.build_backbone(backbone, dtype="float32", rngs=nnx.Rngs(0))).channels
     model = nnx.eval_shape(lambda: build(**fields | dict(decoder=(8,) * (len(strides) - 1))))
@@ -59,7 +59,7 @@ def test_any_size_is_kept(backbone, size):
     assert logits.shape == (2, *size, 3) and logits.dtype == jnp.float32
 
 
-def test_parameters_are_float32_and_logits_too():
+def test_parameters_and_logits_are_float32():
     model = nnx.eval_shape(lambda: build(**TINY | dict(dtype="bfloat16")))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
@@ -67,13 +67,13 @@ def test_parameters_are_float32_and_logits_too():
     assert logits.dtype == jnp.float32
 
 
-def test_a_decoder_of_another_length_is_refused():
+def test_decoder_of_the_wrong_length_raises_a_user_error():
     with pytest.raises(UserError, match="model.decoder: needs 4 channel counts, one per skip, not 3"):
         nnx.eval_shape(lambda: build(**TINY | dict(decoder=(8, 8, 8))))
 
 
 class Pyramid(nnx.Module):
-    """A backbone that only averages, with features at strides 1, 2 and 4, so that a block's places can be followed."""
+    """A backbone that only averages, with features at strides 1, 2 and 4. It shows which pixels a block reads."""
 
     channels = {1: 3, 2: 3, 4: 3}
 
@@ -90,8 +90,8 @@ def pyramid(monkeypatch):
     return build(**FULL | dict(decoder=(4, 4), dropout=0.0))
 
 
-def test_a_ramp_stays_in_place(pyramid):
-    """With blocks that only pass on one map, the deepest map keeps its place, as upsampling has no shift."""
+def test_upsampling_does_not_shift_a_ramp(pyramid):
+    """The blocks only copy one map. The deepest map keeps its place, because upsampling has no shift."""
     for block in pyramid.decoder:
         for part, channel in ((block.first, 0), (block.second, 0)):
             part.conv.kernel[...] = jnp.zeros_like(part.conv.kernel[...]).at[1, 1, channel, 0].set(1)
@@ -100,12 +100,12 @@ def test_a_ramp_stays_in_place(pyramid):
     rows, columns = np.mgrid[:32, :24]
     ramp = jnp.asarray(np.stack([100.0 + rows - 2 * columns] * 3, -1)[None], jnp.float32)
     logits = call(pyramid, ramp)
-    # Averages of a ramp and lines between them are the ramp itself, but at the border.
+    # Averaging and linear interpolation do not change a ramp, except at the border.
     np.testing.assert_allclose(logits[0, 4:-4, 4:-4, 1], ramp[0, 4:-4, 4:-4, 0], rtol=1e-5)
 
 
-def test_skips_meet_the_block_of_their_stride(pyramid):
-    """A block's inputs are [deeper map, skip], and only the last block, of stride 1, carries single pixels."""
+def test_skips_enter_the_block_of_their_stride(pyramid):
+    """The inputs of a block are [deeper map, skip]. Only the skip of the last block has stride 1."""
     for block in pyramid.decoder:
         block.first.conv.kernel[...] = jnp.zeros_like(block.first.conv.kernel[...]).at[1, 1, 0, 0].set(1)
         block.second.conv.kernel[...] = jnp.zeros_like(block.second.conv.kernel[...]).at[1, 1, 0, 0].set(1)
@@ -117,7 +117,7 @@ def test_skips_meet_the_block_of_their_stride(pyramid):
     np.testing.assert_allclose(call(pyramid, images)[..., 2], images[..., 0], rtol=1e-5)
 
 
-def test_evaluation_treats_examples_alone_and_training_does_not(tiny):
+def test_examples_are_independent_in_evaluation_but_not_in_training(tiny):
     images = pixels(4, 37, 32, 3)
     other = images.at[1:].multiply(0.5)
     for train in (False, True):
@@ -125,7 +125,7 @@ def test_evaluation_treats_examples_alone_and_training_does_not(tiny):
         assert same != train
 
 
-def test_dropout_is_in_training_only(tiny):
+def test_dropout_acts_in_training_only(tiny):
     images = pixels(4, 37, 32, 3)
     np.testing.assert_array_equal(call(tiny, images), call(tiny, images, seed=0))
     assert not np.allclose(call(tiny, images, True, 0), call(tiny, images, True, 1), atol=1e-3)

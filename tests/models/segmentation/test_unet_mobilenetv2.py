@@ -37,7 +37,7 @@ def forward(model, images, train):
     return call(params, rest, images)
 
 
-def test_parameters_are_those_of_the_tutorial():
+def test_parameter_count_equals_the_tutorial():
     model = nnx.eval_shape(lambda: build(**FULL))
     assert count(nnx.state(model)) == 6_504_227
     assert count(nnx.state(model.encoder)) == 1_841_984
@@ -45,7 +45,7 @@ def test_parameters_are_those_of_the_tutorial():
 
 
 @pytest.mark.parametrize("size", [(128, 128), (97, 70), (1, 31)])
-def test_any_size_is_kept(size):
+def test_logits_have_the_size_of_the_image(size):
     images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
     model = nnx.eval_shape(lambda: build(num_classes=5, **TINY))
     logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
@@ -53,14 +53,14 @@ def test_any_size_is_kept(size):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_parameters_are_float32_and_logits_too(dtype):
+def test_parameters_and_logits_are_float32(dtype):
     model = nnx.eval_shape(lambda: build(**TINY | dict(dtype=dtype)))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     assert nnx.eval_shape(lambda model, images: model(images, train=True), model, images).dtype == jnp.float32
 
 
-def test_evaluation_treats_examples_alone_and_training_does_not(tiny):
+def test_examples_are_independent_in_evaluation_but_not_in_training(tiny):
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 37, 32, 3)), jnp.float32)
     other = images.at[1:].multiply(0.5)
     for train in (False, True):
@@ -68,7 +68,7 @@ def test_evaluation_treats_examples_alone_and_training_does_not(tiny):
         assert same != train
 
 
-def test_a_frozen_encoder_keeps_its_statistics(tiny):
+def test_frozen_encoder_keeps_its_statistics(tiny):
     model = nnx.clone(tiny)
     for _, module in nnx.iter_modules(model.encoder):
         if hasattr(module, "frozen"):
