@@ -1,4 +1,4 @@
-"""AP equals loops that follow the definitions, numbers computed by hand, and the numbers that COCO's own tools print."""
+"""AP equals loops that follow the definitions, hand-computed numbers, and the output of COCO's own tools."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ STYLES = ("coco", "voc07", "voc12", "confusion")
 
 
 def truth(*objects):
-    """Make the truth of (class, (top, left, bottom, right), flags), flags of "crowd", "difficult" or an area."""
+    """Make ground truth from (class, (top, left, bottom, right), *flags). A flag is "crowd", "difficult" or an area."""
     boxes = np.array([box for _, box, *_ in objects], np.float64).reshape(-1, 4)
     areas = [next((flag for flag in flags if not isinstance(flag, str)), None) for _, _, *flags in objects]
     return {
@@ -40,7 +40,7 @@ def truth(*objects):
 
 
 def prediction(*detections):
-    """Convert tuples of (class, score, (top, left, bottom, right))."""
+    """Make a prediction from tuples (class, score, (top, left, bottom, right))."""
     return {
         "boxes": np.array([box for *_, box in detections], np.float32).reshape(-1, 4),
         "scores": np.array([score for _, score, _ in detections], np.float32),
@@ -49,7 +49,7 @@ def prediction(*detections):
 
 
 def parts(*images):
-    """Return the part and id of each (prediction, truth), as read from a file."""
+    """Return the part and the id of each (prediction, truth), as if read from a file."""
     metric = AveragePrecision(NAMES, STYLES)
     return [(json.loads(json.dumps(metric.measure(*image))), 3 * index + 1) for index, image in enumerate(images)]
 
@@ -66,7 +66,7 @@ def confusion(*images):
 
 
 def overlap(detection, box, crowd=False):
-    """Return the IoU of two (top, left, bottom, right)."""
+    """Return the IoU of two boxes (top, left, bottom, right), or the covered share of the detection for a crowd."""
     height, width = (min(detection[2 + k], box[2 + k]) - max(detection[k], box[k]) for k in (0, 1))
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (detection, box)]
     both = max(0, height) * max(0, width)
@@ -74,7 +74,7 @@ def overlap(detection, box, crowd=False):
 
 
 def random_images(seed, count):
-    """Draw boxes on a coarse grid and scores of few levels. Both often tie, and sides pass 32 and 96 pixels."""
+    """Draw boxes on a coarse grid, and scores with few values. Both often tie. Some sides are above 32 or 96 pixels."""
     rng = np.random.default_rng(seed)
 
     def boxes(number):
@@ -113,9 +113,9 @@ def area(box):
 
 
 def coco_by_loops(images, overlap=overlap, area=area):
-    """Compute the twelve numbers and each class's AP by the published algorithm of matching and reading the curve.
+    """Compute the twelve scores and the AP per class by the published algorithm.
 
-    "boxes" may hold any kind of region that `overlap` (of a detection, an object, its crowd) and `area` know.
+    "boxes" may hold any regions that `overlap(detection, object, crowd)` and `area(region)` support.
     """
     ious, areas = np.linspace(0.5, 0.95, 10), ((0, 1e10), (0, 1024), (1024, 9216), (9216, 1e10))
     table, recalls = np.full((10, 101, 3, 4, 3), -1.0), np.full((10, 3, 4, 3), -1.0)
@@ -138,7 +138,7 @@ def coco_by_loops(images, overlap=overlap, area=area):
                     if place in taken and not crowd:
                         continue
                     if chosen is not None and ignored and not objects[chosen][0]:
-                        break  # an object that counts is better than one that does not
+                        break  # prefer an object that counts to an ignored one
                     if overlap(box, other, crowd) >= best:
                         chosen, best = place, overlap(box, other, crowd)
                 if chosen is None:
@@ -170,7 +170,7 @@ def coco_by_loops(images, overlap=overlap, area=area):
 
 
 def voc_by_loops(images, c):
-    """Return (AP of 2007, AP of 2012) of a class, with all detections by score, one after the other."""
+    """Return (AP of 2007, AP of 2012) of a class, in a loop over its detections in order of falling score."""
     found = [(s, box, place) for place, (p, _) in enumerate(images) for s, box in by_score(p, c)]
     found.sort(key=lambda item: -item[0])
     taken, outcome, positives = set(), [], 0
@@ -230,8 +230,9 @@ A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 ELSEWHERE = (70, 70, 90, 90)
 
 
-def test_three_detections_by_hand():
-    # Two objects; right, wrong, right: precision 1 up to recall 1/2 (6 of the 11 recalls), 2/3 up to recall 1 (5 of them).
+def test_ap_of_three_detections_equals_hand_computed_values():
+    # Two objects. The detections are right, wrong, right. Precision is 1 up to recall 1/2 (6 of the 11 recall levels)
+    # and 2/3 up to recall 1 (5 of them).
     image = prediction((0, 0.9, A), (0, 0.8, ELSEWHERE), (0, 0.7, B)), truth((0, A), (0, B))
     scores = measured(image).compute()
     assert scores["AP_voc07/cat"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
@@ -240,66 +241,67 @@ def test_three_detections_by_hand():
     assert [scores[name] for name in ("AP", "AP75", "AP/cat")] == pytest.approx([scores["AP50"]] * 3)
     assert scores["AR1"] == 1 / 2 and scores["AR10"] == scores["AR100"] == scores["ARs"] == 1
     assert np.isnan([scores[name] for name in ("APm", "APl", "AP/dog", "AP_voc07/owl")]).all()
-    assert scores["mAP_voc07"] == scores["AP_voc07/cat"]  # classes without ground truth are in no mean
+    assert scores["mAP_voc07"] == scores["AP_voc07/cat"]  # classes without ground truth are not in the mean
 
 
-def test_a_recall_of_three_tenths_is_one_of_the_eleven():
-    # As doubles, 3 / 10 is less than 3 * 0.1.
+def test_recall_of_exactly_0_3_reaches_the_fourth_of_eleven_levels():
+    # In float64, 3 / 10 is less than 3 * 0.1.
     objects = [(0, (20 * index, 0, 20 * index + 10, 10)) for index in range(10)]
     image = prediction(*((0, 0.9, box) for _, box in objects[:3])), truth(*objects)
     assert measured(image).compute()["AP_voc07/cat"] == pytest.approx(4 / 11)
 
 
-def test_an_object_is_found_once_and_the_largest_overlap_decides():
-    # Both detections overlap A most; that B is free does not help the second one in VOC's way of counting.
+def test_object_is_matched_once_and_voc_uses_the_largest_overlap():
+    # Both detections overlap A most. In VOC the second one is wrong although B is free.
     a, b = (0, 0, 10, 10), (0, 4, 10, 14)
     image = prediction((0, 0.9, a), (0, 0.8, (0, 1, 10, 11))), truth((0, a), (0, b))
     assert overlap((0, 1, 10, 11), b) > 0.5
     scores = measured(image).compute()
     assert scores["AP_voc12/cat"] == 1 / 2 and scores["AP_voc07/cat"] == pytest.approx(6 / 11)
-    assert scores["AP50/cat"] == 1  # COCO looks among those that are left
+    assert scores["AP50/cat"] == 1  # COCO matches the objects that are still free
 
 
-def test_half_an_overlap_is_enough_and_a_pixel_has_no_extra_edge():
+def test_iou_of_exactly_one_half_matches_and_sides_have_no_extra_pixel():
     half = prediction((0, 0.9, (0, 0, 10, 5)))
     assert measured((half, truth((0, A)))).compute()["AP_voc12/cat"] == 1
-    less = prediction((0, 0.9, (0, 0, 10, 4.9)))  # with VOC's older + 1 it would be 11 * 5.9 / 121 > 0.5
+    less = prediction((0, 0.9, (0, 0, 10, 4.9)))  # with VOC's older + 1 the IoU would be 11 * 5.9 / 121 > 0.5
     assert measured((less, truth((0, A)))).compute()["AP_voc12/cat"] == 0
 
 
-def test_difficult_objects_count_neither_way():
-    # The difficult one costs nothing when missed, and the detections on it, even two, are not mistakes.
+def test_difficult_objects_are_neither_hits_nor_misses_in_voc():
+    # The difficult object may be missed, and detections on it, even two, are not false positives.
     objects = truth((0, A), (0, B, "difficult"))
     on_it = [(0, 0.9, B), (0, 0.85, B)]
     for detections in ([], on_it):
         scores = measured((prediction((0, 0.8, A), *detections), objects)).compute()
         assert scores["AP_voc07/cat"] == scores["AP_voc12/cat"] == 1
     ordinary = measured((prediction((0, 0.8, A), *on_it), truth((0, A), (0, B)))).compute()
-    assert ordinary["AP_voc12/cat"] == pytest.approx((1 + 2 / 3) / 2)  # one found, one false, one found
-    assert measured((prediction((0, 0.8, A)), objects)).compute()["AR100"] == 1 / 2  # to COCO it is like any other
+    assert ordinary["AP_voc12/cat"] == pytest.approx((1 + 2 / 3) / 2)  # found, false, found
+    # COCO counts it like any other object.
+    assert measured((prediction((0, 0.8, A)), objects)).compute()["AR100"] == 1 / 2
     assert np.isnan(measured((prediction(*on_it), truth((0, B, "difficult")))).compute()["AP_voc12/cat"])
 
 
-def test_crowds_excuse_what_is_mostly_inside_and_keep_nothing_from_an_object():
+def test_detections_inside_a_crowd_are_ignored_unless_they_match_an_object():
     crowd = (0, 0, 100, 100)
     objects = truth((0, A), (0, crowd, "crowd"), (1, C))
-    inside = (0, 0.9, (60, 60, 70, 70))  # an IoU of 0.01 with the crowd, but all of it inside
-    again = (0, 0.85, A)  # A's second detection, in the crowd as well
+    inside = (0, 0.9, (60, 60, 70, 70))  # an IoU of 0.01 with the crowd, but completely inside
+    again = (0, 0.85, A)  # a second detection of A, also inside the crowd
     scores = measured((prediction(inside, again, (0, 0.8, A)), objects)).compute()
     for name in ("AP50/cat", "AP_voc07/cat", "AP_voc12/cat"):
         assert scores[name] == 1, name
-    # A crowd of cats excuses no dog.
+    # A crowd of cats does not excuse a false dog.
     scores = measured((prediction((1, 0.9, (60, 60, 70, 70)), (1, 0.8, C)), objects)).compute()
     assert scores["AP_voc12/dog"] == 1 / 2 and scores["AP50/dog"] == pytest.approx(1 / 2)
 
 
-def test_the_annotated_area_says_what_is_small():
+def test_annotated_area_decides_the_size_of_an_object():
     image = prediction((0, 0.9, (0, 0, 100, 100))), truth((0, (0, 0, 100, 100), 1000.0))
     scores = measured(image).compute()
     assert scores["APs"] == 1 and np.isnan(scores["APl"])
 
 
-def test_coco_takes_a_hundred_detections_of_a_class_in_an_image():
+def test_coco_uses_at_most_100_detections_per_class_and_image():
     wrong = [(0, 0.9, ELSEWHERE)] * 100
     scores = measured((prediction(*wrong, (0, 0.5, A)), truth((0, A)))).compute()
     assert scores["AR100"] == scores["AP50"] == 0 and scores["AP_voc12/cat"] == pytest.approx(1 / 101)
@@ -308,7 +310,7 @@ def test_coco_takes_a_hundred_detections_of_a_class_in_an_image():
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_the_order_of_the_images_makes_no_difference(seed):
+def test_order_of_the_images_has_no_effect(seed):
     made = parts(*random_images(seed, 5))
     results = []
     for order in (range(5), np.random.default_rng(seed).permutation(5)):
@@ -319,15 +321,15 @@ def test_the_order_of_the_images_makes_no_difference(seed):
     np.testing.assert_equal(results[0], results[1])
 
 
-def test_a_row_after_the_scores_changes_them():
+def test_row_added_after_compute_changes_the_scores():
     metric = measured((prediction((0, 0.9, A)), truth((0, A))))
     assert metric.compute()["AP50"] == 1
     metric.add(parts((prediction(), truth((0, A))))[0][0], 99)
     assert metric.compute()["AP_voc12/cat"] == 1 / 2
 
 
-def test_an_image_of_many_objects_is_scored_whole_on_request():
-    """COCO uses 100 detections of a class. If 150 objects are all found, recall and precision end there."""
+def test_coco_scores_use_the_given_limit_of_detections():
+    """COCO uses 100 detections per class. With 150 objects, all found, recall stops at 100 / 150."""
     boxes = [(40 * (i % 15), 40 * (i // 15), 40 * (i % 15) + 20, 40 * (i // 15) + 20) for i in range(150)]
     image = prediction(*((0, 0.9 - i / 1000, box) for i, box in enumerate(boxes))), truth(*((0, box) for box in boxes))
     scores = {}
@@ -341,7 +343,7 @@ def test_an_image_of_many_objects_is_scored_whole_on_request():
     assert scores[10]["AR10"] == scores[200]["AR10"] == pytest.approx(10 / 150)
 
 
-def test_rows_hold_the_numbers_bit_for_bit():
+def test_rows_keep_the_numbers_exactly():
     rng = np.random.default_rng(0)
     found = prediction(*((k % 3, rng.random(), rng.random(4) * 300) for k in range(20)))
     true = truth(*((k % 3, rng.random(4) * 300, *["crowd"] * (k == 2), float(rng.random())) for k in range(9)))
@@ -357,7 +359,7 @@ def test_rows_hold_the_numbers_bit_for_bit():
     assert json.loads(json.dumps(metric.measure(prediction(), truth()))) == {"objects": [], "detections": []}
 
 
-def test_nothing_to_score(recwarn):
+def test_scores_without_ground_truth_are_nan(recwarn):
     empty = AveragePrecision(NAMES, STYLES).compute()
     per_class = [f"{kind}/{name}" for kind in ("AP", "AP50", "AP_voc07", "AP_voc12") for name in NAMES]
     assert set(empty) == {*TWELVE, "mAP_voc07", "mAP_voc12", *per_class}
@@ -373,18 +375,18 @@ def test_nothing_to_score(recwarn):
     assert not recwarn
 
 
-def test_boxes_without_an_area_find_nothing(recwarn):
+def test_boxes_without_area_match_nothing(recwarn):
     scores = measured((prediction((0, 0.9, (5, 5, 5, 9))), truth((0, (5, 5, 5, 9)), (0, A, "crowd")))).compute()
     assert scores["AP50"] == scores["mAP_voc12"] == 0 and not recwarn
 
 
-def test_confusion_by_hand():
+def test_confusion_equals_the_hand_computed_matrix():
     objects = truth((0, A), (1, B), (1, C), (2, (60, 0, 70, 10), "difficult"), (0, (0, 50, 60, 100), "crowd"))
     found = prediction(
         (0, 0.9, A),
-        (1, 0.8, A),  # a second one on A: false
-        (2, 0.7, B),  # a dog taken for an owl
-        (1, 0.2, C),  # too uncertain to count: C is not found
+        (1, 0.8, A),  # a second detection on A is false
+        (2, 0.7, B),  # a dog classified as an owl
+        (1, 0.2, C),  # the score is too low, so C is not found
         (2, 0.6, (60, 0, 70, 10)),
         (1, 0.6, (10, 60, 20, 70)),  # in the crowd
         (2, 0.25, (80, 0, 90, 10)),
@@ -395,13 +397,13 @@ def test_confusion_by_hand():
     assert confusion((prediction(), objects)) == [[0, 0, 0, 1], [0, 0, 0, 2], [0] * 4, [0] * 4]
 
 
-def test_the_most_certain_detection_chooses_first_and_then_the_next_among_what_is_left():
+def test_confusion_matches_detections_in_order_of_falling_score():
     first, second = (0, 0, 10, 10), (0, 3, 10, 13)
     found = prediction((1, 0.6, (0, 1, 10, 11)), (0, 0.9, (0, 1, 10, 11)))
     assert confusion((found, truth((0, first), (1, second)))) == [[1, 0, 0, 0], [0, 1, 0, 0], [0] * 4, [0] * 4]
 
 
-def test_the_pictures_show_the_scores():
+def test_pictures_change_with_the_scores():
     good, bad = (measured((prediction((0, 0.9, box)), truth((0, A)))).pictures() for box in (A, ELSEWHERE))
     for name in ("confusion", "precision_recall"):
         assert good[name].dtype == np.uint8 and (good[name].shape != bad[name].shape or (good[name] != bad[name]).any())
@@ -466,7 +468,7 @@ def printed(capsys, *argv):
 
 
 @pytest.mark.parametrize("style", ["coco", "voc07", "voc12"])
-def test_the_command_prints_one_object_and_needs_no_jax(files, style):
+def test_command_prints_one_json_object_without_importing_jax(files, style):
     module = "experiments.metrics.average_precision"
     code = f"import sys; from {module} import main; main(sys.argv[1:]); assert 'jax' not in sys.modules"
     start = ["-m", module] if style == "coco" else ["-c", code]
@@ -476,7 +478,7 @@ def test_the_command_prints_one_object_and_needs_no_jax(files, style):
     scores = json.loads(done.stdout)
     if style == "coco":
         assert list(scores) == ["style", "iou_type", *TWELVE, "per_class"]
-        # Recall 1/2 of the cats, 51 of 101 recalls; the dog at the lowest of the ten overlaps alone.
+        # Cats have recall 1/2, which is 51 of 101 levels. The dog is found only at the lowest of the ten IoUs.
         assert scores["per_class"]["cat"] == pytest.approx({"AP": 51 / 101, "AP50": 51 / 101})
         assert scores["per_class"]["dog"] == pytest.approx({"AP": 1 / 10, "AP50": 1})
         assert scores["APm"] is None and scores["style"] == "coco" and scores["iou_type"] == "bbox"
@@ -486,7 +488,7 @@ def test_the_command_prints_one_object_and_needs_no_jax(files, style):
         }  # fmt: skip
 
 
-def test_masks_are_polygons_or_runs(files, capsys):
+def test_masks_may_be_polygons_or_run_lengths(files, capsys):
     arguments = files(ground_truth(), results())
     assert printed(capsys, *arguments, "--style=voc12", "--iou_type=segm")["per_class"] == {"cat": 1, "dog": 1}
     strict = printed(capsys, *arguments, "--style=voc12", "--iou_type=segm", "--iou=0.51")
@@ -497,7 +499,7 @@ def test_masks_are_polygons_or_runs(files, capsys):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0, 0.02, 0.5, 1]))
-def test_the_text_of_a_mask_is_read(seed, share):
+def test_compressed_and_plain_run_lengths_are_decoded(seed, share):
     rng = np.random.default_rng(seed)
     pixels = (rng.random(rng.integers(1, 90, 2)) < share).astype(np.uint8)
     height, width = pixels.shape
@@ -511,7 +513,7 @@ def test_the_text_of_a_mask_is_read(seed, share):
         np.testing.assert_array_equal(mask.decode(entry.mask(height, width)), pixels)
 
 
-def test_one_overlap_of_cocos(files, capsys):
+def test_coco_style_with_one_iou_has_no_ap50_and_ap75(files, capsys):
     scores = printed(capsys, *files(ground_truth(), results()), "--style=coco", "--iou=0.5")
     assert list(scores) == [
         "style",
@@ -523,7 +525,7 @@ def test_one_overlap_of_cocos(files, capsys):
     assert scores["per_class"] == {"cat": {"AP": pytest.approx(51 / 101)}, "dog": {"AP": 1}}
 
 
-def test_names_are_taken_where_every_entry_has_them(files, capsys):
+def test_names_replace_ids_if_every_entry_has_them(files, capsys):
     by_id = printed(capsys, *files(ground_truth(), results()), "--style=coco")
     named = [
         entry | {"image_id": 0, "category_id": 0, "file_name": f"{file}.jpg", "category_name": category}
@@ -537,8 +539,8 @@ def test_names_are_taken_where_every_entry_has_them(files, capsys):
     assert "detections[0] has category_id=0" in capsys.readouterr().err
 
 
-def test_images_of_one_name_in_two_folders_are_told_apart(files, capsys):
-    """Each folder's detections count for its own images, whatever folders lie above. Others are refused."""
+def test_images_with_equal_names_are_distinguished_by_folder(files, capsys):
+    """Detections match the images of their folder, whatever folders are above it. Other names are an error."""
     known, found = ground_truth(), results()
     for image, name in zip(known["images"], ("a/frame.jpg", "b/frame.jpg"), strict=True):
         image["file_name"] = name
@@ -554,7 +556,7 @@ def test_images_of_one_name_in_two_folders_are_told_apart(files, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_a_dataset_of_detections_is_read_by_its_own_images_and_categories(files, capsys):
+def test_dataset_of_detections_uses_its_own_image_and_category_ids(files, capsys):
     by_id = printed(capsys, *files(ground_truth(), results()), "--style=coco")
     known, ids = ground_truth(), {}
     for kind in ("images", "categories"):
@@ -568,7 +570,7 @@ def test_a_dataset_of_detections_is_read_by_its_own_images_and_categories(files,
     assert printed(capsys, *files(ground_truth(), {"annotations": results()}), "--style=coco") == by_id
 
 
-def test_objects_that_are_written_twice_are_a_warning(files, capsys):
+def test_duplicate_objects_print_a_warning(files, capsys):
     known = ground_truth()
     known["annotations"] += [entry | {"id": 10 + entry["id"]} for entry in known["annotations"][:2]]
     assert main([*files(known, results()), "--style=coco"]) == 0
@@ -587,7 +589,7 @@ def test_no_detections_score_zero(files, capsys):
         assert scores["AP" if style == "coco" else "mAP"] is None
 
 
-def test_the_command_and_the_metric_give_the_same_numbers(files, capsys):
+def test_command_and_metric_give_the_same_scores(files, capsys):
     images = random_images(5, 6)
     found, known = (
         [],
@@ -613,7 +615,7 @@ def test_the_command_and_the_metric_give_the_same_numbers(files, capsys):
 
 
 def changed(content, *path, value=None):
-    """Copy with the item at `path` replaced, or removed if no value is given."""
+    """Copy `content` with the item at `path` replaced, or removed without a value."""
     content = json.loads(json.dumps(content))
     place = content
     for key in path[:-1]:
@@ -678,15 +680,16 @@ GT, DT = ground_truth(), results()
         (GT, DT, ("--detections=nowhere.json",), "nowhere.json does not exist"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_scored_is_one_clear_line(files, capsys, known, found, more, said):
+def test_invalid_files_and_flags_print_a_one_line_error(files, capsys, known, found, more, said):
     assert main([*files(known, found), "--style=coco", *more]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert said in err
 
 
-def test_any_depth_is_one_clear_line(files, capsys):
-    for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10):  # read or not, shown or not
+def test_json_of_any_depth_prints_a_one_line_error(files, capsys):
+    # Near the recursion limit, reading the file or printing the error may fail.
+    for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10):
         assert main([*files(GT, "[" * depth + "]" * depth), "--style=coco"]) == 1
         assert capsys.readouterr().err.count("\n") == 1
 
@@ -706,7 +709,7 @@ def cocoapi():
 
 
 @pytest.mark.parametrize("kind", KNOWN)
-def test_the_twelve_numbers_that_cocos_tools_print(cocoapi, capsys, kind):
+def test_twelve_scores_equal_the_output_of_cocoapi(cocoapi, capsys, kind):
     paths = cocoapi / "instances_val2014_100.json", cocoapi / f"instances_val2014_fake{kind}100_results.json"
     arguments = f"--ground_truth={paths[0]}", f"--detections={paths[1]}", "--style=coco", f"--iou_type={kind}"
     scores = printed(capsys, *arguments)
@@ -717,8 +720,8 @@ def test_the_twelve_numbers_that_cocos_tools_print(cocoapi, capsys, kind):
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("bbox", 0), ("bbox", 1), ("segm", 2), ("segm", 3)])
-def test_every_digit_is_that_of_cocos_tools_on_synthetic_files(tmp_path, kind, seed):
-    """Crowds, equal scores, areas of all sizes, images without object or detection, masks with and without boxes."""
+def test_scores_equal_pycocotools_on_synthetic_files(tmp_path, kind, seed):
+    """Files have crowds, equal scores, all sizes, images without objects or detections, and masks without boxes."""
     rng = np.random.default_rng(seed)
     images = [{"id": 7 * index + 3, "height": 200, "width": 240} for index in range(12)]
 
@@ -753,7 +756,7 @@ def test_every_digit_is_that_of_cocos_tools_on_synthetic_files(tmp_path, kind, s
 
 
 @pytest.mark.parametrize("kind", KNOWN)
-def test_every_digit_is_that_of_cocos_tools(cocoapi, kind):
+def test_scores_equal_pycocotools_on_the_demonstration_files(cocoapi, kind):
     paths = cocoapi / "instances_val2014_100.json", cocoapi / f"instances_val2014_fake{kind}100_results.json"
     assert_every_digit(paths, kind)
 

@@ -12,7 +12,7 @@ from experiments.metrics.confusion import Confusion
 
 
 def masks(seed, shape, classes, ignored):
-    """Draw patches of 2 x 2 pixels, so that there are insides, and single ignored pixels."""
+    """Draw patches of 2 x 2 pixels, so that objects have an interior, and single ignored pixels."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, classes, (2, -(-shape[0] // 2), -(-shape[1] // 2))).astype(np.uint8)
     label, prediction = coarse.repeat(2, 1).repeat(2, 2)[:, : shape[0], : shape[1]]
@@ -58,11 +58,11 @@ def test_counts_equal_a_loop_over_classes_and_pixels(seed, shape, ignored, share
     np.testing.assert_array_equal(both.counts, swapped.counts)
 
 
-def test_a_square_shifted_by_one_pixel_by_hand():
-    # 4 x 4 of class 1 on 12 x 12, distance round(0.06 * 16.97) = 1: a ring of 12 pixels, shifted right by one. Of the
-    # two rings' 4 x 5 box the top and the bottom rows share 3 pixels each, the sides (columns 0 and 3, 1 and 4) none
-    # between. Class 0: a ring of 44 at the image's border, and what touches the square, corners too: a 6 x 6 ring of
-    # 20. The shifted one shares its top and bottom, 5 pixels each, and no more.
+def test_shifted_square_has_the_hand_computed_boundary_iou():
+    # Class 1 is a square of 4 x 4 on 12 x 12. The distance is round(0.06 * 16.97) = 1, so its boundary is a ring of 12
+    # pixels. The predicted ring is shifted right by one. The rings share 3 pixels in the top row and 3 in the bottom row,
+    # and none in the other rows. Class 0 has a ring of 44 pixels at the border of the image, and a 6 x 6 ring of 20
+    # around the square. The shifted 6 x 6 ring shares 5 pixels at the top and 5 at the bottom.
     truth, prediction = np.zeros((2, 12, 12), np.uint8)
     truth[4:8, 3:7] = 1
     prediction[4:8, 4:8] = 1
@@ -76,8 +76,8 @@ def test_a_square_shifted_by_one_pixel_by_hand():
     assert scores["boundary_IoU"] == pytest.approx((6 / 18 + 54 / 74) / 2)
 
 
-def test_the_erosion_step_by_step_gives_the_same():
-    # As the paper has it: a mask padded with a zero, eroded by 3 x 3 as often as the distance says.
+def test_near_contour_equals_repeated_erosion():
+    # As in the paper, the mask is padded with zeros and eroded by 3 x 3, `distance` times.
     rng = np.random.default_rng(1)
     noise = cv2.GaussianBlur(rng.standard_normal((40, 60, 4)).astype(np.float32), (0, 0), 4)
     label = noise.argmax(-1).astype(np.uint8)
@@ -90,7 +90,7 @@ def test_the_erosion_step_by_step_gives_the_same():
 
 
 @pytest.mark.parametrize("distance", [0.5, 2, 1e6])
-def test_a_large_distance_gives_the_iou(distance):
+def test_large_distance_gives_the_plain_iou(distance):
     image = masks(3, (13, 20), 4, 0.05)
     wide, plain = measured(BoundaryIoU(tuple("abcd"), distance), image), measured(Confusion(tuple("abcd")), image)
     ious = [plain.compute()[f"IoU/{name}"] for name in "abcd"]
@@ -98,16 +98,16 @@ def test_a_large_distance_gives_the_iou(distance):
     assert wide.compute()["boundary_IoU"] == pytest.approx(plain.compute()["mIoU"])
 
 
-def test_the_inside_of_an_object_hides_no_border():
+def test_interior_of_an_object_does_not_hide_boundary_errors():
     truth, prediction = np.zeros((2, 200, 200), np.uint8)
     truth[20:180, 20:180] = 1
     prediction[24:176, 24:176] = 1
     image = {"label": prediction}, {"label": truth}
     assert measured(Confusion(("a", "b")), image).compute()["IoU/b"] > 0.9
-    assert measured(BoundaryIoU(("a", "b"), 0.02), image).compute()["boundary_IoU/b"] < 0.35  # of 6 pixels 2 are shared
+    assert measured(BoundaryIoU(("a", "b"), 0.02), image).compute()["boundary_IoU/b"] < 0.35  # 2 of 6 pixels are shared
 
 
-def test_predictions_at_ignored_pixels_make_no_difference():
+def test_predictions_at_ignored_pixels_have_no_effect():
     prediction, truth = masks(5, (16, 16), 3, 0.2)
     other = np.where(truth["label"] == 255, 2 - prediction["label"], prediction["label"])
     metric = BoundaryIoU(tuple("abc"), 0.1)
@@ -116,7 +116,7 @@ def test_predictions_at_ignored_pixels_make_no_difference():
     assert measured(BoundaryIoU(tuple("abc"), 0.1), (perfect, truth)).compute()["boundary_IoU"] == 1
 
 
-def test_classes_that_are_nowhere_are_nan_and_in_no_mean():
+def test_absent_classes_are_nan_and_not_in_the_mean():
     scores = measured(BoundaryIoU(("a", "b", "c")), masks(0, (8, 8), 2, 0)).compute()
     assert np.isnan(scores["boundary_IoU/c"])
     assert scores["boundary_IoU"] == np.mean([scores["boundary_IoU/a"], scores["boundary_IoU/b"]])
@@ -124,7 +124,7 @@ def test_classes_that_are_nowhere_are_nan_and_in_no_mean():
     assert measured(BoundaryIoU(("a", "b")), ({"label": label}, {"label": label + 1})).compute()["boundary_IoU"] == 0
 
 
-def test_nothing_gives_nan_and_no_warning(recwarn):
+def test_empty_metric_gives_nan_without_a_warning(recwarn):
     empty = BoundaryIoU(("a", "b"))
     ignored = masks(0, (6, 6), 2, 1)
     assert empty.measure(*ignored) == []

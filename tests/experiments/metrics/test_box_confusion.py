@@ -1,4 +1,4 @@
-"""The confusion matrix of boxes has the numbers of a plain loop, and its picture shows them."""
+"""The confusion matrix of boxes equals a plain loop, and its picture shows these counts."""
 
 import json
 
@@ -13,7 +13,8 @@ from tests.experiments.metrics.test_average_precision import NAMES, overlap, ran
 def count_by_hand(images):
     """Count with plain loops.
 
-    Each detection of score 0.25 or more, by falling score, takes the free object of any class that it overlaps most.
+    Detections with a score of 0.25 or more match in order of falling score. Each one takes the free object of any class
+    that it overlaps most.
     """
     counts = np.zeros((len(NAMES) + 1, len(NAMES) + 1), int)
     for found, true in images:
@@ -40,7 +41,7 @@ def count_by_hand(images):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_picture_has_the_counts_of_a_plain_loop(seed, monkeypatch):
+def test_picture_has_the_counts_of_a_plain_loop(seed, monkeypatch):
     images = random_images(seed, 25)
     expected = count_by_hand(images)
     metric = AveragePrecision(NAMES, ("confusion",))

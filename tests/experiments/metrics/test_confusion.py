@@ -24,7 +24,7 @@ def measured(class_names, *images):
 
 
 def from_counts(class_names, counts):
-    """Count the cells [C,C] as one image's."""
+    """Return a metric that has counted the cells [C,C] as one image."""
     metric = Confusion(class_names)
     metric.add([[t, p, int(pixels)] for (t, p), pixels in np.ndenumerate(counts)], 0)
     return metric
@@ -43,8 +43,8 @@ def test_counts_equal_a_loop_over_pixels(seed, ignored):
         np.testing.assert_array_equal(measured(tuple("abcd"), *order).counts, expected)
 
 
-def test_known_scores():
-    # Truth 0 0 1 1, prediction 0 1 1 1: class 0 has 1 of 2, class 1 has 2 of 3; class 2 is nowhere and in no mean.
+def test_scores_equal_known_values():
+    # The truth is 0 0 1 1, the prediction 0 1 1 1. Class 0 has 1 of 2, class 1 has 2 of 3. Class 2 is absent.
     label = {"label": np.array([[0, 0], [1, 1]], np.uint8)}
     prediction = {"label": np.array([[0, 1], [1, 1]], np.uint8)}
     metric = Confusion(("a", "b", "c"))
@@ -61,8 +61,9 @@ def test_known_scores():
     assert scores["Dice"] == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
-def test_the_scores_of_long_et_al_by_hand():
-    # 8 pixels of a, 6 of them found, 1 called b and 1 called c; 2 of b, 1 found, 1 called a; c is not in the ground truth.
+def test_scores_of_long_et_al_equal_hand_computed_values():
+    # Class a has 8 pixels, of them 6 predicted as a, 1 as b and 1 as c. Class b has 2 pixels, 1 predicted as a and 1 as b.
+    # Class c is not in the ground truth.
     scores = from_counts(("a", "b", "c"), [[6, 1, 1], [1, 1, 0], [0, 0, 0]]).compute()
     assert scores["accuracy/a"] == 6 / 8 and scores["accuracy/b"] == 1 / 2 and np.isnan(scores["accuracy/c"])
     assert scores["mean_accuracy"] == pytest.approx((6 / 8 + 1 / 2) / 2)
@@ -71,19 +72,19 @@ def test_the_scores_of_long_et_al_by_hand():
     assert scores["mIoU"] == pytest.approx((6 / 9 + 1 / 3 + 0) / 3)
 
 
-def test_a_class_that_is_nowhere_leaves_the_weighted_mean_as_it_is():
+def test_absent_class_does_not_change_the_frequency_weighted_iou():
     scores = from_counts(("a", "b", "c"), [[6, 2, 0], [1, 1, 0], [0, 0, 0]]).compute()
     assert scores["frequency_weighted_IoU"] == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 4)
 
 
-def test_a_class_predicted_but_absent_from_the_truth_counts_as_zero():
+def test_class_predicted_but_absent_from_the_truth_has_iou_0():
     scores = from_counts(("a", "b"), [[3, 1], [0, 0]]).compute()
     assert scores["IoU/b"] == 0.0
     assert scores["mIoU"] == pytest.approx(3 / 8)
 
 
 @pytest.mark.parametrize("images", [0, 1])
-def test_no_pixel_gives_nan_and_no_warning(recwarn, images):
+def test_scores_without_pixels_are_nan_without_a_warning(recwarn, images):
     ignored = {"label": np.zeros((2, 2), np.uint8)}, {"label": np.full((2, 2), 255, np.uint8)}
     scores = measured(("a", "b"), *[ignored] * images).compute()
     assert all(np.isnan(value) for value in scores.values())
@@ -91,15 +92,15 @@ def test_no_pixel_gives_nan_and_no_warning(recwarn, images):
     assert not recwarn
 
 
-def test_billions_of_pixels_stay_exact():
+def test_counts_of_many_pixels_are_exact():
     metric = Confusion(("a", "b"))
     for _ in range(5):
         metric.add([[0, 0, 2**53], [1, 0, 1]], 0)
     assert metric.counts.tolist() == [[5 * 2**53, 0], [5, 0]]
 
 
-def test_the_scores_of_one_class_alone():
-    # 255 is the largest number of classes: the last has the index 254.
+def test_last_of_255_classes_is_counted():
+    # 255 is the largest number of classes. The last one has index 254.
     last = {"label": np.full((2, 3), 254, np.uint8)}
     metric = measured(tuple(map(str, range(255))), (last, last))
     assert metric.counts[254, 254] == metric.counts.sum() == 6
@@ -107,7 +108,7 @@ def test_the_scores_of_one_class_alone():
     assert class_scores(*margins)["IoU"][254] == metric.compute()["mIoU"] == 1
 
 
-def test_an_image_takes_milliseconds():
+def test_measuring_an_image_takes_milliseconds():
     image = maps(0, 11, 0.1, (360, 480))
     metric = Confusion(tuple("abcdefghijk"))
     seconds = []
@@ -118,7 +119,7 @@ def test_an_image_takes_milliseconds():
     assert min(seconds) < 0.05  # 0.001 s on a quiet machine
 
 
-def test_the_picture_shows_the_counts():
+def test_picture_changes_with_the_counts():
     right, wrong = (from_counts(("a", "b"), counts).pictures()["confusion"] for counts in ([[1, 0], [0, 1]], [[0, 1]]))
     assert right.dtype == np.uint8 and right.shape == wrong.shape and right.shape[2] == 3
     assert (right != wrong).any()

@@ -1,4 +1,4 @@
-"""AP of masks and of their boundaries equals loops over whole images, the tools' numbers, and numbers by hand."""
+"""AP of masks and of boundaries equals loops over whole images, COCO's tools, and hand-computed numbers."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from input_pipeline.masks import Mask, bound, collect
 from tests.experiments.metrics.test_average_precision import NAMES, TWELVE, assert_every_digit, coco_by_loops
 from tests.input_pipeline.test_masks import crop, whole
 
-SIZE = (90, 130)  # 2 % of the diagonal are 3 pixels
+SIZE = (90, 130)  # 2 % of the diagonal is 3 pixels
 DISTANCE = 3
 STYLES = ("coco_masks", "coco_boundaries")
 
@@ -29,7 +29,7 @@ def rectangle(top, left, bottom, right):
 
 
 def image_of(objects, detections):
-    """Return (prediction, truth) of objects (class, mask [H,W], *flags) and detections (class, score, mask [H,W])."""
+    """Return (prediction, truth) from objects (class, mask [H,W], *flags) and detections (class, score, mask [H,W])."""
     areas = [next((flag for flag in flags if not isinstance(flag, str)), mask.sum()) for _, mask, *flags in objects]
     truth = {
         "image": np.zeros((*SIZE, 3), np.uint8),
@@ -55,7 +55,7 @@ def measured(*images, styles=STYLES):
 
 
 def near_contour(mask):
-    """Return the pixels of a mask [H,W] whose square of 7x7 pixels is not all in it. Nothing outside the image is in it."""
+    """Return the pixels of a mask [H,W] with a square of 7x7 pixels that is partly outside the mask or the image."""
     padded = np.pad(mask, DISTANCE)
     side = 2 * DISTANCE + 1
     return mask & ~np.lib.stride_tricks.sliding_window_view(padded, (side, side)).all((2, 3))
@@ -73,7 +73,7 @@ def boundary_overlap(detection, mask, crowd=False):
 
 
 def random_images(seed, count):
-    """Draw overlapping ellipses, found with errors at the border. Scores tie, some are crowds, areas have all sizes."""
+    """Draw overlapping ellipses, and detections with errors at the border. Scores tie, and areas have all sizes."""
     rng, (y, x) = np.random.default_rng(seed), np.mgrid[: SIZE[0], : SIZE[1]]
 
     def ellipse(centre, radii):
@@ -120,20 +120,20 @@ def test_scores_equal_loops_over_all_pixels(seed, count):
             assert scores[f"{prefix}_{name}"] == pytest.approx(value, abs=1e-9, nan_ok=True), (prefix, name)
 
 
-def test_a_shift_by_hand():
-    """A square of 60x60 pixels, found two pixels too far right, shares 58 of 62 columns, and less of its frame of 3 pixels."""
+def test_shifted_square_has_hand_computed_mask_and_boundary_ap():
+    """A square of 60x60 is detected two pixels too far right. It shares 58 of 62 columns, and the 3-pixel frames have IoU 1/2."""
     found = measured(image_of([(0, rectangle(10, 10, 70, 70))], [(0, 0.9, rectangle(10, 12, 70, 72))])).compute()
     assert mask_overlap(rectangle(10, 10, 70, 70), rectangle(10, 12, 70, 72)) == 58 / 62 > 0.9
     frame = 60 * 60 - 54 * 54
     both = 2 * 3 * 58 + 2 * 1 * 54  # the rows above and below, and one column at each side
-    assert both / (2 * frame - both) == 0.5  # which is enough
-    assert found["mask_AP"] == pytest.approx(0.9) and found["mask_AP50/cat"] == 1  # nine of the ten overlaps
+    assert both / (2 * frame - both) == 0.5  # exactly the threshold
+    assert found["mask_AP"] == pytest.approx(0.9) and found["mask_AP50/cat"] == 1  # nine of the ten IoUs
     assert found["boundary_AP"] == pytest.approx(0.1) and found["boundary_AP50"] == 1
     assert math.isnan(found["mask_AP/dog"]) and found["boundary_AR100"] == pytest.approx(0.1)
 
 
-def test_boxes_hide_what_masks_show():
-    """Two triangles in one box have equal boxes and share only the diagonal."""
+def test_masks_with_equal_boxes_are_distinguished():
+    """Two triangles have the same box and share only the diagonal."""
     lower = np.zeros(SIZE, bool)
     lower[:60, :60] = np.tri(60, dtype=bool)
     upper = np.zeros(SIZE, bool)
@@ -143,16 +143,16 @@ def test_boxes_hide_what_masks_show():
     assert measured(image_of([(0, lower)], [(0, 0.9, lower)])).compute()["mask_AP"] == pytest.approx(1)
 
 
-def test_the_annotated_area_says_what_is_small_and_a_detections_own_does():
+def test_size_is_the_annotated_area_or_the_area_of_the_detection():
     masks = rectangle(0, 0, 90, 120), rectangle(0, 0, 10, 10)
     scores = measured(image_of([(0, masks[0], 1000.0)], [(0, 0.9, masks[0]), (0, 0.95, masks[1])])).compute()
     assert scores["mask_APs"] == pytest.approx(0.5) and math.isnan(scores["mask_APl"])
-    # A large detection that finds nothing does not count as false among the small ones.
+    # An unmatched large detection is not a false positive among the small ones.
     scores = measured(image_of([(0, masks[1])], [(0, 0.8, masks[1]), (0, 0.9, masks[0])])).compute()
     assert scores["mask_APs"] == pytest.approx(1) and scores["mask_AP"] == pytest.approx(0.5)
 
 
-def test_a_record_holds_the_pixels_and_the_numbers_bit_for_bit():
+def test_records_keep_pixels_and_numbers_exactly():
     *_, image = random_images(11, 5)
     metric = MaskPrecision(NAMES, STYLES)
     part = json.loads(json.dumps(metric.measure(*image)))
@@ -166,7 +166,7 @@ def test_a_record_holds_the_pixels_and_the_numbers_bit_for_bit():
     assert metric.measure(*nothing) == {"size": list(SIZE), "objects": [], "detections": []}
 
 
-def test_the_order_of_the_images_makes_no_difference_and_an_empty_mask_finds_nothing(recwarn):
+def test_image_order_has_no_effect_and_empty_masks_match_nothing(recwarn):
     images = [
         *random_images(3, 3),
         image_of([(0, rectangle(5, 5, 9, 9))], [(0, 0.9, np.zeros(SIZE, bool))]),
@@ -184,7 +184,7 @@ def test_the_order_of_the_images_makes_no_difference_and_an_empty_mask_finds_not
     assert not recwarn
 
 
-def test_nothing_to_score(recwarn):
+def test_scores_without_ground_truth_are_nan(recwarn):
     names = [f"{kind}_{name}" for kind in ("mask", "boundary") for name in TWELVE]
     names += [f"{kind}_{name}/{own}" for kind in ("mask", "boundary") for name in ("AP", "AP50") for own in NAMES]
     for metric in (MaskPrecision(NAMES, STYLES), measured(image_of([], [(0, 0.9, rectangle(0, 0, 5, 5))]))):
@@ -195,7 +195,7 @@ def test_nothing_to_score(recwarn):
     assert not recwarn
 
 
-def test_boxes_and_masks_are_scored_side_by_side():
+def test_boxes_and_masks_are_scored_together():
     (image,) = random_images(2, 1)
     boxes = {"boxes": np.array([bound(mask) for mask in whole(image[1]["masks"], SIZE)], float).reshape(-1, 4)}
     truth = image[1] | boxes
@@ -214,7 +214,7 @@ def test_boxes_and_masks_are_scored_side_by_side():
 
 @pytest.fixture
 def written(tmp_path):
-    """Write what the metric has measured as COCO's files, without polygons. Return [ground truth, detections]."""
+    """Write the metric's records as COCO files with run lengths. Return the paths of ground truth and detections."""
     parts = [MaskPrecision(NAMES, STYLES).measure(*image) for image in random_images(11, 5)]
     known = {"images": [], "annotations": [], "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES)]}
     found = []
@@ -234,7 +234,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("segm", "mask"), ("boundary", "boundary")])
-def test_the_command_and_the_metric_give_the_same_numbers(written, capsys, kind, prefix):
+def test_command_and_metric_give_the_same_scores(written, capsys, kind, prefix):
     arguments = f"--ground_truth={written[0]}", f"--detections={written[1]}", f"--iou_type={kind}"
     scores = measured(*random_images(11, 5)).compute()
     assert main([*arguments, "--style=coco"]) == 0
@@ -246,8 +246,8 @@ def test_the_command_and_the_metric_give_the_same_numbers(written, capsys, kind,
         assert_every_digit(written, "segm")
 
 
-def test_vocs_way_of_counting_looks_at_boundaries_too(written, capsys):
-    """A square of 60x60 pixels, found two pixels too far right, and a crowd."""
+def test_voc_style_supports_masks_and_boundaries(written, capsys):
+    """A square of 60x60 is detected two pixels too far right, and a second detection is inside a crowd."""
     objects = [(0, rectangle(10, 10, 70, 70)), (0, rectangle(0, 75, 90, 130), "crowd")]
     found = [(0, 0.9, rectangle(10, 12, 70, 72)), (0, 0.95, rectangle(20, 80, 40, 100))]
     known, detections = (json.loads(path.read_text()) for path in written)

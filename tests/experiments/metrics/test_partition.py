@@ -13,12 +13,12 @@ NAMES = ("membrane", "cell")
 
 
 def grid(*rows):
-    """Draw a label from text, with '#' for border, '.' for inside and '?' for ignored pixels."""
+    """Make a label from text, with '#' for border, '.' for inside and '?' for ignored pixels."""
     return np.array([[{"#": 0, ".": 1, "?": 255}[pixel] for pixel in row] for row in rows], np.uint8)
 
 
 def predicted(inside):
-    """Return a prediction whose probability of being inside is `inside` [H,W]."""
+    """Return a prediction with the probability `inside` [H,W] of being inside a cell."""
     inside = np.asarray(inside, np.float32)
     return {"probability": np.stack([1 - inside, inside], -1), "label": (inside > 0.5).astype(np.uint8)}
 
@@ -61,7 +61,7 @@ def test_scores_equal_the_definitions_over_pairs(seed, size, segments):
     assert score(names[true], names[::-1][guess]) == pytest.approx(score(true, guess), abs=1e-9)
 
 
-def test_the_entropies_are_those_of_scikit_image():
+def test_information_score_equals_scikit_image():
     metrics = pytest.importorskip("skimage.metrics")
     true, guess = np.random.default_rng(0).integers(1, 6, (2, 200))
     split, merge = metrics.variation_of_information(true, guess)  # H(S|T) and H(T|S), in bits
@@ -69,26 +69,26 @@ def test_the_entropies_are_those_of_scikit_image():
     assert score(true, guess)[1] == pytest.approx(((both - merge) + (alone - split)) / (both + alone))
 
 
-def test_a_merge_by_hand():
-    # Two cells of 4 pixels, no border between them in the prediction.
+def test_merged_cells_have_hand_computed_scores():
+    # The truth has two cells of 4 pixels. The prediction has no border between them.
     label = grid("..#..", "..#..")
     metric = measured((predicted(np.full((2, 5), 0.95)), label))
     scores = metric.compute()
-    # All 8^2 pairs are together in the prediction, 2 * 4^2 in the ground truth and in both.
+    # The prediction joins all 8^2 pairs. The ground truth joins 2 * 4^2 pairs, and so do both together.
     assert scores["Rand"] == pytest.approx(2 * 32 / (64 + 32))
-    assert scores["information"] == 0  # one segment tells nothing
-    assert scores["pixel_error"] == 2 / 10  # the border's pixels
+    assert scores["information"] == 0  # one segment has no information
+    assert scores["pixel_error"] == 2 / 10  # the pixels of the border
 
 
-def test_a_split_by_hand():
-    # A cell of 3 x 6 pixels cut by a border, which after thinning leaves 9 and 9 pixels.
+def test_split_cells_have_hand_computed_scores():
+    # A border cuts a cell of 3 x 6 pixels. After thinning the parts have 9 pixels each.
     label = grid("......", "......", "......")
     inside = np.full(label.shape, 0.95)
     inside[:, 2:4] = 0
     scores = measured((predicted(inside), label)).compute()
     assert scores["Rand"] == pytest.approx(2 * 162 / (324 + 162))
     assert scores["information"] == 0
-    # Cells of 18 and 12 pixels, the larger one cut into 6 and 12.
+    # Two cells have 18 and 12 pixels. The larger one is cut into 6 and 12.
     label = grid(*["...#.."] * 6)
     inside = np.where(label == 1, 0.95, 0)
     inside[1:3, :3] = 0
@@ -96,13 +96,12 @@ def test_a_split_by_hand():
     both = 6**2 + 12**2 + 12**2
     assert scores["Rand"] == pytest.approx(2 * both / (18**2 + 12**2 + both))
     true, guess = entropy(18 / 30, 12 / 30), entropy(6 / 30, 12 / 30, 12 / 30)
-    assert scores["information"] == pytest.approx(
-        2 * true / (true + guess)
-    )  # a split loses nothing of the ground truth
+    # A split keeps all information of the ground truth.
+    assert scores["information"] == pytest.approx(2 * true / (true + guess))
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 7])
-def test_the_width_of_a_border_makes_no_difference(width):
+def test_width_of_a_border_affects_only_the_pixel_error(width):
     label = np.ones((16, 33), np.uint8)
     label[:, 15:18] = 0
     inside = np.ones((16, 33))
@@ -112,7 +111,7 @@ def test_the_width_of_a_border_makes_no_difference(width):
     assert scores["pixel_error"] == abs(width - 3) / 33
 
 
-def test_thinning_gives_each_pixel_its_nearest_segment():
+def test_thinning_assigns_each_pixel_to_its_nearest_segment():
     rng = np.random.default_rng(2)
     inside = rng.random((12, 15)) > 0.8
     segments, grown = connected_components(inside), thin(inside)
@@ -121,26 +120,27 @@ def test_thinning_gives_each_pixel_its_nearest_segment():
     for y, x in np.argwhere(~inside):
         distances = np.hypot(*(places - (y, x)).T)
         chosen = distances[segments[inside] == grown[y, x]].min()
-        assert chosen <= 1.05 * distances.min()  # the distances of a 5 x 5 mask are that good
+        assert chosen <= 1.05 * distances.min()  # the accuracy of distances with a 5 x 5 mask
 
 
-def test_segments_do_not_touch_at_a_corner():
+def test_segments_that_touch_at_a_corner_are_separate():
     label = connected_components(grid(".#", "#.") == 1)
     assert label[0, 0] != label[1, 1] and label[0, 1] == label[1, 0] == 0
 
 
-def test_ignored_pixels_count_nowhere():
+def test_ignored_pixels_do_not_count():
     label = grid("..#..??", "..#..??")
     inside = np.where(label == 1, 0.95, 0.0)
     wrong = inside.copy()
-    wrong[:, 6] = 0.95  # a segment of its own there
+    wrong[:, 6] = 0.95  # a separate segment at ignored pixels
     metric = measured((predicted(wrong), label))
     assert metric.counted == 10 and metric.wrong == 0
     assert metric.compute()["Rand"] == metric.compute()["information"] == 1
 
 
-def test_the_best_threshold_is_chosen_for_the_mean_over_images():
-    # The border is found below 0.7 in the first image, below 0.3 in the second: at 0.5 one image of the two is right.
+def test_best_threshold_maximises_the_mean_over_images():
+    # At the border the probability of inside is 0.65 in the first image and 0.25 in the second. At the threshold 0.5 only
+    # the second image is right.
     label = grid("...#...", "...#...")
     images = [(predicted(np.where(label == 1, 0.95, border)), label) for border in (0.65, 0.25)]
     merged = 2 * 72 / (144 + 72)
@@ -154,13 +154,13 @@ def test_the_best_threshold_is_chosen_for_the_mean_over_images():
     assert [rand == 1 for rand, _ in part["scores"]] == [threshold > 0.65 for threshold in THRESHOLDS]
 
 
-def test_no_predicted_segment_scores_nothing():
+def test_prediction_without_segments_scores_zero():
     label = grid("..#..", "..#..")
     scores = measured((predicted(np.full((2, 5), 0.05)), label)).compute()
     assert scores["Rand_max"] == scores["information_max"] == 0 and scores["pixel_error"] == 8 / 10
 
 
-def test_an_image_without_a_true_segment_is_in_no_mean(recwarn):
+def test_image_without_a_true_segment_is_not_in_the_mean(recwarn):
     right = predicted(np.where(grid("..#..") == 1, 0.95, 0)), grid("..#..")
     for empty in (grid("####"), grid("????")):
         image = predicted(np.full((1, 4), 0.95)), empty
@@ -175,7 +175,7 @@ def test_an_image_without_a_true_segment_is_in_no_mean(recwarn):
 
 
 @pytest.mark.parametrize("names", [("cell",), ("a", "b", "c")])
-def test_other_numbers_of_classes_are_one_clear_line(names):
+def test_wrong_number_of_classes_raises_a_one_line_error(names):
     with pytest.raises(UserError, match=rf"config.eval.metrics: .* has {len(names)}; remove it") as error:
         Partition(names)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Names of metrics. An error is one line, and each metric says which of its scores are errors."""
+"""Invalid names of metrics raise a one-line error, and each metric names the scores that are errors."""
 
 import pytest
 
@@ -44,18 +44,18 @@ NAMES = ("membrane", "cell")
         (make_mask_metrics, ("coco_mask",), "'coco_mask' does not score masks; .*coco_masks.*choose from coco"),
     ],
 )
-def test_what_cannot_be_scored_is_one_clear_line(make, names, said):
+def test_invalid_metrics_raise_a_one_line_error(make, names, said):
     with pytest.raises(UserError, match=said) as caught:
         make(names, NAMES)
     assert "\n" not in str(caught.value)
 
 
-def test_all_styles_of_boxes_are_one_metric():
+def test_all_box_styles_share_one_metric():
     (metric,) = make_box_metrics(("coco", "voc12", "confusion"), NAMES)
     assert metric.name == "average_precision" and metric.styles == ("coco", "voc12", "confusion")
 
 
-def test_names_are_unique_and_errors_are_scores():
+def test_names_are_unique_and_only_errors_are_better_if_smaller():
     for make, names in (
         (make_label_metrics, LABEL_METRICS),
         (make_box_metrics, BOX_METRICS),

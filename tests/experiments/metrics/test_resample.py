@@ -1,4 +1,4 @@
-"""Scores of samples equal those of data that holds each image as often as the sample does, for every metric."""
+"""For every metric, scores of a sample equal those of data with each image repeated as often as in the sample."""
 
 import time
 
@@ -19,7 +19,7 @@ NAMES = ("cat", "dog", "owl")
 
 
 def assert_equals_repeated_images(metric, parts, weights):
-    """Compare metric.resample with a fresh metric that gets each image as often as its weight says."""
+    """Compare metric.resample with a new metric that gets each image as often as its weight says."""
     found = metric.resample(parts, weights)
     for row, counts in enumerate(weights):
         repeated = metric.__class__(*metric.made_with)
@@ -46,7 +46,7 @@ def draw_weights(rng, images, samples=3):
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 4))
 @pytest.mark.parametrize("kind", [Confusion, BoundaryIoU])
-def test_label_scores(kind, seed, classes):
+def test_label_scores_equal_repeated_images(kind, seed, classes):
     rng = np.random.default_rng(seed)
     metric = make(kind, tuple("abcd"[:classes]))
     parts = []
@@ -58,14 +58,14 @@ def test_label_scores(kind, seed, classes):
     assert found.keys() == metric.compute().keys()
 
 
-def test_a_class_that_a_sample_does_not_have_is_not_in_its_mean():
+def test_class_absent_from_a_sample_is_not_in_its_mean():
     metric = make(Confusion, ("a", "b"))
     parts = [[[0, 0, 4]], [[0, 0, 1], [1, 1, 1], [1, 0, 2]]]
     found = assert_equals_repeated_images(metric, parts, np.array([[2, 0], [1, 1]]))
     assert found["mIoU"][0] == 1 and np.isnan(found["IoU/b"][0]) and found["IoU/b"][1] == 1 / 3
 
 
-def test_partition_scores():
+def test_partition_scores_equal_repeated_images():
     rng = np.random.default_rng(3)
     metric = make(Partition, ("border", "cell"))
     parts = [
@@ -74,7 +74,7 @@ def test_partition_scores():
                 "label": (inside := rng.random((12, 12)) > 0.3).astype(np.uint8),
                 "probability": np.stack([1 - inside, inside], -1),
             },
-            {"label": np.full((12, 12), index > 0, np.uint8)},  # the first has no segment
+            {"label": np.full((12, 12), index > 0, np.uint8)},  # the first image has no segment
         )
         for index in range(4)
     ]
@@ -84,7 +84,7 @@ def test_partition_scores():
 
 
 def box_parts(rng, images, classes=3, objects=4, detections=8):
-    """Return records of boxes on a coarse grid, so that overlaps are often equal, with crowds and difficult objects."""
+    """Return records of boxes with crowds and difficult objects. Boxes lie on a coarse grid, so overlaps often tie."""
     metric = AveragePrecision(NAMES, STYLES)
     parts = []
     for _ in range(images):
@@ -102,30 +102,29 @@ def box_parts(rng, images, classes=3, objects=4, detections=8):
             "area": (boxes[:, 2:] - boxes[:, :2]).prod(-1),
         }
         of = np.where(rng.random(detections) < 0.8, label[own], rng.integers(0, classes, detections))
-        scores = (
-            rng.permutation(10**6)[:detections] / 10**6
-        )  # of equal scores a repeated image's would not stand together
+        # Scores are unique, because equal scores of a repeated image would not be adjacent.
+        scores = rng.permutation(10**6)[:detections] / 10**6
         parts.append(metric.measure({"boxes": found, "classes": of, "scores": scores}, truth))
     return parts
 
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), most=st.sampled_from([2, 100]))
-def test_average_precision_of_boxes(seed, most):
+def test_box_scores_equal_repeated_images(seed, most):
     rng = np.random.default_rng(seed)
     metric = make(AveragePrecision, NAMES, ("coco", "voc07", "voc12"), most)
     found = assert_equals_repeated_images(metric, box_parts(rng, 6), draw_weights(rng, 6))
     assert {"AP", "AP50", "AP75", f"AR{most}", "AP/cat", "AP50/owl", "mAP_voc07", "AP_voc12/dog"} <= found.keys()
 
 
-def test_average_precision_of_masks_and_boundaries():
+def test_mask_and_boundary_scores_equal_repeated_images():
     metric = make(MaskPrecision, NAMES, ("coco_masks", "coco_boundaries"))
     parts = [metric.measure(*image) for image in random_images(7, 5)]
     found = assert_equals_repeated_images(metric, parts, draw_weights(np.random.default_rng(1), 5))
     assert {"mask_AP", "boundary_AP", "mask_AP50/cat"} <= found.keys()
 
 
-def test_nothing_is_found_and_nothing_is_there():
+def test_samples_without_objects_or_detections_equal_repeated_images():
     metric = make(AveragePrecision, NAMES, ("coco", "voc07", "voc12"))
     alone = [0, 10.0, 10.0, 30.0, 30.0, 0, 0, 400.0]
     parts = [{"objects": [alone], "detections": []}, {"objects": [], "detections": [[1, 0.5, 0.0, 0.0, 9.0, 9.0]]}]
@@ -134,7 +133,7 @@ def test_nothing_is_found_and_nothing_is_there():
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_of_five_thousand_images_take_less_than_a_minute():
+def test_resampling_5000_images_1000_times_takes_less_than_a_minute():
     rng = np.random.default_rng(0)
     metric = AveragePrecision(tuple(map(str, range(80))), ("coco",))
     parts = box_parts(rng, 5000, classes=80, objects=7, detections=100)

@@ -1,4 +1,4 @@
-"""Two pictures that a detector of three classes overfits."""
+"""Two images that a detector of three classes overfits."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from experiments.tasks import registry
 from experiments.tasks.base import total_loss
 from tests.experiments.tasks.scenes import CLASSES, make_batch
 
-SIDE, GRID = 64, (14, 14)  # of a picture, and of a mask
+SIDE, GRID = 64, (14, 14)  # sizes of an image and of a mask
 OBJECTS = [  # small and large: (box, class)
     [((4, 6, 30, 34), 0), ((30, 32, 62, 62), 1), ((8, 44, 21, 57), 2)],
     [((2, 8, 44, 50), 2), ((47, 20, 60, 33), 1)],

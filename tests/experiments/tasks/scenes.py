@@ -1,16 +1,16 @@
-"""Batches of objects for the tests of detectors' losses, and boxes measured one by one."""
+"""Batches of objects for the tests of detection losses, and measures of single boxes."""
 
 import numpy as np
 
 CLASSES = ("cat", "dog", "owl")
 SIZE = (40, 48)
-MOST = 5  # objects
+MOST = 5  # objects per image
 
 
 def make_batch(*images, size=SIZE):
-    """Make a batch of images, lists of objects (box, class, flags) with the flags "c" (crowd) and "d" (difficult).
+    """Make a batch of images. An image is a list of objects (box, class, flags). Flags are "c" (crowd), "d" (difficult).
 
-    Images without objects fill it up to a multiple of three, so that few programs are compiled.
+    Images without objects are added up to a multiple of three, so that few programs are compiled.
     """
     count = len(images) + -len(images) % 3
     batch = {
@@ -31,7 +31,7 @@ def make_batch(*images, size=SIZE):
 
 
 def random_batch(generator):
-    """Draw crowds, difficult objects, an image without objects, one with a crowd alone, and a padded row."""
+    """Draw a batch with crowds, difficult objects, an image without objects, one with only a crowd, and a padded row."""
 
     def box():
         height, width = generator.uniform(6, 28, 2)
@@ -42,7 +42,7 @@ def random_batch(generator):
     batch = make_batch(*([(box(), generator.integers(3), flag) for flag in image] for image in flags))
     batch["example_mask"][4] = False
     batch["boxes_lost"] = np.array([2, 0, 1, 0, 0, 0], np.int32)
-    hidden = ~batch["valid"]  # values in padding do not count
+    hidden = ~batch["valid"]  # values in padding must have no effect
     batch["boxes"][hidden] = (0, 0, *SIZE)
     batch["crowd"][hidden], batch["classes"][hidden] = True, 2
     return batch

@@ -1,4 +1,4 @@
-"""Discriminator and generator share one scalar, and each gets its own gradients. Afterwards the discriminator is gone."""
+"""Discriminator and generator share one loss, and each gets its own gradients. Evaluation has no discriminator."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def setting():
 
 
 def objectives(architecture, variables, batch, mean, std):
-    """Compute the three parts of the paper's section 3, means over patches with images weighted by labelled pixels."""
+    """Compute the three parts of section 3. They are means over patches, and labelled pixels weight the images."""
     model = architecture.merge(variables)
     image = (batch["image"].astype(np.float32) - mean) / std
     known = (batch["label"] != 255)[..., None]
@@ -67,7 +67,7 @@ def objectives(architecture, variables, batch, mean, std):
     return pixels, generator, discriminator
 
 
-def test_each_part_has_the_gradient_of_its_own_objective(setting):
+def test_generator_and_discriminator_have_the_gradients_of_their_losses(setting):
     _, task, architecture, variables = setting
     batch = make_batch()
 
@@ -92,7 +92,7 @@ def test_each_part_has_the_gradient_of_its_own_objective(setting):
         assert np.abs(value).max() > 0, name
 
 
-def test_evaluation_is_the_pixels_loss_alone(setting):
+def test_evaluation_has_the_pixel_loss_only(setting):
     _, task, architecture, variables = setting
     batch = make_batch()
 
@@ -106,7 +106,7 @@ def test_evaluation_is_the_pixels_loss_alone(setting):
     assert float(terms["cross_entropy"].total) == pytest.approx(float(whole["cross_entropy"].total), rel=1e-6)
 
 
-def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setting, tmp_path):
+def test_discriminator_is_trained_but_not_averaged_and_not_loaded(setting, tmp_path):
     config, task, architecture, variables = setting
     config = config.copy_and_resolve_references()
     config.optim.update(ema=0.9, name="sgd", lr=0.1, schedule="constant", warmup_steps=0)
@@ -137,8 +137,8 @@ def test_the_discriminator_is_in_the_state_but_neither_averaged_nor_loaded(setti
         assert loaded.merge(found).discriminator is None
 
 
-def test_it_has_an_optimiser_of_its_own(setting):
-    """`optim.partition` gives it other fields. Here it stands still while the generator moves."""
+def test_optim_partition_gives_the_discriminator_its_own_optimiser(setting):
+    """The generator uses SGD, and the discriminator uses AdamW with another learning rate."""
     config, _, _, variables = setting
     optim = config.optim.copy_and_resolve_references()
     optim.update(name="sgd", lr=1.0, schedule="constant", warmup_steps=0, momentum=0.0, weight_decay=0.0)
@@ -147,11 +147,11 @@ def test_it_has_an_optimiser_of_its_own(setting):
     gradients = {name: jnp.full_like(value, 3.0) for name, value in variables.items()}
     updates, _ = jax.jit(lambda: optimizer.update(gradients, optimizer.init(variables), variables))()
     for name, update in updates.items():
-        # Adam's first step is lr times the gradient's sign; SGD's the gradient.
+        # The first step of Adam is lr times the sign of the gradient. The step of SGD is the gradient.
         np.testing.assert_allclose(update, -0.25 if name.startswith("discriminator/") else -3.0, rtol=1e-5)
 
 
-def test_a_model_without_a_discriminator_is_one_clear_line():
+def test_model_without_a_discriminator_raises_a_one_line_error():
     config = make(discriminator=0)
     architecture, _, _ = states.describe(config, 3)
     model = architecture.merge(states.initialise(config, 3, seed=0))

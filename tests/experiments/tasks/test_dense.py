@@ -1,4 +1,4 @@
-"""Tests of where an input shows its image, and of clipping boxes to it before suppression."""
+"""The place of the image in an input is found, and boxes are clipped to it before suppression."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,10 @@ CANVAS = (96, 128)
 
 
 def rows_of(size, count=1, **fields):
-    """Return a batch of the views of an image of `size`, by `fields` of config.data and config.eval, and a blank row."""
+    """Return a batch with the views of an image of `size`, and a blank row.
+
+    `fields` update config.eval, except `fit`, which updates config.data.
+    """
     config = get_config()
     config.data.update(canvases=(CANVAS,), image_size=CANVAS, fit=fields.pop("fit", "letterbox"))
     config.eval.update(fields)
@@ -34,11 +37,11 @@ def padding(top, left, bottom, right):
     ("size", "fields", "expected"),
     [
         ((96, 128), {}, [padding(0, 0, 0, 0)]),
-        ((300, 128), {}, [padding(0, 43, 0, 44)]),  # 41 pixels wide: at (128 - 41) // 2
+        ((300, 128), {}, [padding(0, 43, 0, 44)]),  # 41 pixels wide, starts at (128 - 41) // 2
         ((300, 128), dict(flip=True, count=2), [padding(0, 43, 0, 44), padding(0, 44, 0, 43)]),
         ((301, 127), dict(fit="stretch", flip=True, count=2), [padding(0, 0, 0, 0)] * 2),
         ((50, 61), dict(fit="crop"), [padding(23, 33, 23, 34)]),
-        # Windows begin at 0 and 32 pixels in both directions; the last ones reach beyond the image.
+        # Windows start at 0 and 32 pixels in both directions. The last ones extend beyond the image.
         (
             (100, 150),
             dict(method="window", count=4),
@@ -46,18 +49,18 @@ def padding(top, left, bottom, right):
         ),
     ],
 )
-def test_an_input_shows_its_image_where_the_view_puts_it(size, fields, expected):
+def test_image_is_found_where_the_view_places_it(size, fields, expected):
     found = np.asarray(jax.jit(find_image)(rows_of(size, **fields)))
     np.testing.assert_array_equal(found, [*expected, [0, 0, *CANVAS]])
 
 
-def test_a_turned_image_has_an_upright_box():
+def test_rotated_image_has_an_axis_aligned_box():
     turn = geometry.about((64, 48), geometry.rotation(90.0))
     batch = stack([row(np.zeros((*CANVAS, 3), np.uint8), {}, 0, (40, 60), turn @ geometry.translation(34, 28))])
     np.testing.assert_array_equal(find_image(jax.tree.map(jnp.asarray, batch)), [[18, 44, 78, 84]])
 
 
-def test_boxes_are_cut_to_the_image_and_stay_in_order():
+def test_boxes_are_clipped_to_the_image_in_the_same_order():
     batch = rows_of((300, 128))
     boxes = jnp.array([[10.0, 20, 30, 60], [-5, 50, 200, 70], [10, 0, 20, 30], [10, 90, 20, 500]])
     expected = np.array([[10, 43, 30, 60], [0, 50, 96, 70], [10, 43, 20, 43], [10, 84, 20, 84]], np.float32)
@@ -82,8 +85,8 @@ class Given(Detection):
         return np.ones(len(boxes), bool)
 
 
-def test_suppression_compares_the_parts_of_boxes_in_the_image():
-    """The second box differs from the first one in the padding alone, and the third differs inside the image."""
+def test_suppression_compares_boxes_clipped_to_the_image():
+    """The second box differs from the first one only in the padding. The third one differs inside the image."""
     task = Given(
         **dict(class_names=("a",), mean=(0.0,) * 3, std=(1.0,) * 3, margin=0, use_difficult=True),
         **dict(score_threshold=0.1, nms_iou=0.5, nms_candidates=10, max_detections=4),
@@ -93,6 +96,6 @@ def test_suppression_compares_the_parts_of_boxes_in_the_image():
     outputs = {"boxes": jnp.stack([boxes, boxes]), "scores": jnp.array([[0.9, 0.8, 0.7]] * 2)}
     found = jax.tree.map(np.asarray, jax.jit(task.predict)(outputs, batch))
     assert found["boxes"][0][found["valid"][0]].tolist() == [[10, 43, 50, 63], [10, 43, 50, 84]]
-    # The blank row is all image: there the first two differ.
+    # The blank row has no padding, so there the first two boxes differ.
     assert found["boxes"][1][found["valid"][1]].tolist() == [[10, 40, 50, 63], [10, 0, 50, 63]]
     assert np.isfinite(found["boxes"]).all() and np.isfinite(found["scores"]).all()

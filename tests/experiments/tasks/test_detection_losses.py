@@ -42,7 +42,7 @@ def test_focal_loss_and_its_gradient_are_finite(dtype):
             np.testing.assert_allclose(abs(gradient[wrong].astype(float)), 0.25 if target else 0.75, rtol=1e-2)
 
 
-def test_smooth_l1_bends_at_beta():
+def test_smooth_l1_is_quadratic_below_beta_and_linear_above():
     errors = jnp.array([-3.0, -0.5, 0.0, 0.1, 0.5, 2.0])
     np.testing.assert_allclose(smooth_l1(errors, 0.0), [3, 0.5, 0, 0.1, 0.5, 2])
     np.testing.assert_allclose(smooth_l1(errors, 1.0), [2.5, 0.125, 0, 0.005, 0.125, 1.5], rtol=1e-6)

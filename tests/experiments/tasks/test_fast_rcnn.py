@@ -1,4 +1,4 @@
-"""Fast R-CNN's loss equals plain loops where all regions are sampled."""
+"""The loss of Fast R-CNN equals plain loops if all regions are sampled."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def run(task, batch):
     return jax.tree.map(np.asarray, compiled(batch))
 
 
-def test_losses_equal_loops_where_everything_is_sampled():
+def test_losses_equal_loops_if_all_regions_are_sampled():
     batch, task = add_proposals(random_batch(np.random.default_rng(3))), make_task()
     _, terms, logs = run(task, batch)
     classified = located = regions = matched = 0.0
@@ -76,8 +76,8 @@ def test_losses_equal_loops_where_everything_is_sampled():
     np.testing.assert_allclose((logs["matched"].total, logs["matched"].weight), (matched, 5))
 
 
-def test_without_a_weight_of_boxes_they_are_not_learned_and_stay_as_proposed():
-    """In R-CNN's fine-tuning the loss is that of the classes, and detections are proposals."""
+def test_box_weight_of_zero_keeps_the_proposals_as_boxes():
+    """The fine-tuning of R-CNN trains only the classes, and its detections are the proposals."""
     batch, task = add_proposals(random_batch(np.random.default_rng(3))), make_task(box_weight=0.0)
     outputs, terms, _ = run(task, batch)
     assert terms["localisation"].value() > 0 and total_loss(terms) == terms["classification"].value()
@@ -87,7 +87,7 @@ def test_without_a_weight_of_boxes_they_are_not_learned_and_stay_as_proposed():
     assert np.abs(moved - boxes).max() > 1
 
 
-def test_no_object_no_proposal_and_no_image_give_finite_losses():
+def test_losses_are_finite_without_objects_proposals_or_images():
     batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
     batch["example_mask"][0] = False
     batch |= {"proposals": np.zeros((3, 4, 4), np.float32), "proposal_mask": np.zeros((3, 4), bool)}
@@ -98,7 +98,7 @@ def test_no_object_no_proposal_and_no_image_give_finite_losses():
         assert all(np.isfinite(term.value()) for term in terms.values())
 
 
-def test_evaluation_scores_the_proposals_and_has_no_terms():
+def test_evaluation_scores_the_proposals_and_has_no_loss_terms():
     batch = add_proposals(random_batch(np.random.default_rng(3)))
     names = ("image", "original_size", "to_original", "example_mask", "boxes_lost", "proposals", "proposal_mask")
     seen, task = {name: batch[name] for name in names}, make_task(score_threshold=0.0)

@@ -1,4 +1,4 @@
-"""Faster R-CNN's losses equal plain loops where everything is sampled, and samples are what they should be."""
+"""The losses of Faster R-CNN equal plain loops if everything is sampled, and samples have the configured sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from models.ops.anchors import pyramid
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 
 REGULAR = pyramid(SIZE, (8, 16), 1.5, 1, (0.5, 1.0, 2.0))
-# Moved a little, so that no two overlap an object equally: which one is the best would be a matter of rounding.
+# Moved a little, so that no two anchors overlap an object equally. Otherwise rounding would decide which one is best.
 LEVELS = tuple(
     (level + np.random.default_rng(0).uniform(-0.5, 0.5, level.shape)).astype(np.float32) for level in REGULAR
 )
@@ -104,13 +104,14 @@ def smooth_l1(errors, beta):
     return np.where(errors < beta, errors**2 / (2 * beta), errors - beta / 2).sum()
 
 
-PUBLISHED = dict(border_anchors=False, background_iou=0.1, beta=(BETA, 1.0))  # what the pyramid's recipe has otherwise
+# The paper differs from the FPN recipe in these fields.
+PUBLISHED = dict(border_anchors=False, background_iou=0.1, beta=(BETA, 1.0))
 
 
 @pytest.mark.parametrize(
     "fields", [pytest.param(dict(use_difficult=True), marks=pytest.mark.slow), dict(use_difficult=False), PUBLISHED]
 )
-def test_losses_equal_loops_where_everything_is_sampled(fields):
+def test_losses_equal_loops_if_all_anchors_and_regions_are_sampled(fields):
     batch, task = random_batch(np.random.default_rng(3)), make_task(**fields)
     use_difficult, published = task.use_difficult, fields is PUBLISHED
     inside = (ANCHORS[:, :2] >= 0).all(1) & (ANCHORS[:, 2:] <= SIZE).all(1)
@@ -130,7 +131,7 @@ def test_losses_equal_loops_where_everything_is_sampled(fields):
                 sampled += 1
             if owner is not None:
                 moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0), BETA)
-        # The proposals are not sampled twice: they are what apply says, and the objects' boxes.
+        # The regions are all proposals of `propose` and the boxes of the objects.
         found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, jax.tree.map(jnp.asarray, batch), True)
         learned = np.asarray(jax.jit(task.learnable)(batch))[row]
         own = np.concatenate([np.asarray(found)[row][np.asarray(mask)[row]], batch["boxes"][row][learned]]).astype(
@@ -161,7 +162,7 @@ def test_losses_equal_loops_where_everything_is_sampled(fields):
     np.testing.assert_allclose((logs["matched"].total, logs["matched"].weight), (matched, 5))
 
 
-def test_samples_are_of_the_asked_number_and_share():
+def test_samples_have_the_configured_count_and_share():
     fields = dict(anchors=12, anchor_share=0.25, regions=8, region_share=0.5)
     batch = random_batch(np.random.default_rng(3))
     outputs, _, _ = run(make_task(**fields), batch)
@@ -170,13 +171,13 @@ def test_samples_are_of_the_asked_number_and_share():
     assert (outputs["anchor_positive"].sum(1) <= 3).all() and outputs["anchor_positive"].sum() > 3
     assert ((outputs["region_classes"] > 0).sum(1) <= 4).all() and (outputs["region_classes"] > 0).sum() > 4
     other, _, _ = run(make_task(**fields), batch, seed=1)
-    assert not np.array_equal(outputs["regions"], other["regions"]), "drawn anew"
+    assert not np.array_equal(outputs["regions"], other["regions"]), "other seed, other sample"
     again, _, _ = run(make_task(**fields), batch)
     np.testing.assert_array_equal(outputs["regions"], again["regions"])
 
 
-def test_the_objects_own_boxes_join_the_regions():
-    box = (3, 40, 9, 47)  # no proposal is there
+def test_ground_truth_boxes_are_added_to_the_regions():
+    box = (3, 40, 9, 47)  # no proposal is near it
     batch = make_batch([(box, 2, "")])
     outputs, _, _ = run(make_task(), batch)
     (place,) = np.flatnonzero((outputs["regions"][0] == box).all(-1))
@@ -184,8 +185,8 @@ def test_the_objects_own_boxes_join_the_regions():
     np.testing.assert_array_equal(outputs["region_boxes"][0, place], box)
 
 
-def test_no_object_and_no_image_give_finite_losses_and_gradients():
-    """Padding, images without objects, one with a crowd alone, and an object without area."""
+def test_losses_and_gradients_are_finite_without_objects_or_images():
+    """The batch has padding, images without objects, an image with only a crowd, and an object without area."""
     batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
     batch["example_mask"][0] = False
     batch, task = jax.tree.map(jnp.asarray, batch), make_task()
@@ -198,10 +199,10 @@ def test_no_object_and_no_image_give_finite_losses_and_gradients():
 
     found = gradient(make_outputs(3))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    assert all((x[0] == 0).all() for x in jax.tree.leaves(found)), "a padded row costs nothing"
+    assert all((x[0] == 0).all() for x in jax.tree.leaves(found)), "a padded row has no loss"
 
 
-def test_proposals_carry_no_gradient():
+def test_proposals_have_no_gradient():
     batch, task = jax.tree.map(jnp.asarray, random_batch(np.random.default_rng(3))), make_task()
 
     def second_stage(outputs):
@@ -211,7 +212,7 @@ def test_proposals_carry_no_gradient():
     assert all((x == 0).all() for x in jax.tree.leaves(jax.jit(jax.grad(second_stage))(make_outputs())))
 
 
-def test_evaluation_needs_no_ground_truth_and_no_randomness():
+def test_evaluation_needs_neither_ground_truth_nor_random_numbers():
     batch = random_batch(np.random.default_rng(3))
     seen = {
         name: jnp.asarray(batch[name])
@@ -239,7 +240,7 @@ def test_anchors_in_the_padding_are_outside_the_image():
     ]
 
 
-def test_thresholds_in_the_wrong_order_are_one_line():
+def test_thresholds_in_the_wrong_order_raise_a_user_error():
     with pytest.raises(UserError, match="config.task.background_iou=0.6 is above config.task.region_iou=0.5; lower it"):
         make_task(background_iou=0.6)
     with pytest.raises(UserError, match="config.task.negative_iou=0.8 is above config.task.positive_iou=0.7"):

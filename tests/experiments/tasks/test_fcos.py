@@ -31,7 +31,7 @@ def make_task(**fields):
 
 
 def make_loss(**fields):
-    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
+    """Compile a function of (outputs, batch). It returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch):
@@ -69,7 +69,7 @@ def random_outputs(generator, count):
 
 
 def fits(box, place, *, radius=1.5, reach=3.0):
-    """Section 3.1, 3.2 and the centre sampling, for one object and one place."""
+    """Return whether a place matches an object by sections 3.1 and 3.2 and by centre sampling."""
     y, x, stride = place
     distances = y - box[0], x - box[1], box[2] - y, box[3] - x
     central = max(abs(y - (box[0] + box[2]) / 2), abs(x - (box[1] + box[3]) / 2)) < radius * stride
@@ -79,7 +79,10 @@ def fits(box, place, *, radius=1.5, reach=3.0):
 
 
 def oracle(outputs, batch, *, alpha=0.25, gamma=2.0, box_weights="centerness", use_difficult=True, **ranges):
-    """Compute the loss by loops in float64. Return sums by name, the boxes' weight, and what counts and matches [B,A]."""
+    """Compute the loss by loops in float64.
+
+    Return the sums by name, the weight of the boxes, and masks [B,A] of counted and of matched locations.
+    """
     sums = dict(classification=0.0, localisation=0.0, centerness=0.0)
     weights, (counted, matched) = 0.0, np.zeros((2, len(batch["boxes"]), len(PLACES)), bool)
     for row, boxes in enumerate(batch["boxes"].astype(float)):
@@ -144,7 +147,7 @@ def test_loss_equals_the_oracle(fields, loss):
         np.testing.assert_array_equal(np.abs(gradients["distances"]).max(-1) > 0, matched)
 
 
-def test_every_term_has_its_own_denominator_of_one_at_least():
+def test_every_term_is_divided_by_its_own_weight_or_at_least_one():
     task, outputs = make_task(), random_outputs(np.random.default_rng(0), 3)
     compiled = jax.jit(task.loss)
     for objects in ([], [((2, 2, 18, 18), 1, "")], [((9, 9, 31, 31), 1, ""), ((0, 20, 13, 44), 2, "")]):
@@ -158,8 +161,8 @@ def test_every_term_has_its_own_denominator_of_one_at_least():
             np.testing.assert_allclose(term.value(), sums[name] / divisors[name], rtol=1e-4)
 
 
-def test_an_objects_levels_are_those_of_its_size():
-    """The paper's ranges hold for three places in the middle of an object. At their ends two levels learn it."""
+def test_objects_match_the_levels_of_their_size():
+    """The ranges of the paper hold for three places in the middle of an object. At a range's end two levels match."""
     task = make_task(reach=8.0)
     places = np.array([[256 - stride / 2] * 2 + [256 + stride / 2] * 2 for stride in (8, 16, 32)])
     for half, levels in ((20, "100"), (64, "110"), (65, "010"), (100, "010"), (128, "011"), (129, "001"), (999, "001")):
@@ -167,16 +170,16 @@ def test_an_objects_levels_are_those_of_its_size():
         assert "".join(map(str, task.find_fits(box, places, np)[0].astype(int))) == levels, half
 
 
-def test_a_place_is_near_the_middle_of_its_object():
+def test_locations_match_only_near_the_centre_of_an_object():
     task = make_task(radius=1.5)
-    place = np.array([[96.0, 96.0, 104.0, 104.0]])  # around 100, and of a stride of 8
+    place = np.array([[96.0, 96.0, 104.0, 104.0]])  # centre at 100, stride 8
     for shift, fits in ((0, True), (11.9, True), (-11.9, True), (12, False), (-12, False)):
         for across in (0, 5):
             box = np.array([[80 + shift, 80 + across, 120 + shift, 120 + across]], float)
             assert task.find_fits(box, place, np)[0, 0] == task.find_fits(box[:, [1, 0, 3, 2]], place, np)[0, 0] == fits
 
 
-def test_the_smallest_object_wins_and_then_the_first():
+def test_location_matches_the_smallest_object_and_then_the_first():
     task = make_task(radius=9.0, reach=100.0)
     boxes = [((4, 4, 36, 36), 0, ""), ((8, 8, 24, 24), 1, ""), ((8, 8, 24, 24), 2, ""), ((0, 0, 3, 3), 0, "")]
     targets = jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(make_batch(boxes))
@@ -187,7 +190,7 @@ def test_the_smallest_object_wins_and_then_the_first():
     assert (classes[small] == 1).all() and (classes[large & ~small] == 0).all() and small.sum() == 16
 
 
-def test_centerness_is_the_papers():
+def test_centerness_equals_equation_3():
     """Equation 3 gives 1 in the middle, sqrt(1/3) at a quarter, and 0 on the edge and outside."""
     task = make_task(radius=9.0)
     batch = make_batch([((2, 2, 10, 10), 0, "")], [((4, 2, 12, 10), 0, "")])
@@ -198,7 +201,7 @@ def test_centerness_is_the_papers():
     np.testing.assert_allclose(found, [1, 0, 0, 0, 3**-0.5, 3**-0.5], rtol=1e-6)
 
 
-def test_values_in_padding_change_nothing(loss):
+def test_values_in_padding_have_no_effect(loss):
     generator = np.random.default_rng(1)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -210,7 +213,7 @@ def test_values_in_padding_change_nothing(loss):
     jax.tree.map(np.testing.assert_array_equal, (expected, gradients), (found, others))
 
 
-def test_parts_of_a_batch_add_up(loss):
+def test_losses_of_two_half_batches_sum_to_the_whole(loss):
     generator = np.random.default_rng(7)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -221,7 +224,7 @@ def test_parts_of_a_batch_add_up(loss):
         np.testing.assert_allclose(expected, np.add(halves[0][name], halves[1][name]), rtol=1e-5)
 
 
-def test_a_mirror_image_has_the_same_loss(loss):
+def test_mirrored_image_has_the_same_loss(loss):
     generator = np.random.default_rng(2)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -238,8 +241,8 @@ def test_a_mirror_image_has_the_same_loss(loss):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), expected, found)
 
 
-def test_odd_boxes_have_finite_losses(loss):
-    """Without area, tiny, as large as the image, and larger than that."""
+def test_unusual_boxes_have_finite_losses(loss):
+    """The boxes have no area, are tiny, as large as the image, or larger."""
     boxes = [(6, 6, 6, 6), (6, 6, 6.001, 40), (0, 0, *SIZE), (-90, -90, 200, 200), (13.9, 13.9, 14.2, 14.2)]
     batch = make_batch(*([(box, 1, "")] for box in boxes), [(boxes[2], 0, "c")])
     outputs = random_outputs(np.random.default_rng(0), 6)
@@ -253,7 +256,7 @@ def test_odd_boxes_have_finite_losses(loss):
     assert not gradients["logits"][5, inside].any()
 
 
-def test_decoded_targets_are_the_objects():
+def test_decoded_targets_equal_the_objects():
     task, batch = make_task(), random_batch(np.random.default_rng(3))
     targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(jnp.asarray(ANCHORS), batch))(batch))
     places = np.array(PLACES)
@@ -270,7 +273,7 @@ def test_decoded_targets_are_the_objects():
     np.testing.assert_allclose(scores, 0.5 * 0.6, rtol=1e-5)
 
 
-def test_matchable_boxes_have_a_place():
+def test_matchable_boxes_own_a_location():
     generator = np.random.default_rng(0)
     task = make_task()
     found_any, missed_any = 0, 0

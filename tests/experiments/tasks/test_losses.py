@@ -15,7 +15,7 @@ from fields import check as fields_check
 from fields import fill
 
 NAMES = ("cross_entropy", "dice", "focal", "lovasz_softmax", "ohem")
-SHAPE = (4, 3, 4, 3)  # B, H, W, C: one for all drawn inputs, so that each loss is compiled once
+SHAPE = (4, 3, 4, 3)  # B, H, W, C; one shape for all inputs, so that each loss is compiled once
 LOSSES = {
     "cross_entropy": partial(losses.cross_entropy, label_smoothing=0.1),
     "dice": losses.dice,
@@ -69,7 +69,7 @@ def softmax(logits):
 
 seeds = st.integers(0, 2**32 - 1)
 
-# One 2x2 image of two classes, one of whose pixels does not count.
+# One 2x2 image of two classes. One pixel does not count.
 PROBABILITY = [[[0.7, 0.3], [0.4, 0.6]], [[0.2, 0.8], [0.9, 0.1]]]
 LABEL = image([[0, 0], [1, 255]], np.uint8)
 WEIGHT = image([[1.0, 2.0], [3.0, 0.0]], np.float32)
@@ -78,13 +78,13 @@ WEIGHT = image([[1.0, 2.0], [3.0, 0.0]], np.float32)
 # Known answers.
 
 
-def test_cross_entropy_by_hand():
+def test_cross_entropy_equals_hand_computed_value():
     value = evaluate(losses.cross_entropy, logits_of(PROBABILITY), LABEL, WEIGHT, label_smoothing=0.0)
     assert value.shape == (1,)
     assert float(value[0]) == pytest.approx(-(1 * math.log(0.7) + 2 * math.log(0.4) + 3 * math.log(0.8)), rel=1e-5)
 
 
-def test_smoothed_cross_entropy_by_hand():
+def test_smoothed_cross_entropy_equals_hand_computed_value():
     value = evaluate(
         losses.cross_entropy,
         logits_of([[[0.7, 0.2, 0.1]]]),
@@ -95,13 +95,13 @@ def test_smoothed_cross_entropy_by_hand():
     assert float(value[0]) == pytest.approx(-(0.8 * math.log(0.7) + 0.1 * math.log(0.2) + 0.1 * math.log(0.1)), 1e-5)
 
 
-def test_focal_by_hand():
+def test_focal_equals_hand_computed_value():
     value = evaluate(losses.focal, logits_of(PROBABILITY), LABEL, WEIGHT, gamma=2.0)
     by_hand = -(1 * 0.3**2 * math.log(0.7) + 2 * 0.6**2 * math.log(0.4) + 3 * 0.2**2 * math.log(0.8))
     assert float(value[0]) == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_dice_by_hand():
+def test_dice_equals_hand_computed_value():
     value = evaluate(losses.dice, logits_of(PROBABILITY), LABEL, WEIGHT)
     # Class 0: sum w p t = 0.7 + 2 * 0.4 = 1.5, sum w p = 1.5 + 3 * 0.2 = 2.1, sum w t = 3.
     # Class 1: sum w p t = 3 * 0.8 = 2.4, sum w p = 2.4 + 0.3 + 2 * 0.6 = 3.9, sum w t = 3.
@@ -109,23 +109,23 @@ def test_dice_by_hand():
     assert float(value[0]) == pytest.approx(6 * mean, rel=1e-5)
 
 
-def test_dice_averages_over_the_classes_present():
+def test_dice_averages_over_the_classes_that_are_present():
     probability = [[[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]]
     value = evaluate(losses.dice, logits_of(probability), image([[0, 0]], np.uint8), np.ones((1, 1, 2), np.float32))
     assert float(value[0]) == pytest.approx(2 * (1 - 2 * 1.1 / (1.1 + 2)), rel=1e-5)
 
 
-def test_lovasz_softmax_by_hand():
+def test_lovasz_softmax_equals_hand_computed_value():
     value = evaluate(losses.lovasz_softmax, logits_of(PROBABILITY), LABEL, WEIGHT)
-    # The counted pixels' errors are 0.3, 0.6, 0.2 for either class. Mistakes in that order, the largest first:
-    # class 0 (true at 0.3 and 0.6): Jaccard loss 1/2, 2/2, 3/3 after one, two, three mistakes,
-    # class 1 (true at 0.2): 1/2, 2/3, 3/3.
+    # The errors of the counted pixels are 0.3, 0.6, 0.2 for both classes. Pixels become mistakes in order of error, the
+    # largest first. Class 0 (true at 0.3 and 0.6) has Jaccard losses 1/2, 2/2, 3/3 after one, two, three mistakes.
+    # Class 1 (true at 0.2) has 1/2, 2/3, 3/3.
     first = 0.6 * 1 / 2 + 0.3 * 1 / 2 + 0.2 * 0
     second = 0.6 * 1 / 2 + 0.3 * (2 / 3 - 1 / 2) + 0.2 * (1 - 2 / 3)
     assert float(value[0]) == pytest.approx(6 * (first + second) / 2, rel=1e-5)
 
 
-def test_lovasz_softmax_of_mistakes_without_doubt_is_the_mean_jaccard_loss():
+def test_lovasz_softmax_of_certain_predictions_is_the_mean_jaccard_loss():
     label = np.array([[[0, 0, 1, 1, 2, 255]]], np.uint8)
     said = np.array([[[0, 1, 1, 0, 2, 1]]])
     value = evaluate(
@@ -134,16 +134,16 @@ def test_lovasz_softmax_of_mistakes_without_doubt_is_the_mean_jaccard_loss():
     assert float(value[0]) == pytest.approx(5 * (1 - (1 / 3 + 1 / 3 + 1) / 3), rel=1e-5)
 
 
-HARD = [[[0.9, 0.1], [0.6, 0.4]], [[0.5, 0.5], [0.2, 0.8]]]  # all truly 0
+HARD = [[[0.9, 0.1], [0.6, 0.4]], [[0.5, 0.5], [0.2, 0.8]]]  # the ground truth is 0 everywhere
 
 
 @pytest.mark.parametrize(
     ("threshold", "share", "kept"),
     [
-        (0.55, 0.25, (0.5, 0.2)),  # the threshold takes more than the share asks for
+        (0.55, 0.25, (0.5, 0.2)),  # the threshold keeps more pixels than the share
         (0.1, 0.25, (0.2,)),
-        (0.1, 0.26, (0.5, 0.2)),  # at least this share: 1.04 pixels are two
-        (0.3, 0.75, (0.6, 0.5, 0.2)),  # the share takes more than the threshold
+        (0.1, 0.26, (0.5, 0.2)),  # at least this share, so 1.04 pixels are rounded up to two
+        (0.3, 0.75, (0.6, 0.5, 0.2)),  # the share keeps more pixels than the threshold
         (0.0, 1.0, (0.9, 0.6, 0.5, 0.2)),
         (0.1, 0.0, ()),
         (1.0, 0.0, (0.9, 0.6, 0.5, 0.2)),
@@ -164,16 +164,17 @@ def test_ohem_keeps_the_hard_pixels(threshold, share, kept):
     np.testing.assert_array_equal(np.abs(gradient[0]).sum(-1) > 0, np.isin(pixels, kept))
 
 
-def test_ohem_keeps_all_that_tie_with_the_last():
+def test_ohem_keeps_all_pixels_that_tie_with_the_last_one():
     probability = [[[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]]]
     label = np.array([[[0, 0, 0, 0, 0, 255]]], np.uint8)
     weight = np.array([[[1, 2, 1, 1, 1, 0]]], np.float32)
-    value = evaluate(losses.ohem, logits_of(probability), label, weight, threshold=0.1, share=0.4)  # two of five
+    # 0.4 of five pixels are two.
+    value = evaluate(losses.ohem, logits_of(probability), label, weight, threshold=0.1, share=0.4)
     assert float(value[0]) == pytest.approx(6 * -(4 * math.log(0.6) + math.log(0.3)) / 5, rel=1e-5)
 
 
-def test_ohem_counts_its_share_in_each_image():
-    """An image of easy pixels next to one of hard ones keeps its share all the same, of its counted pixels alone."""
+def test_ohem_applies_its_share_per_image():
+    """An image of easy pixels keeps its share of counted pixels, even if another image has harder pixels."""
     probability = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1, 0.05, 0.01]).reshape(2, 1, 4)
     logits = np.log(np.stack([probability, 1 - probability], -1)).astype(np.float32)
     weight = np.array([[[1, 1, 1, 0]], [[1, 1, 1, 1]]], np.float32)
@@ -181,8 +182,8 @@ def test_ohem_counts_its_share_in_each_image():
     np.testing.assert_allclose(value, [-3 * math.log(0.7), -4 * (math.log(0.05) + math.log(0.01)) / 2], rtol=1e-5)
 
 
-def test_class_weights_make_a_weighted_mean():
-    """sum of w l by sum of w, as torch's CrossEntropyLoss(weight=..., ignore_index=255) averages."""
+def test_class_weights_give_the_weighted_mean():
+    """The mean is sum(w * l) / sum(w), as in torch's CrossEntropyLoss(weight=..., ignore_index=255)."""
     weights = (0.5, 2.0)
     weight = losses.pixel_weights(jnp.asarray(LABEL), jnp.array([True]), weights, None)
     np.testing.assert_array_equal(weight, [[[0.5, 0.5], [2.0, 0.0]]])
@@ -191,7 +192,7 @@ def test_class_weights_make_a_weighted_mean():
     assert float(value[0] / jnp.sum(weight)) == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_pixel_weights_multiply_class_map_and_mask():
+def test_pixel_weights_multiply_class_weights_weight_map_and_mask():
     label = jnp.array([[[0, 1, 255]], [[1, 1, 0]], [[0, 1, 1]]], jnp.uint8)
     weight_map = jnp.array([[[3.0, 5.0, np.nan]], [[7.0, 1.0, 2.0]], [[1.0, 1.0, 1.0]]], jnp.float32)
     mask = jnp.array([True, True, False])
@@ -207,7 +208,7 @@ def test_pixel_weights_multiply_class_map_and_mask():
 
 @settings(max_examples=25, deadline=None)
 @given(seeds)
-def test_dice_against_loops(seed):
+def test_dice_equals_loops(seed):
     logits, label, weight = draw(seed)
     probability, expected = softmax(logits), []
     for p, t, w in zip(probability, label, weight, strict=True):
@@ -221,7 +222,7 @@ def test_dice_against_loops(seed):
 
 
 def lovasz_by_definition(logits, label, weight):
-    """Compute equations 6, 8 and 9 of Berman et al. 2018, the Jaccard loss of growing sets of mistakes, [B] float64."""
+    """Compute equations 6, 8 and 9 of Berman et al. 2018, the Jaccard loss of growing sets of mistakes. Return [B] float64."""
     values = []
     for p, t, w in zip(softmax(logits), label, weight, strict=True):
         counted = w > 0
@@ -242,7 +243,7 @@ def lovasz_by_definition(logits, label, weight):
 
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([0.1, 2.0, 8.0]))
-def test_lovasz_softmax_against_its_definition(seed, ignored, scale):
+def test_lovasz_softmax_equals_its_definition(seed, ignored, scale):
     logits, label, weight = draw(seed, ignored, scale)
     value, _ = compiled("lovasz_softmax")(logits, label, weight)
     np.testing.assert_allclose(value, lovasz_by_definition(logits, label, weight), rtol=2e-5, atol=1e-6)
@@ -250,7 +251,7 @@ def test_lovasz_softmax_against_its_definition(seed, ignored, scale):
 
 @settings(max_examples=40, deadline=None)
 @given(seeds)
-def test_lovasz_softmax_against_its_definition_where_errors_tie(seed):
+def test_lovasz_softmax_equals_its_definition_for_tied_errors(seed):
     logits, label, weight = draw(seed)
     logits = np.round(logits / 2)
     value, _ = compiled("lovasz_softmax")(logits, label, weight)
@@ -259,7 +260,7 @@ def test_lovasz_softmax_against_its_definition_where_errors_tie(seed):
 
 @settings(max_examples=8, deadline=None)
 @given(seeds)
-def test_lovasz_softmax_has_the_gradient_of_its_definition(seed):
+def test_lovasz_softmax_gradient_equals_finite_differences(seed):
     logits, label, weight = draw(seed)
     _, gradient = compiled("lovasz_softmax")(logits, label, weight)
     direction, step = np.random.default_rng(seed + 1).normal(size=SHAPE), 1e-7
@@ -271,8 +272,8 @@ def test_lovasz_softmax_has_the_gradient_of_its_definition(seed):
     )
 
 
-def test_slopes_keep_their_digits_in_a_large_image():
-    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit. Differences in float32 would be noise."""
+def test_jaccard_slopes_are_accurate_in_a_large_image():
+    """Neighbouring Jaccard losses of 200,000 pixels differ in the sixth digit. Their float32 differences would be noise."""
     rng = np.random.default_rng(0)
     errors, truth = rng.permutation(200_000).astype(np.float32), (rng.random(200_000) < 0.1).astype(np.int32)
     order = np.argsort(-errors)
@@ -286,8 +287,8 @@ def test_slopes_keep_their_digits_in_a_large_image():
 
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.sampled_from([2.0**-2, 2.0**-4, 2.0**-24]))
-def test_both_forms_of_the_sort_give_one_order(seed, step):
-    """Errors in [0, 1] with many ties, some, and none."""
+def test_both_implementations_of_the_sort_give_the_same_order(seed, step):
+    """Errors in [0, 1] have many ties, some ties or no ties."""
     errors = jnp.float32(step * np.random.default_rng(seed).integers(0, 1 / step + 1, (2, 3, 16)))
     tag = jnp.broadcast_to(2 * jnp.arange(16, dtype=jnp.int32), errors.shape)
     packed, plain = losses._ordered_packed(errors, tag), losses._ordered(errors, tag)
@@ -296,7 +297,7 @@ def test_both_forms_of_the_sort_give_one_order(seed, step):
     np.testing.assert_array_equal(plain, 2 * np.argsort(-errors, axis=-1, kind="stable"))
 
 
-def test_lovasz_softmax_lowers_for_accelerators_without_wide_integers():
+def test_lovasz_softmax_has_no_64_bit_integers_on_accelerators():
     traced = jax.jit(losses.lovasz_softmax).trace(*draw(0))
     wide = {
         platform: re.search(r"stablehlo.convert.*xi64>", traced.lower(lowering_platforms=(platform,)).as_text())
@@ -306,7 +307,7 @@ def test_lovasz_softmax_lowers_for_accelerators_without_wide_integers():
 
 
 @pytest.mark.parametrize("name", ["dice", "lovasz_softmax", "focal", "ohem"])
-def test_certain_and_right_costs_nothing(name):
+def test_loss_of_certain_correct_predictions_is_zero(name):
     _, label, weight = draw(3)
     logits = 200.0 * np.asarray(jax.nn.one_hot(label, SHAPE[-1]))
     value, gradient = compiled(name)(logits, label, weight)
@@ -314,7 +315,7 @@ def test_certain_and_right_costs_nothing(name):
     assert np.all(np.isfinite(gradient))
 
 
-def test_focal_without_gamma_is_cross_entropy():
+def test_focal_with_gamma_0_equals_cross_entropy():
     logits, label, weight = map(jnp.asarray, draw(4))
 
     def total(loss, **fields):
@@ -327,7 +328,7 @@ def test_focal_without_gamma_is_cross_entropy():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_is_finite_at_every_probability(gamma):
-    """Its value and derivative in the margin of the true class's logit, against the formula in float64."""
+    """The value and the derivative by the margin of the true class's logit equal the formula in float64."""
     margin = np.array([0.0, 1e-3, 10.0, 18.0, 500.0, -500.0])
 
     def loss(margin):
@@ -344,8 +345,8 @@ def test_focal_is_finite_at_every_probability(gamma):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pixels_without_weight_change_nothing(name):
-    """Neither their logits, finite or not, nor their labels matter, and they get no gradient."""
+def test_pixels_without_weight_have_no_effect_and_no_gradient(name):
+    """Neither their logits, finite or not, nor their labels have an effect."""
     logits, label, weight = draw(5, ignored=0.4)
     weight[1, 0] = 0.0  # a labelled pixel whose class has weight 0
     counted = weight > 0
@@ -360,7 +361,7 @@ def test_pixels_without_weight_change_nothing(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pixels_without_weight_are_as_if_cut_off(name):
+def test_pixels_without_weight_equal_cropped_pixels(name):
     logits, label, weight = draw(6, ignored=0.0)
     label[:, -1], weight[:, -1] = 255, 0.0
     value, gradient = compiled(name)(logits, label, weight)
@@ -370,7 +371,7 @@ def test_pixels_without_weight_are_as_if_cut_off(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_to_count_is_zero_without_gradient(name):
+def test_image_without_counted_pixels_has_zero_loss_and_gradient(name):
     logits, label, weight = draw(7)
     weight[2] = 0.0
     value, gradient = compiled(name)(logits, label, weight)
@@ -382,7 +383,7 @@ def test_nothing_to_count_is_zero_without_gradient(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loss_of_nan_stays_visible(name):
+def test_nan_logits_give_a_nan_loss(name):
     logits, label, weight = draw(8, ignored=0.0)
     logits[1, 0, 0] = np.nan
     value, _ = compiled(name)(logits, label, weight)
@@ -390,7 +391,7 @@ def test_a_loss_of_nan_stays_visible(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_weight_of_an_image_scales_its_loss(name):
+def test_weight_of_an_image_scales_its_loss(name):
     logits, label, weight = draw(9)
     value, _ = compiled(name)(logits, label, weight)
     scaled, _ = compiled(name)(logits, label, weight * np.array([1, 2, 4, 0.5], np.float32)[:, None, None])
@@ -415,7 +416,7 @@ def all_losses():
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, st.sampled_from([0.0, 0.5, 0.95]))
-def test_parts_of_a_batch_add_up(seed, ignored):
+def test_losses_of_two_half_batches_sum_to_the_whole(seed, ignored):
     logits, label, weight = draw(seed, ignored)
     whole = all_losses()(logits, label, weight)
     halves = [all_losses()(logits[part], label[part], weight[part]) for part in (slice(0, 2), slice(2, 4))]
@@ -423,7 +424,7 @@ def test_parts_of_a_batch_add_up(seed, ignored):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), whole, added)
 
 
-def test_losses_are_made_with_their_factors_and_fields():
+def test_make_losses_uses_the_factors_and_fields():
     logits, label, weight = map(jnp.asarray, draw(10))
     made = make_losses(
         cross_entropy=dict(factor=2.0, label_smoothing=0.2),
@@ -458,21 +459,21 @@ def test_losses_are_made_with_their_factors_and_fields():
         (dict(ohem=(0.7,)), r"losses\.ohem=\(0\.7,\) is not valid"),
     ],
 )
-def test_senseless_fields_are_refused_in_one_line(fields, line):
+def test_invalid_fields_raise_a_one_line_error(fields, line):
     others = {name: {} for name in NAMES if name not in fields}
     with pytest.raises(UserError, match=line) as error:
         fields_check("config.task.losses", others | fields, losses.Losses)
     assert "\n" not in str(error.value)
 
 
-def test_losses_that_are_all_off_are_refused():
+def test_switching_all_losses_off_raises_a_user_error():
     with pytest.raises(UserError, match=r"config\.task\.losses: every factor is 0"):
         make_losses()
     with pytest.raises(UserError, match=r"config\.task\.losses\.ohem: threshold and share are both 0"):
         make_losses(ohem=dict(factor=1.0, threshold=0.0, share=0.0))
 
 
-def test_a_loss_that_is_off_is_not_computed():
+def test_loss_with_factor_0_is_not_computed():
     assert make_losses(cross_entropy=dict(factor=1.0)).keys() == {"cross_entropy"}
     assert make_losses(ohem=dict(factor=1.0), dice=dict(factor=0.5)).keys() == {"dice", "ohem"}
 
@@ -484,12 +485,12 @@ def test_a_loss_that_is_off_is_not_computed():
         ((0.0, 0.0, 0.0), r"config.task.class_weights=.* set one above 0"),
     ],
 )
-def test_class_weights_that_make_no_sense_are_refused(class_weights, line):
+def test_invalid_class_weights_raise_a_one_line_error(class_weights, line):
     with pytest.raises(UserError, match=line) as error:
         losses.check_class_weights(class_weights, 3)
     assert "\n" not in str(error.value) and "--mode=datacheck" in str(error.value)
 
 
 @pytest.mark.parametrize("class_weights", [(), (1.0, 0.0, 2), [1.0, 1.0, 1.0]])
-def test_class_weights_that_make_sense_pass(class_weights):
+def test_valid_class_weights_pass_the_check(class_weights):
     losses.check_class_weights(class_weights, 3)

@@ -1,4 +1,4 @@
-"""Mask R-CNN's loss of masks equals plain loops, and only regions of objects take part in it."""
+"""The mask loss of Mask R-CNN equals plain loops, and only regions of objects contribute to it."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from models.ops import masks
 from tests.experiments.tasks import test_faster_rcnn as faster_rcnn
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, make_batch, random_batch
 
-CELLS = (6, 6)  # of a predicted mask
+CELLS = (6, 6)  # size of a predicted mask
 rng = np.random.default_rng(8)
 LOGITS = rng.normal(0, 0.05, (4, *CELLS, 1 + len(CLASSES)))
 
@@ -54,8 +54,8 @@ def overlap_of(box, region):
     return faster_rcnn.iou(box.astype(float), region.astype(float))
 
 
-def test_the_masks_loss_equals_loops():
-    """Each region of an object, compared with that object's mask alone, in the column of its class."""
+def test_mask_loss_equals_loops():
+    """Each region of an object is compared with the mask of that object, in the channel of its class."""
     batch, task = add_masks(random_batch(np.random.default_rng(3))), make_task()
     outputs, terms = run(task, batch)
     learned = np.asarray(jax.jit(task.learnable)(batch))
@@ -76,16 +76,16 @@ def test_the_masks_loss_equals_loops():
     np.testing.assert_allclose((terms["masks"].total, terms["masks"].weight), (total, count), rtol=1e-4)
 
 
-def test_an_object_whose_mask_is_empty_has_none_to_learn():
+def test_objects_with_an_empty_mask_have_no_mask_loss():
     batch = add_masks(random_batch(np.random.default_rng(3)))
-    batch["masks"][0] = 0  # of the first image's objects
+    batch["masks"][0] = 0  # masks of the objects in the first image
     outputs, terms = run(make_task(), batch)
     assert (outputs["region_classes"][0] > 0).any() and not outputs["mask_positive"][0].any()
     assert terms["masks"].weight == outputs["mask_positive"].sum() > 0
 
 
 @pytest.mark.slow
-def test_few_regions_are_segmented_and_all_of_objects_are_among_them():
+def test_few_regions_are_segmented_including_all_positive_ones():
     batch = add_masks(random_batch(np.random.default_rng(3)))
     outputs, terms = run(make_task(regions=8, region_share=0.5), batch)
     assert outputs["mask_logits"].shape == (6, 4, *CELLS) == outputs["mask_targets"].shape
@@ -93,8 +93,8 @@ def test_few_regions_are_segmented_and_all_of_objects_are_among_them():
     assert positive == outputs["mask_positive"].sum() == terms["masks"].weight > 4
 
 
-def test_no_object_and_no_image_give_finite_losses_and_gradients():
-    """Padding, images without objects, one with a crowd alone, and an object without area."""
+def test_losses_and_gradients_are_finite_without_objects_or_images():
+    """The batch has padding, images without objects, an image with only a crowd, and an object without area."""
     batch = add_masks(make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")]))
     batch["example_mask"][0] = False
     batch, task = jax.tree.map(jnp.asarray, batch), make_task()
@@ -107,10 +107,10 @@ def test_no_object_and_no_image_give_finite_losses_and_gradients():
 
     (value, term), found = loss(faster_rcnn.make_outputs(3))
     assert np.isfinite(value) and all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    assert term.total == term.weight == 0, "no region is of an object"
+    assert term.total == term.weight == 0, "no region matches an object"
 
 
-def test_evaluation_segments_the_detections_that_stay():
+def test_evaluation_segments_the_kept_detections():
     batch = random_batch(np.random.default_rng(3))
     seen = {
         name: jnp.asarray(batch[name])
@@ -133,7 +133,7 @@ def test_evaluation_segments_the_detections_that_stay():
         np.testing.assert_allclose(found[name], others[name], rtol=1e-5)
 
 
-def test_a_model_without_masks_is_one_line():
+def test_model_without_masks_raises_a_user_error():
     config = common.get_config()
     detectors.use_light_faster_rcnn(config)
     config.task.name = "mask_rcnn"

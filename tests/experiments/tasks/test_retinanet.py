@@ -10,8 +10,8 @@ from models.ops.anchors import pyramid
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 from tests.experiments.tasks.terms import summed
 
-REGULAR = pyramid(SIZE, (8, 16), 2.0, 2, (0.5, 1.0, 2.0))  # 5x6 and 3x3 places, 6 shapes
-# Moved a little, so that no two overlap an object equally: which one is the best would be a matter of rounding.
+REGULAR = pyramid(SIZE, (8, 16), 2.0, 2, (0.5, 1.0, 2.0))  # 5x6 and 3x3 cells, 6 shapes
+# Moved a little, so that no two anchors overlap an object equally. Otherwise rounding would decide which one is best.
 LEVELS = tuple(
     (level + np.random.default_rng(0).uniform(-0.5, 0.5, level.shape)).astype(np.float32) for level in REGULAR
 )
@@ -28,7 +28,7 @@ def make_task(**fields):
 
 
 def make_loss(**fields):
-    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
+    """Compile a function of (outputs, batch). It returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch, levels):
@@ -68,7 +68,10 @@ def giou(a, b):
 
 
 def oracle(outputs, batch, *, positive_iou=0.5, negative_iou=0.4, low_quality=True, alpha=0.25, gamma=2.0, **fields):
-    """Compute the loss by loops in float64. Return (classification, localisation, matched), and what counts [B,A]."""
+    """Compute the loss by loops in float64.
+
+    Return (classification, localisation, matched), and a mask [B,A] of counted anchors.
+    """
     fields = dict(use_difficult=True, box_loss="smooth_l1", beta=0.0) | fields
     classified = located = matched = 0.0
     counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
@@ -143,7 +146,7 @@ def test_loss_equals_the_oracle(fields, loss):
         assert (np.abs(gradients["offsets"]).max(-1) > 0).sum() == matched
 
 
-def test_terms_are_divided_by_the_matched_anchors_and_by_one_where_there_are_none():
+def test_terms_are_divided_by_the_matched_anchors_or_at_least_one():
     task, outputs = make_task(box_weight=3.0), random_outputs(np.random.default_rng(0), 3)
     compiled = jax.jit(task.loss)
     for objects, matched in (([], 0), ([((2, 2, 18, 18), 1, "")], 3)):
@@ -159,7 +162,7 @@ def test_terms_are_divided_by_the_matched_anchors_and_by_one_where_there_are_non
         np.testing.assert_allclose(logs["matched"].value(), count / 3, rtol=1e-6)
 
 
-def test_values_in_padding_change_nothing(loss):
+def test_values_in_padding_have_no_effect(loss):
     generator = np.random.default_rng(1)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -169,7 +172,7 @@ def test_values_in_padding_change_nothing(loss):
     jax.tree.map(np.testing.assert_array_equal, (expected, gradients), (found, others))
 
 
-def test_parts_of_a_batch_add_up(loss):
+def test_losses_of_two_half_batches_sum_to_the_whole(loss):
     generator = np.random.default_rng(7)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -180,7 +183,7 @@ def test_parts_of_a_batch_add_up(loss):
         np.testing.assert_allclose(expected, np.add(halves[0][name], halves[1][name]), rtol=1e-5)
 
 
-def test_a_mirror_image_has_the_same_loss(loss):
+def test_mirrored_image_has_the_same_loss(loss):
     generator = np.random.default_rng(2)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -201,8 +204,8 @@ def test_a_mirror_image_has_the_same_loss(loss):
 
 
 @pytest.mark.parametrize("fields", [dict(), dict(box_loss="giou")])
-def test_odd_boxes_have_finite_losses(fields, loss):
-    """Without area, tiny, as large as the image, and larger than that."""
+def test_unusual_boxes_have_finite_losses(fields, loss):
+    """The boxes have no area, are tiny, as large as the image, or larger."""
     compiled = make_loss(**fields) if fields else loss
     boxes = [(7, 7, 7, 7), (7, 7, 7.001, 40), (0, 0, *SIZE), (-90, -90, 200, 200), (12, 12, 12.5, 12.5)]
     batch = make_batch(*([(box, 1, "")] for box in boxes), [(boxes[2], 0, "c")])
@@ -211,7 +214,7 @@ def test_odd_boxes_have_finite_losses(fields, loss):
     assert logs["matched"][0] > 0 and not gradients["logits"][5, COUNTS[0] :].all()
 
 
-def test_decoded_targets_are_the_objects():
+def test_decoded_targets_equal_the_objects():
     task, batch = make_task(), random_batch(np.random.default_rng(3))
     targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch))
     sides = ANCHORS[:, 2:] - ANCHORS[:, :2]
@@ -231,8 +234,8 @@ def test_decoded_targets_are_the_objects():
     assert seen == set(zip(*np.nonzero(np.asarray(jax.jit(task.learnable)(batch))), strict=True))
 
 
-def test_predictions_are_the_best_boxes_of_all_levels():
-    """One box of each level is certain. One more overlaps the first level's box too much, except in another class."""
+def test_predictions_contain_the_best_boxes_of_all_levels():
+    """One box of each level has a high score. Another overlaps the first level's box and stays only in another class."""
     task = make_task(score_threshold=0.5, nms_iou=0.5, nms_candidates=5, max_detections=4)
     outputs = {"offsets": np.zeros((3, len(ANCHORS), 4), np.float32)}
     outputs["logits"] = np.full((3, len(ANCHORS), 3), -9.0, np.float32)
@@ -242,12 +245,12 @@ def test_predictions_are_the_best_boxes_of_all_levels():
     found = jax.jit(task.predict)(split(outputs) | GEOMETRY, make_batch([], [], []))
     assert found["valid"].tolist() == [[False] * 4, [True] * 3 + [False], [False] * 4]
     assert found["classes"][1].tolist() == [0, 1, 2, 0]
-    expected = np.clip(ANCHORS[[COUNTS[0] + 7, 40, near]], 0, np.tile(SIZE, 2))  # what of them is in the image
+    expected = np.clip(ANCHORS[[COUNTS[0] + 7, 40, near]], 0, np.tile(SIZE, 2))  # clipped to the image
     np.testing.assert_allclose(found["boxes"][1, :3], expected, atol=1e-4)
     np.testing.assert_allclose(found["scores"][1, :3], 1 / (1 + np.exp([-4.0, -3.0, -1.0])), rtol=1e-5)
 
 
-def test_matchable_is_enough_overlap_with_an_anchor():
+def test_matchable_boxes_overlap_an_anchor_enough():
     generator = np.random.default_rng(0)
     corner, side = generator.uniform(-9, 44, (150, 2)), generator.uniform(0.5, 40, (150, 2))
     boxes = np.concatenate([corner, corner + side], -1)
@@ -259,12 +262,12 @@ def test_matchable_is_enough_overlap_with_an_anchor():
     assert make_task().matchable(GEOMETRY, np.zeros((0, 4)), SIZE).shape == (0,)
 
 
-def test_thresholds_in_the_wrong_order_are_refused():
+def test_thresholds_in_the_wrong_order_raise_a_user_error():
     with pytest.raises(UserError, match=r"^config\.task\.negative_iou=0\.6 is above config\.task\.positive_iou=0\.5"):
         make_task(negative_iou=0.6)
 
 
-def test_outputs_of_bfloat16_have_a_finite_loss(loss):
+def test_bfloat16_outputs_have_a_finite_loss(loss):
     batch = random_batch(np.random.default_rng(5))
     outputs = random_outputs(np.random.default_rng(5), 6)
     outputs["logits"] *= 1e4

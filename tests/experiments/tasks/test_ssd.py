@@ -13,7 +13,7 @@ from tests.experiments.tasks.overfitting import OBJECTS, overfit
 from tests.experiments.tasks.scenes import CLASSES, MOST, SIZE, area, iou, make_batch, overlap, random_batch
 from tests.experiments.tasks.terms import summed
 
-ANCHORS = default_boxes(SIZE, ((4, 5), (2, 2)), (0.3, 0.5, 0.8), ((2.0,), ()))  # 80 and 8
+ANCHORS = default_boxes(SIZE, ((4, 5), (2, 2)), (0.3, 0.5, 0.8), ((2.0,), ()))  # 80 and 8 boxes
 
 
 def make_task(**fields):
@@ -27,7 +27,7 @@ GEOMETRY = {"anchors": ANCHORS}
 
 
 def make_loss(**fields):
-    """Compile a function of (outputs, batch) that returns ((sum, weight), logs) and the gradients of the sum by output."""
+    """Compile a function of (outputs, batch). It returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
 
     def loss(outputs, batch):
@@ -55,7 +55,10 @@ def random_outputs(generator, count):
 
 
 def oracle(outputs, batch, *, match_iou=0.5, negatives_per_positive=3.0, localisation_weight=1.0, use_difficult=True):
-    """Compute the loss by loops in float64. Return (sum, matched, classification, localisation) and the background [B,A]."""
+    """Compute the loss by loops in float64.
+
+    Return (sum, matched, classification, localisation), and a mask [B,A] of counted background.
+    """
     classified = located = matched = 0.0
     counted = np.zeros((len(batch["boxes"]), len(ANCHORS)), bool)
     for row, boxes in enumerate(batch["boxes"].astype(float)):
@@ -67,7 +70,7 @@ def oracle(outputs, batch, *, match_iou=0.5, negatives_per_positive=3.0, localis
             if i not in crowds and batch["example_mask"][row] and (use_difficult or not batch["difficult"][row, i])
         ]
         owner, free = {}, list(learned)
-        while free:  # every object has its best box, the largest overlap of all first
+        while free:  # every object gets its best box, in order of falling overlap
             _, i, a = max(
                 (iou(boxes[i], ANCHORS[a]), i, a) for i in free for a in range(len(ANCHORS)) if a not in owner
             )
@@ -131,15 +134,15 @@ def test_loss_equals_the_oracle(fields, loss):
         }.items():
             np.testing.assert_allclose(logs[name], (part, count), rtol=1e-4)
         assert all(np.isfinite(gradient).all() for gradient in gradients.values())
-        # A box that counts as background has a gradient on its logits and none on its offsets; objects have both.
+        # Counted background has a gradient on its logits but not on its offsets. Objects have both.
         moved = {name: np.abs(gradient).max(-1) > 0 for name, gradient in gradients.items()}
         np.testing.assert_array_equal(moved["logits"] & ~moved["offsets"], background)
         assert moved["offsets"].sum() == weight
-        assert not moved["logits"][[1, 3, 4]].any()  # no object, a crowd alone, a padded row
+        assert not moved["logits"][[1, 3, 4]].any()  # no object, only a crowd, a padded row
 
 
-def test_loss_of_one_object_is_known(loss):
-    """Equally likely classes cost log 4 for each matched box and its three negatives. Then offsets are wrong by 0.5 and 3."""
+def test_loss_of_one_object_equals_the_hand_computed_value(loss):
+    """Equal logits cost log 4 for each matched box and its three negatives. Then two offsets have errors of 0.5 and 3."""
     batch = make_batch([(ANCHORS[40], 1, "")])
     outputs = {name: np.zeros_like(values) for name, values in random_outputs(np.random.default_rng(0), 3).items()}
     matched = sum(iou(anchor, ANCHORS[40]) >= 0.5 for anchor in ANCHORS)
@@ -151,7 +154,7 @@ def test_loss_of_one_object_is_known(loss):
     np.testing.assert_allclose(wrong - right, 0.5 * 0.5**2 + 3.0 - 0.5, rtol=1e-4)
 
 
-def test_the_best_box_learns_an_object_that_no_box_overlaps_enough(loss):
+def test_best_box_matches_an_object_below_the_threshold(loss):
     batch = make_batch([((1, 1, 4, 4), 2, "")])
     ((_, weight), _), gradients = loss(random_outputs(np.random.default_rng(0), 3), batch)
     best = max(range(len(ANCHORS)), key=lambda a: iou(ANCHORS[a], (1, 1, 4, 4)))
@@ -159,7 +162,7 @@ def test_the_best_box_learns_an_object_that_no_box_overlaps_enough(loss):
     assert np.flatnonzero(np.abs(gradients["offsets"][0]).sum(-1)).tolist() == [best]
 
 
-def test_a_batch_without_objects_is_without_a_gradient(loss):
+def test_batch_without_objects_has_no_gradient(loss):
     batch = make_batch([], [((0, 0, 20, 20), 0, "c")])
     ((total, weight), logs), gradients = loss(random_outputs(np.random.default_rng(0), 3), batch)
     assert total == weight == 0
@@ -167,7 +170,7 @@ def test_a_batch_without_objects_is_without_a_gradient(loss):
     assert all(np.isfinite(value).all() for value in logs.values())
 
 
-def test_parts_of_a_batch_add_up(loss):
+def test_losses_of_two_half_batches_sum_to_the_whole(loss):
     generator = np.random.default_rng(7)
     batch = random_batch(generator)
     outputs = random_outputs(generator, 6)
@@ -178,7 +181,7 @@ def test_parts_of_a_batch_add_up(loss):
         np.testing.assert_allclose(expected, sum(parts), rtol=1e-5)
 
 
-def test_decoded_targets_are_the_objects():
+def test_decoded_targets_equal_the_objects():
     task, batch = make_task(), random_batch(np.random.default_rng(3))
     targets = jax.tree.map(np.asarray, jax.jit(lambda batch: task.targets(ANCHORS, batch))(batch))
     logits = 50.0 * np.eye(4, dtype=np.float32)[targets.classes]
@@ -195,7 +198,7 @@ def test_decoded_targets_are_the_objects():
     np.testing.assert_allclose(np.asarray(scores)[~targets.positive], 0, atol=1e-6)
 
 
-def test_matchable_is_enough_overlap_with_a_default_box():
+def test_matchable_boxes_overlap_a_default_box_enough():
     generator = np.random.default_rng(0)
     corner, side = generator.uniform(-5, 40, (150, 2)), generator.uniform(0.5, 40, (150, 2))
     boxes = np.concatenate([corner, corner + side], -1)
@@ -214,14 +217,14 @@ def overfitted():
     return overfit(config, steps=80)
 
 
-def test_every_parameter_is_learned(overfitted):
+def test_every_parameter_has_a_gradient(overfitted):
     for name, gradient in overfitted.first.items():
         assert np.isfinite(gradient).all(), name
-        # A bias before batch normalisation does nothing.
+        # A bias before batch normalisation has no effect.
         assert np.any(np.abs(gradient) > 1e-6) or name.endswith("conv/bias"), name
 
 
-def test_two_pictures_are_overfitted(overfitted):
+def test_two_images_are_overfitted(overfitted):
     assert overfitted.losses[-1] < 0.1 * overfitted.losses[0]
     task, batch = overfitted.task, overfitted.batch
     outputs = nnx.jit(lambda model: task.apply(model, batch, train=False, rngs=None))(overfitted.model)

@@ -1,4 +1,4 @@
-"""R-CNN's last stages store the same as plain loops, and their solutions become scores and boxes."""
+"""The last stages of R-CNN store the same examples as plain loops, and their solutions give scores and boxes."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ WIDTH = 3
 
 @RegionModel.register
 class Network:
-    """A region's features are its box's corners, and fc7 is their sum."""
+    """A network whose features of a region are the corners of its box. Its fc7 is their sum."""
 
     def features(self, images, *, train):
         return {1: images}
@@ -42,7 +42,7 @@ def batch():
     return add_proposals(random_batch(np.random.default_rng(3)))
 
 
-def test_examples_of_svms_equal_loops(batch):
+def test_svm_examples_equal_loops(batch):
     task = make_task("svms", use_difficult=False)
     found, kept = describe(task, batch)
     positives, negatives = 0, 0
@@ -69,7 +69,7 @@ def test_examples_of_svms_equal_loops(batch):
     assert positives > 3 and negatives > 30 and not kept[4].any(), "row 4 is padding"
 
 
-def test_examples_of_the_regression_equal_loops(batch):
+def test_regression_examples_equal_loops(batch):
     task = make_task("box_regression", regression_iou=0.4)
     found, kept = describe(task, batch)
     count = 0
@@ -89,7 +89,7 @@ def test_examples_of_the_regression_equal_loops(batch):
     assert count > 3
 
 
-def test_no_object_and_no_proposal_store_nothing_that_is_not_finite():
+def test_stored_examples_are_finite_without_objects_or_proposals():
     batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
     batch |= {"proposals": np.zeros((3, 4, 4), np.float32), "proposal_mask": np.ones((3, 4), bool)}
     for name, rows in (("svms", 13), ("box_regression", 0)):
@@ -97,7 +97,7 @@ def test_no_object_and_no_proposal_store_nothing_that_is_not_finite():
         assert kept.sum() == rows and all(np.isfinite(x).all() for x in found.values())
 
 
-def test_scores_are_margins_and_boxes_follow_their_class(batch):
+def test_scores_come_from_margins_and_boxes_from_class_offsets(batch):
     task = make_task("svms")
     regions = batch["proposals"][:1, :2]
     outputs = {
@@ -106,7 +106,7 @@ def test_scores_are_margins_and_boxes_follow_their_class(batch):
         "logits": np.array([[[0.0, -1, 0, 2], [0, 9, 9, 9]]], np.float32),
         "offsets": np.zeros((1, 2, 4, 4), np.float32),
     }
-    outputs["offsets"][0, 0, 3, 1] = 1.0  # a tenth of the width to the right, of the third class
+    outputs["offsets"][0, 0, 3, 1] = 1.0  # the third class moves right by a tenth of the width
     boxes, scores = jax.tree.map(np.asarray, task.decode(outputs, SIZE))
     np.testing.assert_allclose(scores[0, 0], [1 / (1 + np.e), 0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
     assert np.isneginf(scores[0, 1]).all()
@@ -115,8 +115,8 @@ def test_scores_are_margins_and_boxes_follow_their_class(batch):
     np.testing.assert_allclose(boxes[0, 0, 2], regions[0, 0] + [0, shift, 0, shift], atol=1e-4)
 
 
-def test_solutions_have_the_shapes_of_the_head():
-    """If features determine the class, the margins of objects are above all others."""
+def test_solutions_have_the_shapes_of_the_head_and_fit_the_examples():
+    """The features determine the class, so positives have margins above 0 and negatives below 0."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(-1, 3, 60)
     features = (np.eye(4)[numbers] + rng.normal(0, 0.05, (60, 4))).astype(np.float32)
@@ -133,6 +133,6 @@ def test_solutions_have_the_shapes_of_the_head():
     solved, logs = make_task("box_regression", ridge=1e-3).solve([block])
     kernel, bias = solved["box_head/offsets/kernel"], solved["box_head/offsets/bias"]
     assert kernel.shape == (1, 1, 4, 12) and bias.shape == (12,) and min(logs.values()) > 0.99
-    offsets = (features @ kernel[0, 0] + bias).reshape(-1, 4, 3).swapaxes(1, 2)  # as models.heads.box splits them
+    offsets = (features @ kernel[0, 0] + bias).reshape(-1, 4, 3).swapaxes(1, 2)  # the layout of models.heads.box
     own = offsets[np.arange(60), np.maximum(numbers, 0)]
     np.testing.assert_allclose(own, targets, atol=0.02)

@@ -1,4 +1,4 @@
-"""Losses and detections of detectors equal torchvision's, for the same raw outputs and its own settings."""
+"""Losses and detections equal those of torchvision, for the same raw outputs and torchvision's settings."""
 
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ OBJECTS = [((5, 9, 60, 71), 0, ""), ((30, 80, 41, 110), 2, ""), ((0, 20, 96, 150
 
 
 class Pair(SimpleNamespace):
-    """Our task and torchvision's network of one kind, the levels' anchors, and raw outputs for one image."""
+    """Our task, the same network of torchvision, the anchors of the levels, and raw outputs for one image."""
 
 
 def make(use, network, scale, octaves, ratios, names):
@@ -67,7 +67,7 @@ def split(pair):
 
 
 def theirs(pair):
-    """Return the outputs by torchvision's names, in its order of coordinates, and the anchors."""
+    """Return the anchors, and the outputs with torchvision's names and order of coordinates."""
     outputs = {name: torch.from_numpy(rows) for name, rows in pair.outputs.items()}
     named = {"cls_logits": outputs["logits"]}
     if "offsets" in outputs:
@@ -81,7 +81,7 @@ def theirs(pair):
 
 @pytest.mark.parametrize("objects", [OBJECTS, []])
 @pytest.mark.parametrize("name", ["retinanet", "fcos"])
-def test_losses_equal_torchvisions(name, objects, request):
+def test_losses_equal_torchvision(name, objects, request):
     pair = request.getfixturevalue(name)
     (named, anchors), sizes = theirs(pair), [level.size // 4 for level in pair.levels]
     boxes = torch.tensor([box for box, _, _ in objects], dtype=torch.float32).reshape(-1, 4)[:, ORDER]
@@ -95,7 +95,7 @@ def test_losses_equal_torchvisions(name, objects, request):
 
 
 @pytest.mark.parametrize("name", ["retinanet", "fcos"])
-def test_detections_equal_torchvisions(name, request):
+def test_detections_equal_torchvision(name, request):
     pair = request.getfixturevalue(name)
     task, (named, anchors) = pair.task, theirs(pair)
     sizes = [level.size // 4 for level in pair.levels]
@@ -118,7 +118,7 @@ def test_detections_equal_torchvisions(name, request):
 
 
 class Stages:
-    """A stand-in for our Faster R-CNN with known outputs of the first stage, and linear functions of a region's box."""
+    """A stand-in for Faster R-CNN. The first stage has known outputs, the second one is linear in the box of a region."""
 
     def __init__(self, pair):
         self.pair = pair
@@ -140,8 +140,8 @@ class Stages:
 
 
 @pytest.mark.parametrize("objects", [OBJECTS, []])
-def test_both_stages_losses_equal_torchvisions(objects):
-    """All anchors and all regions are sampled, so that nothing is random."""
+def test_losses_of_both_stages_equal_torchvision(objects):
+    """All anchors and all regions are sampled, so nothing is random."""
 
     def use(config):
         detectors.use_faster_rcnn(config)
@@ -180,7 +180,7 @@ def test_both_stages_losses_equal_torchvisions(objects):
     np.testing.assert_allclose(terms["objectness"].value(), objectness, rtol=1e-4)
     np.testing.assert_allclose(terms["proposals"].value(), moved, rtol=1e-4, atol=1e-7)
 
-    # The proposals are those that torchvision makes of the same outputs, in any order.
+    # The proposals equal those of torchvision for the same outputs, in any order.
     per_level = [level.size // 4 for level in levels]
     decoded = rpn.box_coder.decode(shifts, [anchors]).view(1, -1, 4)
     rpn.train()
@@ -199,8 +199,8 @@ def test_both_stages_losses_equal_torchvisions(objects):
     np.testing.assert_allclose(terms["localisation"].value(), expected[1], rtol=1e-4, atol=1e-7)
 
 
-def test_the_masks_loss_equals_torchvisions(monkeypatch):
-    """Both get the same targets, because torchvision crops its own from masks of whole images."""
+def test_mask_loss_equals_torchvision(monkeypatch):
+    """Both losses get the same targets, because torchvision crops its targets from masks of whole images."""
     config = common.get_config()
     detectors.use_mask_rcnn(config)
     task = registry.make_task(config, CLASSES)

@@ -34,7 +34,7 @@ def make(**fields):
 
 
 def make_batch(boxes, classes, size=SIZE, **fields):
-    """Make a batch of boxes [B,M,4] and classes [B,M]. Objects are valid by default."""
+    """Make a batch from boxes [B,M,4] and classes [B,M]. Objects are valid by default."""
     boxes, classes = np.asarray(boxes, np.float32), np.asarray(classes, np.int32)
     flags = dict(valid=np.ones(classes.shape, bool)) | {name: np.zeros(classes.shape, bool) for name in FLAGS}
     rows = dict(example_mask=np.ones(len(boxes), bool), boxes_lost=np.zeros(len(boxes), np.int32))
@@ -121,12 +121,12 @@ def oracle(outputs, batch):
 
 
 def draw(seed):
-    """Draw a batch with shared cells, crowds, difficult objects and padding, and outputs, many near the ground truth."""
+    """Draw a batch with shared cells, crowds, difficult objects and padding, and outputs near the ground truth."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(0, 1, (B, M, 2)) * SIZE
     half = rng.uniform(0.02, 0.4, (B, M, 2)) * SIZE
     boxes = np.concatenate([centre - half, centre + half], -1).clip(0, [*SIZE, *SIZE]).astype(np.float32)
-    valid = rng.random((B, M)) < rng.uniform(0, 1, (B, 1))  # images without an object too
+    valid = rng.random((B, M)) < rng.uniform(0, 1, (B, 1))  # some images have no object
     boxes = np.where(valid[..., None], boxes, 0)
     batch = make_batch(
         boxes,
@@ -152,7 +152,7 @@ def draw(seed):
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
-def test_the_loss_is_equation_3(seed):
+def test_loss_equals_equation_3(seed):
     outputs, batch = draw(seed)
     (total, weight), logs = loss_of(outputs, batch)
     expected, mask = oracle(outputs, batch), batch["example_mask"]
@@ -167,7 +167,7 @@ def test_the_loss_is_equation_3(seed):
     assert float(total) == pytest.approx(whole, rel=1e-4, abs=1e-4)
 
 
-HAND = {  # cell (0, 0) of an image of 100x100 with an object of 20x40 around (20, 40)
+HAND = {  # an image of 100x100; in cell (0, 0) an object of 20x40 around (20, 40)
     "boxes": np.zeros((1, 2, 2, 2, 4)),
     "confidence": np.full((1, 2, 2, 2), 0.1),
     "classes": np.full((1, 2, 2, 3), 9.0),
@@ -178,13 +178,13 @@ HAND["classes"][0, 0, 0] = [0.25, 0.5, 0.0]
 
 
 def hand_batch(valid=(False, True, False), difficult=False):
-    """Return the middle one of three objects, of which the last would share its cell."""
+    """Return a batch with the middle one of three objects. The last one has the same cell."""
     boxes = [[[0, 0, 8, 8], [10, 20, 30, 60], [12, 22, 20, 50]]]
     flags = dict(valid=np.array([valid]), difficult=np.array([[False, difficult, False]]))
     return make_batch(boxes, [[0, 1, 2]], (100, 100), **flags)
 
 
-def test_one_object_by_hand():
+def test_loss_of_one_object_equals_the_hand_computed_value():
     (total, weight), logs = loss_of(HAND, hand_batch())
     sizes = (0.4**0.5 - 0.2**0.5) ** 2
     parts = {"coordinates": 0, "sizes": sizes, "confidence": 0.4**2, "no_object": 0.3**2 + 6 * 0.1**2}
@@ -195,21 +195,21 @@ def test_one_object_by_hand():
     assert float(weight) == 1.0
 
 
-def test_difficult_objects_are_learned_where_the_config_says_so():
+def test_difficult_objects_are_learned_only_with_use_difficult():
     batch = hand_batch(difficult=True)
     assert float(loss_of(HAND, batch, use_difficult=True)[1]["classes"][0]) == pytest.approx(0.3125)
     _, logs = loss_of(HAND, batch, use_difficult=False)
     assert float(logs["classes"][0]) == 0
-    assert float(logs["no_object"][0]) == pytest.approx(6 * 0.1**2)  # nor is it background
+    assert float(logs["no_object"][0]) == pytest.approx(6 * 0.1**2)  # it is not background either
 
 
-def test_the_first_object_keeps_the_cell():
+def test_first_object_keeps_the_cell():
     (total, _), logs = loss_of(HAND, hand_batch((False, True, True)))
     assert float(total) == pytest.approx(float(loss_of(HAND, hand_batch())[0][0]), rel=1e-6)
     assert float(logs["unmatched"][0]) == 1
 
 
-def test_centres_on_borders_have_one_cell_each():
+def test_centres_on_borders_belong_to_one_cell():
     boxes = np.array([[-1, -1, 1, 1], [19, 21, 21, 23], [19, 43, 21, 45], [39, 65, 41, 67], [19.9, 21.9, 20, 22]])
     np.testing.assert_array_equal(yolov1.cell_of(boxes, GRID, SIZE), [0, 4, 5, 5, 0])
 
@@ -221,7 +221,7 @@ def choose(boxes, batch):
 
 
 def responsible(first, second):
-    """Return which of two predictions (y, x, root of h, root of w) of cell (0, 0) is responsible for the object in HAND."""
+    """Return which of two boxes (y, x, root of h, root of w) of cell (0, 0) is responsible for the object, and its IoU."""
     boxes = np.zeros((1, 2, 2, 2, 4), np.float32)
     boxes[0, 0, 0] = [first, second]
     chosen, iou = choose(boxes, hand_batch())
@@ -229,20 +229,20 @@ def responsible(first, second):
     return int(chosen[0, 0, 0].argmax()), float(iou[0, 0, 0])
 
 
-def test_the_box_of_the_highest_iou_is_responsible():
-    # The second one is nearer by its coordinates, but too thin to overlap much.
+def test_box_with_the_highest_iou_is_responsible():
+    # The second box has nearer coordinates, but it is too thin to overlap much.
     assert responsible([0.4, 0.8, 0.9, 0.9], [0.4, 0.8, 0.1, 0.6]) == (0, pytest.approx(800 / 6561, rel=1e-4))
     assert responsible([0.4, 0.8, 0.1, 0.6], [0.4, 0.8, 0.9, 0.9])[0] == 1
 
 
-def test_without_an_overlap_the_nearest_box_is_responsible():
+def test_nearest_box_is_responsible_if_no_box_overlaps():
     assert responsible([0.4, 0.8, 0.0, 0.0], [0.4, 0.8, 0.2, 0.0]) == (1, 0.0)
-    assert responsible([0.4, 0.8, -0.1, 0.6], [0.4, 0.8, -0.5, 0.6]) == (0, 0.0)  # a size below zero is none
+    assert responsible([0.4, 0.8, -0.1, 0.6], [0.4, 0.8, -0.5, 0.6]) == (0, 0.0)  # a negative size counts as 0
     assert responsible([0.4, 0.8, 0.0, 0.0], [0.4, 0.8, 0.0, 0.0]) == (0, 0.0)
     assert responsible([0.4, 0.8, 0.3, 0.3], [0.4, 0.8, 0.3, 0.3])[0] == 0
 
 
-def test_gradients_are_those_of_squares_with_constant_targets():
+def test_gradients_equal_those_of_squares_with_constant_targets():
     gradient = gradient_of({name: values.astype(np.float32) for name, values in HAND.items()}, hand_batch())
     boxes = np.zeros((1, 2, 2, 2, 4))
     boxes[0, 0, 0, 1, 3] = 5 * 2 * (0.2**0.5 - 0.4**0.5)
@@ -255,7 +255,7 @@ def test_gradients_are_those_of_squares_with_constant_targets():
     np.testing.assert_allclose(gradient["classes"], classes, rtol=1e-5)
 
 
-def test_no_object_is_a_finite_loss_with_finite_gradients():
+def test_loss_and_gradients_are_finite_without_objects():
     outputs, batch = draw(0)
     batch |= dict(valid=np.zeros((B, M), bool), boxes=np.zeros((B, M, 4), np.float32), example_mask=np.ones(B, bool))
     batch |= {name: np.zeros((B, M), bool) for name in FLAGS}
@@ -266,7 +266,7 @@ def test_no_object_is_a_finite_loss_with_finite_gradients():
     assert not gradient["boxes"].any() and not gradient["classes"].any()
 
 
-def test_padding_never_counts():
+def test_padding_has_no_effect():
     outputs, batch = draw(1)
     batch["example_mask"] = np.array([True, False, True, False])
     short = {name: values[::2] for name, values in batch.items()}
@@ -279,7 +279,7 @@ def test_padding_never_counts():
         assert np.isfinite(values).all() and values[::2].any() and not values[1::2].any()
 
 
-def test_halves_add_up_to_the_whole():
+def test_losses_of_two_half_batches_sum_to_the_whole():
     outputs, batch = draw(2)
     whole = loss_of(outputs, batch)
     halves = [
@@ -290,7 +290,7 @@ def test_halves_add_up_to_the_whole():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), added, whole)
 
 
-def test_decode_takes_back_what_encode_made():
+def test_decode_inverts_encode():
     rng = np.random.default_rng(3)
     corner = np.stack(np.meshgrid(np.arange(2) * 20, np.arange(3) * 22, indexing="ij"), -1)
     centre, half = corner + rng.uniform(0, 1, (5, 2, 3, 2)) * [20, 22], rng.uniform(0, 1, (5, 2, 3, 2)) * SIZE
@@ -302,7 +302,7 @@ def test_decode_takes_back_what_encode_made():
     np.testing.assert_allclose(yolov1.decode(coordinates[..., None, :], SIZE)[..., 0, :], boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_a_score_is_confidence_times_probability():
+def test_score_is_confidence_times_probability():
     outputs = {name: values.copy() for name, values in draw(4)[0].items()}
     boxes, scores = make().decode(jax.tree.map(jnp.asarray, outputs), SIZE)
     assert boxes.shape == (B, 12, 4) and scores.shape == (B, 12, 3)
@@ -317,7 +317,7 @@ def test_a_score_is_confidence_times_probability():
     assert np.all(boxes[..., :2] <= boxes[..., 2:])
 
 
-def test_matchable_are_the_objects_that_keep_their_cell():
+def test_matchable_objects_keep_their_cell():
     task = make()
     for seed in range(5):
         outputs, batch = draw(seed)
@@ -335,7 +335,7 @@ def test_matchable_are_the_objects_that_keep_their_cell():
 
 @pytest.fixture(scope="module")
 def learned():
-    """A small network after some steps on two pictures of three figures, as (losses, predictions, batch)."""
+    """Return (losses, predictions, batch) of a small network trained on two images of three objects."""
     rng = np.random.default_rng(0)
     boxes = np.array([[[6, 4, 30, 40], [36, 30, 60, 56], [0] * 4], [[20, 8, 44, 28], [0] * 4, [0] * 4]])
     batch = make_batch(boxes, [[0, 1, 0], [2, 0, 0]], (64, 64), valid=boxes.any(-1))
@@ -376,7 +376,7 @@ def learned():
     return losses, jax.tree.map(np.asarray, predictions), batch
 
 
-def test_two_pictures_are_overfitted(learned):
+def test_two_images_are_overfitted(learned):
     losses, predictions, batch = learned
     assert losses[-1] < 0.05 * losses[0], losses[::10]
     for row in range(2):

@@ -209,9 +209,8 @@ UNUSED = {"fc.weight", "fc.bias", "bn1.num_batches_tracked", "layer4.0.downsampl
 def test_pretrained_names_cover_the_backbone(abstract):
     mapping, ignored, _ = abstract.pretrained(["layer1.0.conv1.weight", "unknown.weight", *UNUSED])
     assert set(mapping) == {path for path, _ in nnx.to_flat_state(nnx.state(abstract))}
-    assert (
-        len({key for key, _ in mapping.values()}) == len(mapping) == 53 * 5
-    )  # 53 kernels, each with four arrays of its norm
+    # There are 53 kernels, each with four arrays of its norm.
+    assert len({key for key, _ in mapping.values()}) == len(mapping) == 53 * 5
     assert {path: mapping[path][0] for path in NAMES} == NAMES
     assert ignored == UNUSED
     _, convert = mapping["block_1_0", "conv_2", "conv", "kernel"]

@@ -173,9 +173,8 @@ def test_outputs_have_the_order_of_the_default_boxes():
     rows, columns = np.indices(size) + 0.5
     for one, centre in zip(weight, centres[chosen], strict=True):
         mean = (one * rows).sum() / one.sum(), (one * columns).sum() / one.sum()
-        np.testing.assert_allclose(
-            mean, centre, atol=8
-        )  # cells are 8 pixels apart; a mirrored order would be farther off
+        # Cells are 8 pixels apart. A mirrored order would be farther off.
+        np.testing.assert_allclose(mean, centre, atol=8)
 
     forward = nnx.jit(lambda model, images: model(images, train=False))
     before = forward(model, random_images(1, *size))

@@ -52,9 +52,8 @@ def oracle(pixels, box, stride, size, dy):
             for channel in range(channels):
                 places = [(y, x) for y in range(first_row, end_row) for x in range(first, end)]
                 if places:
-                    best = max(
-                        places, key=lambda place, channel=channel: pixels[*place, channel]
-                    )  # the first of equal ones
+                    # Of equal pixels, max returns the first one.
+                    best = max(places, key=lambda place, channel=channel: pixels[*place, channel])
                     values[row, column, channel] = pixels[*best, channel]
                     gradient[*best, channel] += dy[row, column, channel]
     return values, gradient

@@ -62,9 +62,8 @@ def test_warped_box_is_where_the_paper_places_it(form):
     expected = np.zeros((32, 32))
     expected[:, 1:31] = 1
     expected[4:28, 4:28] = 5
-    within = (
-        np.abs(np.arange(32)[:, None] + 0.5 - np.array([4, 28])).min(1) > 2
-    )  # rows near the edges of the box are interpolated
+    # Rows near the edges of the box are interpolated.
+    within = np.abs(np.arange(32)[:, None] + 0.5 - np.array([4, 28])).min(1) > 2
     np.testing.assert_allclose(found[within], expected[within], atol=1e-5)
     assert not found[:, [0, 31]].any()
     np.testing.assert_allclose(found[2:6, 10], [1.5, 2.5, 3.5, 4.5], atol=1e-5)
