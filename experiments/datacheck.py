@@ -35,7 +35,7 @@ def datacheck(command: Command) -> None:
     data = config.data
     needs = find_task(config.task.name).needs
     truth = make_truth(needs, data)
-    source = open_source(data, data.train_split, command.data_dir, truth.asks)
+    source = open_source(data, data.train_split, command.data_dir, truth.source_keys)
     say(data.train_split, source)
     results = make_results(needs, config.eval, source.class_names)
     if "boxes" in needs:

@@ -4,7 +4,7 @@
     python -m input_pipeline.copies --tfds_data_dir=data --remove=old     remove the copies that nothing reads any more
     python -m input_pipeline.copies --tfds_data_dir=data --remove=PATH    remove one copy
 
-A folder of boxes is prepared anew whenever its files change, and earlier copies stay. The states of a copy are:
+A folder of boxes is prepared again whenever its files change, and earlier copies stay. The states of a copy are:
 
 current     its folder has not changed since
 old         its folder has changed, or this version prepares it in another way

@@ -14,7 +14,7 @@ from input_pipeline.truths import Truth
 
 
 class TrainLoader:
-    """Batch n is a function of (seed, n). Each epoch is shuffled anew, and each example is augmented by its own generator.
+    """Batch n is a function of (seed, n). Each epoch is shuffled again, and each example is augmented by its own generator.
 
     Every process takes its contiguous rows of the global batch, so the number of processes does not change the samples.
     The loader yields this process's rows without end. Its whole state is the number of the next batch.
@@ -31,7 +31,7 @@ class TrainLoader:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        check_provided(data.name, truth.asks, source[0].keys())
+        check_provided(data.name, truth.source_keys, source[0].keys())
 
         def draw(index: int, rng: np.random.Generator) -> Batch:
             return draw_row(source, truth, int(index), data.augment, rng)

@@ -22,7 +22,7 @@ class Preparation(Protocol):
     """The way in which a dataset is prepared, as NAME/IDENTITY/VERSION."""
 
     version: str  # a glob pattern: "*" for any
-    anew = BY_US  # the remedy for a damaged prepared folder
+    repair = BY_US  # the remedy for a damaged prepared folder
 
     def identify(self, folder: ConfigDict) -> str:
         """Return the name of its original data, "*" for any and "" for a dataset without any."""
@@ -60,7 +60,7 @@ class Built(Preparation):
 
 
 class BuiltFromFolder(Built):
-    """Preparation by a tfds builder of ours from config.data.folder, anew whenever `builder.identify(folder)` changes."""
+    """Preparation by a tfds builder of ours from config.data.folder, repeated whenever `builder.identify(folder)` changes."""
 
     def identify(self, folder: ConfigDict) -> str:
         return self.builder.identify(folder) if folder.root else "*"
@@ -100,7 +100,7 @@ class Downloaded(Preparation):
 class ByTensorFlow(Preparation):
     """Preparation by tfds in another environment, with TensorFlow. `raw` names the fields that read the download itself."""
 
-    version, anew = "*", BY_TFDS
+    version, repair = "*", BY_TFDS
 
     def __init__(self, raw: str):
         self.raw = raw
@@ -138,7 +138,7 @@ def find_prepared(name: str, how: Preparation, place: pathlib.Path, folder: Conf
     held = [path for path in held if VERSION.fullmatch(path.name)]
     versions = [path for path in held if (path / INFO).exists()]
     if held and not versions:
-        raise UserError(f"{held[0]} is damaged (it has no {INFO}); {how.anew}")
+        raise UserError(f"{held[0]} is damaged (it has no {INFO}); {how.repair}")
     if identity == "*" and len(versions) != 1:
         state = f"prepared {len(versions)} times" if versions else "not prepared"
         raise UserError(

@@ -23,8 +23,8 @@ SEAL = "checksums.json"
 RECORDS = "array_record"  # in the names of the files of records
 INFO, FEATURES = "dataset_info.json", "features.json"
 CLASSES = "tensorflow_datasets."  # features.json names the classes of the features, and tfds imports them
-BY_US = "move it away, and it will be prepared anew"
-BY_TFDS = "move it away, and prepare it anew with `tfds build --file_format=array_record`"
+BY_US = "move it away, and it will be prepared again"
+BY_TFDS = "move it away, and prepare it again with `tfds build --file_format=array_record`"
 
 
 @contextlib.contextmanager
@@ -55,10 +55,10 @@ def _hash(path: pathlib.Path) -> str:
 
 
 class PreparedFolder:
-    """A folder that tfds has prepared. Every error of a damaged one names it and the remedy `anew`."""
+    """A folder that tfds has prepared. Every error of a damaged one names it and the remedy `repair`."""
 
-    def __init__(self, folder: pathlib.Path, anew: str = BY_US):
-        self.folder, self._anew = folder, anew
+    def __init__(self, folder: pathlib.Path, repair: str = BY_US):
+        self.folder, self._repair = folder, repair
         self._check()
         with quiet_tfds() as tfds, self._reading("it cannot be opened by tfds"):
             self._builder = tfds.builder_from_directory(folder)
@@ -70,7 +70,7 @@ class PreparedFolder:
             self.images = [key for key, kind in self.features.items() if isinstance(kind, tfds.features.Image)]
 
     def refuse(self, reason: str) -> NoReturn:
-        raise UserError(f"{self.folder} is damaged ({reason}); {self._anew}")
+        raise UserError(f"{self.folder} is damaged ({reason}); {self._repair}")
 
     def open_records(self, split: str) -> "Records":
         """Return the records of a split by index, images encoded. Raise UserError, also when a damaged record is read."""
@@ -80,7 +80,7 @@ class PreparedFolder:
                 records = self._builder.as_data_source(split=split, decoders=decoders)
             except NotImplementedError as error:
                 reason = f"{self.folder} cannot be read by index ({_shorten(error)}); it must hold array_record files"
-                raise UserError(f"{reason}: {self._anew}") from error
+                raise UserError(f"{reason}: {self._repair}") from error
             return Records(self, records)
 
     def _check(self) -> None:
@@ -106,7 +106,7 @@ class PreparedFolder:
         try:
             yield
         except UserError as error:
-            if str(self.folder) in str(error) and self._anew in str(error):
+            if str(self.folder) in str(error) and self._repair in str(error):
                 raise
             self.refuse(str(error))
         except ImportError as error:

@@ -1,7 +1,7 @@
 """Region proposals, boxes that may hold an object. They are found once for each image and stored next to the dataset.
 
 OpenCV's selective search (Uijlings et al. 2013) finds them: hierarchies of merged segments, whose boxes are ranked by their
-level times a random factor. The factors come from C's `rand`, which is seeded anew for each image, in a process that does
+level times a random factor. The factors come from C's `rand`, which is seeded again for each image, in a process that does
 nothing else. So the same pixels always have the same proposals, however many processes share the work. Alternatively they come
 from a trained network, stored by `--mode=propose`.
 """

@@ -40,7 +40,7 @@ def read_arrays(place: pathlib.Path, *names: str) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # a damaged zip file raises errors of any type
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{place} is damaged ({reason}); move it away and start again to make it anew") from error
+        raise UserError(f"{place} is damaged ({reason}); move it away and start again to make a new one") from error
 
 
 def _read_array(content: bytes) -> np.ndarray:

@@ -28,7 +28,7 @@ class Truth(Protocol):
     """Made from config.data. Its constructor raises UserError for fields that do not fit this kind of ground truth."""
 
     keys: tuple[str, ...]  # of a training batch, in addition to those of every batch
-    asks: tuple[str, ...]  # keys that training needs in a source's examples
+    source_keys: tuple[str, ...]  # keys that training needs in a source's examples
     methods: tuple[str, ...]  # values of config.eval.method that its scores allow
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
@@ -67,7 +67,7 @@ class Labels(Truth):
         self.data = data
         self._w0, self._sigma = data.weight_map
         self.keys = ("label", "weight_map") if self._w0 else ("label",)
-        self.asks = ("label", "instances") if self._w0 else ("label",)
+        self.source_keys = ("label", "instances") if self._w0 else ("label",)
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
         data, example = self.data, source[index]
@@ -115,7 +115,7 @@ class Boxes(Truth):
             )
         self.data = data
         self._masks = self.grid is not None or data.augment.copy_paste > 0
-        self.asks = ("boxes", "masks") if self._masks else ("boxes",)
+        self.source_keys = ("boxes", "masks") if self._masks else ("boxes",)
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
         drawn = self._compose(source, index, rng)
@@ -211,7 +211,7 @@ class Proposals(Boxes):
             if data.augment[field]:
                 why = "proposals belong to one image; set 0.0"
                 raise _mismatch(f"augment.{field}", data.augment[field], "proposals", why)
-        self.asks = (*self.asks, "proposals")
+        self.source_keys = (*self.source_keys, "proposals")
 
     def draw(self, source: Source, index: int, rng: np.random.Generator) -> Batch:
         example, size = source[index], tuple(self.data.image_size)

@@ -76,8 +76,8 @@ def test_foreign_json_is_an_object_or_a_one_line_error(tmp_path, content, cause)
     path = tmp_path / "own.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"own.json {cause}|own.json has .*{cause}|{cause}") as caught:
-        read_json(path, remedy="make it anew")
-    assert str(caught.value).endswith("; make it anew") and len(str(caught.value)) < 400
+        read_json(path, remedy="make a new one")
+    assert str(caught.value).endswith("; make a new one") and len(str(caught.value)) < 400
 
 
 def test_wide_json_and_brackets_in_texts_are_read(tmp_path):

@@ -32,7 +32,7 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     first = done.stdout[done.stdout.index("data  ") :].splitlines()
     names = ["data", "model", "training", "augmentation", "evaluation", "devices", "results", "compiling", "compiled"]
     assert [line.split()[0] for line in first[: len(names)]] == names
-    assert "600 images to train on" in first[0] and "trained parameters" in first[1] and "GFLOP an image" in first[8]
+    assert "600 images to train on" in first[0] and "trained parameters" in first[1] and "GFLOP per image" in first[8]
     assert first[9].startswith("step 1/6  loss ") and "input-bound" in first[9] and "\x1b" not in done.stdout
     return workdir
 

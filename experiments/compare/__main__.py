@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
             whole = flags.csv or flags.latex or tables.has_few_fields(groups)
             table = tables.summarise(groups, metric, flags.price, fields=whole)
         write = tables.write_csv if flags.csv else tables.write_latex if flags.latex else tables.write_text
-        _say(write(table))
+        _print(write(table))
         plain = not (flags.csv or flags.latex or rows or columns)
         verdicts = find_verdicts(groups, metric, flags) if plain or flags.html or flags.report else []
         if plain:
@@ -135,7 +135,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     """Print text. A reader such as `head` may close the pipe early, and the page is still written."""
     try:
         print(text, flush=True)
@@ -146,13 +146,13 @@ def _say(text: str) -> None:
 def _explain(groups: Sequence[Group], verdicts: Sequence[Verdict], records: str) -> None:
     """Print the fields that do not fit into the table, and the verdicts."""
     if not tables.has_few_fields(groups):
-        _say(f"\n{tables.write_text(tables.list_differences(groups))}")
+        _print(f"\n{tables.write_text(tables.list_differences(groups))}")
     if verdicts:
         first, source = verdicts[0], "the last evaluation" if records == "val" else f"the records {records}"
-        _say(f"\n{count(first.images, 'image')} of {source}, {first.draws} draws, {_name_spreads(first)}:")
-        _say("\n".join(verdict.describe() for verdict in verdicts))
+        _print(f"\n{count(first.images, 'image')} of {source}, {first.draws} draws, {_name_spreads(first)}:")
+        _print("\n".join(verdict.describe() for verdict in verdicts))
     elif len(groups) > 2:
-        _say("\nname two of them to test whether their difference is significant")
+        _print("\nname two of them to test whether their difference is significant")
 
 
 def _name_spreads(verdict: Verdict) -> str:

@@ -51,14 +51,14 @@ def check_pod(command: Command) -> int:
     board = Board(time.monotonic() + SECONDS)
     lines = check(board, config, workdir, command.data_dir)
     wrong = [line for line in lines if line[1]]
-    print("\n".join(f"host {number} {_say(*line)}" for number, line in enumerate(lines)))
+    print("\n".join(f"host {number} {_format_host(*line)}" for number, line in enumerate(lines)))
     print(f"{len(wrong)} of {board.count} hosts are wrong" if wrong else f"{board.count} hosts are ready", flush=True)
     board.post("end", "")
     board.read_all("end", 5.0)  # process 0 holds the board
     return int(bool(wrong))
 
 
-def _say(facts: list[str], wrong: list[str]) -> str:
+def _format_host(facts: list[str], wrong: list[str]) -> str:
     return (
         ", ".join(facts[:1]) + ": " + ("WRONG: " + "; ".join(wrong) if wrong else "ready") + "; " + ", ".join(facts[1:])
     )

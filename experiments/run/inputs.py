@@ -24,7 +24,7 @@ class Inputs:
         self.truth = make_truth(needs, config.data)
         data = config.data.copy_and_resolve_references()
         data.white_level = data.white_level or white
-        self.source = open_source(data, data.train_split, data_dir, self.truth.asks)
+        self.source = open_source(data, data.train_split, data_dir, self.truth.source_keys)
         data.white_level = self.source.white
         if not self.source.class_names:
             raise UserError(

@@ -85,7 +85,7 @@ def load_weights(
             own = _choose_classes(value, classes[place], class_names)
             if own is None:
                 held = value.shape[-1] // classes[place].groups - classes[place].background
-                remark = f"; its {held} classes are not the data's {len(class_names)}, so the class layer stays random"
+                remark = f"; the file has {held} classes, the dataset has {len(class_names)}, so the class layer stays random"
                 continue
             value = own
         if name not in variables or value.shape != variables[name].shape:

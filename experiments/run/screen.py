@@ -55,7 +55,7 @@ def describe_compiled(lane: Lane, seconds: float) -> str:
     training = [format_bytes(size) + " of memory" for size in find_memory([lane.compiled])]
     if lane.flops:  # the parts of an accumulated batch are a loop, whose body counts once
         images = run.config.train.batch_size / (lane.mesh.size * run.config.optim.accumulate)
-        training.append(f"{lane.flops / images / 1e9:.3g} GFLOP an image")
+        training.append(f"{lane.flops / images / 1e9:.3g} GFLOP per image")
     words = ["training takes " + " and ".join(training)] if training else []
     words += [f"evaluation {format_bytes(size)}" for size in find_memory(run.evaluator.inference.programs)[-1:]]
     if capacity := find_capacity():

@@ -41,7 +41,7 @@ class FCOSTask(PyramidDetection[FCOS]):
     loss by the sum of its weights. Each divisor is at least 1.
     """
 
-    reads = "boxes of places"
+    reads = "boxes at locations"
     advice = (
         "an object needs a place of its level in its middle: enlarge config.data.image_size, lower "
         "config.model.backbone.finest, or raise config.task.radius"

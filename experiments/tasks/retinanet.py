@@ -33,7 +33,7 @@ VARIANCES = (1.0, 1.0, 1.0, 1.0)
 class RetinaNetTask(PyramidDetection[RetinaNet]):
     """Losses summed over anchors and divided by the number of anchors with an object in the global batch, at least 1."""
 
-    reads = "anchors of a pyramid"
+    reads = "pyramid anchors"
     advice = ANCHOR_ADVICE
 
     def __init__(

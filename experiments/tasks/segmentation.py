@@ -25,7 +25,7 @@ class Segmentation(Task[SegmenterT]):
     """
 
     needs = ("label",)
-    reads = "logits of pixels"
+    reads = "pixel logits"
     trains = ()
 
     def __init__(

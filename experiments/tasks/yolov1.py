@@ -39,7 +39,7 @@ class YOLOv1Task(Detection[YOLOv1]):
     The network predicts the square roots that equation 3 compares. Sizes are their squares, and 0 for negative ones.
     """
 
-    reads = "cells of a grid"
+    reads = "grid cells"
     advice = (
         "objects share cells: a finer grid (a larger config.data.image_size, a smaller model.stride) separates them"
     )

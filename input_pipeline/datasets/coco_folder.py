@@ -18,7 +18,7 @@ from files import expand_user
 from input_pipeline.annotations.annotated_image import AnnotatedImage
 from input_pipeline.annotations.coco_json import read_instances
 from input_pipeline.datasets.detection_folder import Contents, DetectionFolder, describe_folder
-from input_pipeline.datasets.layouts.layout import list_below, name_passed_over
+from input_pipeline.datasets.layouts.layout import describe_other_files, list_below
 from input_pipeline.datasets.layouts.recognition import recognise
 from input_pipeline.remarks import name_files
 
@@ -51,7 +51,7 @@ class CocoFolder(DetectionFolder):
         named = {image.path for images in splits.values() for image in images}
         folders = {images for _, images in layout.splits.values()}
         others = sorted(path.name for folder in folders for path in list_below(folder) if path not in named)
-        passed = name_files("skipped (images that no JSON file lists)", others) + name_passed_over(named)
+        passed = name_files("skipped (images that no JSON file lists)", others) + describe_other_files(named)
         remarks = {split: [*layout.remarks(split), *passed] for split in splits}
         return Contents(tuple(known.values()), tuple(known), splits, remarks, layout.describe())
 

@@ -95,12 +95,12 @@ class Prepared:
     def __init__(self, dataset: Dataset, data: ConfigDict, split: str, place: pathlib.Path, needs: tuple[str, ...]):
         name, how, self.dataset, self.needs = data.name, dataset.preparation, dataset, needs
         if isinstance(how, pathlib.Path):
-            folder, anew = how, BY_TFDS
+            folder, repair = how, BY_TFDS
         else:
             found = find_prepared(name, how, place, data.folder)
-            folder, anew = found or prepare(name, how, place, data.folder, data.max_pixels), how.anew
+            folder, repair = found or prepare(name, how, place, data.folder, data.max_pixels), how.repair
         self.folder = folder
-        prepared = PreparedFolder(folder, anew)
+        prepared = PreparedFolder(folder, repair)
         asked, select = parse_split(split)
         wanted = find_split(asked, list(prepared.splits), data, f"{name} in {folder}")
         self._features, self._records = self._rename(prepared.features), prepared.open_records(wanted)

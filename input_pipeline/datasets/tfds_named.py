@@ -90,7 +90,7 @@ def describe(features: Features, folder: pathlib.Path, data: ConfigDict, needs: 
     from tensorflow_datasets import features as kinds
 
     def refuse(lacks: str) -> UserError:
-        listed = ", ".join(f"{key}: {_say(feature)}" for key, feature in sorted(features.items()))
+        listed = ", ".join(f"{key}: {_describe(feature)}" for key, feature in sorted(features.items()))
         return UserError(f"config.data.name={data.name!r} has no readable {lacks}; its features are {listed}")
 
     images: Features = {key: feature for key, feature in features.items() if isinstance(feature, kinds.Image)}
@@ -203,11 +203,11 @@ def _is_whole(feature: Any) -> bool:
     return dtype is not None and getattr(feature, "shape", None) == () and np.issubdtype(dtype, np.integer)
 
 
-def _say(feature: Any) -> str:
+def _describe(feature: Any) -> str:
     """Return a feature in a few words, for an error."""
     inner = getattr(feature, "feature", None)
     if inner is not None:
-        return f"Sequence of {_say(inner)}"
+        return f"Sequence of {_describe(inner)}"
     if hasattr(feature, "items"):
         members = [f"{key}: {type(own).__name__}" for key, own in sorted(feature.items())]
         return "{" + ", ".join(members[: 2 * SHOWN]) + "}"

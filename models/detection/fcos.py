@@ -32,7 +32,7 @@ class FCOS(Model):
     Raises UserError for a backbone whose channels differ.
     """
 
-    produces = "boxes of places"
+    produces = "boxes at locations"
     published = "backbone"
     torchvision = FCOS_KEYS
 

@@ -30,7 +30,7 @@ class RetinaNet(Model):
     Raises UserError for a backbone whose channels differ.
     """
 
-    produces = "anchors of a pyramid"
+    produces = "pyramid anchors"
     published = "backbone"
     torchvision = RETINANET_KEYS
 

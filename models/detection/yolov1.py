@@ -108,7 +108,7 @@ class YOLOv1(Model):
     Raises UserError for a grid that the head does not support, and for an image of another grid.
     """
 
-    produces = "cells of a grid"
+    produces = "grid cells"
 
     def __init__(
         self,

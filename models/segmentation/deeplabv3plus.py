@@ -98,7 +98,7 @@ class DeepLabV3Plus(Model):
     Raises UserError for a backbone without features of stride 4 or without a larger stride.
     """
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
     published = "backbone"
 
     def __init__(

@@ -71,7 +71,7 @@ class FCN(Model):
     network that trains all scores at once (2017, section 4.2).
     """
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
     published = "backbone"
 
     def __init__(

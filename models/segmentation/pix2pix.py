@@ -133,7 +133,7 @@ class Pix2Pix(Model):
     As in the authors' code, the innermost map is not normalised, because in a batch of one its 1x1 map would become zero.
     """
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
     training_only = ("discriminator",)
 
     def __init__(

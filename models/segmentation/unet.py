@@ -103,7 +103,7 @@ class UNet(Model):
     one, but the released network has it.
     """
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
 
     def __init__(
         self,

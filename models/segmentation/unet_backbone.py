@@ -48,7 +48,7 @@ class UNetBackbone(Model):
     `norm` and `momentum` belong to the decoder. `dropout` is the rate at the end of the contracting path, as in the paper.
     """
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
     published = "backbone"
 
     def __init__(

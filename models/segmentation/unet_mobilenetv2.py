@@ -41,7 +41,7 @@ class UNetMobileNetV2(Model):
     encoder's features of its stride. The other fields are those of MobileNetV2.
     """
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
     published = "encoder"
 
     def __init__(

@@ -184,7 +184,7 @@ def test_stored_features_are_those_of_each_object_once(tmp_path, monkeypatch):
     after = [place.stat().st_mtime_ns for place in sorted(tmp_path.glob("*.npz"))]
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
     (tmp_path / "000002.npz").write_bytes((tmp_path / "000002.npz").read_bytes()[:200])
-    with pytest.raises(UserError, match=r"000002\.npz is damaged .*; move it away and start again to make it anew"):
+    with pytest.raises(UserError, match=r"000002\.npz is damaged .*; move it away and start again to make a new one"):
         [block["box"] for block in again]
     stop.signal = signal.SIGTERM
     with pytest.raises(Interrupted):

@@ -25,7 +25,7 @@ QUICK = ("fcn8s_camvid", "unet_isbi", "pix2pix_camvid", "yolov1_shapes", "ssd_sh
 class Known(registry.Model):
     """One layer of each kind, on images of SIDE x SIDE."""
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
 
     def __init__(self, *, num_classes: int, dtype: str, rngs: nnx.Rngs):
         made = dict(dtype=dtype, rngs=rngs)

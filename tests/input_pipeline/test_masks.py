@@ -240,7 +240,7 @@ def test_a_batch_holds_masks_over_the_boxes():
     source = Cells((40, 60), 3)
     rows = [draw_row(source, truth, 0, data.augment, np.random.default_rng(0)) for _ in range(2)]
     batch = stack([*rows, rows[0] | truth.blank((40, 60))])
-    assert "masks" in truth.asks and "masks" in truth.keys
+    assert "masks" in truth.source_keys and "masks" in truth.keys
     check_batch(batch, truth.keys)
     pixels = source.masks[0].pixels
     expected = geometry.warp_label(pixels, geometry.scaling(GRID[1] / 8, GRID[0] / 8), GRID)

@@ -15,7 +15,7 @@ from input_pipeline.prepared_folder import SEAL
 from input_pipeline.truths import make_truth
 from tests.input_pipeline.datasets.test_detection_folders import make_coco, open_folder, write_coco
 
-ANEW = "is damaged .*; move it away, and it will be prepared anew$"
+REPAIR = "is damaged .*; move it away, and it will be prepared again$"
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,14 @@ def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
             damaged.append(bytes(flipped))
         for own in damaged:
             path.write_bytes(own)
-            with pytest.raises(UserError, match=f"^{folder} {ANEW}") as caught:
+            with pytest.raises(UserError, match=f"^{folder} {REPAIR}") as caught:
                 assert read_all(source()) != whole, "bytes that no reader uses may be damaged"
                 raise AssertionError(f"{path.name} is read differently, without an error")
             assert "\n" not in str(caught.value)
         path.write_bytes(content)
         path.unlink()
         if path.name != SEAL:  # without it, the folder is one of an earlier version
-            with pytest.raises(UserError, match=f"^{folder} {ANEW}"):
+            with pytest.raises(UserError, match=f"^{folder} {REPAIR}"):
                 read_all(source())
         path.write_bytes(content)
     assert read_all(source()) == whole
@@ -81,7 +81,7 @@ def test_wrong_json_is_refused_in_a_folder_of_an_earlier_version_too(copy, conte
     for name in ("dataset_info.json", "features.json", "metadata.json"):
         kept = (folder / name).read_bytes()
         (folder / name).write_text(content)
-        with pytest.raises(UserError, match=f"^{folder} {ANEW}"):
+        with pytest.raises(UserError, match=f"^{folder} {REPAIR}"):
             read_all(source())
         (folder / name).write_bytes(kept)
 
@@ -109,5 +109,5 @@ def test_a_damaged_record_ends_the_training_with_one_line(copy):
     with pytest.raises(UserError) as caught:
         for _ in range(8):
             assert np.isfinite(next(loader)["boxes"]).all()
-    assert re.fullmatch(f"{folder} {ANEW}", str(caught.value))  # grain adds a note, which is not part of the message
+    assert re.fullmatch(f"{folder} {REPAIR}", str(caught.value))  # grain adds a note, which is not part of the message
     loader.close()

@@ -145,7 +145,7 @@ def test_stored_proposals_are_read_back(tmp_path):
         np.testing.assert_array_equal(store[index], boxes[index])
     (tmp_path / "a/000000.npz").write_bytes(b"cut short")
     with pytest.raises(
-        UserError, match="000000.npz is damaged .*move it away and start again to make it anew"
+        UserError, match="000000.npz is damaged .*move it away and start again to make a new one"
     ) as caught:
         Store(tmp_path / "a", SHARD + 3)[0]
     assert "\n" not in str(caught.value)

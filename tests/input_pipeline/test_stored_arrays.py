@@ -41,7 +41,7 @@ def test_damage_gives_one_line_and_never_another_array(tmp_path_factory, data):
     try:
         assert same(read_arrays(place, *ARRAYS))
     except UserError as error:
-        assert re.fullmatch(f"{place} is damaged .*; move it away and start again to make it anew", str(error))
+        assert re.fullmatch(f"{place} is damaged .*; move it away and start again to make a new one", str(error))
         assert "\n" not in str(error)
 
 

@@ -53,15 +53,15 @@ def test_labels_have_margins_and_mirrors():
     data = get_config().data
     data.update(margin=4, border="mirror", weight_map=(10.0, 5.0))
     truth = make_truth(("label",), data)
-    assert truth.keys == ("label", "weight_map") and truth.asks == ("label", "instances")
+    assert truth.keys == ("label", "weight_map") and truth.source_keys == ("label", "instances")
 
 
 def test_pasting_objects_requires_their_masks():
     data = get_config().data
-    assert make_truth(("boxes",), data).asks == ("boxes",)
+    assert make_truth(("boxes",), data).source_keys == ("boxes",)
     data.augment.copy_paste = 0.5
     truth = make_truth(("boxes",), data)
-    assert truth.asks == ("boxes", "masks") and "masks" not in truth.keys
+    assert truth.source_keys == ("boxes", "masks") and "masks" not in truth.keys
 
 
 @pytest.mark.parametrize("need", ["label", "boxes"])
@@ -109,7 +109,7 @@ def make_proposals(max_proposals=5, fit="stretch", **augment):
 def test_proposals_follow_every_random_map_as_boxes_do(augment):
     data, truth = make_proposals(**augment)
     source, dropped, seen = Proposed([(40, 60), (60, 40)]), 0, 0
-    assert truth.asks == ("boxes", "proposals") and truth.keys == (*OBJECTS, *PROPOSALS)
+    assert truth.source_keys == ("boxes", "proposals") and truth.keys == (*OBJECTS, *PROPOSALS)
     for seed in range(30):
         row = draw_row(source, truth, seed % 2, data.augment, np.random.default_rng(seed))
         check_batch(stack([row]), truth.keys)

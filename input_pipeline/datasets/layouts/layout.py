@@ -91,7 +91,7 @@ def list_below(root: pathlib.Path) -> list[pathlib.Path]:
     return [path for folder in walk_folders(root) for path in list_images(folder)]
 
 
-def name_passed_over(images: Iterable[pathlib.Path]) -> list[str]:
+def describe_other_files(images: Iterable[pathlib.Path]) -> list[str]:
     """Return remarks on files among the images that are not images."""
     folders = sorted({path.parent for path in images})
     return name_others(path for folder in folders for path in list_others(folder) if path.suffix not in DARKNET)

@@ -11,12 +11,12 @@ from input_pipeline.datasets.layouts.layout import (
     IMAGE_FOLDERS,
     Layout,
     Pair,
+    describe_other_files,
     group_splits,
     index_places,
     list_below,
     list_texts,
     name_in_split,
-    name_passed_over,
     walk_folders,
 )
 from input_pipeline.remarks import name_files
@@ -73,7 +73,7 @@ def _pair_up(root: pathlib.Path) -> Layout | None:
     held = {path.parent for place in annotations for path in images[place]}
     bare = [path.name for place, (path, *_) in images.items() if place not in annotations and path.parent in held]
     notes = count(bare, "image without an XML file is skipped", "images without an XML file are skipped")
-    notes += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
+    notes += describe_other_files(pair.image for pairs in splits.values() for pair in pairs)
     first = next(iter(groups.values()))[0]
     image, annotation = images[first][0], annotations[first][0]
     why = f"{annotation.relative_to(root)}, whose image is {image.relative_to(root)}"
@@ -125,7 +125,7 @@ def _read_lists(year: pathlib.Path) -> Layout:
     elsewhere = [path.name for folder in (year, year / "ImageSets") for path in list_texts(folder, ".txt")]
     if elsewhere:
         notes += name_files("skipped (lists are only read in ImageSets/Main)", elsewhere)
-    notes += name_passed_over(paths[0] for paths in there.values())
+    notes += describe_other_files(paths[0] for paths in there.values())
     why = f"{main.relative_to(year)} with {', '.join(f'{split}.txt' for split in splits)}"
     return Layout("VOC's own, with lists", why, pairs, files=tuple(lists), notes={"": notes})
 

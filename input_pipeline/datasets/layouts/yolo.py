@@ -21,12 +21,12 @@ from input_pipeline.datasets.layouts.layout import (
     Layout,
     Pair,
     Place,
+    describe_other_files,
     group_splits,
     index_places,
     list_below,
     list_texts,
     name_in_split,
-    name_passed_over,
     place_of,
     walk_folders,
 )
@@ -121,7 +121,7 @@ def find(root: pathlib.Path) -> Layout | None:
             "image has no label file and counts as an image without objects",
             "images have no label file and count as images without objects",
         )
-    said += name_passed_over(pair.image for pairs in splits.values() for pair in pairs)
+    said += describe_other_files(pair.image for pairs in splits.values() for pair in pairs)
     if not splits:
         raise UserError(f"{root}: none of the splits has labels ({'; '.join(said)})")
     every = itertools.chain.from_iterable(splits.values())

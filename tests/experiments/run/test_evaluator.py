@@ -29,7 +29,7 @@ TILES = {"image": 320, "truth": 320, "prediction": 320}
 class Threshold(registry.Model):
     """A model that answers whether the red of a pixel is above a parameter, except in `margin` pixels at each side."""
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
 
     def __init__(self, *, margin: int, num_classes: int, dtype: str, rngs: nnx.Rngs):
         self.level, self.margin = nnx.Param(jnp.zeros(1)), margin

@@ -185,7 +185,7 @@ def test_other_classes_stay_random_and_are_reported(name, tmp_path):
     for path in variables:
         assert np.array_equal(loaded[path], variables[path]) == (path in new), path
     held = 90 if name in ("ssd300", *published.TWO_STAGES) else 91  # without a background
-    assert remark == f"; its {held} classes are not the data's 3, so the class layer stays random"
+    assert remark == f"; the file has {held} classes, the dataset has 3, so the class layer stays random"
 
 
 def test_per_class_boxes_are_reordered_to_yx(tmp_path):

@@ -116,7 +116,7 @@ def make_lane(training, evaluation, flops=None):
 def test_the_compiled_steps_say_what_they_take(monkeypatch):
     lane = make_lane(Program(1500), [Program(20), Program(30)], flops=2e9)  # of two images
     assert describe_compiled(lane, 12.4) == (
-        "compiled in 12 s: training takes 1.5 GB of memory and 1 GFLOP an image, evaluation 41 MB"
+        "compiled in 12 s: training takes 1.5 GB of memory and 1 GFLOP per image, evaluation 41 MB"
     )
     monkeypatch.setattr(screen, "find_capacity", lambda: 80e9)
     assert describe_compiled(lane, 12.4).endswith(", a device has 80.0 GB")

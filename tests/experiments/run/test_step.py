@@ -28,7 +28,7 @@ KEY = jax.random.key(0)
 class Tiny(registry.Model):
     """Two convolutions with a normalisation between them and dropout before the second."""
 
-    produces = "logits of pixels"
+    produces = "pixel logits"
 
     def __init__(self, *, num_classes, norm, dropout, dtype, rngs):
         self.stem = nnx.Conv(3, 8, (3, 3), rngs=rngs)
@@ -269,5 +269,5 @@ def test_a_task_that_cannot_read_a_models_outputs_is_refused():
     config = common.get_config()
     segmenters.use_pixel_losses(config)
     config.model.name = "ssd"
-    with pytest.raises(UserError, match="'segmentation' reads logits of pixels, and .*'ssd' produces default boxes"):
+    with pytest.raises(UserError, match="'segmentation' reads pixel logits, and .*'ssd' produces default boxes"):
         make_task(config, CLASSES)

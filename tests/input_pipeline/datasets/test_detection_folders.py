@@ -166,9 +166,9 @@ def test_images_beyond_the_limit_are_refused_by_the_preparation_and_by_a_later_r
     data = get_config().data
     data.update(name="coco_folder", max_pixels=HEIGHT * WIDTH - 1)
     data.folder.update(root=str(root), first_pixel=0, drop_unreadable=True)
-    for anew in (tmp_path, place):
+    for target in (tmp_path, place):
         with pytest.raises(UserError, match="has 600 pixels, more than config.data.max_pixels=599; raise it"):
-            open_source(data, "train", str(anew), ("boxes",))
+            open_source(data, "train", str(target), ("boxes",))
     assert not list(tmp_path.iterdir())
     data.max_pixels += 1
     assert len(open_source(data, "train", str(place), ("boxes",))) == 3

@@ -660,7 +660,7 @@ def test_a_detector_trains_on_ids(objects):
     data.update(image_size=(8, 10), max_boxes=4, mask_size=(4, 4), prefetch=1)
     data.augment.update(flip=0.0, copy_paste=0.5, mosaic=0.5)
     truth = make_truth(("boxes", "masks"), data)
-    source = open_folder(objects, needs=truth.asks, instances="folder")
+    source = open_folder(objects, needs=truth.source_keys, instances="folder")
     loader = TrainLoader(source, truth, data, batch_size=3, seed=0)
     batch = next(loader)
     loader.close()
