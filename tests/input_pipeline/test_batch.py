@@ -24,13 +24,13 @@ def make_batch(truth: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("truth", KEYS)
-def test_the_contract_holds(truth):
+def test_valid_batches_pass_the_check(truth):
     check_batch(make_batch(truth), KEYS[truth])
     assert {*ALWAYS, *KEYS["label"], *KEYS["masks"], *PROPOSALS} == SPECIFICATION.keys()
 
 
 @pytest.mark.parametrize(("truth", "key"), BOTH)
-def test_a_missing_key_is_named(truth, key):
+def test_missing_key_is_named(truth, key):
     batch = make_batch(truth)
     del batch[key]
     with pytest.raises(UserError, match=key):
@@ -38,7 +38,7 @@ def test_a_missing_key_is_named(truth, key):
 
 
 @pytest.mark.parametrize(("truth", "key"), BOTH)
-def test_a_wrong_dtype_or_size_is_named(truth, key):
+def test_wrong_dtype_or_size_is_named(truth, key):
     for spoil in (lambda array: array.astype(np.float64), lambda array: array[:1], lambda array: array[None]):
         batch = make_batch(truth)
         batch[key] = spoil(batch[key])
@@ -46,12 +46,12 @@ def test_a_wrong_dtype_or_size_is_named(truth, key):
             check_batch(batch, KEYS[truth])
 
 
-def test_an_unknown_key_is_named():
+def test_unknown_key_is_named():
     with pytest.raises(UserError, match="unknown keys .'depth'"):
         check_batch(make_batch("label") | {"depth": np.zeros(2)}, KEYS["label"])
 
 
-def test_a_batch_has_a_label_or_objects():
+def test_label_and_objects_in_one_batch_raise_an_error():
     boxes = make_batch("boxes")
     for key in ("label", "weight_map"):
         with pytest.raises(UserError, match=f"unknown keys .'{key}'"):

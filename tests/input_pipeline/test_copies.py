@@ -10,7 +10,7 @@ from tests.input_pipeline.datasets.test_detection_folders import make_coco, open
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder's earlier copy, its current one, one of a folder that is gone, and two unfinished preparations."""
+    """Make an old and a current copy of a folder, a copy of a deleted folder, and two unfinished preparations."""
     place = tmp_path / "tfds"
     for root in ("set", "gone"):
         (tmp_path / root).mkdir()
@@ -29,7 +29,7 @@ def place(tmp_path):
     return place
 
 
-def test_old_copies_are_listed_and_removed(place, capsys):
+def test_old_copies_are_listed_and_removed_on_request(place, capsys):
     root = str(place.parent / "set")
     found = sorted((copy.state, copy.root) for copy in list_copies(place))
     gone = str(place.parent / "gone")
@@ -46,7 +46,7 @@ def test_old_copies_are_listed_and_removed(place, capsys):
     assert not left["alone"].path.parent.exists() and (place / "coco_folder" / "mine").is_dir()
 
 
-def test_a_copy_of_another_version_is_old(place):
+def test_copy_of_another_version_is_old(place):
     current = next(copy.path for copy in list_copies(place) if copy.state == "current")
     shutil.copytree(current, current.with_name("1.0.0"))
     assert {copy.path.name: copy.state for copy in list_copies(place) if copy.path.parent == current.parent} == {
@@ -62,7 +62,7 @@ def test_a_copy_of_another_version_is_old(place):
         (("--remove=/",), "--remove=/ is not a prepared copy; give a path from the list, or old"),
     ],
 )
-def test_nothing_else_is_removed(tmp_path, capsys, arguments, message):
+def test_invalid_arguments_print_an_error(tmp_path, capsys, arguments, message):
     place = tmp_path if arguments else tmp_path / "nowhere"
     assert main([f"--tfds_data_dir={place}", *arguments]) == 1
     assert message in capsys.readouterr().err

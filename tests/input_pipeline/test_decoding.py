@@ -38,12 +38,12 @@ def test_png_is_exact():
     np.testing.assert_array_equal(decode_image(encode_png(PIXELS), "a.jpg"), PIXELS)
 
 
-def test_transparency_is_dropped_not_blended():
+def test_transparency_is_removed_without_blending():
     image = Image.fromarray(np.dstack([PIXELS, np.zeros((5, 7), np.uint8)]))
     np.testing.assert_array_equal(decode_image(encode(image, "PNG"), "a.jpg"), PIXELS)
 
 
-def test_a_gif_named_jpg_loads():
+def test_gif_named_jpg_is_decoded():
     image = Image.fromarray(np.full((5, 7, 3), (255, 0, 0), np.uint8))
     np.testing.assert_array_equal(decode_image(encode(image, "GIF"), "a.jpg"), np.asarray(image))
 
@@ -60,7 +60,7 @@ def test_16_bit_grey_keeps_its_range():
     np.testing.assert_array_equal(decode_mask(encode_png(values), "a.png"), values)
 
 
-def test_a_palette_mask_gives_indices_and_colours():
+def test_palette_mask_gives_indices_and_colours():
     indices = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
     image = Image.fromarray(indices)
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
@@ -68,7 +68,7 @@ def test_a_palette_mask_gives_indices_and_colours():
     np.testing.assert_array_equal(decode_colours(encode(image, "PNG"), "m.png")[0, 1], [40, 50, 60])
 
 
-def test_a_one_bit_mask_gives_0_and_1():
+def test_mask_of_1_bit_gives_0_and_1():
     image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     np.testing.assert_array_equal(decode_mask(encode(image, "PNG"), "m.png"), [[0, 1]])
 
@@ -80,7 +80,7 @@ SIDES |= {5: "left top", 6: "right top", 7: "right bottom", 8: "left bottom"}
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", SIDES)
-def test_images_are_upright_as_exif_says_and_stored_on_request(kind, orientation):
+def test_images_follow_exif_or_keep_the_stored_view_on_request(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(Image.fromarray(PIXELS), kind, exif=exif, lossless=True)
@@ -96,7 +96,7 @@ def test_images_are_upright_as_exif_says_and_stored_on_request(kind, orientation
     assert read_header(data, "a.jpg") == ((5, 7), orientation)
 
 
-def test_an_invalid_orientation_is_ignored():
+def test_invalid_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 9
     data = encode(Image.fromarray(PIXELS), "PNG", exif=exif)
@@ -109,12 +109,12 @@ def join_pages(kind):
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("decode", [decode_image, decode_mask, decode_colours])
-def test_pages_and_frames_are_refused(kind, decode):
+def test_images_with_several_pages_or_frames_raise_an_error(kind, decode):
     with pytest.raises(UserError, match=r"a\.x holds \d (pages|frames); store each as a file of its own"):
         decode(join_pages(kind), "a.x")
 
 
-def test_the_pictures_that_a_phone_adds_to_a_jpeg_are_not_pages():
+def test_extra_images_in_a_phone_jpeg_are_not_pages():
     data = encode(Image.fromarray(PIXELS), "MPO", save_all=True, append_images=[Image.fromarray(PIXELS)])
     assert decode_image(data, "a.jpg").shape == (5, 7, 3)
 
@@ -163,7 +163,7 @@ def write_tiff(bands, photometric, extra=(), kind=np.uint8, **more):
         (bytes(128) + b"DICM" + bytes(20), "DICOM"),
     ],
 )
-def test_content_other_than_a_grey_or_colour_picture_is_named(data, words):
+def test_content_other_than_a_grey_or_colour_image_is_named(data, words):
     with pytest.raises(UserError, match=words) as caught:
         decode_image(data, "a.tif")
     assert str(caught.value).startswith("a.tif") and "\n" not in str(caught.value)
@@ -177,7 +177,7 @@ def test_colour_transparency_and_cmyk_are_read(bands, photometric, extra):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_colours_of_12_bits_do_not_turn_black(suffix):
+def test_colour_images_of_12_bits_are_not_black(suffix):
     values = np.random.default_rng(0).integers(0, 4096, (5, 7, 4), dtype=np.uint16)
     values[0, 0] = 4095
     data = cv2.imencode(suffix, values[..., :3])[1].tobytes()
@@ -195,7 +195,7 @@ def write_ppm(values, largest, kind=b"P6"):
 
 
 @pytest.mark.parametrize("kind", [b"P6", b"P3"])
-def test_a_ppm_of_12_bits_does_not_turn_black(kind):
+def test_ppm_of_12_bits_is_not_black(kind):
     values = np.random.default_rng(0).integers(0, 4096, (5, 7, 3), dtype=np.uint16)
     np.testing.assert_array_equal(decode_samples(write_ppm(values, 65535, kind), "a"), values)
     whole = decode_samples(write_ppm(values, 4095, kind), "a")
@@ -205,18 +205,18 @@ def test_a_ppm_of_12_bits_does_not_turn_black(kind):
 
 
 @pytest.mark.parametrize("bands", [3, 4])
-def test_a_jpeg_2000_of_12_bits_does_not_turn_black(bands):
+def test_jpeg_2000_of_12_bits_is_not_black(bands):
     values = np.random.default_rng(0).integers(0, 4096, (64, 64, bands), dtype=np.uint16)
     data = cv2.imencode(".jp2", values, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
     np.testing.assert_array_equal(decode_samples(data, "a"), values[..., 2::-1])
     signed = bytearray(data)
-    for component in range(bands):  # values from -32768 on: OpenCV reads others than Pillow
+    for component in range(bands):  # values start at -32768, where OpenCV and Pillow read different values
         signed[data.index(b"\xff\x4f\xff\x51") + 42 + 3 * component] |= 0x80
     with pytest.raises(UserError, match="store it as PNG"):
         decode_samples(bytes(signed), "a")
 
 
-def test_sgi_of_16_bits_is_refused():
+def test_sgi_of_16_bits_raises_an_error():
     header = struct.pack(">hBBHHHH", 474, 0, 2, 3, 7, 5, 3).ljust(512, b"\0")
     with pytest.raises(UserError, match="an SGI file of 16 bits"):
         decode_image(header + bytes(5 * 7 * 3 * 2), "a.sgi")
@@ -225,22 +225,22 @@ def test_sgi_of_16_bits_is_refused():
 @pytest.mark.parametrize(
     ("peak", "white"), [(0, 65535), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)]
 )
-def test_the_white_level_covers_the_largest_value(peak, white):
+def test_white_level_covers_the_largest_value(peak, white):
     assert choose_white(peak) == white
 
 
-def test_brighter_than_white_is_white():
+def test_values_above_the_white_level_are_white():
     values = np.array([[0, 2000, 4095, 60000]], np.uint16)
     assert decode_image(encode_png(values), "a", white=4095)[0, :, 0].tolist() == [0, 124, 255, 255]
 
 
-def test_too_many_pixels_name_the_field():
+def test_error_for_too_many_pixels_names_the_field():
     with pytest.raises(UserError, match=r"a has 35 pixels, more than config.data.max_pixels=34; raise it"):
         decode_image(encode_png(PIXELS), "a", largest=34)
     assert decode_image(encode_png(PIXELS), "a", largest=35).shape == (5, 7, 3)
 
 
-def test_images_of_a_folder_are_found_by_suffix_or_content(tmp_path):
+def test_images_in_a_folder_are_found_by_suffix_or_content(tmp_path):
     for name in ("a.JPG", "b.jfif", "c.ppm", "d.avif", "e.jp2", "f.img", "g"):
         (tmp_path / name).write_bytes(encode(Image.fromarray(PIXELS), "PNG"))
     for name in ("h.heic", "i.cr2", "Thumbs.db", "j.mp4", ".hidden.png", "notes.txt", "k.json"):
@@ -261,15 +261,15 @@ def test_images_of_a_folder_are_found_by_suffix_or_content(tmp_path):
 
 @pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: b"text", lambda data: data[: len(data) // 2]])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_broken_file_is_named(spoil, kind):
+def test_broken_file_is_named(spoil, kind):
     data = encode(Image.fromarray(np.tile(PIXELS, (20, 20, 1))), kind)
     with pytest.raises(UserError, match=r"broken\.jpg") as caught:
         decode_image(spoil(data), "broken.jpg")
     assert "\n" not in str(caught.value)
 
 
-def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(monkeypatch):
-    """The PNG of 200 KB has 1.6 billion pixels, and an orientation after them that Pillow finds only by decoding them."""
+def test_image_bomb_raises_an_error_before_it_is_decoded(monkeypatch):
+    """The PNG of 200 KB has 1.6 billion pixels. Its orientation comes after them, so Pillow must decode them to find it."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

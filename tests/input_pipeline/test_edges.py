@@ -1,4 +1,4 @@
-"""Edge cases of images, of batches and of the network."""
+"""Edge cases of images, batches and the network."""
 
 import io
 import pathlib
@@ -24,7 +24,7 @@ EXAMPLE = {"image": np.zeros((8, 8, 3), np.uint8), "label": np.zeros((8, 8), np.
 
 
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(st.integers(1, 60), st.integers(1, 60)))
-def test_a_stretched_image_has_no_fill_at_its_edge(source, output):
+def test_stretched_image_has_no_fill_at_its_edge(source, output):
     matrix = geometry.fit(source, output, "stretch")
     image = geometry.warp_image(np.full((*source, 3), 255, np.uint8), matrix, output, (0, 0, 0))
     label = geometry.warp_label(np.zeros(source, np.uint8), matrix, output)
@@ -32,7 +32,7 @@ def test_a_stretched_image_has_no_fill_at_its_edge(source, output):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_fill_and_ignore_are_the_same_pixels(seed):
+def test_fill_and_ignore_cover_the_same_pixels(seed):
     rng = np.random.default_rng(seed)
     augment = get_config().data.augment
     augment.update(scale=(0.3, 1.5), rotation=90.0, aspect=1.5)
@@ -44,33 +44,33 @@ def test_fill_and_ignore_are_the_same_pixels(seed):
 
 
 @given(st.integers(1, 80), st.integers(1, 80))
-def test_nearest_is_the_pixel_that_holds_the_point(source, output):
+def test_nearest_sampling_reads_the_pixel_that_contains_the_point(source, output):
     label = np.arange(source, dtype=np.uint8)[None].repeat(2, 0)
     result = geometry.warp_label(label, geometry.fit((2, source), (2, output), "stretch"), (2, output))
     np.testing.assert_array_equal(result[0], (2 * np.arange(output) + 1) * source // (2 * output))
 
 
-def test_each_side_is_averaged_by_its_own_shrinkage():
+def test_each_axis_is_averaged_by_its_own_scale():
     stripes = np.zeros((64, 640, 3), np.uint8)
     stripes[:, ::4] = 200
     image = geometry.warp_image(stripes, geometry.fit((64, 640), (64, 80), "stretch"), (64, 80), (0, 0, 0))
     assert (image == 50).all()
 
 
-def test_a_letterbox_lies_on_whole_pixels():
+def test_letterbox_lies_on_whole_pixels():
     image = np.random.default_rng(0).integers(0, 256, (90, 131, 3), dtype=np.uint8)
     matrix = geometry.fit((90, 131), (131, 131), "letterbox")
     np.testing.assert_array_equal(geometry.warp_image(image, matrix, (131, 131), (0, 0, 0))[20:110], image)
 
 
-def test_one_row_per_process():
+def test_loader_supports_one_row_per_process():
     data = get_config().data
     loader = TrainLoader([EXAMPLE] * 3, make_truth(("label",), data), data, batch_size=1, seed=0)
     assert sorted(int(next(loader)["image_id"][0]) for _ in range(3)) == [0, 1, 2]
     loader.close()
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_batch_size_that_processes_do_not_divide_raises_an_error():
     data = get_config().data
     truth = make_truth(("label",), data)
     with pytest.raises(UserError, match="divide"):
@@ -93,13 +93,13 @@ def test_black_and_white_masks_are_not_silently_ignored(tmp_path):
         sources.open_source(data, "train", str(tmp_path), ("label",))
 
 
-def test_an_empty_slice_is_refused(tmp_path, monkeypatch):
+def test_empty_slice_raises_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "EXAMPLES", {"train": 2})
     with pytest.raises(UserError, match="no example"):
         sources.open_source(get_config().data, "train[2:]", str(tmp_path), ("label",))
 
 
-def test_a_missing_network_is_reported_at_once(tmp_path, monkeypatch):
+def test_missing_network_is_reported_immediately(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
     data = get_config().data
     data.name = "oxford_iiit_pet"
@@ -110,7 +110,7 @@ def test_a_missing_network_is_reported_at_once(tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
-def test_the_pet_set_is_prepared_without_tensorflow(tmp_path, monkeypatch):
+def test_pet_dataset_is_prepared_without_tensorflow(tmp_path, monkeypatch):
     """The archives are like the real ones. They hold a GIF named .jpg, for which tfds alone would need TensorFlow."""
     images, annotations = tmp_path / "archives/images/images", tmp_path / "archives/annotations/annotations"
     (annotations / "trimaps").mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""Slightly damaged files of every kind that is read. They are read, or refused in one printable line, within seconds.
+"""Slightly damaged files of every kind are read, or give one printable error line, within seconds.
 
-The short profile runs some dozens of changes of each kind; `make test-slow` runs forty times as many.
+The short profile runs some dozens of changes of each kind. `make test-slow` runs forty times as many.
 """
 
 import io
@@ -108,7 +108,7 @@ def read_folder(name, root, **folder):
 
 
 def expect(read, *arguments, **options):
-    """Check that a read succeeds, or is refused in one printable line, and in time."""
+    """Check that a read succeeds, or raises a one-line printable error, within the time limit."""
     began = time.monotonic()
     try:
         read(*arguments, **options)
@@ -140,7 +140,7 @@ def change_bytes(rng: random.Random, content: bytes) -> bytes:
 
 
 def change_value(rng: random.Random, value):
-    """Return a JSON value with a part replaced, removed, repeated, or put in another place."""
+    """Return a JSON value with a part replaced, removed, repeated or moved."""
     if isinstance(value, dict | list) and value and rng.random() < 0.85:
         places = list(value) if isinstance(value, dict) else list(range(len(value)))
         place = rng.choice(places)
@@ -164,7 +164,7 @@ def change_json(rng: random.Random, value) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 5))):
         value = change_value(rng, value)
     text = json.dumps(value)
-    if rng.random() < 0.1:  # a key that is there twice
+    if rng.random() < 0.1:  # a duplicate key
         text = text.replace('"id": ', f'"id": {rng.choice(("1", "null", "[]"))}, "id": ', 1)
     if rng.random() < 0.1:
         text = text.replace("1", rng.choice(("1e999", "-0", "1" * 5000, "1.5", "NaN")), 1)
@@ -172,7 +172,7 @@ def change_json(rng: random.Random, value) -> bytes:
 
 
 def fuzz(test):
-    """Make a short test and a long one (in the slow set) of a function of a generator and an empty folder."""
+    """Make a short and a slow test from a function of a generator and an empty folder."""
 
     @pytest.mark.parametrize("examples", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
     def run(examples, tmp_path):

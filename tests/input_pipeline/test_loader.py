@@ -1,4 +1,4 @@
-"""Batches are a function of the seed and their number, for any number of processes."""
+"""Batches depend only on the seed and their number, for any number of processes."""
 
 import collections
 import itertools
@@ -21,7 +21,7 @@ from input_pipeline.truths import make_truth
 
 
 class Squares:
-    """A synthetic source whose pictures show their own index."""
+    """A synthetic source. Each image shows its index."""
 
     class_names = ("background", "square")
     fingerprint, dropped = "", ()
@@ -45,9 +45,9 @@ class Squares:
 
 
 class Rectangles(Squares):
-    """Pictures with objects. The k-th rectangle, of class k, is bright in colour channel k, and nothing else is.
+    """Images with objects. Only the k-th rectangle, of class k, is bright in colour channel k.
 
-    Without `boxes` there are three that do not overlap. Class 1 is always a crowd, and class 2 is always difficult.
+    By default three boxes are drawn that do not overlap. Class 1 is always a crowd, and class 2 is always difficult.
     """
 
     class_names = ("red", "green", "blue")
@@ -72,7 +72,7 @@ class Rectangles(Squares):
 
 
 def draw_box(rng, height, width, left):
-    """Draw a box in a column of that width, with sides of a quarter to the whole of it."""
+    """Draw a box in a column of this width, with sides between a quarter and the whole of the column."""
     (top, bottom), (near, far) = (
         (start := int(rng.integers(side * 3 // 4)), int(rng.integers(start + side // 4, side + 1)))
         for side in (height, width)
@@ -119,7 +119,7 @@ def assert_equal(first, second):
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
-def test_process_count_does_not_change_the_global_batches(process_count):
+def test_number_of_processes_does_not_change_the_global_batches(process_count):
     data = make_data(**STRONG)
     whole = take(load(SOURCE, data, batch_size=8, seed=3), 5)
     parts = [
@@ -131,7 +131,7 @@ def test_process_count_does_not_change_the_global_batches(process_count):
         assert_equal(batch, {key: np.concatenate([part[n][key] for part in parts]) for key in batch})
 
 
-def test_the_state_is_the_number_of_the_next_batch():
+def test_state_is_the_number_of_the_next_batch():
     data = make_data(**STRONG)
     loader = load(SOURCE, data, batch_size=3, seed=1)
     batches = []
@@ -150,7 +150,7 @@ def test_the_state_is_the_number_of_the_next_batch():
     resumed.close()
 
 
-def test_threads_and_prefetch_do_not_change_the_batches():
+def test_threads_and_prefetch_have_no_effect_on_batches():
     data = make_data(**STRONG)
     first = take(load(SOURCE, data, batch_size=3, seed=1), 4)
     data.update(num_threads=1, prefetch=1)
@@ -158,14 +158,14 @@ def test_threads_and_prefetch_do_not_change_the_batches():
         assert_equal(one, other)
 
 
-def test_each_epoch_is_a_new_order_of_all_examples():
+def test_each_epoch_has_a_new_order_of_all_examples():
     batches = take(load(SOURCE, make_data(), batch_size=7, seed=0), 3)
     epochs = [batch["image_id"] for batch in batches]
     assert all(set(epoch) == set(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_augmentation_is_new_each_epoch_and_depends_on_the_seed():
+def test_augmentation_changes_per_epoch_and_depends_on_the_seed():
     source, data = Squares([(10, 12)]), make_data(**STRONG)
     first, second = take(load(source, data, batch_size=2, seed=0), 2)
     other = take(load(source, data, batch_size=2, seed=1), 1)[0]
@@ -178,7 +178,7 @@ def test_fewer_examples_than_a_batch_are_repeated():
     assert collections.Counter(batch["image_id"].tolist()) == {0: 3, 1: 3}
 
 
-def test_an_open_loader_does_not_keep_the_interpreter_alive():
+def test_open_loader_does_not_keep_the_interpreter_alive():
     program = """
         import numpy as np
         from configs.common import get_config
@@ -195,8 +195,8 @@ def test_an_open_loader_does_not_keep_the_interpreter_alive():
     assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
 
 
-def test_a_weight_map_travels_with_the_crop():
-    """Two objects are a pixel apart. The weight is high exactly on the background between them, for any crop."""
+def test_weight_map_is_computed_for_the_crop():
+    """Two objects are one pixel apart. For any crop, only the background between them has a high weight."""
 
     class Pair(Squares):
         def __getitem__(self, i):
@@ -213,15 +213,15 @@ def test_a_weight_map_travels_with_the_crop():
     for batch in take(load(source, data, batch_size=2, seed=0), 3):
         check_batch(batch, ("label", "weight_map"))
         between = np.zeros((2, 16, 16), bool)
-        between[:, :, 6:8] = True  # the gap is in the middle, so a flip leaves it there
+        between[:, :, 6:8] = True  # the gap is in the middle, so a flip does not move it
         between[batch["to_original"][:, 0, 0] < 0] = between[0][:, ::-1]
         assert batch["weight_map"].dtype == np.float32
         assert ((batch["weight_map"] > 3) == between).all()
         assert (batch["weight_map"][batch["label"] == 1] == 1).all()
 
 
-def test_a_crop_keeps_the_scale_and_reaches_every_border():
-    """With a margin too, every row and column of the image can come into the part that has labels."""
+def test_crop_keeps_the_scale_and_reaches_every_border():
+    """Even with a margin, every row and column of the image can get labels."""
     image = np.arange(24 * 30, dtype=np.uint8).reshape(24, 30)
     seen = np.zeros(image.shape, bool)
 
@@ -239,7 +239,7 @@ def test_a_crop_keeps_the_scale_and_reaches_every_border():
     assert seen.any(0).all() and seen.any(1).all()
 
 
-def test_an_image_smaller_than_the_crop_is_padded_and_labelled_only_where_it_is():
+def test_image_smaller_than_the_crop_is_padded_and_ignored_outside():
     for border in ("mean", "mirror"):
         data = make_data(fit="crop", flip=0.0)
         data.update(image_size=(9, 9), border=border)
@@ -279,10 +279,10 @@ def spread(box, by):
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop", "shortest"])
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, len(PICTURES) - 1))
-def test_bright_pixels_lie_in_their_box_and_fill_it(name, fit, seed, index):
-    """It holds within a pixel, or within a quarter of one of the image's own pixels, where a corner is smooth.
+def test_bright_pixels_fill_their_box(name, fit, seed, index):
+    """The tolerance is one pixel, or a quarter of a pixel of the stored image, because scaled corners are smooth.
 
-    With SSD's crops, objects whose centre lies elsewhere have no box. Rotated or covered rectangles do not fill their box.
+    With SSD's crops, objects with a centre outside have no box. Rotated or covered rectangles do not fill their box.
     """
     data = make_objects(fit, min_visible=0.0, **AUGMENTS[name])
     row = draw_objects(PICTURES, index, data, seed)
@@ -301,7 +301,7 @@ def test_bright_pixels_lie_in_their_box_and_fill_it(name, fit, seed, index):
         assert not (bright & ~boxed).any()
 
 
-def test_an_example_under_known_maps():
+def test_examples_under_known_maps_equal_expected_boxes():
     source = Rectangles([(32, 40)], [[4, 8, 12, 32]])
     row = draw_objects(source, 0, make_objects(flip=0.0), 0)
     np.testing.assert_allclose(row["boxes"][0], [8, 16, 24, 64])
@@ -309,13 +309,13 @@ def test_an_example_under_known_maps():
     row = draw_objects(source, 0, make_objects(flip=1.0, scale=(0.5, 0.5), crop=False), 0)
     np.testing.assert_allclose(row["boxes"][0], [16 + 4, 20 + 40 - 32, 16 + 12, 20 + 40 - 8])
     assert row["valid"].sum() == 1 and row["original_size"].tolist() == [32, 40]
-    row = draw_objects(source, 0, make_objects("shortest", flip=1.0, crop=False), 0)  # of 48x60, at the top left
+    row = draw_objects(source, 0, make_objects("shortest", flip=1.0, crop=False), 0)  # 48x60 pixels, at the top left
     np.testing.assert_allclose(row["boxes"][0], [6, 60 - 48, 18, 60 - 12])
     assert not row["image"][48:].any() and not row["image"][:, 60:].any()
 
 
-def test_crops_keep_objects_by_their_centres():
-    """An object stays if the patch holds its centre, however much is visible. A crowd always stays."""
+def test_crops_keep_objects_with_centres_inside():
+    """An object stays if its centre is in the patch, for any visible part. A crowd always stays."""
     source, kept, dropped = Rectangles([(64, 80)]), 0, 0
     for seed in range(60):
         data = make_objects(iou_crop=True, flip=0.0, min_visible=0.0)
@@ -332,7 +332,7 @@ def test_crops_keep_objects_by_their_centres():
     assert kept > 20 and dropped > 20
 
 
-def test_min_visible_drops_hardly_visible_objects():
+def test_min_visible_drops_objects_with_a_small_visible_part():
     source, data = Rectangles([(32, 40)], [[0, 15, 32, 25]]), make_objects(flip=0.0, scale=(2.0, 2.0))
     for least in (0.0, 0.4):
         data.augment.min_visible = least
@@ -346,7 +346,7 @@ def test_min_visible_drops_hardly_visible_objects():
 
 
 @pytest.mark.parametrize("augment", [SSD | COLOURS, EVERYTHING], ids=["ssd", "all"])
-def test_batches_of_objects_are_a_function_of_the_seed_and_their_number(augment):
+def test_batches_of_objects_depend_only_on_the_seed_and_the_number(augment):
     data = make_objects(**augment)
     whole = take(load(PICTURES, data, "boxes", batch_size=4, seed=3), 4)
     parts = [
@@ -365,7 +365,7 @@ def test_batches_of_objects_are_a_function_of_the_seed_and_their_number(augment)
 
 @pytest.mark.parametrize("copy_paste", [0.0, 0.5])
 @pytest.mark.parametrize("boxes", [[], None], ids=["none", "three"])
-def test_pictures_without_objects_are_valid(copy_paste, boxes):
+def test_images_without_objects_are_valid(copy_paste, boxes):
     augment = EVERYTHING | dict(mosaic=0.5, copy_paste=copy_paste)
     data, source = make_objects(**augment), Rectangles([(20, 30), (30, 20)], boxes)
     seen = 0
@@ -375,7 +375,7 @@ def test_pictures_without_objects_are_valid(copy_paste, boxes):
     assert (seen > 0) == (boxes is None)
 
 
-def test_objects_beyond_the_room_are_counted():
+def test_objects_above_the_maximum_are_counted():
     boxes = [[0, 0, 8, 8], [0, 0, 4, 4], [0, 0, 16, 20], [0, 0, 2, 2], [0, 0, 6, 6]]
     data, source = make_objects(flip=0.0), Rectangles([(32, 40)], boxes)
     data.max_boxes = 2
@@ -385,7 +385,7 @@ def test_objects_beyond_the_room_are_counted():
     np.testing.assert_array_equal(batch["boxes_lost"], [3, 3])
 
 
-def test_partners_come_from_the_whole_source():
+def test_mixed_examples_come_from_the_whole_source():
     """The first quadrant of a mosaic is the example itself. Each of the others may be any example."""
     data = make_objects(mosaic=1.0, flip=0.0)
     source = Rectangles([(32, 40)] * 6)
@@ -406,12 +406,12 @@ def test_partners_come_from_the_whole_source():
     assert partners == set(range(6))
 
 
-def test_mixup_has_the_objects_of_two():
+def test_mixup_has_the_objects_of_two_examples():
     data = make_objects(mixup=1.0, flip=0.0)
     row = draw_objects(Rectangles([(64, 80)]), 0, data, 0)
     assert row["valid"].sum() == 6
     np.testing.assert_array_equal(row["boxes"][:3], row["boxes"][3:6])
-    np.testing.assert_array_equal(row["image"], Rectangles([(64, 80)])[0]["image"])  # blended with itself
+    np.testing.assert_array_equal(row["image"], Rectangles([(64, 80)])[0]["image"])  # mixed with itself
 
 
 class Unmasked(Rectangles):
@@ -434,7 +434,7 @@ class Unmasked(Rectangles):
         ("label", {}, PICTURES, "config.task.name needs label, but .*'shapes' has only boxes and masks; "),
     ],
 )
-def test_a_source_without_the_ground_truth_is_refused(need, augment, source, words):
+def test_source_without_the_ground_truth_raises_an_error(need, augment, source, words):
     with pytest.raises(UserError, match=words) as caught:
         load(source, make_objects(**augment), need, batch_size=2, seed=0)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Masks around their objects, compared with an oracle that holds every pixel of the image for each object."""
+"""Cropped masks equal an oracle that stores every pixel of the image for each object."""
 
 import tracemalloc
 
@@ -21,15 +21,15 @@ STORED, OUTPUT, GRID = (20, 28), (18, 24), (7, 5)
 
 
 def whole(masks, size):
-    """Return the masks in a picture of `size`, [N,*size] bool, including pixels outside their boxes."""
+    """Return the masks in an image of `size`, [N,*size] bool, including pixels outside their boxes."""
     return np.array([paint(mask, (slice(0, size[0]), slice(0, size[1]))) for mask in masks], bool).reshape(-1, *size)
 
 
-# The oracle's masks hold all of a picture's pixels.
+# The masks of the oracle contain all pixels of an image.
 
 
 def draw_blobs(rng, count, size=STORED):
-    """Draw ellipses, some of them with holes, none of them empty."""
+    """Draw ellipses. Some have holes, and none is empty."""
     y, x = np.mgrid[: size[0], : size[1]]
     drawn = []
     while len(drawn) < count:
@@ -41,7 +41,7 @@ def draw_blobs(rng, count, size=STORED):
 
 
 def crop(masks):
-    """Return the masks [N,H,W] in the form that sources have."""
+    """Return the masks [N,H,W] in the format of sources."""
     cropped = []
     for mask in masks:
         top, left, bottom, right = bound(mask)
@@ -68,7 +68,7 @@ def make_mosaic_wholly(quadrants):
 
 
 def paste_wholly(boxes, masks, donors, chosen, least):
-    """Return which objects below stay [N] bool, their boxes, all masks that stay, and which donors do [D] bool."""
+    """Return the objects below that stay [N] bool, their boxes, all masks that stay, and the donors that stay [D] bool."""
     chosen = chosen & donors.any((1, 2))
     cover = donors[chosen].any(0)
     after = masks & ~cover
@@ -111,7 +111,7 @@ def draw_example(seed, count, matrix, window, size):
 
 
 @given(seeds, maps, windows)
-def test_a_picture_has_the_pixels_of_whole_masks(seed, matrix, window):
+def test_masks_have_the_pixels_of_full_size_masks(seed, matrix, window):
     drawn, _, expected = draw_example(seed, 4, matrix, window, OUTPUT)
     np.testing.assert_array_equal(whole(drawn.objects["masks"], OUTPUT), expected)
     for mask, box, pixels in zip(drawn.objects["masks"], drawn.objects["boxes"], expected, strict=True):
@@ -119,18 +119,18 @@ def test_a_picture_has_the_pixels_of_whole_masks(seed, matrix, window):
         rest = pixels.copy()
         rest[part] = False
         np.testing.assert_array_equal(paint(mask, part), pixels[part])
-        assert not rest.any(), "the box holds all pixels"
+        assert not rest.any(), "the box contains all pixels"
 
 
 @given(seeds, maps)
-def test_over_its_box_a_mask_is_sampled_once(seed, matrix):
-    """The stored pixels are sampled. Only near the mask's edge may the result differ from the picture's mask."""
+def test_mask_over_its_box_is_sampled_once(seed, matrix):
+    """The stored pixels are sampled. The result may differ from the full-size mask only near the edge of the mask."""
     drawn, stored, pictured = draw_example(seed, 4, matrix, (0, 0, *STORED), OUTPUT)
     row = objects.pad(drawn.objects, 6, GRID)
     np.testing.assert_array_equal(row["masks"][len(stored) :], 0)
     reach = (
         int(np.ceil(np.abs(np.linalg.inv(matrix)[:2, :2]).sum(1).max() / 2)) + 1
-    )  # stored pixels in half of one here
+    )  # stored pixels in half a pixel here
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     for mask, box, before, picture in zip(row["masks"], drawn.objects["boxes"], stored, pictured, strict=False):
         place = to_grid(box)
@@ -144,8 +144,8 @@ def test_over_its_box_a_mask_is_sampled_once(seed, matrix):
 
 @settings(max_examples=50)
 @given(seeds, st.lists(maps, min_size=5, max_size=5), windows, st.booleans(), st.sampled_from([0.0, 0.1, 0.6]))
-def test_mixtures_are_those_of_whole_masks(seed, matrices, window, stitch, least):
-    """The picture is a mosaic or one example, with objects of another pasted onto it, mixed with a third."""
+def test_mixtures_equal_those_of_full_size_masks(seed, matrices, window, stitch, least):
+    """The image is a mosaic or one example. Objects of a second example are pasted, and a third example is mixed in."""
     quadrants = [(8, 10), (8, 14), (10, 10), (10, 14)] if stitch else [OUTPUT]
     parts = [draw_example(seed + i, 4, matrices[i], window, size) for i, size in enumerate(quadrants)]
     below = mixtures.mosaic([part for part, _, _ in parts]) if stitch else parts[0][0]
@@ -158,7 +158,7 @@ def test_mixtures_are_those_of_whole_masks(seed, matrices, window, stitch, least
     np.testing.assert_array_equal(whole(pasted.objects["masks"], OUTPUT) & inside(pasted.objects["boxes"]), expected)
     cover = donors[stay].any(0)
     np.testing.assert_array_equal(pasted.image, np.where(cover[..., None], donor.image, below.image))
-    # Over the boxes, the cover's pixels hide the objects below.
+    # Over the boxes, the pixels of the cover hide the objects below.
     row = objects.pad(pasted.objects, 40, GRID)
     for mask, box, unhidden in zip(row["masks"][: kept.sum()], boxes[kept], below.objects["masks"][kept], strict=True):
         hidden = geometry.warp_label(cover, to_grid(box), GRID, fill=0)
@@ -180,7 +180,7 @@ def inside(boxes):
     return (y + 1 > top) & (y < bottom) & (x + 1 > left) & (x < right)
 
 
-def test_a_moved_mask_keeps_its_covers():
+def test_moved_mask_keeps_its_covers():
     pixels, cover = np.ones((4, 4), bool), np.zeros((8, 8), bool)
     cover[3:] = True
     (moved,) = mixtures._move(
@@ -191,7 +191,7 @@ def test_a_moved_mask_keeps_its_covers():
     np.testing.assert_array_equal(whole([moved], (12, 12)), [expected])
 
 
-def test_an_id_map_is_cut_into_its_objects():
+def test_id_map_is_divided_into_its_objects():
     ids = np.array([[0, 7, 7, 0], [300, 0, 7, 0], [300, 0, 0, 2]], np.uint16)
     numbers, boxes, counts = find_regions(ids)
     assert numbers.tolist() == [2, 7, 300] and counts.tolist() == [1, 3, 2]
@@ -206,7 +206,7 @@ def test_an_id_map_is_cut_into_its_objects():
 
 
 class Cells:
-    """One picture of many small objects."""
+    """One image of many small objects."""
 
     class_names = ("cell",)
 
@@ -235,7 +235,7 @@ def make_masks(size, rows, **augment):
     return data, make_truth(("boxes", "masks"), data)
 
 
-def test_a_batch_holds_masks_over_the_boxes():
+def test_batch_contains_masks_over_the_boxes():
     data, truth = make_masks((40, 60), 8, flip=0.0)
     source = Cells((40, 60), 3)
     rows = [draw_row(source, truth, 0, data.augment, np.random.default_rng(0)) for _ in range(2)]
@@ -249,7 +249,7 @@ def test_a_batch_holds_masks_over_the_boxes():
 
 
 @pytest.mark.parametrize("angle", [0.0, 20.0])
-def test_a_mirrored_picture_mirrors_its_masks(angle):
+def test_mirrored_image_mirrors_its_masks(angle):
     _, truth = make_masks((40, 60), 8)
     example, canvas = Cells((40, 60), 5)[0], (50, 70)
     matrix = geometry.about((31.3, 22.7), geometry.rotation(angle)) @ geometry.translation(3.3, 2.1)
@@ -265,8 +265,8 @@ def test_a_mirrored_picture_mirrors_its_masks(angle):
     np.testing.assert_array_equal(flipped["masks"], plain["masks"][..., ::-1])
 
 
-def test_hundreds_of_masks_take_the_memory_of_their_objects():
-    """The whole picture's pixels for 400 masks would take 48 MB, and a copy the same again."""
+def test_hundreds_of_masks_need_only_the_memory_of_their_objects():
+    """The full-size pixels of 400 masks would take 48 MB, and a copy another 48 MB."""
     data, truth = make_masks((300, 400), 400, rotation=10.0, copy_paste=1.0)
     source = Cells((300, 400), 400)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Objects follow the image's points. Objects that are hardly visible, or exceed the rows of a batch, are dropped."""
+"""Objects move with the image. Objects with a small visible part, or above the rows of a batch, are dropped."""
 
 import numpy as np
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from input_pipeline import objects
 from input_pipeline.augment import geometry
 
-WHOLE = (0, 0, 40, 60)  # of an image of 40x60
+WHOLE = (0, 0, 40, 60)  # window of the whole image, 40x60
 
 
 def make(boxes, **fields) -> objects.Objects:
@@ -21,31 +21,31 @@ def make(boxes, **fields) -> objects.Objects:
     return {"boxes": boxes} | {name: values.astype(none[name].dtype) for name, values in made.items()} | fields
 
 
-def test_boxes_under_known_maps():
+def test_boxes_under_known_maps_equal_expected_boxes():
     boxes = np.array([[2.0, 3.0, 10.0, 8.0]])
     mirror = geometry.about((30, 20), geometry.scaling(-1, 1))
     np.testing.assert_allclose(objects.map_boxes(boxes, mirror), [[2, 52, 10, 57]])
     np.testing.assert_allclose(objects.map_boxes(boxes, geometry.scaling(2, 0.5)), [[1, 6, 5, 16]])
     np.testing.assert_allclose(objects.map_boxes(boxes, geometry.translation(-1, 4)), [[6, 2, 14, 7]])
-    # A quarter turn clockwise brings (x, y) of an image 40 high to (40 - y, x).
+    # A rotation by 90 degrees clockwise maps (x, y) of an image with height 40 to (40 - y, x).
     turn = geometry.translation(40, 0) @ geometry.rotation(90)
     np.testing.assert_allclose(objects.map_boxes(boxes, turn), [[3, 30, 8, 38]])
-    # A square of side 8 about (6, 6), turned by 45 degrees, reaches 4 sqrt(2) to each side.
+    # A square with side 8 around (6, 6), rotated by 45 degrees, extends 4 sqrt(2) to each side.
     turn, reach = geometry.about((6, 6), geometry.rotation(45)), 4 * 2**0.5
     near, far = 6 - reach, 6 + reach
     np.testing.assert_allclose(objects.map_boxes(np.array([[2.0, 2, 10, 10]]), turn), [[near, near, far, far]])
     assert objects.map_boxes(np.zeros((0, 4)), turn).shape == (0, 4)
 
 
-def test_overlap_known_answers():
+def test_overlap_equals_known_values():
     boxes = np.array([[0.0, 0, 4, 4], [0, 0, 0, 0]])
     others = np.array([[0.0, 0, 4, 4], [2, 2, 6, 6], [4, 0, 8, 4], [0, 0, 0, 0]])
     np.testing.assert_allclose(objects.overlap(boxes, others), [[1, 4 / 28, 0, 0], [0, 0, 0, 0]])
     assert objects.overlap(boxes, np.zeros((0, 4))).shape == (2, 0)
 
 
-def test_an_object_with_too_little_left_is_dropped():
-    """Half of the first lies beyond the right edge of the output, 90% of the second, and all of the third."""
+def test_objects_with_a_small_visible_part_are_dropped():
+    """The first object lies half beyond the right edge of the output, the second by 90%, and the third completely."""
     made = make([[0, 15, 10, 25], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 0, 0], difficult=[0, 1, 1])
     for least, kept in ((0.0, [0, 1]), (0.1, [0, 1]), (0.11, [0]), (0.5, [0]), (0.51, [])):
         followed = objects.follow(made, geometry.scaling(2, 3), WHOLE, (30, 40), least)
@@ -54,8 +54,8 @@ def test_an_object_with_too_little_left_is_dropped():
             np.testing.assert_array_equal(followed[name], made[name][kept], err_msg=name)
 
 
-def test_every_part_of_a_crowd_stays():
-    """Its region must not be trained on as background."""
+def test_crowds_stay_with_any_visible_part():
+    """The region of a crowd must not be trained as background."""
     made = make([[0, 19, 10, 29], [0, 19, 10, 29], [0, 20, 10, 30]], crowd=[0, 1, 1])
     followed = objects.follow(made, geometry.scaling(2, 3), WHOLE, (30, 40), 0.5)
     np.testing.assert_allclose(followed["boxes"], [[0, 38, 30, 40]])
@@ -63,13 +63,13 @@ def test_every_part_of_a_crowd_stays():
 
 
 @given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.tuples(st.integers(8, 300), st.integers(8, 300)))
-def test_a_whole_object_stays_when_all_of_it_must_be_visible(source, output):
+def test_whole_objects_stay_if_min_visible_is_one(source, output):
     matrix = geometry.fit(source, output, "stretch")
     box = [0, 0, *source]
     assert len(objects.follow(make([box]), matrix, tuple(box), output, 1.0)["boxes"]) == 1
 
 
-def test_objects_beyond_the_window_are_dropped_though_the_output_has_room():
+def test_objects_outside_the_window_are_dropped():
     made = make([[2, 2, 6, 10], [2, 10, 6, 14], [5, 20, 9, 30]])
     followed = objects.follow(made, geometry.IDENTITY, (4, 0, 40, 10), (40, 60))
     np.testing.assert_array_equal(followed["boxes"], [[4, 2, 6, 10]])
@@ -78,7 +78,7 @@ def test_objects_beyond_the_window_are_dropped_though_the_output_has_room():
     np.testing.assert_array_equal(turned["classes"], [0])
 
 
-def test_a_box_beyond_the_image_is_clipped_to_it():
+def test_box_beyond_the_image_is_clipped_to_it():
     followed = objects.follow(make([[-3, 50, 20, 70]]), geometry.translation(0, 5), WHOLE, (50, 80))
     np.testing.assert_array_equal(followed["boxes"], [[5, 50, 25, 60]])
 
@@ -104,14 +104,14 @@ def test_boxes_stay_inside_and_have_area(corners, matrix, least):
 
 
 @given(affine, st.floats(0, 1), st.floats(0, 1))
-def test_a_box_holds_the_points_of_its_object(matrix, down, across):
+def test_box_contains_the_points_of_its_object(matrix, down, across):
     box = np.array([[3.0, 7.0, 20.0, 31.0]])
     x, y, _ = matrix @ [7 + across * 24, 3 + down * 17, 1]
     top, left, bottom, right = objects.map_boxes(box, matrix)[0]
     assert top - 1e-6 <= y <= bottom + 1e-6 and left - 1e-6 <= x <= right + 1e-6
 
 
-def test_the_largest_objects_have_room_in_their_order():
+def test_largest_objects_fill_the_rows_in_their_order():
     made = make([[0, 0, 2, 2], [0, 0, 5, 5], [0, 0, 1, 1], [0, 0, 3, 3], [0, 0, 2, 2]], crowd=[0, 1, 0, 0, 1])
     row = objects.pad(made, 3)
     np.testing.assert_array_equal(row["classes"], [0, 1, 3])
@@ -125,7 +125,7 @@ def test_the_largest_objects_have_room_in_their_order():
         assert not row[name][5:].any(), name
 
 
-def test_a_row_without_objects_is_valid():
+def test_row_without_objects_is_valid():
     for none in (objects.none(), objects.pick(make([[0, 0, 1, 1]]), np.array([False]))):
         row = objects.pad(none, 4)
         assert not any(row[name].any() for name in row) and row["boxes"].shape == (4, 4)

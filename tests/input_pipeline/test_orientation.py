@@ -1,4 +1,4 @@
-"""EXIF orientation. Annotations decide which view of an image they describe, and remarks report the view that was read."""
+"""With EXIF orientation, annotations decide which view of an image they describe. Remarks report the view that is read."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.input_pipeline.datasets.test_tfds_named import make
 UPRIGHT = np.zeros((20, 30, 3), np.uint8)
 UPRIGHT[4:10, 3:12] = (255, 0, 0)
 BOX = (4, 3, 10, 12)
-STORED = np.rot90(UPRIGHT)  # as a rotated camera stores it, with orientation 6
+STORED = np.rot90(UPRIGHT)  # the file of a rotated camera, with orientation 6
 STORED_BOX = (18, 4, 27, 10)
 
 
@@ -29,7 +29,7 @@ def photograph(path, pixels=STORED, orientation=6):
 
 
 def is_the_red_one(source, index=0):
-    """Check that the box, as read, holds all red pixels and no others."""
+    """Check that the box that was read contains all red pixels and no others."""
     example = source[index]
     assert example["image"].shape[:2] == source.size(index) == source.objects(index)[0]
     (box,) = example["boxes"]
@@ -71,7 +71,7 @@ def test_yolo_describes_the_upright_view(tmp_path):
 
 
 @pytest.mark.parametrize(("box", "size", "view"), [(BOX, (20, 30), "upright"), (STORED_BOX, (30, 20), "as stored")])
-def test_a_size_in_the_annotation_decides(tmp_path, box, size, view):
+def test_size_in_the_annotation_decides_the_view(tmp_path, box, size, view):
     root = tmp_path / "set"
     write_coco(root, box, size)
     photograph(root / "train/a.png")
@@ -80,7 +80,7 @@ def test_a_size_in_the_annotation_decides(tmp_path, box, size, view):
     assert source.size(0) == size and len(source.remarks) == 1 and view in source.remarks[0]
 
 
-def test_voc_xml_decides_too(tmp_path):
+def test_size_in_voc_xml_decides_the_view(tmp_path):
     root = tmp_path / "set"
     folders.make_voc(root)
     path = next((root / "JPEGImages").glob("one.*"))
@@ -93,7 +93,7 @@ def test_voc_xml_decides_too(tmp_path):
     assert stored.size(0) == pixels.shape[:2] and any("as stored" in line for line in stored.remarks)
 
 
-def test_the_error_names_both_sizes_and_exif_where_no_view_fits(tmp_path):
+def test_error_names_both_sizes_and_exif_if_no_view_fits(tmp_path):
     root = tmp_path / "set"
     write_coco(root, BOX, (25, 30))
     photograph(root / "train/a.png")
@@ -101,7 +101,7 @@ def test_the_error_names_both_sizes_and_exif_where_no_view_fits(tmp_path):
     folders.refuse("coco_folder", root, tmp_path / "tfds", *words)
 
 
-def test_a_half_turn_is_read_upright_with_a_remark(tmp_path):
+def test_rotation_by_180_degrees_is_read_upright_with_a_remark(tmp_path):
     root = tmp_path / "set"
     write_coco(root, BOX, (20, 30))
     photograph(root / "train/a.png", UPRIGHT[::-1, ::-1], 3)
@@ -110,7 +110,7 @@ def test_a_half_turn_is_read_upright_with_a_remark(tmp_path):
     assert "upright" in source.remarks[0]
 
 
-def test_a_copy_that_was_prepared_before_images_were_upright_is_not_reused(tmp_path):
+def test_copy_prepared_without_exif_orientation_is_not_reused(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     write_yolo(root)
     photograph(root / "images/train/a.png")
@@ -122,7 +122,7 @@ def test_a_copy_that_was_prepared_before_images_were_upright_is_not_reused(tmp_p
     is_the_red_one(folders.open_folder("yolo_folder", root, "train", place))
 
 
-def test_16_bits_are_stretched_by_the_splits_largest_value(tmp_path):
+def test_16_bit_images_are_scaled_by_the_largest_value_of_the_split(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     write_yolo(root)
     values = np.zeros((20, 30), np.uint16)
@@ -136,7 +136,7 @@ def test_16_bits_are_stretched_by_the_splits_largest_value(tmp_path):
 
 
 def make_tfds(place, name, pixels, **features):
-    """Make a dataset of tfds with one image of orientation 6, and more features with their values."""
+    """Make a tfds dataset with one image of orientation 6, and more features with their values."""
     photograph(place / "a.png", pixels)
     kinds = {"image": tfds.features.Image(shape=(None, None, pixels.shape[2])), "file_name": tfds.features.Text()}
     kinds |= {key: kind for key, (kind, _) in features.items()}
@@ -154,7 +154,7 @@ def test_boxes_of_tfds_refer_to_the_pixels_that_it_decodes(tmp_path):
 
 
 @pytest.mark.parametrize(("pixels", "size"), [(UPRIGHT, (20, 30)), (STORED, (30, 20))])
-def test_the_size_of_a_mask_of_tfds_decides(tmp_path, pixels, size):
+def test_size_of_a_tfds_mask_decides_the_view(tmp_path, pixels, size):
     mask = encode_png((pixels[..., 0] > 0).astype(np.uint8))
     kind = tfds.features.LabeledImage(labels=["ground", "thing"], shape=(None, None, 1))
     make_tfds(tmp_path, "masks", STORED, mask=(kind, mask))
@@ -166,7 +166,7 @@ def test_the_size_of_a_mask_of_tfds_decides(tmp_path, pixels, size):
     np.testing.assert_array_equal(example["image"][..., 0] > 0, example["label"] == 1)
 
 
-def test_16_bits_of_tfds_need_a_white_level(tmp_path):
+def test_16_bit_images_of_tfds_need_a_white_level(tmp_path):
     values = np.full((4, 5), 2000, np.uint16)
     features = {"image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16)}
     features |= {"mask": tfds.features.LabeledImage(labels=["a", "b"], shape=(None, None, 1))}

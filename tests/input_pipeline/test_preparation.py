@@ -1,4 +1,4 @@
-"""Preparation of datasets, which are found, made or refused."""
+"""Datasets are found, prepared, or raise an error."""
 
 import pathlib
 
@@ -36,7 +36,7 @@ class Files(Preparation):
         return "buy a disk"
 
 
-def test_a_prepared_dataset_is_found_and_nothing_else_is_left(tmp_path):
+def test_prepared_dataset_is_found_and_no_other_files_are_left(tmp_path):
     folder, how = get_config().data.folder, Files("abc")
     assert find_prepared("mine", how, tmp_path, folder) is None
     made = prepare("mine", how, tmp_path, folder)
@@ -49,7 +49,7 @@ def test_a_prepared_dataset_is_found_and_nothing_else_is_left(tmp_path):
 
 
 @pytest.mark.parametrize(("broken", "reason"), [("check", "no network"), ("make", "no room")])
-def test_a_failure_gives_one_line_with_the_remedy_and_leaves_nothing(tmp_path, broken, reason):
+def test_failure_raises_a_one_line_error_with_the_remedy_and_leaves_no_files(tmp_path, broken, reason):
     with pytest.raises(UserError, match=rf"cannot be prepared here \({reason}\); buy a disk$") as caught:
         prepare("mine", Files(broken=broken), tmp_path / "place", get_config().data.folder)
     assert "\n" not in str(caught.value)

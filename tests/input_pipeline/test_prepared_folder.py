@@ -1,4 +1,4 @@
-"""A damaged prepared folder gives a one-line error with its name and the remedy, whenever the damage is found."""
+"""A damaged prepared folder gives a one-line error with its name and the remedy, at any time."""
 
 import json
 import random
@@ -20,7 +20,7 @@ REPAIR = "is damaged .*; move it away, and it will be prepared again$"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder of boxes, and the place where it is prepared."""
+    """Return a folder of boxes, and the place where it is prepared."""
     root, place = tmp_path_factory.mktemp("set"), tmp_path_factory.mktemp("tfds")
     write_coco(root, make_coco())
     open_folder("coco_folder", root, "train", place)
@@ -29,7 +29,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def copy(prepared, tmp_path):
-    """A function that opens a copy of that place, and the folder that was prepared in it."""
+    """Return a function that opens a copy of that place, and the folder that was prepared in it."""
     root, place = prepared
     shutil.copytree(place, tmp_path / "tfds")
     (folder,) = (tmp_path / "tfds" / "coco_folder").glob("*/*")
@@ -48,7 +48,7 @@ def list_files(folder):
     return sorted(path for path in folder.iterdir() if "-val" not in path.name)
 
 
-def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
+def test_truncation_and_flipped_bits_are_found_in_every_file(copy):
     source, folder = copy
     whole, generator = read_all(source()), random.Random(0)
     for path in list_files(folder):
@@ -67,7 +67,7 @@ def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
             assert "\n" not in str(caught.value)
         path.write_bytes(content)
         path.unlink()
-        if path.name != SEAL:  # without it, the folder is one of an earlier version
+        if path.name != SEAL:  # without it, an earlier version has prepared the folder
             with pytest.raises(UserError, match=f"^{folder} {REPAIR}"):
                 read_all(source())
         path.write_bytes(content)
@@ -75,7 +75,7 @@ def test_every_file_is_guarded_against_cuts_and_flipped_bits(copy):
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '"text"', "[" * 100_000, '{"a": 1}', '{"features": {"a": 1}}'])
-def test_wrong_json_is_refused_in_a_folder_of_an_earlier_version_too(copy, content):
+def test_wrong_json_raises_an_error_in_folders_of_earlier_versions(copy, content):
     source, folder = copy
     (folder / SEAL).unlink()
     for name in ("dataset_info.json", "features.json", "metadata.json"):
@@ -86,7 +86,7 @@ def test_wrong_json_is_refused_in_a_folder_of_an_earlier_version_too(copy, conte
         (folder / name).write_bytes(kept)
 
 
-def test_no_class_outside_tfds_is_imported(copy):
+def test_classes_outside_tfds_are_not_imported(copy):
     source, folder = copy
     (folder / SEAL).unlink()
     features = (folder / "features.json").read_text()
@@ -96,7 +96,7 @@ def test_no_class_outside_tfds_is_imported(copy):
         source()
 
 
-def test_a_damaged_record_ends_the_training_with_one_line(copy):
+def test_damaged_record_ends_the_training_with_a_one_line_error(copy):
     source, folder = copy
     config = boxes.get_config("debug")
     opened = source()

@@ -1,4 +1,4 @@
-"""Proposals are known boxes, the same in every process, stored once, and kept after a kill."""
+"""Proposals equal known boxes, are the same in every process, are stored once, and stay after a kill."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ def draw(seed, size=(64, 64)):
 
 
 class Pictures:
-    """A source of these images. Image i has the noise i."""
+    """A source of these images. Image i has the noise of seed i."""
 
     fingerprint, class_names, category_ids, dropped, absent, bad_boxes = "pictures", ("box",), (1,), (), (), ()
     layout, remarks, peak, white = "", (), 0, 65535
@@ -61,7 +61,7 @@ def make_data(**fields):
 
 @pytest.fixture
 def found_here(monkeypatch):
-    """Searches run in this process. One other test covers the processes."""
+    """Make searches run in this process. Another test covers several processes."""
 
     class Here:
         def submit(self, function, *arguments):
@@ -82,14 +82,14 @@ def test_salient_rectangles_are_proposed():
     assert len(np.unique(boxes, axis=0)) == len(boxes) > 5
 
 
-def test_the_same_pixels_have_the_same_proposals_in_the_same_order():
+def test_same_pixels_give_the_same_proposals_in_the_same_order():
     first, other = SEARCH.find(draw(0), (64, 64)), SEARCH.find(draw(1), (64, 64))
     for _ in range(3):
         np.testing.assert_array_equal(SEARCH.find(draw(0), (64, 64)), first)
     assert not np.array_equal(first, other)
 
 
-def test_the_best_are_kept_and_small_ones_dropped():
+def test_best_proposals_are_kept_and_small_ones_are_dropped():
     every = SEARCH.find(draw(0), (64, 64))
     np.testing.assert_array_equal(dataclasses.replace(SEARCH, count=3).find(draw(0), (64, 64)), every[:3])
     large = dataclasses.replace(SEARCH, min_side=25).find(draw(0), (64, 64))
@@ -97,7 +97,7 @@ def test_the_best_are_kept_and_small_ones_dropped():
     assert 0 < len(large) < len(every)
 
 
-def test_a_large_image_is_searched_small_and_answered_in_its_own_pixels():
+def test_proposals_of_a_large_image_are_scaled_to_its_pixels():
     image = np.repeat(np.repeat(draw(0), 4, 0), 3, 1)  # 256x192
     search = dataclasses.replace(SEARCH, longest=64)
     small = search.shrink(image)
@@ -128,7 +128,7 @@ def test_colours_reach_opencv_as_bgr(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 40), (30, 30)])
-def test_an_image_may_have_no_proposal(size):
+def test_image_may_have_no_proposals(size):
     boxes = SEARCH.find(np.zeros((*size, 3), np.uint8), size)
     assert boxes.shape == (size == (30, 30), 4) and boxes.dtype == np.float32
 
@@ -152,7 +152,7 @@ def test_stored_proposals_are_read_back(tmp_path):
 
 
 @pytest.mark.usefixtures("found_here")
-def test_a_split_is_searched_once_and_missing_files_are_found_again(tmp_path, capsys):
+def test_split_is_searched_once_and_missing_files_are_recreated(tmp_path, capsys):
     source = Pictures(SHARD + 2)
     opened = open_proposals(source, make_data(), "train[:50%]", tmp_path)
     (folder,) = (tmp_path / "proposals").iterdir()
@@ -174,7 +174,7 @@ def test_a_split_is_searched_once_and_missing_files_are_found_again(tmp_path, ca
 
 
 @pytest.mark.usefixtures("found_here")
-def test_other_data_and_other_settings_are_found_anew(tmp_path):
+def test_changed_data_and_changed_settings_are_searched_again(tmp_path):
     other = Pictures(2)
     other.fingerprint = "other"
     opened = [
@@ -188,7 +188,7 @@ def test_other_data_and_other_settings_are_found_anew(tmp_path):
 
 
 @pytest.mark.usefixtures("found_here")
-def test_joined_splits_have_the_proposals_of_each(tmp_path):
+def test_joined_splits_have_the_proposals_of_each_split(tmp_path):
     parts = [open_proposals(Pictures(count), make_data(), f"part{count}", tmp_path) for count in (1, 2)]
     both = Concatenation(["part1", "part2"], parts)
     np.testing.assert_array_equal(both.proposals(2), parts[1].proposals(1))
@@ -212,8 +212,8 @@ tests.open_proposals(Slow(64) if sys.argv[2] == "slow" else tests.Pictures(64), 
 """
 
 
-def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path):
-    """There are two searching processes. They end with the process that is killed."""
+def test_kill_keeps_finished_proposals_and_leaves_no_process(tmp_path):
+    """Two processes search. They end with the process that is killed."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     killed = subprocess.Popen([*command, "slow"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     while "half" not in killed.stdout.readline():
@@ -241,7 +241,7 @@ def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path):
 
 
 @pytest.mark.usefixtures("found_here")
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+def test_folder_that_cannot_be_written_raises_an_error(tmp_path):
     (tmp_path / "proposals").write_text("a file")
     with pytest.raises(UserError, match="cannot be stored in .*--tfds_data_dir or TFDS_DATA_DIR") as caught:
         open_proposals(Pictures(1), make_data(), "train", tmp_path)

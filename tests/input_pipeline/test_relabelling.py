@@ -6,7 +6,7 @@ from input_pipeline.relabelling import relabel
 
 
 class Held:
-    """One example, with the classes that a split happens to have."""
+    """One example, with the classes of a split."""
 
     def __init__(self, class_names, category_ids):
         self.class_names, self.category_ids, self.absent, self.fingerprint = class_names, category_ids, (), "f"
@@ -22,7 +22,7 @@ class Held:
         return (3, 4), {"classes": np.arange(len(self.class_names), dtype=np.int32), "boxes": "boxes"}
 
 
-def test_a_split_that_lacks_a_class_gets_the_models_classes():
+def test_split_that_lacks_a_class_gets_the_classes_of_the_model():
     source = relabel(Held(("dog", "cat"), (9, 2)), ("cat", "cow", "dog"), "val")
     assert source.class_names == ("cat", "cow", "dog") and source.absent == ("cow",)
     assert source.category_ids == (2, 10, 9) and source.fingerprint == "f" and len(source) == 1
@@ -32,17 +32,17 @@ def test_a_split_that_lacks_a_class_gets_the_models_classes():
     assert example["image"] == "pixels" and source.objects(0)[0] == (3, 4)
 
 
-def test_a_split_without_classes_has_negatives_only():
+def test_split_without_classes_has_no_objects():
     source = relabel(Held((), ()), ("cat",), "val")
     assert source.absent == ("cat",) and source.category_ids == (1,) and source[0]["label"].tolist() == [[255]]
 
 
-def test_the_models_classes_stay_as_they_are():
+def test_equal_classes_do_not_change():
     held = Held(("dog", "cat"), (9, 2))
     assert relabel(held, ["dog", "cat"], "val") is held
 
 
-def test_a_class_that_the_model_was_not_trained_on_is_an_error():
+def test_class_that_the_model_was_not_trained_on_raises_an_error():
     with pytest.raises(
         UserError, match="val has classes that the model was not trained on: 'cow'; the model's classes are 'cat'"
     ):

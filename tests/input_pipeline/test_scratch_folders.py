@@ -1,4 +1,4 @@
-"""The next preparation removes the folders of killed ones, and nothing else."""
+"""A preparation removes only the scratch folders of killed preparations."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def start(place):
     return process, place / process.stdout.readline().strip()
 
 
-def test_only_the_folder_of_a_killed_preparation_is_removed(tmp_path):
+def test_only_folders_of_killed_preparations_are_removed(tmp_path):
     (killed, dead), (running, live) = start(tmp_path), start(tmp_path)
     try:
         os.kill(killed.pid, signal.SIGKILL)
@@ -42,7 +42,7 @@ def test_only_the_folder_of_a_killed_preparation_is_removed(tmp_path):
         running.wait()
 
 
-def test_a_folder_that_another_process_has_cleaned_is_made_again(tmp_path, monkeypatch):
+def test_folder_removed_by_another_process_is_created_again(tmp_path, monkeypatch):
     lock, cleaned = scratch_folders.fcntl.flock, []
 
     def clean_first(file, how):

@@ -1,4 +1,4 @@
-"""Sources with splits and slices, clear errors, the Pet set's classes, and preparation by two processes at once."""
+"""Sources have splits, slices and one-line errors, and two processes can prepare a dataset at the same time."""
 
 import dataclasses
 import multiprocessing
@@ -46,19 +46,19 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def test_an_unknown_dataset_lists_the_known_ones(tmp_path):
+def test_error_for_an_unknown_dataset_lists_the_known_ones(tmp_path):
     with pytest.raises(
         UserError, match="coco/2017, coco_folder, image_mask, .*shapes, .*voc_segmentation, yolo_folder"
     ):
         open_source(make_data(name="shape"), "train", tmp_path)
 
 
-def test_an_unknown_split_lists_the_known_ones(prepared):
+def test_error_for_an_unknown_split_lists_the_known_ones(prepared):
     with pytest.raises(UserError, match="train, validation"):
         open_source(make_data(name="shapes"), "test", prepared)
 
 
-def test_slices_of_a_prepared_set(prepared):
+def test_slices_of_a_prepared_dataset_have_the_expected_examples(prepared):
     data = make_data(name="shapes")
     whole = open_source(data, "train", prepared)
     part = open_source(data, "train[3:6]", prepared)
@@ -77,7 +77,7 @@ def test_examples_are_decoded(prepared):
     assert source.class_names == shapes.CLASS_NAMES
 
 
-def test_the_environment_names_the_folder(prepared, monkeypatch):
+def test_environment_variable_names_the_folder(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
     assert len(open_source(make_data(name="shapes"), "validation", None)) == 5
 
@@ -87,7 +87,7 @@ def _prepare(folder, queue):
     queue.put(str(prepare_shapes(folder)))
 
 
-def test_two_processes_may_prepare_at_once(tmp_path):
+def test_two_processes_can_prepare_at_the_same_time(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     processes = [context.Process(target=_prepare, args=(tmp_path, queue)) for _ in range(2)]
@@ -107,13 +107,13 @@ def test_pet_classes_are_pet_background_border():
     assert source.class_names == ("pet", "background", "border") and len(source) == 20
     counts = sum(np.bincount(source[i]["label"].ravel(), minlength=256) for i in range(20))
     assert counts[3:].sum() == 0
-    assert counts[2] < counts[0] < counts[1], "the border is thin, and most of a picture is background"
+    assert counts[2] < counts[0] < counts[1], "the border is thin, and most of an image is background"
     corners = [source[i]["label"][0, 0] for i in range(20)]
     assert np.median(corners) == 1
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_every_dataset_is_complete(name):
+def test_every_registered_dataset_is_complete(name):
     dataset = find_dataset(name)
     assert set(dataset.provides) <= sources.ASKED_BY.keys()
     if dataset is ImageMask:
@@ -128,11 +128,11 @@ def test_every_dataset_is_complete(name):
         assert hasattr(how.builder, "identify") == isinstance(how, BuiltFromFolder)
 
 
-def test_absent_classes_of_a_prepared_set_are_not_counted(prepared):
+def test_absent_classes_of_a_prepared_dataset_are_not_counted(prepared):
     assert open_source(make_data(name="shapes"), "validation", prepared).absent == ()
 
 
-def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
+def test_newest_version_is_used_if_any_version_fits(tmp_path):
     folder = get_config().data.folder
     for version in ("3.2.0", "4.0.0", "10.0.0"):
         (tmp_path / "oxford_iiit_pet" / version).mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_the_newest_version_is_taken_where_any_will_do(tmp_path):
         ("voc_folder", "label", "name='voc_folder' has only boxes; .*voc_segmentation"),
     ],
 )
-def test_ground_truth_that_a_dataset_lacks_is_refused(tmp_path, name, need, words):
+def test_ground_truth_that_a_dataset_lacks_raises_an_error(tmp_path, name, need, words):
     with pytest.raises(UserError, match=words) as caught:
         open_source(make_data(name=name), "train", tmp_path, need)
     assert "\n" not in str(caught.value)
@@ -189,7 +189,7 @@ def test_shapes_has_boxes_and_masks_of_the_figures(prepared):
             np.testing.assert_array_equal(values, example[key])
 
 
-def test_proposals_are_added_to_a_datasets_objects(prepared, tmp_path, monkeypatch):
+def test_proposals_are_added_to_the_objects_of_a_dataset(prepared, tmp_path, monkeypatch):
     """It works for any dataset. The config names the dataset, and --tfds_data_dir the place."""
 
     def open_proposals(source, data, split, place):
@@ -203,7 +203,7 @@ def test_proposals_are_added_to_a_datasets_objects(prepared, tmp_path, monkeypat
         open_source(make_data(name="oxford_iiit_pet"), "train", tmp_path, "boxes", "proposals")
 
 
-def test_objects_do_not_decode_the_image(prepared, monkeypatch):
+def test_reading_objects_does_not_decode_the_image(prepared, monkeypatch):
     source = open_source(make_data(name="shapes"), "train", prepared, "boxes", "masks")
     monkeypatch.setattr(prepared_sets, "decode_image", lambda *_: pytest.fail("decoded"))
     monkeypatch.setattr(shapes, "decode_mask", lambda *_: pytest.fail("decoded"))
@@ -211,7 +211,7 @@ def test_objects_do_not_decode_the_image(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["coco/2017", "voc/2007", "voc/2012"])
-def test_a_dataset_that_needs_tensorflow_explains_how_to_prepare_it(tmp_path, name):
+def test_error_explains_how_to_prepare_a_dataset_that_needs_tensorflow(tmp_path, name):
     command = f"tfds build {name} --file_format=array_record --data_dir={tmp_path}"
     with pytest.raises(UserError, match=command) as caught:
         open_source(make_data(name=name), "train", tmp_path, "boxes")
@@ -223,7 +223,7 @@ def test_a_dataset_that_needs_tensorflow_explains_how_to_prepare_it(tmp_path, na
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """voc/2007 with three examples, as tfds stores it. The second has no objects."""
+    """Write voc/2007 with three examples, as tfds stores it. The second one has no objects."""
     import tensorflow_datasets as tfds
 
     edges = [[(0.1, 0.2, 0.7, 0.9), (0.5, 0.25, 0.5, 0.75), (0.0, 0.0, 1.0, 1.0)], [], [(0.25, 1 / 3, 0.75, 2 / 3)]]
@@ -277,12 +277,12 @@ def by_name(place):
     return {source.name(i): (source, i) for i in range(len(source))}
 
 
-def test_tfds_own_sets_give_pixels_and_flags(voc):
+def test_tfds_datasets_give_boxes_in_pixels_and_flags(voc):
     place, edges = voc
     named = by_name(place)
     for name, (source, i) in named.items():
         example = source[i]
-        # VOC counts pixels from 1, and the last one is the box's.
+        # VOC counts pixels from 1, and the last pixel belongs to the box.
         good = np.reshape(edges[int(name[0])], (-1, 4)) * (5, 7, 5, 7) - (1, 1, 0, 0)
         good = good[good[:, 0] < good[:, 2]].clip(0)
         np.testing.assert_allclose(example["boxes"], good, atol=1e-6)
@@ -294,8 +294,8 @@ def test_tfds_own_sets_give_pixels_and_flags(voc):
     assert source.objects(i)[0] == (5, 7)
 
 
-def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
-    def read_objects(record, size):  # edges as COCO's are
+def test_bad_box_of_a_tfds_dataset_is_dropped_and_named(voc, monkeypatch):
+    def read_objects(record, size):  # the edges have COCO's format
         return {"boxes": prepared_sets.scale_boxes(record, size), "classes": record["objects"]["label"]}
 
     monkeypatch.setattr(tfds_voc, "VOC", dataclasses.replace(tfds_voc.VOC, read_objects=read_objects))
@@ -308,7 +308,7 @@ def test_a_bad_box_of_tfds_own_set_is_left_out_and_named(voc, monkeypatch):
 
 
 class Numbers:
-    """Images whose label is their index. This is all that a dataset needs."""
+    """Images with their index as label. A dataset needs nothing else."""
 
     provides = ("label",)
 
@@ -318,7 +318,7 @@ class Numbers:
         return [{"image": np.zeros((2, 2, 3), np.uint8), "label": np.full((2, 2), i, np.uint8)} for i in select(9)]
 
 
-def test_a_dataset_is_one_line_in_the_registry_and_its_file(tmp_path, monkeypatch):
+def test_new_dataset_needs_one_registry_line_and_its_file(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "numbers", f"{__name__}:Numbers")
     opened = open_source(make_data(name="numbers"), "train[3:]", tmp_path)
     assert [int(example["label"][0, 0]) for example in opened] == list(range(3, 9))
@@ -328,6 +328,6 @@ def test_a_dataset_is_one_line_in_the_registry_and_its_file(tmp_path, monkeypatc
         open_source(make_data(name="numbers"), "train", tmp_path, "boxes")
 
 
-def test_a_misspelt_dataset_has_a_hint():
+def test_error_for_a_misspelt_dataset_has_a_hint():
     with pytest.raises(UserError, match="config.data.name='shape' is unknown; did you mean 'shapes'?"):
         find_dataset("shape")

@@ -1,4 +1,4 @@
-"""Parts of a split, and several splits as one source."""
+"""Parts of a split, and several splits, can be one source."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from input_pipeline.preparation import prepare
 
 
 @given(st.integers(0, 50), st.none() | st.integers(-60, 60), st.none() | st.integers(-60, 60))
-def test_slices_are_those_of_python(count, first, last):
+def test_slices_equal_those_of_python(count, first, last):
     def show(bound):
         return "" if bound is None else str(bound)
 
@@ -23,13 +23,13 @@ def test_slices_are_those_of_python(count, first, last):
 
 
 @given(st.integers(0, 500), st.integers(0, 100))
-def test_percentages_part_a_split_without_gap_or_overlap(count, percent):
+def test_percentages_divide_a_split_without_gap_or_overlap(count, percent):
     parts = [sources.parse_split(f"train[{bounds}]")[1](count) for bounds in (f":{percent}%", f"{percent}%:")]
     assert [*parts[0], *parts[1]] == list(range(count))
 
 
 @pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "train[1:2:3]"])
-def test_a_malformed_split_is_refused(split):
+def test_malformed_split_raises_an_error(split):
     with pytest.raises(UserError, match="split"):
         sources.parse_split(split)
 
@@ -48,7 +48,7 @@ def open_split(place, split, need="boxes"):
 
 
 @pytest.mark.parametrize("split", ["train+validation", "shapes:train+shapes:validation"])
-def test_one_after_the_other(place, split):
+def test_joined_splits_follow_one_another(place, split):
     both, parts = open_split(place, split), [open_split(place, name) for name in ("train", "validation")]
     assert len(both) == 8 and both.class_names == parts[0].class_names and both.category_ids == parts[0].category_ids
     for index in range(8):
@@ -63,14 +63,14 @@ def test_one_after_the_other(place, split):
         both[8]
 
 
-def test_parts_of_splits_and_the_fingerprint(place):
+def test_joined_parts_of_splits_have_their_own_fingerprint(place):
     parts = open_split(place, "train[3:]+validation[:1]", need="label")
     assert [parts.name(i) for i in range(len(parts))] == ["train_00003", "train_00004", "validation_00000"]
     other = open_split(place, "validation[:1]+train[3:]", need="label")
     assert len({parts.fingerprint, other.fingerprint, open_split(place, "train[3:]", need="label").fingerprint}) == 3
 
 
-def test_joined_splits_report_what_their_parts_left_out(place):
+def test_joined_splits_report_the_dropped_files_of_their_parts(place):
     class Part:
         def __init__(self, *, classes=("a", "b"), **fields):
             self.class_names, self.category_ids, self.fingerprint = classes, (1, 2), "x"
@@ -91,13 +91,13 @@ def test_joined_splits_report_what_their_parts_left_out(place):
         sources.Concatenation(["x", "y"], [Part(), Part(classes=("a", "c"))])
 
 
-def test_an_unknown_part_is_refused(place):
+def test_unknown_part_raises_an_error(place):
     for split in ("train+test", "shapes:test", "train+", "shape:train"):
         with pytest.raises(UserError):
             open_split(place, split)
 
 
-def test_the_field_of_an_unknown_split_is_named(place):
+def test_error_names_the_field_of_an_unknown_split(place):
     data = get_config().data
     data.eval_split = "holdout[:2]"
     with pytest.raises(UserError, match=r"^config.data.eval_split: shapes in .* has no split 'holdout'; choose one of"):

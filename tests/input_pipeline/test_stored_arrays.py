@@ -28,7 +28,7 @@ def test_written_arrays_are_read_back(tmp_path):
 
 
 @given(st.data())
-def test_damage_gives_one_line_and_never_another_array(tmp_path_factory, data):
+def test_damage_raises_a_one_line_error_and_never_gives_another_array(tmp_path_factory, data):
     place = tmp_path_factory.mktemp("arrays") / "a.npz"
     write_arrays(place, ARRAYS)
     content = bytearray(place.read_bytes())
@@ -45,7 +45,7 @@ def test_damage_gives_one_line_and_never_another_array(tmp_path_factory, data):
         assert "\n" not in str(error)
 
 
-def test_bombs_and_objects_are_refused(tmp_path):
+def test_bombs_and_pickled_objects_raise_an_error(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", zeros=np.zeros(10_000_000, np.uint8))
     np.savez(tmp_path / "object.npz", value=np.array([{}], object))
     header = (
@@ -64,7 +64,7 @@ def test_bombs_and_objects_are_refused(tmp_path):
 
 
 def test_one_thread_at_a_time_parses_a_header(tmp_path, monkeypatch):
-    """CPython 3.11.7 fails at random if two threads do."""
+    """CPython 3.11.7 fails at random if two threads parse headers."""
     write_arrays(tmp_path / "a.npz", ARRAYS)
     read, held = np.lib.format.read_array_header_1_0, []
     monkeypatch.setattr(

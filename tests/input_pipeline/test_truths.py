@@ -1,4 +1,4 @@
-"""Kinds of ground truth, with what they require and the fields that do not fit them."""
+"""Each kind of ground truth requires its data, and fields that do not fit it raise an error."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from tests.input_pipeline.test_loader import Rectangles
         ("boxes", "scale", (2.0, 1.0)),
     ],
 )
-def test_an_unsupported_augmentation_gives_one_clear_line(truth, field, value):
+def test_unsupported_augmentation_raises_a_one_line_error(truth, field, value):
     data = get_config().data
     make_truth((truth,), data)
     data.augment[field] = value
@@ -41,7 +41,7 @@ def test_an_unsupported_augmentation_gives_one_clear_line(truth, field, value):
         ("boxes", dict(shortest=(1333, 800)), "shortest"),
     ],
 )
-def test_mistakes_give_one_clear_line(truth, fields, name):
+def test_invalid_fields_raise_a_one_line_error(truth, fields, name):
     data = get_config().data
     data.update(fields)
     with pytest.raises(UserError, match=f"config.data.{name}=") as caught:
@@ -49,7 +49,7 @@ def test_mistakes_give_one_clear_line(truth, fields, name):
     assert "\n" not in str(caught.value)
 
 
-def test_labels_have_margins_and_mirrors():
+def test_labels_support_margins_and_mirrored_views():
     data = get_config().data
     data.update(margin=4, border="mirror", weight_map=(10.0, 5.0))
     truth = make_truth(("label",), data)
@@ -65,7 +65,7 @@ def test_pasting_objects_requires_their_masks():
 
 
 @pytest.mark.parametrize("need", ["label", "boxes"])
-def test_an_image_without_ground_truth_is_viewed_as_blank(need):
+def test_image_without_ground_truth_gives_a_blank_view(need):
     truth = make_truth((need,), get_config().data)
     view = truth.view({"image": np.zeros((10, 12, 3), np.uint8)}, np.eye(3), (16, 16))
     empty = truth.blank((16, 16))
@@ -77,7 +77,7 @@ def test_an_image_without_ground_truth_is_viewed_as_blank(need):
 
 
 class Proposed(Rectangles):
-    """Pictures whose proposals are the boxes of their objects, after `first`."""
+    """Images with proposals that start with `first`, followed by the boxes of their objects."""
 
     first = ()
 
@@ -114,7 +114,7 @@ def test_proposals_follow_every_random_map_as_boxes_do(augment):
         row = draw_row(source, truth, seed % 2, data.augment, np.random.default_rng(seed))
         check_batch(stack([row]), truth.keys)
         boxes, proposals = row["boxes"][row["valid"]], row["proposals"][row["proposal_mask"]]
-        if data.augment.iou_crop:  # drops objects by their centres; proposals stay
+        if data.augment.iou_crop:  # drops objects by their centres, but keeps proposals
             assert all((proposals == box).all(1).any() for box in boxes) and len(proposals) >= len(boxes)
         else:
             np.testing.assert_array_equal(boxes, proposals)
@@ -123,7 +123,7 @@ def test_proposals_follow_every_random_map_as_boxes_do(augment):
     assert seen > 30 and (dropped > 0 or "flip" in augment or data.augment.zoom_out[0] == 0.7)
 
 
-def test_the_best_proposals_that_are_seen_fill_the_row():
+def test_best_visible_proposals_fill_the_row():
     source = Proposed([(40, 60)], [[0, 0, 40, 60], [1, 2, 3, 4]])
     source.first = [[5, 55, 9, 60], [0, 30, 20, 60], [30, 0, 40, 30], [0, 0, 10, 10]]
     _, truth = make_proposals(max_proposals=3)
@@ -136,13 +136,13 @@ def test_the_best_proposals_that_are_seen_fill_the_row():
 
 
 @pytest.mark.parametrize("field", ["mosaic", "mixup", "copy_paste"])
-def test_pictures_of_several_examples_have_no_proposals(field):
+def test_images_mixed_from_several_examples_have_no_proposals(field):
     with pytest.raises(UserError, match=f"config.data.augment.{field}=0.5 does not work with proposals") as caught:
         make_proposals(**{field: 0.5})
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_without_ground_truth_has_its_proposals():
+def test_image_without_ground_truth_keeps_its_proposals():
     _, truth = make_proposals()
     example = {"image": np.zeros((10, 12, 3), np.uint8), "proposals": np.array([[1, 2, 3, 4]], np.float32)}
     view, empty = truth.view(example, np.diag([2.0, 3.0, 1.0]), (48, 56)), truth.blank((48, 56))

@@ -1,4 +1,4 @@
-"""Evaluation's views show every image once, over any number of processes, and windows cover the image."""
+"""The views of an evaluation show every image once for any number of processes, and windows cover the image."""
 
 import itertools
 import time
@@ -67,8 +67,8 @@ def test_every_view_of_every_image_is_seen_once(count, rows, process_count, canv
     assert sorted(seen) == sorted(planned)
 
 
-def test_few_images_are_in_progress_at_once():
-    """This holds for any number of images, although their views go to canvases of two sizes."""
+def test_few_images_are_in_progress_at_the_same_time():
+    """This holds for any number of images, although their views have canvases of two sizes."""
 
     class Watched(Squares):
         loaded = 0
@@ -117,7 +117,7 @@ def test_windows_cover_the_image_at_aligned_offsets(size, canvas, margin, overla
     assert covered.all()
 
 
-def test_a_mirrored_view_mirrors():
+def test_mirrored_view_shows_the_mirrored_image():
     config = make(((8, 12),), flip=True)
     plain, mirrored = plan_views((10, 13), config.data, config.eval)
     image = np.random.default_rng(0).integers(0, 256, (10, 13, 3), dtype=np.uint8)
@@ -126,7 +126,7 @@ def test_a_mirrored_view_mirrors():
     assert plain.counted and not mirrored.counted
 
 
-def test_labels_count_once_towards_the_loss():
+def test_labels_count_once_in_the_loss():
     config = make(((64, 64),), flip=True, scales=(1.0, 0.5), batch_size=1)
     labelled = [(batch["label"] != IGNORE).any() for batch, _ in batches(Squares([(64, 64)]), config)]
     assert labelled == [True, False, False, False]
@@ -134,25 +134,27 @@ def test_labels_count_once_towards_the_loss():
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
 @pytest.mark.parametrize("margin", [0, 2])
-def test_canvas_scores_the_resized_image(fit, margin):
+def test_method_canvas_scores_the_resized_image(fit, margin):
     config = make(((12, 12), (12, 16)), fit, margin, method="canvas", batch_size=1)
     views = ViewBatches(Squares([(30, 30), (30, 45)]), make_truth(("label",), config.data), config.data, config.eval)
     for (batch, pieces), width in zip(views, (12, 16), strict=True):
         example = views.example(pieces[0].index)
-        # For fit=crop the largest canvas: none holds these images.
+        # For fit=crop it is the largest canvas, because no canvas contains these images.
         size = (12 - 2 * margin, (16 if fit == "crop" else width) - 2 * margin)
         assert example["label"].shape == size
         inside = batch["label"][0, margin : margin + size[0], margin : margin + size[1]]
         np.testing.assert_array_equal(inside, example["label"])
 
 
-def test_a_crop_takes_the_smallest_canvas_that_holds_the_image():
+def test_crop_uses_the_smallest_canvas_that_contains_the_image():
     config = make(((64, 64), (40, 96), (128, 128)), fit="crop", margin=4)
     assert choose_canvas((20, 80), config.data) == (40, 96)
     assert choose_canvas((56, 56), config.data) == (64, 64)
     assert choose_canvas((57, 56), config.data) == (128, 128)
     windows = plan_views((121, 20), config.data, config.eval)
-    assert len(windows) == 2 and {view.canvas for view in windows} == {(128, 128)}, "too large images need windows"
+    assert len(windows) == 2 and {view.canvas for view in windows} == {(128, 128)}, (
+        "images that are too large need windows"
+    )
 
 
 def make_shortest(canvases, shortest, **fields):
@@ -161,7 +163,7 @@ def make_shortest(canvases, shortest, **fields):
     return config
 
 
-def test_shortest_takes_the_smallest_canvas_that_holds_the_scaled_image():
+def test_shortest_uses_the_smallest_canvas_for_the_scaled_image():
     config = make_shortest(((96, 96), (64, 128), (128, 64), (64, 96)), (64, 107))
     for size, canvas, scaled in (
         ((100, 100), (64, 96), (64, 64)),
@@ -188,15 +190,15 @@ def test_zooms_multiply_the_scale_of_shortest():
         np.testing.assert_allclose(corners, [[left, left + scaled[1]], [0, scaled[0]]], atol=1e-9)
 
 
-def test_windows_of_shortest_are_those_of_the_scaled_image():
+def test_windows_of_shortest_cover_the_scaled_image():
     config = make_shortest(((64, 64),), (64, 128), method="window", overlap=0.0)
     first, second = plan_views((100, 200), config.data, config.eval)
     np.testing.assert_allclose(first.matrix, geometry.scaling(0.64, 0.64))
     np.testing.assert_allclose(second.matrix, geometry.translation(-64, 0) @ geometry.scaling(0.64, 0.64))
 
 
-def test_a_canvas_too_small_for_fit_shortest_is_refused():
-    """The line names the image at fault before it is decoded, even with a single canvas."""
+def test_canvas_too_small_for_fit_shortest_raises_an_error():
+    """The error names the image before it is decoded, even with a single canvas."""
     config = make_shortest(((64, 96),), (64, 107), batch_size=1)
     source = Squares([(64, 64), (60, 40)])
     with pytest.raises(UserError) as caught:
@@ -212,7 +214,7 @@ def test_shortest_is_not_scored_on_its_canvas():
         check_views(make_truth(("label",), config.data), config.data, config.eval)
 
 
-def test_shortest_fills_its_canvas_with_the_mean_at_the_right_and_below():
+def test_shortest_fills_the_canvas_with_the_mean_at_the_right_and_bottom():
     config = make_shortest(((64, 96),), (32, 64), batch_size=1)
     config.data.mean = (10.0, 20.0, 30.4)
     ((batch, _),) = batches(Squares([(16, 20)]), config)
@@ -224,7 +226,7 @@ def test_shortest_fills_its_canvas_with_the_mean_at_the_right_and_below():
 
 
 @pytest.mark.parametrize("scale", [0.75, 1.25, 1.5])
-def test_a_zoomed_crop_has_a_canvas_that_holds_it(scale):
+def test_zoomed_crop_has_a_canvas_that_contains_it(scale):
     config = make(((360, 480),), fit="crop", scales=(scale,))
     (view,) = plan_views((360, 480), config.data, config.eval)
     corners = view.matrix @ np.array([[0, 0, 1], [480, 360, 1]]).T
@@ -232,7 +234,7 @@ def test_a_zoomed_crop_has_a_canvas_that_holds_it(scale):
     assert (corners[:2] >= 0).all() and (corners[:2, 1] <= view.canvas[::-1]).all()
 
 
-def test_a_margin_is_context_and_mirrors_at_the_border():
+def test_margin_is_context_and_mirrored_at_the_border():
     config = make(((12, 12),), fit="crop", margin=2, border="mirror", batch_size=1)
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
 
@@ -252,14 +254,14 @@ def test_a_margin_is_context_and_mirrors_at_the_border():
         (dict(margin=4), "data.margin"),
     ],
 )
-def test_mistakes_give_one_clear_line(fields, name):
+def test_invalid_fields_raise_a_one_line_error(fields, name):
     config = make(**fields)
     with pytest.raises(UserError, match=f"config.{name}") as caught:
         check_views(make_truth(("label",), config.data), config.data, config.eval)
     assert "\n" not in str(caught.value)
 
 
-def test_without_canvases_the_image_size_is_the_canvas():
+def test_image_size_is_the_canvas_without_canvases():
     config = make(((48, 64),))
     config.data.canvases = ()
     assert list_canvases(config.data) == [(48, 64)] == [choose_canvas((10, 400), config.data)]
@@ -267,7 +269,7 @@ def test_without_canvases_the_image_size_is_the_canvas():
     assert list_canvases(config.data) == [(48, 64), (64, 48)]
 
 
-def test_a_margin_that_leaves_nothing_of_a_canvas_is_refused():
+def test_margin_that_covers_the_canvas_raises_an_error():
     config = make(((16, 16),), margin=4)
     truth = make_truth(("label",), config.data)
     config.data.canvases = ((16, 16), (32, 8))
@@ -275,13 +277,13 @@ def test_a_margin_that_leaves_nothing_of_a_canvas_is_refused():
         check_views(truth, config.data, config.eval)
 
 
-def test_an_abandoned_evaluation_ends():
+def test_abandoned_evaluation_ends():
     iterator = iter(batches(Squares([(10, 12)] * 7), make(batch_size=1)))
     list(itertools.islice(iterator, 2))
     iterator.close()
 
 
-def test_an_abandoned_evaluation_loads_no_further_images():
+def test_abandoned_evaluation_loads_no_more_images():
     class Counted(Squares):
         loaded = 0
 
@@ -298,7 +300,7 @@ def test_an_abandoned_evaluation_loads_no_further_images():
     assert Counted.loaded < 40
 
 
-def test_an_image_that_changes_its_size_is_named():
+def test_image_that_changes_its_size_is_named():
     class Shrinking(Squares):
         def size(self, i):
             return (100, 100)
@@ -314,13 +316,13 @@ def make_detection(canvases=((64, 80),), **fields):
     return config
 
 
-def test_views_have_the_boxes_that_they_show():
-    """First a stretched image, then windows of 64x64 at columns 0 and 32, each with its part of the boxes."""
+def test_views_have_the_boxes_inside_them():
+    """The views are a stretched image, then windows of 64x64 at columns 0 and 32 with their parts of the boxes."""
     source = Rectangles([(32, 40)], [[4, 8, 12, 32], [0, 0, 32, 40]])
     (batch, _), *_ = batches(source, make_detection(flip=True, batch_size=2), "boxes")
     check_batch(batch, OBJECTS)
     np.testing.assert_array_equal(batch["boxes"][0, :2], [[8, 16, 24, 64], [0, 0, 64, 80]])
-    np.testing.assert_array_equal(batch["valid"].sum(1), [2, 0])  # the mirror image's do not count
+    np.testing.assert_array_equal(batch["valid"].sum(1), [2, 0])  # boxes of the mirrored image do not count
     np.testing.assert_array_equal(batch["crowd"][0], [False, True, False, False])
 
     source = Rectangles([(64, 96)], [[4, 8, 12, 32], [10, 20, 30, 90]])
@@ -331,8 +333,8 @@ def test_views_have_the_boxes_that_they_show():
     np.testing.assert_array_equal(batch["classes"][1, 0], 1)
 
 
-def test_rows_without_objects():
-    """These are images without objects, images that are only predicted, and rows that fill up a batch."""
+def test_rows_without_objects_are_valid():
+    """Such rows are images without objects, images that are only predicted, and padding of a batch."""
 
     class Files(Squares):
         def __getitem__(self, i):
@@ -345,7 +347,7 @@ def test_rows_without_objects():
 
 
 @pytest.mark.parametrize("need", ["label", "boxes"])
-def test_a_blank_row_is_like_a_view(need):
+def test_blank_row_equals_the_padding_row_of_a_batch(need):
     source = (Squares if need == "label" else Rectangles)([(10, 12)])
     config = make_detection(batch_size=2)
     ((batch, _),) = batches(source, config, need)
@@ -381,7 +383,7 @@ def test_boxes_are_not_scored_on_a_canvas():
     [dict(flip=True, scales=(1.0, 0.5)), dict(method="window", overlap=0.0, flip=True)],
     ids=["zooms", "windows"],
 )
-def test_every_view_has_the_proposals_that_it_shows(evaluation):
+def test_every_view_has_the_proposals_inside_it(evaluation):
     """This includes mirrored and zoomed views, although their ground truth does not count."""
 
     class Proposed(Rectangles):

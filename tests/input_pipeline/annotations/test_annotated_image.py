@@ -1,4 +1,4 @@
-"""Class names appear in terminals, tables, pages and pictures, so unsuitable names are refused when they are read."""
+"""Class names appear in terminals, tables, pages and images, so unsuitable names are an error when they are read."""
 
 import pathlib
 import time
@@ -24,15 +24,15 @@ FILE = pathlib.Path("data.yaml")
         (["fox", "fox"], "names the class 'fox' more than once"),
     ],
 )
-def test_names_that_cannot_be_shown_are_refused(names, reason):
+def test_class_names_that_cannot_be_printed_raise_an_error(names, reason):
     with pytest.raises(UserError, match=f"^data.yaml:? ?{reason}") as caught:
         check_names(names, FILE)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-def test_names_in_any_language_are_read_and_many_are_read_fast():
+def test_class_names_in_any_language_are_accepted_quickly():
     assert check_names(["größe ", "狐", "\u0646\u200c\u062e", "=1+1", "<b>"], FILE)[0] == "größe"
     began = time.monotonic()
     check_names([f"class {number}" for number in range(20_000)], FILE)
     assert time.monotonic() - began < 2
-    check_letters(["twice", "twice"], FILE)  # only check_names refuses repeated names
+    check_letters(["twice", "twice"], FILE)  # only check_names raises an error for repeated names

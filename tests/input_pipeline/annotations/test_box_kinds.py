@@ -1,4 +1,4 @@
-"""Recognition of a box's numbers. Corners, centres and fractions are recognised, and a few odd boxes are not enough."""
+"""Boxes stored as corners, centres or fractions are recognised, but not from a few unusual boxes."""
 
 import numpy as np
 import pytest
@@ -47,14 +47,14 @@ def areas_of(edges):
 @pytest.mark.parametrize("count", [1, 2, 40])
 @pytest.mark.parametrize("kind", [*box_kinds.KINDS, *box_kinds.SWAPPED])
 @pytest.mark.parametrize("own", box_kinds.KINDS)
-def test_polygons_show_what_boxes_mean(kind, own, count):
+def test_polygons_identify_the_format_of_boxes(kind, own, count):
     """One box is enough."""
     edges = draw(count)
     assert judge(write(edges, kind), own, bounds=edges, size=np.nan) == ("" if kind == own else kind)
 
 
-def test_areas_show_corners():
-    """Width and height have the same area, whatever they are measured from."""
+def test_areas_identify_boxes_stored_as_corners():
+    """Width and height give the same area for every origin of the box."""
     edges = draw(40)
     assert judge(edges[:2], areas=areas_of(edges[:2]), size=np.nan) == "left, top, right, bottom"
     assert judge(edges, areas=areas_of(edges), size=np.nan) == "left, top, right, bottom"
@@ -62,7 +62,7 @@ def test_areas_show_corners():
         assert judge(write(edges, kind), areas=areas_of(edges), size=np.nan) == ""
 
 
-def test_corners_as_width_and_height_leave_the_image():
+def test_corners_read_as_width_and_height_leave_the_image():
     edges = np.clip(draw(30), 30, 100)
     edges[:, 2:] += 5
     assert judge(edges) == "left, top, right, bottom"
@@ -79,8 +79,8 @@ def test_good_boxes_are_accepted(seed):
     assert judge(write(edges, OWN), bounds=edges, areas=areas_of(edges)) == ""
 
 
-def test_boxes_elsewhere_than_their_polygons_disagree():
-    """Slightly larger boxes do not disagree, nor does a minority."""
+def test_boxes_away_from_their_polygons_are_reported():
+    """Slightly larger boxes are not reported, and neither is a minority of boxes."""
     edges = draw(20)
     grown = edges + np.array([-1, -1, 2, 2])
     assert not box_kinds.disagree(write(grown, OWN), OWN, edges)
@@ -90,7 +90,7 @@ def test_boxes_elsewhere_than_their_polygons_disagree():
     assert not box_kinds.disagree(write(edges, OWN), OWN, np.full((20, 4), np.nan))
 
 
-def test_boxes_of_another_scale_leave_their_images():
+def test_boxes_of_another_scale_are_outside_their_images():
     edges, sizes = draw(20) + 20, np.full((20, 2), SIZE)
     assert box_kinds.leave(write(edges * 10, OWN), OWN, sizes)
     assert not box_kinds.leave(write(edges, OWN), OWN, sizes)
@@ -98,7 +98,7 @@ def test_boxes_of_another_scale_leave_their_images():
     assert not box_kinds.leave(write(edges * 10, OWN), OWN, sizes * np.nan)
 
 
-def test_without_evidence_nothing_is_recognised():
+def test_boxes_without_evidence_have_no_recognised_format():
     assert judge(np.zeros((0, 4))) == ""
     assert judge(np.full((4, 4), np.nan)) == ""
     assert judge(np.full((4, 4), 1e308)) == ""

@@ -17,16 +17,16 @@ from input_pipeline.annotations.file_names import FileNames
         (("e\u0301.jpg",), "\u00e9.jpg", 0),
     ],
 )
-def test_a_name_is_matched_by_its_whole_path(names, asked, place):
+def test_names_are_matched_by_their_whole_path(names, asked, place):
     assert FileNames(names).find(asked) == place
 
 
-def test_a_name_of_two_images_is_an_error():
+def test_name_that_matches_two_images_raises_an_error():
     with pytest.raises(UserError, match=r"'x.jpg' may be 'a/x.jpg' and 'b/x.jpg'; add the folders"):
         FileNames(("a/x.jpg", "b/x.jpg")).find("x.jpg")
 
 
-def test_two_names_of_one_image_are_an_error():
+def test_two_names_for_one_image_raise_an_error():
     names = FileNames(("x.jpg",))
     assert names.find("a/x.jpg") == names.find("a\\x.jpg") == 0
     with pytest.raises(UserError, match="'a/x.jpg' and 'b/x.jpg' both match the image 'x.jpg'"):
@@ -41,6 +41,6 @@ def test_two_names_of_one_image_are_an_error():
         ("", "'' is not"),
     ],
 )
-def test_a_name_that_matches_no_image_is_an_error(asked, message):
+def test_name_that_matches_no_image_raises_an_error(asked, message):
     with pytest.raises(UserError, match=message):
         FileNames(("a/x.jpg",)).find(asked)

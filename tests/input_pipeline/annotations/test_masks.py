@@ -1,4 +1,4 @@
-"""Masks in all of COCO's forms, and texts that are not masks."""
+"""Masks are read in all COCO formats, and other values raise an error."""
 
 import tracemalloc
 
@@ -16,7 +16,7 @@ from tests.input_pipeline.datasets.test_detection_folders import COUNTS, HEIGHT,
 from tests.input_pipeline.test_masks import whole
 
 
-def test_a_mask_is_the_same_in_all_of_cocos_forms():
+def test_mask_is_equal_in_all_coco_formats():
     mask = fill(2, 3, 7, 5)
     size = (HEIGHT, WIDTH)
     polygon = masks.encode_mask([square(2, 3, 7, 5)], size)
@@ -27,8 +27,8 @@ def test_a_mask_is_the_same_in_all_of_cocos_forms():
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 6))))
-def test_every_mask_is_decoded_to_the_pixels_around_it_and_encoded_from_them(mask):
-    """COCO's own tool gives the same text, for empty masks, for the first pixel, and for runs into the next column."""
+def test_masks_are_decoded_to_cropped_pixels_and_encoded_from_them(mask):
+    """COCO's own tool gives the same text for empty masks, for the first pixel, and for runs that cross columns."""
     text = run_lengths.encode(np.asfortranarray(mask, np.uint8))["counts"]
     (decoded,) = masks.decode_masks([text], mask.shape)
     np.testing.assert_array_equal(whole([decoded], mask.shape), [mask])
@@ -39,7 +39,7 @@ def test_every_mask_is_decoded_to_the_pixels_around_it_and_encoded_from_them(mas
 
 
 @pytest.mark.parametrize("counts", [[9], [-1, HEIGHT * WIDTH + 1], "Q", "d03~", "0o1", "\ud800", "", None, 7])
-def test_runs_that_do_not_fill_the_image_never_reach_a_decoder(counts):
+def test_run_lengths_that_do_not_fill_the_image_are_not_decoded(counts):
     """A decoder may wait forever for the end of a mask that is too short."""
     with pytest.raises(UserError, match="cannot be decoded"):
         masks.encode_mask({"size": [HEIGHT, WIDTH], "counts": counts}, (HEIGHT, WIDTH))
@@ -48,12 +48,12 @@ def test_runs_that_do_not_fill_the_image_never_reach_a_decoder(counts):
 @pytest.mark.parametrize(
     "segmentation", [5, [5], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, 4, 5, 1e9]], [[1, 2, 3, 4, 5, "6"]]]
 )
-def test_values_other_than_masks_are_refused(segmentation):
+def test_values_that_are_not_masks_raise_an_error(segmentation):
     with pytest.raises(UserError, match="neither polygons"):
         masks.encode_mask(segmentation, (HEIGHT, WIDTH))
 
 
-def test_the_masks_of_a_large_image_are_not_made_whole():
+def test_masks_of_a_large_image_are_not_decoded_at_full_size():
     """A thousand objects of an image of 4000x6000 pixels would be 24 GB."""
     size, pixels = (4000, 6000), np.ones((6, 5), bool)
     pixels[0, 0] = False
@@ -67,6 +67,6 @@ def test_the_masks_of_a_large_image_are_not_made_whole():
     assert areas == [29] * 1000
 
 
-def test_an_area_is_its_pixels():
+def test_area_is_the_number_of_pixels():
     text = masks.encode_mask([square(2, 3, 7, 5)], (HEIGHT, WIDTH))
     assert masks.measure_area({"size": [HEIGHT, WIDTH], "counts": text}) == 10

@@ -1,4 +1,4 @@
-"""Numbers from files, which have no limit in JSON."""
+"""Numbers from files are checked, because JSON has no limit on them."""
 
 import math
 
@@ -21,5 +21,5 @@ from input_pipeline.annotations.numbers import is_finite, is_number, is_whole
         *((value, False, False, False) for value in (True, False, None, "1", [1])),
     ],
 )
-def test_numbers(value, number, finite, whole):
+def test_numbers_are_finite_or_whole_as_expected(value, number, finite, whole):
     assert (is_number(value), is_finite(value), is_whole(value)) == (number, finite, whole)

@@ -68,7 +68,7 @@ def test_boxes_and_polygons_are_recognised(values):
         (rows(*[(0.5, 0.5, 0.4, 0.6, *[0.6, 0.7, 2, 0.4, 0.3, 1] * 35)] * 2), "70 keypoints with visibility"),
     ],
 )
-def test_keypoints_are_not_taken_for_polygons(values, words):
+def test_keypoints_are_not_read_as_polygons(values, words):
     with pytest.raises(UserError) as caught:
         find_meaning(ROOT, values, None)
     assert str(caught.value).startswith("set: ")
@@ -76,7 +76,7 @@ def test_keypoints_are_not_taken_for_polygons(values, words):
     assert find_meaning(ROOT, values, data(task="segment")) == Meaning()
 
 
-def test_boxes_of_keypoints_are_read_where_the_data_file_has_kpt_shape():
+def test_boxes_with_keypoints_are_read_if_data_yaml_has_kpt_shape():
     row = read_row("1 0.5 0.5 0.2 0.4 0.4 0.4 2 0.6 0.4 2", range(2))
     meaning = find_meaning(ROOT, [row], data(kpt_shape=[2, 3]))
     found = convert(row, {0: 0, 1: 1}, meaning)
@@ -99,20 +99,20 @@ def test_boxes_of_keypoints_are_read_where_the_data_file_has_kpt_shape():
         ((45,), "fifth is probably the angle"),
     ],
 )
-def test_a_fifth_number_may_be_an_angle(fifths, words):
-    """Without the check, an oriented box would be read as an upright one."""
+def test_fifth_number_that_may_be_an_angle_raises_an_error(fifths, words):
+    """Without the check, an oriented box would be read as an axis-aligned one."""
     values = [read_row(f"0 0.5 0.5 0.4 0.2 {fifth}", range(1)) for fifth in fifths]
     with pytest.raises(UserError, match=words):
         find_meaning(ROOT, values, None)
 
 
-def test_long_polygons_stay_polygons():
+def test_long_polygons_are_read_as_polygons():
     start = time.monotonic()
     long = rows(*(circle((x, 0.5), 0.3, 2000) for x in np.linspace(0.3, 0.5, 20)))
     assert find_meaning(ROOT, long, None) == Meaning() and time.monotonic() - start < 5
 
 
-def test_oriented_boxes_are_read_as_upright_boxes_without_masks():
+def test_oriented_boxes_become_axis_aligned_boxes_without_masks():
     turned = [circle((0.4, 0.4), 0.2, 4, turn) for turn in (0.3, 0.5, 0.9)]
     meaning = find_meaning(ROOT, rows(*turned), None)
     assert meaning == Meaning(oriented=True) and "upright boxes" in meaning.note()
@@ -125,7 +125,7 @@ def test_oriented_boxes_are_read_as_upright_boxes_without_masks():
 
 
 @pytest.mark.parametrize("kind", ["left, top, right, bottom", "left, top, width, height"])
-def test_boxes_that_are_not_centres_are_refused(kind):
+def test_boxes_not_stored_as_centres_raise_an_error(kind):
     low = np.random.default_rng(0).uniform(0.0, 0.3, (30, 2))
     size = np.full((30, 2), 0.65)
     values = np.concatenate([low, low + size if "right" in kind else size], 1)
@@ -133,7 +133,7 @@ def test_boxes_that_are_not_centres_are_refused(kind):
         find_meaning(ROOT, rows(*values), None)
 
 
-def test_a_polygon_is_simple_where_its_edges_do_not_cross():
+def test_polygon_is_simple_if_its_edges_do_not_cross():
     assert is_simple(np.reshape(SQUARE, (4, 2)))
     assert not is_simple(np.array([(0, 0), (1, 1), (1, 0), (0, 1)], float))
     assert not is_simple(np.array([(0, 0), (1, 1), (2, 2)], float)), "without an area"
@@ -161,7 +161,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("names: [[a, b], [c]]", "0 is "),
     ],
 )
-def test_data_files_that_would_fill_the_memory_are_refused(tmp_path, text, words):
+def test_data_files_that_would_fill_the_memory_raise_an_error(tmp_path, text, words):
     (tmp_path / "data.yaml").write_text(text)
     start = time.monotonic()
     with pytest.raises(UserError) as caught:
@@ -177,20 +177,20 @@ def test_data_files_that_would_fill_the_memory_are_refused(tmp_path, text, words
         ("nc: 2", "has no `names`"),
     ],
 )
-def test_unusable_names_are_refused(tmp_path, text, words):
+def test_unusable_class_names_raise_an_error(tmp_path, text, words):
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         read_classes(tmp_path, find_data_file(tmp_path))
 
 
-def test_a_wrong_count_of_classes_gets_a_remark():
+def test_wrong_number_of_classes_gives_a_remark():
     expected = ["data.yaml: nc is 5, but `names` has 2 classes, which are used"]
     assert note_count(data(nc=5), {0: "fox", 1: "boar"}) == expected
     assert note_count(data(nc=2), {0: "fox", 1: "boar"}) == note_count(data(nc=8), {2: "fox", 7: "boar"}) == []
     assert note_count(data(), {0: "fox"}) == note_count(None, {0: "fox"}) == []
 
 
-def test_rows_of_one_box_with_other_keypoints_or_corners_are_not_duplicates():
+def test_rows_with_equal_boxes_but_other_keypoints_are_not_duplicates():
     box = (0.5, 0.5, 0.2, 0.4)
     listed = rows((*box, 0.4, 0.4), (*box, 0.6, 0.4), (*box, 0.4, 0.4), box)
     objects = [convert(row, {0: 0}, Meaning(keypoints=2)) for row in listed]
@@ -200,14 +200,14 @@ def test_rows_of_one_box_with_other_keypoints_or_corners_are_not_duplicates():
     assert objects[0].box == objects[1].box and find_duplicates(objects) == {}
 
 
-def test_numbers_of_classes_may_have_gaps(tmp_path):
+def test_class_numbers_may_have_gaps(tmp_path):
     (tmp_path / "data.yaml").write_text("names: {7: boar, 2: fox}")
     assert list(read_classes(tmp_path, find_data_file(tmp_path)).items()) == [(2, "fox"), (7, "boar")]
     with pytest.raises(UserError, match=r"class 3 is unknown; the classes are 2 \(2, 7\)"):
         read_row("3 0.5 0.5 0.1 0.1", {2: "fox", 7: "boar"})
 
 
-def test_names_may_lie_among_the_labels(tmp_path):
+def test_file_of_class_names_may_be_among_the_labels(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         (tmp_path / split / "classes.txt").write_text("fox\nboar\n")
@@ -219,7 +219,7 @@ def test_names_may_lie_among_the_labels(tmp_path):
     assert read_classes(tmp_path, None) == {0: "elk"}
 
 
-def test_a_data_file_may_have_another_name(tmp_path):
+def test_data_file_may_have_another_name(tmp_path):
     (tmp_path / "my.yaml").write_text("names: [a]")
     (tmp_path / "hyp.yaml").write_text("lr: 1")
     assert find_data_file(tmp_path).path.name == "my.yaml"

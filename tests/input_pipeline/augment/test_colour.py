@@ -1,4 +1,4 @@
-"""Colours computed by hand, and the table that turns a function into an augmentation."""
+"""Colours equal hand-computed values, and a table turns functions into augmentations."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def make_augment(**fields):
     return augment
 
 
-def test_colours_known_answers():
+def test_colour_functions_equal_known_values():
     image = np.array([[[100, 50, 200]]], np.float32)
     grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
     np.testing.assert_allclose(colour.adjust_brightness(image, 1.5)[0, 0], [150, 75, 300])
@@ -23,12 +23,12 @@ def test_colours_known_answers():
     np.testing.assert_allclose(colour.adjust_contrast(image, 0.0)[0, 0], [grey] * 3, rtol=1e-5)
     for turns in (0.0, 1.0):
         np.testing.assert_allclose(colour.adjust_hue(image, turns), image, atol=1e-2)
-    # The hue turns, the brightness stays.
+    # The hue changes, and the brightness does not.
     turned = colour.adjust_hue(image, 0.3)[0, 0] @ [0.299, 0.587, 0.114]
     assert turned == pytest.approx(grey, rel=1e-3)
 
 
-def test_without_augmentation_the_image_stays_and_nothing_is_drawn():
+def test_disabled_augmentation_keeps_the_image_and_draws_nothing():
     rng = np.random.default_rng(0)
     np.testing.assert_array_equal(colour.draw_colours(rng, IMAGE, make_augment()), IMAGE)
     assert rng.random() == np.random.default_rng(0).random()
@@ -42,7 +42,7 @@ def test_draws_follow_the_table_and_skip_disabled_fields():
     np.testing.assert_array_equal(drawn, np.rint(turned.clip(0, 255)).astype(np.uint8))
 
 
-def test_an_augmentation_is_a_function_and_its_name(monkeypatch):
+def test_new_augmentation_needs_only_a_function_and_a_name(monkeypatch):
     monkeypatch.setitem(colour.COLOURS, "darken", (lambda most: (most, most), lambda image, by: image - np.float32(by)))
     drawn = colour.draw_colours(np.random.default_rng(0), np.full_like(IMAGE, 60), {**make_augment(), "darken": 20.0})
     assert (drawn == 40).all()

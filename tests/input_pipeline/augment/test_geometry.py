@@ -1,4 +1,4 @@
-"""Geometry is one map. It is exact where possible, and the label always follows the image."""
+"""All geometry is one map. It is exact where possible, and labels move with the image."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_identity_is_exact():
         np.testing.assert_array_equal(label, LABEL)
 
 
-def test_flip_and_quarter_turn_are_exact():
+def test_flip_and_rotation_by_90_degrees_are_exact():
     image, label = warp(geometry.about((7, 4.5), geometry.scaling(-1, 1)), (9, 14))
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     np.testing.assert_array_equal(label, LABEL[:, ::-1])
@@ -46,7 +46,7 @@ def test_flip_and_quarter_turn_are_exact():
     np.testing.assert_array_equal(label, np.rot90(LABEL, -1))
 
 
-def test_a_move_by_whole_pixels_fills_with_grey_and_ignore():
+def test_shift_by_whole_pixels_fills_with_grey_and_ignore():
     image, label = warp(geometry.translation(3, 2), (9, 14))
     np.testing.assert_array_equal(image[2:, 3:], IMAGE[:-2, :-3])
     np.testing.assert_array_equal(label[2:, 3:], LABEL[:-2, :-3])
@@ -88,14 +88,14 @@ def test_maps_compose_and_invert(first, second, point):
 
 
 @given(affine, st.tuples(st.floats(-100, 100), st.floats(-100, 100)))
-def test_about_keeps_its_centre(parameters, centre):
+def test_about_keeps_the_centre_fixed(parameters, centre):
     np.testing.assert_allclose(
         geometry.about(centre, geometry.rotation(parameters[2])) @ [*centre, 1.0], [*centre, 1.0], atol=1e-9
     )
 
 
 @given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.tuples(st.integers(8, 300), st.integers(8, 300)))
-def test_fit_brings_the_whole_image_inside(source, output):
+def test_fit_places_the_whole_image_inside_the_output(source, output):
     for how in ("stretch", "letterbox"):
         matrix = geometry.fit(source, output, how)
         corners = matrix @ np.array([[0, source[1]], [0, source[0]], [1, 1]])
@@ -109,13 +109,13 @@ def test_fit_brings_the_whole_image_inside(source, output):
     [
         ((427, 640), (800, 1199)),
         ((640, 427), (1199, 800)),
-        ((360, 640), (749, 1333)),  # by its longer side
+        ((360, 640), (749, 1333)),  # limited by the longer side
         ((539, 640), (799, 949)),  # 539 * (800 / 539) is a little less than 800
         ((1600, 2000), (800, 1000)),
         ((1, 3000), (1, 1333)),
     ],
 )
-def test_shortest_gives_an_image_the_size_of_torchvision(source, expected):
+def test_shortest_gives_the_same_size_as_torchvision(source, expected):
     assert geometry.scale_shortest(source, (800, 1333)) == expected
     matrix = geometry.fit(source, (1344, 1344), "shortest", 0, (800, 1333))
     np.testing.assert_allclose(matrix @ [source[1], source[0], 1], [expected[1], expected[0], 1])
@@ -123,7 +123,7 @@ def test_shortest_gives_an_image_the_size_of_torchvision(source, expected):
     np.testing.assert_array_equal(geometry.fit(source, (1350, 1350), "shortest", 3, (800, 1333)) @ [0, 0, 1], [3, 3, 1])
 
 
-def test_shortest_goes_further_down_where_the_output_is_too_small():
+def test_shortest_scales_down_further_if_the_output_is_too_small():
     matrix = geometry.fit((200, 100), (80, 160), "shortest", 0, (80, 160))
     np.testing.assert_allclose(matrix, geometry.scaling(0.4, 0.4))
     np.testing.assert_allclose(geometry.fit((200, 100), (160, 80), "shortest", 0, (80, 160))[0, 0], 0.8)
@@ -131,8 +131,8 @@ def test_shortest_goes_further_down_where_the_output_is_too_small():
 
 @pytest.mark.parametrize(("flip", "scale"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.5), (1.0, 1.5), (0.0, 4.0)])
 @pytest.mark.parametrize("margin", [0, 3])
-def test_without_a_crop_an_image_at_the_top_left_stays_there(flip, scale, margin):
-    """Along a side on which it is larger than the output, its centre is visible."""
+def test_image_at_the_top_left_stays_there_without_a_crop(flip, scale, margin):
+    """Along an axis where the image is larger than the output, its centre is visible."""
     augment, size, content = make_augment(flip=flip, vertical_flip=flip, scale=(scale, scale)), (46, 86), (30, 40)
     draw = geometry.draw_geometry(np.random.default_rng(0), size, augment, content, margin, corner=True)
     corners = draw @ np.array([[margin, margin, 1], [margin + 40, margin + 30, 1]]).T
@@ -143,7 +143,7 @@ def test_without_a_crop_an_image_at_the_top_left_stays_there(flip, scale, margin
     assert (corners[:2, 0] > corners[:2, 1]).tolist() == [bool(flip)] * 2
 
 
-def test_a_crop_puts_an_image_of_the_top_left_anywhere():
+def test_crop_moves_an_image_at_the_top_left_to_any_place():
     augment, corner = make_augment(crop=True, flip=0.5, scale=(0.5, 3.0)), np.array([[0, 0, 1], [40, 30, 1]]).T
     rng, places = np.random.default_rng(0), []
     for _ in range(400):
@@ -156,7 +156,7 @@ def test_a_crop_puts_an_image_of_the_top_left_anywhere():
 
 
 def resize(image, size):
-    """Sample bilinearly between pixels' centres, the border repeated, in loops over the sides."""
+    """Sample bilinearly between the centres of pixels, with a repeated border, in loops over the axes."""
     for axis, length in enumerate(size):
         old = image.shape[axis]
         place = ((np.arange(length) + 0.5) * old / length - 0.5).clip(0, old - 1)
@@ -167,8 +167,8 @@ def resize(image, size):
 
 
 @pytest.mark.parametrize("size", [(12, 25), (9, 14), (7, 9), (3, 4)])
-def test_sampling_without_antialiasing_is_plain_bilinear(size):
-    """It is equal within rounding. With averaging first, a side below half its length differs."""
+def test_sampling_without_antialiasing_equals_bilinear_sampling(size):
+    """They are equal within rounding. With averaging, a side that shrinks to less than half is different."""
     data = get_config().data
     data.antialias = False
     matrix = geometry.fit((9, 14), size, "stretch")
@@ -180,7 +180,7 @@ def test_sampling_without_antialiasing_is_plain_bilinear(size):
 
 
 @pytest.mark.parametrize("source", [(48, 64), (97, 70), (31, 200), (160, 230)])
-def test_images_are_those_of_torchvisions_transform(source):
+def test_images_equal_the_transform_of_torchvision(source):
     torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
     transform = pytest.importorskip("torchvision.models.detection.transform")
     image = RNG.integers(0, 256, (*source, 3), dtype=np.uint8)
@@ -209,7 +209,7 @@ FIELDS = {
 }
 
 
-def test_translation_moves_by_up_to_its_share_of_each_side():
+def test_translation_shifts_by_at_most_its_share_of_each_side():
     augment = make_augment(translate=0.2, flip=0.0)
     shifts = [geometry.draw_geometry(np.random.default_rng(seed), (50, 80), augment)[:2, 2] for seed in range(200)]
     np.testing.assert_allclose(np.abs(shifts).max(0), [16, 10], rtol=0.05)
@@ -221,7 +221,7 @@ def test_translation_moves_by_up_to_its_share_of_each_side():
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_label_and_image_stay_aligned(fields, how, seed):
-    """The image shows its label in two grey levels, and both must agree after any augmentation."""
+    """The image shows its label in two grey levels. Both must agree after any augmentation."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:70, :90]
     label = ((x - 50) ** 2 + (y - 30) ** 2 < 20**2).astype(np.uint8)
@@ -232,25 +232,25 @@ def test_label_and_image_stay_aligned(fields, how, seed):
     image, label = warp(matrix, size, displacement, image, label)
     inside = label != IGNORE
     shown = (image[..., 0] > 120).astype(np.uint8)
-    # Linear and nearest sampling may differ on the very outline, and the fill may blend in at the image's edge.
+    # Linear and nearest sampling may differ at the outline, and the fill may blend in at the edge of the image.
     assert (shown[inside] != label[inside]).mean() < 0.05
     clear = inside & ((image[..., 0] <= 41) | (image[..., 0] >= 199))
     assert (shown[clear] == label[clear]).mean() > 0.995
 
 
-def test_augmentation_is_a_function_of_the_generator():
+def test_augmentation_depends_only_on_the_generator():
     augment = make_augment(**FIELDS["all"])
     first, second = (geometry.draw_geometry(np.random.default_rng(5), (8, 8), augment) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
-def test_without_augmentation_the_map_is_the_identity():
+def test_map_without_augmentation_is_the_identity():
     matrix = geometry.draw_geometry(np.random.default_rng(0), (8, 10), make_augment())
     np.testing.assert_allclose(matrix, geometry.IDENTITY, atol=1e-12)
     assert geometry.draw_displacement(np.random.default_rng(0), (8, 10), make_augment()) is None
 
 
-def test_scale_is_log_uniform_and_the_flips_have_their_probabilities():
+def test_scale_is_log_uniform_and_flips_have_the_configured_probability():
     augment = make_augment(scale=(0.5, 2.0), flip=0.25, vertical_flip=0.7)
     rng = np.random.default_rng(0)
     matrices = [geometry.draw_geometry(rng, (8, 8), augment) for _ in range(2000)]
@@ -261,15 +261,15 @@ def test_scale_is_log_uniform_and_the_flips_have_their_probabilities():
     assert abs(np.mean([matrix[1, 1] < 0 for matrix in matrices]) - 0.7) < 0.03
 
 
-def test_elastic_has_its_standard_deviation():
+def test_elastic_displacement_has_the_configured_standard_deviation():
     field = geometry.draw_displacement(np.random.default_rng(0), (128, 128), make_augment(elastic=(3.0, 4.0)))
     assert field.std() == pytest.approx(3.0, rel=0.05)
 
 
-def test_large_scale_jitter_cuts_large_images_and_keeps_small_ones_whole():
-    """The image lies or is cut anywhere, at 0.1 to 2 times its letterboxed size (Ghiasi et al. 2021)."""
+def test_large_scale_jitter_crops_large_images_and_keeps_small_ones_whole():
+    """The scale is 0.1 to 2 times the letterboxed size (Ghiasi et al. 2021), and the place or the crop is random."""
     augment, size, content = make_augment(scale=(0.1, 2.0), crop=True), (60, 60), (30, 60)
-    corners = np.array([[0, 15, 1], [60, 45, 1]]).T  # of the image in the letterbox
+    corners = np.array([[0, 15, 1], [60, 45, 1]]).T  # corners of the image in the letterbox
     rng = np.random.default_rng(0)
     zooms, places = [], []
     for _ in range(600):
@@ -282,11 +282,11 @@ def test_large_scale_jitter_cuts_large_images_and_keeps_small_ones_whole():
             assert min(room, 0) - 1e-6 <= low <= max(room, 0) + 1e-6
             places.append(low / room if abs(room) > 1 else 0.5)
     assert 0.1 <= min(zooms) < 0.11 and 1.9 < max(zooms) <= 2.0
-    assert np.median(zooms) == pytest.approx(0.2**0.5, rel=0.15), "as often below sqrt(0.1 x 2) as above"
+    assert np.median(zooms) == pytest.approx(0.2**0.5, rel=0.15), "the median is sqrt(0.1 x 2)"
     np.testing.assert_allclose(np.quantile(places, [0.02, 0.5, 0.98]), [0.02, 0.5, 0.98], atol=0.04)
 
 
-def test_a_window_cuts_the_image_and_the_map_stays():
+def test_window_crops_the_image_without_changing_the_map():
     matrix = geometry.scaling(2, 3)
     part, from_part = geometry.cut((-2, 4, 6, 30), (9, 14), matrix)
     assert LABEL[part].shape == (6, 10)
@@ -295,8 +295,8 @@ def test_a_window_cuts_the_image_and_the_map_stays():
 
 @pytest.mark.parametrize("fill", [None, (0.0, 0.0, 0.0)])
 @pytest.mark.parametrize("across", [False, True])
-def test_images_longer_than_opencv_samples_are_read_at_every_place(fill, across):
-    """A long image is sampled like the visible part of it, also at its ends."""
+def test_images_longer_than_the_opencv_limit_are_sampled_everywhere(fill, across):
+    """Sampling a long image equals sampling its visible part, also at the ends."""
     image = np.random.default_rng(0).integers(0, 256, (12, 40_000, 3), np.uint8)
     for left in (-7, 0, 39_971.3):
         near = slice(max(0, int(left) - 40), int(left) + 70)

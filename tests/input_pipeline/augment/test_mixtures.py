@@ -1,4 +1,4 @@
-"""Pictures made of several examples, computed by hand."""
+"""Mosaic, mixup and copy-paste equal images computed by hand."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.input_pipeline.test_objects import make
 
 
 def paint(size, boxes, grey=0, **fields) -> DrawnExample:
-    """Paint a grey picture whose objects are rectangles with masks."""
+    """Paint a grey image. Its objects are rectangles with masks."""
     masks = np.zeros((len(boxes), *size), bool)
     for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
         mask[top:bottom, left:right] = True
@@ -19,7 +19,7 @@ def paint(size, boxes, grey=0, **fields) -> DrawnExample:
     return DrawnExample(image, make(boxes, masks=collect(map(Mask, masks)), **fields), size, geometry.IDENTITY)
 
 
-def test_a_mosaic_has_four_quadrants():
+def test_mosaic_has_four_quadrants():
     sizes = [(4, 3), (4, 7), (6, 3), (6, 7)]
     flags = [dict(crowd=[i == 1], difficult=[i == 2], area=[i]) for i in range(4)]
     parts = [paint(size, [[1, 0, 3, 2]], grey=10 * i, classes=[i], **flags[i]) for i, size in enumerate(sizes)]
@@ -43,14 +43,14 @@ def test_a_mosaic_has_four_quadrants():
     assert parts[3].objects["boxes"].tolist() == [[1, 0, 3, 2]], "the arguments are not changed"
 
 
-def test_a_mosaic_of_boxes_without_masks():
+def test_mosaic_supports_boxes_without_masks():
     parts = [paint((2, 2), [[0, 0, 1, 1]] * count) for count in (0, 2, 0, 1)]
     for part in parts:
         del part.objects["masks"]
     assert mixtures.mosaic(parts).objects["boxes"].tolist() == [[0, 2, 1, 3], [0, 2, 1, 3], [2, 2, 3, 3]]
 
 
-def test_mixup_is_a_mean_with_the_objects_of_both():
+def test_mixup_averages_two_images_and_keeps_the_objects_of_both():
     one, other = paint((4, 5), [[0, 0, 2, 2]], 200, crowd=[1]), paint((4, 5), [[1, 1, 4, 5], [0, 0, 1, 1]], 101)
     mixed = mixtures.mixup(one, other, 0.25)
     assert (mixed.image == round(0.25 * 200 + 0.75 * 101)).all() and mixed.image.dtype == np.uint8
@@ -60,10 +60,10 @@ def test_mixup_is_a_mean_with_the_objects_of_both():
     np.testing.assert_array_equal(mixtures.mixup(one, other, 1.0).image, one.image)
 
 
-def test_pasted_objects_cover_those_below():
+def test_pasted_objects_cover_the_objects_below():
     """The paste covers the right half of a 4x8 object, a corner of another, nothing of a third, and all of a fourth."""
     below = paint((12, 16), [[0, 0, 4, 8], [3, 3, 6, 6], [8, 10, 12, 16], [1, 5, 3, 7]], 50, difficult=[1, 0, 0, 0])
-    below.objects["boxes"][2] += 0.25  # boxes are not on whole pixels
+    below.objects["boxes"][2] += 0.25  # this box does not lie on whole pixels
     donor = paint((12, 16), [[0, 4, 4, 9], [6, 0, 8, 2]], 90, classes=[7, 8])
     pasted = mixtures.copy_paste(below, donor, np.array([True, False]), 0.1)
     seen = np.full((12, 16), 50)
@@ -82,13 +82,13 @@ def test_pasted_objects_cover_those_below():
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.0, True), (0.25, True), (0.26, False)])
-def test_an_object_with_too_little_left_is_dropped(least, kept):
+def test_objects_with_too_few_visible_pixels_are_dropped(least, kept):
     below, donor = paint((4, 8), [[0, 0, 2, 8]]), paint((4, 8), [[0, 2, 4, 8]])
     pasted = mixtures.copy_paste(below, donor, np.array([True]), least)
     assert pasted.objects["boxes"].tolist() == [[0, 0, 2, 2]] * kept + [[0, 2, 4, 8]]
 
 
-def test_a_covered_object_is_dropped():
+def test_covered_objects_are_dropped():
     below, donor = paint((4, 8), [[1, 2, 2, 4]]), paint((4, 8), [[0, 2, 4, 8]])
     pasted = mixtures.copy_paste(below, donor, np.array([True]), 0.0)
     assert pasted.objects["boxes"].tolist() == [[0, 2, 4, 8]]
@@ -103,7 +103,7 @@ def test_crowds_and_objects_without_a_visible_pixel_are_not_pasted():
     assert pasted.objects["crowd"].tolist() == [True]
 
 
-def test_nothing_to_paste_and_nothing_below():
+def test_pasting_works_without_pasted_objects_or_objects_below():
     empty, full = paint((4, 8), [], 50), paint((4, 8), [[0, 0, 2, 2]], 90)
     pasted = mixtures.copy_paste(full, empty, np.zeros(0, bool), 0.1)
     assert (pasted.image == 90).all() and len(pasted.objects["boxes"]) == 1

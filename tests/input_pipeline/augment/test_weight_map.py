@@ -1,4 +1,4 @@
-"""U-Net's weight map, compared with distances measured pixel by pixel and with an example computed by hand."""
+"""U-Net's weight map equals distances measured pixel by pixel and an example computed by hand."""
 
 import concurrent.futures
 import math
@@ -21,7 +21,7 @@ SIGMAS = st.floats(0.05, 8.0)
 def measure(instances, w0, sigma):
     """Return the exact weights of equation 2 without its first term, and d1 + d2.
 
-    d1 + d2 is infinite where there are fewer than two objects.
+    d1 + d2 is infinite if there are fewer than two objects.
     """
     numbers = [number for number in np.unique(instances) if number]
     pixels = np.argwhere(np.ones(instances.shape, bool))
@@ -34,7 +34,7 @@ def measure(instances, w0, sigma):
 
 
 @given(MAPS, st.floats(0.0, 20.0), SIGMAS)
-def test_it_is_the_formula_up_to_the_cut_off(instances, w0, sigma):
+def test_weight_map_equals_the_formula_up_to_the_cut_off(instances, w0, sigma):
     weights = weight_map(instances, w0, sigma)
     expected, total = measure(instances, w0, sigma)
     assert weights.dtype == np.float32 and weights.shape == instances.shape
@@ -47,7 +47,7 @@ def test_it_is_the_formula_up_to_the_cut_off(instances, w0, sigma):
     assert (expected[beyond] - 1 <= CUT_OFF * w0).all()
 
 
-def test_two_objects_by_hand():
+def test_weights_of_two_objects_equal_hand_computed_values():
     instances = np.array([[4, 0, 0, 0, 0, 9]])  # d1 + d2 = 5 everywhere between them
     np.testing.assert_allclose(weight_map(instances, 10.0, 5.0), [[1, *[1 + 10 * math.exp(-0.5)] * 4, 1]], atol=1e-3)
     instances = np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 2, 0]])
@@ -56,12 +56,12 @@ def test_two_objects_by_hand():
 
 
 @given(MAPS, SIGMAS, st.sampled_from([np.flipud, np.fliplr, np.transpose]))
-def test_flips_carry_over(instances, sigma, move):
+def test_flipped_instances_give_the_flipped_weight_map(instances, sigma, move):
     np.testing.assert_array_equal(weight_map(move(instances), 10.0, sigma), move(weight_map(instances, 10.0, sigma)))
 
 
-def test_it_repeats_bit_for_bit():
-    """A run that resumes must see the same weights, at any place in memory and in any thread."""
+def test_weight_map_is_bitwise_reproducible():
+    """A resumed run must get the same weights, at any memory address and in any thread."""
     rng = np.random.default_rng(0)
     instances = np.zeros((200, 200), np.int32)
     for number, (top, left) in enumerate(rng.integers(0, 190, (80, 2)), 1):
@@ -72,26 +72,26 @@ def test_it_repeats_bit_for_bit():
 
 
 @given(MAPS, SIGMAS, st.permutations([1, 2, 3, 7, 60000]))
-def test_ids_are_only_names(instances, sigma, names):
+def test_instance_ids_have_no_effect(instances, sigma, names):
     renamed = np.select([instances == number for number in (1, 2, 3, 70000)], names[:4], 0)
     np.testing.assert_array_equal(weight_map(renamed, 10.0, sigma), weight_map(instances, 10.0, sigma))
 
 
 @pytest.mark.parametrize("instances", [np.zeros((5, 4), int), np.eye(6, dtype=int) * 7, np.ones((1, 1), np.uint16)])
-def test_fewer_than_two_objects_weigh_one(instances):
+def test_weights_are_one_for_fewer_than_two_objects(instances):
     assert (weight_map(instances, 10.0, 5.0) == 1).all()
 
 
-def test_an_object_in_two_parts_is_one():
+def test_two_parts_with_one_id_are_one_object():
     assert (weight_map(np.array([[3, 0, 0, 3]]), 10.0, 5.0) == 1).all()
 
 
-def test_touching_objects_and_weight_zero():
+def test_touching_objects_and_w0_of_zero_are_supported():
     assert (weight_map(np.array([[1, 2], [2, 1]]), 10.0, 5.0) == 1).all()
     assert (weight_map(np.array([[1, 0, 2]]), 0.0, 5.0) == 1).all()
 
 
-def test_invalid_parameters_are_refused():
+def test_invalid_parameters_raise_an_error():
     for w0, sigma in ((10.0, 0.0), (10.0, -1.0), (-1.0, 5.0)):
         with pytest.raises(UserError, match="weight_map"):
             weight_map(np.eye(3, dtype=int), w0, sigma)

@@ -16,16 +16,16 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.tuples(st.integers(1, 200), st.integers(1, 200)), st.floats(1, 6))
-def test_the_image_lies_on_the_larger_canvas(seed, size, largest):
+def test_zoomed_out_image_lies_inside_the_larger_canvas(seed, size, largest):
     top, left, bottom, right = windows.zoom_out(np.random.default_rng(seed), size, largest)
     assert top <= 0 and left <= 0 and bottom >= size[0] and right >= size[1]
     height, width = bottom - top, right - left
     assert height <= round(largest * size[0]) and width <= round(largest * size[1])
-    # One factor for both sides, but for whole pixels.
+    # Both sides have the same factor, up to rounding to whole pixels.
     assert abs(height / size[0] - width / size[1]) <= 0.5 / size[0] + 0.5 / size[1] + 1e-9
 
 
-def test_the_image_comes_to_every_corner_of_the_canvas():
+def test_zoomed_out_image_reaches_every_corner_of_the_canvas():
     canvases = np.array([windows.zoom_out(np.random.default_rng(seed), (4, 4), 4.0) for seed in range(400)])
     assert canvases.min() == -12 and canvases.max() == 16
     factors = (canvases[:, 2] - canvases[:, 0]) / 4
@@ -34,14 +34,14 @@ def test_the_image_comes_to_every_corner_of_the_canvas():
 
 @pytest.mark.parametrize("least", [0.1, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("canvas", [(0, 0, *SIZE), (-20, -40, 160, 200)])
-def test_a_patch_meets_its_constraint(monkeypatch, least, canvas):
+def test_patch_meets_its_overlap_constraint(monkeypatch, least, canvas):
     monkeypatch.setattr(windows, "CONSTRAINTS", (windows.WHOLE, least))
     met = 0
     for seed in range(60):
         window = windows.crop(np.random.default_rng(seed), canvas, SIZE, OBJECTS)
         if window != canvas:
             met += 1
-            # The crowd does not count: it is as large as the image.
+            # The crowd does not count, because it is as large as the image.
             assert overlap(np.array([window]), OBJECTS["boxes"][:2]).max() >= least
     assert met or (least == 0.9 and canvas != (0, 0, *SIZE)), "some patch meets the constraint"
 
@@ -55,11 +55,11 @@ def test_patches_follow_the_paper(seed):
     assert (patches[:, :2] >= canvas[:2]).all() and (patches[:, 2:] <= canvas[2:]).all()
     height, width = (patches[:, 2:] - patches[:, :2]).T
     share = area(patches) / (180 * 240)
-    assert (share > 0.09).all() and (share <= 1).all()  # whole pixels
+    assert (share > 0.09).all() and (share <= 1).all()  # the patch has whole pixels
     assert (height / width > 0.48).all() and (height / width < 2.08).all()
 
 
-def test_patches_come_from_everywhere():
+def test_patches_cover_all_places_of_the_image():
     patches = np.concatenate([windows.draw_patches(np.random.default_rng(seed), (0, 0, 40, 40)) for seed in range(50)])
     for low, high in (patches[:, ::2].T, patches[:, 1::2].T):
         smaller = high - low < 40
@@ -68,8 +68,8 @@ def test_patches_come_from_everywhere():
     np.testing.assert_allclose(middle, 20, atol=1)
 
 
-def test_a_constraint_that_no_patch_can_meet_does_not_loop_forever():
-    """A one-pixel object overlaps no patch by a tenth. Nor does any patch overlap when there is no object except a crowd."""
+def test_constraint_that_no_patch_can_meet_ends():
+    """No patch overlaps a one-pixel object by a tenth. An image with only a crowd has no object to overlap."""
     for made in (make([[3, 3, 4, 4]]), make([]), make([[0, 0, *SIZE]], crowd=[1])):
         found = {windows.crop(np.random.default_rng(seed), (0, 0, *SIZE), SIZE, made) for seed in range(60)}
         assert (0, 0, *SIZE) in found and len(found) > 10, "the whole image or an unconstrained patch"
@@ -84,14 +84,14 @@ def test_tiny_images_have_windows():
 
 @settings(max_examples=60)
 @given(seeds)
-def test_a_patch_shows_a_part_of_the_image(seed):
+def test_patch_shows_a_part_of_the_image(seed):
     augment = get_config().data.augment
     augment.update(zoom_out=(1.0, 6.0), iou_crop=True)
     top, left, bottom, right = windows.draw_window(np.random.default_rng(seed), SIZE, make([]), augment)
     assert min(bottom, SIZE[0]) > max(top, 0) and min(right, SIZE[1]) > max(left, 0)
 
 
-def test_without_augmentation_the_window_is_the_whole_image():
+def test_window_without_augmentation_is_the_whole_image():
     augment = get_config().data.augment
     assert windows.draw_window(np.random.default_rng(0), SIZE, OBJECTS, augment) == (0, 0, *SIZE)
     augment.zoom_out = (0.3, 3.0)
@@ -101,7 +101,7 @@ def test_without_augmentation_the_window_is_the_whole_image():
     assert np.mean(whole) == pytest.approx(0.7, abs=0.08)
 
 
-def test_a_centre_lies_in_one_of_two_neighbours():
+def test_centre_on_a_border_belongs_to_one_of_two_neighbours():
     boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 8]])
     np.testing.assert_array_equal(windows.have_centre(boxes, (0, 5, 10, 20)), [True, True, False])
     np.testing.assert_array_equal(windows.have_centre(boxes, (0, 0, 10, 5)), [False, False, True])

@@ -1,4 +1,4 @@
-"""Folders of a few pixels in three formats. The numbers are read back exactly, and each mistake gives one clear line."""
+"""Small folders in three formats are read exactly, and each mistake gives a one-line error."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def folder_of(root):
 
 
 def open_folder(name, root, split, place, *more, **folder):
-    """Open a folder with boxes, and with `more` ground truth."""
+    """Open a folder with boxes, and with the kinds of ground truth in `more`."""
     data = get_config().data
     data.name = name
     data.folder.update(dict(root=str(root), first_pixel=0) | folder)
@@ -112,7 +112,7 @@ def coco(tmp_path_factory):
     return root, root.parent / "tfds"
 
 
-def test_coco_numbers_are_exact(coco):
+def test_coco_annotations_are_read_exactly(coco):
     root, place = coco
     source = open_folder("coco_folder", root, "train", place, "masks")
     assert source.class_names == ("wild boar", "fox") and source.category_ids == (7, 44)
@@ -120,7 +120,7 @@ def test_coco_numbers_are_exact(coco):
     first, second, empty = (source[i] for i in range(3))
     np.testing.assert_array_equal(first["boxes"], [[2.3, 1.1, 2.3 + 5.9, 1.1 + 4.7], [15, 0, HEIGHT, 2.5]])
     assert first["classes"].tolist() == [1, 0] and first["crowd"].tolist() == [False, False]
-    assert first["area"].tolist() == [17.25, 5 * 2.5], "the second area is that of the clipped box"
+    assert first["area"].tolist() == [17.25, 5 * 2.5], "the second area is the area of the clipped box"
     np.testing.assert_array_equal(
         whole(first["masks"], SIZE), [fill(2, 1, 8, 6), fill(15, 0, 20, 2) | fill(16, 2, 20, 3)]
     )
@@ -143,7 +143,7 @@ def test_images_are_stored_byte_for_byte(coco):
         assert "masks" not in source[i]
 
 
-def test_bad_boxes_are_named_and_clipped_ones_counted_also_by_later_runs(coco, monkeypatch):
+def test_later_runs_report_the_same_bad_and_clipped_boxes(coco, monkeypatch):
     root, place = coco
     open_folder("coco_folder", root, "train", place)
     monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
@@ -160,7 +160,7 @@ def test_bad_boxes_are_named_and_clipped_ones_counted_also_by_later_runs(coco, m
     assert sum(len(other.objects(i)[1]["boxes"]) for i in range(3)) == 0
 
 
-def test_images_beyond_the_limit_are_refused_by_the_preparation_and_by_a_later_run(coco, tmp_path):
+def test_images_above_the_pixel_limit_raise_an_error_in_every_run(coco, tmp_path):
     root, place = coco
     open_folder("coco_folder", root, "train", place)
     data = get_config().data
@@ -174,15 +174,15 @@ def test_images_beyond_the_limit_are_refused_by_the_preparation_and_by_a_later_r
     assert len(open_source(data, "train", str(place), ("boxes",))) == 3
 
 
-def test_slices_keep_the_ids(coco):
+def test_slices_keep_the_image_ids(coco):
     root, place = coco
     part = open_folder("coco_folder", root, "train[1:]", place)
     assert [part.image_id(i) for i in range(len(part))] == [5, 900]
     assert part.fingerprint != open_folder("coco_folder", root, "train", place).fingerprint
 
 
-def test_the_fingerprint_is_the_contents(tmp_path):
-    """A changed box of the same number of digits changes it. The folder's place and the files' times do not."""
+def test_fingerprint_depends_only_on_the_contents(tmp_path):
+    """A changed box with the same number of digits changes it. The path of the folder and the times of files do not."""
     content = make_coco()
     for name in ("same", "other"):
         content["annotations"][0]["bbox"][0] = 1.1 if name == "same" else 1.2
@@ -196,7 +196,7 @@ def test_the_fingerprint_is_the_contents(tmp_path):
     assert opened[0].fingerprint == opened[1].fingerprint != opened[2].fingerprint
 
 
-def test_a_changed_folder_is_prepared_anew(tmp_path):
+def test_changed_folder_is_prepared_again(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     root.mkdir()
     content = make_coco()
@@ -216,7 +216,7 @@ def test_a_changed_folder_is_prepared_anew(tmp_path):
         open_folder("coco_folder", "", "train", place)
 
 
-def test_a_folder_that_only_moved_is_not_prepared_again(coco, tmp_path, monkeypatch):
+def test_moved_folder_is_not_prepared_again(coco, tmp_path, monkeypatch):
     root, place = coco
     first = open_folder("coco_folder", root, "train", place)
     shutil.copytree(root, tmp_path / "moved")  # keeps the times
@@ -227,7 +227,7 @@ def test_a_folder_that_only_moved_is_not_prepared_again(coco, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("images", ["train", "images/train", "images", "next to them"])
-def test_coco_layouts(tmp_path, images):
+def test_coco_layouts_are_read(tmp_path, images):
     root = tmp_path / "set"
     root.mkdir()
     write_coco(root, make_coco())
@@ -242,7 +242,7 @@ def test_coco_layouts(tmp_path, images):
     assert len(open_folder("coco_folder", root, "train", tmp_path / "tfds")) == 3
 
 
-def test_coco_annotations_without_images_are_not_a_split(tmp_path):
+def test_coco_annotations_without_images_give_no_split(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     root.mkdir()
     write_coco(root, make_coco())
@@ -317,7 +317,7 @@ def change(**fields):
         (lambda content: content.update(categories=[]), ["annotation"]),
     ],
 )
-def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
+def test_mistakes_in_a_coco_file_raise_a_one_line_error(tmp_path, spoil, words):
     root = tmp_path / "set"
     root.mkdir()
     content = make_coco()
@@ -338,7 +338,7 @@ def test_mistakes_in_a_coco_file(tmp_path, spoil, words):
         (dict(iscrowd=None), "crowd", False),
     ],
 )
-def test_optional_fields_of_a_coco_object(tmp_path, fields, key, expected):
+def test_optional_fields_of_a_coco_object_have_defaults(tmp_path, fields, key, expected):
     root = tmp_path / "set"
     root.mkdir()
     content = make_coco()
@@ -348,7 +348,7 @@ def test_optional_fields_of_a_coco_object(tmp_path, fields, key, expected):
     assert objects[key][0] == pytest.approx(expected)
 
 
-def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
+def test_coco_box_with_edges_beyond_float64_is_a_bad_box(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     content = make_coco()
@@ -358,7 +358,7 @@ def test_a_box_whose_edges_add_up_beyond_float64_is_a_bad_one(tmp_path):
     assert source.bad_boxes[0] == "b.jpg: object 1 of class fox: not a finite number"
 
 
-def test_a_split_of_coco_may_lack_classes_and_have_negatives_only(tmp_path):
+def test_coco_split_may_lack_classes_and_objects(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     root.mkdir()
     train, val, test = make_coco(), make_coco(), make_coco()
@@ -376,7 +376,7 @@ def test_a_split_of_coco_may_lack_classes_and_have_negatives_only(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coco_folder", "voc_folder"])
-def test_a_folder_of_negatives_alone_is_scored_with_the_classes_of_a_run(tmp_path, name):
+def test_folder_without_objects_is_scored_with_the_classes_of_the_run(tmp_path, name):
     root = tmp_path / "set"
     root.mkdir()
     if name == "coco_folder":
@@ -395,7 +395,7 @@ def test_a_folder_of_negatives_alone_is_scored_with_the_classes_of_a_run(tmp_pat
         Inputs(config, str(tmp_path / "tfds"))
 
 
-def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
+def test_coco_images_have_the_ids_of_their_file(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     content = make_coco()
@@ -404,7 +404,7 @@ def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
     assert CocoFolder.number(folder_of(root)) == ids
     content["images"][0]["id"] = 9999
     content["annotations"] = []
-    write_coco(root, content, "val")  # whose other ids are those of train
+    write_coco(root, content, "val")  # the other ids are those of train
     numbers = CocoFolder.number(folder_of(root))
     own = root / "val" / content["images"][0]["file_name"]
     assert set(numbers.values()) == {9999, make_coco()["images"][0]["id"]} and numbers[own.resolve()] == 9999
@@ -416,7 +416,7 @@ def test_images_of_coco_have_their_ids_by_their_files(tmp_path):
     assert number_images(data, [own]) == []
 
 
-def test_unusable_coco_files_and_folders_are_refused(tmp_path):
+def test_unusable_coco_files_and_folders_raise_an_error(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     refuse("coco_folder", root, place, "set", "not a folder")
     root.mkdir()
@@ -439,7 +439,7 @@ def test_unusable_coco_files_and_folders_are_refused(tmp_path):
     refuse("coco_folder", root, place, "split named 'all'", "rename it")
 
 
-def test_coco_names_have_folders_and_windows_separators(tmp_path):
+def test_coco_names_may_have_folders_and_windows_separators(tmp_path):
     root, content = tmp_path / "set", make_coco()
     for entry, name in zip(content["images"], ("c/b.jpg", "c/d/a.jpg", "empty.png"), strict=True):
         entry["file_name"] = name
@@ -451,7 +451,7 @@ def test_coco_names_have_folders_and_windows_separators(tmp_path):
     path.write_text(json.dumps(content))
     source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
     assert [source.name(i) for i in range(3)] == ["c/b.jpg", "c/d/a.jpg", "empty.png"]
-    for entry in content["images"]:  # below the root, and not below the folder of the split
+    for entry in content["images"]:  # below the root, not below the folder of the split
         entry["file_name"] = "train\\" + entry["file_name"]
     path.write_text(json.dumps(content))
     source = open_folder("coco_folder", root, "train", tmp_path / "tfds")
@@ -461,7 +461,7 @@ def test_coco_names_have_folders_and_windows_separators(tmp_path):
 @pytest.mark.parametrize(
     "name", ["../../outside.jpg", "..\\..\\outside.jpg", "{}/outside.jpg", "c/../../../outside.jpg"]
 )
-def test_coco_names_that_leave_the_folder_are_refused(tmp_path, name):
+def test_coco_names_that_leave_the_folder_raise_an_error(tmp_path, name):
     root, content = tmp_path / "set", make_coco()
     root.mkdir()
     write_coco(root, content)
@@ -472,7 +472,7 @@ def test_coco_names_that_leave_the_folder_are_refused(tmp_path, name):
     refuse("coco_folder", root, tmp_path / "tfds", "outside.jpg is outside")
 
 
-def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
+def test_coco_name_that_no_file_can_have_is_a_missing_image(tmp_path):
     root, content = tmp_path / "set", make_coco()
     root.mkdir()
     write_coco(root, content)
@@ -490,8 +490,8 @@ def test_a_coco_name_that_no_file_can_have_is_missing(tmp_path):
         (lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT], "look like fractions"),
     ],
 )
-def test_a_bbox_that_means_something_else_is_refused(tmp_path, rewritten, words):
-    """The polygons show the meaning."""
+def test_bbox_in_another_format_raises_an_error(tmp_path, rewritten, words):
+    """The polygons show the real format."""
     root, content = tmp_path / "set", make_coco()
     boxes = [(2, 3, 10, 8), (12, 5, 9, 11), (5, 8, 20, 10)]
     content["annotations"] = [
@@ -509,7 +509,7 @@ def test_a_bbox_that_means_something_else_is_refused(tmp_path, rewritten, words)
     refuse("coco_folder", root, tmp_path / "tfds", "instances_train.json", words)
 
 
-def test_masks_need_one_for_each_object(tmp_path):
+def test_object_without_a_mask_raises_an_error(tmp_path):
     root, place = tmp_path / "set", tmp_path / "tfds"
     root.mkdir()
     content = make_coco()
@@ -558,7 +558,7 @@ def voc(tmp_path_factory):
     return root, root.parent / "tfds"
 
 
-def test_voc_numbers_are_exact(voc):
+def test_voc_annotations_are_read_exactly(voc):
     root, place = voc
     source = open_folder("voc_folder", root, "train", place)
     assert source.class_names == ("ant", "boar", "fox") and source.category_ids == (1, 2, 3)
@@ -572,7 +572,7 @@ def test_voc_numbers_are_exact(voc):
         open_folder("voc_folder", root, "test", place)
 
 
-def test_voc_counts_pixels_from_one(voc, monkeypatch):
+def test_first_pixel_of_1_shifts_voc_boxes(voc, monkeypatch):
     """With first_pixel=1, a box from pixel 5 to pixel 5 is one pixel wide."""
     root, place = voc
     open_folder("voc_folder", root, "train", place)
@@ -604,7 +604,7 @@ def rewrite(old, new):
         lambda root: (root / "ImageSets/Main/train.txt").write_bytes(b"\xef\xbb\xbftwo\r\none\r\n"),
     ],
 )
-def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
+def test_untidy_voc_folder_is_read(tmp_path, untidy):
     make_voc(tmp_path / "set")
     untidy(tmp_path / "set")
     source = open_folder("voc_folder", tmp_path / "set", "train", tmp_path / "tfds")
@@ -642,7 +642,7 @@ def test_a_voc_folder_may_be_untidy(tmp_path, untidy):
         (lambda root: shutil.rmtree(root / "JPEGImages"), ["JPEGImages is missing"]),
     ],
 )
-def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
+def test_mistakes_in_a_voc_folder_raise_a_one_line_error(tmp_path, spoil, words):
     make_voc(tmp_path / "set")
     spoil(tmp_path / "set")
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", *words)
@@ -659,7 +659,7 @@ def test_mistakes_in_a_voc_folder(tmp_path, spoil, words):
         ),
     ],
 )
-def test_numbers_of_voc_that_are_not_edges_in_pixels_are_refused(tmp_path, edges, words):
+def test_voc_boxes_that_are_not_pixel_edges_raise_an_error(tmp_path, edges, words):
     """Otherwise all boxes would be dropped as bad, and a model trained on images without objects."""
     for stem, box in zip(("one", "two", "four"), edges, strict=True):
         write_voc(tmp_path / "set", stem, describe_object("fox", *box))
@@ -667,7 +667,7 @@ def test_numbers_of_voc_that_are_not_edges_in_pixels_are_refused(tmp_path, edges
 
 
 @pytest.mark.parametrize("name", ["B.JPG", "/data/upload/1/b.jpg", "C:\\data\\b.jpg"])
-def test_a_missing_file_of_coco_names_one_like_it(tmp_path, name):
+def test_error_for_a_missing_coco_image_names_a_similar_file(tmp_path, name):
     (tmp_path / "set").mkdir()
     content = make_coco()
     write_coco(tmp_path / "set", content)
@@ -685,7 +685,7 @@ def test_skipped_lists_are_named(tmp_path):
     assert "1 file is skipped (lists are only read in ImageSets/Main): all.txt" in remarks
 
 
-def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
+def test_voc_folder_without_lists_is_one_split_that_holdout_divides(tmp_path):
     make_voc(tmp_path / "set")
     shutil.rmtree(tmp_path / "set/ImageSets")
     place = tmp_path / "tfds"
@@ -705,7 +705,7 @@ def test_a_voc_folder_without_lists_is_one_split_that_can_be_two(tmp_path):
 
 
 @pytest.mark.parametrize("named", ['<annotation xmlns="http://x.org/voc">', '<v:annotation xmlns:v="http://x.org">'])
-def test_a_namespace_in_voc_xml_hides_nothing(tmp_path, named):
+def test_voc_xml_with_a_namespace_is_read(tmp_path, named):
     make_voc(tmp_path / "set")
     path = tmp_path / "set/Annotations/one.xml"
     text = path.read_text()
@@ -716,7 +716,7 @@ def test_a_namespace_in_voc_xml_hides_nothing(tmp_path, named):
     assert source[1]["boxes"].tolist() == [[2, 3, 8, 10.5]]
 
 
-def test_xml_of_another_tool_is_refused(tmp_path):
+def test_xml_of_another_tool_raises_an_error(tmp_path):
     make_voc(tmp_path / "set")
     path = tmp_path / "set/Annotations/one.xml"
     path.write_text("<annotations><image/></annotations>")
@@ -726,7 +726,7 @@ def test_xml_of_another_tool_is_refused(tmp_path):
     refuse("voc_folder", tmp_path / "set", tmp_path / "tfds", "one.xml: object 1 has an oriented box (robndbox)")
 
 
-def test_fractions_in_voc_xml_are_refused(tmp_path):
+def test_fractions_in_voc_xml_raise_an_error(tmp_path):
     for stem in ("a", "b"):
         write_voc(tmp_path / "set", stem, describe_object("fox", 0.1, 0.2, 0.5, 0.6))
     refuse(
@@ -737,7 +737,7 @@ def test_fractions_in_voc_xml_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("low", "first_pixel", "words"), [(0, 1, "begin at 0"), (1, 0, "set config.data.folder.first_pixel=1 if")]
 )
-def test_boxes_that_contradict_the_first_pixel_get_a_remark(tmp_path, low, first_pixel, words):
+def test_boxes_that_contradict_first_pixel_give_a_remark(tmp_path, low, first_pixel, words):
     objects = [describe_object("fox", low, 2 + i % 5, WIDTH, 9 + i % 5) for i in range(20)]
     write_voc(tmp_path / "set", "a", *objects)
     for given, expected in ((first_pixel, True), (1 - first_pixel, False)):
@@ -767,7 +767,7 @@ def yolo(tmp_path_factory):
     return root, root.parent / "tfds"
 
 
-def test_yolo_numbers_are_exact(yolo):
+def test_yolo_annotations_are_read_exactly(yolo):
     root, place = yolo
     source = open_folder("yolo_folder", root, "train", place)
     assert source.class_names == ("fox", "boar") and source.category_ids == (1, 2)
@@ -784,7 +784,7 @@ def test_yolo_numbers_are_exact(yolo):
         open_folder("yolo_folder", root, "train", place, "masks")
 
 
-def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
+def test_data_file_that_renames_folders_keeps_the_fingerprint(tmp_path):
     """A run of an earlier version, which read only folders, can resume."""
     for name in ("train", "valid", "test"):
         draw(tmp_path / f"set/{name}/images/a.png")
@@ -798,7 +798,7 @@ def test_a_data_file_that_renames_folders_leaves_the_fingerprint(tmp_path):
     assert prints[0] == prints[1]
 
 
-def test_images_of_two_splits_are_named(tmp_path):
+def test_images_in_two_splits_are_named(tmp_path):
     """The splits come from data.yaml or from VOC's lists. trainval contains train and val by design."""
     for name in ("a", "b"):
         draw(tmp_path / f"yolo/images/{name}.png")
@@ -824,7 +824,7 @@ def test_images_of_two_splits_are_named(tmp_path):
     assert remarks == [[f"1 image is {warned}: one.jpg"], [f"2 images are {warned}: one.jpg; three.jpg"]]
 
 
-def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_path):
+def test_yolo_polygons_are_read_as_masks_in_the_other_layout(tmp_path):
     root = tmp_path / "set"
     draw(root / "train/images/b.png")
     (root / "train/labels").mkdir()
@@ -851,7 +851,7 @@ def test_yolo_polygons_are_masks_in_the_other_layout_with_a_list_of_names(tmp_pa
         ("0 12 15 4 5", ["12 is not a fraction"]),
     ],
 )
-def test_mistakes_in_a_yolo_row(tmp_path, row, words):
+def test_mistakes_in_a_yolo_row_raise_a_one_line_error(tmp_path, row, words):
     make_yolo(tmp_path / "set")
     (tmp_path / "set/labels/train/a.txt").write_text(row)
     refuse("yolo_folder", tmp_path / "set", tmp_path / "tfds", *words)
@@ -896,7 +896,7 @@ def test_mistakes_in_a_yolo_row(tmp_path, row, words):
         (lambda root: (root / "data.yaml").write_text("fox"), ["data.yaml", "names"]),
     ],
 )
-def test_mistakes_in_a_yolo_folder(tmp_path, spoil, words):
+def test_mistakes_in_a_yolo_folder_raise_a_one_line_error(tmp_path, spoil, words):
     make_yolo(tmp_path / "set")
     spoil(tmp_path / "set")
     refuse("yolo_folder", tmp_path / "set", tmp_path / "tfds", *words)
@@ -905,7 +905,7 @@ def test_mistakes_in_a_yolo_folder(tmp_path, spoil, words):
 # All of them
 
 
-def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
+def test_exact_duplicates_are_removed_counted_and_named(tmp_path):
     place, content = tmp_path / "tfds", make_coco()
     first, second = content["annotations"][:2]
     again = [
@@ -933,7 +933,7 @@ def test_exact_duplicates_are_left_out_counted_and_named(tmp_path):
     assert len(source[0]["boxes"]) == 1 and "a.jpg: object 2 of class fox" in source.remarks[-1]
 
 
-def test_oriented_boxes_have_no_masks_and_the_error_gives_the_reason(tmp_path):
+def test_error_explains_that_oriented_boxes_have_no_masks(tmp_path):
     make_yolo(tmp_path / "set")
     (tmp_path / "set/labels/train/a.txt").unlink()
     (tmp_path / "set/labels/train/b.txt").write_text("1 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3")
@@ -957,8 +957,8 @@ def test_classes_with_gaps_keep_their_numbers(tmp_path):
     assert source[0]["classes"].tolist() == [1, 0]
 
 
-def test_images_that_cannot_be_decoded_are_refused_or_dropped(tmp_path):
-    """They are cut in the middle of the pixels, which the header alone does not show."""
+def test_images_that_cannot_be_decoded_raise_an_error_or_are_dropped(tmp_path):
+    """The files are cut in the middle of the pixels. The header alone does not show this."""
     root, place = tmp_path / "set", tmp_path / "tfds"
     make_yolo(root)
     path = root / "images/train/a.png"
@@ -978,7 +978,7 @@ def test_images_that_cannot_be_decoded_are_refused_or_dropped(tmp_path):
 
 
 @needs_data
-def test_the_bad_boxes_of_bccd_are_found(tmp_path):
+def test_bad_boxes_of_bccd_are_found(tmp_path):
     opened = {split: open_folder("voc_folder", REAL / "bccd", split, tmp_path) for split in ("train", "val")}
     assert opened["train"].bad_boxes == ("BloodImage_00343.jpg: object 4 of class RBC: zero area",)
     assert opened["val"].bad_boxes == ("BloodImage_00338.jpg: object 13 of class RBC: zero area",)
@@ -987,7 +987,7 @@ def test_the_bad_boxes_of_bccd_are_found(tmp_path):
 
 @pytest.fixture(scope="module")
 def real_coco(tmp_path_factory):
-    """The validation images of COCO's subset. Preparing the training images would take longer."""
+    """Open the validation images of the COCO subset. Preparing the training images would take longer."""
     place = tmp_path_factory.mktemp("real")
     root = place / "coco"
     (root / "annotations").mkdir(parents=True)
@@ -998,7 +998,7 @@ def real_coco(tmp_path_factory):
 
 
 @needs_data
-def test_coco_matches_its_json(real_coco):
+def test_coco_source_equals_its_json(real_coco):
     content, root, place = real_coco
     source = open_folder("coco_folder", root, "val2017", place, "masks")
     assert len(source) == 80 and len(source.class_names) == 80 and source.category_ids[-1] == 90
@@ -1024,7 +1024,7 @@ def test_coco_matches_its_json(real_coco):
 
 
 @needs_data
-def test_tfds_coco_agrees_with_the_folder(real_coco):
+def test_tfds_coco_equals_the_coco_folder(real_coco):
     _, root, place = real_coco
     folder = open_folder("coco_folder", root, "val2017", place)
     own = open_folder("coco/2017", "", "validation", REAL / "tfds")

@@ -1,4 +1,4 @@
-"""Two splits made of one, by name, so that a file stays on its side."""
+"""One split is divided into two by file name, so a file stays in its split."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def hold_out(names, **fields):
     return {names[place] for place in select_side([mark(name) for name in names], "val", make_data(**fields))}
 
 
-def test_a_file_keeps_its_side_when_others_come_or_go():
+def test_file_keeps_its_split_if_other_files_are_added_or_removed():
     held = hold_out(NAMES)
     assert held == hold_out(NAMES[::-1])
     assert hold_out(NAMES[::3]) == held & set(NAMES[::3])
@@ -27,18 +27,18 @@ def test_a_file_keeps_its_side_when_others_come_or_go():
     assert 150 < len(held) < 250 and held < hold_out(NAMES, holdout=0.4)
 
 
-def test_both_sides_cover_all_examples_and_the_seed_changes_the_split():
+def test_both_splits_cover_all_examples_and_depend_on_the_seed():
     marks = [mark(name) for name in NAMES]
     sides = [select_side(marks, split, make_data()) for split in ("train", "validation")]
     assert sorted(sides[0] + sides[1]) == list(range(1000))
     assert hold_out(NAMES, seed=1) != hold_out(NAMES)
 
 
-def test_both_forms_of_a_letter_are_on_one_side():
+def test_both_unicode_forms_of_a_name_are_in_the_same_split():
     assert mark("caf\u00e9.jpg") == mark("cafe\u0301.jpg")
 
 
-def test_a_side_without_examples_is_refused():
+def test_split_without_examples_raises_an_error():
     with pytest.raises(
         UserError, match="config.data.holdout=0.01 leaves val without any of the 3 examples; .*config.data.holdout_seed"
     ):
@@ -58,7 +58,7 @@ def test_a_side_without_examples_is_refused():
         ("val", ["train"], 0.2, "train"),
     ],
 )
-def test_which_split_is_read(wanted, known, holdout, found):
+def test_wanted_split_is_found_or_held_out(wanted, known, holdout, found):
     assert find_split(wanted, known, make_data(holdout), "x") == found
 
 
@@ -80,12 +80,12 @@ def test_which_split_is_read(wanted, known, holdout, found):
         ),
     ],
 )
-def test_a_missing_split_is_refused(wanted, known, holdout, words):
+def test_missing_split_raises_an_error(wanted, known, holdout, words):
     with pytest.raises(UserError, match=words):
         find_split(wanted, known, make_data(holdout), "x")
 
 
-def test_the_field_that_names_a_split():
+def test_error_names_the_field_of_the_split():
     data = make_data(0.0)
     data.train_split, data.eval_split = "train+voc/2012:val", "val[:10]"
     assert name_field(data, "train") == "config.data.train_split"

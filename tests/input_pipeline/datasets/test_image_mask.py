@@ -1,4 +1,4 @@
-"""A user's folder of images and masks, with all kinds of masks, and one clear line for each possible fault."""
+"""Folders of images and masks are read with all kinds of masks, and each fault gives a one-line error."""
 
 import pathlib
 import shutil
@@ -27,7 +27,7 @@ MASK = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
 
 @pytest.fixture
 def root(tmp_path):
-    """Three good examples with three classes."""
+    """Write three valid examples with three classes."""
     root = tmp_path / "set"
     for kind in ("images", "masks"):
         (root / "train" / kind).mkdir(parents=True)
@@ -61,7 +61,7 @@ def refuse(root, *words, split="train", **fields):
     return message
 
 
-def test_a_good_folder(root):
+def test_valid_folder_is_read(root):
     source = open_folder(root)
     assert source.class_names == ("sky", "traffic light", "road")
     assert [source.name(i) for i in range(len(source))] == ["a.jpg", "b.jpg", "c.jpg"]
@@ -76,7 +76,7 @@ def test_nothing_is_written_to_the_folder(root):
     assert sorted(root.rglob("*")) == before
 
 
-def test_grey_16_bit_palette_and_grey_stored_as_rgb_are_the_same(root):
+def test_grey_16_bit_palette_and_rgb_masks_give_the_same_labels(root):
     palette = Image.fromarray(MASK)
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     add(root, "d", mask=palette)
@@ -87,7 +87,7 @@ def test_grey_16_bit_palette_and_grey_stored_as_rgb_are_the_same(root):
         np.testing.assert_array_equal(source[i]["label"], MASK)
 
 
-def test_colour_masks(root):
+def test_colour_masks_are_read(root):
     colours = np.array([[10, 20, 30], [0, 0, 0], [200, 100, 0]], np.uint8)
     (root / "classes.txt").write_text("sky 10 20 30\ntraffic light 0 0 0\nroad 200 100 0\n")
     for stem in "abc":
@@ -99,7 +99,7 @@ def test_colour_masks(root):
     refuse(root, "b.png", "(11, 21, 31)", "classes file")
 
 
-def test_black_and_white_masks_by_colours(root):
+def test_black_and_white_masks_are_read_by_colour(root):
     (root / "classes.txt").write_text("background 0 0 0\ncell 255 255 255\n")
     mask = (MASK > 0).astype(np.uint8)
     for stem in "abc":
@@ -107,7 +107,7 @@ def test_black_and_white_masks_by_colours(root):
     np.testing.assert_array_equal(open_folder(root)[0]["label"], mask)
 
 
-def test_the_ignore_value(root):
+def test_ignore_value_becomes_255(root):
     add(root, "d", mask=np.where(MASK == 2, 11, MASK).astype(np.uint8))
     message = refuse(root, "d.png", "11", "ignore_value")
     assert "a.png" not in message
@@ -115,7 +115,7 @@ def test_the_ignore_value(root):
     np.testing.assert_array_equal(source[3]["label"], np.where(MASK == 2, IGNORE, MASK))
 
 
-def test_gif_and_transparent_png_named_jpg(root):
+def test_gif_and_transparent_png_named_jpg_are_read(root):
     Image.new("RGBA", (5, 4), (9, 8, 7, 0)).save(root / "train/images/a.png", "PNG")
     (root / "train/images/a.png").rename(root / "train/images/a.jpg")
     Image.new("P", (5, 4)).save(root / "train/images/b.gif", "GIF")
@@ -124,12 +124,12 @@ def test_gif_and_transparent_png_named_jpg(root):
     assert (source[0]["image"] == (9, 8, 7)).all() and source[1]["image"].shape == (4, 5, 3)
 
 
-def test_a_missing_mask_is_named(root):
+def test_missing_mask_is_named(root):
     (root / "train/masks/b.png").unlink()
     refuse(root, "b.png", "missing")
 
 
-def test_a_mask_of_another_size_is_named(root):
+def test_mask_of_another_size_is_named(root):
     add(root, "b", mask=MASK.T)
     refuse(root, "b.png", "5x4", "4x5")
 
@@ -143,7 +143,7 @@ def test_many_bad_files_are_counted(root):
 
 @pytest.mark.parametrize("place", ["images/b.jpg", "masks/b.png"])
 @pytest.mark.parametrize("content", [b"", b"no image", "cut"])
-def test_a_file_that_cannot_be_decoded_is_refused_or_dropped(root, place, content):
+def test_file_that_cannot_be_decoded_raises_an_error_or_is_dropped(root, place, content):
     path = root / "train" / place
     noise = np.random.default_rng(0).integers(0, 3, (40, 50), dtype=np.uint8)
     add(root, "b", Image.fromarray(np.dstack([noise * 80] * 3)), noise)
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_decoded_is_refused_or_dropped(root, place, conten
     assert [source.name(i) for i in range(len(source))] == ["a.jpg", "c.jpg"]
 
 
-def test_missing_splits_folders_and_classes_are_refused(root):
+def test_missing_splits_folders_and_classes_raise_an_error(root):
     refuse(root, "train", split="val")
     refuse(root.parent / "nowhere", "folder.root")
     refuse(root, "names.txt", classes="names.txt")
@@ -164,17 +164,17 @@ def test_missing_splits_folders_and_classes_are_refused(root):
 
 
 @pytest.mark.parametrize("text", ["", "one\n", "a 1 2 3\nb\n", "a\na\n", "a 1 2 3\nb 1 2 3\n"])
-def test_an_unusable_classes_file_is_refused(root, text):
+def test_unusable_classes_file_raises_an_error(root, text):
     (root / "classes.txt").write_text(text)
     refuse(root, "classes.txt")
 
 
-def test_two_images_of_one_mask(root):
+def test_two_images_with_one_mask_raise_an_error(root):
     Image.new("RGB", (5, 4)).save(root / "train/images/a.png")
     refuse(root, "a.jpg", "a.png")
 
 
-def test_findings_are_remembered_until_a_file_changes(root, monkeypatch):
+def test_findings_are_cached_until_a_file_changes(root, monkeypatch):
     open_folder(root)
     with monkeypatch.context() as patch:
         patch.setattr("input_pipeline.datasets.image_mask.ImageMask._check", lambda *_: pytest.fail("checked again"))
@@ -184,7 +184,7 @@ def test_findings_are_remembered_until_a_file_changes(root, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"unfit": 1}', '{"unfit": [], "unreadable": {}}'])
-def test_a_corrupt_cache_is_made_anew(root, content):
+def test_corrupt_cache_is_replaced(root, content):
     open_folder(root)
     (cache,) = (root.parent / "tfds" / "image_mask").iterdir()
     cache.write_text(content)
@@ -192,7 +192,7 @@ def test_a_corrupt_cache_is_made_anew(root, content):
     assert cache.read_text() != content
 
 
-def test_a_cache_that_cannot_be_written_is_not_an_error(root):
+def test_cache_that_cannot_be_written_is_not_an_error(root):
     (root.parent / "tfds").write_text("a file where the folder should be")
     assert len(open_folder(root)) == 3
 
@@ -210,10 +210,10 @@ def test_skipped_files_are_counted_and_named(root):
     assert heic.startswith("1 file is skipped (HEIC): photo.HEIC") and "pip install pillow-heif" in heic
     assert video == "1 file is skipped (not a supported image): clip.mp4"
     assert masks == "4 files are skipped (masks without an image): w.png, x.png, y.png (and 1 more)"
-    assert open_folder(root).remarks == (heic, video, masks), "a stored finding gives the same remarks"
+    assert open_folder(root).remarks == (heic, video, masks), "a cached finding gives the same remarks"
 
 
-def test_a_folder_of_only_heic_explains_how_to_enable_it(root):
+def test_error_for_a_folder_of_heic_explains_how_to_enable_it(root):
     for path in (root / "train/images").iterdir():
         path.rename(path.with_suffix(".heic")).write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
     refuse(root, "holds no image", "3 files", "a.heic", "pip install pillow-heif")
@@ -229,14 +229,14 @@ def test_every_image_format_is_read(root, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".PNG", ".tif", ".bmp", ".gif"])
-def test_masks_are_found_whatever_their_suffix(root, suffix):
+def test_masks_are_found_with_any_suffix(root, suffix):
     Image.fromarray(MASK).save(root / "train/masks" / f"b{suffix}")
     (root / "train/masks/b.png").unlink()
     np.testing.assert_array_equal(open_folder(root)[1]["label"], MASK)
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
-def test_an_accent_is_one_letter_however_it_is_written(root, forms):
+def test_names_match_in_both_unicode_forms(root, forms):
     stems = [unicodedata.normalize(form, "möwe") for form in forms]
     assert stems[0] != stems[1]
     Image.new("RGB", (5, 4)).save(root / "train/images" / f"{stems[0]}.jpg")
@@ -246,7 +246,7 @@ def test_an_accent_is_one_letter_however_it_is_written(root, forms):
     assert source.remarks == ()
 
 
-def test_two_masks_of_one_image(root):
+def test_two_masks_for_one_image_raise_an_error(root):
     Image.fromarray(MASK).save(root / "train/masks/b.tif")
     refuse(root, "b.png", "b.tif", "same image")
 
@@ -268,7 +268,7 @@ RED = np.where(MASK[..., None] == 2, (255, 0, 0), (0, 0, 0)).astype(np.uint8)
     ("stored", "orientation", "view"),
     [(np.rot90(RED), 6, "upright"), (RED, 6, "as stored"), (RED[::-1, ::-1], 3, "upright"), (RED, 1, "")],
 )
-def test_the_masks_size_decides_on_the_view(root, stored, orientation, view):
+def test_size_of_the_mask_decides_the_view(root, stored, orientation, view):
     turn(root, "b", stored, orientation)
     source = open_folder(root)
     example = source[1]
@@ -278,7 +278,7 @@ def test_the_masks_size_decides_on_the_view(root, stored, orientation, view):
     assert all(view in line and "b.png" in line and line.startswith("1 file is") for line in source.remarks)
 
 
-def test_the_error_names_both_views_and_exif_where_no_size_fits(root):
+def test_error_names_both_views_and_exif_if_no_size_fits(root):
     turn(root, "b", np.rot90(RED), 6)
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "train/masks/b.png")
     refuse(root, "9x9", "4x5", "5x4", "EXIF orientation 6")
@@ -292,7 +292,7 @@ def test_objects_follow_the_view(root):
     np.testing.assert_array_equal(objects["boxes"], source.objects(0)[1]["boxes"])
 
 
-def test_images_that_are_read_in_another_way_change_the_fingerprint(root):
+def test_another_way_of_reading_images_changes_the_fingerprint(root):
     turn(root, "b", RED, 1)
     plain = open_folder(root).fingerprint
     turn(root, "b", RED, 3)
@@ -322,7 +322,7 @@ def roughen(mask):
     [(roughen, ".png"), (lambda mask: cv2.GaussianBlur(mask, (3, 3), 0), ".png"), (lambda mask: mask, ".jpg"),
      (lambda mask: np.dstack([roughen(mask), mask, mask]), ".jpg")],
 )  # fmt: skip
-def test_black_and_white_with_noise_asks_for_a_threshold(root, noise, suffix):
+def test_error_for_noisy_black_and_white_masks_asks_for_a_threshold(root, noise, suffix):
     truth = make_binary(root, noise, suffix)
     if suffix == ".png" or noise(truth).ndim == 2:
         message = refuse(root, "a.", "--config.data.folder.threshold=128")
@@ -332,7 +332,7 @@ def test_black_and_white_with_noise_asks_for_a_threshold(root, noise, suffix):
 
 
 @pytest.mark.parametrize("values", [MASK, np.where(MASK > 1, 255, np.arange(20).reshape(4, 5))])
-def test_a_forgotten_class_is_not_taken_for_noise(root, values):
+def test_forgotten_class_is_not_reported_as_noise(root, values):
     (root / "classes.txt").write_text("ground\ncrack\n")
     for stem in "abc":
         add(root, stem, mask=values.astype(np.uint8))
@@ -343,7 +343,7 @@ def test_a_forgotten_class_is_not_taken_for_noise(root, values):
 @pytest.mark.parametrize(
     ("high", "threshold"), [((65535,), 128), ((128,), 64), ((200,), 100), ((60, 127, 255), 128), ((2,), 1)]
 )
-def test_black_and_white_of_any_values_offers_a_threshold_that_works(root, high, threshold):
+def test_error_for_black_and_white_masks_suggests_a_working_threshold(root, high, threshold):
     truth = make_binary(root, lambda mask: mask)
     mask = truth.astype(np.uint16 if high[-1] > 255 else np.uint8) * high[-1]
     mask[8, 4 : 4 + len(high)] = high
@@ -359,7 +359,7 @@ def save_masks(root, *masks):
         (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(root / "train/masks" / f"{stem}.png")
 
 
-def test_a_threshold_that_no_mask_reaches_is_refused(root):
+def test_threshold_that_no_mask_reaches_raises_an_error(root):
     truth = make_binary(root, lambda mask: mask)
     save_masks(root, *[truth] * 3)
     refuse(root, "no mask reaches", "threshold=128", "largest value is 1", threshold=128)
@@ -380,7 +380,7 @@ def paint(mask, *colours):
 WHITE, BLACK = (255,) * 3, (0,) * 3
 
 
-def test_a_threshold_takes_the_grey_of_palettes_and_of_one_bit(root):
+def test_threshold_applies_to_the_grey_of_palettes_and_of_1_bit_masks(root):
     truth = make_binary(root, lambda mask: mask)
     one_bit = Image.fromarray(truth * np.uint8(255)).convert("1")
     save_masks(root, one_bit, paint(truth, BLACK, WHITE), paint(1 - truth, WHITE, BLACK))
@@ -389,7 +389,7 @@ def test_a_threshold_takes_the_grey_of_palettes_and_of_one_bit(root):
         np.testing.assert_array_equal(source[index]["label"], truth)
 
 
-def test_a_palette_in_which_0_is_white_gets_a_remark(root):
+def test_palette_with_white_as_0_gives_a_remark(root):
     truth = make_binary(root, lambda mask: mask)
     save_masks(root, paint(truth, BLACK, WHITE), paint(1 - truth, WHITE, BLACK), paint(truth, WHITE, (255, 0, 0)))
     (line,) = open_folder(root).remarks
@@ -398,31 +398,31 @@ def test_a_palette_in_which_0_is_white_gets_a_remark(root):
     )
 
 
-def test_masks_of_0_and_255_among_others_get_a_remark(root):
+def test_masks_of_0_and_255_among_others_give_a_remark(root):
     truth = make_binary(root, lambda mask: mask)
     save_masks(root, truth, truth * np.uint8(255), np.where(truth == 1, 255, np.eye(32)).astype(np.uint8))
     (line,) = open_folder(root).remarks
     assert line.startswith("1 file is") and "255 means no class, not crack" in line and line.endswith("b.jpg")
 
 
-def test_a_clean_black_and_white_mask_names_both_ways(root):
+def test_error_for_a_clean_black_and_white_mask_names_both_ways(root):
     make_binary(root, lambda mask: mask)
     refuse(root, "threshold=128", "255 255 255")
 
 
-def test_a_threshold_needs_two_classes_without_colours(root):
+def test_threshold_needs_two_classes_without_colours(root):
     refuse(root, "threshold=128", "3 classes", threshold=128)
     (root / "classes.txt").write_text("ground 0 0 0\ncrack 255 255 255\n")
     refuse(root, "threshold=128", "colours", threshold=128)
 
 
-def test_a_jpeg_of_classes_is_refused(root):
+def test_jpeg_with_several_classes_raises_an_error(root):
     Image.fromarray(MASK).save(root / "train/masks/b.jpg")
     (root / "train/masks/b.png").unlink()
     refuse(root, "b.jpg is a JPEG", "PNG")
 
 
-def test_a_colour_near_a_named_one_is_reported_as_noise(root):
+def test_colour_near_a_named_one_is_reported_as_noise(root):
     (root / "classes.txt").write_text("sky 10 20 30\ntraffic light 0 0 0\nroad 200 100 0\n")
     for stem in "abc":
         add(root, stem, mask=np.full((4, 5, 3), (190, 105, 3), np.uint8))
@@ -430,7 +430,7 @@ def test_a_colour_near_a_named_one_is_reported_as_noise(root):
 
 
 @pytest.mark.parametrize("factor", [2, 0.5])
-def test_masks_of_the_same_proportions_are_resized_on_request(root, factor):
+def test_masks_of_the_same_aspect_ratio_are_resized_on_request(root, factor):
     image = Image.new("RGB", (int(10 * factor), int(8 * factor)))
     mask = MASK.repeat(2, 0).repeat(2, 1)
     add(root, "b", image, mask)
@@ -451,11 +451,11 @@ def test_masks_of_the_same_proportions_are_resized_on_request(root, factor):
         ((4, 5), (5, 4), False),
     ],
 )
-def test_proportions_to_within_a_pixel(mask, image, fits):
+def test_aspect_ratios_match_within_one_pixel(mask, image, fits):
     assert is_enlargement(mask, image) == is_enlargement(image, mask) == fits
 
 
-def test_a_mask_of_too_many_pixels_is_not_decoded(root):
+def test_mask_with_too_many_pixels_is_not_decoded(root):
     data = get_config().data
     data.update(name="image_mask", max_pixels=20)
     data.folder.root = str(root)
@@ -465,12 +465,12 @@ def test_a_mask_of_too_many_pixels_is_not_decoded(root):
         open_source(data, "train", str(root.parent / "tfds"), ("label",))
 
 
-def test_other_proportions_are_never_resized(root):
+def test_masks_of_another_aspect_ratio_are_never_resized(root):
     add(root, "b", mask=MASK.T)
     assert "resize_masks" not in refuse(root, "b.png", "same size", resize_masks=True)
 
 
-def test_12_bit_images_do_not_turn_black(root):
+def test_images_of_12_bits_are_not_black(root):
     values = np.arange(20, dtype=np.uint16).reshape(4, 5) * 200
     (root / "train/images/b.jpg").unlink()
     Image.fromarray(values).save(root / "train/images/b.png")
@@ -498,7 +498,7 @@ IDS = np.array([[0, 1, 1, 0, 300], [0, 0, 0, 0, 300], [7, 0, 0, 0, 0], [7, 7, 0,
 
 @pytest.fixture
 def objects(root):
-    """Three examples whose objects have ids but no masks."""
+    """Write three examples whose objects have ids but no masks."""
     shutil.rmtree(root / "train/masks")
     (root / "classes.txt").unlink()
     for stem in "abc":
@@ -506,7 +506,7 @@ def objects(root):
     return root
 
 
-def test_instances_have_their_own_folder(objects):
+def test_instances_are_read_from_their_own_folder(objects):
     add_instances(objects, "b", np.minimum(IDS, 255).astype(np.uint8))
     source = open_folder(objects, instances="folder")
     assert source.class_names == ("background", "object") and source.absent == ()
@@ -528,7 +528,7 @@ def test_instances_next_to_masks_do_not_change_the_label(root):
     assert open_folder(root)[0].keys() == {"image", "label"}, "instances are not needed"
 
 
-def test_without_masks_there_are_two_classes(objects):
+def test_instances_without_masks_have_two_classes(objects):
     (objects / "classes.txt").write_text("tissue\nnucleus\n")
     assert open_folder(objects, instances="folder").class_names == ("tissue", "nucleus")
     (objects / "classes.txt").write_text("tissue\nnucleus\ncell\n")
@@ -538,7 +538,7 @@ def test_without_masks_there_are_two_classes(objects):
     refuse(objects, "missing masks: 3", instances="folder")
 
 
-def test_components_are_regions_of_one_class_that_share_sides(root):
+def test_components_are_connected_regions_of_one_class(root):
     label = np.array([[1, 1, 0, 2, 2], [0, 0, 1, 2, 1], [2, 0, 1, 0, 1], [2, 9, 9, 9, 0]], np.uint8)
     expected = np.array([[1, 1, 0, 4, 4], [0, 0, 2, 4, 3], [5, 0, 2, 0, 3], [5, 0, 0, 0, 0]])
     add(root, "a", mask=label)
@@ -570,7 +570,7 @@ def test_unusable_instances_are_named(objects):
     assert source.dropped == ("b.jpg",) and len(source) == 2
 
 
-def test_the_fingerprint_depends_on_instances(root):
+def test_fingerprint_depends_on_instances(root):
     for stem in "abc":
         add_instances(root, stem, IDS)
     prints = {mode: open_folder(root, instances=mode).fingerprint for mode in ("", "folder", "components")}
@@ -585,7 +585,7 @@ BOXES = {1: [0, 1, 1, 3], 7: [2, 0, 4, 2], 300: [0, 4, 4, 5]}
 AREAS = {1: 2, 7: 3, 300: 3}
 
 
-def test_ids_are_boxes_and_masks_of_objects(objects):
+def test_ids_give_boxes_and_masks_of_objects(objects):
     source = open_folder(objects, needs=("boxes", "masks"), instances="folder")
     assert source.class_names == ("object",) and source.category_ids == (1,) and source.absent == ()
     assert source.bad_boxes == source.dropped == source.find_bad_boxes(0) == () and source.clipped_boxes == 0
@@ -605,13 +605,13 @@ def test_ids_are_boxes_and_masks_of_objects(objects):
     assert [part.name(i) for i in range(len(part))] == ["b.jpg", "c.jpg"]
 
 
-def test_an_image_without_an_object_is_an_example(objects):
+def test_image_without_objects_is_an_example(objects):
     add_instances(objects, "b", np.zeros_like(IDS))
     source = open_folder(objects, needs=("boxes", "masks"), instances="folder")
     assert source[1]["boxes"].shape == (0, 4) and source[1]["masks"].shape == (0,) and len(source[2]["boxes"]) == 3
 
 
-def test_an_objects_class_is_the_commonest_of_its_pixels(root):
+def test_class_of_an_object_is_the_most_frequent_of_its_pixels(root):
     """Background and ignored pixels do not count. An object with only such pixels is left out."""
     label = np.array([[0, 1, 2, 0, 0], [0, 0, 0, 0, 2], [9, 0, 0, 0, 0], [9, 9, 0, 0, 9]], np.uint8)
     for stem in "abc":
@@ -626,13 +626,13 @@ def test_an_objects_class_is_the_commonest_of_its_pixels(root):
     assert source.bad_boxes == ("a.jpg: object 7: none of its pixels has a class",)
     size, listed = source.objects(0)
     np.testing.assert_array_equal(listed["boxes"], [BOXES[1], BOXES[300]])
-    assert listed["classes"].tolist() == [0, 1], "in a tie the first class wins"
+    assert listed["classes"].tolist() == [0, 1], "the first class wins a tie"
     np.testing.assert_array_equal(whole(source[0]["masks"], size), [IDS == 1, IDS == 300])
     assert open_folder(root, "train[:1]", **fields).absent == ("river",)
     assert len(open_folder(root, "train[1:]", **fields).bad_boxes) == 1, "it covers the whole split"
 
 
-def test_components_have_boxes(root):
+def test_components_give_boxes(root):
     label = np.array([[1, 1, 0, 2, 2], [0, 0, 1, 2, 1], [2, 0, 1, 0, 1], [2, 2, 0, 0, 0]], np.uint8)
     add(root, "a", mask=label)
     source = open_folder(root, needs=("boxes", "masks"), instances="components")
@@ -642,7 +642,7 @@ def test_components_have_boxes(root):
     np.testing.assert_array_equal(example["boxes"], [bound(ids == number) for number in range(1, 6)])
 
 
-def test_boxes_are_found_once(objects, monkeypatch):
+def test_boxes_are_computed_once(objects, monkeypatch):
     open_folder(objects, needs=("boxes",), instances="folder")
     with monkeypatch.context() as patch:
         patch.setattr("input_pipeline.datasets.image_mask.read_ids", lambda *_: pytest.fail("read again"))
@@ -655,7 +655,7 @@ def test_boxes_are_found_once(objects, monkeypatch):
     assert len(open_folder(objects, needs=("boxes",), instances="folder").objects(1)[1]["boxes"]) == 3
 
 
-def test_a_detector_trains_on_ids(objects):
+def test_detector_trains_on_instance_ids(objects):
     data = get_config().data
     data.update(image_size=(8, 10), max_boxes=4, mask_size=(4, 4), prefetch=1)
     data.augment.update(flip=0.0, copy_paste=0.5, mosaic=0.5)
@@ -668,16 +668,16 @@ def test_a_detector_trains_on_ids(objects):
     assert batch["masks"][batch["valid"]].any() and batch["valid"].any()
 
 
-def test_classes_without_a_pixel_are_known(root, monkeypatch):
+def test_classes_without_pixels_are_reported_as_absent(root, monkeypatch):
     assert open_folder(root).absent == ()
     with open(root / "classes.txt", "a") as file:
         file.write("river\nbridge\n")
     assert open_folder(root).absent == open_folder(root, "train[:1]").absent == ("river", "bridge")
     monkeypatch.setattr("input_pipeline.datasets.image_mask.ImageMask._check", lambda *_: pytest.fail("checked again"))
-    assert open_folder(root).absent == ("river", "bridge"), "remembered"
+    assert open_folder(root).absent == ("river", "bridge"), "from the cache"
 
 
-def test_a_class_of_a_file_that_is_left_out_is_absent(root):
+def test_class_of_a_dropped_file_is_absent(root):
     add(root, "d", mask=np.full((4, 5), 3, np.uint8))
     (root / "classes.txt").write_text("sky\ntraffic light\nroad\nriver\n")
     assert open_folder(root).absent == ()
@@ -685,7 +685,7 @@ def test_a_class_of_a_file_that_is_left_out_is_absent(root):
     assert open_folder(root, drop_unreadable=True).absent == ("river",)
 
 
-def test_one_pixel(root):
+def test_image_of_one_pixel_is_read(root):
     add(root, "d", Image.new("RGB", (1, 1)), np.full((1, 1), 2, np.uint8))
     source = open_folder(root, instances="components")
     assert source[3]["image"].shape == (1, 1, 3) and source.size(3) == (1, 1)
@@ -693,7 +693,7 @@ def test_one_pixel(root):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data next to the repository")
-def test_camvid_and_isbi(tmp_path):
+def test_camvid_and_isbi_are_read(tmp_path):
     data = get_config().data
     data.name = "image_mask"
     data.folder.update(root=str(REAL / "camvid"), ignore_value=11)
@@ -730,13 +730,13 @@ def test_nuclei_have_ids(tmp_path):
 # Layouts
 
 
-def test_masks_have_no_boxes_without_instances(root):
+def test_masks_without_instances_give_no_boxes(root):
     with pytest.raises(UserError, match="folder.instances='' gives no boxes: .* folder .* or components"):
         open_folder(root, needs=("boxes",))
 
 
-def test_penn_fudan_is_read_as_it_comes_and_held_out(tmp_path):
-    """It has PNGImages and PedMasks, whose values are the numbers of the pedestrians."""
+def test_penn_fudan_is_read_unchanged_and_held_out(tmp_path):
+    """It has PNGImages and PedMasks. The values of a mask are the numbers of the pedestrians."""
     root, names = tmp_path / "set", [f"F{number}.png" for number in range(6)]
     for kind in ("PNGImages", "PedMasks"):
         (root / kind).mkdir(parents=True)

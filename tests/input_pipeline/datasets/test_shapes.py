@@ -1,4 +1,4 @@
-"""`shapes` is the same on every platform, and its annotations agree with one another."""
+"""`shapes` is the same on every platform, and its annotations agree with each other."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ def draw(i: int):
     return shapes.draw_example(np.random.default_rng((0, i)))
 
 
-def test_pixels_are_the_golden_ones():
+def test_pixels_equal_the_golden_hash():
     digest = hashlib.sha256()
     for i in range(8):
         for array in draw(i):
@@ -28,7 +28,7 @@ def test_pixels_are_the_golden_ones():
 
 
 @pytest.mark.parametrize("i", range(12))
-def test_annotations_agree(i):
+def test_annotations_agree_with_each_other(i):
     image, instances, labels = draw(i)
     assert image.shape == (*instances.shape, 3) and all(80 <= length <= 112 for length in instances.shape)
     boxes = shapes.find_boxes(instances)
@@ -49,8 +49,8 @@ def test_every_class_is_drawn():
 
 
 @pytest.mark.parametrize("figure", shapes.FIGURES)
-def test_figures_have_their_area(figure):
-    """The areas match the formulas, for figures that are wholly inside a large picture."""
+def test_figures_have_the_area_of_their_formula(figure):
+    """The areas match the formulas for figures that are completely inside a large image."""
     areas = []
     for seed in range(8):
         mask = shapes._draw_figure(np.random.default_rng(seed), figure, 400, 400)
@@ -63,7 +63,7 @@ def test_figures_have_their_area(figure):
     np.testing.assert_allclose(areas, expected[figure], rtol=0.03)
 
 
-def test_a_prepared_copy_holds_the_drawn_examples(monkeypatch, tmp_path):
+def test_prepared_copy_contains_the_drawn_examples(monkeypatch, tmp_path):
     monkeypatch.setattr(shapes, "EXAMPLES", {"train": 3, "validation": 2})
     folder = prepare("shapes", shapes.SHAPES.preparation, tmp_path, get_config().data.folder)
     import tensorflow_datasets as tfds

@@ -1,4 +1,4 @@
-"""Datasets that tfds has prepared, by name. Their features decide what is read, and an error lists unsuitable ones."""
+"""Datasets that tfds has prepared are read by name, as their features say. An error lists unsuitable features."""
 
 import sys
 
@@ -88,7 +88,7 @@ def open_named(place, name, split="train", *needs, **fields):
     return open_source(data, split, str(place), needs or ("label",))
 
 
-def test_a_mask_with_names_is_a_label(place):
+def test_mask_with_class_names_is_a_label(place):
     source = open_named(place, "tfds:streets")
     assert source.class_names == ("road", "sky", "car") and len(source) == 3
     by_name = {source.name(i): source[i] for i in range(3)}
@@ -100,7 +100,7 @@ def test_a_mask_with_names_is_a_label(place):
     assert source.size(0) == SIZE and "tensorflow" not in sys.modules
 
 
-def test_a_mask_without_names_takes_those_of_a_file(place, tmp_path):
+def test_mask_without_class_names_takes_them_from_a_file(place, tmp_path):
     with pytest.raises(UserError, match="has no class names for its mask; .* config.data.folder.classes") as caught:
         open_named(place, "tfds:plain")
     assert "\n" not in str(caught.value)
@@ -112,7 +112,7 @@ def test_a_mask_without_names_takes_those_of_a_file(place, tmp_path):
         open_named(place, "tfds:plain", classes=str(tmp_path / "names.txt"))[0]
 
 
-def test_a_sequence_of_boxes_and_classes_is_objects(place):
+def test_sequence_of_boxes_and_classes_gives_objects(place):
     source = open_named(place, "tfds:animals:1.2.0", "validation", "boxes")
     assert source.class_names == ("cat", "dog") and len(source) == 2
     places = {source.image_id(i): i for i in range(2)}
@@ -125,7 +125,7 @@ def test_a_sequence_of_boxes_and_classes_is_objects(place):
     assert len(both) == 3 and both.class_names == ("cat", "dog")
 
 
-def test_a_single_box_per_image_is_an_object(place):
+def test_single_box_per_image_gives_an_object(place):
     example = open_named(place, "tfds:birds", "train", "boxes")[0]
     np.testing.assert_allclose(example["boxes"], [np.multiply(BOXES[0], (*SIZE, *SIZE))], atol=1e-6)
     assert example["classes"].tolist() == [1]
@@ -152,13 +152,13 @@ def test_a_single_box_per_image_is_an_object(place):
         ("tfds:voc/2007", "boxes", "is built in as 'voc/2007'"),
     ],
 )
-def test_an_unreadable_dataset_gives_one_line(place, name, need, words):
+def test_unreadable_dataset_raises_a_one_line_error(place, name, need, words):
     with pytest.raises(UserError, match=words) as caught:
         open_named(place, name, "train", need)
     assert "\n" not in str(caught.value)
 
 
-def test_configs_are_a_choice(place, tmp_path):
+def test_error_lists_the_configs_to_choose_from(place, tmp_path):
     for config in ("small", "large"):
         (tmp_path / "set" / config).mkdir(parents=True)
         (tmp_path / "set" / config / "1.0.0").symlink_to(place / "birds/1.2.0")

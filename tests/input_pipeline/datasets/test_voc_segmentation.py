@@ -1,4 +1,4 @@
-"""A VOCdevkit of a few pixels. Its files are read back exactly, and each possible fault gives one clear line."""
+"""A small VOCdevkit is read exactly, and each possible fault gives a one-line error."""
 
 import io
 import os
@@ -22,7 +22,7 @@ CLASSES = 21
 
 
 def palette() -> list[int]:
-    """Return VOC's colours. The bits of an index go in turn to red, green and blue, from the highest bit down."""
+    """Return the colours of VOC. The bits of an index go in turn to red, green and blue, from the highest bit down."""
     return [
         sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
         for index in range(256)
@@ -43,7 +43,7 @@ def values_of(number: int) -> np.ndarray:
 
 @pytest.fixture
 def year(tmp_path):
-    """Three examples in VOCdevkit/VOC2012."""
+    """Write three examples in VOCdevkit/VOC2012."""
     year = tmp_path / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (year / name).mkdir(parents=True)
@@ -73,7 +73,7 @@ def refuse(place, root, *words):
     assert not list(place.glob(".voc*"))
 
 
-def test_the_examples_are_the_files(year, tmp_path):
+def test_examples_equal_the_files(year, tmp_path):
     assert palette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] and palette()[-3:] == [224, 224, 192]
     for split, stems in LISTS.items():
         source = open_voc(tmp_path / "tfds", year.parent, split)
@@ -93,7 +93,7 @@ def test_the_examples_are_the_files(year, tmp_path):
     assert source.dropped == source.absent == ()
 
 
-def test_the_year_and_the_devkit_are_the_same_set_prepared_once(year, tmp_path, monkeypatch):
+def test_year_and_devkit_folders_share_one_prepared_dataset(year, tmp_path, monkeypatch):
     place = tmp_path / "tfds"
     whole = open_voc(place, year.parent)
     monkeypatch.setattr(prepared_sets, "prepare", lambda *_: pytest.fail("prepared again"))
@@ -104,7 +104,7 @@ def test_the_year_and_the_devkit_are_the_same_set_prepared_once(year, tmp_path, 
     assert len(list(place.glob("voc_segmentation/*/1.0.0/dataset_info.json"))) == 1
 
 
-def test_a_changed_devkit_is_prepared_anew_and_without_a_root_only_one_copy_is_allowed(year, tmp_path):
+def test_changed_devkit_is_prepared_again_and_no_root_needs_one_copy(year, tmp_path):
     place = tmp_path / "tfds"
     refuse(place, "", "not prepared", "config.data.folder.root")
     first = open_voc(place, year)
@@ -120,7 +120,7 @@ def test_a_changed_devkit_is_prepared_anew_and_without_a_root_only_one_copy_is_a
     assert len(open_voc(place, year)) == 1
 
 
-def test_suffixes_do_not_matter_but_a_mask_in_jpeg_is_refused(year, tmp_path):
+def test_suffixes_have_no_effect_and_jpeg_masks_raise_an_error(year, tmp_path):
     image, mask = year / "JPEGImages/2007_02.jpg", year / "SegmentationClass/2007_02.png"
     image.rename(image.with_suffix(".JFIF"))
     mask.rename(mask.with_suffix(".PNG"))
@@ -132,7 +132,7 @@ def test_suffixes_do_not_matter_but_a_mask_in_jpeg_is_refused(year, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["JPEGImages/2008_03.jpg", "SegmentationClass/2008_03.png"])
-def test_a_missing_file_is_named(year, tmp_path, missing):
+def test_missing_file_is_named(year, tmp_path, missing):
     (year / missing).unlink()
     refuse(tmp_path / "tfds", year, str(year / missing), "missing", "remove their names from the list")
 
@@ -147,7 +147,7 @@ def test_a_missing_file_is_named(year, tmp_path, missing):
         (None, ["cannot be decoded"]),
     ],
 )
-def test_an_unusable_mask_is_named(year, tmp_path, mask, words):
+def test_unusable_mask_is_named(year, tmp_path, mask, words):
     path = year / "SegmentationClass/2007_01.png"
     mask.save(path) if mask else path.write_bytes(b"no image")
     refuse(tmp_path / "tfds", year, str(path), *words)
@@ -159,7 +159,7 @@ def test_many_bad_files_are_counted_once_each(year, tmp_path):
     refuse(tmp_path / "tfds", year, "cannot be used: 3: ")
 
 
-def test_grey_masks_of_the_same_values_and_one_pixel(year, tmp_path):
+def test_grey_masks_and_images_of_one_pixel_are_read(year, tmp_path):
     Image.fromarray(values_of(7)).save(year / "SegmentationClass/2007_02.png")
     Image.new("RGB", (1, 1)).save(year / "JPEGImages/2007_01.jpg")
     make_mask(np.full((1, 1), IGNORE, np.uint8)).save(year / "SegmentationClass/2007_01.png")
@@ -168,7 +168,7 @@ def test_grey_masks_of_the_same_values_and_one_pixel(year, tmp_path):
     assert source[1]["label"].tolist() == [[IGNORE]] and source[1]["image"].shape == (1, 1, 3)
 
 
-def test_missing_folders_and_lists_are_refused(year, tmp_path):
+def test_missing_folders_and_lists_raise_an_error(year, tmp_path):
     place, lists = tmp_path / "tfds", year / "ImageSets/Segmentation"
     refuse(place, tmp_path / "nowhere", "nowhere", "VOCdevkit")
     shutil.copytree(year, year.parent / "VOC2010")
@@ -189,7 +189,7 @@ def test_missing_folders_and_lists_are_refused(year, tmp_path):
         open_voc(place, year)
 
 
-def test_a_full_disk_gives_one_line_and_leaves_nothing(year, tmp_path, monkeypatch):
+def test_full_disk_raises_a_one_line_error_and_leaves_no_files(year, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -217,7 +217,7 @@ def test_records_of_tfds_keep_the_palette(year, tmp_path):
     assert Image.open(io.BytesIO(record["segmentation_mask"])).mode == "P"
 
 
-def test_a_name_with_spaces_is_one_name(year, tmp_path):
+def test_name_with_spaces_is_one_name(year, tmp_path):
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (year / folder / f"2008_03.{suffix}").rename(year / folder / f"my photo 3.{suffix}")
     for split in ("val", "trainval"):
@@ -227,7 +227,7 @@ def test_a_name_with_spaces_is_one_name(year, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "a/../../outside", "/etc/passwd"])
-def test_a_name_that_leads_out_of_the_folder_is_refused(year, tmp_path, name):
+def test_name_that_leads_out_of_the_folder_raises_an_error(year, tmp_path, name):
     for folder, source in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (tmp_path / f"outside.{source}").write_bytes((year / folder / f"2007_01.{source}").read_bytes())
     (year / "ImageSets/Segmentation/train.txt").write_text(f"2007_01\n{name}\n")

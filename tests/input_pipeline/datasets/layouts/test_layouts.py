@@ -1,4 +1,4 @@
-"""Layouts, with the files of each split, and a one-line error for unclear folders. No file is decoded."""
+"""Layouts give the files of each split, and ambiguous folders give a one-line error. No file is decoded."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ROWS = "0 0.5 0.5 0.2 0.2\n"
 
 
 def write(root, files):
-    """Write the files of `{path: text}`, or of paths alone, with YOLO rows in .txt files."""
+    """Write files from `{path: text}`, or from paths with YOLO rows in .txt files."""
     for path in files:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         text = files[path] if isinstance(files, dict) else ROWS if path.endswith(".txt") else ""
@@ -49,7 +49,7 @@ def refuse(find, root, *words):
     ],
 )
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_pipes_in_the_place_of_annotations_are_refused(tmp_path, find, pipe, files, make):
+def test_pipes_instead_of_annotations_raise_an_error(tmp_path, find, pipe, files, make):
     make(write(tmp_path, files) / pipe)
     refuse(find, tmp_path, "broken links or pipes in the place of files: 1: ", pipe)
 
@@ -75,7 +75,7 @@ def test_pipes_in_the_place_of_annotations_are_refused(tmp_path, find, pipe, fil
         (["images/val/a.JPG", "Labels/val/a.TXT"], {"val": {"a.JPG": "a.TXT"}}),
     ],
 )
-def test_yolo_layouts(tmp_path, files, expected):
+def test_yolo_layouts_are_recognised(tmp_path, files, expected):
     layout = yolo.find(write(tmp_path, files))
     assert show(layout) == expected
     assert "layout: YOLO's" in layout.describe()
@@ -89,8 +89,8 @@ FLAT = [
 @pytest.mark.parametrize(
     "start", ["./images/", "images/", "/home/ann/set/images/", "C:\\ann\\set\\images\\", "data/images/"]
 )
-def test_lists_of_a_data_file_are_splits(tmp_path, start):
-    """Their paths are relative to the folder, or come from another machine."""
+def test_lists_in_a_data_file_are_splits(tmp_path, start):
+    """Paths in the lists are relative to the folder, or come from another machine."""
     write(tmp_path, FLAT)
     write(tmp_path, {"data.yaml": "path: .\ntrain: train.txt\nval: val.txt\nnames: [x]"})
     write(tmp_path, {"train.txt": f"{start}b.jpg\n{start}a.jpg\n", "val.txt": f"{start}c.jpg"})
@@ -108,7 +108,7 @@ TWO = [
 
 
 @pytest.mark.parametrize("path", ["path: .", "path: ../datasets/set", "path: /content/drive/set", ""])
-def test_folders_of_a_data_file_are_splits_and_others_keep_their_names(tmp_path, path):
+def test_folders_in_a_data_file_are_splits_and_others_keep_their_names(tmp_path, path):
     write(tmp_path, TWO)
     write(tmp_path, {"data.yaml": f"{path}\ntrain: [images/one, images/two]\nval: ../images/val\nnames: [x]"})
     assert show(yolo.find(tmp_path)) == {
@@ -118,8 +118,8 @@ def test_folders_of_a_data_file_are_splits_and_others_keep_their_names(tmp_path,
     }
 
 
-def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
-    """`train/images` does not exist, and images/ must not be taken for both splits."""
+def test_data_file_from_another_machine_does_not_change_the_folders(tmp_path):
+    """`train/images` does not exist, and images/ must not be used for both splits."""
     write(tmp_path, FLAT)
     write(tmp_path, {"data.yaml": "train: train/images\nval: valid/images\nnames: [x]"})
     layout = yolo.find(tmp_path)
@@ -134,7 +134,7 @@ def test_a_data_file_of_another_place_leaves_the_folders(tmp_path):
     ("folders", "expected"),
     [(("train", "valid", "test"), ["test", "train", "valid"]), (("train", "valid", "val"), ["train", "val"])],
 )
-def test_a_split_keeps_the_name_of_its_folder(tmp_path, folders, expected):
+def test_split_keeps_the_name_of_its_folder(tmp_path, folders, expected):
     """Earlier versions read only folders and trained on `valid`. A folder `val` next to it is a different one."""
     for folder in folders:
         write(tmp_path, [f"{folder}/images/a.jpg", f"{folder}/labels/a.txt"])
@@ -144,7 +144,7 @@ def test_a_split_keeps_the_name_of_its_folder(tmp_path, folders, expected):
     assert splits[expected[-1]][0].image == tmp_path / "valid/images/a.jpg"
 
 
-def test_darknet_data_file(tmp_path):
+def test_darknet_data_file_is_read(tmp_path):
     write(tmp_path, ["obj_train_data/a.jpg", "obj_train_data/a.txt", "obj_train_data/b.jpg", "obj_train_data/b.txt"])
     write(tmp_path, {"obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names", "obj.names": "x"})
     write(tmp_path, {"train.txt": "data/obj_train_data/b.jpg"})
@@ -153,7 +153,7 @@ def test_darknet_data_file(tmp_path):
     assert "1 label file is skipped (images that obj.data does not name): a.txt" in layout.remarks("train")
 
 
-def test_images_without_labels_are_counted_and_without_any_there_is_no_split(tmp_path):
+def test_images_without_labels_are_counted_and_one_label_is_needed(tmp_path):
     write(tmp_path, ["images/train/a.jpg", "images/train/b.jpg", "labels/train/a.txt", "images/test/c.jpg"])
     write(tmp_path, {"data.yaml": "train: images/train\ntest: images/test\nnames: [x]"})
     layout = yolo.find(tmp_path)
@@ -198,7 +198,7 @@ def test_images_without_labels_are_counted_and_without_any_there_is_no_split(tmp
         ),
     ],
 )
-def test_unclear_yolo_folders(tmp_path, files, words):
+def test_ambiguous_yolo_folders_raise_an_error(tmp_path, files, words):
     refuse(yolo.find, write(tmp_path, files), *words)
 
 
@@ -221,12 +221,12 @@ def test_unclear_yolo_folders(tmp_path, files, words):
         (["train/a.jpg", "train/a.xml", "__MACOSX/train/a.xml", ".cache/a.xml"], {"train": {"a.jpg": "a.xml"}}),
     ],
 )
-def test_voc_layouts_without_lists(tmp_path, files, expected):
+def test_voc_layouts_without_lists_are_recognised(tmp_path, files, expected):
     layout = voc.find(write(tmp_path, files))
     assert show(layout) == expected and "without lists; found" in layout.describe()
 
 
-def test_voc_lists_hold_names_with_spaces(tmp_path):
+def test_voc_lists_may_contain_names_with_spaces(tmp_path):
     stems = ("my photo 1", "my photo", "plain")
     write(tmp_path, [f"JPEGImages/{stem}.jpg" for stem in stems] + [f"Annotations/{stem}.xml" for stem in stems])
     write(
@@ -238,14 +238,14 @@ def test_voc_lists_hold_names_with_spaces(tmp_path):
     refuse(voc.find, tmp_path, "missing files", "my photo 2.jpg", "my photo 2.xml")
 
 
-def test_voc_files_are_found_whatever_their_case_and_normal_form(tmp_path):
+def test_voc_files_are_found_in_any_case_and_unicode_form(tmp_path):
     composed, apart = "caf\u00e9", "cafe\u0301"
     write(tmp_path, [f"JPEGImages/{apart}.JPG", f"Annotations/{composed}.XML"])
     write(tmp_path, {"ImageSets/Main/train.TXT": f"{apart}\n"})
     assert show(voc.find(tmp_path)) == {"train": {f"{apart}.JPG": f"{composed}.XML"}}
 
 
-def test_voc_lists_hold_names_with_folders(tmp_path):
+def test_voc_lists_may_contain_names_with_folders(tmp_path):
     write(tmp_path, ["JPEGImages/c/a.b.jpg", "JPEGImages/d/a.b.png", "Annotations/c/a.b.xml", "Annotations/d/a.b.xml"])
     write(tmp_path, {"ImageSets/Main/val.txt": "d/a.b\n"})
     layout = voc.find(tmp_path)
@@ -266,7 +266,7 @@ def test_images_without_xml_are_skipped_and_named(tmp_path):
         (["set/train/a.xml", "set/train/a.jpg"], ["which holds the split 'train'"]),
     ],
 )
-def test_unclear_voc_folders(tmp_path, files, words):
+def test_ambiguous_voc_folders_raise_an_error(tmp_path, files, words):
     refuse(voc.find, write(tmp_path, files), *words)
 
 
@@ -287,7 +287,7 @@ COCO = json.dumps({"images": [], "annotations": [], "categories": []})
         ("val.json", "val/a.jpg", "val"),
     ],
 )
-def test_coco_layouts(tmp_path, file, images, split):
+def test_coco_layouts_are_recognised(tmp_path, file, images, split):
     layout = coco.find(write(tmp_path, {file: COCO, images: "", "package.json": "{}"}))
     assert {name: path.name for name, (path, _) in layout.splits.items()} == {split: file.split("/")[-1]}
 
@@ -301,7 +301,7 @@ def test_coco_layouts(tmp_path, file, images, split):
         (["PNGImages/a.png", "PedMasks/a_mask.png"], "train", {"images", "instances"}),
     ],
 )
-def test_mask_layouts(tmp_path, files, split, kinds):
+def test_mask_layouts_are_recognised(tmp_path, files, split, kinds):
     layout = masks.find(write(tmp_path, files))
     assert {name: set(folders) for name, folders in layout.splits.items()} == {split: kinds}
     ((example,), _) = mask_folder.find_files(layout.splits[split], False)
@@ -326,14 +326,14 @@ def test_other_files_among_images_are_named(tmp_path, find):
     assert layout.remarks("train")[-1] == "1 file is skipped (not a supported image): clip.mp4"
 
 
-def test_a_folder_that_holds_itself_is_walked_once(tmp_path):
+def test_folder_with_a_link_to_itself_is_read_once(tmp_path):
     write(tmp_path, ["images/train/a.jpg", "labels/train/a.txt"])
     (tmp_path / "images/train/again").symlink_to(tmp_path / "images")
     assert show(yolo.find(tmp_path)) == {"train": {"a.jpg": "a.txt"}}
 
 
 @pytest.mark.parametrize("name", ["coco_folder", "voc_folder", "yolo_folder", "image_mask"])
-def test_another_format_is_named_in_the_error(tmp_path, name):
+def test_error_names_the_format_that_the_folder_has(tmp_path, name):
     others = {
         "voc_folder": ["train/a.jpg", "train/a.xml"],
         "yolo_folder": ["images/train/a.jpg", "labels/train/a.txt"],
