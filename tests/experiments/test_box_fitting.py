@@ -1,4 +1,4 @@
-"""Fields that are fitted to objects suit the model, match by its own boxes, and are the same each time."""
+"""Fields that are fitted to objects suit the model, match with its boxes, and are the same every time."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ SMALL = ["--config.data.image_size=(96,96)", "--config.data.fit=stretch"]
 
 
 class Objects:
-    """Eight objects in each image of 96x96, twenty pixels in area's root, twice as high as wide or twice as wide as high."""
+    """Eight objects per image of 96x96. The root of the area is twenty pixels, and the ratio is 2 or 1/2."""
 
     class_names, category_ids, bad_boxes, clipped_boxes = CLASSES, (1, 2), (), 0
 
@@ -52,7 +52,7 @@ def read(name, *fields):
         ("faster_rcnn_shapes", ["--config.model.scale=20.0"]),
     ],
 )
-def test_what_is_pasted_matches_what_is_said(name, far, tmp_path, capsys):
+def test_pasted_flags_give_the_reported_match(name, far, tmp_path, capsys):
     config, task = read(name, *far)
     source = Objects()
     before_training(config, task, source, tmp_path)
@@ -62,12 +62,12 @@ def test_what_is_pasted_matches_what_is_said(name, far, tmp_path, capsys):
     title, flags = list_box_flags(again)
     warning = capsys.readouterr().err
     assert flags in warning and f"{report['fitted']['matchable']:.2%} with" in warning and warning.count("\n") == 1
-    assert "enough" not in title and json.loads(json.dumps(again)) == report, "the same each time"
+    assert "enough" not in title and json.loads(json.dumps(again)) == report, "the same every time"
     pasted, fitting = read(name, *shlex.split(flags))
     assert check_objects(pasted, fitting, source)["matchable"] == report["fitted"]["matchable"]
 
 
-def test_a_model_that_fits_is_said_to_and_fitted_on_request_alone():
+def test_model_that_fits_is_reported_and_refitted_only_on_request():
     config, task = read("ssd_shapes", "--config.model.sizes=(0.2,0.25,0.3,0.4)")
     assert check_objects(config, task, Objects())["fitted"] is None
     asked = check_objects(config, task, Objects(), always_fit=True)
@@ -81,8 +81,8 @@ def test_a_model_without_such_boxes_has_no_flags(name):
     assert fit_boxes(config, task, 2, boxes, 0.95) is None
 
 
-def test_what_no_box_can_match_is_left_to_itself():
-    """The objects are of two and of twenty pixels. Those of twenty are fitted, and the warning names a further remedy."""
+def test_objects_that_no_box_can_match_are_ignored_by_the_fit():
+    """The objects have two or twenty pixels. Only those of twenty are fitted, and the warning names another remedy."""
     config, task = read("ssd_shapes", "--config.model.sizes=(0.6,0.7,0.8,0.9)")
     rng = np.random.default_rng(0)
     corners, sides = rng.uniform(0, 70, (60, 2)), np.repeat([2.0, 20.0], 30)[:, None]

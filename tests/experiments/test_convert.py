@@ -129,7 +129,7 @@ class Harmful:
         return sys.exit, ("run",)
 
 
-def test_bad_files_are_one_line(tmp_path, capsys, torch):
+def test_invalid_files_print_a_one_line_error(tmp_path, capsys, torch):
     place, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
     assert "cannot be read: No such file" in fails(capsys, place, target)
     assert "cannot be read: Is a directory" in fails(capsys, tmp_path, target)

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.experiments.test_label_counts import LABELS, NAMES
 
 ROOT = pathlib.Path(__file__).parents[2]
-PASTED = [(0.8333, 2.333, 0.0, 1.0), (0.9129, 1.528, 0.0, 1.0)]  # the weights, and their square roots
+PASTED = [(0.8333, 2.333, 0.0, 1.0), (0.9129, 1.528, 0.0, 1.0)]  # the weights and their square roots
 
 
 def run(*arguments, **environment):
@@ -42,10 +42,10 @@ def test_the_mode_needs_no_workdir_and_its_line_can_be_pasted(tmp_path):
     (drawn,), (kept,) = (
         [line for line in text.splitlines() if line.startswith("pictures: ")] for text in (done.stdout, again.stdout)
     )
-    assert again.stdout.replace(kept, drawn) == done.stdout, "the field takes it"
+    assert again.stdout.replace(kept, drawn) == done.stdout, "the field accepts the pasted value"
     places = [[pathlib.Path(place) for place in line.split()[1:]] for line in (drawn, kept)]
     assert [place.name for place in places[0]] == ["examples.png", "augmented.png"]
-    assert places[0][0].parents[1] == tmp_path / "tmp", "without a place for them they are among the temporary files"
+    assert places[0][0].parents[1] == tmp_path / "tmp", "without a folder they are in the temporary folder"
     assert places[1][0].parent == tmp_path / "run/datacheck"
     assert [place.read_bytes() for place in places[0]] == [place.read_bytes() for place in places[1]]
     assert {path.name for path in tmp_path.iterdir()} == {"set", "tmp", "run"} | ({"tfds"} & set(os.listdir(tmp_path)))

@@ -303,7 +303,7 @@ def test_a_thousand_steps_in_bfloat16_are_finite(name):
     ("field", "value"),
     [("score_threshold", 1.5), ("nms_iou", -0.1), ("nms_candidates", 0), ("max_detections", 0)],
 )
-def test_a_field_out_of_its_range_is_one_line(field, value):
+def test_field_out_of_range_raises_a_one_line_error(field, value):
     config, *_ = make()
     config.task[field] = value
     with pytest.raises(UserError, match=rf"config.task.{field}={value} is out of its range"):
@@ -313,14 +313,14 @@ def test_a_field_out_of_its_range_is_one_line(field, value):
 @pytest.mark.parametrize(
     ("name", "task"), [("yolov1_shapes", "ssd_shapes"), ("ssd_shapes", "yolov1_shapes"), ("ssd_shapes", "unet_shapes")]
 )
-def test_a_model_that_does_not_fit_its_task_is_one_line(name, task):
+def test_model_that_does_not_fit_its_task_raises_a_one_line_error(name, task):
     config, other = (importlib.import_module(f"configs.{name}").get_config("debug") for name in (name, task))
     config.task = other.task
     with pytest.raises(UserError, match=f"config.task.name='{config.task.name}' reads .*{config.model.name}"):
         make_task(config, CLASSES)
 
 
-def test_datacheck_leaves_out_the_objects_that_training_does(capsys):
+def test_datacheck_ignores_the_objects_that_training_ignores(capsys):
     class Marked(Scenes):
         def objects(self, index):
             size, objects = super().objects(index)
@@ -401,7 +401,7 @@ def test_datacheck_measures_objects_at_the_size_of_fit_shortest():
     report = check_objects(config, task, Scenes([(16, 24)] * 4))
     (_, one), (_, two), (_, three) = (Scenes([(16, 24)] * 4).objects(index) for index in (1, 2, 3))
     boxes = np.concatenate([objects["boxes"] for objects in (one, two, three)])
-    heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 become 16, and 16 become 10.67
+    heights = (boxes[:, 2] - boxes[:, 0]) * 10 / 16  # 24 pixels become 16, and 16 become 10.67
     assert report["network_pixels"]["height"] == np.percentile(heights, (0, 25, 50, 75, 100)).round(2).tolist()
 
 

@@ -23,7 +23,7 @@ def make(needs):
     return config, make_truth(needs, config.data), make_results(needs, config.eval, CLASSES)
 
 
-def test_a_row_is_the_example_again_where_nothing_is_augmented():
+def test_row_without_augmentation_equals_the_example():
     config, truth, _ = make(NEEDS)
     source = Scenes(SIZES)
     for index in range(4):
@@ -38,7 +38,7 @@ def test_a_row_is_the_example_again_where_nothing_is_augmented():
 
 
 def test_the_same_examples_are_drawn_as_read_and_as_augmented(tmp_path, monkeypatch):
-    """Without augmentation, at the images' own size, both pictures are equal. With it, they differ."""
+    """At the size of the images, both pictures are equal without augmentation and different with it."""
     monkeypatch.setattr(example_sheets, "EXAMPLES", 4)
     config, truth, results = make(("boxes",))
     source = Scenes(SIZES)
@@ -50,7 +50,7 @@ def test_the_same_examples_are_drawn_as_read_and_as_augmented(tmp_path, monkeypa
     assert again == read and flipped.name == "augmented-2.png" and flipped.read_bytes() != augmented.read_bytes()
 
 
-def test_a_name_that_steers_a_terminal_is_drawn(monkeypatch):
+def test_names_with_control_characters_are_drawn(monkeypatch):
     config, truth, results = make(("boxes",))
     source = Scenes(SIZES)
     monkeypatch.setattr(source, "name", lambda index: "a\nb\x1b[31m.png", raising=False)

@@ -93,8 +93,9 @@ def test_an_export_predicts_any_number_of_images_like_the_task(name):
         expected, found = jax.jit(program.predict)(variables, inputs), loaded.call(**inputs)
         assert found.keys() == expected.keys() <= OUTPUTS.keys()
         for key, value in found.items():
-            assert len(value) == count and len(np.unique(value)) > 1 - (key == "valid"), key  # some object is found
-            # In pixels: float32 holds 64 to 4e-6.
+            # At least one object is found.
+            assert len(value) == count and len(np.unique(value)) > 1 - (key == "valid"), key
+            # Boxes are in pixels, and float32 stores 64 to 4e-6.
             np.testing.assert_allclose(
                 value, expected[key], rtol=1e-5, atol=1e-4 if key == "boxes" else 1e-5, err_msg=key
             )
@@ -131,7 +132,7 @@ def test_several_canvases_are_refused():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir) -> pathlib.Path:
-    """A run of no steps, which has scored its initial weights."""
+    """Return a run of no steps, which has scored its initial weights."""
     workdir = tmp_path_factory.mktemp("run") / "first"
     config = read_experiment("configs/fcn8s_camvid.py:debug", ["--config.train.steps=0", "--config.optim.ema=0.9"])
     config.data.update(train_split="train[:8]", eval_split="validation[:8]")
@@ -201,7 +202,7 @@ def test_a_run_has_its_classes_without_the_data(run):
         find_classes(config, run, "/nowhere")
 
 
-def test_the_file_with_torchvisions_names_has_the_same_variables(run):
+def test_file_with_torchvision_names_has_the_same_variables(run):
     """For a segmenter they are the variables of the backbone, from which another run can start."""
     config = read_config(run)
     model = load_model(config, run, "last", "auto", None)
@@ -236,7 +237,7 @@ def test_an_export_is_never_overwritten(run, capsys):
 @pytest.mark.parametrize(
     "name", [name if name == "ssd300" else pytest.param(name, marks=pytest.mark.slow) for name in published.DETECTORS]
 )
-def test_a_detector_in_torchvisions_names_can_be_read(name, tmp_path):
+def test_detector_with_torchvision_names_can_be_read(name, tmp_path):
     """All names and arrays equal those of torchvision's own file."""
     config = published.configure(name, small=True)
     columns = len(CLASSES) + (name in ("ssd300", *published.TWO_STAGES))

@@ -9,13 +9,13 @@ from experiments.label_counts import count_labels, describe, list_flags, median_
 from input_pipeline.batch import IGNORE
 
 NAMES = ("sky", "tree", "river", "bridge")
-LABELS = [  # nobody saw a river
+LABELS = [  # the river has no pixel
     np.array([[0, 0, 0, 0], [0, 0, 1, 1]], np.uint8),
     np.array([[1, IGNORE], [3, 3], [0, 0], [IGNORE, 3]], np.uint8),
     np.array([[0]], np.uint8),
     np.full((2, 2), IGNORE, np.uint8),
 ]
-# sky: 6 + 2 + 1 of 8 + 6 + 1, tree: 2 + 1 of 8 + 6, bridge: 3 of 6. The median of 0.6, 3/14 and 0.5 is 0.5.
+# Frequencies: sky has 6 + 2 + 1 of 8 + 6 + 1, tree 2 + 1 of 8 + 6, bridge 3 of 6. The median of 0.6, 3/14, 0.5 is 0.5.
 WEIGHTS = [0.5 / 0.6, 0.5 / (3 / 14), 0.0, 1.0]
 
 
@@ -44,7 +44,7 @@ def counts(request, monkeypatch):
     return count_labels(Made(LABELS), threads)
 
 
-def test_counts_by_hand(counts):
+def test_counts_equal_hand_computed_values(counts):
     assert counts.sizes.tolist() == [[2, 4], [4, 2], [1, 1], [2, 2]]
     assert counts.pixels.tolist() == [9, 3, 0, 3]
     assert counts.images.tolist() == [3, 2, 0, 1]
@@ -52,7 +52,7 @@ def test_counts_by_hand(counts):
     assert counts.ignored == 6
 
 
-def test_weights_by_hand(counts):
+def test_weights_equal_hand_computed_values(counts):
     np.testing.assert_allclose(median_frequency_weights(counts), WEIGHTS, rtol=1e-12)
 
 
@@ -63,7 +63,7 @@ def test_the_weights_and_their_roots_are_flags(counts):
     assert "median frequency" in first and "square root" in second
 
 
-def test_what_is_printed(counts):
+def test_report_is_printed_as_a_table(counts):
     title, head, *rows = describe("mine", NAMES, counts)
     assert title == (
         "mine: 4 images, height 1 to 4 (median 2), width 1 to 4 (median 2); 28.57% of the pixels have no class"
@@ -83,12 +83,12 @@ def test_equally_frequent_classes_weigh_the_same():
     np.testing.assert_array_equal(weights, np.ones(4))
 
 
-def test_nothing_but_void_weighs_nothing():
+def test_weights_are_zero_without_labelled_pixels():
     counts = count_labels(Made(LABELS[3:]), 1)
     np.testing.assert_array_equal(median_frequency_weights(counts), np.zeros(4))
     assert "100.00% of the pixels have no class" in describe("mine", NAMES, counts)[0]
 
 
-def test_a_label_that_is_no_class_is_named():
+def test_error_names_a_label_that_is_not_a_class():
     with pytest.raises(UserError, match="1.png holds the class 4, but 4 are named"):
         count_labels(Made([LABELS[0], np.array([[0, 4]], np.uint8)]), 2)

@@ -51,7 +51,7 @@ def test_every_family_converts_and_computes_the_same(name, tmp_path):
     assert found and all(float(value) < 1e-3 for value in found.values()), differences
 
 
-def test_a_missing_package_is_one_line(tmp_path, capsys, monkeypatch):
+def test_missing_package_prints_a_one_line_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     assert onnx.main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
@@ -72,7 +72,7 @@ def test_a_folder_without_an_export_is_refused(tmp_path, capsys, monkeypatch):
     assert stored.keys() == variables.keys() == states.describe(config, len(CLASSES))[1].keys()
 
 
-def test_the_forms_for_onnx_compute_the_same_values():
+def test_implementations_for_onnx_compute_the_same_values():
     rng = np.random.default_rng(0)
     for number in range(5):
         corners = np.sort(rng.uniform(0, 20, (2, 40, 2)), axis=0)
@@ -95,7 +95,7 @@ def test_wrong_values_are_refused():
     expected = np.linspace(0, 1, 1000, dtype=np.float32)
     swapped = expected.copy()
     swapped[[0, 999]] = swapped[[999, 0]]
-    assert onnx._compare("scores", expected, swapped) == 1  # two of a thousand values
+    assert onnx._compare("scores", expected, swapped) == 1  # two of a thousand values differ
     with pytest.raises(onnx.UserError, match="scores: 100% of onnxruntime's values differ from jax's"):
         onnx._compare("scores", expected, expected[::-1])
     with pytest.raises(onnx.UserError, match="100% of"):

@@ -110,7 +110,7 @@ def test_a_folder_is_searched_with_its_sub_folders_and_results_keep_them(tmp_pat
     assert module.output_names([paths[1]]) == {paths[1]: "x"}
 
 
-def test_inputs_without_an_image_say_what_was_passed_over(tmp_path):
+def test_error_for_inputs_without_images_names_the_skipped_files(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(
         UserError, match="not a folder or a glob with images; 1 file is skipped \\(HEIC\\): a.heic; .*pillow-heif"
@@ -123,7 +123,7 @@ def test_inputs_without_an_image_say_what_was_passed_over(tmp_path):
         module.find_images(str(tmp_path / "*.png"), tmp_path / "run")
 
 
-def test_images_are_read_upright_with_the_runs_white_up_to_the_limit(tmp_path, capsys):
+def test_images_are_read_upright_with_the_white_level_of_the_run(tmp_path, capsys):
     exif = Image.Exif()
     exif[0x0112] = 6
     paths = [write(tmp_path / "turned.png", exif=exif), write(tmp_path / "deep.png", np.full((3, 4), 2000, np.uint16))]

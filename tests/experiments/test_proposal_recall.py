@@ -1,4 +1,4 @@
-"""The recall of proposals, against numbers counted by hand."""
+"""The recall of proposals equals numbers counted by hand."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from experiments.proposal_recall import best_overlaps, list_counts, print_recall
 BOXES = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 44, 44]])
 PROPOSALS = np.array(
     [
-        [0, 0, 10, 20],  # half of the first box, and as much beyond it
+        [0, 0, 10, 20],  # half of the first box, and as much outside it
         [20, 20, 30, 26],  # 0.6 of the second
         [0, 0, 10, 8],  # 0.8 of the first
         [20, 20, 30, 30],
@@ -17,7 +17,7 @@ PROPOSALS = np.array(
 )
 
 
-def test_the_best_of_the_first_by_hand():
+def test_best_overlaps_of_the_first_proposals_equal_hand_computed_values():
     best = best_overlaps(BOXES, PROPOSALS, (1, 2, 3, 4, 100))
     np.testing.assert_allclose(best, [[0.5, 0.5, 0.8, 0.8, 0.8], [0, 0.6, 0.6, 1, 1], [0] * 5])
     assert best_overlaps(BOXES, PROPOSALS[:0], (10, 20)).tolist() == [[0, 0]] * 3
@@ -27,11 +27,11 @@ def test_the_best_of_the_first_by_hand():
 @pytest.mark.parametrize(
     ("most", "counts"), [(2000, (10, 100, 300, 1000, 2000)), (300, (10, 100, 300)), (64, (10, 64)), (5, (5,))]
 )
-def test_counts_end_with_what_a_batch_holds(most, counts):
+def test_counts_end_with_the_proposals_of_a_batch(most, counts):
     assert list_counts(most) == counts
 
 
-def test_the_report_and_what_is_printed(capsys):
+def test_report_and_printed_lines_have_the_recall(capsys):
     best = np.array([[0.5, 0.8], [0.2, 0.7], [0.0, 0.69], [0.0, 0.0]])
     report = summarise(best, [3, 8], 20)
     assert report == {

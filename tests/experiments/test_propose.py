@@ -82,7 +82,7 @@ def read(place, split, data_dir):
     return open_source(data, split, data_dir, ("boxes", "proposals"))
 
 
-def test_what_one_run_proposes_another_reads(tmp_path, data_dir, monkeypatch, capsys):
+def test_proposals_of_one_run_are_read_by_another(tmp_path, data_dir, monkeypatch, capsys):
     config = make(monkeypatch)
     run(config, tmp_path, data_dir)
     assert f"--config.data.proposals.folder={tmp_path / 'proposals'}" in capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_a_kill_keeps_files_and_other_weights_need_another_folder(tmp_path, data
     assert "\n" not in str(caught.value)
 
 
-def test_a_task_of_one_stage_proposes_nothing(tmp_path, data_dir, monkeypatch):
+def test_one_stage_task_raises_an_error(tmp_path, data_dir, monkeypatch):
     config = make(monkeypatch)
     monkeypatch.setattr(BrightnessTask, "reads", "maps")
     monkeypatch.setattr(Proposing, "produces", "maps")
@@ -132,7 +132,7 @@ def test_a_task_of_one_stage_proposes_nothing(tmp_path, data_dir, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["faster_rcnn_shapes", "mask_rcnn_shapes"])
-def test_a_faster_rcnn_proposes(name, tmp_path, data_dir, monkeypatch):
+def test_faster_rcnn_stores_proposals(name, tmp_path, data_dir, monkeypatch):
     make(monkeypatch)
     config = importlib.import_module(f"configs.{name}").get_config("debug")
     config.data.update(train_split="train[:3]", eval_split="validation[:3]")

@@ -23,7 +23,7 @@ from input_pipeline.datasets.shapes import FIGURES
 from tests import published
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-STORED = 60  # detections
+STORED = 60  # stored detections per image
 NUMBERED = dict(zip(CATEGORY_IDS, CLASS_NAMES, strict=True))
 
 
@@ -84,7 +84,7 @@ def test_detections_equal_stored_ones_of_torchvision(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_detections_equal_torchvisions(name, tmp_path):
+def test_detections_equal_torchvision(name, tmp_path):
     pytest.importorskip("torchvision", reason="compares with torchvision")
     config = published.configure(name, small=False)
     arrays, image = published.draw_file(name, config), published.draw_image(published.SIZES[name])
@@ -124,7 +124,7 @@ def test_a_file_is_evaluated_without_training(untrained, data_dir, tmp_path, cap
     assert not (tmp_path / "run/config.json").exists(), "training may still start here"
 
 
-def test_a_file_predicts_cocos_classes_without_the_dataset(untrained, tmp_path):
+def test_file_predicts_coco_classes_without_the_dataset(untrained, tmp_path):
     config, _ = untrained
     config = config.copy_and_resolve_references()
     config.data.name = "coco/2017"
@@ -154,7 +154,7 @@ def test_a_file_without_all_variables_is_refused_by_name(untrained, data_dir, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(77, 120), (200, 130)])
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_detections_in_an_image_file_are_near_torchvisions(name, size, tmp_path):
+def test_detections_in_an_image_file_are_near_torchvision(name, size, tmp_path):
     """Detections are resized, padded and mapped back, to within a pixel of the image and 0.02 of the score.
 
     Nothing is suppressed, because pixels are rounded for the network, which changes boxes with an overlap near the threshold.
@@ -178,7 +178,7 @@ def test_detections_in_an_image_file_are_near_torchvisions(name, size, tmp_path)
         "scores": np.asarray([entry["score"] for entry in entries]),
         "classes": np.asarray([CATEGORY_IDS.index(entry["category_id"]) for entry in entries]),
     }
-    # Only the best ones: others are near the last one that is kept.
+    # Only the best detections are compared. Others have scores near the last one that is kept.
     for some, others in ((expected, found), (found, expected)):
         same = some["classes"][:STORED, None] == others["classes"]
         same &= np.abs(some["scores"][:STORED, None] - others["scores"]) <= 0.02

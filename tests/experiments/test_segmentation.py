@@ -78,7 +78,7 @@ def test_class_weights_and_the_weight_map_multiply():
     assert float(weight) == 8.0
 
 
-def test_several_losses_add_up_and_are_logged():
+def test_several_losses_are_summed_and_logged():
     logits = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
     batch = make_batch(np.random.default_rng(1).integers(0, 3, (2, 3, 3)))
     task = make(losses={"dice": {"factor": 0.5}})
@@ -106,7 +106,7 @@ def test_smaller_logits_are_compared_with_the_centre_of_the_label():
         (dict(class_weights=(1.0, 2.0)), "task.class_weights"),
     ],
 )
-def test_wrong_fields_are_one_line(fields, name):
+def test_invalid_fields_raise_a_one_line_error(fields, name):
     with pytest.raises(UserError, match=f"config.{name}") as caught:
         make(**fields)
     assert "\n" not in str(caught.value)

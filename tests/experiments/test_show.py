@@ -34,7 +34,7 @@ def see_steps(config, inputs):
 
 
 @pytest.mark.parametrize("configs", [unet_shapes, ssd_shapes])
-def test_it_is_what_the_loop_gives_the_step(configs, data_dir):
+def test_shown_batch_equals_the_batch_of_the_step(configs, data_dir):
     config = configs.get_config("debug")
     config.train.steps = 4
     inputs = Inputs(config, data_dir)
@@ -53,7 +53,7 @@ def make_command(config, data_dir, **values):
     return Command(config, True, data_dir=data_dir, **fields | {name: str(own) for name, own in values.items()})
 
 
-def test_it_names_its_rows_and_replaces_nothing(tmp_path, data_dir, capsys):
+def test_output_names_its_rows_and_replaces_no_file(tmp_path, data_dir, capsys):
     config = ssd_shapes.get_config("debug")
     command = make_command(config, data_dir, output=tmp_path)
     show(command)
@@ -87,7 +87,7 @@ def test_a_run_with_other_fields_gives_a_warning(tmp_path, data_dir, capsys, mon
 
 
 @pytest.mark.parametrize("step", [0, 7])
-def test_a_step_that_the_run_does_not_take_is_one_line(step, data_dir):
+def test_step_outside_the_run_raises_a_one_line_error(step, data_dir):
     command = make_command(unet_shapes.get_config("debug"), data_dir)
     object.__setattr__(command, "step", step)
     with pytest.raises(UserError, match=f"--step={step}: config.train.steps=6; steps count from 1"):

@@ -1,4 +1,4 @@
-"""Linear models by their known answers, by the conditions of an optimum, and by numpy."""
+"""Linear models equal known answers, meet the conditions of an optimum, and equal numpy."""
 
 import dataclasses
 
@@ -41,13 +41,13 @@ def objective(weights, bias, block, number, settings):
     return (weights @ weights + (bias / settings.bias_scale) ** 2) / 2 + settings.cost * hinge
 
 
-def test_the_widest_margin_between_two_points_is_known():
+def test_widest_margin_between_two_points_equals_the_known_answer():
     """For points at 3 and -1 the border is half-way, at 1, and the points have margins of 1 and -1."""
     block = make_block([[3.0], [-1.0]], [0, -1], [[False], [True]])
     weights, biases, objectives = fit_svms([block], 1, SETTINGS)
     assert weights.shape == (1, 1) and biases.shape == (1,)
     np.testing.assert_allclose(block["features"][:, 0] * weights[0, 0] + biases[0], [1, -1], atol=1e-3)
-    # Features are scaled to a mean norm of 1, which is half of theirs; a tiny violation costs a hundred times itself.
+    # Features are scaled to a mean norm of 1, half of the original one. A small violation costs 100 times its size.
     np.testing.assert_allclose(objectives, (1 + 0.05**2) / 2, rtol=0.02)
 
 
@@ -63,7 +63,7 @@ def test_mining_ends_near_the_optimum_of_all_negatives(hard_negatives, monkeypat
     rng = np.random.default_rng(1)
     for number in range(2):
         own = objective(weights[:, number], biases[number], block, number, settings)
-        assert own == pytest.approx(objectives[number], rel=1e-3), "what is left out costs nothing"
+        assert own == pytest.approx(objectives[number], rel=1e-3), "unused negatives have no loss"
         for size in (0.3, 0.03):
             step = rng.normal(0, size, (50, 5))
             moved = [
@@ -77,13 +77,13 @@ def test_rows_that_are_neither_do_not_count():
     block = clouds(np.random.default_rng(0))
     found = fit_svms([block], 2, SETTINGS)
     stray = make_block(np.tile([[9.0, -9, 9, -9]], (50, 1)), [-1] * 50, np.zeros((50, 2)))
-    # The mean norm of all features is what they are scaled by.
+    # Features are scaled by the mean norm of all features.
     stray["features"] *= np.linalg.norm(block["features"], axis=1).mean() / np.linalg.norm(stray["features"][0])
     for one, other in zip(found, fit_svms([block, stray], 2, SETTINGS), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_class_without_a_positive_never_fires():
+def test_class_without_positives_has_only_negative_margins():
     block = clouds(np.random.default_rng(0))
     block["positive"][block["positive"] == 1] = -1
     weights, biases, _ = fit_svms([block], 2, SETTINGS)

@@ -20,7 +20,7 @@ from tests.experiments.test_detection import Scenes
 
 
 class Killed(BaseException):
-    """A replacement of a kill, which nothing may catch."""
+    """A stand-in for a kill. No code may catch it."""
 
 
 def make_config(variant, **fields):
@@ -53,7 +53,7 @@ def rows(workdir):
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory, data_dir):
-    """The runs of an untrained network and of two stages on it, the first of which is stopped and killed once."""
+    """Run an untrained network and two stages on it. The first stage is stopped once and killed once."""
     root = tmp_path_factory.mktemp("stages")
     workdirs = {name: root / name for name in ("network", "svm", "regression")}
     make(make_config("", train=dict(steps=0), optim=dict(warmup_steps=0)), workdirs["network"], data_dir).run(None)
@@ -145,7 +145,7 @@ def test_the_box_regression_explains_its_targets(stages):
         (dict(model=dict(head="softmax")), "config.model.name='sppnet' does not have; set config.model.head='svm'"),
     ],
 )
-def test_fields_that_do_not_fit_a_stage_are_one_line(fields, words, tmp_path, data_dir):
+def test_invalid_fields_of_a_stage_raise_a_one_line_error(fields, words, tmp_path, data_dir):
     with pytest.raises(UserError, match=words):
         make(make_config("svm", **fields), tmp_path / "run", data_dir)
 
@@ -156,7 +156,7 @@ def test_a_stage_without_its_predecessor_is_refused(tmp_path, stages, data_dir):
         make(make_config("regression", init_from=str(stages["network"])), tmp_path / "run", data_dir)
 
 
-def test_stored_features_are_those_of_each_object_once(tmp_path, monkeypatch):
+def test_features_of_each_object_are_stored_once(tmp_path, monkeypatch):
     """The 21 images have two canvases and partly filled batches. Objects are stored in the order of blocks."""
     monkeypatch.setattr(features, "BLOCK", 8)
     source, stop = Scenes([(24, 36), (36, 24), (24, 36)] * 7), Preemption()
@@ -204,7 +204,7 @@ def test_features_of_other_weights_are_refused(tmp_path, stages, data_dir):
         trainer.run(None)
 
 
-def test_too_little_disk_space_is_one_line(tmp_path, monkeypatch):
+def test_too_little_disk_space_raises_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=2**30))
     with pytest.raises(UserError, match=r"the features of 5000 images need 40\.0 GiB more .* has 1\.0 GiB left"):
         features._check_room(tmp_path, 40 * 2**30, 5000)

@@ -1,4 +1,4 @@
-"""The summary of a network, against counts by hand and for every family."""
+"""The summary of a network equals counts by hand, and works for every family."""
 
 import math
 
@@ -67,7 +67,7 @@ COUNTED = {  # path: (parameters, calls, output, operations of one image)
 }
 
 
-def test_parameters_and_operations_are_those_counted_by_hand(known):
+def test_parameters_and_operations_equal_hand_computed_counts(known):
     architecture, shapes, _ = states.describe(known, len(CLASSES))
     task = make_task(known, CLASSES)
 
@@ -83,7 +83,7 @@ def test_parameters_and_operations_are_those_counted_by_hand(known):
     assert "wrapper" not in type(model).__call__.__name__ and model.training_only == ()
 
 
-def test_memory_is_that_of_what_goes_in_and_out(known):
+def test_memory_equals_the_sum_of_inputs_and_outputs(known):
     known.optim.name, known.optim.momentum = "sgd", 0.0
     lines = describe_steps(known, make_task(known, CLASSES), len(CLASSES))
     title, training, inference, words = (line.split("  ") for line in lines)

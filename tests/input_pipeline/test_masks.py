@@ -130,7 +130,7 @@ def test_mask_over_its_box_is_sampled_once(seed, matrix):
     np.testing.assert_array_equal(row["masks"][len(stored) :], 0)
     reach = (
         int(np.ceil(np.abs(np.linalg.inv(matrix)[:2, :2]).sum(1).max() / 2)) + 1
-    )  # stored pixels in half a pixel here
+    )  # stored pixels per half pixel here
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     for mask, box, before, picture in zip(row["masks"], drawn.objects["boxes"], stored, pictured, strict=False):
         place = to_grid(box)

@@ -43,7 +43,7 @@ def test_a_thinned_curve_keeps_extremes_and_ends(seed):
     kept = dict(zip(curve.steps, curve.values, strict=True))
     for place in (0, len(steps) - 1, spike, dip):
         assert kept[steps[place]] == values[place]
-    # Each kept value is a value of the run, and its other values lie between two kept ones nearby.
+    # Each kept value is a value of the run. The other values lie between two kept values nearby.
     own = dict(zip(steps, values, strict=True))
     assert all(own[step] == value for step, value in kept.items())
     edges = np.linspace(steps[0], steps[-1], POINTS // 2 + 1)
@@ -71,9 +71,9 @@ def test_bucket_means_cover_all_values_and_share_steps_between_seeds():
 def test_hours_include_training_and_evaluations():
     rows = [
         {"step": 100, "time/images_per_second": 2.0},  # 100 steps of 10 images: 500 s
-        {"step": 150, "val/mIoU": 0.5, "time/evaluation": 60.0},  # no rate: the next row's counts
+        {"step": 150, "val/mIoU": 0.5, "time/evaluation": 60.0},  # no rate, so the rate of the next row counts
         {"step": 200, "time/images_per_second": 5.0},  # 50 + 50 steps: 200 s
-        {"step": 260, "time/evaluation": 40.0},  # after the last rate: 60 steps, 120 s
+        {"step": 260, "time/evaluation": 40.0},  # 60 steps after the last rate, 120 s
     ]
     found = find_hours(make(rows))
     assert found is not None
@@ -83,12 +83,12 @@ def test_hours_include_training_and_evaluations():
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1}], [{"step": 1, "time/images_per_second": None}]])
-def test_without_a_rate_there_are_no_hours(rows):
+def test_runs_without_a_rate_have_no_hours(rows):
     assert find_hours(make(rows)) is None
     assert find_hours(make([{"step": 1, "time/images_per_second": 2.0}], {"model.name": "x"})) is None
 
 
-def test_hours_of_many_rows_are_few_numbers():
+def test_hours_of_many_rows_are_thinned():
     rows = [{"step": step, "time/images_per_second": 10.0} for step in range(1, 5001)]
     found = find_hours(make(rows))
     assert found is not None

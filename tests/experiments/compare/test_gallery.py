@@ -1,4 +1,4 @@
-"""The pictures of several runs on the same images, matched by name and data, without those of damaged runs."""
+"""Images of several runs are matched by name and data, without those of damaged runs."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def test_the_background_has_no_colour_in_the_legend(tmp_path):
     assert collect_examples([(0, read(workdir))])["classes"] == {"tree": "#e69f00"}
 
 
-def test_an_older_run_shows_its_sheet(tmp_path):
+def test_older_run_shows_its_sheet_of_examples(tmp_path):
     workdir = make_run(tmp_path / "run", scores=[{"mIoU": 0.1}, {"mIoU": 0.2}])
     write_png(workdir / "predictions" / "val-20-examples.png", np.zeros((30, 2 * SHEET, 3), np.uint8))
     run = read(workdir)

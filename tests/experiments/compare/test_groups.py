@@ -76,8 +76,8 @@ def test_runs_without_a_config_are_separate_groups(tmp_path):
     assert len(folded(tmp_path)) == 2
 
 
-def test_the_interval_is_that_of_students_t():
-    # Three values with mean 2 and standard deviation 1: the quantile of t with 2 degrees of freedom is 4.302653.
+def test_interval_equals_the_quantile_of_students_t():
+    # Three values have mean 2 and standard deviation 1. The quantile of t with 2 degrees of freedom is 4.302653.
     found = spread([1.0, None, 2.0, 3.0])
     assert found.count == 3 and found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     assert describe(found, 2) == "2.00 ± 2.48"

@@ -70,7 +70,7 @@ def test_two_seeds_are_compared_as_two_runs(sweep, capsys):
     assert len(out.split("\n\n")[0].splitlines()) == 3
 
 
-def test_a_pivot_table_in_latex(sweep, capsys):
+def test_pivot_table_is_written_in_latex(sweep, capsys):
     main([str(sweep), "--rows=model.name", "--columns=optim.lr", "--latex"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == r"model.name & 0.1 & 0.2 \\" and lines[4].startswith("unet & 0.1050 $\\pm$ 0.0635 & 0.2050")
@@ -123,7 +123,7 @@ def test_runs_without_records_are_compared_without_a_verdict(tmp_path, capsys):
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
-def test_mistakes_are_one_line(sweep, flags, message):
+def test_invalid_flags_print_a_one_line_error(sweep, flags, message):
     with pytest.raises(SystemExit) as error:
         main([str(sweep), *flags])
     assert str(error.value).startswith("error: ") and message in str(error.value)

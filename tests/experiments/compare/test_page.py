@@ -1,4 +1,4 @@
-"""The page in a browser, with hostile names, by keyboard and on a phone. It loads nothing from elsewhere."""
+"""The page works in a browser, with hostile names, by keyboard and on a phone. It loads no external files."""
 
 import json
 import re
@@ -110,7 +110,7 @@ def _check_content(browser):
     assert sorted(classes) == sorted([HOSTILE, ALIEN, "sky", "tree"])
     assert browser.run("document.querySelector('#examples .note')") is None, "label maps have no marks of objects"
     pictures = "[...document.querySelectorAll('#examples img')]"
-    # For two images: the image, its ground truth, and the predictions of two methods.
+    # Each of two images has four pictures, the image, its ground truth, and the predictions of two methods.
     assert browser.run(f"Promise.all({pictures}.map((own) => own.decode())).then(() => {pictures}.length)") == 8
     assert browser.run(f"{pictures}.filter((own) => own.naturalWidth === 128).length") == 8
     assert browser.run("document.getElementById('recall')") is None, "label maps have no recall"

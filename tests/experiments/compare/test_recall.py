@@ -36,7 +36,7 @@ def test_curves_give_the_average_precision(tmp_path, styles):
     np.testing.assert_allclose(own["scores"], [*wanted, np.mean(wanted)])
     curves = decode(own["curves"], "<f4").reshape(3, len(RECALLS))
     assert (np.diff(curves) <= 1e-7).all(), "precision falls"
-    # COCO's AP is the mean over these recalls; VOC's area is near it.
+    # COCO's AP is the mean over these recalls. VOC's area is near it.
     np.testing.assert_allclose(curves.mean(1), own["scores"], atol=1e-6 if "coco" in styles else 0.02)
 
 

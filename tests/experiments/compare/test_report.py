@@ -1,4 +1,4 @@
-"""The report as W&B stores it, made without a network. Saving it needs an account and is not tested."""
+"""The report equals the format that W&B stores. It is made without a network, and saving it is not tested."""
 
 import json
 import socket
@@ -84,12 +84,12 @@ def test_a_group_becomes_a_run_set_by_ids(groups, no_network):
 
 
 @pytest.mark.parametrize("target", ["project", "team/", "/project", "a/b/c", ""])
-def test_a_wrong_target_is_refused(groups, target):
+def test_invalid_target_raises_an_error(groups, target):
     with pytest.raises(UserError, match="must be ENTITY/PROJECT"):
         make_report(target, groups, "val/mIoU", [], None)
 
 
-def test_runs_that_were_never_sent_are_refused(groups):
+def test_runs_that_were_never_sent_raise_an_error(groups):
     for group in groups:
         for run in group.runs:
             (run.workdir / "wandb_id").unlink()
@@ -97,7 +97,7 @@ def test_runs_that_were_never_sent_are_refused(groups):
         make_report("team/project", groups, "val/mIoU", [], None)
 
 
-def test_without_an_account_the_error_is_one_line(groups, monkeypatch, tmp_path):
+def test_report_without_an_account_raises_a_one_line_error(groups, monkeypatch, tmp_path):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Runs as their directories show them, also unfinished and damaged ones."""
+"""Runs are read from their directories, including unfinished and damaged runs."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.experiments.compare.synthetic import make_run
 
 
-def test_scores_time_and_cost(tmp_path):
+def test_scores_time_and_cost_equal_hand_computed_values(tmp_path):
     run = read_run(make_run(tmp_path / "a", scores=[{"mIoU": 0.7}, {"mIoU": 0.9}, {"mIoU": 0.8}]), "a")
     assert (run.state, run.step, run.steps, run.metric) == ("done", 30, 30, "val/mIoU")
     assert run.best("val/mIoU") == (20, 0.9) and run.last("val/mIoU") == 0.8
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_a_problem_of_its_run(tmp_path, file, content, problem
 
 
 @pytest.mark.parametrize("sessions", [[{}], [{"started": "yesterday"}], [{"started": 3}], "nonsense", [7]])
-def test_strange_sessions_have_no_hours(tmp_path, sessions):
+def test_invalid_sessions_have_no_hours(tmp_path, sessions):
     place = make_run(tmp_path)
     (place / "evidence.json").write_text(json.dumps({"sessions": sessions}))
     run = read_run(place, "a")
@@ -127,7 +127,7 @@ def test_runs_sweeps_and_members_are_found(tmp_path):
     assert [run.name for run in find_runs([str(tmp_path / "sweep")])] == ["lr=1-3f9a1c", "lr=2-aaaaaa"]
 
 
-def test_a_place_without_a_run_is_an_error(tmp_path):
+def test_folder_without_a_run_raises_an_error(tmp_path):
     with pytest.raises(
         UserError, match="has no run, and no folder in it has one; name the --workdir of a run or a sweep"
     ):

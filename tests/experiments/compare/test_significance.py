@@ -20,7 +20,8 @@ TRUE = 0.02
 def experiment(rng, seeds, images=150, draws=300, difference=TRUE, of_seed=0.01, of_image=0.1, of_both=0.05):
     """Return bootstrap scores of two methods, the means of their shares of right pixels.
 
-    A run's share in an image is that of the method plus effects of the image (shared by all runs), of the seed, and of both.
+    The share of a run in an image is the share of the method plus effects of the image (shared by all runs), of the seed,
+    and of both.
     """
     weights = rng.multinomial(images, np.full(images, 1 / images), draws)
     weights = np.concatenate([np.ones((1, images)), weights])
@@ -60,7 +61,7 @@ def test_an_interval_without_seeds_is_too_short_for_methods():
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (3, 3)])
-def test_p_is_uniform_if_nothing_differs(seeds):
+def test_p_values_are_uniform_without_a_difference(seeds):
     rng = np.random.default_rng(7)
     of_seed = 0.0 if seeds == (1, 1) else 0.01
     p = [estimate_difference(*experiment(rng, seeds, difference=0, of_seed=of_seed), images=150)[3] for _ in range(200)]
@@ -111,7 +112,7 @@ def test_several_seeds_add_their_spread(tmp_path):
     )
     (verdict,) = judge(groups["calm"], groups["wild"], "val/pixel_accuracy")[:1]
     assert verdict.seeds and verdict.difference == pytest.approx(0.02, abs=1e-3)
-    # The part of the seeds: 0.1 / sqrt(3) times the quantile of t with 2 degrees of freedom.
+    # The part of the seeds is 0.1 / sqrt(3) times the quantile of t with 2 degrees of freedom.
     assert verdict.high - verdict.low > 2 * 4.2 * 0.1 / 3**0.5 and not verdict.real
 
 
@@ -165,7 +166,7 @@ def test_records_that_do_not_fit_are_an_error(tmp_path):
         judge(groups["a"], groups["d"], "val/mIoU")
 
 
-def test_few_images_are_refused(tmp_path):
+def test_too_few_images_raise_an_error(tmp_path):
     """Draws of few images are so often equal that any difference looks significant."""
     good, poor = (label_records(np.full(9, share)) for share in (0.9, 0.5))
     groups = groups_of(tmp_path, a=[good], b=[poor])
@@ -209,7 +210,7 @@ def test_the_interval_excludes_0_exactly_if_p_is_small():
 
 
 @pytest.mark.parametrize("content", ["nonsense\n", "[1]\n", '{"name": "a"}\n{}\n', '{"name": "a", "confusion": 3}\n'])
-def test_damaged_records_are_one_line(tmp_path, content):
+def test_damaged_records_raise_a_one_line_error(tmp_path, content):
     run = make_run(tmp_path, records=label_records(np.ones(3)))
     (run / "records/val.jsonl").write_text(content)
     with pytest.raises(

@@ -36,7 +36,7 @@ def test_each_group_has_a_row(grid):
     row = dict(zip(table.header, table.rows[0], strict=True))
     assert (row["seeds"], row["state"], row["model"], row["data"]) == (2, "done", "fcn", "camvid")
     assert row["best val/mIoU"].mean == pytest.approx(0.121) and row["last val/mIoU"].mean == pytest.approx(0.071)
-    # For two values 0.002 apart, half the interval is 12.7062 * 0.001.
+    # Two values differ by 0.002, so half the interval is 12.7062 * 0.001.
     assert row["best val/mIoU"].half == pytest.approx(0.0127062, rel=1e-5)
     assert (row["hours"].mean, row["device-hours"].mean, row["cost"].mean, row["PFLOP"].mean) == (2, 8, 20, 0.08)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def lab(colours):
-    """Convert [N,3] sRGB to CIELAB, D65, in which distances are others than those that made the palette."""
+    """Convert [N,3] sRGB to CIELAB, D65. The palette was made with other distances."""
     value = np.asarray(colours) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     xyz = linear @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T

@@ -16,10 +16,10 @@ def make():
     return DrawnExamples(["</script>", "b"], [DrawnExample(3, "../a/ä.png", tiles), DrawnExample(7, "b", tiles)])
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_examples_are_read_back(tmp_path):
     for name in ("one", "two"):
         write_examples(tmp_path / f"{name}.zip", make())
-    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes(), "a run that is repeated"
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes(), "equal examples give equal bytes"
     assert read_examples(tmp_path / "one.zip") == make()
     tile = np.asarray(Image.open(io.BytesIO(make().examples[0].tiles["prediction"])))
     assert tile.shape == (4, 6, 3) and abs(tile.astype(int) - 200).max() < 4

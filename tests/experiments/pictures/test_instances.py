@@ -1,4 +1,4 @@
-"""Pictures of instances give neighbours other colours, draw the mask's own pixels, and names where there is room."""
+"""Pictures of instances give neighbours different colours, draw the pixels of masks, and draw names if they have room."""
 
 import time
 
@@ -51,7 +51,7 @@ def blend(colour):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60))
-def test_neighbours_have_other_colours(seed, count):
+def test_neighbours_have_different_colours(seed, count):
     rng = np.random.default_rng(seed)
     corner, sides = rng.uniform(0, 100, (count, 2)), rng.uniform(1, 15, (count, 2))
     boxes = np.concatenate([corner, corner + sides], -1)
@@ -62,7 +62,7 @@ def test_neighbours_have_other_colours(seed, count):
         assert colours[i] != colours[j] or gap >= REACH
 
 
-def test_a_grid_of_touching_boxes_needs_the_distinct_colours_alone_and_uses_them_all():
+def test_grid_of_touching_boxes_uses_all_distinct_colours_and_no_others():
     corner = np.stack(np.meshgrid(np.arange(20), np.arange(20), indexing="ij"), -1).reshape(-1, 2) * 10.0
     colours = choose_colours(np.concatenate([corner, corner + 10], -1))
     counts = np.bincount(colours)
@@ -79,16 +79,16 @@ def test_a_mask_is_translucent_inside_a_contour_on_a_grey_image():
     assert drawn[200, 230].tolist() == blend(colour)
     assert drawn[100, 200].tolist() == drawn[200, 199].tolist() == drawn[300, 230].tolist() == [GREY] * 3
     line = np.flatnonzero(shares(drawn[200], colour))
-    assert line.tolist() == [200, 201, 258, 259]  # two pixels for a side of 60
+    assert line.tolist() == [200, 201, 258, 259]  # the line has two pixels for a side of 60
 
 
-def test_a_contour_is_thin_where_the_object_is_small():
+def test_contour_of_a_small_object_is_thin():
     drawn = draw_instances(PURPLE, found((100, 200, 110, 212)), ["cell"])
     assert np.flatnonzero(shares(drawn[105], OKABE_ITO[0])).tolist() == [200, 211]
-    assert shares(drawn, (255, 255, 255)).sum() == 0  # and it has no room for a score
+    assert shares(drawn, (255, 255, 255)).sum() == 0  # the score has no room
 
 
-def test_small_objects_lie_on_large_ones():
+def test_small_objects_are_drawn_over_large_ones():
     boxes = (100, 100, 400, 400), (200, 200, 250, 250)
     for order in ((0, 1), (1, 0)):
         drawn = draw_instances(PURPLE, found(*(boxes[k] for k in order)), ["cell"])
@@ -97,7 +97,7 @@ def test_small_objects_lie_on_large_ones():
 
 
 def written(drawn):
-    """Count the pixels of ink. Nothing else is black or white."""
+    """Count the pixels of ink. No other pixels are black or white."""
     return (shares(drawn, (0, 0, 0)) | shares(drawn, (255, 255, 255))).sum()
 
 
@@ -107,24 +107,24 @@ def test_one_class_is_not_named(names, scored, said):
     assert (written(draw_instances(PURPLE, rows, ["cell", "debris"][:names])) > 20) == said
 
 
-def test_names_stand_inside_or_beside_and_hide_neither_names_nor_neighbours():
+def test_names_do_not_hide_other_names_or_neighbours():
     alone = found((100, 100, 150, 150), scores=np.full(1, 0.88))
     beside = draw_instances(PURPLE, alone, ["cell"])
-    assert written(beside[60:100]) > 10 and not written(beside[100:])  # above it, for in it there is no room
+    assert written(beside[60:100]) > 10 and not written(beside[100:])  # above the object, because it has no room inside
     crowded = [(y, x, y + 50, x + 50) for y in range(100, 559, 51) for x in range(100, 559, 51)]
     drawn = draw_instances(PURPLE, found(*crowded), ["cell"])
     assert written(drawn[:100]) > 10 and not written(drawn[100:558])
     same = draw_instances(PURPLE, found(*[(100, 100, 300, 300)] * 9), ["cell"])
     for rows, some in ((slice(75, 100), 1), (slice(100, 125), 1), (slice(125, 300), 0), (slice(300, 325), 1)):
-        assert (written(same[rows]) > 10) == some  # above, inside at the top, and below; the other six are left out
+        assert (written(same[rows]) > 10) == some  # above, inside at the top, and below; the other six have no name
 
 
 @pytest.mark.parametrize("box", [(0, 0, 90, 90), (610, 810, 700, 900), (0, 400, 700, 520)])
-def test_names_stay_in_the_picture(box):
+def test_names_stay_inside_the_picture(box):
     assert written(draw_instances(PURPLE, found(box, classes=[1]), ["cell", "debris"])) > 20
 
 
-def test_a_mask_without_a_pixel_shows_its_box():
+def test_mask_without_pixels_shows_its_box():
     rows = found((100, 200, 120, 240)) | {"masks": collect([Mask(np.zeros((1, 1), bool))])}
     drawn = draw_instances(PURPLE, rows, ["cell"])
     assert shares(drawn[110], OKABE_ITO[0]).sum() == 2 and drawn[110, 220].tolist() == [GREY] * 3
@@ -146,7 +146,7 @@ def test_a_small_image_is_enlarged_with_its_masks():
     assert (draw_instances(image, found(), ["cell"]) == 90).all()
 
 
-def test_a_comparison_shows_each_truth_next_to_its_prediction_and_stripes_what_is_not_counted():
+def test_comparison_pairs_truth_and_prediction_and_stripes_uncounted_objects():
     images = [np.full((*size, 3), 60, np.uint8) for size in ((448, 300), (224, 448))]
     plain, boxes = annotated((100, 100, 200, 200)), (100, 100, 200, 200)
     drawn = compare_instances(images, [plain] * 2, [found(boxes), found()], ["cell"])
@@ -170,7 +170,7 @@ def drawn_as(outcome, box=(100, 200, 300, 400)):
     return draw_instances(PURPLE, instances(box) | {"outcomes": np.array([outcome])}, ["cell"])
 
 
-def test_outcomes_have_other_contours_and_fillings():
+def test_outcomes_have_different_contours_and_fillings():
     colour = OKABE_ITO[0]
     hit, false_alarm, missed, not_counted = map(drawn_as, Outcome)
     lines, fills = zip(
@@ -194,14 +194,14 @@ def test_a_small_instance_has_no_mark():
     )
 
 
-def test_the_legend_says_that_a_colour_is_an_instance():
+def test_legend_explains_that_a_colour_is_an_instance():
     rows = annotated((100, 100, 200, 200))
     texts = [text for _, text in INSTANCES.list_entries([rows], ["cell"], 0.25)]
     assert texts[0] == "a colour is one object" and len(texts) == 4
     assert [text for _, text in INSTANCES.list_entries([rows], ["cell"], None)] == texts[:1]
 
 
-def test_hundreds_of_instances_are_drawn_in_a_moment():
+def test_hundreds_of_instances_are_drawn_in_seconds():
     rng = np.random.default_rng(0)
     corner = rng.integers(0, (960, 1260), (400, 2))
     rows = found(*np.concatenate([corner, corner + rng.integers(8, 60, (400, 2))], -1).tolist())

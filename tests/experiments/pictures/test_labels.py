@@ -1,4 +1,4 @@
-"""Pictures of label maps have a grey background, outlines of objects, and each image's proportions."""
+"""Pictures of label maps have a grey background, outlines of objects, and the aspect ratio of each image."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ from tests.experiments.pictures.colours import shares
 RNG = np.random.default_rng(0)
 
 
-def test_an_overlay_mixes_the_colour_with_the_grey_image_and_draws_borders_in_full():
+def test_overlay_mixes_colours_with_the_grey_image_and_draws_borders():
     image = np.full((8, 8, 3), 100, np.uint8)
     label = np.zeros((8, 8), np.uint8)
     label[:, 4:] = 1
@@ -37,13 +37,13 @@ def test_the_background_is_the_grey_image(background):
     drawn = overlay(image, label, background)
     changed = (drawn != turn_grey(image)).any(-1)
     assert changed[inside].all()
-    assert not changed[~disc(radius=42)].any(), "but for the outline's own pixels"
-    assert (drawn[~inside].max(-1) == drawn[~inside].min(-1)).all(), "no tint, not in the outline either"
+    assert not changed[~disc(radius=42)].any(), "except the pixels of the outline"
+    assert (drawn[~inside].max(-1) == drawn[~inside].min(-1)).all(), "the background and the outline have no tint"
 
 
 @pytest.mark.parametrize("level", [0, 15, 128, 240, 255])
 @pytest.mark.parametrize("index", [1, 2, 6, 8])
-def test_outlines_stand_out_on_dark_and_bright_images(level, index):
+def test_outlines_are_visible_on_dark_and_bright_images(level, index):
     """The outline is a line in the class's colour and a line of ink. One of both contrasts with any image."""
     inside, image = disc(), np.full((120, 120, 3), level, np.uint8)
     drawn = overlay(image, np.where(inside, index, 0).astype(np.uint8), 0)
@@ -52,12 +52,12 @@ def test_outlines_stand_out_on_dark_and_bright_images(level, index):
     assert line.tolist() == [0 if choose_ink(colour) == "black" else 255] * 3
     light = [luminance(own) + 0.05 for own in (np.full(3, level), colour, line)]
     contrasts = [max(own, light[0]) / min(own, light[0]) for own in light[1:]]
-    assert max(contrasts) > 3, "the web's guidelines want 3 of what is to be seen"
+    assert max(contrasts) > 3, "web guidelines require a contrast of 3"
     ring = shares(drawn, palette()[index])
     assert ring.sum() > 200 and not ring[60, 30:90].any()
 
 
-def test_an_unlabelled_border_draws_no_line_into_the_background():
+def test_unlabelled_border_draws_no_line_into_the_background():
     label = np.zeros((40, 40), np.uint8)
     label[10:30, 10:30] = IGNORE
     image = np.full((40, 40, 3), 90, np.uint8)
@@ -70,8 +70,8 @@ def test_outlines_are_thicker_in_larger_images(size, width):
     assert measure_outline(size) == width
 
 
-def test_bands_of_rows_make_one_picture(monkeypatch):
-    """At any height of a band, the outline included, which reaches over its ends."""
+def test_bands_of_rows_give_the_same_picture(monkeypatch):
+    """This holds for any height of a band, including outlines that cross its ends."""
     label = np.kron(RNG.integers(0, 4, (12, 9)), np.ones((97, 11))).astype(np.uint8)  # outlines of 2 pixels
     label[label == 3] = IGNORE
     image = RNG.integers(0, 256, (*label.shape, 3), dtype=np.uint8)
@@ -82,7 +82,7 @@ def test_bands_of_rows_make_one_picture(monkeypatch):
         np.testing.assert_array_equal(overlay(image, label, 0), whole)
 
 
-def test_a_large_image_takes_little_more_memory_than_its_picture():
+def test_large_image_needs_little_more_memory_than_its_picture():
     image, label = np.zeros((6000, 2000, 3), np.uint8), np.zeros((6000, 2000), np.uint8)
     label[::50] = 1
     tracemalloc.start()
@@ -93,16 +93,16 @@ def test_a_large_image_takes_little_more_memory_than_its_picture():
 
 
 @pytest.mark.parametrize("size", [(512, 384), (64, 96), (30, 300), (300, 12), (1, 1), (900, 1000)])
-def test_tiles_keep_the_images_proportions(size):
+def test_tiles_keep_the_aspect_ratio_of_the_image(size):
     image = np.full((*size, 3), 90, np.uint8)
     label = np.zeros(size, np.uint8)
     tiles = draw_tiles(image, [label, label], ["a", "b"], 100)
     assert {tile.shape for tile in tiles} == {(*(max(1, round(100 * side / max(size))) for side in size), 3)}
-    assert (tiles[0] == 90).all(), "the image alone"
+    assert (tiles[0] == 90).all(), "only the image"
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])
-def test_a_comparison_shows_every_image_truth_and_prediction_at_its_own_proportions(count):
+def test_comparison_keeps_the_aspect_ratio_of_every_image(count):
     sizes = [(64, 96), (200, 50), (448, 448), (30, 300), (1000, 900)][:count]
     images = [np.full((*size, 3), (30, 100 + 20 * index, 200), np.uint8) for index, size in enumerate(sizes)]
     labels = [np.full(size, index, np.uint8) for index, size in enumerate(sizes)]
@@ -113,12 +113,12 @@ def test_a_comparison_shows_every_image_truth_and_prediction_at_its_own_proporti
         height, width = (round(side * TILE / max(size)) for side in size)
         y, x = np.nonzero(shares(drawn, image[0, 0]))
         assert (np.ptp(y) + 1, np.ptp(x) + 1) == (height, width) and len(y) == height * width
-        for place, own in enumerate((index, 5), start=1):  # the same place, one and two tiles further
+        for place, own in enumerate((index, 5), start=1):  # the same place, one and two tiles to the right
             tile = drawn[y[0] : y[0] + height, x[0] + place * (TILE + 10) :][:, :width]
             np.testing.assert_array_equal(
                 tile, np.broadcast_to(overlay(image[:1, :1], np.full((1, 1), own, np.uint8)), tile.shape)
             )
-    for index in range(7):  # the legend has the classes that occur
+    for index in range(7):  # the legend has only classes that occur
         assert shares(drawn[-40:], palette()[index]).any() == (index < count or index == 5)
 
 

@@ -16,12 +16,12 @@ def test_classes_are_listed_once_and_no_class_last():
     assert list_classes([], NAMES) == []
 
 
-def test_of_many_classes_of_objects_none_is_no_class():
+def test_index_255_is_a_class_if_there_are_more_classes():
     names = [str(index) for index in range(300)]
     assert list_classes([np.array([255, 299])], names) == [(255, "255"), (299, "299")]
 
 
-def test_a_strip_leaves_the_picture_and_has_room_for_its_words():
+def test_legend_does_not_change_the_picture_and_fits_its_text():
     entries = [(0, "ground"), (1, NAMES[1]), (None, "no label")]
     drawn = add_strip(PICTURE, entries, "best 0.13, none of 0.25 or more")
     np.testing.assert_array_equal(drawn[:40, :30], PICTURE)
@@ -29,11 +29,11 @@ def test_a_strip_leaves_the_picture_and_has_room_for_its_words():
     assert (drawn[:40, 30:] == 255).all()
     for colour in (palette()[0], palette()[1], HATCH[0]):
         assert (drawn[40:] == colour).all(-1).any()
-    assert (drawn[40:, -1] == 255).all(), "no word is cut"
+    assert (drawn[40:, -1] == 255).all(), "no text is cut"
     assert add_strip(PICTURE, [], "").shape[0] < 40 + 13
 
 
-def test_the_background_is_not_coloured_and_says_so():
+def test_legend_says_that_the_background_has_no_colour():
     (swatch, text), figure = list_label_classes([np.array([0, 1])], ("background", "figure"))
     assert figure == (1, "figure") and text == "background (not coloured)"
     assert callable(swatch) and np.asarray(swatch(9))[4, 4].tolist() == [255] * 3
@@ -45,7 +45,7 @@ def test_classes_are_counted():
     assert count_classes(np.zeros(0, int), ("a",)) == []
 
 
-def test_entries_break_into_lines_and_a_wide_swatch_has_its_room():
+def test_entries_wrap_into_lines_and_wide_swatches_fit():
     font = ImageFont.load_default(size=13)
     wide = list_label_classes([np.array([0])], ("background",))[0][0], "one"
     height, places = lay_legend([(0, "one"), wide, (1, "a name that is far too long for the first line")], font, 150)

@@ -28,19 +28,19 @@ def outcomes(truth, found, least_score=0.25):
     return [Outcome(own).name for own in judge(truth, found, SIZE, least_score)["outcomes"]]
 
 
-def test_the_better_detection_of_an_object_is_the_hit():
+def test_detection_with_the_higher_score_is_the_hit():
     box = (10, 10, 30, 30)
     assert outcomes(objects(box), detections(box, (10, 12, 30, 32), scores=[0.6, 0.9])) == ["FALSE_ALARM", "HIT"]
 
 
 @pytest.mark.parametrize(("width", "found"), [(20, True), (19, False)])
-def test_an_iou_of_a_half_is_a_hit(width, found):
+def test_iou_of_one_half_is_a_hit(width, found):
     """The overlap of 40 x 20 pixels with 40 x 40 is 0.5."""
     truth, own = objects((0, 0, 40, 40)), detections((0, 0, 40, width), scores=[0.9])
     assert outcomes(truth, own) == (["HIT"] if found else ["FALSE_ALARM", "MISSED"])
 
 
-def test_another_class_and_a_weak_score_find_nothing():
+def test_another_class_or_a_low_score_is_not_a_hit():
     box = (10, 10, 30, 30)
     assert outcomes(objects(box), detections(box, scores=[0.9], classes=[1])) == ["FALSE_ALARM", "MISSED"]
     assert outcomes(objects(box), detections(box, scores=[0.2])) == ["MISSED"]
@@ -63,8 +63,8 @@ def test_missed_objects_come_last_and_have_no_score():
     assert rows["scores"][0] == np.float32(0.9) and np.isnan(rows["scores"][1])
 
 
-def test_masks_are_compared_in_place_of_boxes():
-    """Two halves of one box, above and below its diagonal."""
+def test_masks_are_compared_instead_of_boxes():
+    """The masks are two halves of one box, above and below its diagonal."""
     half = np.tri(20, dtype=bool)
     truth, found = objects((10, 10, 30, 30)), detections((10, 10, 30, 30), scores=[0.9])
     for mask, expected in ((half, ["HIT"]), (~half, ["FALSE_ALARM", "MISSED"])):
@@ -91,7 +91,7 @@ def measure(a, b):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12))
-def test_hits_are_those_of_a_plain_loop_and_of_cocos_tools(seed, count):
+def test_hits_equal_a_plain_loop_and_coco_tools(seed, count):
     truth, found = scene(np.random.default_rng(seed), count)
     expected, taken = ["FALSE_ALARM"] * len(found["scores"]), set()
     for index in np.argsort(-found["scores"]):
@@ -112,5 +112,5 @@ def test_hits_are_those_of_a_plain_loop_and_of_cocos_tools(seed, count):
     assert precision.coco(metric._tables(), (IOU,)).whole["AR100"] == pytest.approx(np.mean(recalls))
 
 
-def test_the_overlap_is_that_of_the_confusion_matrix():
+def test_overlap_threshold_equals_the_confusion_matrix():
     assert IOU == precision.VOC_IOU

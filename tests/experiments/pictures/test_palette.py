@@ -1,4 +1,4 @@
-"""The palette is fixed and its colours can be told apart."""
+"""The palette is fixed and its colours are distinguishable."""
 
 import ast
 import pathlib
@@ -20,7 +20,7 @@ def closest_pair(points):
 
 
 def test_the_palette_is_fixed():
-    # Golden: a class keeps its colour from one version to the next.
+    # Golden values, because a class keeps its colour in every version.
     assert palette()[:10].tolist() == [
         [0, 114, 178], [230, 159, 0], [0, 158, 115], [213, 94, 0], [86, 180, 233], [204, 121, 167], [240, 228, 66],
         [93, 0, 23], [0, 0, 139], [116, 0, 255],
@@ -30,18 +30,18 @@ def test_the_palette_is_fixed():
         palette()[0] = 0  # every caller shares it
 
 
-# In just noticeable differences, 2.3 in CIELAB. Floors below what the palette has (11.5, 8.3, 3.1 and 2.6), so that a
-# change that makes it worse is seen. Beyond some 20 classes colours alone are not enough.
+# The unit is the just noticeable difference, 2.3 in CIELAB. The limits are a little below the values of the palette (11.5,
+# 8.3, 3.1 and 2.6), so a worse palette fails. For more than about 20 classes, colours alone are not enough.
 @pytest.mark.parametrize(("classes", "least"), [(7, 11), (21, 8), (81, 3), (255, 2.5)])
-def test_colours_are_told_apart(classes, least):
+def test_colours_are_distinguishable(classes, least):
     assert len(np.unique(palette(), axis=0)) == 256
     assert closest_pair(lab(palette()[:classes])) > 2.3 * least
     assert np.linalg.norm(lab(palette()[:classes]) - lab(palette()[IGNORE:]), axis=-1).min() > 8
 
 
 @pytest.mark.parametrize("cones", [colours.PROTANOPIA, colours.DEUTERANOPIA])
-def test_colours_are_told_apart_without_red_or_green_cones(cones):
-    np.testing.assert_allclose(np.sum(cones, axis=1), 1, atol=1e-4)  # greys look as they are
+def test_colours_are_distinguishable_without_red_or_green_cones(cones):
+    np.testing.assert_allclose(np.sum(cones, axis=1), 1, atol=1e-4)  # greys do not change
     linear = (palette()[:21] / 255) ** 2.2 @ np.transpose(cones)
     assert closest_pair(lab(255 * np.clip(linear, 0, 1) ** (1 / 2.2))) > 8
 
@@ -74,7 +74,7 @@ NUMBERS = {(18, 32, 46), (1, 2, 3), (1, 2, 5)}  # places and ticks, which look l
 
 
 def list_colours(path):
-    """List the colours in a source, which are tuples of three levels, texts of hex digits, and names."""
+    """List the colours in a source. They are tuples of three levels, texts of hex digits, and names."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Tuple) and len(node.elts) == 3:
             levels = [own.value for own in node.elts if isinstance(own, ast.Constant)]
@@ -96,15 +96,15 @@ def test_every_colour_comes_from_the_palette():
     assert len(sources) > 20 and written - NUMBERS <= {"black", "white"}
 
 
-def test_shades_and_greys_are_told_apart_in_grey():
-    """Their lightness differs, which any colour vision sees."""
+def test_shades_and_greys_are_distinguishable_in_grey():
+    """They differ in lightness, which every kind of colour vision sees."""
     for group in (colours.SHADES, (colours.INK, *colours.HATCH, colours.FAINT, (255, 255, 255))):
         lightness = np.sort(lab(np.array(group))[:, 0])
         assert np.diff(lightness).min() > 8
 
 
 @pytest.mark.parametrize("ground", [(0, 0, 0), (255, 255, 255), (128, 128, 128)])
-def test_each_colour_or_its_ink_stands_out_on_any_ground(ground):
+def test_each_colour_or_its_ink_is_visible_on_any_background(ground):
     """Frames and outlines have a border of ink, and are visible on dark and on bright images."""
     light = luminance(ground) + 0.05
     for colour in palette()[:255].tolist():

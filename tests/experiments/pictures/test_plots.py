@@ -1,4 +1,4 @@
-"""Plots of scores have every cell, curve and colour at the place of its number."""
+"""Plots of scores draw every cell, curve and colour at the place of its value."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from input_pipeline.batch import IGNORE
 from tests.experiments.pictures.colours import corner, lab, shares
 
 
-def test_a_confusion_matrix_shows_each_row_in_percent_of_its_class():
-    # Three quarters of class a are called c, all of b is found; c is not in the ground truth.
+def test_confusion_matrix_shows_rows_in_percent_of_the_class():
+    # Three quarters of class a are predicted as c. All of b is found. c is not in the ground truth.
     drawn = plot_confusion(np.array([[10, 0, 30], [0, 10**12, 0], [0, 0, 0]]), ["a", "b", "c"])
     assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
     top, left = corner(drawn, plots._shade(0.25), 96)
     assert corner(drawn, plots._shade(0.75), 96).tolist() == [top, left + 2 * 96]
     assert corner(drawn, plots._shade(1), 96).tolist() == [top + 96, left + 96]
-    assert (drawn[top : top + 96, left + 96 : left + 2 * 96] == 255).all()  # no pixel, no number
+    assert (drawn[top : top + 96, left + 96 : left + 2 * 96] == 255).all()  # a cell without pixels has no number
     row = drawn[top + 2 * 96 : top + 3 * 96, left : left + 3 * 96]
     np.testing.assert_array_equal(row, colour_mask(np.full((96, 3 * 96), IGNORE, np.uint8)))
     fewer = plot_confusion(np.array([[1, 0, 3], [0, 2, 0], [0, 0, 0]]), ["a", "b", "c"])
@@ -35,18 +35,18 @@ def test_a_confusion_matrix_is_readable_for_any_number_of_classes(count):
         if row != column:
             assert (inside == 255).all()
             continue
-        # White numbers stand in the dark cells, where there are any.
+        # Numbers in dark cells are white.
         assert shares(inside, plots._shade(1.0)).sum() > 0.5 * cell**2
         assert shares(inside, (255, 255, 255)).any() == (count <= plots.MOST_NUMBERED_CLASSES)
 
 
-def test_an_empty_confusion_matrix_is_hatched_all_over():
+def test_empty_confusion_matrix_is_completely_hatched():
     drawn = plot_confusion(np.zeros((4, 4), np.int64), ["a", "b", "c", "d"])
     assert sum(shares(drawn, stripe).sum() for stripe in HATCH) > (4 * 96) ** 2
 
 
 def test_a_confusion_matrix_of_boxes_colours_all_rows_but_the_last(monkeypatch):
-    """Raw counts in the cells, each row's colours by the row's sum, false alarms without, the thresholds in the title."""
+    """Cells show counts, colours are relative to the row's sum, false alarms have none, and the title has the thresholds."""
     counts = np.array([[3, 0, 1], [0, 0, 0], [200, 7, 0]])
     written, cells = {}, []
     plot = plots._plot_cells
@@ -72,20 +72,20 @@ def test_a_confusion_matrix_of_boxes_colours_all_rows_but_the_last(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 12, 41, 150])
-def test_large_counts_of_boxes_have_room(count):
+def test_large_counts_of_boxes_fit_their_cells(count):
     counts = np.full((count + 1, count + 1), 123_456)
     drawn = plot_box_confusion(counts, [f"class {index}" for index in range(count)], 0.5, 0.25)
     right = np.flatnonzero((drawn != 255).any((0, 2)))
     assert right[-1] < drawn.shape[1] - 10 and (drawn != 255).any()
 
 
-def test_the_shades_are_told_apart_in_grey_and_their_numbers_are_legible():
+def test_shades_are_distinguishable_in_grey_and_numbers_are_legible():
     parts = np.linspace(0, 1, 101)
     lightness = lab(np.array([plots._shade(part) for part in parts]))[:, 0]
     assert (np.diff(lightness) < 0).all(), "darker is more"
     luminance = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
     contrast = np.where(parts < plots.LIGHT, (luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05))
-    assert contrast.min() > 4.4  # the web's guidelines want 4.5 of small text, 3 of large
+    assert contrast.min() > 4.4  # web guidelines require 4.5 for small text and 3 for large text
 
 
 def curve(precision, recall):
@@ -94,7 +94,7 @@ def curve(precision, recall):
 
 
 def plotted(drawn, recall, precision):
-    """Return the pixel of the plot there. The plot begins 60 pixels from the left and 48 from the top."""
+    """Return the pixel of the plot at a point. The plot starts 60 pixels from the left and 48 from the top."""
     return drawn[48 + round((1 - precision) * (plots.PLOT - 1)), 60 + round(recall * (plots.PLOT - 1))].tolist()
 
 
@@ -102,7 +102,7 @@ def legend_of(drawn):
     return drawn[:, 60 + plots.PLOT + 12 :]
 
 
-def test_curves_stand_where_their_numbers_are():
+def test_curves_are_drawn_at_their_values():
     drawn = plot_precision_recall(
         [curve(0.5, 0.7), None, curve(0.9, 0.95)], [0.35, np.nan, 0.855], ["a", "b", "c"], "IoU"
     )
@@ -112,7 +112,7 @@ def test_curves_stand_where_their_numbers_are():
         assert plotted(drawn, recall, 0.9) == palette()[2].tolist()
     assert plotted(drawn, 0.75, 0.5) == plotted(drawn, 0.97, 0.9) == plotted(drawn, 0.3, 0.7) == [255] * 3
     rows = [np.flatnonzero(shares(legend_of(drawn), palette()[index]).any(1)) for index in range(3)]
-    assert not rows[1].size and rows[2].max() < rows[0].min()  # the higher score first; b has no curve
+    assert not rows[1].size and rows[2].max() < rows[0].min()  # the higher score is first, and b has no curve
 
 
 def test_a_curve_steps_down_at_the_recall_it_reached():
@@ -123,7 +123,7 @@ def test_a_curve_steps_down_at_the_recall_it_reached():
     assert plotted(drawn, 0.3, 0.95) == plotted(drawn, 0.85, 0.3) == [255] * 3
 
 
-def test_of_many_classes_the_best_and_the_worst_have_colours():
+def test_best_and_worst_of_many_classes_have_colours():
     scores, names = [(7 * index % 80 + 1) / 81 for index in range(80)], [f"class {index}" for index in range(80)]
     curves = [curve(score, 1.0) for score in scores]
     legend = legend_of(plot_precision_recall(curves, scores, names, "IoU 0.5"))
@@ -136,7 +136,7 @@ def test_of_many_classes_the_best_and_the_worst_have_colours():
     assert all(shares(few, palette()[index]).any() for index in range(16))
 
 
-def test_no_curve_is_a_picture_too(recwarn):
+def test_plot_without_curves_is_drawn(recwarn):
     empty = plot_precision_recall([None, None], [np.nan, np.nan], ["a", "b"], "IoU 0.5")
     nothing_found = plot_precision_recall(
         [(np.linspace(0, 1, 101), np.zeros(101)), None], [0.0, np.nan], ["a", "b"], ""
@@ -147,7 +147,7 @@ def test_no_curve_is_a_picture_too(recwarn):
     assert plotted(one, 0.5, 0.5) == [255] * 3 and not recwarn
 
 
-def test_points_stand_where_their_numbers_are_and_names_next_to_them():
+def test_points_are_drawn_at_their_values_with_names_next_to_them():
     names = ["one", "two", "three", "four"]
     points = [(name, 10.0**index, 0.5 + 0.1 * index) for index, name in enumerate(names)]
     drawn = plots.plot_points(points, "images a second", "AP")
@@ -157,12 +157,12 @@ def test_points_stand_where_their_numbers_are_and_names_next_to_them():
         centres.append((rows.mean(), columns.mean()))
         assert len(rows) > 60
     down, right = np.diff(centres, axis=0).T
-    np.testing.assert_allclose(right, right[0], atol=1.5)  # a decade each
+    np.testing.assert_allclose(right, right[0], atol=1.5)  # each step is a decade
     np.testing.assert_allclose(down, down[0], atol=1.5)
     assert right[0] > 50 and down[0] < -50
 
 
-def test_names_of_near_points_do_not_cover_one_another():
+def test_names_of_near_points_do_not_overlap():
     taken = []
     for x, y in ((100, 100), (103, 104), (99, 97), (101, 110)):
         box = plots._find_room(plots._list_places(x, y, (60, 15)), taken, (0, 0, 400, 300))
@@ -181,5 +181,5 @@ def test_ticks_are_round_and_few(low, high):
     assert plots._log_ticks(0.2, 2.1) == [2, 5, 10, 20, 50, 100]
 
 
-def test_equal_points_have_an_axis_too():
+def test_equal_points_have_an_axis():
     assert plots.plot_points([("a", 5.0, 0.5), ("b", 5.0, 0.5)], "x", "y").ndim == 3

@@ -1,4 +1,4 @@
-"""Masks and pictures come back exactly from their files."""
+"""Masks and pictures are read back exactly from their files."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from experiments.pictures.png import write_mask, write_new_png, write_png
 RNG = np.random.default_rng(0)
 
 
-def test_a_mask_comes_back_with_its_indices_and_shows_its_colours(tmp_path):
+def test_mask_file_keeps_indices_and_shows_colours(tmp_path):
     label = np.arange(256, dtype=np.uint8).reshape(8, 32)
     write_mask(tmp_path / "new" / "mask.png", label)
     with Image.open(tmp_path / "new" / "mask.png") as mask:
@@ -29,17 +29,17 @@ def test_a_png_is_exact(tmp_path, shape):
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+def test_folder_that_cannot_be_created_raises_a_one_line_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="picture.png: cannot be written"):
         write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2), np.uint8))
 
 
-def test_a_new_png_replaces_nothing(tmp_path):
+def test_new_png_does_not_replace_a_file(tmp_path):
     first, other = np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8)
     assert write_new_png(tmp_path / "a/x.png", first) == tmp_path / "a/x.png"
     before = (tmp_path / "a/x.png").stat().st_mtime_ns
-    assert write_new_png(tmp_path / "a/x.png", first) == tmp_path / "a/x.png", "the same picture again"
+    assert write_new_png(tmp_path / "a/x.png", first) == tmp_path / "a/x.png", "an equal picture keeps its file"
     assert (tmp_path / "a/x.png").stat().st_mtime_ns == before
     assert write_new_png(tmp_path / "a/x.png", other) == tmp_path / "a/x-2.png"
     assert write_new_png(tmp_path / "a/x.png", other) == tmp_path / "a/x-2.png"

@@ -1,4 +1,4 @@
-"""The remark of a picture on its detections."""
+"""The remark about the detections of a picture."""
 
 import numpy as np
 import pytest

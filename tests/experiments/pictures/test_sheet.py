@@ -1,4 +1,4 @@
-"""A sheet of examples has every tile whole, in its place, below its caption."""
+"""A sheet of examples has every tile complete, in its place, below its caption."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.experiments.pictures.colours import shares
 @pytest.mark.parametrize(
     ("count", "wide", "columns"), [(1, False, 1), (16, False, 4), (16, True, 4), (8, False, 4), (7, True, 2)]
 )
-def test_tiles_stand_in_rows(count, wide, columns):
+def test_tiles_are_placed_in_rows(count, wide, columns):
     sheet = Sheet([str(number) for number in range(count)], wide=wide)
     assert sheet.columns == columns and SMALLEST <= sheet.longer <= LARGEST
     for number in range(count):
@@ -20,7 +20,7 @@ def test_tiles_stand_in_rows(count, wide, columns):
     drawn, places = sheet.draw([]), []
     for number in range(count):
         found = shares(drawn, (10, 2 * number, 200))
-        assert found.sum() == (20 + number) * 60, "whole"
+        assert found.sum() == (20 + number) * 60, "complete"
         places.append((int(found.any(1).argmax()), int(found.any(0).argmax())))
     assert sorted(places) == places, "row by row"
     assert len({left for _, left in places}) == min(columns, count)
@@ -30,7 +30,7 @@ def test_many_tiles_are_small_and_one_is_large():
     assert Sheet([""] * 1024).longer == SMALLEST and Sheet([""]).longer == LARGEST
 
 
-def test_the_legend_is_below_and_none_is_no_space():
+def test_legend_is_below_and_needs_no_space_if_empty():
     sheet = Sheet(["a"])
     sheet.add(np.zeros((30, 30, 3), np.uint8))
     bare, drawn = sheet.draw([]), sheet.draw([(0, "ground"), (1, "a figure with quite a long name")])

@@ -1,4 +1,4 @@
-"""Slices and the roofline with figures computed by hand, and compilation for slices if libtpu is installed."""
+"""Slices and the roofline equal hand-computed figures. Programs compile for slices if libtpu is installed."""
 
 import importlib.util
 
@@ -30,7 +30,7 @@ def sliced(chip: str, *shape: int) -> Slice:
         (sliced("v5e", 2, 2), 100e9, 2),
         (sliced("v5e", 4, 8), 100e9, 3 + 7),
         (sliced("v5e", 8, 16), 150e9, 7 + 8),
-        # Google's 51.2 TB/s of a whole pod, divided by its 256 chips.
+        # Google states 51.2 TB/s for a whole pod of 256 chips.
         (sliced("v5e", 16, 16), 51.2e12 / 256, 16),
         (sliced("v6e", 16, 16), 102.4e12 / 256, 16),
         (sliced("v5p", 4, 4, 8), 600e9, 2 + 2 + 4),
@@ -61,7 +61,7 @@ def test_one_chip_has_full_efficiency():
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v4:2x2x1", "v5e:2y2", "16x16", "pods"])
-def test_an_unknown_topology_is_one_line(topology):
+def test_unknown_topology_raises_a_one_line_error(topology):
     with pytest.raises(UserError, match=f"--topology='{topology}' is unknown; choose a slice such as v5e:16x16"):
         open_slice(topology)
 
@@ -87,7 +87,7 @@ def test_a_slice_has_its_chips(topology, chips):
 
 
 @needs_libtpu
-def test_a_slice_that_does_not_exist_is_one_line():
+def test_slice_that_does_not_exist_raises_a_one_line_error():
     with pytest.raises(UserError, match="--topology=v5e:1x1 cannot be described .* the smallest slice is 2x2"):
         open_slice("v5e:1x1")
 
@@ -124,7 +124,7 @@ def test_every_debug_config_compiles_for_a_tpu(case):
 @needs_libtpu
 @pytest.mark.slow
 def test_a_run_that_does_not_fit_a_chip_gets_remedies():
-    """XLA refuses a batch that is far too large, but smaller parts of it fit."""
+    """A batch that is far too large does not compile, but smaller parts of it fit."""
     fields = ("--config.train.batch_size=65536", "--config.eval.batch_size=4")
 
     def compile_with(config):

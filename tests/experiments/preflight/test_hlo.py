@@ -79,7 +79,7 @@ def test_collectives_without_traffic_and_repeated_channels_are_left_out():
     assert found.collectives() == [Collective("all-gather", 32, 2, 1)]
 
 
-def test_groups_of_an_unknown_form_are_an_error():
+def test_groups_of_an_unknown_format_raise_an_error():
     with pytest.raises(ValueError, match="the groups of a collective cannot be parsed"):
         program("%a = f32[8]{0} all-reduce(%x), replica_groups=new").collectives()
 
@@ -106,7 +106,7 @@ LOOP = """
 """
 
 
-def test_a_loop_counts_as_often_as_it_runs():
+def test_loop_counts_as_often_as_it_runs():
     found = program("%w = f32[8]{0} while(%x), condition=%condition, body=%body", others=LOOP)
     assert found.collectives() == [Collective("all-reduce", 32, 2, 7)] and found.loops == 0
 

@@ -83,7 +83,7 @@ def imagined(**fields) -> Steps:
     return Steps(config, where, training, (), 1.0, 1.0)
 
 
-def test_remedies_that_are_too_mild_are_left_out():
+def test_remedies_that_are_not_enough_are_omitted():
     found = dict(list_remedies(imagined()))
     assert found == {
         "remat": [{"train.remat": True}],
@@ -139,13 +139,13 @@ def test_many_small_slices_are_slow():
     assert any("here" in line for line in mode._describe_accesses(step))
 
 
-def test_an_impossible_mesh_is_one_line(known):  # noqa: F811
+def test_impossible_mesh_raises_a_one_line_error(known):  # noqa: F811
     known.mesh = (2, -1, 1)
     with pytest.raises(UserError, match="does not fit 1 device"):
         compile_here(known)
 
 
-def test_without_data_the_number_of_classes_is_needed(known):  # noqa: F811
+def test_number_of_classes_is_needed_without_data(known):  # noqa: F811
     config = read_experiment("configs/unet_masks.py", [])
     command = Command(config, True, None, "/nowhere", "best", "auto", None, None, False, topology="local")
     with pytest.raises(UserError, match="without the data, set the number of its classes: --classes=NUMBER"):

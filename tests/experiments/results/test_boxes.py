@@ -1,4 +1,4 @@
-"""Boxes on the host, with merged views in the image's own pixels, pictures and files."""
+"""Boxes are merged over views in the pixels of the image, drawn, and written to files."""
 
 import json
 import pathlib
@@ -24,7 +24,7 @@ def make(**evaluation):
     return make_results(("boxes",), config.eval, CLASSES)
 
 
-def test_the_weaker_of_two_views_detections_goes():
+def test_weaker_detection_of_two_views_is_suppressed():
     merged = BoxAssembly((100, 100), iou=0.5, count=2)
     shift = np.eye(3)
     for left, score in ((10.0, 0.6), (11.0, 0.9), (60.0, 0.5)):
@@ -44,7 +44,7 @@ def overlap(a, b):
 
 
 def see(boxes, classes, view, scores):
-    """Return a perfect detector's detections in a view, the parts of boxes that its canvas shows, by falling score."""
+    """Return the detections of a perfect detector in a view, the visible parts of boxes, in order of falling score."""
     found = []
     for (top, left, bottom, right), index, score in zip(boxes, classes, scores, strict=True):
         corners = [view.matrix @ (x, y, 1) for x in (left, right) for y in (top, bottom)]
@@ -54,7 +54,7 @@ def see(boxes, classes, view, scores):
         if shown > 0:
             found.append((score * shown, index, part))
     found.sort(key=lambda one: -one[0])
-    rows = [*found, (0.99, 0, [1, 1, 9, 9])]  # the last one is padding
+    rows = [*found, (0.99, 0, [1, 1, 9, 9])]  # the last row is padding
     return {
         "boxes": np.array([box for _, _, box in rows], np.float32),
         "scores": np.array([score for score, _, _ in rows], np.float32),
@@ -80,8 +80,8 @@ def plan(size, fit, canvases, **evaluation):
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest", "crop"])
 @pytest.mark.parametrize("size", [(45, 71), (70, 33)])
 @pytest.mark.parametrize("views", [dict(flip=True), dict(scales=(1.0, 0.75, 1.5)), dict(flip=True, scales=(0.5, 1.0))])
-def test_a_detection_of_every_view_is_there_once(fit, size, views):
-    """At its own place in the image's pixels, also at the border and next to another of its class."""
+def test_detection_seen_in_every_view_appears_once(fit, size, views):
+    """It is at the right place in image pixels, also at the border and next to an object of the same class."""
     height, width = size
     boxes = [[0, 0, 10, 12.5], [20.25, 5, 33, 30], [20, 8, 33, 33], [30, width - 9, height, width], [2, 14, 12, 26]]
     classes, scores = [0, 1, 2, 0, 0], np.array([0.9, 0.8, 0.7, 0.6, 0.5])
@@ -97,11 +97,12 @@ def test_a_detection_of_every_view_is_there_once(fit, size, views):
 @pytest.mark.parametrize(
     ("fit", "size", "scale"), [("crop", (64, 96), 1), ("letterbox", (64, 96), 1), ("shortest", (32, 48), 1.5)]
 )
-def test_windows_find_an_object_once_and_the_small_part_that_a_border_cuts_off(fit, size, scale):
+def test_windows_find_an_object_once_and_its_cut_off_part_separately(fit, size, scale):
     """Windows show 64 columns from 0 and from 32 of an image that is 96, or by `shortest` 72, columns wide."""
     planned = plan(size, fit, ((64, 64),), method="window", flip=True)
     assert sorted({round(-view.matrix[0, 2]) for view in planned if view.matrix[0, 0] > 0}) == [0, 32]
-    # In pixels of the scaled image: whole in both windows; in one whole, in the other 65 % of it; and 40 % of it.
+    # In pixels of the scaled image. The first box is complete in both windows. The others are complete in one window, and
+    # 65 % and 40 % of them are in the other.
     scaled = [[5, 34, 15, 60], [20, 25, 30, 45], [36, 26, 46, 36]]
     boxes = [[side / scale for side in box] for box in scaled]
     result = merge(size, boxes, [0, 0, 1], planned, np.array([0.9, 0.8, 0.7]))
@@ -128,17 +129,17 @@ def test_merging_is_greedy_suppression_within_each_class():
         np.testing.assert_allclose(result["boxes"], [box for _, box in kept[:count]], atol=1e-9)
 
 
-def test_one_view_keeps_what_the_task_has_chosen():
+def test_single_view_keeps_the_detections_of_the_task():
     alone = BoxAssembly((100, 100), iou=0.1, count=2)
     boxes = np.array([[10, 10, 30, 30], [10, 11, 30, 31], [50, 50, 60, 60]], np.float32)
     row = {"boxes": boxes, "scores": np.array([0.9, 0.8, 0.7], np.float32), "classes": np.zeros(3, np.int32)}
     alone.add(row | {"valid": np.ones(3, bool)}, (100, 100), np.eye(3))
     result = alone.result()
-    assert result["boxes"].tolist() == boxes.tolist(), "one view is suppressed on the device already"
+    assert result["boxes"].tolist() == boxes.tolist(), "the device has already suppressed a single view"
     assert result["scores"].tolist() == pytest.approx([0.9, 0.8, 0.7]) and result["classes"].tolist() == [0, 0, 0]
 
 
-def test_of_several_views_the_best_detections_stay():
+def test_best_detections_of_several_views_are_kept():
     merged = BoxAssembly((100, 100), iou=0.5, count=2)
     for place, score in ((10, 0.5), (40, 0.9), (70, 0.7)):
         boxes = np.array([[place, place, place + 20, place + 20]], np.float32)
@@ -157,8 +158,8 @@ def test_of_several_views_the_best_detections_stay():
         (("a/1.png", "b/1.png"), (31, 4, 8), [31, 4], ["a/1.png", "b/1.png"]),
     ],
 )
-def test_predictions_are_cocos_results(tmp_path, paths, known, ids, names):
-    """The images come in another order, and one is left out."""
+def test_prediction_files_have_the_format_of_coco_results(tmp_path, paths, known, ids, names):
+    """The images are in another order, and one is missing."""
     names = names or [pathlib.Path(path).name for path in paths]
     paths = [pathlib.Path(path) for path in (*paths, "c/000000000099.jpg")]
     writer = make().writer(tmp_path, paths, (7, 8, 90), known)
@@ -180,8 +181,8 @@ def test_predictions_are_cocos_results(tmp_path, paths, known, ids, names):
     }
 
 
-def test_cocos_own_tools_find_the_same_images(tmp_path):
-    """Names that are numbers, but of other images, do no harm."""
+def test_coco_tools_find_the_same_images(tmp_path):
+    """Names that equal the ids of other images have no effect."""
     paths = [tmp_path / "000000000002.png", tmp_path / "000000000001.png"]
     known = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "red"}]}
     writer = make().writer(tmp_path, paths, (7, 8, 90), (1, 2))
@@ -227,15 +228,15 @@ def test_weak_detections_are_in_the_files_and_not_in_the_pictures(tmp_path):
         assert (drawn.shape == alone.shape and (drawn == alone).all()) == same
         tiles, alone = (results.tiles(example, shown, 100) for shown in (prediction, strong))
         assert tiles.keys() == {"truth", "prediction"} and tiles["truth"].shape == (100, 100, 3)
-        assert not tiles["truth"].any() and tiles["prediction"].any(), "it has detections and no object"
+        assert not tiles["truth"].any() and tiles["prediction"].any(), "the image has detections and no objects"
         assert (tiles["prediction"] == alone["prediction"]).all() == same
         drawn, alone = (picture_of(results, shown, folder) for shown in (strong, prediction))
         assert (drawn == alone).all() == same
         assert len(json.loads((folder / "detections.json").read_text())) == 2
 
 
-def test_a_picture_names_below_the_image_what_it_shows(tmp_path):
-    """The image is as it was, and the strip below it says another thing for none, weak and strong detections."""
+def test_picture_has_a_remark_below_the_image(tmp_path):
+    """The image does not change. The remark below it depends on whether detections are missing, weak or strong."""
     box, image = np.array([[20.0, 20, 200, 200]]), np.zeros((448, 448, 3), np.uint8)
     strips = []
     for count, score in ((0, 0.0), (1, 0.13), (1, 0.17), (1, 0.5), (1, 0.9)):
@@ -253,7 +254,7 @@ def test_a_picture_names_below_the_image_what_it_shows(tmp_path):
     assert make().picture([EMPTY | {"image": image}], [prediction]).shape[1] == 2 * 448 + 10 + 40
 
 
-def test_a_comparison_says_why_a_tile_is_empty():
+def test_comparison_explains_an_empty_tile():
     weak = {
         "boxes": np.array([[20.0, 20, 200, 200]]),
         "scores": np.array([0.2], np.float32),
@@ -265,10 +266,10 @@ def test_a_comparison_says_why_a_tile_is_empty():
     )
     assert (make().tiles(example, weak, 448)["prediction"] != make().tiles(example, none, 448)["prediction"]).any()
     shown = make(picture_score=0.1).tiles(example, weak, 448)["prediction"]
-    assert not (shown[-20:, :20] == 255).any(), "no remark where one is drawn"
+    assert not (shown[-20:, :20] == 255).any(), "a tile with a detection has no remark"
 
 
 @pytest.mark.parametrize("metrics", [(), ("boundary",), ("confusion",)])
-def test_a_score_that_boxes_do_not_have_is_refused(metrics):
+def test_unknown_score_of_boxes_raises_an_error(metrics):
     with pytest.raises(UserError, match=r"config.eval.metrics.*coco"):
         make(metrics=metrics)

@@ -1,4 +1,4 @@
-"""Label maps on the host, with merged views at the image's own size, pictures and files."""
+"""Label maps are merged over views at the size of the image, drawn, and written to files."""
 
 import tracemalloc
 
@@ -37,19 +37,19 @@ def assemble(size, views):
 
 
 @pytest.mark.parametrize("size", [(40, 24), (7, 90), (1, 1)])
-def test_a_prediction_comes_back_at_the_original_pixel_centres(size):
-    """A ramp of coordinates on the canvas must come back as the coordinates of the original's pixel centres."""
+def test_prediction_is_resized_to_the_original_pixel_centres(size):
+    """A ramp of coordinates on the canvas must become the coordinates of the pixel centres in the original image."""
     height, width = canvas = (32, 48)
     y, x = np.mgrid[:height, :width] + 0.5
     ramp = np.stack([x, y, np.zeros(canvas)], -1).astype(np.float32)
     restored = assemble(size, [(ramp, canvas, geometry.fit(size, canvas, "stretch"))])["probability"][..., :2]
     rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
     inside = np.stack([columns * width / size[1], rows * height / size[0]], -1)
-    clipped = np.clip(inside, 0.5, (width - 0.5, height - 0.5))  # beyond the last centres the border repeats
+    clipped = np.clip(inside, 0.5, (width - 0.5, height - 0.5))  # beyond the last centres the border is repeated
     np.testing.assert_allclose(restored, clipped, atol=1e-4)
 
 
-def test_a_letterbox_gives_back_its_image_alone():
+def test_letterbox_padding_is_removed():
     canvas, size = (16, 16), (8, 16)
     probability = probabilities(0, *canvas)
     restored = assemble(size, [(probability, canvas, geometry.fit(size, canvas, "letterbox"))])
@@ -66,7 +66,7 @@ def test_a_mirrored_view_is_mirrored_back():
 
 
 def test_windows_are_averaged_where_they_overlap():
-    """Each pixel's mean over the windows, whose answers are smaller than their canvases, by plain loops."""
+    """The reference is the mean over windows per pixel, in plain loops. Predictions are smaller than canvases."""
     size, canvas, margin = (9, 13), (8, 8), 1
     total, count, views = np.zeros((*size, 3)), np.zeros((*size, 1)), []
     for number, (top, left) in enumerate([(0, 0), (0, 6), (0, 8), (4, 0), (4, 6), (4, 8)]):
@@ -81,8 +81,8 @@ def test_windows_are_averaged_where_they_overlap():
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 1.5)])
-def test_rows_are_done_early_and_memory_does_not_grow_with_the_image(scales):
-    """The label is that of all views together, and what is held are the views that show one band of the image."""
+def test_finished_rows_are_released_so_memory_does_not_grow(scales):
+    """The label equals that of all views together. Only views that show one band of the image are in memory."""
     config, size, classes = common.get_config(), (4000, 64), 8
     config.data.update(canvases=((64, 64),), fit="crop", margin=0)
     config.eval.update(method="window", overlap=0.5, scales=scales, flip=True)
@@ -109,7 +109,7 @@ def test_rows_are_done_early_and_memory_does_not_grow_with_the_image(scales):
     mixed = ProbabilityAssembly(size, classes, matrices)
     for number in generator.permutation(len(views)):
         mixed.add(draw(number), views[number].canvas, views[number].matrix)
-    assert (mixed.result()["label"] == early["label"]).mean() > 0.999, "sums of floats alone depend on the order"
+    assert (mixed.result()["label"] == early["label"]).mean() > 0.999, "only rounding depends on the order"
 
 
 @pytest.mark.parametrize(("metrics", "kept"), [(("confusion",), False), (("confusion", "partition"), True)])
@@ -121,7 +121,7 @@ def test_probabilities_are_kept_for_the_metric_that_reads_them(metrics, kept):
     assert ("probability" in assembly.result()) == kept
 
 
-def test_writes_the_classes_at_the_images_size(tmp_path):
+def test_class_maps_are_written_at_the_image_size(tmp_path):
     image, label = np.zeros((20, 10, 3), np.uint8), np.repeat([[1] * 5 + [2] * 5], 20, axis=0).astype(np.uint8)
     writer = make().writer(tmp_path, [], (), ())
     mask, overlay = writer.add(tmp_path / "a.png", "x", image, {"label": label})
@@ -129,12 +129,12 @@ def test_writes_the_classes_at_the_images_size(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(mask)), label)
     drawn = np.asarray(Image.open(overlay))
     np.testing.assert_array_equal(drawn[:20, :10], draw_overlay(image, label, 0))
-    for index in range(3):  # the legend below has the classes that are there, and room for their names
+    for index in range(3):  # the legend has the classes that occur, and room for their names
         assert (drawn[20:] == palette()[index]).all(-1).any() == (index > 0)
     assert drawn.shape[1] > 10 and (drawn[:20, 10:] == 255).all()
 
 
-def test_examples_of_any_sizes_keep_their_proportions_and_the_background_its_grey():
+def test_examples_keep_their_aspect_ratio_and_a_grey_background():
     examples = [
         {"image": np.full((*size, 3), (10, 90 + size[0], 200), np.uint8), "label": np.zeros(size, np.uint8)}
         for size in [(20, 30), (40, 10)]
@@ -153,14 +153,14 @@ def test_an_example_has_an_image_and_two_label_maps_of_one_size(size):
     example = {"image": np.full((*size, 3), 90, np.uint8), "label": label}
     tiles = make().tiles(example, {"label": 1 - label}, 100)
     assert {tile.shape for tile in tiles.values()} == {((67, 100, 3) if size[1] == 30 else (100, 80, 3))}
-    assert (tiles["image"] == 90).all(), "the image alone"
-    # The left side of the one is the right side of the other; the border between them lies elsewhere.
+    assert (tiles["image"] == 90).all(), "only the image"
+    # The left side of one map is the right side of the other. The border between them is elsewhere.
     np.testing.assert_array_equal(tiles["truth"][:, :30], tiles["prediction"][:, -30:])
     assert (tiles["truth"][:, :30] != tiles["prediction"][:, :30]).any()
 
 
 @pytest.mark.parametrize("metrics", [(), ("confusion", "iou"), ("coco",), ("partition",)])
-def test_a_score_that_these_labels_do_not_have_is_one_clear_line(metrics):
+def test_unknown_score_of_labels_raises_a_one_line_error(metrics):
     with pytest.raises(UserError, match="config.eval.metrics") as caught:
         make(metrics=metrics)
     assert "\n" not in str(caught.value)

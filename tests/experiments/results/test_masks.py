@@ -1,4 +1,4 @@
-"""Masks on the host, with pasted probabilities, merged views, files and their scores."""
+"""Masks are pasted from probabilities, merged over views, written to files and scored."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def pasted(probability, box, size):
     return whole([paste(np.array(probability, np.float32), np.array(box, float), size)], size)[0]
 
 
-def test_a_grid_of_the_boxs_own_pixels_is_taken_as_it_is():
+def test_grid_of_the_size_of_the_box_is_pasted_unchanged():
     rng = np.random.default_rng(0)
     probability = rng.random((7, 5)).astype(np.float32)
     expected = np.zeros((20, 30), bool)
@@ -41,7 +41,7 @@ def test_a_grid_of_the_boxs_own_pixels_is_taken_as_it_is():
 
 
 @pytest.mark.parametrize(("box", "part"), [((-3, -2, 4, 3), (3, 2)), ((17, 28, 24, 33), (0, 0))])
-def test_the_images_border_cuts_a_mask_and_moves_nothing(box, part):
+def test_image_border_clips_a_mask_without_moving_it(box, part):
     probability = np.random.default_rng(1).random((7, 5)).astype(np.float32)
     top, left = max(box[0], 0), max(box[1], 0)
     shown = probability[part[0] :, part[1] :][: 20 - top, : 30 - left] > 0.5
@@ -50,7 +50,7 @@ def test_the_images_border_cuts_a_mask_and_moves_nothing(box, part):
     np.testing.assert_array_equal(pasted(probability, box, (20, 30)), expected)
 
 
-def test_between_the_centres_of_cells_the_probability_is_linear():
+def test_probability_is_linear_between_the_centres_of_cells():
     """Two cells of 10 pixels have 0 at the fifth and 1 at the fifteenth pixel, and 0.5 between the tenth and the eleventh."""
     row = pasted([[0, 1]], (0, 0, 1, 20), (1, 24))[0]
     assert row.tolist() == [False] * 10 + [True] * 10 + [False] * 4
@@ -59,7 +59,7 @@ def test_between_the_centres_of_cells_the_probability_is_linear():
     assert np.flatnonzero(row).tolist() == list(range(11, 18 + 1))
 
 
-def test_no_pixel_beyond_the_box_and_an_empty_mask_is_none():
+def test_masks_stay_inside_the_box_and_empty_masks_are_none():
     for box in ((3.4, 2.7, 9.6, 17.2), (3.6, 2.2, 9.4, 17.9), (3.45, 2.45, 3.55, 2.55)):
         mask = pasted(np.ones((28, 28)), box, (20, 30))
         y, x = np.nonzero(mask)
@@ -70,7 +70,7 @@ def test_no_pixel_beyond_the_box_and_an_empty_mask_is_none():
 
 
 @pytest.mark.parametrize("cells", [13, 3, 1])
-def test_masks_are_those_of_torchvisions_pasting(cells):
+def test_pasted_masks_equal_torchvision(cells):
     """All pixels agree for the same box. Torchvision gives a box a further pixel at the right and at the bottom."""
     torch = pytest.importorskip("torch", reason="compares with torchvision, which is not installed")
     heads = pytest.importorskip("torchvision.models.detection.roi_heads", reason="torchvision is not installed")
@@ -102,7 +102,7 @@ def disc(height, width):
 
 
 def see(boxes, view, scores):
-    """Return a perfect detector's detections of objects of one shape, in a view that shows them whole."""
+    """Return the detections of a perfect detector, for objects of one shape that a view shows completely."""
     found = []
     for (top, left, bottom, right), score in zip(boxes, scores, strict=True):
         corners = np.array([view.matrix @ (x, y, 1) for x in (left, right) for y in (top, bottom)])[:, 1::-1]
@@ -120,7 +120,7 @@ def see(boxes, view, scores):
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "shortest"])
 def test_masks_follow_their_boxes_through_the_views(fit):
-    """The views are mirrored and zoomed, alone and merged. One box reaches beyond the image."""
+    """The views are mirrored and zoomed, single and merged. One box extends beyond the image."""
     size, boxes, scores = (60, 90), [[4, 5, 32, 33], [20, 50, 48, 78], [44, 20, 72, 48]], np.array([0.9, 0.8, 0.7])
     planned = plan(size, fit, ((64, 96), (96, 64)), flip=True, scales=(1.0, 1.5))
     expected = np.array([pasted(disc(28, 28), box, size) for box in boxes])
@@ -133,10 +133,10 @@ def test_masks_follow_their_boxes_through_the_views(fit):
         assert set(result) == {"boxes", "scores", "classes", "masks"} and result["masks"].dtype == object
         np.testing.assert_allclose(result["boxes"], np.clip(boxes, 0, [60, 90, 60, 90]), atol=1e-4)
         for ours, known in zip(whole(result["masks"], size), expected, strict=True):
-            assert (ours ^ known).sum() <= 0.02 * known.sum()  # of equal scores the merged view may be any
+            assert (ours ^ known).sum() <= 0.02 * known.sum()  # with equal scores any view may be kept
 
 
-def test_a_view_upside_down_turns_its_masks():
+def test_masks_of_an_upside_down_view_are_flipped_back():
     mirror = geometry.translation(0, 20) @ geometry.scaling(1, -1)
     box = [[3.0, 4.0, 10.0, 9.0]]
     row = {
@@ -152,7 +152,7 @@ def test_a_view_upside_down_turns_its_masks():
     np.testing.assert_array_equal(whole(result["masks"], (20, 30))[0], pasted(probability[0], box[0], (20, 30)))
 
 
-def test_the_stronger_ones_mask_stays_and_only_it_is_pasted():
+def test_only_the_mask_of_the_stronger_detection_is_pasted():
     merged = MaskAssembly((40, 40), iou=0.5, count=1)
     for score, level in ((0.6, 0.1), (0.9, 0.9), (0.7, 0.2)):
         row = {"boxes": np.array([[5, 5, 25, 25]], np.float32), "scores": np.full(1, score, np.float32)}
@@ -165,8 +165,8 @@ def test_the_stronger_ones_mask_stays_and_only_it_is_pasted():
     assert empty.result()["masks"].shape == (0,)
 
 
-def test_hundreds_of_masks_of_a_large_image_take_little_time_and_memory():
-    """All of the image's pixels for each would be 520 MB."""
+def test_hundreds_of_masks_need_little_time_and_memory():
+    """All pixels of the image for each mask would take 520 MB."""
     rng, size, count = np.random.default_rng(0), (1000, 1300), 400
     corner, sides = rng.uniform(0, 900, (count, 2)), rng.uniform(10, 80, (count, 2))
     row = {"boxes": np.concatenate([corner, corner + sides], -1).astype(np.float32), "valid": np.ones(count, bool)}
@@ -186,7 +186,7 @@ def test_hundreds_of_masks_of_a_large_image_take_little_time_and_memory():
 
 @pytest.fixture
 def files(tmp_path):
-    """Two images, and the files of their annotations and of the predictions for them."""
+    """Write the annotations of two images, and predictions for them."""
     images = [image for image in scored.random_images(11, 5) if len(image[0]["masks"])]
     for prediction, _ in images:
         masks = whole(prediction["masks"], scored.SIZE)
@@ -215,8 +215,8 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("segm", "mask"), ("boundary", "boundary")])
-def test_predictions_score_in_their_file_what_the_metric_says(files, capsys, kind, prefix):
-    """The sizes of a file's detections are their boxes', as in COCO's tools, or their masks' without boxes."""
+def test_prediction_files_have_the_scores_of_the_metric(files, capsys, kind, prefix):
+    """The size of a detection in a file is the area of its box, as in COCO's tools, or without boxes that of its mask."""
     paths, images = files
     entries = json.loads(paths[1].read_text())
     assert len(entries) > 5 and all({"bbox", "segmentation", "score", "file_name"} <= entry.keys() for entry in entries)
@@ -236,8 +236,8 @@ def test_predictions_score_in_their_file_what_the_metric_says(files, capsys, kin
         paths[1].write_text(json.dumps(entries))
 
 
-def test_a_perfect_detectors_grids_score_almost_one_and_weak_ones_are_not_drawn():
-    """Through views, scores and pictures, as an evaluation goes."""
+def test_perfect_detector_scores_almost_one_and_weak_masks_are_not_drawn():
+    """The test runs views, scores and pictures, as an evaluation does."""
     y, x = np.mgrid[: scored.SIZE[0], : scored.SIZE[1]]
     discs = [
         np.hypot(y - row, x - column) < radius for row, column, radius in ((30, 30, 25), (60, 90, 29), (20, 75, 8))
@@ -269,12 +269,12 @@ def test_a_perfect_detectors_grids_score_almost_one_and_weak_ones_are_not_drawn(
 
 
 @pytest.mark.parametrize("metrics", [(), ("coco_mask",), ("confusion",)])
-def test_a_score_that_masks_do_not_have_is_refused(metrics):
+def test_unknown_score_of_masks_raises_an_error(metrics):
     with pytest.raises(UserError, match=r"config.eval.metrics.*coco_boundaries"):
         make(metrics=metrics)
 
 
-def test_the_legend_of_a_picture_counts_the_objects_of_each_class(tmp_path):
+def test_legend_counts_the_objects_per_class(tmp_path):
     writer = make().writer(tmp_path, [], (), ())
     ((_, text),) = writer._list_entries({"classes": np.array([1, 0, 1])})
     assert text == f"a colour is one object; {scored.NAMES[0]}: 1, {scored.NAMES[1]}: 2"

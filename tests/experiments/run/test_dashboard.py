@@ -139,7 +139,7 @@ def test_the_best_score_covers_all_sessions(workdir, smaller, expected):
 
 @pytest.fixture
 def crashed(workdir):
-    """A run whose session sent steps 1 to 5 and stored them in the cursor."""
+    """Return a run whose session sent steps 1 to 5 and stored them in the cursor."""
     session = open_dashboard(workdir)
     session.send([{"step": step, "train/loss": 0.5} for step in range(1, 6)])
     session.finish("failed")

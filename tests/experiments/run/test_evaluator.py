@@ -27,7 +27,7 @@ TILES = {"image": 320, "truth": 320, "prediction": 320}
 
 
 class Threshold(registry.Model):
-    """A model that answers whether the red of a pixel is above a parameter, except in `margin` pixels at each side."""
+    """A model that predicts whether the red of a pixel is above a parameter, except in `margin` pixels at each side."""
 
     produces = "pixel logits"
 
@@ -108,7 +108,7 @@ def evaluate(source, **fields):
         dict(canvases=((16, 24),), flip=True),
     ],
 )
-def test_scores_are_those_of_the_original_pixels(fields, tmp_path):
+def test_scores_are_computed_on_the_original_pixels(fields, tmp_path):
     source = Images([(16, 24), (9, 17), (1, 1), (12, 24), (16, 16)])
     result = evaluate(source, **fields)
     pixels = sum(height * width for height, width in source.sizes)
@@ -164,13 +164,13 @@ def test_memory_does_not_grow_with_the_number_of_images():
     assert peak(120) < 1.5 * peak(12)
 
 
-def test_a_stop_interrupts():
+def test_stop_interrupts_an_evaluation():
     config, task, results, architecture, variables, mesh = make()
     with pytest.raises(Interrupted):
         Evaluator(config, task, results, architecture, Images([(16, 16)] * 9), mesh)(variables, stop=lambda: True)
 
 
-def test_it_compiles_once_per_canvas():
+def test_evaluation_compiles_once_per_canvas():
     config, task, results, architecture, variables, mesh = make(canvases=((16, 24), (24, 16)))
     inference = Inference(config, task, results, architecture, mesh)
     for _ in range(2):
@@ -178,7 +178,7 @@ def test_it_compiles_once_per_canvas():
     assert inference.compilations == 2
 
 
-def test_without_labels_there_are_no_scores():
+def test_images_without_labels_have_no_scores():
     """Prediction has no ground truth either."""
 
     config, task, results, architecture, variables, mesh = make()

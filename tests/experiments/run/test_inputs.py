@@ -29,10 +29,10 @@ def test_both_splits_have_the_white_of_the_training_split(config, tmp_path, caps
     inputs = Inputs(config, str(tmp_path / "tfds"))
     assert inputs.source.white == inputs.eval_source.white == 4095
     assert inputs.source[0]["image"].max() == 3900 * 255 // 4095
-    assert inputs.eval_source[0]["image"].max() == 900 * 255 // 4095, "by itself it would be brighter"
+    assert inputs.eval_source[0]["image"].max() == 900 * 255 // 4095, "with its own white level it would be brighter"
     inputs.introduce(config)
     assert "train: 16-bit images reach 3900; 4095 is read as white" in capsys.readouterr().out
-    assert config.data.white_level == 0, "the config is that of the run"
+    assert config.data.white_level == 0, "the config of the run does not change"
 
 
 def test_a_resumed_run_keeps_its_white(config, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ The tasks have crashed.
 """
 
 
-def test_jaxs_log_of_an_abort_becomes_one_line():
+def test_log_of_an_abort_in_jax_becomes_one_line():
     assert NOISE.match(LAST_WORDS)
     assert _explain(LAST_WORDS).startswith("stopped: process 1, 3 of this run has ended or cannot be reached")
     assert _explain("UNAVAILABLE: Socket closed").startswith("stopped: process 0 of this run")

@@ -79,8 +79,8 @@ def alone(tmp_path_factory, data_dir):
 
 
 @pytest.mark.slow
-def test_members_on_one_device_equal_single_runs_bit_for_bit_after_a_stop_and_kills(alone, tmp_path, data_dir, capsys):
-    # A kill between the checkpoints of step 2: one member has it, the other has none.
+def test_members_on_one_device_equal_single_runs_after_a_stop_and_kills(alone, tmp_path, data_dir, capsys):
+    # A kill between the checkpoints of step 2. One member has its checkpoint, the other does not.
     group = make(tmp_path, data_dir)
     saves = group.runs[1].checkpoints
 
@@ -94,7 +94,7 @@ def test_members_on_one_device_equal_single_runs_bit_for_bit_after_a_stop_and_ki
     group = make(tmp_path, data_dir)
     assert [run.first for run in group.runs] == [2, 0]
 
-    # A stop in the evaluation of step 4 of the first member: both keep their row for later.
+    # A stop in the evaluation of step 4 of the first member. Both members keep their row for later.
     evaluator, calls = group.runs[0].evaluator, []
 
     class Evaluator:
@@ -102,7 +102,7 @@ def test_members_on_one_device_equal_single_runs_bit_for_bit_after_a_stop_and_ki
 
         def __call__(self, *args, **kwargs):
             calls.append(args)
-            if len(calls) == 2:  # the first one is of the second member, at step 2
+            if len(calls) == 2:  # the first call is of the second member, at step 2
                 group.stop.signal = signal.SIGTERM
             if group.stop.signal:
                 raise Interrupted
@@ -132,19 +132,19 @@ def test_members_on_one_device_equal_single_runs_bit_for_bit_after_a_stop_and_ki
     for name in names(group):
         assert read(tmp_path / name) == read(alone / name)
 
-    # The end: means and intervals of the last rows, in a file and in words.
+    # At the end, means and intervals of the last rows are in a file and in the output.
     spread = json.loads((tmp_path / "members.json").read_text())
     assert spread["members"] == ["seed=0", "seed=1"] and spread["step"] == 6
     values = [read(alone / name)[0][-1]["val/mIoU"] for name in names(group)]
     found = spread["scores"]["val/mIoU"]
     assert list(found["values"].values()) == values and found["mean"] == pytest.approx(np.mean(values))
-    # Of two values t is 12.706 and the standard error half their distance.
+    # For two values t is 12.706, and the standard error is half their distance.
     assert found["high"] - found["mean"] == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
     assert f"mIoU {found['mean']:.4f}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow  # the vmapped step compiles for half a minute
-def test_vmapped_members_equal_single_runs_except_for_rounding_and_survive_a_kill(alone, tmp_path, data_dir):
+def test_vmapped_members_equal_single_runs_up_to_rounding_after_a_kill(alone, tmp_path, data_dir):
     undisturbed = make(tmp_path / "undisturbed", data_dir, vmap=True, members=3)
     undisturbed.run(None)
     for name in names(undisturbed):
@@ -195,7 +195,7 @@ def test_each_member_has_the_directory_of_a_run_alone(tmp_path, data_dir, capsys
     assert ids[0] != ids[1]
     session = json.loads((tmp_path / "seed=3" / "evidence.json").read_text())["sessions"][-1]
     assert (session["devices_of_run"], session["runs_on_devices"]) == (1, 2)
-    # A member goes on as a single run of the same config, except for the names of W&B.
+    # A member continues as a single run of the same config, except for the names of W&B.
     del fields["members"]
     own = make_config(**fields | {"seed.init": 4})
     place = str(tmp_path / "seed=4")
@@ -216,7 +216,7 @@ def test_each_member_has_the_directory_of_a_run_alone(tmp_path, data_dir, capsys
         ({"members": 2, "train.batch_size": 6, "optim.accumulate": 4}, "train.batch_size=6 does not divide over 4"),
     ],
 )
-def test_a_wrong_number_of_members_is_one_line(fields, words, tmp_path, data_dir):
+def test_wrong_number_of_members_raises_a_one_line_error(fields, words, tmp_path, data_dir):
     with pytest.raises(UserError, match=words):
         Members(make_config(**fields), tmp_path, data_dir, Preemption())
 
@@ -252,7 +252,7 @@ print(json.dumps(said))
 
 
 @pytest.mark.slow
-def test_members_on_devices_of_their_own_equal_single_runs_bit_for_bit(alone, tmp_path, data_dir):
+def test_members_on_separate_devices_equal_single_runs_bit_for_bit(alone, tmp_path, data_dir):
     (said,) = run_together(PROGRAM.format(workdir=str(tmp_path), data_dir=data_dir), 1, devices=2)
     two, four, three, data, wrong = said["meshes"]
     assert two == four == [[0], [1]] and three == data == [[0, 1]]

@@ -60,7 +60,7 @@ def test_a_trial_of_a_few_steps_has_a_shorter_warmup(warmup_steps, steps, highes
         assert told == f"warning: {said}; the warm-up is shortened to {highest} step{'s' if highest != 1 else ''}\n"
 
 
-def test_a_part_of_the_parameters_has_a_shorter_warmup_too(capsys):
+def test_warmup_is_also_shortened_for_a_part_of_the_parameters(capsys):
     asked = fields(partition=(("head/", (("warmup_steps", 8),)),))
     optim.make_optimizer(asked, 4, list(PARAMS))
     optim.warn_of_short_warmup(asked, 4)
@@ -73,7 +73,7 @@ def test_weight_decay_affects_only_kernels():
     np.testing.assert_allclose(decayed["encoder/norm/scale"], 0.0)
 
 
-def test_sgd_momentum_is_the_classic_one():
+def test_sgd_momentum_equals_the_classic_formula():
     optimizer = optim.make_optimizer(fields(name="sgd", lr=1.0, schedule="constant", momentum=0.9), 10, ["w"])
     params, state = {"w": jnp.zeros((1, 1))}, optimizer.init({"w": jnp.zeros((1, 1))})
     for _ in range(3):  # velocities 1, 1.9, 2.71
@@ -92,8 +92,8 @@ def test_lr_multipliers_take_the_first_match():
     }
 
 
-def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
-    """Its fields replace the others, clipping is per part, multipliers apply to all, and decay leaves out biases in both."""
+def test_part_of_the_parameters_has_its_own_optimiser():
+    """Its fields replace the others. Clipping is per part, multipliers apply to all, and decay excludes biases in both."""
     parted = updates(
         gradient=1.0,
         name="sgd",
@@ -104,7 +104,7 @@ def test_a_part_of_the_parameters_has_an_optimiser_of_its_own():
         lr_multipliers=(("head/kernel", 0.1),),
         partition=(("head/", (("lr", 0.5), ("clip", 0.0))),),
     )
-    norm = np.sqrt(4 + 2)  # over the encoder's six gradients
+    norm = np.sqrt(4 + 2)  # norm of the six gradients of the encoder
     np.testing.assert_allclose(parted["encoder/conv/kernel"], -1 / norm, rtol=1e-6)
     np.testing.assert_allclose(parted["head/kernel"], -0.05, rtol=1e-6)
     decayed = updates(

@@ -19,7 +19,7 @@ def config():
     return read_experiment("configs/unet_shapes.py", [])
 
 
-def test_an_allocation_that_fails_names_what_lowers_it(config):
+def test_failed_allocation_names_the_fields_that_lower_it(config):
     step = jax.jit(lambda start: jnp.arange(2.0**42, dtype=jnp.float32) + start).lower(1.0).compile()
     with pytest.raises(UserError) as caught, explain_training(config, lambda: [None, step]):
         jax.block_until_ready(step(1.0))
@@ -30,7 +30,7 @@ def test_an_allocation_that_fails_names_what_lowers_it(config):
     )
 
 
-def test_one_of_the_host_names_what_is_held_there(config):
+def test_failed_host_allocation_names_the_data_on_the_host(config):
     with pytest.raises(UserError) as caught, explain_training(config):
         np.zeros(2**45)
     assert str(caught.value) == (
@@ -63,7 +63,7 @@ def test_fields_that_cannot_help_are_not_named(config):
 @pytest.mark.parametrize(
     "error", [jax.errors.JaxRuntimeError("INTERNAL: broken"), ValueError("Out of memory"), UserError("a field")]
 )
-def test_other_errors_stay_what_they_are(config, error):
+def test_other_errors_are_not_changed(config, error):
     with pytest.raises(type(error)) as caught, explain_training(config):
         raise error
     assert caught.value is error

@@ -138,7 +138,7 @@ def test_the_command_of_the_warning_sends_the_rows_of_an_outage_at_the_end(onlin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("outage", ["refuse", "hang", "cut", "forbidden", "empty"])
-def test_rows_arrive_once_despite_outages_at_the_start_in_the_middle_at_the_end_and_at_a_resume(online, outage):
+def test_rows_arrive_once_despite_outages_at_any_time(online, outage):
     online.server.outage = outage
     follower = online.start()
     online.train()

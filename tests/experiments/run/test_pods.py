@@ -138,7 +138,7 @@ def test_the_time_limit_stops_all_processes_at_the_same_step(tmp_path, data_dir)
 
 
 @pytest.mark.slow
-def test_a_run_resumes_with_the_same_samples_on_other_numbers_of_devices_and_processes(alone, tmp_path, data_dir):
+def test_resumed_run_has_the_same_samples_on_other_devices_and_processes(alone, tmp_path, data_dir):
     """The run moves from 1 to 2 and 4 devices, to two processes, and back. Each part resumes the one before."""
     workdir = tmp_path / "run"
     for step, (count, devices) in ((3, (1, 1)), (6, (1, 2)), (9, TOGETHER), (12, (1, 1))):

@@ -72,7 +72,7 @@ def test_an_older_run_has_the_plan_of_its_config(tmp_path):
     assert resume(tmp_path, plan(200), notes, DATA).plans[-1]["from"] == 100
 
 
-def test_an_older_run_keeps_the_plan_of_a_start_killed_before_its_first_checkpoint(tmp_path):
+def test_older_run_keeps_the_plan_of_a_start_killed_without_a_checkpoint(tmp_path):
     optim = {"schedule": "cosine"}
     (tmp_path / "config.json").write_text(resolve(plan(200, optim)))  # stored by that start
     notes = {"step": 100, "loader": 100, "row": None, "class_names": ["a"], "data": DATA}

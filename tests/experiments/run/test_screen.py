@@ -41,7 +41,7 @@ def read_rows(*runs, members: str = "", report=None) -> dict[str, str]:
     return dict(describe_run(runs, runs[0].workdir, members, report))
 
 
-def test_a_segmenter():
+def test_screen_describes_a_segmenter():
     rows = read_rows(make_run(read_experiment("configs/unet_shapes.py", [])))
     assert list(rows) == ["data", "model", "training", "augmentation", "evaluation", "devices", "results"]
     assert rows["data"] == (
@@ -53,7 +53,7 @@ def test_a_segmenter():
     assert rows["devices"] == "1 x cpu" and rows["results"].startswith("runs/a: new; ")
 
 
-def test_a_detector(monkeypatch):
+def test_screen_describes_a_detector(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     flags = ["--config.train.best=val/loss", "--config.optim.accumulate=2", "--config.data.augment.scale=(0.5,1.5)"]
     rows = read_rows(make_run(read_experiment("configs/ssd_shapes.py", flags), fresh=False, first=150), report=REPORT)
@@ -67,7 +67,7 @@ def test_a_detector(monkeypatch):
     assert rows["results"] == "runs/a: resumed at step 150 of 600; W&B offline"
 
 
-def test_members_and_their_steps():
+def test_screen_describes_members_and_their_steps():
     config = read_experiment("configs/unet_shapes.py", ["--config.wandb.mode=disabled"])
     runs = [make_run(config, fresh=False, first=step, workdir=f"runs/seed={step}") for step in (100, 200)]
     rows = read_rows(*runs, members="2 members, all on 1 device, their steps in turn")
@@ -76,13 +76,13 @@ def test_members_and_their_steps():
 
 
 @pytest.mark.parametrize(("solves", "words"), [(("kernel",), "solved for"), ((), "scored and saved")])
-def test_a_run_without_steps(solves, words):
+def test_screen_describes_a_run_without_steps(solves, words):
     config = read_experiment("configs/unet_shapes.py", ["--config.train.steps=0"])
     rows = read_rows(make_run(config, solves=solves))
     assert words in rows["training"] and "augmentation" not in rows
 
 
-def test_every_configs_augmentation_can_be_written():
+def test_augmentation_of_every_config_can_be_described():
     flags = [
         "--config.data.augment.elastic=(3.0,8.0)",
         "--config.data.augment.flip=0.0",
@@ -113,7 +113,7 @@ def make_lane(training, evaluation, flops=None):
     return SimpleNamespace(runs=[run], compiled=training, flops=flops, mesh=SimpleNamespace(size=4))
 
 
-def test_the_compiled_steps_say_what_they_take(monkeypatch):
+def test_line_about_compiled_steps_has_memory_and_operations(monkeypatch):
     lane = make_lane(Program(1500), [Program(20), Program(30)], flops=2e9)  # of two images
     assert describe_compiled(lane, 12.4) == (
         "compiled in 12 s: training takes 1.5 GB of memory and 1 GFLOP per image, evaluation 41 MB"
@@ -122,7 +122,7 @@ def test_the_compiled_steps_say_what_they_take(monkeypatch):
     assert describe_compiled(lane, 12.4).endswith(", a device has 80.0 GB")
 
 
-def test_a_backend_that_says_nothing_is_left_out():
+def test_backend_without_memory_figures_is_omitted():
     assert describe_compiled(make_lane(Program(None), [Program(None)]), 12.4) == "compiled in 12 s"
 
 

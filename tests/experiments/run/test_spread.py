@@ -5,7 +5,7 @@ import pytest
 from experiments.run.spread import find_interval, format_spread, measure_spread
 
 
-def test_the_interval_is_that_of_student():
+def test_interval_equals_students_t():
     """The values 1, 2, 3, 4 have the standard deviation sqrt(5/3). Tables give t = 3.18245 for three degrees of freedom."""
     mean, low, high = find_interval([1.0, 2.0, 3.0, 4.0])
     half = 3.182446 * math.sqrt(5 / 3) / 2

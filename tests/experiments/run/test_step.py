@@ -92,7 +92,7 @@ def test_accumulation_equals_the_large_batch(parts):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_recomputed_activations_change_nothing(parts):
+def test_recomputed_activations_do_not_change_the_step(parts):
     """The gradients, the dropout and the batch statistics are the same."""
     kept, logs = run(norm="batch", dropout=0.5, accumulate=parts)
     again, again_logs = run(norm="batch", dropout=0.5, accumulate=parts, remat=True)
@@ -142,7 +142,7 @@ def test_a_batch_without_labels_changes_no_parameter():
         np.testing.assert_array_equal(after.params[name], value)
 
 
-def test_dropout_differs_by_step_and_by_key_and_repeats():
+def test_dropout_depends_on_step_and_key_and_is_reproducible():
     (first, _), (again, _) = run(dropout=0.5, steps=2), run(dropout=0.5, steps=2)
     for name, value in first.params.items():
         np.testing.assert_array_equal(again.params[name], value)
@@ -166,9 +166,9 @@ def test_freezing_everything_is_an_error():
 class ManyTerms:
     """Terms with different denominators.
 
-    They are pixels, the pixels of which the network itself is sure, images with class 2, and none.
+    The denominators are pixels, pixels with a confident prediction, images with class 2, and nothing.
 
-    Most parts of `make_batch` have no pixel of class 2, so that the third weight is 0 there.
+    Most parts of `make_batch` have no pixel of class 2, so their third weight is 0.
     """
 
     needs = ("label",)
@@ -241,8 +241,8 @@ def test_every_term_has_its_own_denominator_over_the_whole_batch(parts):
     assert {"pixels", "sure", "rare", "floored", "brightness", "loss", "grad_norm"} == logs.keys()
 
 
-def test_the_pass_that_weighs_the_parts_runs_no_network():
-    """Four parts have as many convolutions as one, where no weight depends on the outputs."""
+def test_pass_that_weights_the_parts_does_not_run_the_network():
+    """If no weight depends on the outputs, four parts have as many convolutions as one."""
 
     def convolutions(parts):
         step, state, mesh = make(accumulate=parts)

@@ -141,7 +141,7 @@ def test_the_time_limit_stops_in_steps_and_evaluations_but_not_after_the_last(
     assert trainer.stop.exit_code == 75 and 0 < trainer.checkpoints.longest_save < 60
 
     monkeypatch.setattr(preemption, "STARTED", time.monotonic())
-    trainer = make(workdir, data_dir, max_minutes=50)  # to be resumed with other minutes
+    trainer = make(workdir, data_dir, max_minutes=50)  # the run resumes later with other minutes
     inference, step = trainer.evaluator.inference, trainer.evaluator.inference._step
 
     class Step:
@@ -215,7 +215,7 @@ def read_session(workdir):
     return json.loads((workdir / "evidence.json").read_text())["sessions"][-1]
 
 
-def test_a_finished_run_goes_on_as_if_it_had_been_planned(tmp_path, data_dir):
+def test_finished_run_continues_as_if_planned_longer(tmp_path, data_dir):
     optim = {"schedule": "constant", "warmup_steps": 2}
     planned, extended = tmp_path / "planned", tmp_path / "extended"
     finish(make(planned, data_dir, steps=9, optim=optim))
@@ -226,7 +226,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_planned(tmp_path, data_dir):
     assert trainer.resumption.is_exact
     finish(trainer)
     assert read_digests(extended) == read_digests(planned)
-    assert rows(extended) == rows(planned)  # the debug config evaluates at step 6, too
+    assert rows(extended) == rows(planned)  # the debug config also evaluates at step 6
     session = read_session(extended)
     assert session["plans"] == [{"from": 0, "steps": 6, "exact": True}, {"from": 6, "steps": 9, "exact": True}]
     assert session["changed"] == {"train.steps": [6, 9]}
@@ -234,7 +234,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_planned(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_schedule_that_depends_on_the_length_goes_on_by_a_rule_that_is_recorded(tmp_path, data_dir):
+def test_schedule_that_depends_on_the_length_continues_by_a_recorded_rule(tmp_path, data_dir):
     optim = {"schedule": "cosine", "lr": 0.01, "warmup_steps": 0}
     finish(make(tmp_path, data_dir, steps=4, optim=optim))
     make(tmp_path, data_dir, steps=8, optim=optim).close()
@@ -244,11 +244,11 @@ def test_a_schedule_that_depends_on_the_length_goes_on_by_a_rule_that_is_recorde
     assert later[0]["train/lr"] == pytest.approx(0.005) and later[-1]["train/lr"] < 0.001
     assert all("train/planned_steps" not in row for row in rows(tmp_path)[:4])
     make(tmp_path, data_dir, steps=8, optim=optim).close()
-    assert read_session(tmp_path)["plans"][-1] == {"from": 4, "steps": 8, "exact": False}, "it stays known"
+    assert read_session(tmp_path)["plans"][-1] == {"from": 4, "steps": 8, "exact": False}, "the plan is recorded"
 
 
 @pytest.mark.slow
-def test_lost_rows_are_an_error_and_the_best_stays_the_best(tmp_path, data_dir):
+def test_lost_rows_raise_an_error_and_the_best_checkpoint_stays(tmp_path, data_dir):
     fields = dict(best="val/loss", eval_every=2)
     trainer = make(tmp_path, data_dir, **fields, steps=4)
     script_losses(trainer, [0.5, 0.7])

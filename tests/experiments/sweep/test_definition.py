@@ -1,4 +1,4 @@
-"""The values that a sweep() may return, and the reports of its mistakes."""
+"""The values that sweep() may return, and the errors for invalid ones."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_a_run_comes_after_the_one_that_it_starts_from(define):
     assert "init_from" not in runs[1].fields and runs[3].fields["init_from"] == "runs/other"
 
 
-def test_with_seeds_each_run_starts_from_the_one_of_its_seed(define):
+def test_each_run_starts_from_the_run_with_its_seed(define):
     runs = define('sweeps.product([{"name": "a"}, {"name": "b", "init_from": sweeps.run("a")}], sweeps.seeds(3))')
     assert [(run.name, run.fields["seed.init"], run.start) for run in runs[3:]] == [
         ("b", 0, 0), ("b", 1, 1), ("b", 2, 2)
@@ -73,7 +73,7 @@ def test_with_seeds_each_run_starts_from_the_one_of_its_seed(define):
         ("sweeps.grid({'optim.lr': 3})", ["optim.lr", "own.py"]),
     ],
 )
-def test_a_wrong_sweep_is_one_line_with_file_and_run(define, returned, words):
+def test_invalid_sweep_raises_a_one_line_error_with_file_and_run(define, returned, words):
     with pytest.raises(UserError) as caught:
         define(returned)
     assert "own.py" in str(caught.value) and "\n" not in str(caught.value)

@@ -130,7 +130,7 @@ def test_a_signal_lets_the_runs_save_and_the_same_command_resumes_them(tmp_path,
     assert [len(sweep.starts(name)) for name in sweep.places()] == [2, 2, 1]
 
 
-def test_ctrl_c_twice_does_not_wait(tmp_path):
+def test_second_ctrl_c_does_not_wait_for_the_runs(tmp_path):
     sweep = Sweep(tmp_path, "sweeps.seeds(1)", _0={"sleep": 60})
     process = sweep.start()
     (pid,) = wait_for(lambda: sweep.starts("seed=0"))
@@ -142,7 +142,7 @@ def test_ctrl_c_twice_does_not_wait(tmp_path):
     assert process.returncode == 75 and not alive(pid)
 
 
-def test_no_run_outlives_a_launcher_that_is_killed(tmp_path):
+def test_runs_end_when_their_launcher_is_killed(tmp_path):
     sweep = Sweep(tmp_path, _0=SLOW, _1=SLOW)
     process = sweep.start()
     pids = wait_for(lambda: (both := sweep.starts("seed=0") + sweep.starts("seed=1"))[1:] and both)
@@ -163,7 +163,7 @@ def test_repeated_kills_do_not_change_the_results(tmp_path):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.3 + moments.random())  # the launcher needs 0.2 s to start
         victims = [pid for name in sweep.places() for pid in sweep.starts(name)[-1:] if alive(pid)]
-        if victims and moments.random() < 0.5:  # a run, then the launcher
+        if victims and moments.random() < 0.5:  # kill a run, then the launcher
             os.kill(moments.choice(victims), signal.SIGKILL)
             time.sleep(moments.random() / 2)
         process.kill()
@@ -267,7 +267,7 @@ def test_a_terminal_shows_a_table(tmp_path):
     process = sweep.start(stdout=slave, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"})
     os.close(slave)
     shown = b""
-    with contextlib.suppress(OSError):  # the terminal's end
+    with contextlib.suppress(OSError):  # the end of the terminal
         while part := os.read(master, 4096):
             shown += part
     assert process.wait(30) == 1
@@ -293,7 +293,7 @@ def test_a_terminal_shows_a_table(tmp_path):
     ],
 )
 def test_the_last_error_is_shown_without_the_lines_after_it(tmp_path, printed, shown):
-    attempt = object.__new__(local.Attempt)  # without a process
+    attempt = object.__new__(local.Attempt)  # an attempt without a process
     attempt.log, attempt.begin = tmp_path / "output.log", 0
     attempt.log.write_text(printed)
     assert attempt.last_line().startswith(shown)

@@ -40,7 +40,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["--config=configs/fcos_shapes.py", "--workdir=x"], ["fcos_shapes.py", "sweep()"]),
     ],
 )
-def test_a_mistake_is_one_line(capsys, arguments, words):
+def test_invalid_arguments_print_a_one_line_error(capsys, arguments, words):
     with pytest.raises(SystemExit) as caught:
         command.main(arguments)
     line = str(caught.value)
@@ -54,7 +54,7 @@ def test_a_mistake_is_one_line(capsys, arguments, words):
         ("optuna", ["search", "study"], ["--search=optuna", "--trials=2"]),
     ],
 )
-def test_a_missing_package_is_one_line(monkeypatch, tmp_path, package, modules, flags):
+def test_missing_package_prints_a_one_line_error(monkeypatch, tmp_path, package, modules, flags):
     for module in modules:
         monkeypatch.delitem(sys.modules, f"experiments.sweep.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
@@ -63,7 +63,7 @@ def test_a_missing_package_is_one_line(monkeypatch, tmp_path, package, modules, 
         command.main([SWEEP, f"--workdir={tmp_path}", *flags])
 
 
-def test_ctrl_c_before_anything_starts_is_one_line(tmp_path):
+def test_ctrl_c_before_any_start_prints_one_line(tmp_path):
     program = tmp_path / "slow.py"
     program.write_text("import os, signal\ndef sweep():\n    os.kill(os.getpid(), signal.SIGINT)\n    return [{}]\n")
     before = signal.signal(

@@ -102,7 +102,8 @@ def test_a_field_newer_than_a_run_does_not_change_its_directory(plan):
         stored = json.loads((job.workdir / "config.json").read_text())
         del stored["data"]["antialias"], stored["wandb"]["job_type"], stored["optim"]["ema"]
         (job.workdir / "config.json").write_text(json.dumps(stored))
-    renamed = jobs[0].workdir.rename(jobs[0].workdir.with_name("lr=0.001,seed=0-000000"))  # as earlier code named it
+    # Earlier code gave it this name.
+    renamed = jobs[0].workdir.rename(jobs[0].workdir.with_name("lr=0.001,seed=0-000000"))
     assert names(plan()) == [renamed.name, *names(jobs)[1:]]
 
 
@@ -192,7 +193,7 @@ def test_a_moved_folder_contains_the_same_runs(plan, tmp_path):
         ('[{"name": "a", "optim.lr": 0.003}, {"name": "b"}]', ["the runs a and b", "same config"]),
     ],
 )
-def test_a_wrong_run_is_one_line_with_run_and_field(plan, tmp_path, runs, words):
+def test_invalid_run_raises_a_one_line_error_with_run_and_field(plan, tmp_path, runs, words):
     with pytest.raises(UserError) as caught:
         plan(runs)
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value

@@ -99,7 +99,7 @@ def test_a_search_finds_the_optimum_and_prunes_trials(tmp_path):
 def test_a_pruned_run_saves_and_stays_pruned(tmp_path):
     search = Searched(tmp_path, SPACE)
     search.finish(trials=5, jobs=5)
-    search.define(SPACE.replace("(1e-4, 1)", "(9, 10)"))  # the worst
+    search.define(SPACE.replace("(1e-4, 1)", "(9, 10)"))  # the worst values
     search.behave(seconds=0.1)
     output = search.finish(trials=6)
     pruned = search.records()[-1]
@@ -125,7 +125,7 @@ def test_repeated_kills_do_not_change_the_results(tmp_path):
     assert search.said() == calm.said() and len(calm.said()) == 5, "the same trials and no others"
     ends = calm.states()
     assert {name: own for name, own in search.states().items() if name in ends} == ends
-    assert sum(search.all_starts()) > 5, "one was resumed"
+    assert sum(search.all_starts()) > 5, "one run was resumed"
 
 
 def test_ctrl_c_lets_the_runs_save_and_the_same_command_resumes_them(tmp_path):
@@ -155,8 +155,8 @@ def test_two_launchers_share_the_trials_of_one_study(tmp_path):
     outputs = [end(process) for process in [search.start(trials=6), search.start(trials=6)]]
     assert len(search.places()) == 6 and search.all_starts() == [1] * 6
     carried = [output.count(": running") for output in outputs]
-    assert sum(carried) == 6 and min(carried) >= 1, "each has trained some"
-    assert all(len(re.findall(r"^seed=\d+ +done", output, re.M)) == 6 for output in outputs), "and each shows all"
+    assert sum(carried) == 6 and min(carried) >= 1, "each launcher has trained some"
+    assert all(len(re.findall(r"^seed=\d+ +done", output, re.M)) == 6 for output in outputs), "each launcher shows all"
 
 
 def test_another_launcher_takes_over_the_trial_of_a_killed_one(tmp_path):
@@ -239,7 +239,7 @@ def test_a_sweep_does_not_start_in_the_folder_of_a_running_search(tmp_path):
         ('{"optim.lr": sweeps.uniform(0, 1), "wandb.name": sweeps.choice(["a", "b"])}', ["the runs", "same config"]),
     ],
 )
-def test_a_wrong_space_is_one_line_before_anything_starts(tmp_path, space, words):
+def test_invalid_space_raises_a_one_line_error_before_any_start(tmp_path, space, words):
     search = Searched(tmp_path, space)
     with pytest.raises(UserError) as caught:
         search.finish(overrides={"train.steps": "8"})

@@ -155,14 +155,14 @@ def test_a_run_saves_before_its_job_ends(tmp_path, monkeypatch):
         ({"signal_delay_s": "x"}, "--slurm.signal_delay_s=x"),
     ],
 )
-def test_a_wrong_option_is_one_line(cluster, tmp_path, options, words):
+def test_invalid_option_raises_a_one_line_error(cluster, tmp_path, options, words):
     sweep = Sweep(tmp_path)
     with pytest.raises(UserError) as caught:
         launch(sweep, **options)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_refusal_of_sbatch_is_one_line(cluster, tmp_path):
+def test_refusal_by_sbatch_raises_a_one_line_error(cluster, tmp_path):
     (cluster / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpus' >&2\nexit 1\n")
     with pytest.raises(UserError, match="sbatch refuses the jobs: .*invalid partition: gpus") as caught:
         launch(Sweep(tmp_path))
@@ -172,7 +172,7 @@ def test_a_refusal_of_sbatch_is_one_line(cluster, tmp_path):
         launch(Sweep(tmp_path / "other"))
 
 
-def test_without_slurm_the_error_names_the_remedy(tmp_path, monkeypatch):
+def test_error_without_slurm_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="srun is not on PATH"):
         launch(Sweep(tmp_path))

@@ -40,7 +40,7 @@ def test_draws_depend_on_results_and_not_on_the_launcher(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     one = carry_out(Study(tmp_path / "a", "a", SPACE, True), 13)
-    for total in (1, 2, 11, 13):  # one launcher each
+    for total in (1, 2, 11, 13):  # each total has its own launcher
         other = carry_out(Study(tmp_path / "b", "a", SPACE, True), total)
     assert [trial.values for trial in other] == [trial.values for trial in one]
     another = Study(tmp_path / "b", "b", SPACE, True, seed=1).take(2, 2)
@@ -78,7 +78,7 @@ def test_an_undefined_score_is_a_failure_and_failures_are_repeated(tmp_path):
     assert "undefined" in study.finish(first, {1: None})
     study.fail(second, "error: no disk")
     assert [trial.note for trial in study.trials()] == ["the score was undefined at every step", "error: no disk"]
-    assert study.take(1, 2) == [], "they count"
+    assert study.take(1, 2) == [], "failed trials count"
     study.retry()
     again = study.take(2, 2)
     assert [trial.key for trial in again] == [first.key, second.key] and again[0].id > second.id
@@ -109,7 +109,7 @@ def test_studies_in_one_file_are_independent(tmp_path):
     assert len(Study(tmp_path, "a", SPACE, True).trials()) == 2
 
 
-def test_a_damaged_file_and_a_repeated_choice_are_one_line(tmp_path):
+def test_damaged_file_and_repeated_choice_raise_a_one_line_error(tmp_path):
     with pytest.raises(UserError, match="norm has the choice a twice"):
         Study(tmp_path, "a", {"norm": sweeps.choice(["a", "b", "a"])}, True)
     (tmp_path / FILE).write_text("no database " * 1000)
