@@ -67,7 +67,7 @@ def test_the_saves_benchmark_prints_a_row_per_config_and_leaves_no_files(tmp_pat
     ("config", "step"),
     [
         pytest.param("unet_pets", "training", marks=pytest.mark.slow),
-        ("ssd_shapes", "training"),
+        pytest.param("ssd_shapes", "training", marks=pytest.mark.slow),
         ("ssd_shapes", "inference"),
         pytest.param("yolov1_shapes", "training", marks=pytest.mark.slow),
     ],
@@ -89,6 +89,7 @@ def test_the_steps_benchmark_prints_one_line_of_json(config, step):
     assert abs(2e3 / result["step_ms"] - result["images_per_second"]) < 0.05 * result["images_per_second"]
 
 
+@pytest.mark.slow
 def test_the_box_operations_benchmark_prints_a_json_line_per_operation():
     command = [sys.executable, "-m", "benchmarks.box_operations", "--batch_size=1", "--runs=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

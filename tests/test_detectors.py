@@ -10,21 +10,21 @@ from PIL import Image
 
 from configs import ssd_shapes
 from input_pipeline.sources import open_source
+from tests.main_server import run_main
 
 ROOT = pathlib.Path(__file__).parents[1]
 TWELVE = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+def run(*arguments: str) -> None:
+    done = run_main(*arguments)
     assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("run") / "ssd"
-    run("main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={workdir}", f"--tfds_data_dir={data_dir}")
+    run("--config=configs/ssd_shapes.py:debug", f"--workdir={workdir}", f"--tfds_data_dir={data_dir}")
     return workdir
 
 
@@ -45,7 +45,7 @@ def test_stored_detections_have_the_scores_of_the_run(trained, data_dir, tmp_pat
     """Mode evaluate, and mode predict on the same images followed by the command, give the same scores."""
     part, data = "validation[:12]", f"--tfds_data_dir={data_dir}"
     fields = ["--config=configs/ssd_shapes.py:debug", f"--config.data.eval_split={part}"]
-    run("main.py", "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", data, *fields)
+    run("--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", data, *fields)
     scores = json.loads(next((trained / "records").glob("*-last-auto-6.json")).read_text())["scores"]
 
     config = ssd_shapes.get_config("debug")
@@ -68,7 +68,6 @@ def test_stored_detections_have_the_scores_of_the_run(trained, data_dir, tmp_pat
 
     output = tmp_path / "out"
     run(
-        "main.py",
         "--mode=predict",
         "--checkpoint=last",
         f"--workdir={trained}",
@@ -83,8 +82,8 @@ def test_stored_detections_have_the_scores_of_the_run(trained, data_dir, tmp_pat
     assert {entry["category_id"] for entry in entries} <= {1, 2, 3, 4, 5}
 
     files = [f"--ground_truth={tmp_path / 'truth.json'}", f"--detections={output / 'detections.json'}"]
-    printed = run("-m", "experiments.metrics.average_precision", *files, "--style=coco").stdout
-    (line,) = printed.splitlines()
+    command = [sys.executable, "-m", "experiments.metrics.average_precision", *files, "--style=coco"]
+    (line,) = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     result = json.loads(line)
     assert result["AP"] > 0
     for name in TWELVE:
@@ -92,9 +91,8 @@ def test_stored_detections_have_the_scores_of_the_run(trained, data_dir, tmp_pat
 
 
 def test_a_dataset_without_boxes_is_refused_for_a_detector(tmp_path, data_dir):
-    command = [sys.executable, "main.py", "--config=configs/ssd_shapes.py:debug", f"--workdir={tmp_path / 'run'}"]
-    wrong = [*command, f"--tfds_data_dir={data_dir}", "--config.data.name=oxford_iiit_pet"]
-    done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
+    flags = ["--config=configs/ssd_shapes.py:debug", f"--workdir={tmp_path / 'run'}", f"--tfds_data_dir={data_dir}"]
+    done = run_main(*flags, "--config.data.name=oxford_iiit_pet")
     assert (
         done.returncode == 1
         and len(done.stderr.splitlines()) == 1

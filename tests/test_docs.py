@@ -20,6 +20,7 @@ from configs.variants import STAGES
 from experiments.command_line import read_experiment
 from experiments.run import configuration
 from models.registry import MODELS
+from tests.main_server import run_main
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -258,8 +259,7 @@ def save(image: np.ndarray, path: pathlib.Path) -> None:
 
 
 def run(*arguments: str, data_dir: pathlib.Path) -> str:
-    command = [sys.executable, "main.py", f"--tfds_data_dir={data_dir}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_main(f"--tfds_data_dir={data_dir}", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

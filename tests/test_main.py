@@ -14,19 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.main_server import run_main
+
 ROOT = pathlib.Path(__file__).parents[1]
 DEBUG = "--config=configs/unet_shapes.py:debug"
+SMALL = "--config=tests/small_unet.py"
 
 
-def run(*arguments: str, data_dir: str = "/nowhere", **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "main.py", f"--tfds_data_dir={data_dir}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+def run(*arguments: str, data_dir: str = "/nowhere") -> subprocess.CompletedProcess:
+    return run_main(f"--tfds_data_dir={data_dir}", *arguments)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, data_dir) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("run") / "trained"
-    done = run(DEBUG, f"--workdir={workdir}", "--profile", data_dir=data_dir)
+    done = run(SMALL, f"--workdir={workdir}", "--profile", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
     assert "predictions next to the ground truth" in done.stdout and "mIoU" in done.stdout
     first = done.stdout[done.stdout.index("data  ") :].splitlines()
@@ -93,7 +95,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arg
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path, data_dir):
     fields = ["--config.optim.lr=1e38", "--config.train.eval_every=100", "--config.train.checkpoint_every=1"]
-    done = run(DEBUG, f"--workdir={tmp_path / 'run'}", *fields, data_dir=data_dir)
+    done = run(SMALL, f"--workdir={tmp_path / 'run'}", *fields, data_dir=data_dir)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]  # XLA may have complained of a slow machine before
@@ -105,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path, 
 
 def test_a_workdir_with_another_config_is_left_alone(trained, data_dir):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
-    done = run(DEBUG, f"--workdir={trained}", "--config.optim.lr=0.5", data_dir=data_dir)
+    done = run(SMALL, f"--workdir={trained}", "--config.optim.lr=0.5", data_dir=data_dir)
     assert done.returncode == 1
     assert "optim.lr is 0.003 there, 0.5 now" in done.stderr and len(done.stderr.splitlines()) == 1
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == before
@@ -126,7 +128,7 @@ def test_a_run_leaves_what_its_directory_promises(trained):
     session = json.loads((trained / "evidence.json").read_text())["sessions"][-1]
     assert session["last_step"] == 6 and session["compilations"] == 2
     assert session["devices_of_run"] == session["devices"]["count"] and session["runs_on_devices"] == 1
-    assert session["parameters"] > 10_000 and session["flops_per_step"] > 1e6
+    assert session["parameters"] > 1000 and session["flops_per_step"] > 1e6
     assert sorted(path.name for path in (trained / "checkpoints" / "last").iterdir()) == ["3", "6"]
     assert len(list((trained / "checkpoints" / "best").iterdir())) == 1
     assert list((trained / "profile").rglob("*.xplane.pb"))
@@ -134,7 +136,7 @@ def test_a_run_leaves_what_its_directory_promises(trained):
 
 def test_the_finished_run_started_again_changes_nothing(trained, data_dir):
     before = (trained / "metrics.jsonl").read_bytes()
-    done = run(DEBUG, f"--workdir={trained}", data_dir=data_dir)
+    done = run(SMALL, f"--workdir={trained}", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
     assert (trained / "metrics.jsonl").read_bytes() == before
 
@@ -169,7 +171,7 @@ def test_a_run_that_lacks_newer_fields_resumes_evaluates_and_predicts(older, dat
     stored = (older / "config.json").read_text()
     shutil.rmtree(older / "checkpoints" / "last" / "6")
     before = rows(older)
-    done = run(DEBUG, f"--workdir={older}", data_dir=data_dir)
+    done = run(SMALL, f"--workdir={older}", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
     assert "at step 3 of 6" in done.stdout
     assert [strip(row) for row in rows(older)] == [strip(row) for row in before]
@@ -188,12 +190,12 @@ def test_a_run_that_lacks_newer_fields_resumes_evaluates_and_predicts(older, dat
 
 def test_a_run_that_lacks_a_field_of_its_model_is_one_line(older, data_dir):
     config = json.loads((older / "config.json").read_text())
-    del config["model"]["variant"]
+    del config["model"]["padding"]
     (older / "config.json").write_text(json.dumps(config))
     done = run("--mode=evaluate", f"--workdir={older}", data_dir=data_dir)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "variant" in done.stderr, done.stderr
-    flag = "--config.model.variant=torchvision"
-    assert "variant" in run("--mode=evaluate", f"--workdir={older}", flag, data_dir=data_dir).stderr
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "padding" in done.stderr, done.stderr
+    flag = "--config.model.padding=same"
+    assert "padding" in run("--mode=evaluate", f"--workdir={older}", flag, data_dir=data_dir).stderr
 
 
 @pytest.mark.slow
@@ -216,7 +218,7 @@ def test_evaluate_takes_fields_over_the_config_of_the_run(trained, data_dir):
     assert (trained / "records" / zoomed).with_suffix(".jsonl").exists()
     assert (trained / "predictions" / f"{pathlib.Path(zoomed).stem}-examples.png").exists()
     # The same fields are the same result, however they are given.
-    assert evaluate(DEBUG, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
+    assert evaluate(SMALL, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
 
 
 def test_predict_takes_fields_over_the_config_of_the_run(trained, tmp_path):
@@ -292,7 +294,7 @@ def test_the_batch_size_of_evaluation_does_not_change_the_score(trained, data_di
     scores = []
     for size in (7, 64):
         size_flag = f"--config.eval.batch_size={size}"
-        done = run(DEBUG, "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", size_flag, data_dir=data_dir)
+        done = run(SMALL, "--mode=evaluate", "--checkpoint=last", f"--workdir={trained}", size_flag, data_dir=data_dir)
         assert done.returncode == 0, done.stderr
         results = [json.loads(path.read_text()) for path in (trained / "records").glob("*-last-auto-6-*.json")]
         scores += [result["scores"] for result in results if result["config"] == {"eval.batch_size": size}]

@@ -9,8 +9,12 @@ import time
 
 import pytest
 
+from experiments.run import checkpoints
+from tests.main_server import run_main
+
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = [
+    "--config=tests/small_unet.py",
     "--config.train.steps=16",
     "--config.train.checkpoint_every=4",
     "--config.train.eval_every=5",
@@ -18,26 +22,25 @@ FIELDS = [
 ]
 
 
-def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
-    config = "--config=configs/unet_pets.py:debug"
-    return [sys.executable, "main.py", config, f"--workdir={workdir}", f"--tfds_data_dir={data_dir}", *FIELDS]
+def arguments(workdir: pathlib.Path, data_dir: str) -> list[str]:
+    return [f"--workdir={workdir}", f"--tfds_data_dir={data_dir}", *FIELDS]
 
 
 def start(workdir: pathlib.Path, data_dir: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(workdir, data_dir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "main.py", *arguments(workdir, data_dir)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(workdir: pathlib.Path, data_dir: str) -> str:
-    done = subprocess.run(command(workdir, data_dir), cwd=ROOT, capture_output=True, text=True)
+    done = run_main(*arguments(workdir, data_dir))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def digest(workdir: pathlib.Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "experiments.run.checkpoints", str(workdir), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def digest(workdir: pathlib.Path, kind: str = "last") -> tuple[int, str]:
+    """Return the step of the newest checkpoint and the SHA-256 of its arrays."""
+    arrays, notes = checkpoints.Checkpoints(workdir, read_only=True).read(kind)
+    return notes["step"], checkpoints.digest(arrays)
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:
@@ -72,7 +75,7 @@ def uninterrupted(tmp_path_factory, data_dir) -> pathlib.Path:
 
 def assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
     assert digest(workdir) == digest(reference)
-    assert digest(workdir, "--checkpoint=best") == digest(reference, "--checkpoint=best")
+    assert digest(workdir, "best") == digest(reference, "best")
     assert metrics(workdir) == metrics(reference)
     assert [row["step"] for row in metrics(workdir)] == list(range(1, 17))
     assert (workdir / "records" / "val.jsonl").read_bytes() == (reference / "records" / "val.jsonl").read_bytes()
@@ -107,7 +110,7 @@ def test_sigterm_saves_and_exits_75(uninterrupted, tmp_path, data_dir):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 75, errors
     assert time.monotonic() - began < 10
-    step = int(digest(workdir).split()[0])
+    step, _ = digest(workdir)
     assert step >= 6 and lines(workdir) in (step, step - 1)
     assert f"at step {step} of 16" in finish(workdir, data_dir)
     assert_same(workdir, uninterrupted)

@@ -8,7 +8,6 @@ import signal
 import numpy as np
 import pytest
 
-from configs import unet_shapes
 from errors import UserError
 from experiments import train
 from experiments.command_line import Command
@@ -19,6 +18,7 @@ from experiments.run.inference import Interrupted
 from experiments.run.members import Members
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
+from tests import small_unet
 from tests.processes import run_together
 
 # Relative differences of a vmapped member and a single run after six steps of SGD. The norm is that of a small gradient.
@@ -36,8 +36,7 @@ class Killed(BaseException):
 
 
 def make_config(**fields):
-    config = unet_shapes.get_config("debug")
-    config.model.update(depth=0.1, decoder=(8, 8, 8, 8))
+    config = small_unet.get_config()
     config.train.update(eval_every=2, checkpoint_every=2)
     config.optim.update(name="sgd", lr=0.05)  # adam amplifies the last digit of a small gradient
     config.update_from_flattened_dict(fields)

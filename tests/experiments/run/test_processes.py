@@ -39,12 +39,12 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 
-from configs import unet_shapes
 from errors import UserError
 from experiments import evaluate, train
 from experiments.command_line import Command
+from tests import small_unet
 
-config = unet_shapes.get_config("debug")
+config = small_unet.get_config()
 config.optim.update(name="sgd", lr=0.05)  # adam amplifies the rounding of small gradients
 config.update_from_flattened_dict(fields)
 command = Command(config, True, workdir, data_dir, "last", "auto", None, None, False)
@@ -71,13 +71,18 @@ def rows(workdir: pathlib.Path) -> list[dict]:
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in lines]
 
 
+ROUNDED = ("loss", "cross_entropy", "grad_norm", "lr")
+
+
 def assert_close(found: list[dict], expected: list[dict]) -> None:
+    """Compare rows. Sums may differ by rounding, and scores of pixels by the few whose two best logits are nearly equal."""
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     for left, right in zip(found, expected, strict=True):
         assert left.keys() == right.keys()
         for name, value in left.items():
+            tolerance = dict(rel=1e-5) if name.endswith(ROUNDED) else dict(abs=1e-3)
             number = isinstance(value, int | float)
-            assert value == (pytest.approx(right[name], rel=1e-5) if number else right[name]), name
+            assert value == (pytest.approx(right[name], **tolerance) if number else right[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +147,12 @@ def test_a_failure_of_process_0_is_raised_in_every_process(alone, data_dir):
 
 CLAIM = """
 import pathlib
-from configs import unet_shapes
 from errors import UserError
 from experiments.run import directory
+from tests import small_unet
 
 try:
-    with directory.claim(pathlib.Path({workdir!r}), unet_shapes.get_config("debug")):
+    with directory.claim(pathlib.Path({workdir!r}), small_unet.get_config()):
         print(json.dumps(directory.lead(lambda: ["process", rank])))
 except UserError as error:
     print(json.dumps(str(error)))
@@ -167,7 +172,7 @@ def test_all_processes_wait_for_the_claim_and_get_its_result(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_guards_child_starts_is_a_stop(tmp_path, number):
     """The child has no signal handler yet, and dies of the signal that the guard passes on."""
-    guard, other = start_main(2, 1, "--config=configs/unet_shapes.py:debug", f"--workdir={tmp_path / 'run'}")
+    guard, other = start_main(2, 1, "--config=tests/small_unet.py", f"--workdir={tmp_path / 'run'}")
     other.kill()
     other.communicate()
     children = pathlib.Path(f"/proc/{guard.pid}/task/{guard.pid}/children")

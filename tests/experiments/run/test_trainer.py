@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from configs import unet_shapes
 from errors import UserError
 from experiments.run import preemption
 from experiments.run.checkpoints import Checkpoints, digest
@@ -17,6 +16,7 @@ from experiments.run.directory import claim
 from experiments.run.inference import Interrupted
 from experiments.run.preemption import Preemption
 from experiments.run.trainer import Trainer
+from tests import small_unet
 
 
 class Killed(BaseException):
@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 
 def make(workdir, data_dir, accept_lost_rows=False, optim=None, **fields):
-    config = unet_shapes.get_config("debug")
+    config = small_unet.get_config()
     config.train.update(fields)
     config.optim.update(optim or {})
     trainer = Trainer(config, workdir, data_dir, Preemption(config.train.max_minutes))
@@ -193,7 +193,7 @@ def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, 
 
 
 def test_changed_data_is_refused_on_resume(reference, data_dir):
-    config = unet_shapes.get_config("debug")
+    config = small_unet.get_config()
     trainer = Trainer(config, reference, data_dir, Preemption())
     trainer.data = trainer.data | {"train": "another"}
     before = (reference / "metrics.jsonl").read_bytes()
@@ -265,7 +265,7 @@ def test_lost_rows_raise_an_error_and_the_best_checkpoint_stays(tmp_path, data_d
 
 
 def test_rows_without_a_checkpoint_are_not_wiped(tmp_path, data_dir):
-    config = unet_shapes.get_config("debug")
+    config = small_unet.get_config()
     (tmp_path / "metrics.jsonl").write_text('{"step": 20}\n')
     (tmp_path / "config.json").write_text(resolve(config))
     with pytest.raises(UserError, match="had checkpoints"):

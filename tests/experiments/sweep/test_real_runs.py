@@ -20,10 +20,11 @@ from tests.test_resume import digest, metrics
 
 ROOT = pathlib.Path(__file__).parents[3]
 OWN = """
-from configs import sweeps, unet_shapes
+from configs import sweeps
+from tests import small_unet
 
 def get_config(variant=""):
-    config = unet_shapes.get_config("debug")
+    config = small_unet.get_config()
     config.train.update(steps={steps}, eval_every=3, checkpoint_every=2)
     return config
 
@@ -82,7 +83,7 @@ def test_runs_after_five_kills_are_bit_identical(tmp_path, data_dir):
     finish(tmp_path / "own.py", killed, data_dir)
     assert [path.name for path in places(killed)] == [path.name for path in places(calm)] and len(places(calm)) == 4
     for one, other in zip(places(killed), places(calm), strict=True):
-        assert digest(one) == digest(other) and digest(one, "--checkpoint=best") == digest(other, "--checkpoint=best")
+        assert digest(one) == digest(other) and digest(one, "best") == digest(other, "best")
         assert metrics(one) == metrics(other)
     assert len({digest(place) for place in places(calm)}) == 4
     starts = [(place / "output.log").read_text().count("\n--- ") + 1 for place in places(killed)]
