@@ -25,7 +25,7 @@ lint: .venv/installed-dev  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
 types: .venv/installed-dev  ## basedpyright
-	@$(RUN) -m basedpyright
+	@$(RUN) -m basedpyright --level error
 
 layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what each config builds
 	@$(RUN) -m pytest -n 0 tests/test_layering.py tests/test_english.py tests/test_array_shapes.py tests/test_configs.py \

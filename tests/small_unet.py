@@ -1,4 +1,4 @@
-"""The config of runs whose model does not matter: the debug variant of the demo with the U-Net that compiles fastest.
+"""The debug variant of the demo with the U-Net that compiles fastest, for tests of runs whose model does not matter.
 
 python main.py --config=tests/small_unet.py --workdir=runs/small
 """
