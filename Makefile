@@ -35,7 +35,7 @@ test: .venv/installed-dev  ## the tests, without the slow ones
 	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed-dev  ## all tests, of programs as they are compiled in a run: hours
-	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 bench: .venv/installed  ## print JSON lines: training steps of the main model and of two detectors, and box operations
 	@$(RUN) -m benchmarks.train_step --config=configs/unet_pets.py --batch_size=16

@@ -28,7 +28,8 @@ def find_port() -> int:
 
 def devices_of_cpu(count: int) -> dict[str, str]:
     """Return the environment of a process with `count` CPU devices."""
-    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def start_main(count: int, devices: int, *flags: str, last: Sequence[str] = ()) -> list[subprocess.Popen]:

@@ -1,5 +1,4 @@
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from errors import UserError
 from experiments.run import sharding
+from tests.processes import devices_of_cpu
 
 ROOT = pathlib.Path(__file__).parents[3]
 PROGRAM = """
@@ -28,12 +28,8 @@ print(json.dumps([held, values]))
 
 def run_on(devices: int, mesh: tuple[int, int, int]) -> tuple[int, dict[str, np.ndarray]]:
     """Take three steps of a small model on `devices` of this CPU. Returns the parameter bytes on one, and all values."""
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
     command = [sys.executable, "-c", PROGRAM, json.dumps(mesh)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=devices_of_cpu(devices), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     held, values = json.loads(done.stdout.splitlines()[-1])
     return held, {name: np.asarray(value) for name, value in values.items()}

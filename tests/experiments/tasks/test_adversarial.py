@@ -23,7 +23,7 @@ CLASSES = ("a", "b", "c")
 def make(**fields):
     config = pix2pix_camvid.get_config("debug")
     config.task.losses.dice.factor = 0.0
-    config.model.update(dict(norm="group", dropout=0.0) | fields)
+    config.model.update(dict(norm="group", dropout=0.0, depth=2) | fields)
     return config
 
 
@@ -36,14 +36,23 @@ def make_batch(size=4, seed=0):
         "label": label,
         "example_mask": np.ones(size, bool),
     }
-    return jax.tree.map(jnp.asarray, batch)
+    return batch
+
+
+def draw_variables(shapes):
+    """Draw kernels, scales near 1 and small biases."""
+    rng = np.random.default_rng(0)
+    return {
+        name: (float(name.endswith("scale")) + 0.1 * rng.standard_normal(own.shape)).astype(np.float32)
+        for name, own in shapes.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def setting():
     config = make()
-    architecture, _, _ = states.describe(config, 3)
-    return config, make_task(config, CLASSES), architecture, states.initialise(config, 3, seed=0)
+    architecture, shapes, _ = states.describe(config, 3)
+    return config, make_task(config, CLASSES), architecture, draw_variables(shapes)
 
 
 def objectives(architecture, variables, batch, mean, std):
@@ -71,18 +80,18 @@ def test_generator_and_discriminator_have_the_gradients_of_their_losses(setting)
     _, task, architecture, variables = setting
     batch = make_batch()
 
-    def ours(variables):
+    def ours(variables, batch):
         model = architecture.merge(variables)
         terms, logs = task.loss(task.apply(model, batch, train=True, rngs=nnx.Rngs(0)), batch)
         return total_loss(terms), {name: mean.value() for name, mean in (terms | logs).items()}
 
     @jax.jit
-    def plainly(variables):
+    def plainly(variables, batch):
         parts, pull = jax.vjp(lambda v: objectives(architecture, v, batch, task.mean, task.std), variables)
         return parts, pull((1.0, 0.01, 0.0))[0], pull((0.0, 0.0, 1.0))[0]
 
-    (total, logs), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))(variables)
-    (pixels, generator, discriminator), of_generator, of_discriminator = plainly(variables)
+    (total, logs), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))(variables, batch)
+    (pixels, generator, discriminator), of_generator, of_discriminator = plainly(variables, batch)
     assert float(total) == pytest.approx(float(pixels + 0.01 * generator + discriminator), rel=1e-5)
     assert float(logs["generator"]) == pytest.approx(float(generator), rel=1e-5)
     assert float(logs["discriminator"]) == pytest.approx(float(discriminator), rel=1e-5)
@@ -97,12 +106,12 @@ def test_evaluation_has_the_pixel_loss_only(setting):
     batch = make_batch()
 
     @jax.jit
-    def loss(variables):
+    def loss(variables, batch):
         return task.loss(task.apply(architecture.merge(variables), batch, train=False, rngs=None), batch)
 
-    terms, logs = loss(architecture.lasting(variables))
+    terms, logs = loss(architecture.lasting(variables), batch)
     assert terms.keys() == {"cross_entropy"} and logs.keys() == {"pixel_accuracy"}
-    whole, _ = loss(variables)
+    whole, _ = loss(variables, batch)
     assert float(terms["cross_entropy"].total) == pytest.approx(float(whole["cross_entropy"].total), rel=1e-6)
 
 
@@ -112,11 +121,11 @@ def test_discriminator_is_trained_but_not_averaged_and_not_loaded(setting, tmp_p
     config.optim.update(ema=0.9, name="sgd", lr=0.1, schedule="constant", warmup_steps=0)
     names = sorted(variables)
     optimizer = make_optimizer(config.optim, 10, names)
-    state = states.create(variables, names, optimizer, architecture.lasting(variables))
+    state = jax.jit(lambda own: states.create(own, names, optimizer, architecture.lasting(own)))(variables)
     assert any(name.startswith("discriminator/") for name in state.params)
     assert not any(name.startswith("discriminator/") for name in state.ema)
     mesh = sharding.make_mesh(config.mesh)
-    batch = sharding.put_batch(jax.tree.map(np.asarray, make_batch()), mesh)
+    batch = sharding.put_batch(make_batch(), mesh)
     before = {name: np.array(value) for name, value in state.params.items()}
     key = jax.random.key(0)
     step = compile_step(make_train_step(config, task, architecture, optimizer), state, batch, key)
@@ -144,7 +153,7 @@ def test_optim_partition_gives_the_discriminator_its_own_optimiser(setting):
     optim.update(name="sgd", lr=1.0, schedule="constant", warmup_steps=0, momentum=0.0, weight_decay=0.0)
     optim.partition = (("discriminator/", (("name", "adamw"), ("lr", 0.25))),)
     optimizer = make_optimizer(optim, 10, sorted(variables))
-    gradients = {name: jnp.full_like(value, 3.0) for name, value in variables.items()}
+    gradients = {name: np.full_like(value, 3.0) for name, value in variables.items()}
     updates, _ = jax.jit(lambda: optimizer.update(gradients, optimizer.init(variables), variables))()
     for name, update in updates.items():
         # The first step of Adam is lr times the sign of the gradient. The step of SGD is the gradient.
@@ -153,10 +162,14 @@ def test_optim_partition_gives_the_discriminator_its_own_optimiser(setting):
 
 def test_model_without_a_discriminator_raises_a_one_line_error():
     config = make(discriminator=0)
-    architecture, _, _ = states.describe(config, 3)
-    model = architecture.merge(states.initialise(config, 3, seed=0))
+    architecture, shapes, _ = states.describe(config, 3)
+    task = make_task(config, CLASSES)
     with pytest.raises(UserError, match="model.discriminator is 0") as caught:
-        make_task(config, CLASSES).apply(model, make_batch(), train=True, rngs=nnx.Rngs(0))
+        jax.eval_shape(
+            lambda variables, batch: task.apply(architecture.merge(variables), batch, train=True, rngs=nnx.Rngs(0)),
+            shapes,
+            make_batch(),
+        )
     assert "\n" not in str(caught.value)
     config.model.name = "unet"
     with pytest.raises(UserError, match="'adversarial_segmentation' needs a model with a discriminator"):

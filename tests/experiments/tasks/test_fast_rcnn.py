@@ -1,7 +1,8 @@
 """The loss of Fast R-CNN equals plain loops if all regions are sampled."""
 
+from functools import cache
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -19,6 +20,7 @@ class Stages(loops.Stages):
         pass
 
 
+@cache
 def make_task(**fields):
     config = common.get_config()
     detectors.use_fast_rcnn(config)
@@ -37,21 +39,27 @@ def add_proposals(batch):
     return batch | {"proposals": (boxes * there[..., None]).astype(np.float32), "proposal_mask": there}
 
 
-def run(task, batch):
+@cache
+def compiled(task):
     @jax.jit
-    def compiled(batch):
+    def train(batch):
         outputs = task.apply(Stages(), batch, train=True, rngs=nnx.Rngs(0))
         return outputs, *task.loss(outputs, batch)
 
-    return jax.tree.map(np.asarray, compiled(batch))
+    return train
+
+
+def run(task, batch):
+    return jax.tree.map(np.asarray, compiled(task)(batch))
 
 
 def test_losses_equal_loops_if_all_regions_are_sampled():
     batch, task = add_proposals(random_batch(np.random.default_rng(3))), make_task()
     _, terms, logs = run(task, batch)
+    learnable = np.asarray(jax.jit(task.learnable)(batch))
     classified = located = regions = matched = 0.0
     for row in range(6):
-        boxes, learned = batch["boxes"][row].astype(float), np.asarray(jax.jit(task.learnable)(batch))[row]
+        boxes, learned = batch["boxes"][row].astype(float), learnable[row]
         own = [*batch["proposals"][row][batch["proposal_mask"][row]], *batch["boxes"][row][learned]]
         own = np.array(own, float).reshape(-1, 4)
         for box, (owner, counted) in zip(own, loops.assign(own, batch, row, 0.5, 0.5, False, True), strict=True):
@@ -80,32 +88,44 @@ def test_box_weight_of_zero_keeps_the_proposals_as_boxes():
     """The fine-tuning of R-CNN trains only the classes, and its detections are the proposals."""
     batch, task = add_proposals(random_batch(np.random.default_rng(3))), make_task(box_weight=0.0)
     outputs, terms, _ = run(task, batch)
-    assert terms["localisation"].value() > 0 and total_loss(terms) == terms["classification"].value()
-    boxes, _ = task.decode(outputs, SIZE)
+
+    @jax.jit
+    def compute(outputs, terms):
+        values = terms["localisation"].value(), total_loss(terms), terms["classification"].value()
+        return values, task.decode(outputs, SIZE)[0], make_task().decode(outputs, SIZE)[0]
+
+    (localisation, total, classification), boxes, moved = jax.tree.map(np.asarray, compute(outputs, terms))
+    assert localisation > 0 and total == classification
     np.testing.assert_allclose(boxes, np.broadcast_to(outputs["regions"][:, :, None], boxes.shape), atol=1e-4)
-    moved, _ = make_task().decode(outputs, SIZE)
     assert np.abs(moved - boxes).max() > 1
 
 
 def test_losses_are_finite_without_objects_proposals_or_images():
-    batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
+    batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")], *[[]] * 3)
     batch["example_mask"][0] = False
-    batch |= {"proposals": np.zeros((3, 4, 4), np.float32), "proposal_mask": np.zeros((3, 4), bool)}
+    values = jax.jit(lambda terms: [term.value() for term in terms.values()])
+    batch |= {"proposals": np.zeros((6, PROPOSALS, 4), np.float32), "proposal_mask": np.zeros((6, PROPOSALS), bool)}
     for there in (False, True):
         batch["proposal_mask"][1:] = there
         _, terms, _ = run(make_task(), batch)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(terms))
-        assert all(np.isfinite(term.value()) for term in terms.values())
+        assert all(np.isfinite(value) for value in values(terms))
 
 
 def test_evaluation_scores_the_proposals_and_has_no_loss_terms():
     batch = add_proposals(random_batch(np.random.default_rng(3)))
     names = ("image", "original_size", "to_original", "example_mask", "boxes_lost", "proposals", "proposal_mask")
     seen, task = {name: batch[name] for name in names}, make_task(score_threshold=0.0)
-    outputs = jax.jit(lambda batch: task.apply(Stages(), batch, train=False, rngs=None))(seen)
+
+    @jax.jit
+    def evaluate(batch):
+        outputs = task.apply(Stages(), batch, train=False, rngs=None)
+        return outputs, task.loss(outputs, batch)[0], task.predict(outputs, batch)
+
+    outputs, terms, found = jax.tree.map(np.asarray, evaluate(seen))
     np.testing.assert_array_equal(outputs["regions"], batch["proposals"])
-    assert not jax.jit(task.loss)(outputs, seen)[0]
-    found = jax.jit(task.predict)(outputs, seen)
-    scores = jax.nn.softmax(jnp.asarray(batch["proposals"]) @ loops.LOGITS)[..., 1:]
-    best = jnp.where(batch["proposal_mask"][..., None], scores, 0).max((1, 2))
+    assert not terms
+    powers = np.exp(batch["proposals"] @ loops.LOGITS)
+    scores = (powers / powers.sum(-1, keepdims=True))[..., 1:]
+    best = np.where(batch["proposal_mask"][..., None], scores, 0).max((1, 2))
     np.testing.assert_allclose(found["scores"].max(1), best, rtol=1e-4)

@@ -1,5 +1,7 @@
 """The losses of Faster R-CNN equal plain loops if everything is sampled, and samples have the configured sizes."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,7 @@ class Stages:
         return {"logits": regions @ LOGITS, "offsets": jnp.einsum("brx,xcn->brcn", regions, OFFSETS)}
 
 
+@cache
 def make_task(**fields):
     config = common.get_config()
     detectors.use_light_faster_rcnn(config)
@@ -61,15 +64,33 @@ def make_outputs(count=6):
     return {"objectness": tuple(x[:count] for x in OBJECTNESS), "shifts": tuple(x[:count] for x in SHIFTS)}
 
 
-def run(task, batch, seed=0):
-    """Return (outputs of apply in training, terms, logs)."""
-
+@cache
+def compiled(task):
     @jax.jit
-    def compiled(outputs, batch, key):
+    def train(outputs, batch, key):
         outputs = task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(key))
         return outputs, *task.loss(outputs, batch)
 
-    return jax.tree.map(np.asarray, compiled(make_outputs(len(batch["image"])), batch, jax.random.key(seed)))
+    return train
+
+
+def run(task, batch, seed=0):
+    """Return (outputs of apply in training, terms, logs)."""
+    return jax.tree.map(np.asarray, compiled(task)(make_outputs(), batch, jax.random.key(seed)))
+
+
+@jax.jit
+def gradients(outputs, batch):
+    """Return the gradients of the sum of all losses, and of those of the second stage."""
+    task = make_task()
+
+    def losses(outputs):
+        terms, _ = task.loss(task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0)), batch)
+        values = {name: term.value() for name, term in terms.items()}
+        return sum(values.values()), values["classification"] + values["localisation"]
+
+    _, pull = jax.vjp(losses, outputs)
+    return pull((1.0, 0.0))[0], pull((0.0, 1.0))[0]
 
 
 def assign(anchors, batch, row, low, high, low_quality, use_difficult):
@@ -118,6 +139,10 @@ def test_losses_equal_loops_if_all_anchors_and_regions_are_sampled(fields):
     trained = np.flatnonzero(inside) if published else range(len(ANCHORS))
     assert 0 < inside.sum() < len(ANCHORS)
     _, terms, logs = run(task, batch)
+    # The regions are all proposals of `propose` and the boxes of the objects.
+    propose = jax.jit(lambda outputs, batch: task.propose(outputs | {"anchors": LEVELS}, batch, True))
+    found, mask = map(np.asarray, propose(make_outputs(), batch))
+    learnable = np.asarray(jax.jit(task.learnable)(batch))
     objectness, shifts = (np.concatenate(part, 1).astype(float) for part in (OBJECTNESS, SHIFTS))
     binary = moved = sampled = 0.0
     classified = located = regions = matched = left_out = 0.0
@@ -131,12 +156,8 @@ def test_losses_equal_loops_if_all_anchors_and_regions_are_sampled(fields):
                 sampled += 1
             if owner is not None:
                 moved += smooth_l1(shifts[row, a] - encode(boxes[owner], ANCHORS[a].astype(float), 1.0), BETA)
-        # The regions are all proposals of `propose` and the boxes of the objects.
-        found, mask = task.propose(make_outputs() | {"anchors": LEVELS}, jax.tree.map(jnp.asarray, batch), True)
-        learned = np.asarray(jax.jit(task.learnable)(batch))[row]
-        own = np.concatenate([np.asarray(found)[row][np.asarray(mask)[row]], batch["boxes"][row][learned]]).astype(
-            float
-        )
+        learned = learnable[row]
+        own = np.concatenate([found[row][mask[row]], batch["boxes"][row][learned]]).astype(float)
         for box, (owner, counted) in zip(own, assign(own, batch, row, 0.5, 0.5, False, use_difficult), strict=True):
             best = max((iou(box, boxes[i]) for i in np.flatnonzero(learned)), default=0)
             if not counted or (published and best < 0.1):
@@ -165,21 +186,22 @@ def test_losses_equal_loops_if_all_anchors_and_regions_are_sampled(fields):
 def test_samples_have_the_configured_count_and_share():
     fields = dict(anchors=12, anchor_share=0.25, regions=8, region_share=0.5)
     batch = random_batch(np.random.default_rng(3))
-    outputs, _, _ = run(make_task(**fields), batch)
+    task = make_task(**fields)
+    outputs, _, _ = run(task, batch)
     anchors, regions = outputs["anchor_mask"].sum(1), outputs["region_mask"].sum(1)
     assert anchors.tolist() == [12, 12, 12, 12, 0, 12] and regions.tolist() == [8, 8, 8, 8, 0, 8]
     assert (outputs["anchor_positive"].sum(1) <= 3).all() and outputs["anchor_positive"].sum() > 3
     assert ((outputs["region_classes"] > 0).sum(1) <= 4).all() and (outputs["region_classes"] > 0).sum() > 4
-    other, _, _ = run(make_task(**fields), batch, seed=1)
+    other, _, _ = run(task, batch, seed=1)
     assert not np.array_equal(outputs["regions"], other["regions"]), "other seed, other sample"
-    again, _, _ = run(make_task(**fields), batch)
+    again, _, _ = run(task, batch)
     np.testing.assert_array_equal(outputs["regions"], again["regions"])
 
 
 def test_ground_truth_boxes_are_added_to_the_regions():
     box = (3, 40, 9, 47)  # no proposal is near it
-    batch = make_batch([(box, 2, "")])
-    outputs, _, _ = run(make_task(), batch)
+    batch = make_batch([(box, 2, "")], *[[]] * 5)
+    outputs, _, _ = run(make_task(use_difficult=False), batch)
     (place,) = np.flatnonzero((outputs["regions"][0] == box).all(-1))
     assert outputs["region_classes"][0, place] == 3 and outputs["region_mask"][0, place]
     np.testing.assert_array_equal(outputs["region_boxes"][0, place], box)
@@ -187,42 +209,31 @@ def test_ground_truth_boxes_are_added_to_the_regions():
 
 def test_losses_and_gradients_are_finite_without_objects_or_images():
     """The batch has padding, images without objects, an image with only a crowd, and an object without area."""
-    batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")])
-    batch["example_mask"][0] = False
-    batch, task = jax.tree.map(jnp.asarray, batch), make_task()
-
-    @jax.jit
-    @jax.grad
-    def gradient(outputs):
-        terms, _ = task.loss(task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0)), batch)
-        return sum(term.value() for term in terms.values())
-
-    found = gradient(make_outputs(3))
+    batch = make_batch([], [((0, 0, *SIZE), 0, "c")], [((5, 5, 5, 5), 1, "")], *[[]] * 3)
+    batch["example_mask"][[0, 5]] = False
+    found, _ = jax.tree.map(np.asarray, gradients(make_outputs(), batch))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
     assert all((x[0] == 0).all() for x in jax.tree.leaves(found)), "a padded row has no loss"
 
 
 def test_proposals_have_no_gradient():
-    batch, task = jax.tree.map(jnp.asarray, random_batch(np.random.default_rng(3))), make_task()
-
-    def second_stage(outputs):
-        terms, _ = task.loss(task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0)), batch)
-        return terms["classification"].value() + terms["localisation"].value()
-
-    assert all((x == 0).all() for x in jax.tree.leaves(jax.jit(jax.grad(second_stage))(make_outputs())))
+    whole, second_stage = gradients(make_outputs(), random_batch(np.random.default_rng(3)))
+    assert all((x == 0).all() for x in jax.tree.leaves(second_stage))
+    assert all((x != 0).any() for x in jax.tree.leaves(whole))
 
 
 def test_evaluation_needs_neither_ground_truth_nor_random_numbers():
     batch = random_batch(np.random.default_rng(3))
-    seen = {
-        name: jnp.asarray(batch[name])
-        for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")
-    }
+    seen = {name: batch[name] for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")}
     task = make_task(score_threshold=0.0)
-    outputs = jax.jit(lambda outputs: task.apply(Stages(outputs), seen, train=False, rngs=None))(make_outputs())
-    terms, logs = task.loss(outputs, seen)
+
+    @jax.jit
+    def evaluate(outputs, seen):
+        outputs = task.apply(Stages(outputs), seen, train=False, rngs=None)
+        return outputs, task.loss(outputs, seen), task.predict(outputs, seen)
+
+    outputs, (terms, logs), found = jax.tree.map(np.asarray, evaluate(make_outputs(), seen))
     assert not terms and logs.keys() == {"boxes_lost"}
-    found = jax.jit(task.predict)(outputs, seen)
     assert found["valid"].any(1).all() and np.isfinite(found["boxes"]).all()
     scores = np.asarray(outputs["regions"]) @ LOGITS
     best = (np.exp(scores) / np.exp(scores).sum(-1, keepdims=True))[..., 1:]
@@ -233,8 +244,8 @@ def test_evaluation_needs_neither_ground_truth_nor_random_numbers():
 def test_anchors_in_the_padding_are_outside_the_image():
     batch = make_batch([])
     batch["original_size"][0] = 20, 30
-    boxes = jnp.array([[0, 0, 20, 30], [0, 0, 20.5, 30], [2, -1, 9, 9], [21, 31, 25, 35]], np.float32)
-    assert np.asarray(is_inside(boxes, jax.tree.map(jnp.asarray, batch)))[:2].tolist() == [
+    boxes = np.array([[0, 0, 20, 30], [0, 0, 20.5, 30], [2, -1, 9, 9], [21, 31, 25, 35]], np.float32)
+    assert jax.jit(is_inside)(boxes, batch)[:2].tolist() == [
         [True, False, False, False],
         [True, True, False, True],
     ]

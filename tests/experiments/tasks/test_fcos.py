@@ -152,7 +152,7 @@ def test_every_term_is_divided_by_its_own_weight_or_at_least_one():
     compiled = jax.jit(task.loss)
     for objects in ([], [((2, 2, 18, 18), 1, "")], [((9, 9, 31, 31), 1, ""), ((0, 20, 13, 44), 2, "")]):
         batch = make_batch(objects)
-        terms, _ = compiled(split(outputs) | GEOMETRY, batch)
+        terms, _ = jax.tree.map(np.asarray, compiled(split(outputs) | GEOMETRY, batch))
         sums, weights, _, matched = oracle(outputs, batch)
         assert 0 < weights < matched.sum() if objects else not matched.any()
         divisors = {name: max(matched.sum(), 1) for name in sums} | {"localisation": max(weights, 1)}
@@ -266,7 +266,7 @@ def test_decoded_targets_equal_the_objects():
         "logits": np.log(np.full((6, len(PLACES), 3), 0.25) / 0.75),
         "centerness": np.log(np.full((6, len(PLACES)), 0.36) / 0.64),
     }
-    boxes, scores = task.decode(jax.tree.map(jnp.asarray, split(outputs)) | GEOMETRY, SIZE)
+    boxes, scores = jax.jit(lambda outputs: task.decode(outputs | GEOMETRY, SIZE))(split(outputs))
     assert [x.shape for x in (*boxes, *scores)] == [(6, n, k) for k in (4, 3) for n in COUNTS]
     boxes, scores = (np.concatenate(levels, 1) for levels in (boxes, scores))
     np.testing.assert_allclose(boxes[targets.positive], targets.boxes[targets.positive], atol=1e-4)

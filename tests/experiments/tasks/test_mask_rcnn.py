@@ -1,6 +1,6 @@
 """The mask loss of Mask R-CNN equals plain loops, and only regions of objects contribute to it."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class Stages(faster_rcnn.Stages):
         return jnp.einsum("brx,xhwc->brhwc", regions, LOGITS)
 
 
+@cache
 def make_task(**fields):
     config = common.get_config()
     detectors.use_light_mask_rcnn(config)
@@ -39,15 +40,19 @@ def add_masks(batch):
     return batch | {"masks": np.random.default_rng(1).integers(0, 2, (count, MOST, 9, 8)).astype(np.uint8)}
 
 
-def run(task, batch):
-    """Return (outputs of apply in training, terms)."""
-
+@cache
+def compiled(task):
     @jax.jit
-    def compiled(outputs, batch):
+    def train(outputs, batch):
         outputs = task.apply(Stages(outputs), batch, train=True, rngs=nnx.Rngs(0))
         return outputs, task.loss(outputs, batch)[0]
 
-    return jax.tree.map(np.asarray, compiled(faster_rcnn.make_outputs(len(batch["image"])), batch))
+    return train
+
+
+def run(task, batch):
+    """Return (outputs of apply in training, terms)."""
+    return jax.tree.map(np.asarray, compiled(task)(faster_rcnn.make_outputs(), batch))
 
 
 def overlap_of(box, region):
@@ -59,6 +64,7 @@ def test_mask_loss_equals_loops():
     batch, task = add_masks(random_batch(np.random.default_rng(3))), make_task()
     outputs, terms = run(task, batch)
     learned = np.asarray(jax.jit(task.learnable)(batch))
+    crop = jax.jit(partial(masks.crop, size=CELLS))
     total = count = 0
     for row in range(6):
         for place, region in enumerate(outputs["regions"][row]):
@@ -68,7 +74,7 @@ def test_mask_loss_equals_loops():
             owner = max(mine, key=lambda i: (overlap_of(batch["boxes"][row, i], region), -i))
             assert overlap_of(batch["boxes"][row, owner], region) >= 0.5
             own = (rows[row, owner][None] for rows in (batch["masks"], batch["boxes"]))
-            target = np.asarray(masks.crop(*own, region[None], size=CELLS)[0], float)
+            target = np.asarray(crop(*own, region[None])[0], float)
             logits = np.einsum("x,xhw->hw", region, LOGITS[..., 1 + batch["classes"][row, owner]])
             total += (np.logaddexp(0, logits) - target * logits).mean()
             count += 1
@@ -112,23 +118,22 @@ def test_losses_and_gradients_are_finite_without_objects_or_images():
 
 def test_evaluation_segments_the_kept_detections():
     batch = random_batch(np.random.default_rng(3))
-    seen = {
-        name: jnp.asarray(batch[name])
-        for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")
-    }
+    seen = {name: batch[name] for name in ("image", "original_size", "to_original", "example_mask", "boxes_lost")}
     task = make_task(score_threshold=0.3, max_detections=7)
-    outputs = jax.jit(lambda outputs: task.apply(Stages(outputs), seen, train=False, rngs=None))(
-        faster_rcnn.make_outputs()
-    )
-    assert not task.loss(outputs, seen)[0]
-    found = {name: np.asarray(rows) for name, rows in task.predict(outputs, seen).items()}
+    plain = faster_rcnn.make_task(score_threshold=0.3, max_detections=7)
+
+    @jax.jit
+    def evaluate(outputs, seen):
+        outputs = task.apply(Stages(outputs), seen, train=False, rngs=None)
+        return task.loss(outputs, seen)[0], task.predict(outputs, seen), plain.predict(outputs, seen)
+
+    terms, found, others = jax.tree.map(np.asarray, evaluate(faster_rcnn.make_outputs(), seen))
+    assert not terms
     assert found["masks"].shape == (6, 7, *CELLS) and found["valid"].any()
     for row, place in zip(*np.nonzero(found["valid"]), strict=True):
         column = LOGITS[..., 1 + found["classes"][row, place]]
         expected = 1 / (1 + np.exp(-np.einsum("x,xhw->hw", found["boxes"][row, place], column)))
         np.testing.assert_allclose(found["masks"][row, place], expected, rtol=1e-4)
-    plain = faster_rcnn.make_task(score_threshold=0.3, max_detections=7)
-    others = jax.jit(plain.predict)(outputs, seen)
     for name in others:
         np.testing.assert_allclose(found[name], others[name], rtol=1e-5)
 

@@ -1,3 +1,5 @@
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,7 @@ def make_task(**fields):
     return registry.make_task(config, CLASSES)
 
 
+@cache
 def make_loss(**fields):
     """Compile a function of (outputs, batch). It returns ((sum, weight), logs) and the gradients of the sum by output."""
     task = make_task(**fields)
@@ -121,11 +124,14 @@ def oracle(outputs, batch, *, positive_iou=0.5, negative_iou=0.4, low_quality=Tr
     return (classified, located, matched), counted
 
 
+GIOU = dict(use_difficult=False, low_quality=False, box_loss="giou", gamma=1.5, alpha=0.4)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {},
-        dict(use_difficult=False, low_quality=False, box_loss="giou", gamma=1.5, alpha=0.4),
+        GIOU,
         dict(beta=0.3, negative_iou=0.3, use_difficult=False),
     ],
 )
@@ -150,7 +156,7 @@ def test_terms_are_divided_by_the_matched_anchors_or_at_least_one():
     task, outputs = make_task(box_weight=3.0), random_outputs(np.random.default_rng(0), 3)
     compiled = jax.jit(task.loss)
     for objects, matched in (([], 0), ([((2, 2, 18, 18), 1, "")], 3)):
-        terms, logs = compiled(split(outputs) | GEOMETRY, make_batch(objects))
+        terms, logs = jax.tree.map(np.asarray, compiled(split(outputs) | GEOMETRY, make_batch(objects)))
         assert {name: (term.factor, term.floor) for name, term in terms.items()} == {
             "classification": (1.0, 1.0),
             "localisation": (3.0, 1.0),
@@ -203,7 +209,7 @@ def test_mirrored_image_has_the_same_loss(loss):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), expected, found)
 
 
-@pytest.mark.parametrize("fields", [dict(), dict(box_loss="giou")])
+@pytest.mark.parametrize("fields", [dict(), GIOU])
 def test_unusual_boxes_have_finite_losses(fields, loss):
     """The boxes have no area, are tiny, as large as the image, or larger."""
     compiled = make_loss(**fields) if fields else loss
@@ -222,7 +228,7 @@ def test_decoded_targets_equal_the_objects():
     shifts = ((targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2 - middles) / sides
     scales = np.log(np.maximum(targets.boxes[..., 2:] - targets.boxes[..., :2], 1e-3) / sides)
     outputs = {"offsets": np.concatenate([shifts, scales], -1), "logits": 50.0 * np.eye(3)[targets.classes] - 25}
-    boxes, scores = task.decode(jax.tree.map(jnp.asarray, split(outputs)) | GEOMETRY, SIZE)
+    boxes, scores = jax.jit(lambda outputs: task.decode(outputs | GEOMETRY, SIZE))(split(outputs))
     assert [x.shape for x in (*boxes, *scores)] == [(6, n, k) for k in (4, 3) for n in COUNTS]
     boxes, scores = (np.concatenate(levels, 1) for levels in (boxes, scores))
     np.testing.assert_allclose(scores[targets.positive], np.eye(3)[targets.classes[targets.positive]], atol=1e-6)
