@@ -1,4 +1,4 @@
-"""Limits of the files that are read, by their content. docs/security.md lists all of them.
+"""Limits of the files that are read, by their content. docs/security.md lists them.
 
 Data, weights and runs may come from anybody. A file beyond its limit is refused before its bytes are read. Every part may
 import this file, which imports none of our modules.

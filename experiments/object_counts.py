@@ -204,7 +204,7 @@ def list_box_flags(report: Mapping[str, Any]) -> list[str]:
     fitted, share = report["fitted"], report["matchable"]
     if fitted is None or (share < ENOUGH and fitted["matchable"] <= share):
         return []
-    enough = "the model's own are enough; " if share >= ENOUGH else ""
+    enough = "those of the model match enough; " if share >= ENOUGH else ""
     return [
         f"boxes: {enough}fitted to these objects by k-means, {_share(fitted['matchable'])} matchable:",
         write_flags(fitted["fields"]),

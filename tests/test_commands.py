@@ -62,7 +62,7 @@ def test_ci_runs_the_targets_of_the_pages():
 
 
 @pytest.mark.parametrize("page", OWN)
-def test_the_rest_is_main_or_a_module_of_ours(page):
+def test_the_other_commands_are_main_or_a_module(page):
     for command in list_own(page):
         assert re.search(r"\.venv/bin/python (main\.py|-m (experiments|input_pipeline)\.)", command), command
 

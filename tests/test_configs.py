@@ -48,7 +48,7 @@ def paths(config) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variant_of_a_config_follows_its_rules_and_adds_no_field_outside_model_and_task(name):
+def test_variants_follow_the_rules_and_add_fields_to_model_and_task_only(name):
     for variant in ("", *list_variants(name)):
         config = load(name, variant)
         configuration.check(config)

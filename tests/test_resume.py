@@ -81,7 +81,7 @@ def assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
     assert (workdir / "records" / "val.jsonl").read_bytes() == (reference / "records" / "val.jsonl").read_bytes()
 
 
-def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_dir):
+def test_a_run_that_is_killed_three_times_ends_bit_for_bit_the_same(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
     moments = [
         lambda: lines(workdir) >= 3,  # before the first checkpoint
@@ -101,7 +101,7 @@ def test_killed_again_and_again_it_ends_the_same(uninterrupted, tmp_path, data_d
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_exits_75(uninterrupted, tmp_path, data_dir):
+def test_a_run_saves_and_exits_with_75_on_sigterm(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
     process = start(workdir, data_dir)
     wait_for(lambda: lines(workdir) >= 6, process)

@@ -75,7 +75,7 @@ def check_space(search: Search, space: Space) -> Job:
 def name_study(search: Search, space: Space, first: Job) -> str:
     """Return the name of the study, a new one if fields, choices or values of the base config change.
 
-    A span may become wider. The trials then stay, and new ones are drawn from the wider span.
+    A span may change. The trials then stay, and new ones are drawn from the new span.
     """
     fixed = identify(first.config | dict.fromkeys(space, ""), search.workdir)
     kinds = {field: describe_kind(field, own) for field, own in space.items()}

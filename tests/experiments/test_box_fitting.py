@@ -71,7 +71,7 @@ def test_model_that_fits_is_reported_and_refitted_only_on_request():
     config, task = read("ssd_shapes", "--config.model.sizes=(0.2,0.25,0.3,0.4)")
     assert check_objects(config, task, Objects())["fitted"] is None
     asked = check_objects(config, task, Objects(), always_fit=True)
-    assert asked["matchable"] >= 0.95 and "the model's own are enough" in list_box_flags(asked)[0]
+    assert asked["matchable"] >= 0.95 and "those of the model match enough" in list_box_flags(asked)[0]
 
 
 @pytest.mark.parametrize("name", ["fcos_shapes", "yolov1_shapes", "fast_rcnn_shapes"])
