@@ -163,7 +163,7 @@ def test_tile_equals_its_part_of_the_whole_image(unpadded):
 
 
 def test_initial_kernels_preserve_the_variance():
-    model = build(**VALID | dict(width=16))
+    model = build(**VALID | dict(depth=1, width=24))
     for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         if path[-1] == "kernel" and value.size > 4000:
             height, width, incoming, _ = value.shape

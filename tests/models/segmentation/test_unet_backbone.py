@@ -54,7 +54,7 @@ def test_logits_have_the_size_of_the_image(backbone):
     fields = TINY | dict(backbone=backbone)
     strides = nnx.eval_shape(lambda: registry.build_backbone(backbone, dtype="float32", rngs=nnx.Rngs(0))).channels
     model = nnx.eval_shape(lambda: build(**fields | dict(decoder=(8,) * (len(strides) - 1))))
-    for size in ((64, 96), (97, 70), (1, 31)):
+    for size in ((97, 70), (1, 31)):
         images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
         logits = nnx.eval_shape(lambda model, images: model(images, train=False), model, images)
         assert logits.shape == (2, *size, 3) and logits.dtype == jnp.float32
