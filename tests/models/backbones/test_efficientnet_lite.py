@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from errors import UserError
 from models import registry
 from models.backbones.efficientnet_lite import EfficientNetLite
+from tests.models.drawn import draw, put
 
 ZEBRA, UMBRELLA, POODLES = [340], [879], [265, 266, 267]  # classes of ImageNet; toy, miniature and standard poodle
 
@@ -31,7 +32,7 @@ def test_parameter_count_equals_the_published_one_without_the_classifier(variant
 def test_features_have_the_five_strides():
     images = jax.ShapeDtypeStruct((2, 65, 33, 3), jnp.float32)
     for variant, channels in ((0, (16, 24, 40, 112, 320)), (4, (24, 32, 56, 160, 448))):
-        model = nnx.eval_shape(lambda variant=variant: build(variant))
+        model = nnx.eval_shape(lambda variant=variant: build(variant, depth=0.1))
         features = nnx.eval_shape(lambda model, images: model(images, train=True), model, images)
         assert model.channels == dict(zip((2, 4, 8, 16, 32), channels, strict=True))
         assert {stride: feature.shape for stride, feature in features.items()} == {
@@ -91,13 +92,13 @@ def test_mismatched_pretrained_weights_raise_a_user_error():
 @pytest.fixture(scope="module")
 def imagenet(real_data):
     """Return the model with ImageNet weights, and these weights by timm's names."""
-    weights, model = load_file(real_data / "weights" / "efficientnet_lite0.safetensors"), build()
+    weights, model = load_file(real_data / "weights" / "efficientnet_lite0.safetensors"), draw(build)
     arrays, unused, _ = model.pretrained(weights)
     assert {key for key, _ in arrays.values()} | unused == set(weights)
     state = nnx.state(model)
     for path, variable in nnx.to_flat_state(state):
         key, convert = arrays[path]
-        variable[...] = jnp.asarray(convert(weights[key]))
+        put(variable, convert(weights[key]))
     nnx.update(model, state)
     return model, weights
 

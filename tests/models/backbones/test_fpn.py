@@ -7,6 +7,7 @@ from flax import nnx
 from errors import UserError
 from models import registry
 from models.backbones.fpn import FPN
+from tests.models.drawn import draw, put
 
 RESNET = dict(name="resnet", layers=10, width=0.07, norm="batch", momentum=0.9, output_stride=32)
 TINY = dict(bottom_up=RESNET, width=8, finest=8, coarsest=128, coarser="p5")
@@ -79,10 +80,10 @@ class Fixed(nnx.Module):
 @pytest.mark.parametrize("coarser", ["p5", "c5", "pool"])
 def test_features_equal_a_loop(coarser):
     """Some feature maps have odd sizes, so their halves are rounded up."""
-    model, generator = build(coarser=coarser), np.random.default_rng(0)
+    model, generator = draw(lambda: build(coarser=coarser)), np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         if path[-1] == "bias":
-            variable[...] = jnp.asarray(generator.uniform(-0.5, 0.5, variable.shape), jnp.float32)
+            put(variable, generator.uniform(-0.5, 0.5, variable.shape))
     seen = {
         stride: generator.standard_normal((1, *(-(-side // stride) for side in SIZE), model.bottom_up.channels[stride]))
         for stride in (8, 16, 32)
@@ -105,7 +106,7 @@ def test_features_equal_a_loop(coarser):
         expected[128] = convolve(np.maximum(expected[64], 0), model.extra_128, 2)
 
     model.bottom_up = Fixed({stride: jnp.asarray(x, jnp.float32) for stride, x in seen.items()})
-    features = nnx.jit(lambda model: model(jnp.zeros((1, *SIZE, 3)), train=False))(model)
+    features = nnx.jit(lambda model: model(np.zeros((1, *SIZE, 3), np.float32), train=False))(model)
     assert list(features) == [8, 16, 32, 64, 128]
     for stride, feature in features.items():
         np.testing.assert_allclose(feature, expected[stride], rtol=1e-4, atol=1e-4)
@@ -117,12 +118,12 @@ def test_initial_kernels_are_uniform_with_the_published_variance():
         kernel = np.asarray(conv.kernel[...])
         assert np.abs(kernel).max() <= np.sqrt(3 / fan_in)
         np.testing.assert_allclose(kernel.var() * fan_in, 1, rtol=0.1)
-        assert not conv.bias[...].any()
+        assert not np.any(conv.bias[...])
 
 
 def test_every_parameter_has_a_gradient():
-    graphdef, params, rest = nnx.split(build(norm="batch"), nnx.Param, ...)
-    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)), jnp.float32)
+    graphdef, params, rest = nnx.split(draw(lambda: build(norm="batch")), nnx.Param, ...)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
 
     @jax.jit
     def gradients(params, rest):

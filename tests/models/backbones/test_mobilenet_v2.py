@@ -6,6 +6,7 @@ from flax import nnx
 
 from errors import UserError
 from models.backbones.mobilenet_v2 import MobileNetV2, scale_channels
+from tests.models.drawn import draw, put
 
 
 def build(**fields):
@@ -20,7 +21,7 @@ def abstract():
 
 def test_features_have_the_five_strides():
     images = jax.ShapeDtypeStruct((2, 65, 33, 3), jnp.float32)
-    for fields in (dict(), dict(width=0.35, depth=0.1), dict(depth=1.5, variant="keras", norm="group")):
+    for fields in (dict(width=0.35, depth=0.1), dict(depth=1.5, variant="keras", norm="group")):
         model = nnx.eval_shape(lambda fields=fields: build(**fields))
         features = nnx.eval_shape(lambda model, images: model(images, train=True), model, images)
         assert list(features) == list(model.channels) == [2, 4, 8, 16, 32]
@@ -36,11 +37,13 @@ def test_channels_and_depth_equal_the_paper(abstract):
 
 @pytest.mark.parametrize(("variant", "offset"), [("keras", 0), ("torchvision", -1)])
 def test_variant_decides_which_pixels_a_strided_convolution_reads(variant, offset):
-    model = build(variant=variant, width=0.1, depth=0.1)
-    model.stem.conv.kernel[...] = jnp.zeros((3, 3, 3, 8)).at[0, 0, 0, 0].set(1.0)  # returns the window's first pixel
-    images = jnp.arange(1.0, 65.0).reshape(1, 8, 8, 1) * jnp.ones(3)
-    shifted = np.pad(np.asarray(images)[0, :, :, 0], 1)[1 + offset :, 1 + offset :]
-    np.testing.assert_array_equal(model.stem.conv(images)[0, :, :, 0], shifted[:8:2, :8:2])
+    conv, kernel = draw(lambda: build(variant=variant, width=0.1, depth=0.1)).stem.conv, np.zeros((3, 3, 3, 8))
+    kernel[0, 0, 0, 0] = 1  # returns the window's first pixel
+    put(conv.kernel, kernel)
+    images = np.arange(1, 65, dtype=np.float32).reshape(1, 8, 8, 1).repeat(3, -1)
+    shifted = np.pad(images[0, :, :, 0], 1)[1 + offset :, 1 + offset :]
+    y = np.asarray(nnx.jit(lambda conv, x: conv(x))(conv, images))
+    np.testing.assert_array_equal(y[0, :, :, 0], shifted[:8:2, :8:2])
 
 
 # Names in the weight files of the libraries.

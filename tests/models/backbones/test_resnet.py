@@ -9,6 +9,7 @@ from flax import nnx
 from errors import UserError
 from models import registry
 from models.backbones.resnet import ResidualBlock, ResNet, scale_channels
+from tests.models.drawn import draw, put
 
 FULL = dict(layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=32, dtype="float32")
 TINY = FULL | dict(layers=10, width=0.125)
@@ -81,7 +82,7 @@ def test_parameter_count_equals_the_published_one(layers, expected, published):
 @pytest.mark.parametrize(
     ("fields", "channels"),
     [
-        (dict(), {2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}),
+        pytest.param(dict(), {2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}, marks=pytest.mark.slow),
         (dict(output_stride=16), {2: 64, 4: 256, 8: 512, 16: 2048}),
         (dict(layers=34, output_stride=8, width=0.5), {2: 32, 4: 32, 8: 256}),
         (dict(layers=10, width=0.2, norm="group"), {2: 16, 4: 16, 8: 24, 16: 48, 32: 104}),
@@ -106,17 +107,18 @@ def features():
 
     Biases and means are random.
     """
-    models = {stride: build(**TINY | dict(output_stride=stride)) for stride in (8, 16, 32)}
+    models = {stride: draw(lambda stride=stride: build(**TINY | dict(output_stride=stride))) for stride in (8, 16, 32)}
     state = nnx.state(models[32])
     generator = np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(state):
         if path[-1] in ("bias", "mean"):
-            variable[...] = jnp.asarray(generator.uniform(-0.5, 0.5, variable.shape), jnp.float32)
-    images = jnp.asarray(generator.uniform(-1, 1, (2, 75, 109, 3)), jnp.float32)
+            put(variable, generator.uniform(-0.5, 0.5, variable.shape))
+    images = generator.uniform(-1, 1, (2, 75, 109, 3)).astype(np.float32)
     result = {}
     for stride, model in models.items():
         nnx.update(model, state)
-        result[stride] = nnx.jit(lambda model, images: model(images, train=False))(model, images)
+        features = nnx.jit(lambda model, images: model(images, train=False))(model, images)
+        result[stride] = jax.tree.map(np.asarray, features)
     return result
 
 
@@ -124,7 +126,7 @@ def features():
 def test_dilated_features_contain_the_strided_features(features, stride):
     dilated, strided = features[stride][stride], features[32][32]
     step = 32 // stride
-    scale = float(jnp.abs(strided).max())
+    scale = np.abs(strided).max()
     assert scale > 0.1
     np.testing.assert_allclose(dilated[:, ::step, ::step], strided, rtol=1e-4, atol=1e-5 * scale)
     assert np.abs(dilated[:, 1::step, 1::step][:, :2, :3] - strided[:, :2, :3]).max() > 1e-2 * scale
@@ -136,38 +138,49 @@ def test_earlier_features_do_not_depend_on_the_output_stride(features):
     np.testing.assert_allclose(features[16][8], features[32][8], rtol=1e-5, atol=1e-5)
 
 
+@nnx.jit
+def evaluate(module, x):
+    return module(x, train=False)
+
+
 def test_stem_has_three_pixels_of_padding():
-    model = build(**TINY)
+    stem = draw(lambda: build(**TINY)).stem.conv
     # The kernel returns the pixel at the window's centre. With three rows of padding, window i is around pixel 2i.
-    model.stem.conv.kernel[...] = jnp.zeros((7, 7, 3, 8)).at[3, 3, 0, 0].set(1.0)
-    images = jnp.arange(1.0, 65.0).reshape(1, 8, 8, 1) * jnp.ones(3)
-    np.testing.assert_array_equal(model.stem.conv(images)[0, :, :, 0], images[0, ::2, ::2, 0])
+    kernel = np.zeros((7, 7, 3, 8))
+    kernel[3, 3, 0, 0] = 1
+    put(stem.kernel, kernel)
+    images = np.arange(1, 65, dtype=np.float32).reshape(1, 8, 8, 1).repeat(3, -1)
+    y = np.asarray(nnx.jit(lambda conv, x: conv(x))(stem, images))
+    np.testing.assert_array_equal(y[0, :, :, 0], images[0, ::2, ::2, 0])
 
 
 def test_residual_block_adds_its_path_to_the_shortcut():
-    model = build(**TINY)
-    block = model.block_1_0
-    block.conv_2.norm.scale[...] = jnp.zeros(8)
-    block.conv_2.norm.bias[...] = jnp.full(8, -0.5)
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 4, 8)), jnp.float32)
-    np.testing.assert_allclose(block(x, train=False), np.maximum(np.asarray(x) - 0.5, 0), rtol=1e-6, atol=1e-6)
+    block = draw(lambda: build(**TINY)).block_1_0
+    put(block.conv_2.norm.scale, np.zeros(8))
+    put(block.conv_2.norm.bias, np.full(8, -0.5))
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 8)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(block, x), np.maximum(x - 0.5, 0), rtol=1e-6, atol=1e-6)
 
 
 def test_bottleneck_has_its_stride_in_the_3x3_or_the_first_1x1_convolution():
     block = dict(bottleneck=True, stride=2, dilation=(1, 1), norm=lambda _: Identity(), dtype="float32")
-    late, early = (ResidualBlock(4, 4, early=early, **block, rngs=nnx.Rngs(0)) for early in (False, True))
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 6, 4)), jnp.float32)
+
+    def compute(x, early, **fields):
+        module = draw(lambda: ResidualBlock(4, 4, early=early, **block | fields, rngs=nnx.Rngs(0)))
+        return np.asarray(evaluate(module, x))
+
+    x = np.random.default_rng(0).standard_normal((1, 8, 6, 4)).astype(np.float32)
+    early, late = compute(x, early=True), compute(x, early=False)
     # The early block equals a block of stride 1 on every second pixel of the input. The late block equals every second
     # pixel of the output of a block of stride 1.
-    dense = ResidualBlock(4, 4, early=False, **block | dict(stride=1), rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(early(x, train=False), dense(x[:, ::2, ::2], train=False), rtol=1e-5, atol=1e-5)
-    assert np.abs(early(x, train=False) - late(x, train=False)).max() > 0.1
-    np.testing.assert_allclose(late(x, train=False), dense(x, train=False)[:, ::2, ::2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(early, compute(x[:, ::2, ::2], early=False, stride=1), rtol=1e-5, atol=1e-5)
+    assert np.abs(early - late).max() > 0.1
+    np.testing.assert_allclose(late, compute(x, early=False, stride=1)[:, ::2, ::2], rtol=1e-5, atol=1e-5)
 
 
 def test_every_parameter_has_a_gradient():
-    graphdef, params, rest = nnx.split(build(**TINY), nnx.Param, ...)
-    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)), jnp.float32)
+    graphdef, params, rest = nnx.split(draw(lambda: build(**TINY)), nnx.Param, ...)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
 
     @jax.jit
     def gradients(params, rest):
@@ -283,7 +296,7 @@ class Reference:
 @pytest.mark.parametrize(("layers", "output_stride"), [(10, 16), (50, 8)])
 def test_features_equal_pytorch(layers, output_stride):
     torch = pytest.importorskip("torch")
-    model = build(**TINY | dict(layers=layers, output_stride=output_stride))
+    model = draw(lambda: build(**TINY | dict(layers=layers, output_stride=output_stride)))
     mapping, *_ = model.pretrained(["layer1.0.conv1.weight"])
     state, generator, weights = nnx.state(model), np.random.default_rng(0), {}
     for path, variable in nnx.to_flat_state(state):
@@ -292,7 +305,7 @@ def test_features_equal_pytorch(layers, output_stride):
         low = 0.5 if path[-1] in ("scale", "var") else -0.5
         array = generator.uniform(low, low + 1, shape) * (0.3 if path[-1] == "kernel" else 1)
         weights[key] = torch.from_numpy(array.astype(np.float32))
-        variable[...] = jnp.asarray(convert(weights[key].numpy()))
+        put(variable, convert(weights[key].numpy()))
     nnx.update(model, state)
     images = generator.uniform(-1, 1, (2, 75, 64, 3)).astype(np.float32)
     with torch.no_grad():

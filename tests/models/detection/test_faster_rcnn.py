@@ -15,6 +15,7 @@ from models.heads.box import BoxHead
 from models.ops.roi_align import assign_levels, roi_align
 from models.ops.roi_pool import roi_pool
 from models.registry import BACKBONE, MODEL
+from tests.models.drawn import draw, put
 
 PUBLISHED = 41_755_286  # torchvision's fasterrcnn_resnet50_fpn: 91 classes with the background, frozen norms
 SIZE = (75, 109)
@@ -74,24 +75,33 @@ def test_outputs_have_one_row_per_anchor_and_per_region(fields):
 
 def test_regions_are_aligned_on_the_level_of_their_size():
     """P6 of the published network has stride 64 and only makes proposals."""
-    model = build(backbone=fields_of(detectors.use_light_faster_rcnn)["backbone"] | dict(coarsest=64, coarser="pool"))
+    backbone = fields_of(detectors.use_light_faster_rcnn)["backbone"] | dict(coarsest=64, coarser="pool")
+    model = nnx.eval_shape(lambda: build(backbone=backbone))
     rng = np.random.default_rng(0)
-    features = {s: jnp.asarray(rng.standard_normal((1, 512 // s, 512 // s, 8)), jnp.float32) for s in model.strides}
+    features = {s: rng.standard_normal((1, 512 // s, 512 // s, 8)).astype(np.float32) for s in model.strides}
     assert model.strides == (4, 8, 16, 32, 64)
     regions = np.array([[[0, 0, 20, 20], [9, 9, 130, 140], [0, 0, 256, 256], [0, 0, 511, 512]]], np.float32)
-    levels = assign_levels(regions, (4, 8, 16, 32))[0]
-    assert levels.tolist() == [0, 1, 2, 3]
-    found = jax.jit(lambda features, regions: model.align(features, regions, (3, 3)))(features, regions)
-    for place, stride in enumerate((4, 8, 16, 32)):
-        own = roi_align(features[stride], regions[:, place : place + 1], stride=stride, size=(3, 3), aligned=False)
-        np.testing.assert_allclose(found[place], own[0, 0], atol=1e-6)
+    levels = jax.jit(partial(assign_levels, strides=(4, 8, 16, 32)))(regions)
+    assert levels.tolist() == [[0, 1, 2, 3]]
+
+    @jax.jit
+    def both(features, regions):
+        align = partial(roi_align, size=(3, 3), aligned=False)
+        own = [
+            align(features[stride], regions[:, place : place + 1], stride=stride)[0, 0]
+            for place, stride in enumerate((4, 8, 16, 32))
+        ]
+        return model.align(features, regions, (3, 3)), own
+
+    found, own = jax.tree.map(np.asarray, both(features, regions))
+    np.testing.assert_allclose(found, own, atol=1e-6)
 
 
 def test_backbone_with_several_widths_raises_a_user_error():
     backbone = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
     fields = fields_of(detectors.use_light_faster_rcnn) | dict(backbone=backbone)
     with pytest.raises(UserError, match="so take 'fpn'"):
-        registry.build(**fields, num_classes=3, rngs=nnx.Rngs(0))
+        nnx.eval_shape(lambda: registry.build(**fields, num_classes=3, rngs=nnx.Rngs(0)))
 
 
 def test_vgg_parameter_count_equals_the_published_network():
@@ -132,9 +142,8 @@ def test_roi_align_works_on_one_level_of_any_backbone():
     backbone = dict(name="resnet", layers=10, width=0.1, norm="batch", momentum=0.9, output_stride=32)
     model = vgg(backbone=backbone, pooling="align", fc=16)
     assert model.strides == (16,) and [level.shape for level in model.geometry((64, 96))["anchors"]] == [(4, 6, 9, 4)]
-    found = jax.eval_shape(
-        partial(model.align, size=(7, 7)), {16: jnp.ones((2, 4, 6, 8))}, jax.ShapeDtypeStruct((2, 5, 4), jnp.float32)
-    )
+    features, regions = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 4, 6, 8), (2, 5, 4)))
+    found = jax.eval_shape(partial(model.align, size=(7, 7)), {16: features}, regions)
     assert found.shape == (10, 7, 7, 8)
 
 
@@ -184,23 +193,25 @@ def test_head_with_vgg_weights_equals_the_fully_connected_classifier():
     rng = np.random.default_rng(0)
     regions, outputs = rng.standard_normal((3, 2, 7, 7)), 6
     kernels = {"classifier.0": rng.standard_normal((6, 98)), "classifier.3": rng.standard_normal((6, 6))}
-    head = BoxHead(2, (7, 7), fc=outputs, dropout=0.5, num_classes=2, dtype="float32", rngs=nnx.Rngs(0))
+    fields = dict(fc=outputs, dropout=0.5, num_classes=2, dtype="float32")
+    head = draw(lambda: BoxHead(2, (7, 7), **fields, rngs=nnx.Rngs(0)))
     weights = match_vgg_head(frozenset(f"{key}.weight" for key in kernels), VGG_FC6).arrays
     for ours, layer in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
         key, convert = weights[ours, "kernel"]
-        getattr(head, ours).kernel[...] = jnp.asarray(convert(kernels[key.removesuffix(".weight")]), jnp.float32)
+        put(getattr(head, ours).kernel, convert(kernels[key.removesuffix(".weight")]))
         assert key == f"{layer}.weight"
     x = regions.reshape(3, -1)
     for kernel in kernels.values():
         x = np.maximum(x @ kernel.T, 0)
-    pooled = jnp.asarray(regions.transpose(0, 2, 3, 1), jnp.float32)
-    logits, _ = head(pooled, train=False)
-    np.testing.assert_allclose(logits, x @ np.asarray(head.logits.kernel[0, 0]), rtol=1e-4, atol=1e-4)
+    logits, _ = jax.jit(lambda x: head(x, train=False))(regions.transpose(0, 2, 3, 1).astype(np.float32))
+    np.testing.assert_allclose(logits, x @ np.asarray(head.logits.kernel[...])[0, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_head_dropout_acts_in_training_only():
-    head = BoxHead(2, (7, 7), fc=64, dropout=0.5, num_classes=2, dtype="float32", rngs=nnx.Rngs(0))
-    regions = jnp.ones((1, 7, 7, 2))
-    plain, _ = head(regions, train=False)
-    drawn = [head(regions, train=True, rngs=nnx.Rngs(seed))[0] for seed in range(2)]
+    fields = dict(fc=64, dropout=0.5, num_classes=2, dtype="float32")
+    head = draw(lambda: BoxHead(2, (7, 7), **fields, rngs=nnx.Rngs(0)))
+    regions = np.ones((1, 7, 7, 2), np.float32)
+    plain, _ = jax.jit(lambda x: head(x, train=False))(regions)
+    train = jax.jit(lambda x, key: head(x, train=True, rngs=nnx.Rngs(key))[0])
+    drawn = [train(regions, jax.random.key(seed)) for seed in range(2)]
     assert not np.allclose(drawn[0], plain) and not np.allclose(*drawn)

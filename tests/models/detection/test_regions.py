@@ -9,11 +9,13 @@ from flax import nnx
 from configs import common, detectors
 from errors import UserError
 from models import registry
+from models.heads.box import SVMHead
 from models.ops.roi_pool import roi_pool
 from models.ops.warp import warp
+from tests.models.drawn import draw, put
 
 NAMES = ("fast_rcnn", "sppnet", "rcnn")
-REGIONS = jnp.array([[[2.0, 3, 20, 30], [0, 0, 32, 40], [8, 8, 24, 25], [0, 0, 0, 0], [9, 1, 30, 12]]])
+REGIONS = np.array([[[2.0, 3, 20, 30], [0, 0, 32, 40], [8, 8, 24, 25], [0, 0, 0, 0], [9, 1, 30, 12]]], np.float32)
 
 
 def fields_of(name, **fields):
@@ -31,15 +33,12 @@ def build(name, **fields):
 
 @pytest.fixture(scope="module")
 def image():
-    return jax.random.normal(jax.random.key(1), (1, 32, 40, 3))
+    return np.random.default_rng(1).standard_normal((1, 32, 40, 3)).astype(np.float32)
 
 
+@nnx.jit(static_argnames="train")
 def run(model, image, regions, train=False):
-    @nnx.jit
-    def compiled(model, image, regions):
-        return model.classify(model.features(image, train=train), regions, train=train)
-
-    return compiled(model, image, regions)
+    return model.classify(model.features(image, train=train), regions, train=train)
 
 
 def test_vgg_detectors_have_the_known_parameter_counts():
@@ -63,7 +62,7 @@ def test_outputs_of_a_region_do_not_depend_on_other_regions(name, image):
 
     The outputs are finite for a region without area.
     """
-    model = build(name)
+    model = draw(lambda: build(name))
     found = run(model, image, REGIONS)
     assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
     assert all(np.isfinite(x).all() for x in found.values())
@@ -73,30 +72,29 @@ def test_outputs_of_a_region_do_not_depend_on_other_regions(name, image):
 
 
 def test_rcnn_runs_the_network_on_each_region_separately(image):
-    model = build("rcnn")
+    model = draw(lambda: build("rcnn"))
     found = jax.jit(lambda image: model.extract({1: image}, REGIONS))(image)
-    windows = warp(image, REGIONS, size=24, context=4)[0]
+    windows = np.asarray(jax.jit(lambda image: warp(image, REGIONS, size=24, context=4)[0])(image))
     alone = jax.jit(lambda window: model.backbone(window, train=False)[8][0])
-    for row, window in enumerate(windows):
-        np.testing.assert_allclose(found[row], alone(window[None]), atol=1e-5)
+    for row, window in zip(np.asarray(found), windows, strict=True):
+        np.testing.assert_allclose(row, alone(window[None]), atol=1e-5)
     model.chunk = 5
     whole = jax.jit(lambda image: model.extract({1: image}, REGIONS))(image)
     np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
 def test_fast_rcnn_pools_from_the_features_of_the_image(image):
-    model = build("fast_rcnn")
-    features = model.features(image, train=False)
-    expected = roi_pool(features[8], REGIONS, stride=8, size=(7, 7))[0]
-    np.testing.assert_array_equal(model.extract(features, REGIONS), expected)
+    model = draw(lambda: build("fast_rcnn"))
+    features = jax.jit(lambda image: model.features(image, train=False))(image)
+    expected = jax.jit(lambda x: roi_pool(x, REGIONS, stride=8, size=(7, 7))[0])(features[8])
+    np.testing.assert_array_equal(jax.jit(lambda features: model.extract(features, REGIONS))(features), expected)
 
 
 @pytest.mark.parametrize(
     ("name", "learns"), [("fast_rcnn", True), ("sppnet", False), pytest.param("rcnn", True, marks=pytest.mark.slow)]
 )
 def test_layers_below_the_pooling_learn_except_in_sppnet(name, learns, image):
-    model = build(name)
-    graphdef, params = nnx.split(model)
+    graphdef, params = nnx.split(draw(lambda: build(name)))
 
     @jax.jit
     @jax.grad
@@ -106,7 +104,7 @@ def test_layers_below_the_pooling_learn_except_in_sppnet(name, learns, image):
 
     sizes = {path[0]: 0.0 for path, _ in nnx.to_flat_state(params)}
     for path, leaf in nnx.to_flat_state(gradient(params)):
-        sizes[path[0]] += float(jnp.abs(leaf[...]).sum())
+        sizes[path[0]] += float(np.abs(leaf[...]).sum())
     assert (sizes["backbone"] > 0) == learns and sizes["box_head"] > 0
 
 
@@ -120,10 +118,10 @@ def test_layers_below_the_pooling_learn_except_in_sppnet(name, learns, image):
 )
 def test_invalid_fields_raise_a_user_error(name, fields, words):
     with pytest.raises(UserError, match=words):
-        build(name, **fields)
+        nnx.eval_shape(lambda: build(name, **fields))
     backbone = fields_of("rcnn")["backbone"] | dict(norm="batch")
     with pytest.raises(UserError, match="norm='batch' is not supported by rcnn"):
-        build("rcnn", backbone=backbone)
+        nnx.eval_shape(lambda: build("rcnn", backbone=backbone))
 
 
 def test_svms_and_regressors_start_at_zero_and_read_the_described_inputs(image):
@@ -131,22 +129,20 @@ def test_svms_and_regressors_start_at_zero_and_read_the_described_inputs(image):
 
     These are fc7 for the margins and the pooled features for the offsets.
     """
-    model = build("sppnet", head="svm")
-    found = run(model, image, REGIONS)
-    assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
-    assert not any(outputs.any() for outputs in found.values())
+    head = SVMHead(2, (1, 1), fc=4, num_classes=3, dtype="float32", rngs=nnx.Rngs(0))
+    assert not any(np.any(leaf) for layer in (head.margins, head.offsets) for leaf in jax.tree.leaves(nnx.state(layer)))
 
+    model = draw(lambda: build("sppnet", head="svm"))
     pooled, hidden = jax.jit(lambda image: model.describe(model.features(image, train=False), REGIONS))(image)
-    keys = jax.random.split(jax.random.key(2), 4)
-    kernels = [
-        jax.random.normal(key, (rows.shape[-1], 3 * n))
-        for key, rows, n in zip(keys[:2], (hidden, pooled), (1, 4), strict=True)
-    ]
-    biases = [jax.random.normal(key, (3 * n,)) for key, n in zip(keys[2:], (1, 4), strict=True)]
+    pooled, hidden, rng = np.asarray(pooled), np.asarray(hidden), np.random.default_rng(2)
+    kernels = [rng.standard_normal((rows.shape[-1], 3 * n), np.float32) for rows, n in ((hidden, 1), (pooled, 4))]
+    biases = [rng.standard_normal(3 * n, np.float32) for n in (1, 4)]
     head = model.box_head
     for layer, kernel, bias in zip((head.margins, head.offsets), kernels, biases, strict=True):
-        layer.kernel[...], layer.bias[...] = kernel[None, None], bias
-    found = run(model, image, REGIONS)
+        put(layer.kernel, kernel[None, None])
+        put(layer.bias, bias)
+    found = {name: np.asarray(rows) for name, rows in run(model, image, REGIONS).items()}
+    assert found["logits"].shape == (1, 5, 4) and found["offsets"].shape == (1, 5, 4, 4)
     assert not found["logits"][..., 0].any() and not found["offsets"][:, :, 0].any(), "background"
     np.testing.assert_allclose(found["logits"][..., 1:], hidden @ kernels[0] + biases[0], rtol=1e-4, atol=1e-4)
     offsets = (pooled @ kernels[1] + biases[1]).reshape(1, 5, 4, 3).swapaxes(2, 3)

@@ -7,6 +7,7 @@ from flax import nnx
 from errors import UserError
 from models import registry
 from models.detection.ssd import L2Norm
+from tests.models.drawn import draw, put
 
 SSD300 = dict(
     backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
@@ -45,7 +46,7 @@ def output_shapes(model, size):
 
 
 def random_images(*shape):
-    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
+    return np.random.default_rng(1).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
 def test_parameter_count_equals_the_released_network():
@@ -140,7 +141,7 @@ MAPS = {  # name of a layout of feature maps: its fields
 @pytest.mark.parametrize("name", MAPS)
 def test_default_boxes_match_the_outputs_of_the_maps(name):
     model = outline(**MAPS[name])
-    for size in ((300, 300), (128, 128), (129, 97), (31, 64)):
+    for size in ((300, 300), (129, 97), (31, 64)):
         if name == "deep" and size != (300, 300):
             size = tuple(side + 230 for side in size)
         boxes = model.geometry(size)["anchors"]
@@ -157,7 +158,7 @@ def test_outputs_have_the_order_of_the_default_boxes():
 
     A bias changes the outputs of one shape of one map.
     """
-    model, size = build(), (96, 144)
+    model, size = draw(build), (96, 144)
     boxes = model.geometry(size)["anchors"]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     grid = model.grids(size)[0]
@@ -167,7 +168,7 @@ def test_outputs_have_the_order_of_the_default_boxes():
     @nnx.jit
     def influence(model, images):
         _, backward = jax.vjp(lambda images: model(images, train=False)["logits"][0, :, 1], images)
-        return jax.vmap(lambda one: backward(one)[0])(jnp.eye(len(boxes))[chosen])
+        return jax.vmap(lambda one: backward(one)[0])(np.eye(len(boxes), dtype=np.float32)[chosen])
 
     weight = np.abs(influence(model, random_images(1, *size)))[:, 0].sum(-1)
     rows, columns = np.indices(size) + 0.5
@@ -181,24 +182,29 @@ def test_outputs_have_the_order_of_the_default_boxes():
     shapes = (4, 6, 2)
     starts = np.cumsum([0, *(rows * columns * k for (rows, columns), k in zip(model.grids(size), shapes, strict=True))])
     for level, k in enumerate(shapes):
-        getattr(model, f"offsets_{level}").bias[4 * (k - 1) + 2] += 1.0  # the height of the last shape
-        getattr(model, f"logits_{level}").bias[4 * (k - 2) + 3] += 2.0  # the last class of the shape before it
+        for head, place, step in (
+            ("offsets", 4 * (k - 1) + 2, 1.0),  # the height of the last shape
+            ("logits", 4 * (k - 2) + 3, 2.0),  # the last class of the shape before it
+        ):
+            bias = getattr(model, f"{head}_{level}").bias
+            put(bias, np.asarray(bias[...]) + step * (np.arange(bias.size) == place))
     after = forward(model, random_images(1, *size))
     offsets, logits = (np.zeros_like(boxes) for _ in range(2))
     for level, k in enumerate(shapes):
         offsets[starts[level] + k - 1 : starts[level + 1] : k, 2] = 1
         logits[starts[level] + k - 2 : starts[level + 1] : k, 3] = 2
-    np.testing.assert_allclose(after["offsets"] - before["offsets"], offsets[None], atol=1e-5)
-    np.testing.assert_allclose(after["logits"] - before["logits"], logits[None], atol=1e-5)
+    for name, expected in (("offsets", offsets), ("logits", logits)):
+        np.testing.assert_allclose(np.asarray(after[name]) - np.asarray(before[name]), expected[None], atol=1e-5)
 
 
 def test_l2_norm_gives_every_pixel_the_same_length():
     norm = L2Norm(3, 20.0, dtype="float32")
-    x = jnp.asarray([[[[3.0, 0.0, 4.0], [0.0, 0.0, 300.0], [0.0, 0.0, 0.0]]]])
-    np.testing.assert_allclose(norm(x), [[[[12, 0, 16], [0, 0, 20], [0, 0, 0]]]], rtol=1e-5)
-    norm.scale[...] = jnp.array([1.0, 2.0, 5.0])
-    np.testing.assert_allclose(norm(x), [[[[0.6, 0, 4], [0, 0, 5], [0, 0, 0]]]], rtol=1e-5)
-    gradient = jax.grad(lambda x: norm(x).sum())(x)
+    x = np.float32([[[[3, 0, 4], [0, 0, 300], [0, 0, 0]]]])
+    apply = nnx.jit(lambda norm, x: norm(x))
+    np.testing.assert_allclose(apply(norm, x), [[[[12, 0, 16], [0, 0, 20], [0, 0, 0]]]], rtol=1e-5)
+    put(norm.scale, np.array([1, 2, 5]))
+    np.testing.assert_allclose(apply(norm, x), [[[[0.6, 0, 4], [0, 0, 5], [0, 0, 0]]]], rtol=1e-5)
+    gradient = np.asarray(jax.jit(jax.grad(lambda x: norm(x).sum()))(x))
     assert np.isfinite(gradient).all()
     # The length of a pixel has no effect, so the gradient along the pixel is 0.
     np.testing.assert_allclose((gradient * x)[0, 0, :2].sum(-1), 0, atol=1e-6)
@@ -211,7 +217,7 @@ def test_l2_norm_is_optional():
 
 
 def test_batch_statistics_change_in_training_only():
-    model = build(norm="batch", backbone=VGG11 | dict(norm="batch"))
+    model = draw(lambda: build(norm="batch", backbone=VGG11 | dict(norm="batch")))
 
     @nnx.jit(static_argnames="train")
     def statistics(model, images, train):

@@ -1,7 +1,10 @@
 """Every variable of a detector has a key in old and new weight files, and arrays are converted to our order."""
 
+import functools
+
 import numpy as np
 import pytest
+from flax import nnx
 
 from errors import UserError
 from experiments.run import state as states
@@ -17,17 +20,25 @@ OLDER = {  # key of an older version: key of today
 }
 
 
-def blueprint(name, classes=80, **fields):
-    config = published.configure(name, small=False)
+def blueprint(name, small=True, **fields):
+    config = published.configure(name, small)
     config.model.update(fields)
-    return states.blueprint(config, classes), states.describe(config, classes)[1]
+    return states.blueprint(config, 80)
 
 
+shared = functools.cache(blueprint)  # for tests that do not change the model
+
+
+def paths_of(model):
+    return {path for path, _ in nnx.to_flat_state(nnx.state(model))}
+
+
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])  # the backbones have own tests
 @pytest.mark.parametrize("name", published.DETECTORS)
-def test_every_variable_has_a_unique_key(name):
-    model, shapes = blueprint(name)
+def test_every_variable_has_a_unique_key(name, small):
+    model = shared(name, small)
     arrays, _, classes = model.pretrained(published.MARKS[name])
-    assert {"/".join(map(str, path)) for path in arrays} == shapes.keys()
+    assert set(arrays) == paths_of(model)
     keys = [key for key, _ in arrays.values()]
     assert len(set(keys)) == len(keys)
     own = {"box_head/logits", "box_head/offsets"} if name in published.TWO_STAGES else {"logits"}
@@ -36,7 +47,7 @@ def test_every_variable_has_a_unique_key(name):
 
 
 def test_older_files_map_to_the_same_variables():
-    model, _ = blueprint("retinanet")
+    model = shared("retinanet", True)
     today = model.pretrained(published.MARKS["retinanet"]).arrays
     marks = [key for key in published.MARKS["retinanet"] if ".0.0." not in key]
     older = model.pretrained([*marks, "backbone.fpn.inner_blocks.0.weight"]).arrays
@@ -46,7 +57,7 @@ def test_older_files_map_to_the_same_variables():
 
 
 def test_older_two_stage_files_map_to_the_same_variables():
-    model, _ = blueprint("mask_rcnn")
+    model = shared("mask_rcnn", True)
     today = model.pretrained(published.MARKS["mask_rcnn"]).arrays
     older = ("rpn.head.conv.weight", "roi_heads.mask_head.mask_fcn1.weight", "backbone.fpn.inner_blocks.0.weight")
     older = model.pretrained([*older, published.BODY]).arrays
@@ -57,15 +68,14 @@ def test_older_two_stage_files_map_to_the_same_variables():
 
 
 def test_faster_rcnn_file_fills_mask_rcnn_except_the_mask_head():
-    model, shapes = blueprint("mask_rcnn")
-    arrays = model.pretrained(published.MARKS["faster_rcnn"]).arrays
-    left = shapes.keys() - {"/".join(map(str, path)) for path in arrays}
-    assert {name.split("/")[0] for name in left} == {"mask_head"} and len(left) == 2 * (4 + 1 + 1)
+    model = shared("mask_rcnn", True)
+    left = paths_of(model) - set(model.pretrained(published.MARKS["faster_rcnn"]).arrays)
+    assert {path[0] for path in left} == {"mask_head"} and len(left) == 2 * (4 + 1 + 1)
 
 
 def test_backbone_file_fills_only_the_backbone():
     for name, key in (("ssd300", "features.0.weight"), ("retinanet", "layer1.0.conv1.weight")):
-        model, _ = blueprint(name)
+        model = shared(name, True)
         arrays, unused, classes = model.pretrained([key, "classifier.6.weight", "fc.weight"])
         assert {path[0] for path in arrays} == {"backbone"} and not classes and len(unused) == 1
     assert {path[1] for path in arrays} == {"bottom_up"} and arrays[
@@ -105,9 +115,9 @@ def test_each_anchor_gets_the_outputs_of_its_shape(placement, ratios):
 def test_ssd_warns_if_default_boxes_differ_from_the_file():
     """The file does not contain the places of its default boxes."""
     keys = published.MARKS["ssd300"]
-    other = blueprint("ssd300", steps=(), sizes=(0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05))[0]
+    other = blueprint("ssd300", steps=(), sizes=(0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05))
     assert "model.steps=(8.0, 16.0, 32.0, 64.0, 100.0, 300.0)" in other.caution(keys)
-    assert not other.caution(["features.0.weight"]) and not blueprint("ssd300")[0].caution(keys)
+    assert not other.caution(["features.0.weight"]) and not shared("ssd300", True).caution(keys)
 
 
 @pytest.mark.parametrize(
@@ -124,5 +134,5 @@ def test_ssd_warns_if_default_boxes_differ_from_the_file():
 )
 def test_model_that_differs_from_the_file_raises_a_one_line_error(name, fields, words):
     with pytest.raises(UserError, match=words) as caught:
-        blueprint(name, **fields)[0].pretrained(published.MARKS[name])
+        blueprint(name, **fields).pretrained(published.MARKS[name])
     assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from flax import nnx
 from errors import UserError
 from models import registry
 from models.detection.yolov1 import ConvLeakyRelu
+from tests.models.drawn import draw, put
 
 FULL = dict(
     layers=24,
@@ -45,12 +46,16 @@ def count(model):
 
 
 @nnx.jit
-def call(model, images):
+def compiled(model, images):
     return model(images, train=False)
 
 
+def call(model, images):
+    return {name: np.asarray(values) for name, values in compiled(model, images).items()}
+
+
 def random_images(*shape):
-    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
+    return np.random.default_rng(1).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
 def test_parameter_count_equals_figure_3():
@@ -86,7 +91,7 @@ def test_convolution_head_has_the_expected_parameter_count():
 def test_grid_is_the_image_size_divided_by_the_stride(layers, stride):
     model = abstract(layers=layers, stride=stride, grid=0, head="convolution", boxes=3, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
-    for size in ((448, 448), (64, 192), (100, 131), (1, 17)):
+    for size in ((448, 448), (64, 192), (100, 131), (1, 17)) if layers == 9 else ((100, 131),):
         rows, columns = (-(-side // stride) for side in size)
         assert model.grid(size) == (rows, columns)
         outputs = outputs_of(model, 2, *size)
@@ -140,10 +145,10 @@ def test_invalid_fields_raise_a_one_line_error():
 @pytest.mark.parametrize("head", ["connected", "convolution"])
 def test_outputs_are_linear_and_ordered_by_cell(head):
     """If the last kernel is zero, every cell outputs the bias of the last layer unchanged."""
-    model = build(head=head, grid=(2, 3), boxes=2)
-    model.output.kernel[...] = jnp.zeros_like(model.output.kernel[...])
+    model = draw(lambda: build(head=head, grid=(2, 3), boxes=2))
+    put(model.output.kernel, np.zeros(model.output.kernel.shape))
     numbers = np.arange(model.output.bias.shape[0]) - 5.0
-    model.output.bias[...] = jnp.asarray(numbers, jnp.float32)
+    put(model.output.bias, numbers)
     outputs = call(model, random_images(1, 32, 48))
     cells = np.broadcast_to(numbers.reshape(-1, 13), (6, 13)).reshape(2, 3, 13)
     np.testing.assert_array_equal(outputs["boxes"][0].reshape(2, 3, 8), cells[..., :8])
@@ -152,8 +157,8 @@ def test_outputs_are_linear_and_ordered_by_cell(head):
 
 
 def test_convolution_head_is_translation_equivariant_and_local():
-    model, patch = build(), random_images(16, 16)
-    images = jnp.zeros((2, 256, 256, 3)).at[0, 112:128, 128:144].set(patch).at[1, 128:144, 112:128].set(patch)
+    model, images = draw(build), np.zeros((2, 256, 256, 3), np.float32)
+    images[0, 112:128, 128:144] = images[1, 128:144, 112:128] = random_images(16, 16)
     for values in call(model, images).values():
         assert np.abs(values[0, 7, 8]).max() > 0.01
         np.testing.assert_allclose(values[0, :-1, 1:], values[1, 1:, :-1], rtol=1e-4, atol=1e-6)
@@ -161,20 +166,22 @@ def test_convolution_head_is_translation_equivariant_and_local():
 
 
 def test_fully_connected_cells_depend_on_the_whole_image():
-    model = build(head="connected", grid=(4, 4))
+    model = draw(lambda: build(head="connected", grid=(4, 4)))
     image = random_images(1, 64, 64)
-    before, after = call(model, image), call(model, image.at[0, :8, :8].add(2.0))
+    other = image.copy()
+    other[0, :8, :8] += 2.0
+    before, after = call(model, image), call(model, other)
     for name in before:
         assert np.abs(after[name] - before[name])[0, -1, -1].max() > 1e-4
 
 
 def test_block_equals_a_convolution_and_a_leaky_relu():
-    made = dict(norm="none", momentum=0.9, dtype="float32", rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(np.float32)
     for size, stride, pooled in ((1, 1, False), (3, 2, False), (3, 1, True), (7, 2, True)):
-        block = ConvLeakyRelu(2, 3, size, stride=stride, pooled=pooled, **made)
+        fields = dict(stride=stride, pooled=pooled, norm="none", momentum=0.9, dtype="float32")
+        block = draw(lambda size=size, fields=fields: ConvLeakyRelu(2, 3, size, **fields, rngs=nnx.Rngs(0)))
         bias = np.array([0.1, -0.2, 0.3], np.float32)
-        block.conv.bias[...] = jnp.asarray(bias)
+        put(block.conv.bias, bias)
         kernel, padded = np.asarray(block.conv.kernel[...]), np.pad(x[0], ((size // 2,) * 2,) * 2 + ((0, 0),))
         expected = np.empty((-(-5 // stride), -(-6 // stride), 3))
         for row, column in np.ndindex(expected.shape[:2]):
@@ -186,12 +193,13 @@ def test_block_equals_a_convolution_and_a_leaky_relu():
             odd = ((0, rows % 2), (0, columns % 2), (0, 0))
             expected = np.pad(expected, odd, constant_values=-np.inf)
             expected = expected.reshape(-(-rows // 2), 2, -(-columns // 2), 2, 3).max((1, 3))
-        np.testing.assert_allclose(block(jnp.asarray(x), train=True)[0], expected, rtol=1e-4, atol=1e-5)
+        y = nnx.jit(lambda block, x: block(x, train=True))(block, x)
+        np.testing.assert_allclose(np.asarray(y)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["connected", "convolution"])
 def test_dropout_acts_in_training_only(head):
-    model, images = build(head=head, grid=1, connected=64), random_images(1, 16, 16)
+    model, images = draw(lambda: build(head=head, grid=1, connected=64)), random_images(1, 16, 16)
 
     @nnx.jit(static_argnames="train")
     def classes(model, key, train):
@@ -205,7 +213,7 @@ def test_dropout_acts_in_training_only(head):
 
 
 def test_every_parameter_has_a_gradient():
-    graphdef, params = nnx.split(build(head="connected", grid=(1, 2)))
+    graphdef, params = nnx.split(draw(lambda: build(head="connected", grid=(1, 2))))
 
     @jax.jit
     def gradient(params):

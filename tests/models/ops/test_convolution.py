@@ -16,7 +16,7 @@ from models.ops import convolution
 
 def arrays(*shapes):
     generator = np.random.default_rng(0)
-    return [jnp.asarray(generator.standard_normal(shape), jnp.float32) for shape in shapes]
+    return [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
 def conv(x, kernel, stride=1, padding="SAME", groups=1):
@@ -33,11 +33,11 @@ def assert_same(ours, reference, x, kernel):
         return y, *pullback(dy)
 
     (dy,) = arrays(jax.eval_shape(reference, x, kernel).shape)
-    got = jax.jit(partial(value_and_gradients, ours))(x, kernel, dy)
-    expected = jax.jit(partial(value_and_gradients, reference))(x, kernel, dy)
+    both = jax.jit(lambda *inputs: [value_and_gradients(function, *inputs) for function in (ours, reference)])
+    got, expected = jax.tree.map(np.asarray, both(x, kernel, dy))
     for name, a, b in zip(("y", "dx", "dkernel"), got, expected, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype, name
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()), err_msg=name)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(), err_msg=name)
 
 
 def test_pointwise_equals_a_1x1_convolution():
@@ -114,8 +114,9 @@ def test_transpose_places_every_pixel_as_keras_does(size, stride):
     for top, left, i, j in np.ndindex(3, 4, size, size):
         row, column = top * stride + i - begin, left * stride + j - begin
         if 0 <= row < height and 0 <= column < width:
-            expected[0, row, column] += np.asarray(x)[0, top, left] @ np.asarray(kernel)[i, j]
-    np.testing.assert_allclose(convolution.transpose(x, kernel, stride), expected, rtol=1e-5, atol=1e-5)
+            expected[0, row, column] += x[0, top, left] @ kernel[i, j]
+    got = jax.jit(partial(convolution.transpose, stride=stride))(x, kernel)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 FUNCTIONS = {
@@ -136,13 +137,13 @@ def test_bfloat16_inputs_are_summed_in_float32(name):
         y, pullback = jax.vjp(function, x, kernel)
         return y, *pullback(jnp.ones_like(y))
 
-    for low, high in zip(
-        jax.jit(gradients)(x, kernel),
-        jax.jit(gradients)(x.astype(jnp.float32), kernel.astype(jnp.float32)),
-        strict=True,
-    ):
+    @jax.jit
+    def both(x, kernel):
+        return gradients(x, kernel), gradients(x.astype(jnp.float32), kernel.astype(jnp.float32))
+
+    for low, high in zip(*both(x, kernel), strict=True):
         assert low.dtype == jnp.bfloat16
-        np.testing.assert_allclose(low.astype(jnp.float32), high, rtol=2**-7, atol=2**-7)
+        np.testing.assert_allclose(np.asarray(low, np.float32), high, rtol=2**-7, atol=2**-7)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -160,5 +161,5 @@ def test_other_platforms_use_native_convolutions_only(name):
 def test_examples_are_independent_under_vmap():
     x, kernel = arrays((3, 2, 4, 4, 2), (3, 3, 1, 2))
     function = partial(convolution.depthwise, stride=1, padding="SAME")
-    together = jax.vmap(function, (0, None))(x, kernel)
-    np.testing.assert_allclose(together[1], function(x[1], kernel), rtol=1e-6, atol=1e-6)
+    together = jax.jit(jax.vmap(function, (0, None)))(x, kernel)
+    np.testing.assert_allclose(np.asarray(together)[1], jax.jit(function)(x[1], kernel), rtol=1e-6, atol=1e-6)

@@ -85,7 +85,7 @@ def owners(result):
 @pytest.mark.parametrize("name", MATCHERS)
 @given(iou=OVERLAPS, valid=VALID)
 def test_matchings_equal_loops(name, iou, valid):
-    result = JITTED[name](iou, valid)
+    result = jax.tree.map(np.asarray, JITTED[name](iou, valid))
     expected, ignored = ORACLES[name](iou, valid)
     assert owners(result) == expected
     assert result.ignored.tolist() == ignored
@@ -108,7 +108,7 @@ def test_values_of_invalid_rows_have_no_effect(name):
 def test_batch_equals_a_loop_over_its_images(name):
     rng = np.random.default_rng(1)
     iou, valid = np.float32(rng.integers(0, 9, (5, TRUTHS, ANCHORS)) / 8), rng.random((5, TRUTHS)) < 0.7
-    batch = jax.jit(jax.vmap(MATCHERS[name]))(iou, valid)
+    batch = jax.tree.map(np.asarray, jax.jit(jax.vmap(MATCHERS[name]))(iou, valid))
     for i in range(5):
         for a, b in zip(batch, JITTED[name](iou[i], valid[i]), strict=True):
             np.testing.assert_array_equal(a[i], b)
@@ -131,20 +131,21 @@ def test_bipartite_matching_settles_dependent_pairs():
     iou = np.zeros((count, count), np.float32)
     for m in range(count):
         iou[m, m], iou[m, min(m + 1, count - 1)] = 0.1 + 0.1 * m, 0.15 + 0.1 * m
-    assert owners(matching.bipartite(jnp.array(iou), jnp.ones(count, bool), threshold=0.99)) == list(range(count))
+    match = jax.jit(partial(matching.bipartite, threshold=0.99))
+    assert owners(match(iou, np.ones(count, bool))) == list(range(count))
 
 
 def test_low_quality_matches_every_tied_anchor():
     # Two anchors overlap a small object equally. A third anchor overlaps it less.
-    anchors = jnp.array([(0, 0, 8, 8), (0, 4, 8, 12), (0, 6, 8, 14)], jnp.float32)
-    truths = jnp.array([(2, 4, 6, 8), (0, 0, 0, 0)], jnp.float32)
+    anchors = np.float32([(0, 0, 8, 8), (0, 4, 8, 12), (0, 6, 8, 14)])
+    truths = np.float32([(2, 4, 6, 8), (0, 0, 0, 0)])
 
     @jax.jit
     def match(truths):
-        iou = pairwise_iou(truths, anchors)
+        iou = pairwise_iou(truths, jnp.asarray(anchors))
         return iou, MATCHERS["low quality"](iou, jnp.ones(2, bool))
 
-    iou, result = match(truths)
+    iou, result = jax.tree.map(np.asarray, match(truths))
     assert iou[0, 0] == iou[0, 1] == 16 / 64
     assert owners(result) == [0, 0, -1]  # and the object without area has none
 
@@ -155,6 +156,6 @@ def test_matching_has_no_gradient():
         chosen = [matcher(iou, jnp.ones(2, bool)).positive for matcher in MATCHERS.values()]
         return (anchors * jnp.stack(chosen)[..., None]).sum()
 
-    boxes = jnp.array([(0, 0, 4, 4), (2, 2, 6, 6)], jnp.float32)
-    gradients = jax.jit(jax.grad(loss, (0, 1)))(boxes, boxes + 1)
+    boxes = np.float32([(0, 0, 4, 4), (2, 2, 6, 6)])
+    gradients = jax.tree.map(np.asarray, jax.jit(jax.grad(loss, (0, 1)))(boxes, boxes + 1))
     assert (gradients[0] == 0).all() and np.isfinite(gradients[1]).all()

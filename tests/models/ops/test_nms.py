@@ -132,7 +132,7 @@ def test_detection_on_levels_of_a_batch_equals_a_loop_over_its_images():
     scores = [np.float32(rng.integers(0, 9, (3, n, CLASSES)) / 8) for n in LEVELS]
     for level in scores:
         level[1] = np.nan  # this image has no detection
-    batch = jax.jit(jax.vmap(detect_levels))(boxes, scores)
+    batch = jax.tree.map(np.asarray, jax.jit(jax.vmap(detect_levels))(boxes, scores))
     assert batch[3].any(1).tolist() == [True, False, True]
     for i in range(3):
         for a, b in zip(batch, detect_levels([x[i] for x in boxes], [x[i] for x in scores]), strict=True):
@@ -141,11 +141,14 @@ def test_detection_on_levels_of_a_batch_equals_a_loop_over_its_images():
 
 def test_suppression_equals_hand_computed_results():
     # The second box has IoU 2/4 with the first and with the third. The first and the third have IoU 1/5.
-    boxes = jnp.array([(0, 0, 1, 3), (0, 1, 1, 4), (0, 2, 1, 5)], jnp.float32)
+    boxes = np.float32([(0, 0, 1, 3), (0, 1, 1, 4), (0, 2, 1, 5)])
 
     @partial(jax.jit, static_argnums=1)
+    def compiled(scores, iou):
+        return nms.suppress(jnp.asarray(boxes), scores, jnp.ones(3, bool), iou=iou, count=3)
+
     def function(scores, iou):
-        return nms.suppress(boxes, scores, jnp.ones(3, bool), iou=iou, count=3)
+        return jax.tree.map(np.asarray, compiled(scores, iou))
 
     indices, mask = function(np.float32([0.9, 0.8, 0.7]), 0.45)
     assert indices.tolist() == [0, 2, 0] and mask.tolist() == [True, True, False]  # a suppressed box suppresses nothing
@@ -155,17 +158,17 @@ def test_suppression_equals_hand_computed_results():
 
 
 def test_one_of_identical_boxes_is_kept_and_all_empty_boxes_are_kept():
-    scores, valid = jnp.full(N, 0.5), jnp.arange(N) > 1
-    indices, mask = suppress(jnp.tile(jnp.array([1.0, 1, 3, 3]), (N, 1)), scores, valid)
+    scores, valid = np.full(N, 0.5, np.float32), np.arange(N) > 1
+    indices, mask = map(np.asarray, suppress(np.tile(np.float32([1, 1, 3, 3]), (N, 1)), scores, valid))
     assert mask.sum() == 1 and indices[0] == 2
-    indices, mask = suppress_all(jnp.zeros((N, 4)), scores, valid)
+    indices, mask = map(np.asarray, suppress_all(np.zeros((N, 4), np.float32), scores, valid))
     assert indices[mask].tolist() == list(range(2, N))
 
 
 def test_classes_do_not_suppress_each_other():
-    boxes = jnp.tile(jnp.array([1.0, 1, 3, 3]), (N, 1))
-    scores = jnp.zeros((N, CLASSES)).at[0].set(jnp.array([0.5, 0.9, 0.7])).at[1].set(0.4)
-    _, values, classes, mask = detect(boxes, scores)
+    boxes, scores = np.tile(np.float32([1, 1, 3, 3]), (N, 1)), np.zeros((N, CLASSES), np.float32)
+    scores[0], scores[1] = [0.5, 0.9, 0.7], 0.4
+    _, values, classes, mask = map(np.asarray, detect(boxes, scores))
     assert classes[mask].tolist() == [1, 2, 0]
     np.testing.assert_allclose(values[mask], [0.9, 0.7, 0.5])
 
@@ -174,7 +177,11 @@ def test_boxes_per_class_are_supported():
     rng = np.random.default_rng(0)
     boxes = np.float32(np.sort(rng.integers(0, 9, (N, CLASSES, 2, 2)), 2).reshape(N, CLASSES, 4))
     scores = np.float32(rng.random((N, CLASSES)))
-    every = jax.jit(partial(nms.detect, score=SCORE, iou=IOU, candidates=CANDIDATES, count=N * CLASSES))
+    compiled = jax.jit(partial(nms.detect, score=SCORE, iou=IOU, candidates=CANDIDATES, count=N * CLASSES))
+
+    def every(boxes, scores):
+        return jax.tree.map(np.asarray, compiled(boxes, scores))
+
     found, values, classes, mask = every(boxes, scores)
     for c in range(CLASSES):
         alone = every(boxes[:, c], scores[:, c : c + 1])
@@ -188,21 +195,22 @@ def test_boxes_per_class_are_supported():
 
 @pytest.mark.parametrize("fill", [0.0, np.nan])
 def test_scores_below_the_threshold_give_no_detections(fill):
-    result = detect(jnp.ones((N, 4)), jnp.full((N, CLASSES), fill))
+    result = detect(np.ones((N, 4), np.float32), np.full((N, CLASSES), fill, np.float32))
     assert not any(np.any(x) for x in result)
 
 
 def test_nan_scores_are_not_candidates():
-    boxes = jnp.arange(N, dtype=jnp.float32)[:, None] * 10 + jnp.array([0.0, 0, 5, 5])
-    scores = jnp.full((N, CLASSES), jnp.nan).at[N - 1].set(SCORE)
-    found, _, _, mask = detect(boxes, scores)
+    boxes = np.float32(np.arange(N)[:, None] * 10 + [0, 0, 5, 5])
+    scores = np.full((N, CLASSES), np.nan, np.float32)
+    scores[N - 1] = SCORE
+    found, _, _, mask = map(np.asarray, detect(boxes, scores))
     assert mask.sum() == CLASSES and (found[mask] == boxes[N - 1]).all()
 
 
 def test_fewer_boxes_than_candidates_are_padded():
-    boxes, scores = jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.5, 0.9]])
+    boxes, scores = np.float32([[0, 0, 2, 2]]), np.float32([[0.5, 0.9]])
     function = jax.jit(partial(nms.detect, score=0.1, iou=0.5, candidates=400, count=20))
-    found, _, classes, mask = function(boxes, scores)
+    found, _, classes, mask = map(np.asarray, function(boxes, scores))
     assert found.shape == (20, 4) and mask.tolist() == [True, True] + [False] * 18
     assert classes[:2].tolist() == [1, 0] and (found[:2] == boxes).all()
 
@@ -212,15 +220,15 @@ def test_batch_equals_a_loop_over_its_images():
     boxes = np.float32(np.sort(rng.integers(0, 5, (4, N, 2, 2)), 2).reshape(4, N, 4))
     scores = np.float32(rng.integers(0, 9, (4, N, CLASSES)) / 8)
     scores[1] = 0  # this image has no detection
-    batch = jax.jit(jax.vmap(detect))(boxes, scores)
+    batch = jax.tree.map(np.asarray, jax.jit(jax.vmap(detect))(boxes, scores))
     for i in range(4):
         for a, b in zip(batch, detect(boxes[i], scores[i]), strict=True):
             np.testing.assert_array_equal(a[i], b)
 
 
 def test_gradients_reach_the_kept_boxes_and_scores():
-    boxes = jnp.array([(0, 0, 4, 4), (0, 0, 4, 4), (6, 6, 8, 8)], jnp.float32)
-    scores = jnp.array([[0.5], [0.9], [0.7]])
+    boxes = np.float32([(0, 0, 4, 4), (0, 0, 4, 4), (6, 6, 8, 8)])
+    scores = np.float32([[0.5], [0.9], [0.7]])
 
     def total(boxes, scores):
         found, values, _, _ = nms.detect(boxes, scores, score=0.1, iou=0.5, candidates=3, count=3)

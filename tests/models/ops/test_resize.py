@@ -1,5 +1,7 @@
 """Resizing equals jax.image and hand-computed samples in values and gradients, in every platform's implementation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from models.ops.resize import MOST_TAPS, _matrix_product, _picked_sum, double, r
 
 
 def random(*shape):
-    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def value_and_gradient(function, x, dy):
@@ -35,9 +37,8 @@ def test_resize_and_its_gradient_equal_jax_image(old, new):
     def reference(x):
         return jax.image.resize(x, (2, *new, 3), "linear", antialias=False)
 
-    ours = jax.jit(lambda x, dy: value_and_gradient(lambda x: resize(x, new), x, dy))(x, dy)
-    theirs = jax.jit(lambda x, dy: value_and_gradient(reference, x, dy))(x, dy)
-    for a, b in zip(ours, theirs, strict=True):
+    both = jax.jit(lambda *inputs: [value_and_gradient(f, *inputs) for f in (partial(resize, size=new), reference)])
+    for a, b in zip(*both(x, dy), strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -47,20 +48,20 @@ def test_lines_are_sampled_at_half_pixel_centres():
     np.testing.assert_array_equal(weights(2, 4), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     # The centres of two new pixels are at 0.25 and 1.75 in three old ones.
     np.testing.assert_array_equal(weights(3, 2), [[0.75, 0.25, 0], [0, 0.25, 0.75]])
-    y = resize(jnp.asarray([0.0, 4.0]).reshape(1, 1, 2, 1), (3, 4))
-    np.testing.assert_array_equal(y[0, :, :, 0], [[0, 1, 3, 4]] * 3)
+    y = jax.jit(partial(resize, size=(3, 4)))(np.float32([0, 4]).reshape(1, 1, 2, 1))
+    np.testing.assert_array_equal(np.asarray(y)[0, :, :, 0], [[0, 1, 3, 4]] * 3)
 
 
 def test_resize_to_the_same_size_returns_the_input():
-    x = random(1, 3, 5, 2)
+    x = jnp.asarray(random(1, 3, 5, 2))
     assert resize(x, (3, 5)) is x
 
 
 def test_bfloat16_is_rounded_once_per_axis():
     x = random(2, 5, 3, 4).astype(jnp.bfloat16)
-    low, high = resize(x, (11, 8)), resize(x.astype(jnp.float32), (11, 8))
+    low, high = jax.jit(lambda x: (resize(x, (11, 8)), resize(x.astype(jnp.float32), (11, 8))))(x)
     assert low.dtype == jnp.bfloat16
-    np.testing.assert_allclose(low.astype(jnp.float32), high, rtol=2**-7, atol=2**-7)
+    np.testing.assert_allclose(np.asarray(low, np.float32), high, rtol=2**-7, atol=2**-7)
 
 
 def test_only_the_cpu_gathers_lines():
@@ -73,17 +74,24 @@ def test_only_the_cpu_gathers_lines():
 
 
 def test_matrix_product_equals_the_picked_sum():
-    x, matrix = random(2, 5, 3, 4), weights(5, 11)
-    np.testing.assert_allclose(_matrix_product(1, matrix, x), _picked_sum(1, matrix, x), rtol=1e-6, atol=1e-6)
-    dy = random(2, 11, 3, 4)
-    np.testing.assert_allclose(_matrix_product(1, matrix.T, dy), _picked_sum(1, matrix.T, dy), rtol=1e-5, atol=1e-5)
+    matrix = weights(5, 11)
+
+    @partial(jax.jit, static_argnums=1)
+    def both(x, transposed):
+        own = matrix.T if transposed else matrix
+        return _matrix_product(1, own, x), _picked_sum(1, own, x)
+
+    np.testing.assert_allclose(*both(random(2, 5, 3, 4), False), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(*both(random(2, 11, 3, 4), True), rtol=1e-5, atol=1e-5)
 
 
 def test_double_is_nearest_sampling_for_any_size():
-    for height in (1, 2, 3, 6, 13):
-        for width in (height, 15 - height):
-            small = -(-height // 2), -(-width // 2)
-            x = jnp.arange(2.0 * small[0] * small[1]).reshape(1, *small, 2)
-            rows = [i * small[0] // height for i in range(height)]
-            columns = [j * small[1] // width for j in range(width)]
-            np.testing.assert_array_equal(double(x, (height, width)), np.asarray(x)[:, rows][:, :, columns])
+    inputs, expected = {}, {}
+    for size in [(height, width) for height in (1, 2, 3, 6, 13) for width in (height, 15 - height)]:
+        small = [-(-side // 2) for side in size]
+        x = np.arange(2 * small[0] * small[1], dtype=np.float32).reshape(1, *small, 2)
+        rows, columns = ([i * low // high for i in range(high)] for low, high in zip(small, size, strict=True))
+        inputs[size], expected[size] = x, x[:, rows][:, :, columns]
+    found = jax.jit(lambda inputs: {size: double(x, size) for size, x in inputs.items()})(inputs)
+    for size, y in found.items():
+        np.testing.assert_array_equal(y, expected[size])

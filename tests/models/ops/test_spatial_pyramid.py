@@ -70,11 +70,12 @@ def test_windows_equal_hand_computed_windows():
         [[0, 0, 96, 128], [8, 23, 72, 25], [7, 24, 73, 56], [25, 41, 39, 55], [9, 200, 23, 300], [-9, -300, -1, -200]],
         np.float32,
     )
-    found = map_windows(boxes, stride=16, size=(6, 8))
+    found = jax.jit(partial(map_windows, stride=16, size=(6, 8)))(boxes)
     assert found.tolist() == [[0, 0, 5, 7], [1, 1, 3, 1], [0, 2, 4, 2], [1, 2, 1, 2], [0, 7, 0, 7], [0, 0, 0, 0]]
     # If x is measured from the first centre, this is the paper's formula.
     edges = np.linspace(40, 120, 9).astype(np.float32)
-    found = map_windows(np.stack([edges, edges, edges + 90, edges + 90], -1), stride=16, size=(100, 100))
+    find = jax.jit(partial(map_windows, stride=16, size=(100, 100)))
+    found = np.asarray(find(np.stack([edges, edges, edges + 90, edges + 90], -1)))
     paper = [[math.floor((x - 8) / 16) + 1, math.ceil((x + 90 - 8) / 16) - 1] for x in edges]
     assert found[:, ::2].tolist() == paper
 
@@ -84,8 +85,8 @@ def test_bins_equal_hand_computed_bins():
 
     With 7 pixels, 2 bins end at 4 and 7, and 3 bins end at 3, 5 and 7.
     """
-    ramp = jnp.arange(49.0).reshape(1, 7, 7, 1)
-    found = jax.jit(partial(spatial_pyramid_pool, stride=8))(ramp, jnp.array([[[0.0, 0, 56, 56]]]))
+    ramp = np.arange(49, dtype=np.float32).reshape(1, 7, 7, 1)
+    found = np.asarray(jax.jit(partial(spatial_pyramid_pool, stride=8))(ramp, np.float32([[[0, 0, 56, 56]]])))
     ends = {1: [6], 2: [3, 6], 3: [2, 4, 6], 6: [1, 2, 3, 4, 5, 6]}
     expected = [7 * row + column for level in LEVELS for row in ends[level] for column in ends[level]]
     assert found.shape == (1, 1, 50, 1) and found[0, 0, :, 0].tolist() == expected
@@ -125,5 +126,8 @@ def test_one_table_serves_all_levels(monkeypatch):
 
 
 def test_boxes_have_no_gradient():
-    pool = partial(spatial_pyramid_pool, jnp.arange(25.0).reshape(1, 5, 5, 1), stride=1, levels=(1, 2))
-    assert not jax.jit(jax.grad(lambda boxes: pool(boxes).sum()))(jnp.array([[[0.3, 0.4, 3.1, 2.2]]])).any()
+    def total(boxes, pixels):
+        return spatial_pyramid_pool(pixels, boxes, stride=1, levels=(1, 2)).sum()
+
+    pixels, boxes = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1), np.float32([[[0.3, 0.4, 3.1, 2.2]]])
+    assert not np.any(jax.jit(jax.grad(total))(boxes, pixels))

@@ -7,6 +7,7 @@ from flax import nnx
 from errors import UserError
 from models import registry
 from models.segmentation.fcn import Upsample, bilinear
+from tests.models.drawn import put
 
 FULL = dict(
     backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
@@ -34,8 +35,13 @@ def full_size_count(stride, upsampling):
 
 
 @nnx.jit
-def scores_of(model, images):
+def compiled_scores(model, images):
     return model.scores(images, train=False)
+
+
+def scores_of(model, images):
+    scores, start = compiled_scores(model, images)
+    return np.asarray(scores), start
 
 
 def flat(model):
@@ -46,11 +52,11 @@ def perturb(model):
     """Change every parameter, so that the zeros of the score layers do not hide a mistake."""
     generator = np.random.default_rng(0)
     for variable in flat(model).values():
-        variable[...] += jnp.asarray(0.05 * generator.standard_normal(variable.shape), jnp.float32)
+        put(variable, np.asarray(variable[...]) + 0.05 * generator.standard_normal(variable.shape))
 
 
 def random_images(*shape):
-    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (*shape, 3)), jnp.float32)
+    return np.random.default_rng(1).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
 def test_parameter_count_equals_the_paper():
@@ -116,7 +122,7 @@ def test_crops_equal_the_released_networks():
         model.backbone = Features(model.backbone.channels)
         for name in ("score_fc7", "score_pool4", "score_pool3")[: {32: 1, 16: 2, 8: 3}[stride]]:
             kernel = getattr(model, name).kernel
-            kernel[...] = jnp.asarray(np.random.default_rng(3).standard_normal(kernel.shape), jnp.float32)
+            put(kernel, np.random.default_rng(3).standard_normal(kernel.shape))
 
         def score(stride, layer, scale=1.0, model=model):
             x = np.asarray(model.backbone.features[stride])[0]
@@ -133,8 +139,8 @@ def test_crops_equal_the_released_networks():
             expected, last = deconvolution(expected, 2), 31
             expected += score(4, model.score_pool3, 0.25)[9:79, 9:79]
         expected = deconvolution(expected, stride)[last : last + 500, last : last + 500]
-        logits = nnx.jit(lambda model, images: model(images, train=False))(model, jnp.zeros(images.shape))
-        np.testing.assert_allclose(logits[0], expected, rtol=1e-4, atol=1e-4)
+        logits = nnx.jit(lambda model, images: model(images, train=False))(model, np.zeros(images.shape, np.float32))
+        np.testing.assert_allclose(np.asarray(logits)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("padding", ["paper", "same"])
@@ -152,7 +158,7 @@ def test_finer_network_starts_with_the_outputs_of_the_coarser_one(padding):
             pool, twice = {16: ("score_pool4", "upsample_fc7"), 8: ("score_pool3", "upsample_pool4")}[stride]
             assert new.keys() - old.keys() == {(pool, "kernel"), (pool, "bias"), (twice, "kernel")}
             for path, variable in old.items():
-                new[path][...] = variable[...]
+                new[path].set_value(variable[...])
             expected, before = scores_of(previous, images)
             scores, start = scores_of(model, images)
             up = deconvolution(np.asarray(expected[0]), 2)
@@ -162,32 +168,37 @@ def test_finer_network_starts_with_the_outputs_of_the_coarser_one(padding):
             assert np.abs(up).max() > 0.1
             perturb(model)  # the next network copies all of them
             for path in [(pool, "kernel"), (twice, "kernel")]:
-                new[path][...] = jnp.asarray(np.random.default_rng(5).standard_normal(new[path].shape), jnp.float32)
+                put(new[path], np.random.default_rng(5).standard_normal(new[path].shape))
         else:
             perturb(model)
             kernel = model.score_fc7.kernel
-            kernel[...] = jnp.asarray(np.random.default_rng(4).standard_normal(kernel.shape), jnp.float32)
+            put(kernel, np.random.default_rng(4).standard_normal(kernel.shape))
         previous = model
+
+
+@nnx.jit
+def upsample(layer, x):
+    return layer(x)
 
 
 @pytest.mark.parametrize("learned", [True, False])
 def test_bilinear_upsampling_is_exact_on_a_ramp(learned):
     rows, columns = np.meshgrid(np.arange(5.0), np.arange(4.0), indexing="ij")
-    ramp = np.stack([rows - 2 * columns, 3 + columns], -1)[None]
+    ramp = np.stack([rows - 2 * columns, 3 + columns], -1)[None].astype(np.float32)
     for factor in (2, 8):
-        y = Upsample(2, factor, learned=learned, dtype="float32")(jnp.asarray(ramp, jnp.float32))
+        y = upsample(Upsample(2, factor, learned=learned, dtype="float32"), ramp)
         # Pixel centres are at (i + 0.5) / factor - 0.5 in the coarse map. Half a coarse pixel at the border fades to 0.
         row, column = ((np.arange(n * factor) + 0.5) / factor - 0.5 for n in (5, 4))
         row, column = np.meshgrid(row, column, indexing="ij")
         inner = slice(factor // 2, -(factor // 2))
         expected = np.stack([row - 2 * column, 3 + column], -1)[inner, inner]
-        np.testing.assert_allclose(y[0, inner, inner], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(y)[0, inner, inner], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_fixed_and_learned_upsampling_are_initially_equal():
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 5, 4)), jnp.float32)
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 4)).astype(np.float32)
     for factor in (2, 16):
-        fixed, learned = (Upsample(4, factor, learned=learned, dtype="float32")(x) for learned in (False, True))
+        fixed, learned = (upsample(Upsample(4, factor, learned=own, dtype="float32"), x) for own in (False, True))
         np.testing.assert_allclose(fixed, learned, rtol=1e-5, atol=1e-6)
 
 
