@@ -167,8 +167,9 @@ class BatchNorm(nnx.Module):
             rest = shifted.mean(axes)
             batch_mean = shift + rest
             batch_var = jnp.maximum((shifted * shifted).mean(axes) - rest * rest, 0)
-            self.mean[...] = self.momentum * mean + (1 - self.momentum) * batch_mean
-            self.var[...] = self.momentum * var + (1 - self.momentum) * batch_var
+            # set_value, because an assignment to [...] asks a traced array for its sharding, which takes half of the tracing.
+            self.mean.set_value(self.momentum * mean + (1 - self.momentum) * batch_mean)
+            self.var.set_value(self.momentum * var + (1 - self.momentum) * batch_var)
             mean, var = batch_mean, batch_var
         return _normalise(x, mean, var, self.scale[...], self.bias[...], self.epsilon).astype(self.dtype)
 
