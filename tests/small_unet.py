@@ -1,6 +1,6 @@
-"""The config of runs whose model does not matter: the debug variant of the demo with the U-Net that compiles fastest.
+"""The debug variant of the demo with the U-Net that compiles fastest, for runs whose model does not matter.
 
-    python main.py --config=tests/small_unet.py --workdir=runs/small
+python main.py --config=tests/small_unet.py --workdir=runs/small
 """
 
 from ml_collections import ConfigDict
