@@ -1,7 +1,8 @@
 """The losses and predictions of the segmentation task."""
 
+from functools import partial
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ CLASSES = ("a", "b", "c")
 
 
 def loss_of(task, logits, batch):
-    return summed(task.loss({"logits": jnp.asarray(logits, jnp.float32)}, jax.tree.map(jnp.asarray, batch)))
+    return jax.jit(lambda logits, batch: summed(task.loss({"logits": logits}, batch)))(np.float32(logits), batch)
 
 
 def make(margin=0, **fields):
@@ -29,8 +30,7 @@ def make(margin=0, **fields):
 def make_batch(label, mask=None):
     label = np.asarray(label, np.uint8)
     mask = np.ones(len(label), bool) if mask is None else np.asarray(mask)
-    batch = {"image": np.zeros((*label.shape, 3), np.uint8), "label": label, "example_mask": mask}
-    return jax.tree.map(jnp.asarray, batch)
+    return {"image": np.zeros((*label.shape, 3), np.uint8), "label": label, "example_mask": mask}
 
 
 def test_cross_entropy_equals_a_hand_computed_value():
@@ -54,15 +54,18 @@ def test_ignored_pixels_and_padding_do_not_count_and_have_no_gradient():
     label[0, :2] = 255
     batch, task = make_batch(label, [True, False, True]), make()
 
-    def total(logits):
-        return loss_of(task, logits, batch)[0]
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def total(logits, batch):
+        (loss, weight), _ = summed(task.loss({"logits": logits}, batch))
+        return loss, weight
 
-    (loss, weight), gradient = total(logits), jax.grad(lambda logits: total(logits)[0])(jnp.asarray(logits))
+    (loss, weight), gradient = total(np.float32(logits), batch)
     assert float(weight) == 8 + 16
     counted = np.array(label != 255) & np.array([True, False, True])[:, None, None]
     np.testing.assert_array_equal(np.abs(gradient).sum(-1) > 0, counted)
     changed = np.where(counted[..., None], logits, 50.0)
-    assert float(total(changed)[0]) == pytest.approx(float(loss), rel=1e-6)
+    assert float(total(np.float32(changed), batch)[0][0]) == pytest.approx(float(loss), rel=1e-6)
 
 
 def test_a_batch_without_labels_has_a_finite_loss():
@@ -114,6 +117,6 @@ def test_invalid_fields_raise_a_one_line_error(fields, name):
 
 def test_predictions_are_probabilities():
     logits = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
-    predictions = make().predict({"logits": jnp.asarray(logits)}, make_batch(np.zeros((2, 3, 3))))
+    predictions = jax.jit(make().predict)({"logits": np.float32(logits)}, make_batch(np.zeros((2, 3, 3))))
     np.testing.assert_allclose(np.sum(predictions["probability"], -1), 1.0, rtol=1e-5)
     np.testing.assert_array_equal(np.argmax(predictions["probability"], -1), logits.argmax(-1))

@@ -53,9 +53,9 @@ def overfit(config: ConfigDict, steps: int) -> SimpleNamespace:
 
     params = {name: value for name, value in variables.items() if name in trained}
     rest = {name: value for name, value in variables.items() if name not in trained}
-    state, losses, first = optimizer.init(params), [], None
+    state, losses, first = jax.jit(optimizer.init)(params), [], None
     for number in range(steps):
         params, rest, state, value, gradients = step(params, rest, state, jax.random.key(number))
         losses.append(float(value))
-        first = gradients if first is None else first
+        first = jax.tree.map(np.asarray, gradients) if first is None else first
     return SimpleNamespace(task=task, model=architecture.merge(params | rest), batch=batch, losses=losses, first=first)

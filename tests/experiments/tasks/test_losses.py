@@ -425,20 +425,20 @@ def test_losses_of_two_half_batches_sum_to_the_whole(seed, ignored):
 
 
 def test_make_losses_uses_the_factors_and_fields():
-    logits, label, weight = map(jnp.asarray, draw(10))
+    logits, label, weight = draw(10)
     made = make_losses(
         cross_entropy=dict(factor=2.0, label_smoothing=0.2),
         focal=dict(factor=0.5, gamma=1.5),
         ohem=dict(factor=3, threshold=0.4, share=0.5),
     )
     parts = {
-        "cross_entropy": jnp.sum(losses.cross_entropy(logits, label, weight, 0.2)),
-        "focal": jnp.sum(losses.focal(logits, label, weight, 1.5)),
-        "ohem": jnp.sum(losses.ohem(logits, label, weight, 0.4, 0.5)),
+        "cross_entropy": evaluate(losses.cross_entropy, logits, label, weight, label_smoothing=0.2),
+        "focal": evaluate(losses.focal, logits, label, weight, gamma=1.5),
+        "ohem": evaluate(losses.ohem, logits, label, weight, threshold=0.4, share=0.5),
     }
     assert {name: factor for name, (factor, _) in made.items()} == {"cross_entropy": 2.0, "focal": 0.5, "ohem": 3}
     for name, (_, loss) in made.items():
-        np.testing.assert_allclose(jnp.sum(loss(logits, label, weight)), parts[name], rtol=1e-6)
+        np.testing.assert_allclose(evaluate(loss, logits, label, weight), parts[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
