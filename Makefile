@@ -24,7 +24,7 @@ check: .venv/installed-dev  ## lint, types, layering, English and every config, 
 lint: .venv/installed-dev  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
-types: .venv/installed-dev  ## basedpyright
+types: .venv/installed-dev  ## basedpyright, without its notes on functions of tests that have no annotations
 	@$(RUN) -m basedpyright --level error
 
 layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what each config builds
@@ -34,7 +34,7 @@ layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what
 test: .venv/installed-dev  ## the tests, without the slow ones
 	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
-test-slow: .venv/installed-dev  ## all tests, of programs as they are compiled in a run: hours
+test-slow: .venv/installed-dev  ## all tests, compiled as in a run: hours
 	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 bench: .venv/installed  ## print JSON lines: training steps of the main model and of two detectors, and box operations

@@ -167,7 +167,7 @@ class BatchNorm(nnx.Module):
             rest = shifted.mean(axes)
             batch_mean = shift + rest
             batch_var = jnp.maximum((shifted * shifted).mean(axes) - rest * rest, 0)
-            # set_value, because an assignment to [...] asks a traced array for its sharding, which takes half of the tracing.
+            # An assignment to [...] would query the sharding of a traced array, which takes half of the tracing time.
             self.mean.set_value(self.momentum * mean + (1 - self.momentum) * batch_mean)
             self.var.set_value(self.momentum * var + (1 - self.momentum) * batch_var)
             mean, var = batch_mean, batch_var

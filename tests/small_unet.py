@@ -9,7 +9,6 @@ from configs import segmenters, unet_shapes
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = unet_shapes.get_config("debug")
+    config = unet_shapes.get_config(variant or "debug")
     segmenters.use_unet(config, depth=1, width=4, padding="same", norm="batch", dropout=0.0)
-    config.eval.pictures = 2  # drawing them takes as long as the evaluation
     return config

@@ -221,6 +221,16 @@ def test_evaluate_takes_fields_over_the_config_of_the_run(trained, data_dir):
     assert evaluate(SMALL, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_a_mode_starts_in_a_process_of_its_own_and_prints_no_error(trained, tmp_path, data_dir, mode):
+    """The other tests fork a process that has imported every mode."""
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "image.png")
+    flags = [f"--mode={mode}", f"--workdir={trained}", f"--tfds_data_dir={data_dir}"]
+    flags += [f"--inputs={tmp_path / 'image.png'}", f"--output={tmp_path / 'out'}"] * (mode == "predict")
+    done = subprocess.run([sys.executable, "main.py", *flags], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_predict_takes_fields_over_the_config_of_the_run(trained, tmp_path):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "image.png")
     for flags in ([], ["--config.eval.flip=True"]):

@@ -19,6 +19,10 @@ FIELDS = [
     "--config.train.checkpoint_every=4",
     "--config.train.eval_every=5",
     "--config.optim.ema=0.9",
+    # Draws of each step, which a resumed run must repeat.
+    "--config.model.dropout=0.5",
+    "--config.data.augment.rotation=20.0",
+    "--config.data.augment.brightness=0.3",
 ]
 
 

@@ -17,8 +17,8 @@ def apply(norm, x, train):
     return norm(x, train=train)
 
 
-def make_norm(name, momentum=0.75):
-    norm = layers.norm(name, 4, momentum=momentum, epsilon=1e-3, dtype="float32")
+def make_norm(name):
+    norm = layers.norm(name, 4, momentum=0.75, epsilon=1e-3, dtype="float32")
     arrays = dict(scale=np.arange(1.0, 5.0), bias=np.arange(4.0), mean=np.full(4, 0.5), var=np.full(4, 2.0))
     for field, array in arrays.items():
         put(getattr(norm, field), array)

@@ -142,7 +142,7 @@ def test_members_on_one_device_equal_single_runs_after_a_stop_and_kills(alone, t
     assert f"mIoU {found['mean']:.4f}" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.slow  # the vmapped step compiles for half a minute
+@pytest.mark.slow  # trains nine runs
 def test_vmapped_members_equal_single_runs_up_to_rounding_after_a_kill(alone, tmp_path, data_dir):
     undisturbed = make(tmp_path / "undisturbed", data_dir, vmap=True, members=3)
     undisturbed.run(None)

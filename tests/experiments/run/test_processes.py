@@ -3,6 +3,7 @@
 import fcntl
 import json
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -71,16 +72,16 @@ def rows(workdir: pathlib.Path) -> list[dict]:
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in lines]
 
 
-ROUNDED = ("loss", "cross_entropy", "grad_norm", "lr")
+PIXELS = re.compile(r"accuracy|IoU|Dice")
 
 
 def assert_close(found: list[dict], expected: list[dict]) -> None:
-    """Compare rows. Sums may differ by rounding, and scores of pixels by the few whose two best logits are nearly equal."""
+    """Compare rows up to rounding. A pixel whose two best logits are nearly equal may change its class."""
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     for left, right in zip(found, expected, strict=True):
         assert left.keys() == right.keys()
         for name, value in left.items():
-            tolerance = dict(rel=1e-5) if name.endswith(ROUNDED) else dict(abs=1e-3)
+            tolerance = dict(abs=1e-3) if PIXELS.search(name) else dict(rel=1e-5)
             number = isinstance(value, int | float)
             assert value == (pytest.approx(right[name], **tolerance) if number else right[name]), name
 

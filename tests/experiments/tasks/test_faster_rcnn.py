@@ -81,7 +81,7 @@ def run(task, batch, seed=0):
 
 @jax.jit
 def gradients(outputs, batch):
-    """Return the gradients of the sum of all losses, and of those of the second stage."""
+    """Return the gradients of the total loss, and those of the loss of the second stage."""
     task = make_task()
 
     def losses(outputs):

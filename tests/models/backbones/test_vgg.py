@@ -175,7 +175,7 @@ def test_atrous_classifier_dilates_after_a_pooling_of_stride_1():
     model, plain = draw(lambda: build(width=0.05, classifier=ATROUS)), draw(lambda: build(width=0.05))
     own = dict(nnx.to_flat_state(nnx.state(model)))
     for path, variable in nnx.to_flat_state(nnx.state(plain)):
-        own[path].set_value(variable[...])  # conv5_3 is the same
+        own[path].set_value(variable[...])  # so that both have the same conv5_3
     generator = np.random.default_rng(0)
     for layer in (model.fc6, model.fc7):
         put(layer.bias, generator.standard_normal(layer.bias.shape))

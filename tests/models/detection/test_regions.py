@@ -9,7 +9,6 @@ from flax import nnx
 from configs import common, detectors
 from errors import UserError
 from models import registry
-from models.heads.box import SVMHead
 from models.ops.roi_pool import roi_pool
 from models.ops.warp import warp
 from tests.models.drawn import draw, put
@@ -129,7 +128,7 @@ def test_svms_and_regressors_start_at_zero_and_read_the_described_inputs(image):
 
     These are fc7 for the margins and the pooled features for the offsets.
     """
-    head = SVMHead(2, (1, 1), fc=4, num_classes=3, dtype="float32", rngs=nnx.Rngs(0))
+    head = build("sppnet", head="svm").box_head
     assert not any(np.any(leaf) for layer in (head.margins, head.offsets) for leaf in jax.tree.leaves(nnx.state(layer)))
 
     model = draw(lambda: build("sppnet", head="svm"))

@@ -33,7 +33,7 @@ def paths_of(model):
     return {path for path, _ in nnx.to_flat_state(nnx.state(model))}
 
 
-@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])  # the backbones have own tests
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])  # backbones have their own tests
 @pytest.mark.parametrize("name", published.DETECTORS)
 def test_every_variable_has_a_unique_key(name, small):
     model = shared(name, small)

@@ -50,7 +50,7 @@ def compiled(a, b):
 
 
 def measure(a, b):
-    # All calls have a batch, so that few shapes are compiled.
+    """Return the results of `compiled` for any pairs, in one batch of the same size, so that one program serves most calls."""
     shape = np.broadcast_shapes(np.shape(a), np.shape(b))
     pairs = np.zeros((2, max(49, math.prod(shape[:-1])), 4), np.float32)
     for rows, boxes in zip(pairs, (a, b), strict=True):

@@ -18,7 +18,7 @@ def forward(graphdef, state, images, train, key):
 
 
 def call(model, images, train=False, seed=None):
-    """Return the logits in numpy, as jax would compile each slice of them.
+    """Return the logits as a numpy array, because slicing a jax array compiles a program.
 
     `seed` is the seed of dropout.
     """

@@ -92,7 +92,7 @@ def pyramid(monkeypatch):
 
 
 def select(kernel, row, column, source, target):
-    """Set a kernel that copies one channel to one channel."""
+    """Set a kernel that copies channel `source` to channel `target` at one tap."""
     value = np.zeros(kernel.shape)
     value[row, column, source, target] = 1
     put(kernel, value)
