@@ -6,8 +6,6 @@ import re
 import subprocess
 import tokenize
 
-import pytest
-
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
     path
@@ -102,16 +100,15 @@ def find_faults(path: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("path", SOURCES)
-def test_docstrings_begin_plainly(path):
-    faults = find_faults(path)
+def test_docstrings_begin_plainly():
+    faults = [fault for path in SOURCES for fault in find_faults(path)]
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_words_are_plain(path):
+def test_words_are_plain():
     faults = [
         f"{path}: {part[max(0, found.start() - 60) : found.end() + 40]}\n    not {found[0]!r}; write {better}"
+        for path in FILES
         for part in read_prose(path)
         for word, better in WORDS.items()
         for found in re.finditer(word, part)

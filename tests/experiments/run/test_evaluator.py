@@ -235,6 +235,7 @@ print(json.dumps([result.scores, names, result.images]))
 """
 
 
+@pytest.mark.slow  # test_processes.py evaluates in two processes, too
 def test_two_processes_give_the_same_numbers_as_one():
     (alone,), both = run_together(PROGRAM, 1), run_together(PROGRAM, 2)
     assert both[0] == both[1]

@@ -173,7 +173,11 @@ def test_the_time_limit_stops_in_steps_and_evaluations_but_not_after_the_last(
 
 
 @pytest.mark.parametrize(
-    ("losses", "best", "step"), [((math.nan, 1.0, 3.0), 1.0, 4), ((math.nan, math.nan, math.nan), None, None)]
+    ("losses", "best", "step"),
+    [
+        ((math.nan, 1.0, 3.0), 1.0, 4),
+        pytest.param((math.nan, math.nan, math.nan), None, None, marks=pytest.mark.slow),
+    ],
 )
 def test_the_smallest_loss_is_the_best_and_an_undefined_one_never(losses, best, step, tmp_path, data_dir, capsys):
     workdir = tmp_path / "run"

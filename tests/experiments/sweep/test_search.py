@@ -109,6 +109,7 @@ def test_a_pruned_run_saves_and_stays_pruned(tmp_path):
     assert "running" not in search.finish(trials=6) and search.records()[-1] == pruned
 
 
+@pytest.mark.slow  # test_local.py kills the launcher of a sweep again and again
 def test_repeated_kills_do_not_change_the_results(tmp_path):
     calm, search = Searched(tmp_path / "calm", SPACE), Searched(tmp_path / "killed", SPACE)
     calm.finish(jobs=1, trials=5)
