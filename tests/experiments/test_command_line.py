@@ -18,7 +18,8 @@ from experiments.command_line import read_experiment
         ),
         ("x = 1 / 0\n", "x.py, line 1: ZeroDivisionError: division by zero"),
         ("def get_config(variant=''):\n    raise ValueError('two\\nlines')\n", "x.py, line 2: ValueError: two lines"),
-        ("def get_config(variant=''):\n    return get_config()\n", "x.py, line 2: RecursionError"),
+        # With the argument, because Python 3.13.0 does not limit the recursion of calls that use a default.
+        ("def get_config(variant=''):\n    return get_config(variant)\n", "x.py, line 2: RecursionError"),
         ("import sys\nsys.exit(3)\n", "x.py, line 2: SystemExit: 3"),
         (
             "from configs import common\n\ndef get_config(variant=''):\n    common.get_config().a.b = 1\n",

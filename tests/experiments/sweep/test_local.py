@@ -158,12 +158,18 @@ def test_repeated_kills_do_not_change_the_results(tmp_path):
     calm, sweep, moments = Sweep(tmp_path / "calm", runs), Sweep(tmp_path / "killed", runs), random.Random(0)
     calm.finish()
     sweep.behave(**{f"_{seed}": {"sleep": 0.05} for seed in range(4)})
-    for _ in range(5):
+
+    def find_victims() -> list[int]:
+        return [pid for name in sweep.places() for pid in sweep.starts(name)[-1:] if alive(pid)]
+
+    for number in range(5):
         process = sweep.start()
+        if number == 0:
+            wait_for(find_victims)  # the first kill hits a run, however slow the machine is
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.3 + moments.random())  # the launcher needs 0.2 s to start
-        victims = [pid for name in sweep.places() for pid in sweep.starts(name)[-1:] if alive(pid)]
-        if victims and moments.random() < 0.5:  # kill a run, then the launcher
+            process.wait((0.3 + moments.random()) * (number > 0))  # the launcher needs 0.2 s to start
+        victims = find_victims()
+        if victims and (number == 0 or moments.random() < 0.5):  # kill a run, then the launcher
             os.kill(moments.choice(victims), signal.SIGKILL)
             time.sleep(moments.random() / 2)
         process.kill()
