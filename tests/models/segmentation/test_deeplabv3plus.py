@@ -12,6 +12,7 @@ from models import layers, registry
 from models.backbones.resnet import ResNet
 from models.segmentation.deeplabv3plus import ASPP
 from tests.models.drawn import draw, put
+from tests.models.segmentation.calls import pixels
 
 BACKBONE = dict(name="resnet", layers=50, width=1.0, norm="batch", momentum=0.9, output_stride=16)
 FULL = dict(
@@ -37,10 +38,6 @@ def build(num_classes=3, **fields):
 
 def count(module):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
-
-
-def random(seed, *shape):
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 def point(channels_in, channels_out):
@@ -86,8 +83,8 @@ def test_aspp_concatenates_the_branches_of_its_rates(separable):
         if path[-1] == "kernel":  # positive, so that no ReLU hides a pixel that a branch reads
             put(variable, np.abs(variable[...]))
     spike = np.zeros((2, 9, 11, 4), np.float32)
-    spike[:, 4, 5] = np.abs(random(0, 4))
-    x = random(1, 2, 9, 11, 4)
+    spike[:, 4, 5] = np.abs(pixels(4))
+    x = pixels(2, 9, 11, 4, seed=1)
 
     @nnx.jit
     def branches(model, x):
@@ -112,7 +109,7 @@ def test_aspp_concatenates_the_branches_of_its_rates(separable):
 def test_aspp_ends_with_dropout_in_training_only():
     make_norm = partial(layers.norm, "group", momentum=0.9, epsilon=1e-5, dtype="float32")
     fields = dict(rates=(), separable=False, norm=make_norm, dtype="float32")
-    x = random(0, 1, 5, 6, 4)
+    x = pixels(1, 5, 6, 4)
     half, none = (draw(lambda rate=rate: ASPP(4, 8, dropout=rate, rngs=nnx.Rngs(0), **fields)) for rate in (0.5, 0.0))
 
     @nnx.jit(static_argnames="train")
@@ -126,7 +123,7 @@ def test_aspp_ends_with_dropout_in_training_only():
 
 
 def test_examples_are_independent_in_evaluation():
-    model, images = draw(build), random(0, 3, 37, 50, 3)
+    model, images = draw(build), pixels(3, 37, 50, 3)
     other = images * np.array([1, 0.5, 0.5], np.float32)[:, None, None, None]
     forward = jax.jit(lambda images: model(images, train=False))
     ours, theirs = (np.asarray(forward(x)) for x in (images, other))

@@ -8,6 +8,7 @@ from errors import UserError
 from models import registry
 from models.segmentation.fcn import Upsample, bilinear
 from tests.models.drawn import put
+from tests.models.segmentation.calls import pixels
 
 FULL = dict(
     backbone=dict(name="vgg", layers=16, width=1.0, norm="none", momentum=0.9),
@@ -53,10 +54,6 @@ def perturb(model):
     generator = np.random.default_rng(0)
     for variable in flat(model).values():
         put(variable, np.asarray(variable[...]) + 0.05 * generator.standard_normal(variable.shape))
-
-
-def random_images(*shape):
-    return np.random.default_rng(1).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
 def test_parameter_count_equals_the_paper():
@@ -149,7 +146,7 @@ def test_finer_network_starts_with_the_outputs_of_the_coarser_one(padding):
 
     The new parameters of the finer network do not change its outputs.
     """
-    images, previous = random_images(2, 40, 51), None
+    images, previous = pixels(2, 40, 51, 3, seed=1), None
     for stride in (32, 16, 8):
         model = build(stride=stride, padding=padding)
         if previous is not None:
@@ -205,7 +202,7 @@ def test_fixed_and_learned_upsampling_are_initially_equal():
 def test_dropout_acts_in_training_only():
     model = build(stride=32)
     perturb(model)
-    images = random_images(1, 32, 32)
+    images = pixels(1, 32, 32, 3, seed=1)
     call = nnx.jit(
         lambda model, key, train: model(images, train=train, rngs=nnx.Rngs(dropout=key)), static_argnames="train"
     )

@@ -8,6 +8,7 @@ from flax import nnx
 
 from models import registry
 from tests.models.drawn import draw
+from tests.models.segmentation.calls import pixels
 
 FULL = dict(
     width=1.0, depth=1.0, variant="keras", norm="batch", momentum=0.99, decoder=(512, 256, 128, 64), dtype="float32"
@@ -44,10 +45,6 @@ def forward(model, images, train):
     return jax.tree.map(np.asarray, compiled(*nnx.split(model), images, train))
 
 
-def random_images():
-    return np.random.default_rng(0).uniform(-1, 1, (4, 37, 32, 3)).astype(np.float32)
-
-
 def test_parameter_count_equals_the_tutorial():
     model = nnx.eval_shape(lambda: build(**FULL))
     assert count(nnx.state(model)) == 6_504_227
@@ -73,7 +70,7 @@ def test_parameters_and_logits_are_float32(dtype):
 
 def test_examples_are_independent_in_evaluation_but_not_in_training(frozen):
     """In training the decoder normalises with the statistics of the batch."""
-    images = random_images()
+    images = pixels(4, 37, 32, 3)
     other = images * np.array([1, 0.5, 0.5, 0.5], np.float32)[:, None, None, None]
     for train in (False, True):
         same = np.allclose(forward(frozen, images, train)[0][0], forward(frozen, other, train)[0][0], atol=1e-5)
@@ -81,7 +78,7 @@ def test_examples_are_independent_in_evaluation_but_not_in_training(frozen):
 
 
 def test_frozen_encoder_keeps_its_statistics(frozen):
-    _, after = forward(frozen, random_images(), train=True)
+    _, after = forward(frozen, pixels(4, 37, 32, 3), train=True)
     before = dict(nnx.to_flat_state(nnx.state(frozen, nnx.BatchStat)))
     for path, value in nnx.to_flat_state(after):
         assert np.array_equal(value[...], before[path][...]) == (path[0] == "encoder"), path
