@@ -84,15 +84,17 @@ def describe(config: ConfigDict, num_classes: int) -> tuple[Architecture, dict[s
     frozen = optim.match("optim.freeze", config.optim.freeze, params)
     if len(frozen) == len(params):
         raise UserError("config.optim.freeze leaves no parameter to train; remove a pattern")
-    for path, child in nnx.iter_modules(module):
-        if isinstance(child, BatchNorm):
-            child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
-    shapes = {name: jax.ShapeDtypeStruct(own.shape, own.dtype) for name, own in variables_of(module).items()}
-    graphdef = nnx.graphdef(module)
-    training_only = module.training_only
-    for name in training_only:
-        setattr(module, name, nnx.data(None))
-    architecture = Architecture(graphdef, nnx.graphdef(module), {_name(path): path for path, _ in state}, training_only)
+    shapes = {_name(path): jax.ShapeDtypeStruct(own.shape, own.dtype) for path, own in state}
+    if frozen:
+        for path, child in nnx.iter_modules(module):
+            if isinstance(child, BatchNorm):
+                child.frozen = any(name.startswith(_name(path) + "/") for name in frozen)
+    graphdef = lasting = nnx.graphdef(module)
+    if training_only := module.training_only:
+        for name in training_only:
+            setattr(module, name, nnx.data(None))
+        lasting = nnx.graphdef(module)
+    architecture = Architecture(graphdef, lasting, {_name(path): path for path, _ in state}, training_only)
     return architecture, shapes, [name for name in params if name not in frozen]
 
 
