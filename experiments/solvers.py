@@ -2,7 +2,8 @@
 
 SVMs are scikit-learn's LinearSVC, which uses the authors' solver liblinear. The problem is convex, so its solution does not
 depend on a learning rate or a number of steps. Features come in blocks, dicts of arrays whose rows are regions, and are read
-several times. Only one block and the examples kept for each class are in memory.
+several times. Only one block and the examples kept for each class are in memory. Importing scikit-learn takes seconds, and
+only the solvers need it, so they import it themselves.
 """
 
 import dataclasses
@@ -10,9 +11,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Ridge
-from sklearn.svm import LinearSVC
 
 from errors import warn
 
@@ -90,6 +88,8 @@ def fit_regressions(
     for block in blocks:
         norms.append(np.linalg.norm(block["features"], axis=1))
         width = block["features"].shape[1]
+    from sklearn.linear_model import Ridge
+
     scale = _scale(feature_norm, norms)
     weights, biases = np.zeros((width, 4, count), np.float32), np.zeros((4, count), np.float32)
     explained = np.full(count, np.nan)
@@ -110,8 +110,10 @@ class _SVM:
     def __init__(self, settings: SVMSettings, positives: np.ndarray):
         self.settings, self.positives, self.negatives = settings, positives, positives[:0]
         self.keys = np.zeros(0, np.int64)  # row numbers of the negatives, counted over all blocks
+        self.weights: np.ndarray = np.zeros(positives.shape[1], np.float32)
         self.added, self.solved, self.unsolved = 0, False, False
-        self.bias, self.objective = NEVER, 0.0
+        self.bias: float = NEVER
+        self.objective: float = 0.0
 
     def mine(self, features: np.ndarray, negative: np.ndarray, first: int) -> None:
         """Keep the rows of features [N,D] that are hard negatives, or all negatives [N] before the first solution."""
@@ -130,6 +132,9 @@ class _SVM:
             self._solve()
 
     def _solve(self) -> None:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import LinearSVC
+
         self.added, self.solved = 0, True
         self.weights = np.zeros(self.positives.shape[1], np.float32)
         if not len(self.positives) or not len(self.negatives):

@@ -4,7 +4,6 @@ import ast
 import pathlib
 import re
 import subprocess
-import tokenize
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
@@ -51,22 +50,12 @@ WORDS = {
 }
 
 
-def read_prose(path: str) -> list[str]:
-    """Return the comments and strings of a source, or the paragraphs of a page without its code, each on one line."""
+def read_prose(path: str) -> str:
+    """Return the text of a source, or of a page without its code, on one line."""
     text = (ROOT / path).read_text()
     if path.endswith(".md"):
-        text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-        return [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
-    found, comment = [], ""
-    with open(ROOT / path, "rb") as file:
-        for token in tokenize.tokenize(file.readline):
-            if token.type == tokenize.COMMENT:
-                comment += " " + token.string.lstrip("# ")
-            elif token.type not in (tokenize.NL, tokenize.NEWLINE):
-                found, comment = [*found, comment] if comment else found, ""
-            if token.type in (tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)):
-                found.append(" ".join(token.string.split()))
-    return found
+        return " ".join(re.sub(r"```.*?```", "", text, flags=re.DOTALL).split())
+    return re.sub(r"\s*\n\s*(# )?", " ", text)
 
 
 def list_docstrings(path: str) -> list[tuple[ast.AST, str]]:
@@ -107,10 +96,10 @@ def test_docstrings_begin_plainly():
 
 def test_words_are_plain():
     faults = [
-        f"{path}: {part[max(0, found.start() - 60) : found.end() + 40]}\n    not {found[0]!r}; write {better}"
+        f"{path}: {text[max(0, found.start() - 60) : found.end() + 40]}\n    not {found[0]!r}; write {better}"
         for path in FILES
-        for part in read_prose(path)
+        for text in [read_prose(path)]
         for word, better in WORDS.items()
-        for found in re.finditer(word, part)
+        for found in re.finditer(word, text)
     ]
     assert not faults, "\n".join(faults)

@@ -29,11 +29,10 @@ def weight_map(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:
     second = nearest.copy()
     # d1 is at least 1, so pixels whose d2 is more than reach - 1 do not count.
     for number, box in _find_boxes(instances, max(0, math.floor(reach) - 1)):
-        distance = cv2.distanceTransform(
-            np.not_equal(instances[box], number).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-        )
+        others = np.not_equal(instances[box], number).view(np.uint8)
+        rough = cv2.distanceTransform(others, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         # The last digit of OpenCV's square root varies, but the square is a whole number: take the root again.
-        distance = np.sqrt(np.rint(distance * distance))
+        distance = np.sqrt(np.rint(rough * rough))
         np.minimum(second[box], np.maximum(nearest[box], distance), out=second[box])
         np.minimum(nearest[box], distance, out=nearest[box])
     weights = np.ones(instances.shape, np.float32)
