@@ -34,10 +34,10 @@ test-types: .venv/installed-dev  ## basedpyright on the tests, without its notes
 
 layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what each config builds
 	@nice $(RUN) -m pytest -n 0 tests/test_layering.py tests/test_english.py tests/test_array_shapes.py tests/test_configs.py \
-		-m "not slow" -k "not lowers_the_loss and not remat"
+		-m "not slow" -k "not remat"
 
 test: .venv/installed-dev  ## the tests, without the slow ones
-	@$(RUN) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
+	@$(RUN) -m pytest -m "not slow" -n 3 --dist loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed-dev  ## all tests, compiled as in a run: hours
 	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder

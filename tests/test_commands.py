@@ -86,7 +86,7 @@ class Folder:
         for name in re.findall(rf"{re.escape(str(self.place))}/runs/(\w+)", " ".join(words)):
             target = f"--workdir={self.place}/runs/{name}" in words
             reads = not makes or not target
-            if reads and not (self.place / "runs" / name).exists() and "--mode=propose" not in words:
+            if reads and not (self.place / "runs" / name).exists():
                 self.run(train_command(name))
         if makes:
             words += [
@@ -106,6 +106,7 @@ class Folder:
         word = re.sub(r"^(--config\.train\.steps)=\d+$", r"\1=4", word)
         word = re.sub(r"^--tfds_data_dir=.*", f"--tfds_data_dir={self.data_dir}", word)
         word = re.sub(r"^(--step)=\d+$", r"\1=2", word)
+        word = re.sub(r"^(--config\.data\.eval_split)=test$", r"\1=validation", word)  # `:debug` has no other
         word = re.sub(r"^(--config\.data\.folder\.root)=.*", rf"\1={self.place}", word)
         return re.sub(r"(?<![\w.-])(runs/|photos|predicted|pictures)", rf"{self.place}/\1", word)
 

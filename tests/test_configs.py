@@ -166,6 +166,7 @@ def test_training_and_evaluation_enlarge_nuclei_twice():
         assert {tuple(np.sign(np.diag(matrix))) for matrix in drawn} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}, "mirrored"
 
 
+@pytest.mark.slow
 def test_a_debug_step_lowers_the_loss():
     """One config stands for its family, as the others differ only in sizes."""
     config = load("unet_pets", "debug")

@@ -440,6 +440,7 @@ print(json.dumps(result.scores))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_numbers_as_one():
     alone, both = evaluate(Scenes(SIZES[:7]), batch_size=4, scales=(0.5,)).scores, run_together(PROGRAM, 2)
     assert 0 < alone["AP"] < 1

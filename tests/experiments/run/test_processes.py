@@ -110,7 +110,7 @@ def test_only_process_0_writes(together):
         "wandb_id",
         "evidence.json",
         "records/val.jsonl",
-        "records/validation-last-auto-6.json",
+        "records/validation[:24]-last-auto-6.json",
     ):
         assert (workdir / name).is_file()
     assert (workdir / "predictions" / "val-0000003-examples.png").is_file()

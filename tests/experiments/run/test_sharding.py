@@ -35,13 +35,14 @@ def run_on(devices: int, mesh: tuple[int, int, int]) -> tuple[int, dict[str, np.
     return held, {name: np.asarray(value) for name, value in values.items()}
 
 
-def test_the_number_of_devices_does_not_change_the_values():
-    whole, one = run_on(1, (1, -1, 1))
-    for devices, mesh, most in [(2, (1, -1, 1), 1.0), (4, (1, 2, 2), 0.6)]:
-        held, many = run_on(devices, mesh)
-        assert held <= most * whole, "a device along fsdp holds only its part of the parameters"
-        for name, value in one.items():
-            np.testing.assert_allclose(many[name], value, rtol=1e-4, atol=1e-6, err_msg=f"{name} on {mesh}")
+@pytest.mark.parametrize(
+    ("devices", "mesh", "most"), [pytest.param(2, (1, -1, 1), 1.0, marks=pytest.mark.slow), (4, (1, 2, 2), 0.6)]
+)
+def test_the_number_of_devices_does_not_change_the_values(devices, mesh, most):
+    (whole, one), (held, many) = run_on(1, (1, -1, 1)), run_on(devices, mesh)
+    assert held <= most * whole, "a device along fsdp holds only its part of the parameters"
+    for name, value in one.items():
+        np.testing.assert_allclose(many[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
