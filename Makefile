@@ -33,11 +33,13 @@ test-types: .venv/installed-dev  ## basedpyright on the tests, without its notes
 	@$(PYRIGHT) tests
 
 layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what each config builds
+	@# With lower priority than basedpyright, which takes longer.
 	@nice $(RUN) -m pytest -n 0 tests/test_layering.py tests/test_english.py tests/test_array_shapes.py tests/test_configs.py \
 		-m "not slow" -k "not remat"
 
 test: .venv/installed-dev  ## the tests, without the slow ones
-	@$(RUN) -m pytest -m "not slow" -n 3 --dist loadscope --no-loadscope-reorder
+	@# More processes than cores, because many tests wait for files and other processes.
+	@$(RUN) -m pytest -m "not slow" -n 4 --dist loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed-dev  ## all tests, compiled as in a run: hours
 	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder

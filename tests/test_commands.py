@@ -106,7 +106,8 @@ class Folder:
         word = re.sub(r"^(--config\.train\.steps)=\d+$", r"\1=4", word)
         word = re.sub(r"^--tfds_data_dir=.*", f"--tfds_data_dir={self.data_dir}", word)
         word = re.sub(r"^(--step)=\d+$", r"\1=2", word)
-        word = re.sub(r"^(--config\.data\.eval_split)=test$", r"\1=validation", word)  # `:debug` has no other
+        # The synthetic dataset has no split `test`.
+        word = re.sub(r"^(--config\.data\.eval_split)=test$", r"\1=validation", word)
         word = re.sub(r"^(--config\.data\.folder\.root)=.*", rf"\1={self.place}", word)
         return re.sub(r"(?<![\w.-])(runs/|photos|predicted|pictures)", rf"{self.place}/\1", word)
 

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import sys
 
 import pytest
@@ -147,6 +148,12 @@ def test_imports_have_no_cycles():
 def test_a_package_is_imported_in_its_home_only(package):
     users = {name for name in FILES if any(below(other, package) for other in IMPORTS[name])}
     assert users <= HOMES[package]
+
+
+def test_types_are_checked_in_every_folder():
+    rule = re.search(r"^types:.*\n\t(.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    folders = {name.split(".")[0] for name in FILES} - {path.stem for path in ROOT.glob("*.py")}
+    assert rule and folders <= {*rule[1].split(), "tests"}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -61,20 +61,20 @@ def strip(row: dict) -> dict:
         ([], ["--config"]),
         ([DEBUG, "train"], ["'train'", "--name=value"]),
         ([DEBUG, "--config.model.name=unet_mobilenet"], ["unet_mobilenet", "unet_mobilenetv2"]),
-        ([DEBUG, "--config.train.best=val/miou"], ["val/miou", "val/mIoU"]),
-        ([DEBUG, "--config.train.batch_size=5", "--config.optim.accumulate=2"], ["batch_size=5", "multiple of 2"]),
-        ([DEBUG, "--config.data.name=shape"], ["shape", "shapes"]),
+        ([SMALL, "--config.train.best=val/miou"], ["val/miou", "val/mIoU"]),
+        ([SMALL, "--config.train.batch_size=5", "--config.optim.accumulate=2"], ["batch_size=5", "multiple of 2"]),
+        ([SMALL, "--config.data.name=shape"], ["shape", "shapes"]),
         (["--config=configs/unet_pets.py"], ["oxford_iiit_pet", "tfds_data_dir"]),
         (["--config=configs/unet_masks.py", "--config.data.folder.root=/nowhere"], ["/nowhere"]),
         (["--mode=evaluate"], ["no run", "--mode=train"]),
         ([DEBUG, f"--workdir=/tmp/{'n' * 300}"], ["n" * 300, "File name too long"]),
         ([DEBUG, "--pretrained=x"], ["pretrained"]),
-        ([DEBUG, "--config.pretrained=/nowhere.safetensors"], ["/nowhere.safetensors", "safetensors"]),
-        ([DEBUG, "--config.init_from=/nowhere"], ["/nowhere"]),
-        ([DEBUG, "--config.eval.method=tiles"], ["eval.method", "tiles", "window"]),
+        ([SMALL, "--config.pretrained=/nowhere.safetensors"], ["/nowhere.safetensors", "safetensors"]),
+        ([SMALL, "--config.init_from=/nowhere"], ["/nowhere"]),
+        ([SMALL, "--config.eval.method=tiles"], ["eval.method", "tiles", "window"]),
         ([DEBUG, "--config.data.margin=32"], ["data.margin=32", "image_size"]),
-        ([DEBUG, "--config.task.losses.dise.factor=1.0"], ["does not have this field", "dise", "dice"]),
-        ([DEBUG, "--config.task.class_weights=(1.0, 2.0)"], ["task.class_weights", "2", "6", "datacheck"]),
+        ([SMALL, "--config.task.losses.dise.factor=1.0"], ["does not have this field", "dise", "dice"]),
+        ([SMALL, "--config.task.class_weights=(1.0, 2.0)"], ["task.class_weights", "2", "6", "datacheck"]),
         (["--config=configs/unet_isbi.py:debug", "--config.data.weight_map=(10.0, 5.0)"], ["weight_map", "instances"]),
         (["--config=configs/unet_isbi.py:debug", "--config.data.margin=21"], ["data.margin=21", "must be 20"]),
         (["--config=configs/unet_isbi.py:debug", "--config.data.image_size=(105, 105)"], ["105", "104 or 108"]),
@@ -83,7 +83,7 @@ def strip(row: dict) -> dict:
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, data_dir, arguments, names):
     workdir = tmp_path / "run"
-    place = data_dir if any(":debug" in argument for argument in arguments) else tmp_path / "no data"
+    place = data_dir if {SMALL, DEBUG} & {*arguments} or "unet_isbi" in str(arguments) else tmp_path / "no data"
     named = any(argument.startswith("--workdir=") for argument in arguments)
     done = run(*([] if named else [f"--workdir={workdir}"]), *arguments, data_dir=place)
     assert done.returncode == 1
@@ -221,7 +221,7 @@ def test_evaluate_takes_fields_over_the_config_of_the_run(trained, data_dir):
     assert evaluate(SMALL, "--config.eval.batch_size=4", "--config.eval.scales=(1.0, 0.5)") == {*plain, zoomed}
 
 
-@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+@pytest.mark.parametrize("mode", ["evaluate", pytest.param("predict", marks=pytest.mark.slow)])
 def test_a_mode_starts_in_a_process_of_its_own_and_prints_no_error(trained, tmp_path, data_dir, mode):
     """The other tests fork a process that has imported every mode."""
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "image.png")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -85,21 +86,29 @@ def assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
     assert (workdir / "records" / "val.jsonl").read_bytes() == (reference / "records" / "val.jsonl").read_bytes()
 
 
+def kill(workdir: pathlib.Path, data_dir: str, moment: Callable[[], bool]) -> None:
+    process = start(workdir, data_dir)
+    wait_for(moment, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
 def test_a_run_that_is_killed_twice_ends_bit_for_bit_the_same(uninterrupted, tmp_path, data_dir):
     workdir = tmp_path / "run"
-    moments = [
-        lambda: saving(workdir, 8),  # while a checkpoint is written
-        lambda: lines(workdir) >= 14,  # with lines beyond the newest checkpoint
-    ]
-    for moment in moments:
-        process = start(workdir, data_dir)
-        wait_for(moment, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    kill(workdir, data_dir, lambda: saving(workdir, 8))
+    kill(workdir, data_dir, lambda: lines(workdir) >= 14)  # beyond the newest checkpoint
     # As if the last kill had also torn a line.
     with open(workdir / "metrics.jsonl", "a") as file:
         file.write('{"step": 15, "train/lo')
     assert "resumed" in finish(workdir, data_dir)
+    assert_same(workdir, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_before_its_first_checkpoint_ends_bit_for_bit_the_same(uninterrupted, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    kill(workdir, data_dir, lambda: lines(workdir) >= 3)
+    finish(workdir, data_dir)
     assert_same(workdir, uninterrupted)
 
 

@@ -87,6 +87,7 @@ def _prepare(folder, queue):
     queue.put(str(prepare_shapes(folder)))
 
 
+@pytest.mark.slow
 def test_two_processes_can_prepare_at_the_same_time(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -110,9 +110,8 @@ def test_one_class_is_not_named(names, scored, said):
 def test_names_do_not_hide_other_names_or_neighbours():
     alone = found((100, 100, 150, 150), scores=np.full(1, 0.88))
     labelled = draw_instances(PURPLE, alone, ["cell"])
-    assert written(labelled[60:100]) > 10 and not written(
-        labelled[100:]
-    )  # above the object, because it has no room inside
+    # Above the object, because it has no room inside.
+    assert written(labelled[60:100]) > 10 and not written(labelled[100:])
     crowded = [(y, x, y + 50, x + 50) for y in range(100, 559, 51) for x in range(100, 559, 51)]
     drawn = draw_instances(PURPLE, found(*crowded), ["cell"])
     assert written(drawn[:100]) > 10 and not written(drawn[100:558])

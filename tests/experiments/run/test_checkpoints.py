@@ -150,7 +150,7 @@ def test_flipped_bits_of_the_notes_are_detected(tmp_path):
     place = tmp_path / "checkpoints" / "last" / "6" / "notes" / "metadata"
     content, reader = place.read_bytes(), Checkpoints(tmp_path, read_only=True)
     assert reader.read_notes()["loader"] == 6
-    for position in range(0, len(content), 3):
+    for position in range(0, len(content), 3):  # a third of the bytes, and each of the eight bits
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
         place.write_bytes(damaged)

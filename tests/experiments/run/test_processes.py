@@ -160,6 +160,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_all_processes_wait_for_the_claim_and_get_its_result(tmp_path):
     workdir = tmp_path / "run"
     assert run_together(CLAIM.format(workdir=str(workdir)), 2) == [["process", 0]] * 2

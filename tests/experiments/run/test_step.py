@@ -227,7 +227,7 @@ def gradient_of_the_whole(batch):
     return value, jax.grad(lambda params: loss(params, weights)[0])(state.params)
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_every_term_has_its_own_denominator_over_the_whole_batch(parts):
     batch = make_rare_batch()
     expected, gradient = gradient_of_the_whole(batch)

@@ -219,6 +219,7 @@ def read_session(workdir):
     return json.loads((workdir / "evidence.json").read_text())["sessions"][-1]
 
 
+@pytest.mark.slow
 def test_finished_run_continues_as_if_planned_longer(tmp_path, data_dir):
     optim = {"schedule": "constant", "warmup_steps": 2}
     planned, extended = tmp_path / "planned", tmp_path / "extended"

@@ -64,6 +64,7 @@ SLOW = (
     "unet_backbone, resnet",
     "unet_backbone, vgg",
     "unet_backbone, mobilenet_v2",
+    "unet_backbone, frozen",
     "unet_mobilenetv2",
     "deeplabv3plus",
 )
