@@ -97,7 +97,7 @@ def use_shapes_proposals(config: ConfigDict) -> None:
 
 
 def enlarge_shapes(config: ConfigDict) -> None:
-    """Enlarge the figures by a third, as SPP-net's and Fast R-CNN's papers enlarge VOC from 375 pixels to 600."""
+    """Enlarge the shapes by a third, as SPP-net's and Fast R-CNN's papers enlarge VOC from 375 pixels to 600."""
     config.data.image_size = (128, 128)
 
 

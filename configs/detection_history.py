@@ -1,4 +1,4 @@
-"""Ten detectors, from R-CNN to FCOS, on the synthetic figures with one trunk, one budget and one evaluator.
+"""Ten detectors, from R-CNN to FCOS, on the synthetic shapes with one trunk, one budget and one evaluator.
 
     python -m experiments.sweep --config=configs/detection_history.py --workdir=runs/detection --tfds_data_dir=data
     python -m benchmarks.history runs/detection --tfds_data_dir=data

@@ -1,4 +1,4 @@
-"""Fast R-CNN (Girshick 2015) on the synthetic figures, with shared features and one training stage.
+"""Fast R-CNN (Girshick 2015) on the synthetic shapes, with shared features and one training stage.
 
     python main.py --config=configs/fast_rcnn_shapes.py --workdir=runs/fast_rcnn_shapes --tfds_data_dir=data
 

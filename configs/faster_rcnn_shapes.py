@@ -1,4 +1,4 @@
-"""A light Faster R-CNN on the synthetic figures, trained in minutes without a download.
+"""A light Faster R-CNN on the synthetic shapes, trained in minutes without a download.
 
     python main.py --config=configs/faster_rcnn_shapes.py --workdir=runs/faster_rcnn_shapes --tfds_data_dir=data
 

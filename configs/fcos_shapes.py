@@ -1,4 +1,4 @@
-"""A light FCOS on the synthetic figures, trained in minutes without a download.
+"""A light FCOS on the synthetic shapes, trained in minutes without a download.
 
     python main.py --config=configs/fcos_shapes.py --workdir=runs/fcos_shapes --tfds_data_dir=data
 

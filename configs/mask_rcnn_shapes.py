@@ -1,4 +1,4 @@
-"""A light Mask R-CNN on the boxes and masks of the synthetic figures, trained in minutes without a download.
+"""A light Mask R-CNN on the boxes and masks of the synthetic shapes, trained in minutes without a download.
 
     python main.py --config=configs/mask_rcnn_shapes.py --workdir=runs/mask_rcnn_shapes --tfds_data_dir=data
 

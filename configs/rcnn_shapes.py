@@ -1,4 +1,4 @@
-"""R-CNN (Girshick et al. 2014) on the synthetic figures, with one run of the network per region.
+"""R-CNN (Girshick et al. 2014) on the synthetic shapes, with one run of the network per region.
 
     python main.py --config=configs/rcnn_shapes.py --workdir=runs/rcnn_shapes --tfds_data_dir=data
     python main.py --config=configs/rcnn_shapes.py:svm --workdir=runs/rcnn_svm --tfds_data_dir=data \\

@@ -1,4 +1,4 @@
-"""A light RetinaNet on the synthetic figures, trained in minutes without a download.
+"""A light RetinaNet on the synthetic shapes, trained in minutes without a download.
 
     python main.py --config=configs/retinanet_shapes.py --workdir=runs/retinanet_shapes --tfds_data_dir=data
 

@@ -1,4 +1,4 @@
-"""Five networks, from FCN-32s to DeepLabV3+, on the synthetic figures with one trunk and one budget.
+"""Five networks, from FCN-32s to DeepLabV3+, on the synthetic shapes with one trunk and one budget.
 
     python -m experiments.sweep --config=configs/segmentation_history.py --workdir=runs/segmentation --tfds_data_dir=data
     python -m benchmarks.history runs/segmentation --tfds_data_dir=data

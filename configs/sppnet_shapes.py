@@ -1,4 +1,4 @@
-"""SPP-net with a softmax (He et al. 2014) on the synthetic figures, with features of a trained R-CNN.
+"""SPP-net with a softmax (He et al. 2014) on the synthetic shapes, with features of a trained R-CNN.
 
     python main.py --config=configs/sppnet_shapes.py --workdir=runs/sppnet_shapes --tfds_data_dir=data \\
         --config.init_from=runs/rcnn_shapes

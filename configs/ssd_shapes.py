@@ -1,4 +1,4 @@
-"""A light SSD on the synthetic figures, trained in minutes without a download.
+"""A light SSD on the synthetic shapes, trained in minutes without a download.
 
     python main.py --config=configs/ssd_shapes.py --workdir=runs/ssd_shapes --tfds_data_dir=data
 

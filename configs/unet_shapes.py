@@ -2,7 +2,7 @@
 
     python main.py --config=configs/unet_shapes.py --workdir=runs/shapes
 
-Expected on two CPU cores: mIoU 0.89 on the 100 validation images after 300 steps in a minute.
+Expected on two CPU cores: mIoU 0.90 on the 100 validation images after 300 steps in a minute.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A light YOLOv1 on the synthetic figures, trained in minutes without a download.
+"""A light YOLOv1 on the synthetic shapes, trained in minutes without a download.
 
     python main.py --config=configs/yolov1_shapes.py --workdir=runs/yolov1_shapes --tfds_data_dir=data
 

@@ -78,7 +78,9 @@ def convert(folder: Path, batch_size: int) -> list[str]:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # both can raise any error for an operation that they lack
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: this network cannot be converted by jax2onnx: {first}") from error
+        raise UserError(
+            f"{folder}: this network cannot be converted by jax2onnx: {first}; use model.stablehlo"
+        ) from error
     found: dict[str, float] = {}
     for count in COUNTS if free else (batch_size,):
         given = _draw(program.specify(count))

@@ -2,8 +2,8 @@
 
 SVMs are scikit-learn's LinearSVC, which uses the authors' solver liblinear. The problem is convex, so its solution does not
 depend on a learning rate or a number of steps. Features come in blocks, dicts of arrays whose rows are regions, and are read
-several times. Only one block and the examples kept for each class are in memory. Importing scikit-learn takes seconds, and
-only the solvers need it, so they import it themselves.
+several times. Only one block and the examples kept for each class are in memory. Functions import
+scikit-learn when they are called, because its import takes seconds.
 """
 
 import dataclasses
@@ -84,12 +84,12 @@ def fit_regressions(
     Returns weights [D,4,count] and biases [4,count], float32, for the features as given, and the share [count] of the targets'
     variance that they explain. The share is nan for a class without examples, whose boxes are not changed.
     """
+    from sklearn.linear_model import Ridge
+
     norms, width = [], 0
     for block in blocks:
         norms.append(np.linalg.norm(block["features"], axis=1))
         width = block["features"].shape[1]
-    from sklearn.linear_model import Ridge
-
     scale = _scale(feature_norm, norms)
     weights, biases = np.zeros((width, 4, count), np.float32), np.zeros((4, count), np.float32)
     explained = np.full(count, np.nan)

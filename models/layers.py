@@ -50,7 +50,7 @@ def _take(drawn: jax.Array, scale: float, shape: tuple[int, ...]) -> jax.Array:
 def draw_key(rngs: nnx.Rngs) -> jax.Array:
     """Return the next key of a model's initial values, which is that of `rngs.params()`.
 
-    nnx assigns its count to [...], which queries the sharding of a traced array: a third of the time of `nnx.eval_shape`.
+    `rngs.params()` assigns to `count[...]`, which queries the sharding of a traced array: a third of `nnx.eval_shape`'s time.
     """
     stream = rngs["params"]
     key = jax.random.fold_in(stream.key[...], stream.count[...])

@@ -74,7 +74,7 @@ def _plot_cells(
     along, across = (*class_names, *(last or ())[:1]), (*class_names, *(last or ())[1:])
     names = gap + math.ceil(max(font.getlength(name) for name in (*along, *across)))
     left, top, side = line + names, 2 * line + names, count * cell
-    # A last row without colours says nothing but by its numbers: in small cells they read upwards, in a higher row.
+    # The last row has no colours, only numbers. In small cells they are printed upwards, in a taller row.
     tall = max(2 * cell, math.ceil(longest) + 6) if last and not numbered else cell
     legend = _draw_scale(font, last is None)
     width = max(left + side, legend.width + gap, math.ceil(font.getlength(title)) + gap) + 2 * gap

@@ -23,9 +23,8 @@ class Sheet:
         """Lay out the sheet. `wide` is for tiles of two pictures. `longer` becomes the longer side of one picture."""
         self.captions, self.parts = captions, 2 if wide else 1
         square = max(1, math.ceil(math.sqrt(len(captions) / self.parts)))
-        self.columns = min(
-            square, square + 1, key=lambda columns: -len(captions) % columns
-        )  # few places are left empty
+        # The number that leaves fewer places empty.
+        self.columns = min(square, square + 1, key=lambda columns: -len(captions) % columns)
         self.longer = min(LARGEST, max(SMALLEST, WIDTH // (self.columns * self.parts)))
         self.tiles: list[np.ndarray] = []
 

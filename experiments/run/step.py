@@ -28,7 +28,7 @@ def make_train_step(
     It is pure, and meant to be jitted with the state donated. With `optim.accumulate` = k the batch is processed in k parts.
     Each term of the loss is divided by its weight over the whole batch, so the step equals that of the whole batch, except
     for batch statistics, which are those of a part. Randomness is fold_in(key, step). With `train.remat` the backward pass
-    computes again the activations that `layers.keep` does not mark.
+    recomputes the activations that `layers.keep` does not mark.
     """
     parts, decay = config.optim.accumulate, config.optim.ema
 

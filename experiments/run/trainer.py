@@ -42,15 +42,14 @@ from input_pipeline.batch import list_canvases
 
 
 class Trainer:
-    """A run. It is made from its config, then call `restore`, then `run`.
+    """A run. Make it from a config, call `restore`, then `run`.
 
     metrics.jsonl gets at most one row per step. Every `log_every` steps the row has the training scalars of that step, and
     every `eval_every` steps the scores. When a run is repeated, only values whose names begin with `time/` differ.
     """
 
-    loop: (
-        Loop  # set by the loop and the lane that take the steps of the run, as is `logs`, the scalars of the last step
-    )
+    # Set by the loop and the lane that take the steps of the run; `logs` has the scalars of the last step.
+    loop: Loop
     lane: Lane
     logs: Arrays
 

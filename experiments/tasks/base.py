@@ -1,6 +1,6 @@
 """The interface between a task and the code that trains, evaluates and exports.
 
-A task is the device half of an experiment. The loop calls it in this order, inside one `jax.jit`:
+A task is the device half of an experiment. The training step calls it in this order, inside one `jax.jit`:
 
     outputs = task.apply(model, batch, train=True, rngs=rngs)  # run the network
     terms, logs = task.loss(outputs, batch)                    # a Mean for each name
@@ -64,8 +64,9 @@ Means = dict[str, Mean]
 class Task(abc.ABC, Generic[ModelT]):
     """Turns a model's outputs into terms of a loss and into predictions. jax traces its methods.
 
-    Only `apply` may draw random numbers or choose by the ground truth, such as a sample of regions: it puts the choice into the
-    outputs. `loss` returns the terms whose outputs exist. The names of the terms depend on `train` alone.
+    Only `apply` may draw random numbers, or run parts of the network that depend on the ground truth, such as on a sample of
+    regions: it puts the sample into the outputs. `loss` returns the terms whose outputs exist. The names of the terms depend
+    on `train` alone.
     """
 
     needs: tuple[str, ...]  # keys of a batch: ("label",), ("boxes",), ("boxes", "masks") or ("boxes", "proposals")
@@ -89,7 +90,7 @@ class Task(abc.ABC, Generic[ModelT]):
 class SolvedTask(Task[ModelT]):
     """A task that is solved for once instead of trained by steps, such as R-CNN's SVMs and box regressions.
 
-    Before the first step, the loop stores what `describe` returns for every batch, and `solve` computes variables of the model
+    Before the first step, the trainer stores what `describe` returns for every batch, and `solve` computes variables of the model
     from it. `solve` alone runs on the host.
     """
 

@@ -22,9 +22,8 @@ from models.ops import matching, nms
 # A model's `anchors` [A,4], or its `anchors` [h,w,k,4] for each level, as a tuple, or its `cells` [h,w,4]; all numpy arrays
 # of boxes in pixels of the input.
 Geometry = Mapping[str, Any]
-PyramidAnchors = Mapping[
-    str, tuple[Float[np.ndarray, "_ _ k 4"], ...]
-]  # the geometry whose `anchors` are those of each level
+# The geometry whose `anchors` are those of each level.
+PyramidAnchors = Mapping[str, tuple[Float[np.ndarray, "_ _ k 4"], ...]]
 Levels = dict[str, tuple[Any, ...]]  # outputs of a pyramid by name, an array for each level; `anchors` are numpy arrays
 Boxes = Float[Array, "b n 4"] | Float[Array, "b r c 4"] | tuple[Float[Array, "b _ 4"], ...]  # the last one by level
 Scores = Float[Array, "b n c"] | tuple[Float[Array, "b _ c"], ...]
@@ -65,7 +64,7 @@ DetectorT = TypeVar("DetectorT", bound=Detector, contravariant=True)
 
 
 class Detection(Task[DetectorT]):
-    """A detector with one stage. It runs the network, assigns objects to anchors, and suppresses overlapping detections.
+    """The base class of detectors. It runs the network, assigns objects to anchors, and suppresses overlapping detections.
 
     A subclass adds `loss` and `decode`. It adds `matchable` for `--mode=datacheck`, which counts the objects that can be
     learned; where few can, datacheck prints fields from `propose_fields`, or the `advice`.
@@ -146,23 +145,22 @@ class Detection(Task[DetectorT]):
         An anchor does not count if a crowd covers half of it, or if its IoU with an object not trained on is `low` or more.
         """
 
-        def match(
-            anchors, boxes, classes, learned, left, crowd
-        ) -> Targets:  # of one image: [A,4], [M,4], and [M] the others
+        # Of one image: [A,4], [M,4], and [M] the others.
+        def match(anchors, boxes, classes, learned, untrained, crowd) -> Targets:
             iou = ops.pairwise_iou(boxes, anchors)
             found = matching.by_threshold(iou, learned, low=low, high=high, low_quality=low_quality)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
-            on_left = (iou >= low) & left[:, None]
-            background = ~found.ignored & ~on_crowd.any(1) & ~on_left.any(0)
+            on_untrained = (iou >= low) & untrained[:, None]
+            background = ~found.ignored & ~on_crowd.any(1) & ~on_untrained.any(0)
             return Targets(
                 found.positive, found.positive | background, classes[found.objects], boxes[found.objects], found.objects
             )
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
-        left = batch["valid"] & ~crowd & ~learned  # difficult ones
+        untrained = batch["valid"] & ~crowd & ~learned  # difficult ones
         own = 0 if anchors.ndim == 3 else None
         match = jax.vmap(match, in_axes=(own, *[0] * 5))
-        targets = match(anchors, batch["boxes"], batch["classes"], learned, left, crowd)
+        targets = match(anchors, batch["boxes"], batch["classes"], learned, untrained, crowd)
         return jax.tree.map(keep, targets._replace(counted=targets.counted & batch["example_mask"][:, None]))
 
     def mean_per_image(self, count: Float[Array, ""], batch: Arrays) -> Mean:
@@ -177,7 +175,7 @@ class Detection(Task[DetectorT]):
     def predict(self, outputs: Outputs, batch: Arrays) -> Arrays:
         """Return `boxes` [B,D,4] in pixels of the input, `scores` [B,D], `classes` [B,D] int32 and the mask `valid` [B,D].
 
-        Boxes are clipped to the image before suppression, which so compares the parts inside the image.
+        Boxes are clipped to the image first, so suppression compares only their parts inside the image.
         """
         boxes, scores = self.decode(outputs, image_size(batch))
         boxes = jax.tree.map(partial(clip_to_image, batch=batch), boxes)

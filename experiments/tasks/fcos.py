@@ -1,7 +1,7 @@
 """FCOS's loss, without anchors (Tian et al. 2019).
 
-The paper is "FCOS: Fully Convolutional One-Stage Object Detection". Each place of the features, its location, predicts the
-object that it lies in.
+The paper is "FCOS: Fully Convolutional One-Stage Object Detection". Each location of a feature map predicts the
+object that contains it.
 """
 
 from types import ModuleType
@@ -35,15 +35,15 @@ class Targets(NamedTuple):
 
 
 class FCOSTask(PyramidDetection[FCOS]):
-    """The sum of a focal loss, 1 - GIoU and a cross-entropy of centerness over places.
+    """The sum of a focal loss, 1 - GIoU and a cross-entropy of centerness over locations.
 
-    The focal loss and the cross-entropy are divided by the number of places with an object in the global batch, and the boxes'
+    The focal loss and the cross-entropy are divided by the number of locations with an object in the global batch, and the boxes'
     loss by the sum of its weights. Each divisor is at least 1.
     """
 
     reads = "boxes at locations"
     advice = (
-        "an object needs a place of its level in its middle: enlarge config.data.image_size, lower "
+        "no location of an object's level lies near its centre: enlarge config.data.image_size, lower "
         "config.model.backbone.finest, or raise config.task.radius"
     )
 
@@ -101,12 +101,12 @@ class FCOSTask(PyramidDetection[FCOS]):
         A place that fits several objects gets the one with the smallest area (section 3.1), and the first of equal ones.
         """
 
-        def assign(boxes, classes, learned, left, crowd) -> Targets:  # of one image: [M,4], and [M] the others
+        def assign(boxes, classes, learned, untrained, crowd) -> Targets:  # of one image: [M,4], and [M] the others
             fits = self.find_fits(boxes, anchors, jnp)
             index, positive = choose(boxes, fits & learned[:, None], jnp)
             middle = ops.to_centres(anchors)[:, :2]
             inside = jnp.all((boxes[:, None, :2] <= middle) & (middle < boxes[:, None, 2:]), -1)
-            other = (inside & crowd[:, None]) | (fits & left[:, None])
+            other = (inside & crowd[:, None]) | (fits & untrained[:, None])
             distances = coding.encode_distances(boxes[index], anchors)
             return Targets(
                 positive,
@@ -117,14 +117,14 @@ class FCOSTask(PyramidDetection[FCOS]):
             )
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
-        left = batch["valid"] & ~crowd & ~learned  # difficult ones
-        targets = jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd)
+        untrained = batch["valid"] & ~crowd & ~learned  # difficult ones
+        targets = jax.vmap(assign)(batch["boxes"], batch["classes"], learned, untrained, crowd)
         return jax.tree.map(keep, targets._replace(counted=targets.counted & batch["example_mask"][:, None]))
 
     def find_fits(
         self, boxes: Float[AnyArray, "m 4"], anchors: Float[AnyArray, "a 4"], xp: ModuleType
     ) -> Bool[AnyArray, "m a"]:
-        """Return whether the place at each anchor's centre may learn each box. `xp` is numpy or jax.numpy."""
+        """Return whether the location at each anchor's centre may learn each box. `xp` is numpy or jax.numpy."""
         middle, stride = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
         before = middle - boxes[:, None, :2]  # [M,A,2], distances from the top and the left edge
         after = boxes[:, None, 2:] - middle

@@ -99,7 +99,7 @@ def _fit_ladder(
     *,
     free: bool,
 ) -> tuple[float, float]:
-    """Return the logarithm of the scale, and the span, by k-means whose centres form a ladder that moves as a whole.
+    """Return the logarithm of the scale, and the span, by k-means whose centres keep their distances.
 
     The centres are offset + level + span * log(2) * octave / octaves. The finest one starts at the smallest objects. The span
     is 1, or is fitted too if it is `free`.

@@ -42,10 +42,10 @@ class RegionDetection(Detection[RegionT]):
     ):
         """Take the fields of Detection and these.
 
-        `regions` of an image's regions and ground-truth boxes are sampled (section 2.3). At most `region_share` of them have
-        an IoU of `region_iou` or more with an object. The others are background, and their largest IoU is `background_iou`
-        or more. Smooth L1 bends at `beta`. `box_weight` multiplies the boxes' term of the loss (lambda of equation 1). With 0,
-        boxes are not learned and stay as proposed.
+        `regions` of an image's regions and ground-truth boxes are sampled (section 2.3). A region whose IoU with an object is
+        `region_iou` or more is positive; one whose largest IoU is between `background_iou` and `region_iou` is background. At
+        most `region_share` of the sample are positive. Smooth L1 bends at `beta`. `box_weight` multiplies the boxes' term of
+        the loss (lambda of equation 1). With 0, boxes are not learned and stay as proposed.
 
         Raises UserError for a background_iou above region_iou.
         """

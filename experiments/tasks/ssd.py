@@ -26,7 +26,7 @@ class Targets(NamedTuple):
     """Training targets of the default boxes of an image, or of a batch with the leading axis b."""
 
     positive: Bool[Array, "*b a"]  # the box has an object
-    negative: Bool[Array, "*b a"]  # the box is background; it is neither near crowds and objects not trained on
+    negative: Bool[Array, "*b a"]  # the box is background; False near crowds and near objects that are not trained on
     classes: Int[Array, "*b a"]  # 0 for background, else the object's class + 1
     offsets: Float[Array, "*b a 4"]  # of the object's box; arbitrary but finite if there is none
 
@@ -85,19 +85,19 @@ class SSDTask(Detection[SSD]):
     def targets(self, anchors: Float[ArrayLike, "a 4"], batch: Arrays) -> Targets:
         """Return the targets of the default boxes for each image of a batch."""
 
-        def assign(boxes, classes, learned, left, crowd) -> Targets:  # of one image: [M,4], and [M] the others
+        def assign(boxes, classes, learned, untrained, crowd) -> Targets:  # of one image: [M,4], and [M] the others
             iou = ops.pairwise_iou(boxes, anchors)
             match = matching.bipartite(iou, learned, threshold=self.match_iou)
             on_crowd = (ops.pairwise_coverage(anchors, boxes) >= COVERED) & crowd
-            on_left = (iou >= self.match_iou) & left[:, None]
-            background = ~match.positive & ~on_crowd.any(1) & ~on_left.any(0)
+            on_untrained = (iou >= self.match_iou) & untrained[:, None]
+            background = ~match.positive & ~on_crowd.any(1) & ~on_untrained.any(0)
             offsets = coding.encode(boxes[match.objects], anchors, variances=VARIANCES)
             classes = jnp.where(match.positive, classes[match.objects] + 1, 0)
             return Targets(match.positive, background, classes, offsets)
 
         learned, crowd = self.learnable(batch), batch["valid"] & batch["crowd"]
-        left = batch["valid"] & ~crowd & ~learned  # difficult ones
-        return jax.tree.map(keep, jax.vmap(assign)(batch["boxes"], batch["classes"], learned, left, crowd))
+        untrained = batch["valid"] & ~crowd & ~learned  # difficult ones
+        return jax.tree.map(keep, jax.vmap(assign)(batch["boxes"], batch["classes"], learned, untrained, crowd))
 
     def decode(self, outputs: Outputs, size: Size) -> tuple[Float[Array, "b a 4"], Float[Array, "b a c"]]:
         boxes = coding.decode(outputs["offsets"], outputs["anchors"], variances=VARIANCES)

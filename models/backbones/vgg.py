@@ -142,6 +142,8 @@ class VGG(nnx.Module):
         batch statistics.
         """
         if self.norm == "group":
-            raise UserError("pretrained: no published weights have model.backbone.norm='group'")
+            raise UserError(
+                "pretrained: no published weights have model.backbone.norm='group'; choose 'none' or 'batch'"
+            )
         thinned = self.channels[16] if self.atrous else None
         return match_vgg(keys, REPEATS[self.layers], self.norm != "none", self.fc6 is not None, thinned)

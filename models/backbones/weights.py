@@ -40,10 +40,12 @@ def match_vgg(
     """
     keys = frozenset(keys)
     if VGG_MARK not in keys:
-        raise UserError(f"pretrained: the file holds no VGG whose names are known; it has no {VGG_MARK!r}")
+        raise UserError(f"pretrained: the file holds no VGG of torchvision or timm; it has no {VGG_MARK!r}")
     if normalised != ("features.1.running_mean" in keys):
-        ours, theirs = ("'batch'", "has no") if normalised else ("'none'", "has")
-        raise UserError(f"pretrained: model.backbone.norm is {ours}, and the file {theirs} batch statistics")
+        ours, other, theirs = ("'batch'", "'none'", "has no") if normalised else ("'none'", "'batch'", "has")
+        raise UserError(
+            f"pretrained: model.backbone.norm is {ours}, and the file {theirs} batch statistics; set it to {other}"
+        )
     arrays = match_vgg_features("features", repeats, normalised)
     *hidden, last = _classifier_names(keys)
     if classifier:
@@ -119,7 +121,9 @@ def _thin(channels: int, array: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return evenly spaced `channels` of an axis ("subsample parameters", Liu et al. 2016, section 3)."""
     count = array.shape[axis]
     if channels > count:
-        raise UserError(f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}")
+        raise UserError(
+            f"pretrained: the file's fc6 and fc7 have {count} channels, model.fc wants {channels}; lower model.fc"
+        )
     return array.take(np.arange(channels) * count // channels, axis)
 
 
@@ -138,7 +142,7 @@ def match_resnet(
     """
     keys = frozenset(keys)
     if RESNET_MARK not in keys:
-        raise UserError(f"pretrained: the file holds no ResNet whose names are known; it has no {RESNET_MARK!r}")
+        raise UserError(f"pretrained: the file holds no ResNet of torchvision or timm; it has no {RESNET_MARK!r}")
     arrays = {}
     for path, kernel, statistics in _resnet_layers(repeats, convolutions, projected):
         arrays |= conv((*path, "conv"), kernel) | norm((*path, "norm"), statistics)

@@ -70,7 +70,7 @@ class BoxHead(RegionHead):
 
 
 class SVMHead(RegionHead):
-    """A RegionHead whose last layers later stages of R-CNN solve for (Girshick et al. 2014, "Rich feature hierarchies ...").
+    """A RegionHead whose last layers are solved for in R-CNN's later stages (Girshick et al. 2014, "Rich feature ...").
 
     `margins` are a linear SVM for each class on fc7 (section 2.3). `offsets` are a linear regression for each class on the
     regions themselves, pool5 in the paper (appendix C). Both start as zeros: all scores are equal, and boxes do not move.

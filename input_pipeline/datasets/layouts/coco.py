@@ -7,10 +7,10 @@ from errors import UserError
 from input_pipeline.datasets.layouts.layout import ONLY, Layout, keep_files, list_texts
 from input_pipeline.decoding import list_images
 
-ADJACENT = "_annotations.coco.json"  # the name of annotations next to the images
+NEXT_TO_IMAGES = "_annotations.coco.json"  # the name of annotations next to the images
 NEEDS = (
-    f"annotations/instances_SPLIT.json and the images in SPLIT, images/SPLIT or images; or SPLIT/{ADJACENT} with the images "
-    "next to it; or SPLIT.json next to the folder of the images"
+    "annotations/instances_SPLIT.json and the images in SPLIT, images/SPLIT or images; or "
+    f"SPLIT/{NEXT_TO_IMAGES} with the images next to it; or SPLIT.json next to the folder of the images"
 )
 KEYS = (b'"annotations"', b'"images"')  # COCO's files have both, at least one of them in the first or last bytes
 LOOKED_AT = 1 << 16  # bytes
@@ -28,16 +28,16 @@ def find(root: pathlib.Path) -> Layout | None:
         if images is not None:
             splits[split] = path, images
     what = "COCO's, JSON in annotations/"
-    adjacent = keep_files(path / ADJACENT for path in root.glob("*") if os.path.lexists(path / ADJACENT))
-    for path in adjacent:
+    annotations = keep_files(path / NEXT_TO_IMAGES for path in root.glob("*") if os.path.lexists(path / NEXT_TO_IMAGES))
+    for path in annotations:
         splits.setdefault(path.parent.name, (path, path.parent))
-    if adjacent:
+    if annotations:
         what = "COCO's JSON next to the images"
     if not splits and not listed:
         what = "COCO's JSON in the folder itself"
         for path in _list_json(root):
-            split = ONLY if path.name == ADJACENT else path.stem.removeprefix("instances_")
-            images = root if path.name == ADJACENT else _find_images(root, split)
+            split = ONLY if path.name == NEXT_TO_IMAGES else path.stem.removeprefix("instances_")
+            images = root if path.name == NEXT_TO_IMAGES else _find_images(root, split)
             images = root if images is None and list_images(root) else images
             if images is not None and _is_coco(path):
                 splits[split] = path, images
