@@ -39,7 +39,7 @@ layers: .venv/installed-dev  ## who imports whom, how docstrings begin, and what
 
 test: .venv/installed-dev  ## the tests, without the slow ones
 	@# More processes than cores, because many tests wait for files and other processes.
-	@$(RUN) -m pytest -m "not slow" -n 4 --dist loadscope --no-loadscope-reorder
+	@$(RUN) -m pytest -m "not slow" -n 3 --dist loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed-dev  ## all tests, compiled as in a run: hours
 	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
