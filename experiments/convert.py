@@ -61,7 +61,9 @@ def convert(source: Path, target: Path) -> list[str]:
             arrays[name] = (tensor.float() if half else tensor).detach().contiguous().numpy()
             widened += half
         except (RuntimeError, TypeError) as error:  # for a sparse or quantised tensor
-            raise UserError(f"{source}: {name} cannot become an array: {_first_line(error)}; save it as a dense tensor of plain numbers") from None
+            raise UserError(
+                f"{source}: {name} cannot become an array: {_first_line(error)}; save a dense one"
+            ) from None
     if widened:
         notes.append(f"converted {widened} arrays of 16 bits to float32")
     try:

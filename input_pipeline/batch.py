@@ -91,7 +91,7 @@ class Examples(Protocol):
 def refuse(what: str, wrong: list[str], remedy: str = "") -> None:
     """Raise UserError that counts the faults in `wrong` and names the first few. Do nothing where there are none."""
     if wrong:
-        raise UserError(f"{what}: {len(wrong)}: {name_some(wrong, SHOWN, ' | ')}{remedy}")
+        raise UserError(f"{what} ({len(wrong)}): {name_some(wrong, SHOWN, ' | ')}{remedy}")
 
 
 def count(names: Sequence[str], one: str, several: str) -> list[str]:

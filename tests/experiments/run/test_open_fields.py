@@ -89,7 +89,7 @@ def test_a_folder_of_no_layout_names_the_layouts(tmp_path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["train/images/1.jpg", "train/annotations/one.xml"], "annotations without their image: 1: .*one.xml"),
+        (["train/images/1.jpg", "train/annotations/one.xml"], r"annotations without their image \(1\): .*one.xml"),
         (["set/images/train/1.jpg", "set/labels/train/1.txt"], "set it to .*set"),
         (["train/images/1.jpg"], "has no supported layout"),
     ],

@@ -16,10 +16,10 @@ FILE = pathlib.Path("data.yaml")
     [
         (
             ["fox", "\x1b[31mred\x07"],
-            r"classes with control characters in their names: 1: '\\x1b\[31mred\\x07'; rename",
+            r"classes with control characters in their names \(1\): '\\x1b\[31mred\\x07'; rename",
         ),
-        (["a\u202eb"], r".*control characters in their names: 1: 'a\\u202eb'"),
-        (["a" * 100_000], r".*names of more than 200 letters: 1: a{40}\.\.\.; shorten"),
+        (["a\u202eb"], r".*control characters in their names \(1\): 'a\\u202eb'"),
+        (["a" * 100_000], r".*names of more than 200 letters \(1\): a{40}\.\.\.; shorten"),
         ([f"class {number}" for number in range(20_001)], r"names 20,001 classes, more than the limit of 20,000"),
         (["fox", "fox"], "names the class 'fox' more than once"),
     ],

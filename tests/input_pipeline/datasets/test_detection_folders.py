@@ -673,7 +673,7 @@ def test_error_for_a_missing_coco_image_names_a_similar_file(tmp_path, name):
     write_coco(tmp_path / "set", content)
     content["images"][0]["file_name"] = name
     (tmp_path / "set/annotations/instances_train.json").write_text(json.dumps(content))
-    words = ["images that cannot be used: 1", f"{name} may be {tmp_path}/set/train/b.jpg; names must be paths below"]
+    words = ["images that cannot be used (1)", f"{name} may be {tmp_path}/set/train/b.jpg; names must be paths below"]
     refuse("coco_folder", tmp_path / "set", tmp_path / "tfds", *words)
 
 

@@ -535,7 +535,7 @@ def test_instances_without_masks_have_two_classes(objects):
     refuse(objects, "classes.txt names 3 classes", instances="folder")
     (objects / "classes.txt").unlink()
     (objects / "train/masks").mkdir()
-    refuse(objects, "missing masks: 3", instances="folder")
+    refuse(objects, "missing masks (3)", instances="folder")
 
 
 def test_components_are_connected_regions_of_one_class(root):
@@ -556,7 +556,7 @@ def test_unusable_instances_are_named(objects):
     good = [path.read_bytes() for path in sorted((objects / "train/instances").iterdir())]
     path = objects / "train/instances/b.png"
     path.unlink()
-    refuse(objects, "missing instances: 1", str(path), instances="folder")
+    refuse(objects, "missing instances (1)", str(path), instances="folder")
     add_instances(objects, "b", IDS.T.copy())
     refuse(objects, str(path), "5x4", "4x5", instances="folder")
     colours = np.zeros((4, 5, 3), np.uint8)

@@ -51,7 +51,7 @@ def refuse(find, root, *words):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
 def test_pipes_instead_of_annotations_raise_an_error(tmp_path, find, pipe, files, make):
     make(write(tmp_path, files) / pipe)
-    refuse(find, tmp_path, "broken links or pipes in the place of files: 1: ", pipe)
+    refuse(find, tmp_path, "broken links or pipes in the place of files (1): ", pipe)
 
 
 # YOLO
