@@ -61,8 +61,11 @@ def read_prose(path: str) -> str:
 def list_docstrings(path: str) -> list[tuple[ast.AST, str]]:
     """Return the nodes of a source that have a docstring, each with its first line."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
-    nodes = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, kinds)]
-    return [(node, text.splitlines()[0]) for node in nodes if (text := ast.get_docstring(node))]
+    nodes: list[ast.AST] = [ast.parse((ROOT / path).read_text())]
+    for node in nodes:  # of statements; expressions have no docstrings, and take most of the time
+        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+    own = [node for node in nodes if isinstance(node, kinds)]
+    return [(node, text.splitlines()[0]) for node in own if (text := ast.get_docstring(node))]
 
 
 def is_order(node: ast.AST) -> bool:
