@@ -58,7 +58,7 @@ def test_every_pattern_matches_a_command_and_names_a_file():
 
 def test_ci_runs_the_targets_of_the_pages():
     script = (ROOT / ".ci" / "run").read_text()
-    assert all(f"make {target}\n" in script for target in ("check", "demo", "test"))
+    assert all(f"make {target}\n" in script for target in ("check", "test-types", "demo", "test"))
 
 
 @pytest.mark.parametrize("page", OWN)
