@@ -9,6 +9,7 @@ scikit-learn when they are called, because its import takes seconds.
 import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,8 @@ def fit_regressions(
         examples = list(_examples(blocks, number))
         if examples:
             features, targets = map(np.concatenate, zip(*examples, strict=True))
-            solved = Ridge(alpha=ridge, solver="cholesky").fit(scale * features, targets)
+            solved: Any = Ridge(alpha=ridge, solver="cholesky")  # scikit-learn has no types
+            solved.fit(scale * features, targets)
             weights[..., number], biases[:, number] = scale * solved.coef_.T, solved.intercept_
             left = np.square(targets - features @ weights[..., number] - biases[:, number]).sum()
             explained[number] = 1 - left / max(np.square(targets - targets.mean(0)).sum(), 1e-12)
@@ -108,10 +110,13 @@ class _SVM:
     """The SVM of one class, with its positives and the hard negatives found so far."""
 
     def __init__(self, settings: SVMSettings, positives: np.ndarray):
-        self.settings, self.positives, self.negatives = settings, positives, positives[:0]
-        self.keys = np.zeros(0, np.int64)  # row numbers of the negatives, counted over all blocks
+        self.settings, self.positives = settings, positives
+        self.negatives: np.ndarray = positives[:0]
+        self.keys: np.ndarray = np.zeros(0, np.int64)  # row numbers of the negatives, counted over all blocks
         self.weights: np.ndarray = np.zeros(positives.shape[1], np.float32)
-        self.added, self.solved, self.unsolved = 0, False, False
+        self.added: int = 0
+        self.solved: bool = False
+        self.unsolved: bool = False
         self.bias: float = NEVER
         self.objective: float = 0.0
 
@@ -143,7 +148,7 @@ class _SVM:
         settings = self.settings
         examples = np.concatenate([self.positives, self.negatives])
         truth = np.repeat([1, -1], [len(self.positives), len(self.negatives)])
-        machine = LinearSVC(
+        machine: Any = LinearSVC(
             loss="hinge",
             C=settings.cost,
             class_weight={1: settings.positive_weight},

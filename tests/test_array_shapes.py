@@ -1,15 +1,14 @@
 """Public functions annotate the shapes of their arrays, and the tests check calls against them."""
 
 import ast
-import pathlib
 
 import jax.numpy as jnp
 import jaxtyping
 import pytest
 
 from models.ops import boxes, nms
+from tests.sources import ROOT, parse
 
-ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("models/ops", "experiments/tasks", "experiments/metrics")  # whose public functions annotate shapes
 SOURCES = [str(path.relative_to(ROOT)) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
@@ -45,10 +44,10 @@ def list_public_functions(body: list[ast.stmt]) -> list[ast.FunctionDef]:
     return found
 
 
-def find_faults(source: str) -> list[str]:
+def find_faults(tree: ast.Module) -> list[str]:
     """Return the parameters and results of public functions that have no annotation, or arrays without a shape."""
     faults = []
-    for function in list_public_functions(ast.parse(source).body):
+    for function in list_public_functions(tree.body):
         given = function.args
         parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
         annotations = {own.arg: own.annotation for own in parameters if own and own.arg not in ("self", "cls")}
@@ -60,7 +59,7 @@ def find_faults(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_public_functions_annotate_the_shapes_of_arrays(path):
-    faults = find_faults((ROOT / path).read_text())
+    faults = find_faults(parse(ROOT / path))
     assert not faults, f'{path} needs shapes, such as Float[Array, "n 4"]:\n' + "\n".join(faults)
 
 
@@ -78,9 +77,9 @@ def test_public_functions_annotate_the_shapes_of_arrays(path):
     ],
 )
 def test_bare_arrays_are_found(signature, faults):
-    assert find_faults(f"def f{signature}: ...") == faults
-    assert find_faults(f"class A:\n    def f{signature.replace('(', '(self, ', 1)}: ...") == faults
-    assert find_faults(f"def _f{signature}: ...") == []
+    assert find_faults(ast.parse(f"def f{signature}: ...")) == faults
+    assert find_faults(ast.parse(f"class A:\n    def f{signature.replace('(', '(self, ', 1)}: ...")) == faults
+    assert find_faults(ast.parse(f"def _f{signature}: ...")) == []
 
 
 def test_a_wrong_shape_raises():

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import pathlib
 import re
 
 import jax
@@ -23,8 +22,8 @@ from experiments.tasks.base import total_loss
 from experiments.tasks.registry import make_task
 from input_pipeline.augment import geometry
 from input_pipeline.views import plan_views
+from tests.sources import ROOT, parse
 
-ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("__init__", "common", "datasets", "segmenters", "detectors", "schedules", "sweeps", "variants")
 PARTS += ("detection_history",)  # a sweep over other files
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in PARTS)
@@ -59,8 +58,8 @@ def test_variants_follow_the_rules_and_add_fields_to_model_and_task_only(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_is_its_header_and_a_few_lines(name):
     """Code that experiments share belongs in the functions of their families."""
-    tree = ast.parse((ROOT / "configs" / f"{name}.py").read_text())
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    body = parse(ROOT / "configs" / f"{name}.py").body
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     assert {"get_config"} <= functions.keys() <= {"get_config", "sweep", "search"}
     lengths = {own: (node.end_lineno or 0) - node.lineno for own, node in functions.items()}
     assert max(lengths.values()) <= 12 and lengths["get_config"] >= 4

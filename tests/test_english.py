@@ -1,11 +1,11 @@
 """The prose of this tree is plain English: what a docstring begins with, and words that a hurried reader stumbles over."""
 
 import ast
-import pathlib
 import re
 import subprocess
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.sources import ROOT, list_statements, parse
+
 FILES = sorted(
     path
     for path in subprocess.run(
@@ -61,10 +61,7 @@ def read_prose(path: str) -> str:
 def list_docstrings(path: str) -> list[tuple[ast.AST, str]]:
     """Return the nodes of a source that have a docstring, each with its first line."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
-    nodes: list[ast.AST] = [ast.parse((ROOT / path).read_text())]
-    for node in nodes:  # of statements; expressions have no docstrings, and take most of the time
-        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
-    own = [node for node in nodes if isinstance(node, kinds)]
+    own = [node for node in (parse(ROOT / path), *list_statements(ROOT / path)) if isinstance(node, kinds)]
     return [(node, text.splitlines()[0]) for node in own if (text := ast.get_docstring(node))]
 
 

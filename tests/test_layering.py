@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.sources import ROOT, list_statements
+
 HOST = {
     "numpy",
     "cv2",
@@ -112,7 +113,7 @@ FILES = {name: path for name, path in FILES.items() if path.exists()}
 def imports(path: pathlib.Path) -> set[str]:
     """Return our modules and foreign packages that a file imports anywhere."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in list_statements(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

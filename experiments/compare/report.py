@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from errors import UserError
 from experiments.compare.contents import summarise
@@ -12,9 +12,6 @@ from experiments.compare.runs import Run, is_smaller_better
 from experiments.compare.significance import Verdict
 from files import read_text
 from wording import escape_markdown
-
-if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2.interface import Report, Runset
 
 INSTALL = "`.venv/bin/pip install -r requirements-report.txt`"
 LOG_SPAN = 50  # an axis is logarithmic if its largest value is this many times its smallest
@@ -42,23 +39,20 @@ def write_report(
 
 def make_report(
     target: str, groups: Sequence[Group], metric: str, verdicts: Sequence[Verdict], price: float | None
-) -> "Report":
-    """Make the report, without the network. It finds the runs of a group by their ids, from the files `wandb_id`."""
+) -> Any:
+    """Make the Report of wandb_workspaces, without the network. Files `wandb_id` name the runs in W&B."""
     entity, slash, project = target.partition("/")
     if not (entity and slash and project) or "/" in project:
         raise UserError(f"--report={target} must be ENTITY/PROJECT, such as --report=my-team/my-project")
-    try:
-        import wandb_workspaces.reports.v2.interface as wr
-    except ImportError as error:
-        raise UserError(f"--report needs wandb-workspaces ({error}); run {INSTALL}") from None
-    runsets = [_make_runset(group) for group in groups if any(map(read_id, group.runs))]
+    wr = _import_library()
+    runsets = [_make_runset(group, wr) for group in groups if any(map(read_id, group.runs))]
     if not runsets:
         raise UserError(f"--report={target}: no run has a file wandb_id; train with --config.wandb.mode=online")
     missing = [run.name for group in groups for run in group.runs if read_id(run) is None]
     text = write_summary(groups, metric, verdicts, price)
     if missing:
         text += f"\n\nNot in the charts, because they were not sent to W&B: {', '.join(map(escape_markdown, missing))}"
-    charts = wr.PanelGrid(runsets=runsets, panels=_make_panels(groups, metric), hide_run_sets=False)
+    charts = wr.PanelGrid(runsets=runsets, panels=_make_panels(groups, metric, wr), hide_run_sets=False)
     return wr.Report(
         entity=entity,
         project=project,
@@ -88,22 +82,26 @@ def write_summary(groups: Sequence[Group], metric: str, verdicts: Sequence[Verdi
     return "\n\n".join([table, *(f"* {escape_markdown(verdict.describe())}" for verdict in verdicts)])
 
 
-def _make_runset(group: Group) -> "Runset":
-    """Make the run set of a group. W&B draws its seeds as one line, because a field with one value groups them."""
-    import wandb_workspaces.expr as expr
-    import wandb_workspaces.reports.v2.interface as wr
+def _import_library() -> Any:
+    """Return the library's module of reports. Its types are not used, because they take seconds to check."""
+    try:
+        import wandb_workspaces.reports.v2.interface as wr
+    except ImportError as error:
+        raise UserError(f"--report needs wandb-workspaces ({error}); run {INSTALL}") from None
+    return wr
 
+
+def _make_runset(group: Group, wr: Any) -> Any:
+    """Make the run set of a group. W&B draws its seeds as one line, because a field with one value groups them."""
     field = next(iter(group.fields), "train.best")
     return wr.Runset(  # entity and project default to the report's; naming them would need the network
         name=group.name,
-        filters=[expr.Metric("ID").isin([own for own in map(read_id, group.runs) if own])],
+        filters=[wr.expr.Metric("ID").isin([own for own in map(read_id, group.runs) if own])],
         groupby=[f"config.{field}"] if len(group.runs) > 1 else [],
     )
 
 
-def _make_panels(groups: Sequence[Group], metric: str) -> list[Any]:
-    import wandb_workspaces.reports.v2.interface as wr
-
+def _make_panels(groups: Sequence[Group], metric: str, wr: Any) -> list[Any]:
     runs = [run for group in groups for run in group.runs]
     names = list(dict.fromkeys(name for run in runs for name in run.names))
     places = (wr.Layout(x, y, 12, 8) for y in itertools.count(0, 8) for x in (0, 12))
@@ -123,7 +121,7 @@ def _make_panels(groups: Sequence[Group], metric: str) -> list[Any]:
     fields = list(dict.fromkeys(field for group in groups for field in group.fields))
     best = wr.SummaryMetric(f"{metric}.{'min' if is_smaller_better(metric) else 'max'}")
     if fields:
-        columns = [_make_axis(field, [group.fields.get(field) for group in groups]) for field in fields]
+        columns = [_make_axis(field, [group.fields.get(field) for group in groups], wr) for field in fields]
         columns.append(wr.ParallelCoordinatesPlotColumn(metric=best, display_name=f"best {metric}"))
         panels.append(wr.ParallelCoordinatesPlot(columns=columns, layout=next(places)))
     for kind, own in itertools.groupby(
@@ -139,9 +137,7 @@ def _make_panels(groups: Sequence[Group], metric: str) -> list[Any]:
     return panels
 
 
-def _make_axis(field: str, values: Sequence[Any]) -> Any:
-    import wandb_workspaces.reports.v2.interface as wr
-
+def _make_axis(field: str, values: Sequence[Any], wr: Any) -> Any:
     numbers = [value for value in values if type(value) in (int, float)]
     log = len(numbers) == len(values) and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_SPAN
     return wr.ParallelCoordinatesPlotColumn(metric=wr.Config(field), display_name=field, log=log)

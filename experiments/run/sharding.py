@@ -5,6 +5,7 @@ Data parallelism needs no separate code. The step is written for the global batc
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,7 +47,7 @@ def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))
 
 
-def tree_shardings(tree, mesh: Mesh):
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     """Return the sharding of each array in a tree, by `partition`. Shapes may stand in for arrays."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, partition(jax.tree_util.keystr(path), leaf.shape, mesh)), tree

@@ -32,7 +32,7 @@ def weight_map(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:
         others = np.not_equal(instances[box], number).view(np.uint8)
         rough = cv2.distanceTransform(others, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         # The last digit of OpenCV's square root varies, but the square is a whole number: take the root again.
-        distance = np.sqrt(np.rint(rough * rough))
+        distance = np.sqrt(np.rint(np.square(rough)))
         np.minimum(second[box], np.maximum(nearest[box], distance), out=second[box])
         np.minimum(nearest[box], distance, out=nearest[box])
     weights = np.ones(instances.shape, np.float32)
