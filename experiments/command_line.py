@@ -16,7 +16,7 @@ from experiments.arguments import refuse_contradictions
 from experiments.run.config_file import read_config
 from experiments.run.open_fields import settle
 from experiments.run.places import locate
-from experiments.user_code import CONFIGS, explain
+from experiments.user_code import CONFIGS, explain, read_source
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # also of a config file
 HELP = "The experiment, a file of configs/; add `:debug` for a tiny variant."
@@ -99,7 +99,8 @@ def read_experiment(experiment: str, fields: Iterable[str]) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     sys.modules.pop("config_config", None)  # else functions that a file lacks come from the last one
     try:
-        values(arguments)
+        with read_source():
+            values(arguments)
         _check_loaded(values.config, experiment)
         return values.config
     except (Exception, SystemExit) as error:
@@ -126,7 +127,8 @@ def parse(argv: list[str]) -> list[str]:
             config_flags.DEFINE_config_dict("config", read_config(locate(workdir)), "The config of the run.")
         else:
             config_flags.DEFINE_config_file("config", None, HELP)
-        rest = flags.FLAGS(argv)
+        with read_source():
+            rest = flags.FLAGS(argv)
         if experiment is not None:
             _check_loaded(flags.FLAGS.config, experiment)
         return rest

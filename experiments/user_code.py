@@ -1,7 +1,10 @@
-"""One-line reports of errors in the code of a config file. Imports no jax."""
+"""The code of config files, read from its source, and one-line reports of its errors. Imports no jax."""
 
+import contextlib
 import pathlib
+import sys
 import traceback
+from collections.abc import Iterator
 
 from errors import UserError
 
@@ -9,6 +12,16 @@ COPY = (
     "Error whilst parsing config file"  # the start of an error that ml_collections raises instead of the original one
 )
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+@contextlib.contextmanager
+def read_source() -> Iterator[None]:
+    """Import config files without leaving bytecode, which Python would take for a file of the same second and size."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def explain(error: BaseException, file: str | pathlib.Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from configs import sweeps
 from errors import UserError
 from experiments.run.metrics_file import plain
-from experiments.user_code import explain
+from experiments.user_code import explain, read_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,8 @@ def _call(path: pathlib.Path, function: str) -> Any:
         if spec is None or spec.loader is None:
             raise UserError(f"--config={path} is not a Python file; name one that ends in .py")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        with read_source():
+            spec.loader.exec_module(module)
         if not hasattr(module, function):
             raise UserError(f"{path} has no function {function}(); docs/sweeps.md shows how to write one")
         return getattr(module, function)()

@@ -1,11 +1,15 @@
 """Mistakes of the command line and of config files, reported in one line with their place."""
 
+import os
+import sys
+
 import pytest
 from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.arguments import Parser, refuse_contradictions
 from experiments.command_line import read_experiment
+from experiments.sweep import definition
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,22 @@ def test_an_error_of_a_config_file_names_file_and_line(tmp_path, content, cause)
     with pytest.raises(UserError) as caught:
         read_experiment(str(path), [])
     assert cause in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_an_edit_within_a_second_that_keeps_the_size_counts(tmp_path, monkeypatch):
+    """Python compares a source with its bytecode by the second and the size."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path, file = (
+        tmp_path / "edited.py",
+        "from configs import common\n\ndef get_config():\n    c = common.get_config()\n",
+    )
+    for steps in (3, 4):
+        path.write_text(
+            f"{file}    c.train.steps = {steps}\n    return c\n\ndef sweep():\n    return [{{'seed.init': {steps}}}]\n"
+        )
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        assert read_experiment(str(path), []).train.steps == steps
+        assert definition.load(str(path), {})[0].fields == {"seed.init": steps}
 
 
 def test_wrong_fields_are_not_errors_of_the_file(tmp_path):
