@@ -19,8 +19,8 @@ EMPHASIS = 3.0  # factor of the weight of an object that the first fit missed
 class Detector(Protocol):
     """A model with anchors or cells."""
 
-    def geometry(self, size: Size) -> Geometry:
-        """Return the anchors or cells for an input of `size`."""
+    def geometry(self, size: Size, **fields: Any) -> Geometry:
+        """Return the anchors or cells for an input of `size`, with `fields` in place of those of the model."""
         ...
 
 
@@ -60,7 +60,7 @@ def _search(task: Detection, model: Detector, boxes: np.ndarray, size: Size, eno
         for _ in range(2):
             missed = None
             for fields in task.propose_fields(model, boxes, weights, size):
-                matched = task.matchable(_place(model, fields, size), boxes, size)
+                matched = task.matchable(model.geometry(size, **fields), boxes, size)
                 if matched.mean() > most:
                     best, most, missed = fields, matched.mean(), ~matched
                 if most >= enough:
@@ -69,18 +69,6 @@ def _search(task: Detection, model: Detector, boxes: np.ndarray, size: Size, eno
                 break
             weights = np.where(missed, weights * EMPHASIS, weights)
     return best
-
-
-def _place(model: Detector, fields: Mapping[str, Any], size: Size) -> Geometry:
-    """Return the geometry of a blueprint with other values of some fields. A new blueprint would take a second."""
-    own = {name: getattr(model, name) for name in fields}
-    try:
-        for name, value in fields.items():
-            setattr(model, name, value)
-        return model.geometry(size)
-    finally:
-        for name, value in own.items():
-            setattr(model, name, value)
 
 
 def write_flags(fields: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Faster R-CNN (Ren et al. 2015), on one map or on a pyramid (Lin et al. 2017, "Feature Pyramid Networks", section 4)."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -65,10 +66,14 @@ class FasterRCNN(PooledModel):
         objectness, shifts = self.rpn([features[stride] for stride in self.strides])
         return {"objectness": objectness, "shifts": shifts}
 
-    def geometry(self, size: Sequence[int]) -> dict[str, tuple[np.ndarray, ...]]:
-        """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
-        own = (self.scale, self.octaves, self.ratios, self.placement, self.span)
-        return {"anchors": anchors.pyramid(size, self.strides, *own)}
+    def geometry(self, size: Sequence[int], **fields: Any) -> dict[str, tuple[np.ndarray, ...]]:
+        """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width).
+
+        `fields` replace the model's own, to try anchors without building another model.
+        """
+        own: dict[str, Any] = {"scale": self.scale, "octaves": self.octaves, "ratios": self.ratios}
+        own |= {"placement": self.placement, "span": self.span}
+        return {"anchors": anchors.pyramid(size, self.strides, **own | fields)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
         """Pair all our arrays with those of torchvision's fasterrcnn_resnet50_fpn, or a part as RegionModel.

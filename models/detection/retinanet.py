@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -73,10 +74,14 @@ class RetinaNet(Model):
             "offsets": tuple(flatten(self.offsets(x), 4) for x in boxes),
         }
 
-    def geometry(self, size: Sequence[int]) -> dict[str, tuple[np.ndarray, ...]]:
-        """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width)."""
-        own = (self.scale, self.octaves, self.ratios, self.placement)
-        return {"anchors": anchors.pyramid(size, self.strides, *own)}
+    def geometry(self, size: Sequence[int], **fields: Any) -> dict[str, tuple[np.ndarray, ...]]:
+        """Return the `anchors` of each level, [h,w,k,4] float32 in pixels of an image of `size` (height, width).
+
+        `fields` replace the model's own, to try anchors without building another model.
+        """
+        own: dict[str, Any] = {"scale": self.scale, "octaves": self.octaves, "ratios": self.ratios}
+        own |= {"placement": self.placement}
+        return {"anchors": anchors.pyramid(size, self.strides, **own | fields)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
         """Pair all our arrays with those of torchvision's retinanet_resnet50_fpn, or the backbone's with a backbone's file.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -145,15 +145,13 @@ class SSD(Model):
             raise UserError(f"model.extras: images of {size[0]}x{size[1]} are too small; their maps would be {grids}")
         return tuple(grids)
 
-    def geometry(self, size: Sequence[int]) -> dict[str, np.ndarray]:
+    def geometry(self, size: Sequence[int], **fields: Any) -> dict[str, np.ndarray]:
         """Return the default boxes as `anchors` [A,4] float32, in pixels of an image of `size` (height, width).
 
-        Raises UserError as `grids`.
+        `fields` replace the model's own, to try boxes without building another model. Raises UserError as `grids`.
         """
-        boxes = anchors.default_boxes(
-            size, self.grids(size), self.sizes, self.ratios, steps=self.steps, within=self.within
-        )
-        return {"anchors": boxes}
+        own: dict[str, Any] = {"sizes": self.sizes, "ratios": self.ratios, "steps": self.steps, "within": self.within}
+        return {"anchors": anchors.default_boxes(size, self.grids(size), **own | fields)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
         """Pair all our arrays with those of torchvision's ssd300_vgg16, or the backbone's with a backbone's file.
