@@ -14,7 +14,6 @@ if __name__ == "__main__":  # first of all: a stop during the imports has its ex
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: os.write(2, b"stopped: start the same command again\n") and os._exit(75))
 
-import importlib
 import sys
 
 from experiments.run import preemption, processes
@@ -28,7 +27,7 @@ if __name__ == "__main__":
 from absl import app, flags, logging
 
 from errors import UserError
-from experiments.command_line import parse, read_command
+from experiments.command_line import import_mode, parse, read_command
 
 MODES = {  # each is a function of a Command
     "train": "experiments.train:train",
@@ -68,10 +67,9 @@ def main(argv: list[str]) -> int:
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        # Imported here: a mistake in the flags is reported before jax has loaded.
-        module, function = MODES[MODE.value].split(":")
         processes.join(*(flags.FLAGS[name].value for name in processes.PLACE), roll_call=MODE.value == "preflight")
-        run, command = getattr(importlib.import_module(module), function), read_command()
+        # Imported here: a mistake in the flags is reported before jax has loaded.
+        run, command = import_mode(MODES[MODE.value]), read_command()
         if command.config is not None:
             from experiments.run.configuration import check
 

@@ -1,5 +1,6 @@
 """Mistakes of the command line and of config files, reported in one line with their place."""
 
+import gc
 import os
 import sys
 
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 from experiments.arguments import Parser, refuse_contradictions
-from experiments.command_line import read_experiment
+from experiments.command_line import import_mode, read_experiment
 from experiments.sweep import definition
 
 
@@ -98,3 +99,13 @@ def test_commands_refuse_repeated_flags_too(capsys):
     with pytest.raises(SystemExit, match="^error: --draws is given twice, as '5' and as '6'; remove one$"):
         parser.parse_args(["--draws=5", "--draws=6"])
     assert parser.parse_args(["--draws=-5"]).draws == -5
+
+
+@pytest.mark.parametrize("place", ["experiments.show:show", "experiments.nothing:nothing"])
+def test_garbage_is_collected_after_the_import_of_a_mode_but_not_among_its_modules(place):
+    gc.unfreeze()
+    try:
+        import_mode(place)
+    except ModuleNotFoundError:
+        assert "nothing" in place
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
