@@ -20,7 +20,7 @@ demo: .venv/installed  ## train the main model at reduced width on a synthetic d
 	@echo "  $(RUN) main.py --config=configs/mask_rcnn_shapes.py --workdir=runs/mask_rcnn --tfds_data_dir=data  # a detector: 5 minutes"
 	@echo "  $(RUN) main.py --mode=datacheck --config=configs/masks.py --config.data.folder.root=DIR  # your own images: README.md"
 
-check: .venv/installed-dev  ## lint, types, layering, English and every config, in about a minute
+check: .venv/installed-dev  ## lint, types, layering, English and every config, in less than a minute
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync lint types layers
 
 lint: .venv/installed-dev  ## ruff
