@@ -98,7 +98,7 @@ def fit_regressions(
         examples = list(_examples(blocks, number))
         if examples:
             features, targets = map(np.concatenate, zip(*examples, strict=True))
-            solved: Any = Ridge(alpha=ridge, solver="cholesky")  # scikit-learn has no types
+            solved: Any = Ridge(alpha=ridge, solver="cholesky")  # because scikit-learn has no types
             solved.fit(scale * features, targets)
             weights[..., number], biases[:, number] = scale * solved.coef_.T, solved.intercept_
             left = np.square(targets - features @ weights[..., number] - biases[:, number]).sum()

@@ -114,7 +114,7 @@ class Detection(Task[DetectorT]):
         """Yield values of the model's fields that fit the boxes of many images, the simplest first.
 
         The boxes are in pixels of an input of `size`, and have `weights`. Only a detector whose `matchable` judges each box
-        by itself has this, and a model with no boxes to fit yields nothing.
+        by itself has this, and a model with no boxes to fit yields nothing. The model's `geometry(size, **fields)` takes them.
         """
         return ()
 

@@ -80,7 +80,7 @@ class RetinaNet(Model):
         `fields` replace the model's own, to try anchors without building another model.
         """
         own: dict[str, Any] = {"scale": self.scale, "octaves": self.octaves, "ratios": self.ratios}
-        own |= {"placement": self.placement}
+        own["placement"] = self.placement
         return {"anchors": anchors.pyramid(size, self.strides, **own | fields)}
 
     def pretrained(self, keys: Iterable[str]) -> Weights:
