@@ -105,7 +105,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.slow
 def test_a_killed_search_of_real_runs_resumes(tmp_path, data_dir):
     own = OWN.replace("def sweep()", "def search()").format(
-        steps=6, runs='{"optim.lr": sweeps.log_uniform(1e-3, 0.1), "model.width": sweeps.choice([0.1, 0.2])}'
+        steps=6, runs='{"optim.lr": sweeps.log_uniform(1e-3, 0.1), "model.width": sweeps.choice([4, 8])}'
     )
     (tmp_path / "own.py").write_text(own)
     line = [*command(tmp_path / "own.py", tmp_path / "search", data_dir), "--search=optuna"]
@@ -119,7 +119,7 @@ def test_a_killed_search_of_real_runs_resumes(tmp_path, data_dir):
     assert len(found) == 3 and all(read_state(place).done for place in found)
     starts = [(place / "output.log").read_text().count("\n--- ") + 1 for place in found]
     assert sorted(starts) == [1, 1, 2]
-    assert {json.loads((place / "config.json").read_text())["model"]["width"] for place in found} == {0.1, 0.2}
+    assert {json.loads((place / "config.json").read_text())["model"]["width"] for place in found} == {4, 8}
     best = max(found, key=lambda place: read_state(place).best[1])
     *_, named, evaluation = done.stdout.splitlines()
     assert named == f"best: {best.name.rsplit('-', 1)[0]}: val/mIoU {read_state(best).best[1]:.4f}"
