@@ -94,7 +94,7 @@ def import_mode(place: str) -> Callable[[Command], int | None]:
     """Import the function `MODULE:FUNCTION` of a mode.
 
     The objects of modules stay, but Python would look for garbage among them again and again. That takes a tenth of the time
-    of the imports and a third of the time in which jax traces a step.
+    of the imports and about a quarter of the time in which jax traces a step.
     """
     module, _, function = place.partition(":")
     gc.disable()
