@@ -2,7 +2,6 @@
 
 import ast
 import os
-import pathlib
 import re
 
 import pytest
@@ -11,8 +10,8 @@ import files
 import limits
 from errors import UserError
 from files import leads_out, open_lock, parse_json, read_bytes, read_json, read_text, write_atomically, write_folder
+from tests.sources import ROOT, parse
 
-ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("experiments", "input_pipeline", "benchmarks", "launch", "models", "configs")
 SOURCES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py")) + sorted(ROOT.glob("*.py"))
 NOT_PATHS = {"tables", "os", "Image", "dataset"}  # their open and write_text are other functions
@@ -145,7 +144,7 @@ def opens_text(node: ast.Call) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_text_is_utf_8_in_every_locale(path):
     """The locale of a cluster's node is often C, and that of an old desktop may be ISO-8859-1."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    nodes = [node for node in ast.walk(parse(path)) if isinstance(node, ast.Call)]
     assert [(node.lineno, ast.unparse(node)) for node in nodes if opens_text(node)] == []
 
 

@@ -56,10 +56,8 @@ def test_an_error_of_a_config_file_names_file_and_line(tmp_path, content, cause)
 def test_an_edit_within_a_second_that_keeps_the_size_counts(tmp_path, monkeypatch):
     """Python compares a source with its bytecode by the second and the size."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    path, file = (
-        tmp_path / "edited.py",
-        "from configs import common\n\ndef get_config():\n    c = common.get_config()\n",
-    )
+    path = tmp_path / "edited.py"
+    file = "from configs import common\n\ndef get_config():\n    c = common.get_config()\n"
     for steps in (3, 4):
         path.write_text(
             f"{file}    c.train.steps = {steps}\n    return c\n\ndef sweep():\n    return [{{'seed.init': {steps}}}]\n"
